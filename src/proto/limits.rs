@@ -1,0 +1,54 @@
+//! Every bound on what a peer can make us keep or do, each with its reason.
+
+use std::time::Duration;
+
+/// Most bytes of one frame, header included: the plaintext of one TLS record (RFC 8446, 5.1), so
+/// that a frame written at a record's start is whole when the record is.
+pub const FRAME_BYTES_MAX: usize = 16_384;
+
+/// Most bytes of a frame's type and length fields: two eight-byte variable-length integers.
+pub const FRAME_HEADER_BYTES_MAX: usize = 16;
+
+/// Longest destination an OPEN may name: a DNS name has at most 253 characters (RFC 1035, 2.3.4),
+/// then a colon and a port; rounded up for bracketed IPv6 addresses with zones.
+pub const DESTINATION_BYTES_MAX: usize = 300;
+
+/// Longest reason in a CLOSE or REFUSED frame: a line for a log, not a place to store things.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// Versions listed in a CREATE. One exists; the rest is room.
+pub const VERSIONS_MAX: usize = 16;
+
+/// Separate gaps in what one stream has received out of order. An honest peer makes one a lane for
+/// each chunk overtaken; twenty lanes with 200 chunks each stay below this.
+pub const STREAM_GAPS_MAX: usize = 4_096;
+
+/// What one stored piece of out-of-order data costs beside its bytes: its map entry, its
+/// reference-counted allocation, and the allocator's own. Counted, so that tiny frames cannot
+/// multiply memory.
+pub const SEGMENT_OVERHEAD_BYTES: u64 = 160;
+
+/// Memory for out-of-order data, over the session's whole window: overhead of small but honest
+/// segments is let through up to this multiple, a flood of them is not.
+pub const REORDER_OVERHEAD_FACTOR: u64 = 2;
+
+/// Dead lanes whose ledgers are kept until the peer says how far it had received on them. Beyond
+/// it the oldest is forgotten: its ranges are sent again, which is safe, only dearer.
+pub const DEAD_LANES_MAX: usize = 64;
+
+/// Lanes alive at once in one session. The original's habit is 20 a bind; ten binds of that.
+pub const LANES_MAX: usize = 256;
+
+/// Frames that make us work without moving a byte of payload (pings, opens, resets, stops, credit,
+/// lane notices, ignorable frames) allowed in one burst ...
+pub const BUSY_FRAMES_BURST: u64 = 100_000;
+
+/// ... and a second. Opening and resetting streams as fast as sockets can be made on one machine
+/// stays well below; a flood on a fast link is far above.
+pub const BUSY_FRAMES_PER_SECOND: u64 = 50_000;
+
+/// STREAM frames that carry less than this count as busy frames, unless they end the stream.
+pub const TINY_PAYLOAD_BYTES: usize = 16;
+
+/// Longest time between accepting a connection and a verified JOIN or CREATE.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,365 @@
+//! Frames to bytes and back, with quinn's integers.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quinn_proto::coding::Codec;
+
+use super::frame::{Frame, Params, StreamKind, types};
+use crate::proto::error::{Code, DecodeError};
+use crate::proto::ids::{LaneId, SessionId, StreamId, VarInt};
+use crate::proto::limits::{DESTINATION_BYTES_MAX, REASON_BYTES_MAX, VERSIONS_MAX};
+
+/// A field did not fit: the body is too short, too long, or out of bounds.
+pub(super) struct Malformed;
+
+impl From<quinn_proto::coding::UnexpectedEnd> for Malformed {
+    fn from(_: quinn_proto::coding::UnexpectedEnd) -> Self {
+        Self
+    }
+}
+
+type Field<T> = Result<T, Malformed>;
+
+const PARAM_MAX_DATA: u64 = 0x00;
+const PARAM_MAX_STREAM_DATA: u64 = 0x01;
+const PARAM_MAX_STREAMS: u64 = 0x02;
+const PARAM_GRACE: u64 = 0x03;
+
+const KIND_DEFAULT: u64 = 0;
+const KIND_NAMED: u64 = 1;
+const KIND_RAW: u64 = 2;
+
+/// A number as a variable-length integer. Offsets never come near 2^62 (at 1 TB/s it takes 53
+/// days); one that did would be cut to it, and the receiver would refuse it.
+fn varint(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}
+
+fn put<B: BufMut>(out: &mut B, value: u64) {
+    varint(value).encode(out);
+}
+
+fn put_header<B: BufMut>(out: &mut B, kind: u64, body_len: usize) {
+    put(out, kind);
+    put(out, body_len as u64);
+}
+
+const fn size(value: u64) -> usize {
+    match value {
+        0..0x40 => 1,
+        0x40..0x4000 => 2,
+        0x4000..0x4000_0000 => 4,
+        _ => 8,
+    }
+}
+
+/// Bytes before the payload in a STREAM frame of `payload` bytes.
+pub fn stream_header_len(id: StreamId, offset: u64, payload: usize) -> usize {
+    let fields = size(VarInt::from(id).into_inner()).saturating_add(size(offset));
+    let length = size(fields.saturating_add(payload) as u64);
+    fields.saturating_add(length).saturating_add(1)
+}
+
+/// Writes the header of a STREAM frame whose payload of `payload` bytes follows.
+pub(super) fn encode_stream_header(
+    out: &mut BytesMut,
+    id: StreamId,
+    offset: u64,
+    payload: usize,
+    fin: bool,
+) {
+    let id = VarInt::from(id);
+    let kind = if fin { types::STREAM_FIN } else { types::STREAM };
+    let fields = size(id.into_inner()).saturating_add(size(offset));
+    put_header(out, kind, fields.saturating_add(payload));
+    id.encode(out);
+    put(out, offset);
+}
+
+/// Writes a frame of the reserved kind, which every receiver must skip.
+pub(super) fn encode_reserved(out: &mut BytesMut, n: u8) {
+    put_header(out, types::reserved(n), usize::from(n % 8));
+    out.put_bytes(n, usize::from(n % 8));
+}
+
+/// Writes one frame.
+pub fn encode_frame(frame: &Frame, out: &mut BytesMut) {
+    if let Frame::Stream { id, offset, fin, data } = frame {
+        encode_stream_header(out, *id, *offset, data.len(), *fin);
+        out.put_slice(data);
+        return;
+    }
+    // Control frames are a few bytes: the body is written first, to know its length.
+    let mut body = BytesMut::new();
+    let kind = encode_body(frame, &mut body);
+    put_header(out, kind, body.len());
+    out.put_slice(&body);
+}
+
+fn encode_body(frame: &Frame, out: &mut BytesMut) -> u64 {
+    match frame {
+        Frame::Ping => types::PING,
+        Frame::Ack { lane, position } => {
+            put(out, lane.number());
+            put(out, *position);
+            types::ACK
+        }
+        Frame::Stream { id, offset, fin, data } => {
+            VarInt::from(*id).encode(out);
+            put(out, *offset);
+            out.put_slice(data);
+            if *fin { types::STREAM_FIN } else { types::STREAM }
+        }
+        Frame::Open { id, kind } => {
+            VarInt::from(*id).encode(out);
+            encode_kind(kind, out);
+            types::OPEN
+        }
+        Frame::Reset { id, code, final_size } => {
+            VarInt::from(*id).encode(out);
+            code.to_wire().encode(out);
+            put(out, *final_size);
+            types::RESET
+        }
+        Frame::Stop { id, code } => {
+            VarInt::from(*id).encode(out);
+            code.to_wire().encode(out);
+            types::STOP
+        }
+        Frame::MaxData { max } => {
+            put(out, *max);
+            types::MAX_DATA
+        }
+        Frame::MaxStreamData { id, max } => {
+            VarInt::from(*id).encode(out);
+            put(out, *max);
+            types::MAX_STREAM_DATA
+        }
+        Frame::MaxStreams { max } => {
+            put(out, *max);
+            types::MAX_STREAMS
+        }
+        Frame::LaneClosed { lane, position, code } => {
+            put(out, lane.number());
+            put(out, *position);
+            code.to_wire().encode(out);
+            types::LANE_CLOSED
+        }
+        Frame::Close { code, reason } => {
+            code.to_wire().encode(out);
+            out.put_slice(reason);
+            types::CLOSE
+        }
+        Frame::Drain => types::DRAIN,
+        Frame::Create { versions, params } => {
+            put(out, versions.len() as u64);
+            versions.iter().for_each(|&version| put(out, version.into()));
+            encode_params(params, out);
+            types::CREATE
+        }
+        Frame::Created { version, session, params } => {
+            put(out, (*version).into());
+            out.put_slice(session.as_bytes());
+            encode_params(params, out);
+            types::CREATED
+        }
+        Frame::Join { session, lane, mac } => {
+            out.put_slice(session.as_bytes());
+            put(out, lane.number());
+            out.put_slice(mac);
+            types::JOIN
+        }
+        Frame::Joined { mac } => {
+            out.put_slice(mac);
+            types::JOINED
+        }
+        Frame::Refused { code, reason } => {
+            code.to_wire().encode(out);
+            out.put_slice(reason);
+            types::REFUSED
+        }
+        Frame::Ignored => types::reserved(0),
+    }
+}
+
+fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
+    match kind {
+        StreamKind::Default => put(out, KIND_DEFAULT),
+        StreamKind::Named(destination) => {
+            put(out, KIND_NAMED);
+            out.put_slice(destination.as_bytes());
+        }
+        StreamKind::Raw => put(out, KIND_RAW),
+    }
+}
+
+fn encode_params(params: &Params, out: &mut BytesMut) {
+    let fields = [
+        (PARAM_MAX_DATA, params.initial_max_data),
+        (PARAM_MAX_STREAM_DATA, params.initial_max_stream_data),
+        (PARAM_MAX_STREAMS, params.initial_max_streams),
+        (PARAM_GRACE, params.grace_ms),
+    ];
+    for (name, value) in fields {
+        put(out, name);
+        put(out, size(value) as u64);
+        put(out, value);
+    }
+}
+
+/// Reads the body of a frame of type `kind`. `share` gives the tail of the body that belongs to
+/// the frame as owned bytes: a copy of just that, or a slice where the body is owned already.
+pub(super) fn decode_body(
+    kind: u64,
+    body: &[u8],
+    share: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<Frame, DecodeError> {
+    let mut rest = body;
+    let frame = match kind {
+        types::STREAM | types::STREAM_FIN => decode_stream(kind, &mut rest, share),
+        _ => decode_control(kind, &mut rest),
+    };
+    match frame {
+        Ok(Some(frame)) if rest.is_empty() => Ok(frame),
+        Ok(Some(_)) | Err(Malformed) => Err(DecodeError::Malformed(kind)),
+        Ok(None) if kind & 1 == 1 => Ok(Frame::Ignored),
+        Ok(None) => Err(DecodeError::UnknownType(kind)),
+    }
+}
+
+fn decode_stream(
+    kind: u64,
+    rest: &mut &[u8],
+    share: impl FnOnce(&[u8]) -> Bytes,
+) -> Field<Option<Frame>> {
+    let id = stream_id(rest)?;
+    let offset = get(rest)?;
+    let payload = std::mem::take(rest);
+    let fin = kind == types::STREAM_FIN;
+    if payload.is_empty() && !fin {
+        return Err(Malformed);
+    }
+    let data = if payload.is_empty() { Bytes::new() } else { share(payload) };
+    Ok(Some(Frame::Stream { id, offset, fin, data }))
+}
+
+fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
+    let frame = match kind {
+        types::PING => Frame::Ping,
+        types::ACK => Frame::Ack { lane: lane_id(rest)?, position: get(rest)? },
+        types::OPEN => Frame::Open { id: stream_id(rest)?, kind: decode_kind(rest)? },
+        types::RESET => {
+            Frame::Reset { id: stream_id(rest)?, code: code(rest)?, final_size: get(rest)? }
+        }
+        types::STOP => Frame::Stop { id: stream_id(rest)?, code: code(rest)? },
+        types::MAX_DATA => Frame::MaxData { max: get(rest)? },
+        types::MAX_STREAM_DATA => Frame::MaxStreamData { id: stream_id(rest)?, max: get(rest)? },
+        types::MAX_STREAMS => Frame::MaxStreams { max: get(rest)? },
+        types::LANE_CLOSED => {
+            Frame::LaneClosed { lane: lane_id(rest)?, position: get(rest)?, code: code(rest)? }
+        }
+        types::CLOSE => Frame::Close { code: code(rest)?, reason: reason(rest)? },
+        types::DRAIN => Frame::Drain,
+        types::CREATE => {
+            let versions = decode_versions(rest)?;
+            Frame::Create { versions, params: decode_params(rest)? }
+        }
+        types::CREATED => {
+            let version = u32::try_from(get(rest)?).map_err(|_| Malformed)?;
+            let session = SessionId::new(array(rest)?);
+            Frame::Created { version, session, params: decode_params(rest)? }
+        }
+        types::JOIN => {
+            let session = SessionId::new(array(rest)?);
+            Frame::Join { session, lane: lane_id(rest)?, mac: array(rest)? }
+        }
+        types::JOINED => Frame::Joined { mac: array(rest)? },
+        types::REFUSED => Frame::Refused { code: code(rest)?, reason: reason(rest)? },
+        _ => {
+            *rest = &[];
+            return Ok(None);
+        }
+    };
+    Ok(Some(frame))
+}
+
+fn get(rest: &mut &[u8]) -> Field<u64> {
+    Ok(VarInt::decode(rest)?.into_inner())
+}
+
+fn stream_id(rest: &mut &[u8]) -> Field<StreamId> {
+    Ok(StreamId::from(VarInt::decode(rest)?))
+}
+
+fn lane_id(rest: &mut &[u8]) -> Field<LaneId> {
+    Ok(LaneId::new(get(rest)?))
+}
+
+fn code(rest: &mut &[u8]) -> Field<Code> {
+    Ok(Code::from_wire(VarInt::decode(rest)?))
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Field<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>().ok_or(Malformed)?;
+    *rest = tail;
+    Ok(*head)
+}
+
+fn reason(rest: &mut &[u8]) -> Field<Bytes> {
+    let text = std::mem::take(rest);
+    if text.len() > REASON_BYTES_MAX {
+        return Err(Malformed);
+    }
+    Ok(Bytes::copy_from_slice(text))
+}
+
+fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
+    match get(rest)? {
+        KIND_DEFAULT => Ok(StreamKind::Default),
+        KIND_NAMED => {
+            let name = std::mem::take(rest);
+            if name.is_empty() || name.len() > DESTINATION_BYTES_MAX {
+                return Err(Malformed);
+            }
+            let name = std::str::from_utf8(name).map_err(|_| Malformed)?;
+            Ok(StreamKind::Named(name.to_owned()))
+        }
+        KIND_RAW => Ok(StreamKind::Raw),
+        _ => Err(Malformed),
+    }
+}
+
+fn decode_versions(rest: &mut &[u8]) -> Field<Vec<u32>> {
+    let count = get(rest)?;
+    if count == 0 || count > VERSIONS_MAX as u64 {
+        return Err(Malformed);
+    }
+    (0..count).map(|_| u32::try_from(get(rest)?).map_err(|_| Malformed)).collect()
+}
+
+/// Each parameter is `name, length, value`. Unknown names are stepped over; a missing limit is 0.
+fn decode_params(rest: &mut &[u8]) -> Field<Params> {
+    let mut params = Params {
+        initial_max_data: 0,
+        initial_max_stream_data: 0,
+        initial_max_streams: 0,
+        grace_ms: 0,
+    };
+    while rest.has_remaining() {
+        let name = get(rest)?;
+        let length = usize::try_from(get(rest)?).map_err(|_| Malformed)?;
+        let (mut value, tail) = rest.split_at_checked(length).ok_or(Malformed)?;
+        *rest = tail;
+        let field = match name {
+            PARAM_MAX_DATA => &mut params.initial_max_data,
+            PARAM_MAX_STREAM_DATA => &mut params.initial_max_stream_data,
+            PARAM_MAX_STREAMS => &mut params.initial_max_streams,
+            PARAM_GRACE => &mut params.grace_ms,
+            _ => continue,
+        };
+        *field = get(&mut value)?;
+        if value.has_remaining() {
+            return Err(Malformed);
+        }
+    }
+    Ok(params)
+}

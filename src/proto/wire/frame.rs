@@ -1,0 +1,200 @@
+//! What can be said on a lane.
+
+use bytes::Bytes;
+
+use crate::proto::error::Code;
+use crate::proto::ids::{LaneId, SessionId, StreamId};
+
+/// Frame types. Even ones must be understood; odd ones may be skipped (PROTOCOL.md, 2.3).
+pub(super) mod types {
+    pub(crate) const PING: u64 = 0x00;
+    pub(crate) const ACK: u64 = 0x02;
+    pub(crate) const STREAM: u64 = 0x04;
+    pub(crate) const STREAM_FIN: u64 = 0x06;
+    pub(crate) const OPEN: u64 = 0x08;
+    pub(crate) const RESET: u64 = 0x0a;
+    pub(crate) const STOP: u64 = 0x0c;
+    pub(crate) const MAX_DATA: u64 = 0x0e;
+    pub(crate) const MAX_STREAM_DATA: u64 = 0x10;
+    pub(crate) const MAX_STREAMS: u64 = 0x12;
+    pub(crate) const LANE_CLOSED: u64 = 0x14;
+    pub(crate) const CLOSE: u64 = 0x16;
+    pub(crate) const DRAIN: u64 = 0x18;
+    pub(crate) const CREATE: u64 = 0x20;
+    pub(crate) const CREATED: u64 = 0x22;
+    pub(crate) const JOIN: u64 = 0x24;
+    pub(crate) const JOINED: u64 = 0x26;
+    pub(crate) const REFUSED: u64 = 0x28;
+
+    /// Types `0x40 n + 0x3f` are reserved for exercising the rule that odd ones are skipped.
+    pub(crate) const fn reserved(n: u8) -> u64 {
+        0x40 * (n as u64) + 0x3f
+    }
+}
+
+/// One frame. Each variant's fields stand in the order of the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Asks for an acknowledgement and nothing else.
+    Ping,
+    /// Everything on `lane` up to `position` (bytes of frames since its handshake) has arrived.
+    Ack {
+        /// Whose bytes: not necessarily the lane this frame travels on.
+        lane: LaneId,
+        /// Cumulative, in bytes.
+        position: u64,
+    },
+    /// Bytes of a stream.
+    Stream {
+        /// Which.
+        id: StreamId,
+        /// Where in the stream `data` begins.
+        offset: u64,
+        /// The stream ends after `data`.
+        fin: bool,
+        /// The bytes; may be empty only with `fin`.
+        data: Bytes,
+    },
+    /// Opens a stream. Its data may travel with it, or overtake it on another lane.
+    Open {
+        /// Which.
+        id: StreamId,
+        /// What it is for.
+        kind: StreamKind,
+    },
+    /// The sender gives its direction of a stream up.
+    Reset {
+        /// Which.
+        id: StreamId,
+        /// Why.
+        code: Code,
+        /// How many bytes it had taken credit for.
+        final_size: u64,
+    },
+    /// The receiver wants no more of a stream.
+    Stop {
+        /// Which.
+        id: StreamId,
+        /// Why.
+        code: Code,
+    },
+    /// Credit for all streams together, in bytes since the session began.
+    MaxData {
+        /// Absolute.
+        max: u64,
+    },
+    /// Credit for one stream, as an absolute offset.
+    MaxStreamData {
+        /// Which.
+        id: StreamId,
+        /// Absolute.
+        max: u64,
+    },
+    /// How many streams the peer may have opened since the session began.
+    MaxStreams {
+        /// Absolute.
+        max: u64,
+    },
+    /// The sender of this frame has given `lane` up, having received it up to `position`.
+    LaneClosed {
+        /// Which.
+        lane: LaneId,
+        /// The last acknowledgement of it there will be.
+        position: u64,
+        /// Why.
+        code: Code,
+    },
+    /// The session is over.
+    Close {
+        /// Why.
+        code: Code,
+        /// For a log; at most `limits::REASON_BYTES_MAX`.
+        reason: Bytes,
+    },
+    /// The sender accepts no more streams; those that are open go on.
+    Drain,
+    /// First frame of a session's first lane, from the client.
+    Create {
+        /// Versions the client speaks, best first.
+        versions: Vec<u32>,
+        /// The client's limits.
+        params: Params,
+    },
+    /// The answer to it.
+    Created {
+        /// The one of the client's versions that is spoken from here on.
+        version: u32,
+        /// What further lanes join.
+        session: SessionId,
+        /// The server's limits.
+        params: Params,
+    },
+    /// First frame of every further lane, from the client.
+    Join {
+        /// Which session.
+        session: SessionId,
+        /// A number not used in it before.
+        lane: LaneId,
+        /// Proof of the session's secret, bound to this lane.
+        mac: [u8; 32],
+    },
+    /// The answer to it, with the server's own proof.
+    Joined {
+        /// Proof of the session's secret, bound to this lane.
+        mac: [u8; 32],
+    },
+    /// The answer to a CREATE or JOIN that is not granted.
+    Refused {
+        /// Why.
+        code: Code,
+        /// For a log; at most `limits::REASON_BYTES_MAX`.
+        reason: Bytes,
+    },
+    /// A frame of a type that may be skipped.
+    Ignored,
+}
+
+impl Frame {
+    /// Whether the frame belongs to a lane's opening and is out of place anywhere else.
+    pub const fn is_handshake(&self) -> bool {
+        matches!(
+            self,
+            Self::Create { .. }
+                | Self::Created { .. }
+                | Self::Join { .. }
+                | Self::Joined { .. }
+                | Self::Refused { .. }
+        )
+    }
+
+    /// Whether the receiver owes an acknowledgement for it. An ACK does not, or two ends would
+    /// answer each other for ever (RFC 9000, 13.2).
+    pub const fn is_ack_eliciting(&self) -> bool {
+        !matches!(self, Self::Ack { .. } | Self::Close { .. } | Self::Ignored)
+    }
+}
+
+/// What a stream is for, told in its OPEN.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum StreamKind {
+    /// To the one destination the server was set up with.
+    #[default]
+    Default,
+    /// To a destination the opener names, `host:port`. Granted only where authorised.
+    Named(String),
+    /// To whatever the two programs that use the library have agreed on.
+    Raw,
+}
+
+/// What each end tells of itself when the session is created. Unknown ones are skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Credit for all streams together, to begin with, in bytes.
+    pub initial_max_data: u64,
+    /// Credit for each stream, to begin with, in bytes.
+    pub initial_max_stream_data: u64,
+    /// Streams the other end may open, to begin with.
+    pub initial_max_streams: u64,
+    /// How long a session without lanes is kept, in milliseconds.
+    pub grace_ms: u64,
+}

@@ -1,0 +1,18 @@
+//! The wire: frames, their encoding, and decoding as bytes come in. docs/PROTOCOL.md is the text,
+//! this is its only implementation.
+//!
+//! Every frame is `type, length, body`, the first two QUIC variable-length integers, so that a
+//! frame of unknown type can be stepped over. A leaf: it knows ids, codes and limits, nothing else.
+
+mod codec;
+mod decoder;
+mod frame;
+mod lane_buf;
+
+pub use codec::{encode_frame, stream_header_len};
+pub use decoder::{Decoder, FrameBatch};
+pub use frame::{Frame, Params, StreamKind};
+pub use lane_buf::LaneBuf;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! PROTOCOL.md, section 2: every frame survives the way there and back, however it is cut.
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+use crate::proto::error::{Code, DecodeError};
+use crate::proto::ids::{Dir, LaneId, SessionId, Side, StreamId, VarInt};
+use crate::proto::limits::FRAME_BYTES_MAX;
+
+fn any_offset() -> impl Strategy<Value = u64> {
+    prop_oneof![0..64u64, 0..0x4000u64, 0..=VarInt::MAX.into_inner()]
+}
+
+fn any_id() -> impl Strategy<Value = StreamId> {
+    (any::<bool>(), 0u64..1 << 40).prop_map(|(client, index)| {
+        StreamId::new(if client { Side::Client } else { Side::Server }, Dir::Bi, index)
+    })
+}
+
+fn any_code() -> impl Strategy<Value = Code> {
+    any::<u32>().prop_map(|n| Code::from_wire(VarInt::from_u32(n)))
+}
+
+fn any_params() -> impl Strategy<Value = Params> {
+    (any_offset(), any_offset(), any_offset(), any_offset()).prop_map(|(a, b, c, d)| Params {
+        initial_max_data: a,
+        initial_max_stream_data: b,
+        initial_max_streams: c,
+        grace_ms: d,
+    })
+}
+
+fn any_text(max: usize) -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+}
+
+fn any_frame() -> impl Strategy<Value = Frame> {
+    let lane = || any_offset().prop_map(LaneId::new);
+    prop_oneof![
+        Just(Frame::Ping),
+        Just(Frame::Drain),
+        (lane(), any_offset()).prop_map(|(lane, position)| Frame::Ack { lane, position }),
+        (any_id(), any_offset(), any::<bool>(), prop::collection::vec(any::<u8>(), 1..2000))
+            .prop_map(|(id, offset, fin, data)| Frame::Stream {
+                id,
+                offset,
+                fin,
+                data: data.into()
+            }),
+        (any_id(), any_offset()).prop_map(|(id, offset)| Frame::Stream {
+            id,
+            offset,
+            fin: true,
+            data: Bytes::new()
+        }),
+        (any_id(), "[a-z0-9.:]{1,200}")
+            .prop_map(|(id, name)| Frame::Open { id, kind: StreamKind::Named(name) }),
+        any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Default }),
+        any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Raw }),
+        (any_id(), any_code(), any_offset()).prop_map(|(id, code, final_size)| Frame::Reset {
+            id,
+            code,
+            final_size
+        }),
+        (any_id(), any_code()).prop_map(|(id, code)| Frame::Stop { id, code }),
+        any_offset().prop_map(|max| Frame::MaxData { max }),
+        (any_id(), any_offset()).prop_map(|(id, max)| Frame::MaxStreamData { id, max }),
+        any_offset().prop_map(|max| Frame::MaxStreams { max }),
+        (lane(), any_offset(), any_code()).prop_map(|(lane, position, code)| Frame::LaneClosed {
+            lane,
+            position,
+            code
+        }),
+        (any_code(), any_text(256)).prop_map(|(code, reason)| Frame::Close { code, reason }),
+        (prop::collection::vec(any::<u32>().prop_map(|v| v >> 2), 1..16), any_params())
+            .prop_map(|(versions, params)| Frame::Create { versions, params }),
+        (any::<u16>(), any::<[u8; 16]>(), any_params()).prop_map(|(version, id, params)| {
+            Frame::Created { version: version.into(), session: SessionId::new(id), params }
+        }),
+        (any::<[u8; 16]>(), lane(), any::<[u8; 32]>()).prop_map(|(id, lane, mac)| Frame::Join {
+            session: SessionId::new(id),
+            lane,
+            mac
+        }),
+        any::<[u8; 32]>().prop_map(|mac| Frame::Joined { mac }),
+        (any_code(), any_text(256)).prop_map(|(code, reason)| Frame::Refused { code, reason }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn round_trip_however_cut(
+        frames in prop::collection::vec(any_frame(), 1..8),
+        cuts in prop::collection::vec(1usize..600, 1..40),
+    ) {
+        let mut wire = BytesMut::new();
+        for frame in &frames {
+            let before = wire.len();
+            encode_frame(frame, &mut wire);
+            if let Frame::Stream { id, offset, data, .. } = frame {
+                prop_assert_eq!(
+                    wire.len() - before - data.len(),
+                    stream_header_len(*id, *offset, data.len())
+                );
+            }
+        }
+        let mut batch = FrameBatch::default();
+        let mut decoder = Decoder::new();
+        let mut rest = &wire[..];
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() { break }
+            let (now, later) = rest.split_at((*cut).min(rest.len()));
+            decoder.decode(now, &mut batch).unwrap();
+            rest = later;
+        }
+        prop_assert_eq!(batch.wire_bytes, wire.len() as u64);
+        prop_assert_eq!(batch.frames, frames);
+    }
+
+    #[test]
+    fn lane_buf_yields_the_same_bytes(frames in prop::collection::vec(any_frame(), 1..8), step in 1usize..500) {
+        let mut wire = BytesMut::new();
+        let mut buf = LaneBuf::new();
+        for frame in &frames {
+            encode_frame(frame, &mut wire);
+            match frame {
+                Frame::Stream { id, offset, fin, data } => {
+                    buf.push_stream(*id, *offset, data.len(), *fin);
+                    buf.push_payload(data.clone());
+                }
+                other => buf.push(other),
+            }
+        }
+        prop_assert_eq!(buf.len(), wire.len());
+        let mut seen = Vec::new();
+        while !buf.is_empty() {
+            let taken: Vec<u8> = buf.pieces().flatten().copied().take(step).collect();
+            buf.advance(taken.len());
+            seen.extend(taken);
+        }
+        prop_assert_eq!(seen, wire.to_vec());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+        let mut whole = FrameBatch::default();
+        let at_once = Decoder::new().decode(&bytes, &mut whole);
+        let mut single = FrameBatch::default();
+        let mut decoder = Decoder::new();
+        let one_by_one = bytes.iter().try_for_each(|b| decoder.decode(&[*b], &mut single));
+        prop_assert_eq!(at_once, one_by_one);
+        prop_assert_eq!(whole.frames, single.frames);
+    }
+}
+
+#[test]
+fn unknown_odd_types_are_skipped_and_even_ones_refused() {
+    let mut batch = FrameBatch::default();
+    let mut buf = LaneBuf::new();
+    buf.push_reserved(5);
+    buf.push(&Frame::Ping);
+    let wire: Vec<u8> = buf.pieces().flatten().copied().collect();
+    Decoder::new().decode(&wire, &mut batch).unwrap();
+    assert_eq!(batch.frames, vec![Frame::Ignored, Frame::Ping]);
+    assert_eq!(batch.wire_bytes, wire.len() as u64);
+
+    let refused = Decoder::new().decode(&[0x3e, 0x00], &mut FrameBatch::default());
+    assert_eq!(refused, Err(DecodeError::UnknownType(0x3e)));
+}
+
+#[test]
+fn a_length_beyond_one_record_is_refused_before_its_bytes_come() {
+    let mut wire = BytesMut::new();
+    wire.extend_from_slice(&[0x04]);
+    quinn_proto::coding::Codec::encode(&VarInt::from_u32(FRAME_BYTES_MAX as u32), &mut wire);
+    let refused = Decoder::new().decode(&wire, &mut FrameBatch::default());
+    assert_eq!(refused, Err(DecodeError::TooLong(FRAME_BYTES_MAX as u64)));
+}
+
+#[test]
+fn truncated_and_padded_bodies_are_malformed() {
+    for wire in
+        [&[0x0e, 0x00][..], &[0x00, 0x01, 0x00], &[0x04, 0x02, 0x00, 0x00], &[0x26, 0x01, 7]]
+    {
+        let refused = Decoder::new().decode(wire, &mut FrameBatch::default());
+        assert_eq!(refused, Err(DecodeError::Malformed(wire[0].into())), "{wire:?}");
+    }
+}
