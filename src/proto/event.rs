@@ -1,0 +1,30 @@
+//! What the session tells its driver.
+
+use super::error::{Code, SessionError};
+use super::ids::{LaneId, StreamId};
+
+/// Something happened that the driver, or who sits on top of it, has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer opened a stream: `Session::accept` has it.
+    Opened,
+    /// More streams may be opened, after `Session::open` said no.
+    OpenAvailable,
+    /// Something can be read that could not before: data, the end, or a reset.
+    Readable(StreamId),
+    /// Something can be written that could not before, or writing has ended.
+    Writable(StreamId),
+    /// The lane is given up: the driver closes it and may dial another.
+    LaneLost {
+        /// Which.
+        lane: LaneId,
+        /// Why.
+        code: Code,
+    },
+    /// The lane does not answer; what it owes travels elsewhere.
+    LaneSuspect(LaneId),
+    /// The peer accepts no more streams.
+    Draining,
+    /// The session is over; no event follows.
+    Closed(SessionError),
+}

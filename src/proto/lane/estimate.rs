@@ -1,0 +1,218 @@
+//! Round-trip time and rate of a lane, from its acknowledgements and, where there are any, from
+//! the kernel's own figures.
+
+use std::time::{Duration, Instant};
+
+use super::LaneMetrics;
+
+/// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
+/// 333 ms as the initial round trip).
+const RTT_UNKNOWN: Duration = Duration::from_millis(333);
+
+/// The initial window of TCP: ten segments a round trip (RFC 6928).
+const INITIAL_WINDOW_BYTES: f64 = 14_600.0;
+
+/// A maximum lasts one to two of these many round trips ...
+const RATE_WINDOW_ROUND_TRIPS: u32 = 5;
+/// ... but not less than this, or one burst decides.
+const RATE_WINDOW_MIN: Duration = Duration::from_millis(150);
+
+/// How long a minimum is believed (as BBR does: 10 s).
+const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Estimates of one lane.
+#[derive(Clone, Debug)]
+pub(in crate::proto) struct Estimate {
+    /// Smoothed, as RFC 6298: from a frame's sending to its acknowledgement, queues included.
+    srtt: Option<Duration>,
+    rtt_var: Duration,
+    /// The smallest, and when it was seen.
+    rtt_min: Option<(Duration, Instant)>,
+    handshake_rtt: Option<Duration>,
+    rate: MaxFilter,
+    kernel: Option<LaneMetrics>,
+    /// By how much acknowledgements missed their forecast, smoothed.
+    forecast_error: Duration,
+}
+
+impl Estimate {
+    pub(in crate::proto) fn new(handshake_rtt: Option<Duration>) -> Self {
+        Self {
+            srtt: None,
+            rtt_var: Duration::ZERO,
+            rtt_min: None,
+            handshake_rtt,
+            rate: MaxFilter::default(),
+            kernel: None,
+            forecast_error: Duration::ZERO,
+        }
+    }
+
+    /// A frame was acknowledged `rtt` after it was given to the lane.
+    pub(in crate::proto) fn on_rtt(&mut self, now: Instant, rtt: Duration) {
+        match self.srtt {
+            None => {
+                self.srtt = Some(rtt);
+                self.rtt_var = rtt / 2;
+            }
+            Some(srtt) => {
+                self.rtt_var = (self.rtt_var.saturating_mul(3) + srtt.abs_diff(rtt)) / 4;
+                self.srtt = Some((srtt.saturating_mul(7) + rtt) / 8);
+            }
+        }
+        match self.rtt_min {
+            Some((min, at))
+                if min < rtt && now.saturating_duration_since(at) < RTT_MIN_LIFETIME => {}
+            _ => self.rtt_min = Some((rtt, now)),
+        }
+    }
+
+    /// A frame was acknowledged at `now` and had been expected to be at `expected`.
+    pub(in crate::proto) fn on_forecast(&mut self, now: Instant, expected: Instant) {
+        let error = now.saturating_duration_since(expected);
+        self.forecast_error = (self.forecast_error.saturating_mul(15) + error) / 16;
+    }
+
+    /// By how much acknowledgements are later than forecast, as a rule.
+    pub(in crate::proto) fn forecast_error(&self) -> Duration {
+        self.forecast_error
+    }
+
+    /// `bytes` were delivered within `interval`. Unless the lane was `busy` all the while, that
+    /// says only that it can do as much.
+    pub(in crate::proto) fn on_delivery(
+        &mut self,
+        now: Instant,
+        bytes: u64,
+        interval: Duration,
+        busy: bool,
+    ) {
+        // Acknowledgements are coalesced over a millisecond: shorter intervals are all error.
+        if interval < Duration::from_millis(1) {
+            return;
+        }
+        let rate = bytes as f64 / interval.as_secs_f64();
+        self.add_rate(now, rate, busy);
+    }
+
+    /// The kernel's figures.
+    pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
+        if let Some(rate) = metrics.delivery_rate {
+            self.add_rate(now, rate as f64, true);
+        }
+        self.kernel = Some(metrics);
+    }
+
+    fn add_rate(&mut self, now: Instant, rate: f64, busy: bool) {
+        if busy || rate > self.rate.max() {
+            let window = self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN);
+            self.rate.add(now, rate, window);
+        }
+    }
+
+    /// Smoothed round-trip time, queues included.
+    pub(in crate::proto) fn rtt(&self) -> Duration {
+        self.srtt
+            .or(self.kernel.map(|kernel| kernel.rtt))
+            .or(self.handshake_rtt)
+            .unwrap_or(RTT_UNKNOWN)
+    }
+
+    /// Smallest round-trip time: that of the path without queues.
+    pub(in crate::proto) fn rtt_min(&self) -> Duration {
+        let own = self.rtt_min.map(|(min, _)| min);
+        let kernel = self.kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
+        [own, kernel, self.handshake_rtt].into_iter().flatten().min().unwrap_or(RTT_UNKNOWN)
+    }
+
+    /// Bytes a second; before anything was measured, what TCP's initial window makes.
+    pub(in crate::proto) fn rate(&self) -> f64 {
+        let measured = self.rate.max();
+        if measured > 0.0 {
+            return measured;
+        }
+        INITIAL_WINDOW_BYTES / self.rtt_min().as_secs_f64().max(1e-4)
+    }
+
+    /// Mean deviation of the round-trip time.
+    pub(in crate::proto) fn rtt_var(&self) -> Duration {
+        self.rtt_var
+    }
+
+    /// How long an acknowledgement may reasonably take.
+    pub(in crate::proto) fn timeout(&self) -> Duration {
+        match self.srtt {
+            Some(srtt) => srtt.saturating_mul(2) + self.rtt_var.saturating_mul(4),
+            None => self.rtt().saturating_mul(3),
+        }
+    }
+
+    /// Bytes in the pipe when it is full and no queue stands.
+    pub(in crate::proto) fn bandwidth_delay_bytes(&self) -> f64 {
+        self.rate() * self.rtt_min().as_secs_f64()
+    }
+}
+
+/// The largest value of the current and the previous window of time.
+#[derive(Clone, Debug, Default)]
+struct MaxFilter {
+    previous: f64,
+    current: f64,
+    began: Option<Instant>,
+}
+
+impl MaxFilter {
+    fn add(&mut self, now: Instant, value: f64, window: Duration) {
+        let age = self.began.map(|began| now.saturating_duration_since(began));
+        match age {
+            Some(age) if age < window => self.current = self.current.max(value),
+            Some(age) => {
+                self.previous = if age < window.saturating_mul(2) { self.current } else { 0.0 };
+                self.current = value;
+                self.began = Some(now);
+            }
+            None => {
+                self.current = value;
+                self.began = Some(now);
+            }
+        }
+    }
+
+    fn max(&self) -> f64 {
+        self.current.max(self.previous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing;
+
+    #[test]
+    fn the_rate_is_a_recent_maximum() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        estimate.on_delivery(start, 10_000, ms(10), true);
+        assert_eq!(estimate.rate(), 1e6);
+        estimate.on_delivery(start + ms(20), 1_000, ms(10), true);
+        assert_eq!(estimate.rate(), 1e6, "one slow sample proves nothing");
+        for step in 1..40 {
+            estimate.on_delivery(start + ms(20 * step), 1_000, ms(10), true);
+        }
+        assert_eq!(estimate.rate(), 1e5, "many do");
+        estimate.on_delivery(start + ms(900), 10, ms(10), false);
+        assert_eq!(estimate.rate(), 1e5, "an idle lane's little is no evidence of slowness");
+    }
+
+    #[test]
+    fn timeouts_follow_the_round_trip() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(50)));
+        assert_eq!(estimate.timeout(), ms(150));
+        (0..100).for_each(|_| estimate.on_rtt(start, ms(50)));
+        assert!(estimate.timeout() < ms(101), "{:?}", estimate.timeout());
+        assert_eq!(estimate.rtt_min(), ms(50));
+    }
+}

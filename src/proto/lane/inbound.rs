@@ -1,0 +1,82 @@
+//! The receiving half of a lane: how far it has come, and when that has to be said.
+
+use std::time::{Duration, Instant};
+
+/// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs
+/// little; at 10 Mbit/s time decides instead.
+const ACK_EVERY_BYTES: u64 = 128 * 1024;
+
+/// Otherwise after a part of the round trip, so that the sender's picture is fresh ...
+const ACK_DELAY_FRACTION: u32 = 8;
+/// ... but no more often than a timer can tell ...
+const ACK_DELAY_MIN: Duration = Duration::from_millis(1);
+/// ... and no later than this: the sender's patience is counted from 100 ms upwards.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
+
+/// Cumulative position and the acknowledgements owed for it: one on the lane itself, because it
+/// is alive if anything is; and one on whichever lane gets there sooner, if one does.
+#[derive(Debug, Default)]
+pub(in crate::proto) struct Inbound {
+    /// Bytes of frames received.
+    position: u64,
+    /// The position in the last ACK sent.
+    acked: u64,
+    /// When the ACK on the lane itself has to leave, if one is owed.
+    due: Option<Instant>,
+    /// When the ACK on a faster lane has to leave, if one is owed.
+    due_elsewhere: Option<Instant>,
+}
+
+impl Inbound {
+    /// Bytes of frames received on the lane.
+    pub(in crate::proto) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Counts a batch of frames.
+    pub(in crate::proto) fn receive(
+        &mut self,
+        now: Instant,
+        bytes: u64,
+        eliciting: bool,
+        rtt: Duration,
+        faster_way_back: bool,
+    ) {
+        self.position = self.position.saturating_add(bytes);
+        if !eliciting {
+            return;
+        }
+        let delay = (rtt / ACK_DELAY_FRACTION).clamp(ACK_DELAY_MIN, ACK_DELAY_MAX);
+        let full = self.position.saturating_sub(self.acked) >= ACK_EVERY_BYTES;
+        let due = if full { now } else { now.checked_add(delay).unwrap_or(now) };
+        let sooner = |owed: Option<Instant>| Some(owed.map_or(due, |already| already.min(due)));
+        self.due = sooner(self.due);
+        if faster_way_back {
+            self.due_elsewhere = sooner(self.due_elsewhere);
+        }
+    }
+
+    /// When an ACK has to be sent on the lane itself.
+    pub(in crate::proto) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// When an ACK has to be sent on a faster lane.
+    pub(in crate::proto) fn due_elsewhere(&self) -> Option<Instant> {
+        self.due_elsewhere
+    }
+
+    /// The position for an ACK that is about to be sent on the lane itself, if one is owed.
+    pub(in crate::proto) fn take_ack(&mut self) -> Option<u64> {
+        self.due.take()?;
+        self.acked = self.position;
+        Some(self.position)
+    }
+
+    /// The position for an ACK that is about to be sent on a faster lane, if one is owed.
+    pub(in crate::proto) fn take_ack_elsewhere(&mut self) -> Option<u64> {
+        self.due_elsewhere.take()?;
+        self.acked = self.position;
+        Some(self.position)
+    }
+}

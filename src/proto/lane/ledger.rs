@@ -1,0 +1,148 @@
+//! What a lane was given to carry and has not been acknowledged: position on the lane to what
+//! stands there.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::proto::ids::{LaneId, StreamId};
+
+/// What a frame carried, as far as it matters if the frame is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proto) enum Carried {
+    Data { id: StreamId, range: Range<u64>, fin: bool },
+    Open(StreamId),
+    Reset(StreamId),
+    Stop(StreamId),
+    MaxStreamData(StreamId),
+    MaxData,
+    MaxStreams,
+    LaneClosed(LaneId),
+    Drain,
+    Ping,
+}
+
+/// One frame in flight.
+#[derive(Clone, Debug)]
+pub(in crate::proto) struct Entry {
+    pub(in crate::proto) carried: Carried,
+    /// Where the frame ends on the lane.
+    pub(in crate::proto) end: u64,
+    pub(in crate::proto) sent_at: Instant,
+    /// When it should have arrived at the peer, by the estimate when it was sent.
+    pub(in crate::proto) eta: Instant,
+    /// Another lane was given the same bytes after this one.
+    pub(in crate::proto) duplicated: bool,
+    /// The lane had more to send than it could at the time: its delivery tells the lane's rate.
+    pub(in crate::proto) busy: bool,
+    /// The lane's acknowledged position when this was sent, and when that was reached.
+    pub(in crate::proto) delivered_then: u64,
+    pub(in crate::proto) delivered_at_then: Option<Instant>,
+}
+
+/// Invariant: acked <= sent; entries are in order of `end`, all above `acked`.
+#[derive(Debug, Default)]
+pub(in crate::proto) struct Ledger {
+    entries: VecDeque<Entry>,
+    sent: u64,
+    acked: u64,
+    pub(in crate::proto) delivered_at: Option<Instant>,
+    /// Payload bytes in `entries`.
+    payload: u64,
+}
+
+impl Ledger {
+    /// Bytes of frames given to the lane.
+    pub(in crate::proto) fn sent_position(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes of frames the peer has acknowledged.
+    pub(in crate::proto) fn acked_position(&self) -> u64 {
+        self.acked
+    }
+
+    /// Bytes of frames in flight.
+    pub(in crate::proto) fn in_flight(&self) -> u64 {
+        self.sent.saturating_sub(self.acked)
+    }
+
+    /// Stream payload in flight.
+    pub(in crate::proto) fn payload_in_flight(&self) -> u64 {
+        self.payload
+    }
+
+    /// Whether an acknowledgement is due to come.
+    pub(in crate::proto) fn owes(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Notes bytes that need no acknowledgement.
+    pub(in crate::proto) fn pass(&mut self, bytes: u64) {
+        self.sent = self.sent.saturating_add(bytes);
+    }
+
+    /// Notes a frame of `bytes` bytes.
+    pub(in crate::proto) fn record(
+        &mut self,
+        carried: Carried,
+        bytes: u64,
+        now: Instant,
+        eta: Instant,
+        busy: bool,
+    ) {
+        // After idling, the rate is measured from this frame on, not from the last one's arrival.
+        let idle = self.entries.is_empty();
+        self.sent = self.sent.saturating_add(bytes);
+        self.payload = self.payload.saturating_add(payload(&carried));
+        self.entries.push_back(Entry {
+            carried,
+            end: self.sent,
+            sent_at: now,
+            eta,
+            duplicated: false,
+            busy,
+            delivered_then: self.acked,
+            delivered_at_then: if idle { None } else { self.delivered_at },
+        });
+    }
+
+    /// Settles everything up to `position`; returns the position. The caller has checked that it
+    /// was sent.
+    pub(in crate::proto) fn ack(&mut self, position: u64, mut settle: impl FnMut(Entry)) -> u64 {
+        self.acked = self.acked.max(position.min(self.sent));
+        while let Some(entry) = self.entries.front() {
+            if entry.end > self.acked {
+                break;
+            }
+            if let Some(entry) = self.entries.pop_front() {
+                self.payload = self.payload.saturating_sub(payload(&entry.carried));
+                settle(entry);
+            }
+        }
+        self.acked
+    }
+
+    /// What is in flight, oldest first.
+    pub(in crate::proto) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The same, to be marked.
+    pub(in crate::proto) fn entries_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {
+        self.entries.iter_mut()
+    }
+
+    /// Forgets what is in flight.
+    pub(in crate::proto) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
+        self.payload = 0;
+        std::mem::take(&mut self.entries).into_iter()
+    }
+}
+
+fn payload(carried: &Carried) -> u64 {
+    match carried {
+        Carried::Data { range, .. } => range.end.saturating_sub(range.start),
+        _ => 0,
+    }
+}

@@ -1,0 +1,187 @@
+//! One lane as the core sees it: what is in flight on it, how fast it is, whether it answers.
+//! No knowledge of what streams are beyond the records in its ledger.
+
+mod estimate;
+mod inbound;
+mod ledger;
+
+pub(in crate::proto) use estimate::Estimate;
+pub(in crate::proto) use inbound::Inbound;
+pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
+
+use std::time::{Duration, Instant};
+
+use super::error::Code;
+use super::ids::LaneId;
+
+/// What the kernel knows of a lane, where it tells (on Linux, `TCP_INFO`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneMetrics {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Mean deviation of it.
+    pub rtt_var: Duration,
+    /// Smallest seen of late.
+    pub rtt_min: Duration,
+    /// Most recent delivery rate in bytes a second, unless the sender had nothing to send.
+    pub delivery_rate: Option<u64>,
+    /// Bytes written and not yet handed to the network.
+    pub unsent_bytes: u64,
+    /// Bytes on the network, not acknowledged.
+    pub unacked_bytes: u64,
+}
+
+/// How a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Carries whatever the scheduler gives it.
+    Good,
+    /// Owes bytes and has not answered for longer than it should: what it owes travels elsewhere
+    /// too, and it gets nothing new until it answers.
+    Suspect,
+}
+
+/// A lane that is up.
+#[derive(Debug)]
+pub(in crate::proto) struct Lane {
+    pub(in crate::proto) id: LaneId,
+    pub(in crate::proto) ledger: Ledger,
+    pub(in crate::proto) inbound: Inbound,
+    pub(in crate::proto) estimate: Estimate,
+    pub(in crate::proto) health: Health,
+    /// The lane asked for bytes and there were none for it; it has to be woken.
+    pub(in crate::proto) idle: bool,
+    /// The driver was told to wake it, and it has not come yet.
+    pub(in crate::proto) waking: bool,
+    /// A PING has to be sent, to see whether the lane is alive.
+    pub(in crate::proto) ping_due: bool,
+    /// The CLOSE was given to it.
+    pub(in crate::proto) close_sent: bool,
+    /// When anything last arrived on it.
+    pub(in crate::proto) heard_at: Instant,
+    /// The last time it owed nothing or made progress.
+    pub(in crate::proto) progress_at: Instant,
+    /// When what was given to it will have left this end, at the estimated rate.
+    pub(in crate::proto) leaves_at: Option<Instant>,
+    /// Payload of streams given to it and received from it.
+    pub(in crate::proto) sent_payload: u64,
+    pub(in crate::proto) received_payload: u64,
+    /// Payload given to it that another lane was given as well, before it.
+    pub(in crate::proto) resent_payload: u64,
+}
+
+/// How often a suspect lane's time-out passes before the lane is given up.
+const TIMEOUTS_UNTIL_LOST: u32 = 3;
+
+/// A lane is not given up sooner than this: TCP repairs most losses within it.
+const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
+
+/// The shortest time-out: below it, delayed acknowledgements and a busy machine look like death.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
+impl Lane {
+    pub(in crate::proto) fn new(id: LaneId, now: Instant, rtt: Option<Duration>) -> Self {
+        Self {
+            id,
+            ledger: Ledger::default(),
+            inbound: Inbound::default(),
+            estimate: Estimate::new(rtt),
+            health: Health::Good,
+            idle: false,
+            waking: false,
+            ping_due: false,
+            close_sent: false,
+            heard_at: now,
+            progress_at: now,
+            leaves_at: None,
+            sent_payload: 0,
+            received_payload: 0,
+            resent_payload: 0,
+        }
+    }
+
+    /// Takes an acknowledgement; hands what it settles to `settle`. `false`: it acknowledges what
+    /// was never sent.
+    pub(in crate::proto) fn on_ack(
+        &mut self,
+        now: Instant,
+        position: u64,
+        settle: impl FnMut(Entry),
+    ) -> bool {
+        if position > self.ledger.sent_position() {
+            return false;
+        }
+        if position <= self.ledger.acked_position() {
+            return true; // overtaken by a later one on another lane
+        }
+        let estimate = &mut self.estimate;
+        let half_trip = estimate.rtt_min() / 2;
+        let mut settle = settle;
+        let mut newest = None;
+        let delivered = self.ledger.ack(position, |entry| {
+            newest = Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
+            let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
+            estimate.on_forecast(now, expected);
+            settle(entry);
+        });
+        if let Some((sent_at, delivered_then, delivered_at_then, busy)) = newest {
+            estimate.on_rtt(now, now.saturating_duration_since(sent_at));
+            let since = delivered_at_then.unwrap_or(sent_at);
+            estimate.on_delivery(
+                now,
+                delivered.saturating_sub(delivered_then),
+                now.saturating_duration_since(since),
+                busy,
+            );
+        }
+        self.ledger.delivered_at = Some(now);
+        self.progress_at = now;
+        self.health = Health::Good;
+        true
+    }
+
+    /// How long the lane may owe without making progress before it is suspect.
+    pub(in crate::proto) fn timeout(&self) -> Duration {
+        self.estimate.timeout().max(TIMEOUT_MIN)
+    }
+
+    /// How long until it is given up.
+    pub(in crate::proto) fn lost_after(&self) -> Duration {
+        self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN)
+    }
+
+    /// When the lane becomes suspect if it stays silent.
+    pub(in crate::proto) fn suspect_at(&self) -> Option<Instant> {
+        (self.ledger.owes() && self.health == Health::Good)
+            .then(|| self.progress_at.checked_add(self.timeout()))
+            .flatten()
+    }
+
+    /// When the lane is given up if it stays silent.
+    pub(in crate::proto) fn lost_at(&self) -> Option<Instant> {
+        self.ledger.owes().then(|| self.progress_at.checked_add(self.lost_after())).flatten()
+    }
+}
+
+/// A lane that is down and about which the peer has not said the last word.
+#[derive(Debug)]
+pub(in crate::proto) struct DeadLane {
+    pub(in crate::proto) id: LaneId,
+    /// For late acknowledgements: what it had delivered after all need not be sent again.
+    pub(in crate::proto) ledger: Ledger,
+    /// How far it was received; goes into the LANE_CLOSED.
+    pub(in crate::proto) received: u64,
+    pub(in crate::proto) code: Code,
+    /// The LANE_CLOSED waits to be sent (again).
+    pub(in crate::proto) notice_due: bool,
+    /// The peer has acknowledged the LANE_CLOSED.
+    pub(in crate::proto) notice_acked: bool,
+    /// The peer's LANE_CLOSED has come.
+    pub(in crate::proto) peer_closed: bool,
+}
+
+impl DeadLane {
+    pub(in crate::proto) fn is_done(&self) -> bool {
+        self.notice_acked && self.peer_closed
+    }
+}

@@ -1,0 +1,130 @@
+//! Which lane carries what: pure choice over snapshots, no state of the session in sight.
+//!
+//! A lane *pulls* when it can take bytes. The scheduler answers whether it should have any and, if
+//! so, how far into what waits its share begins: a slow lane takes bytes from further back, so that
+//! they arrive when their turn comes. `fair` chooses among streams.
+
+mod classic;
+mod fair;
+mod forecast;
+
+pub(in crate::proto) use fair::FairQueue;
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::ids::LaneId;
+
+/// Rules for dividing a stream among lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SchedulerKind {
+    /// Every lane that pulls takes what comes next.
+    RoundRobin,
+    /// The lane with the smallest round-trip time that has room; the old default of MPTCP.
+    MinRtt,
+    /// BLEST: the slow lane is skipped if it would block the send window
+    /// (Ferlin et al., IFIP Networking 2016).
+    Blest,
+    /// ECF: the slow lane is skipped if waiting for the fast one completes earlier
+    /// (Lim et al., CoNEXT 2017).
+    Ecf,
+    /// imux's own: predicted arrival, later bytes for slower lanes.
+    #[default]
+    Imux,
+}
+
+impl SchedulerKind {
+    /// All of them, for comparisons.
+    pub const ALL: [Self; 5] = [Self::RoundRobin, Self::MinRtt, Self::Blest, Self::Ecf, Self::Imux];
+
+    /// The name it is chosen by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "roundrobin",
+            Self::MinRtt => "minrtt",
+            Self::Blest => "blest",
+            Self::Ecf => "ecf",
+            Self::Imux => "imux",
+        }
+    }
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No scheduler has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no scheduler is called {0:?}; there are roundrobin, minrtt, blest, ecf and imux")]
+pub struct UnknownScheduler(String);
+
+impl FromStr for SchedulerKind {
+    type Err = UnknownScheduler;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| UnknownScheduler(name.to_owned()))
+    }
+}
+
+/// A lane at the moment of the choice. Times in seconds, sizes in bytes, rates in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::proto) struct LaneView {
+    pub(in crate::proto) id: LaneId,
+    /// Invariant: above zero.
+    pub(in crate::proto) rate: f64,
+    /// Smoothed round trip, and its deviation.
+    pub(in crate::proto) rtt: f64,
+    pub(in crate::proto) rtt_var: f64,
+    /// One way, without queues.
+    pub(in crate::proto) delay: f64,
+    /// Until what the lane was given already has left this end.
+    pub(in crate::proto) queue: f64,
+    pub(in crate::proto) in_flight: f64,
+    /// What it may have in flight when its pipe is full.
+    pub(in crate::proto) window: f64,
+    /// The lane waits for work.
+    pub(in crate::proto) idle: bool,
+}
+
+impl LaneView {
+    /// Seconds until `bytes` more have arrived at the other end.
+    pub(in crate::proto) fn arrival(&self, bytes: f64) -> f64 {
+        self.queue + self.delay + bytes / self.rate
+    }
+
+    fn has_room(&self, bytes: f64) -> bool {
+        self.in_flight + bytes <= self.window
+    }
+}
+
+/// What a lane that pulls shall do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::proto) enum Grant {
+    /// Nothing now: it would be slower than waiting for another lane.
+    Nothing,
+    /// Take bytes that stand this far behind the first that waits.
+    Skip(u64),
+}
+
+/// Whether `lane` shall take `chunk` of the `waiting` bytes, with `others` being the lanes that
+/// answer beside it.
+pub(in crate::proto) fn decide(
+    kind: SchedulerKind,
+    lane: &LaneView,
+    others: &[LaneView],
+    waiting: u64,
+    chunk: u64,
+) -> Grant {
+    match kind {
+        SchedulerKind::RoundRobin => Grant::Skip(0),
+        SchedulerKind::MinRtt => classic::min_rtt(lane, others, chunk as f64),
+        SchedulerKind::Blest => classic::blest(lane, others, waiting as f64, chunk as f64),
+        SchedulerKind::Ecf => classic::ecf(lane, others, waiting as f64, chunk as f64),
+        SchedulerKind::Imux => forecast::decide(lane, others, waiting as f64, chunk as f64),
+    }
+}

@@ -1,0 +1,426 @@
+//! The session: dispatch and the order of things. What streams, lanes, the scheduler and the wire
+//! know is in their rooms; this one only brings them together.
+
+mod budget;
+mod input;
+mod lanes;
+mod output;
+mod reinject;
+mod streams;
+
+pub use output::Transmit;
+pub use streams::{RecvStream, SendStream};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::budget::{BusyBudget, DuplicateBudget};
+use super::config::Config;
+use super::error::{Code, SessionError};
+use super::event::Event;
+use super::ids::{Dir, LaneId, Side, StreamId};
+use super::lane::{Carried, DeadLane, Health, Lane};
+use super::range_set::RangeSet;
+use super::scheduler::FairQueue;
+use super::stats::{LaneStats, SessionStats};
+use super::stream::{ReceiveWindow, SendCredit, Stream};
+use super::timer::Timer;
+use super::wire::{Params, StreamKind};
+
+/// One end of a session: streams over lanes, without IO, clock, tasks or threads.
+///
+/// Four kinds of method:
+/// - *getters* (`side`, `stats`, `lane_count`, ...) change nothing;
+/// - *input*: `handle_lane_up`, `handle_lane_metrics`, `handle_frames`, `handle_lane_down`,
+///   `handle_timeout` tell what happened outside;
+/// - *commands*: `open`, `accept`, `send_stream`, `recv_stream`, `drain`, `close`;
+/// - *output*: `poll_event`, `poll_wake`, `poll_transmit`, `poll_timeout`.
+///
+/// After any input or command the driver drains `poll_event`, wakes every lane that `poll_wake`
+/// names, and re-arms its timer from `poll_timeout`. A lane that can take bytes calls
+/// `poll_transmit`; if it gets none it sleeps until it is named.
+///
+/// Invariant: nothing here reads a clock, and two sessions that are given the same calls do the
+/// same things.
+#[derive(Debug)]
+pub struct Session {
+    side: Side,
+    config: Arc<Config>,
+    peer: Params,
+    state: State,
+    streams: BTreeMap<StreamId, Stream>,
+    local: LocalStreams,
+    remote: RemoteStreams,
+    lanes: BTreeMap<LaneId, Lane>,
+    dead: VecDeque<DeadLane>,
+    /// What all streams together may send, and receive.
+    credit: SendCredit,
+    window: ReceiveWindow,
+    /// By how much stream windows have grown beyond what they began with.
+    windows_grown: u64,
+    /// Memory that out-of-order data costs.
+    reorder_cost: u64,
+    /// Streams whose writer waits for session credit.
+    credit_waiters: BTreeSet<StreamId>,
+    /// Bytes of streams that wait to be sent.
+    pending: u64,
+    data_queue: FairQueue,
+    control_queue: VecDeque<StreamId>,
+    say: ToSay,
+    accepted: VecDeque<(StreamId, StreamKind)>,
+    events: VecDeque<Event>,
+    busy: BusyBudget,
+    duplicates: DuplicateBudget,
+    /// When the last lane went, and the session began to wait for another.
+    alone_since: Option<Instant>,
+    random: u64,
+    totals: Totals,
+}
+
+/// Where the session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Over; a CLOSE with this code and reason may still have to be given to the lanes.
+    Closed { tell: Option<(Code, &'static str)> },
+}
+
+/// Control frames of the session that wait to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct ToSay {
+    max_data: bool,
+    max_streams: bool,
+    drain: bool,
+}
+
+/// Streams this end opens.
+#[derive(Debug)]
+struct LocalStreams {
+    next: u64,
+    max: u64,
+    /// `open` said no, and wants to hear when it may.
+    blocked: bool,
+    peer_drains: bool,
+}
+
+/// Streams the peer opens.
+#[derive(Debug)]
+struct RemoteStreams {
+    /// Which there were: tells a closed one's late frames from a new one's first.
+    seen: RangeSet,
+    /// How many the peer may open, and how many it knows it may.
+    max: u64,
+    announced: u64,
+    draining: bool,
+}
+
+/// Sums over the life of the session, dead lanes included.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    sent_payload: u64,
+    resent_payload: u64,
+    received_payload: u64,
+    duplicate_payload: u64,
+    lanes_lost: u64,
+    suspected: u64,
+    reorder_peak: u64,
+}
+
+impl Session {
+    /// A session with no lane yet. `peer` is what the other end told of itself when the session
+    /// was created; `seed` is the source of all its randomness.
+    pub fn new(side: Side, config: Arc<Config>, peer: Params, seed: u64, now: Instant) -> Self {
+        let own = config.params();
+        Self {
+            side,
+            state: State::Open,
+            streams: BTreeMap::new(),
+            local: LocalStreams {
+                next: 0,
+                max: peer.initial_max_streams,
+                blocked: false,
+                peer_drains: false,
+            },
+            remote: RemoteStreams {
+                seen: RangeSet::new(),
+                max: own.initial_max_streams,
+                announced: own.initial_max_streams,
+                draining: false,
+            },
+            lanes: BTreeMap::new(),
+            dead: VecDeque::new(),
+            credit: SendCredit::new(peer.initial_max_data),
+            window: ReceiveWindow::new(own.initial_max_data, own.initial_max_data),
+            windows_grown: 0,
+            reorder_cost: 0,
+            credit_waiters: BTreeSet::new(),
+            pending: 0,
+            data_queue: FairQueue::default(),
+            control_queue: VecDeque::new(),
+            say: ToSay::default(),
+            accepted: VecDeque::new(),
+            events: VecDeque::new(),
+            busy: BusyBudget::new(now),
+            duplicates: DuplicateBudget::new(config.duplicate_share),
+            alone_since: Some(now),
+            random: seed | 1,
+            totals: Totals::default(),
+            config,
+            peer,
+        }
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        self.state != State::Open
+    }
+
+    /// Whether the CLOSE has been given to every lane that is left: the driver may let go.
+    pub fn is_close_sent(&self) -> bool {
+        self.is_closed() && self.lanes.values().all(|lane| lane.close_sent)
+    }
+
+    /// How many lanes are up.
+    pub fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// How many streams are open, in either direction.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
+    pub fn memory(&self) -> u64 {
+        let streams = self.streams.values().map(|stream| {
+            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_cost());
+            kept.saturating_add(stream.send.held_bytes())
+        });
+        streams.fold(0, u64::saturating_add)
+    }
+
+    /// Figures of the session and its lanes as they are now.
+    pub fn stats(&self) -> SessionStats {
+        SessionStats {
+            sent_bytes: self.totals.sent_payload,
+            resent_bytes: self.totals.resent_payload,
+            received_bytes: self.totals.received_payload,
+            duplicate_bytes: self.totals.duplicate_payload,
+            pending_bytes: self.pending,
+            reorder_bytes: self.reorder_cost,
+            reorder_bytes_max: self.totals.reorder_peak,
+            lanes_lost: self.totals.lanes_lost,
+            lanes_suspected: self.totals.suspected,
+            streams: self.streams.len(),
+            lanes: self.lanes.values().map(LaneStats::of).collect(),
+        }
+    }
+
+    /// Lets the open streams finish and refuses new ones from the peer.
+    pub fn drain(&mut self) {
+        if !self.remote.draining {
+            self.remote.draining = true;
+            self.say.drain = true;
+        }
+    }
+
+    /// Ends the session at once, and tells the peer why.
+    pub fn close(&mut self, code: Code) {
+        if self.state == State::Open {
+            self.end(SessionError::Closed(code), Some((code, "")));
+        }
+    }
+
+    /// The next event, oldest first.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `handle_timeout` has to be called, and what for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        if self.is_closed() {
+            return None;
+        }
+        let alone = self.alone_since.and_then(|since| since.checked_add(self.config.grace));
+        let grace = alone.map(|at| (at, Timer::Grace));
+        let healthy = self.healthy_lanes();
+        let lanes = self.lanes.values().filter_map(|lane| self.lane_timeout(lane, healthy));
+        lanes.chain(grace).min_by_key(|(at, _)| *at)
+    }
+
+    /// Time has passed: call at or after the instant `poll_timeout` named.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        self.check_lanes(now);
+        let grace_over = self
+            .alone_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= self.config.grace);
+        if grace_over {
+            self.end(SessionError::GraceExpired, None);
+        }
+    }
+
+    /// The peer broke a rule: the session ends with a code and a reason.
+    fn misbehaved(&mut self, code: Code, detail: &'static str) {
+        if self.state == State::Open {
+            let error = SessionError::PeerMisbehaved { code, detail };
+            self.end(error, Some((code, detail)));
+        }
+    }
+
+    fn end(&mut self, error: SessionError, tell: Option<(Code, &'static str)>) {
+        self.state = State::Closed { tell };
+        self.streams.clear();
+        self.dead.clear();
+        self.accepted.clear();
+        self.credit_waiters.clear();
+        self.control_queue.clear();
+        self.data_queue = FairQueue::default();
+        self.pending = 0;
+        self.reorder_cost = 0;
+        self.events.clear();
+        self.events.push_back(Event::Closed(error));
+    }
+
+    /// Lanes that answer.
+    fn healthy_lanes(&self) -> usize {
+        self.lanes.values().filter(|lane| lane.health == Health::Good).count()
+    }
+
+    /// The longest round trip of any lane: how long credit may be on its way.
+    fn round_trip_max(&self) -> Duration {
+        self.lanes.values().map(|lane| lane.estimate.rtt()).max().unwrap_or_default()
+    }
+
+    /// A number from the session's own source (xorshift; Marsaglia 2003).
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// A frame arrived at the peer.
+    fn on_delivered(&mut self, carried: &Carried) {
+        match carried {
+            Carried::Data { id, range, fin } => {
+                self.with_stream(*id, |stream| {
+                    let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
+                    stream.send.on_acked(&chunk);
+                });
+            }
+            Carried::Open(id) => self.with_stream(*id, |stream| {
+                stream.opening = None;
+                stream.say.open = false;
+            }),
+            Carried::Reset(id) => self.with_stream(*id, |stream| {
+                stream.send.on_reset_acked();
+                stream.say.reset = false;
+            }),
+            Carried::LaneClosed(lane) => {
+                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
+                    dead.notice_acked = true;
+                    dead.notice_due = false;
+                }
+                self.dead.retain(|dead| !dead.is_done());
+            }
+            Carried::Stop(_)
+            | Carried::MaxStreamData(_)
+            | Carried::MaxData
+            | Carried::MaxStreams
+            | Carried::Drain
+            | Carried::Ping => {}
+        }
+    }
+
+    /// A frame did not arrive, or is not known to have: it is sent again if it still matters.
+    fn on_undelivered(&mut self, carried: &Carried) {
+        match carried {
+            Carried::Data { id, range, fin } => {
+                self.with_stream(*id, |stream| {
+                    let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
+                    stream.send.on_lost(&chunk);
+                });
+            }
+            Carried::Open(id) => {
+                self.with_stream(*id, |stream| stream.say.open = stream.opening.is_some());
+            }
+            Carried::Reset(id) => {
+                self.with_stream(*id, |stream| {
+                    stream.say.reset = stream.send.reset_due().is_some();
+                });
+            }
+            Carried::Stop(id) => self.with_stream(*id, |stream| {
+                stream.say.stop = stream.stop_sent.filter(|_| !stream.recv.is_done());
+            }),
+            Carried::MaxStreamData(id) => self.with_stream(*id, |stream| {
+                stream.say.max_stream_data = stream.recv.wants_credit();
+            }),
+            Carried::MaxData => self.say.max_data = true,
+            Carried::MaxStreams => self.say.max_streams = true,
+            Carried::Drain => self.say.drain = true,
+            Carried::LaneClosed(lane) => {
+                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
+                    dead.notice_due = !dead.notice_acked;
+                }
+            }
+            Carried::Ping => {}
+        }
+    }
+
+    /// Changes a stream if it is still there, and puts everything right that depends on it: queues,
+    /// the sum of what waits, its writer's event, its end.
+    fn with_stream(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let before = stream.send.pending_bytes();
+        change(stream);
+        self.pending = self.pending.saturating_sub(before);
+        self.pending = self.pending.saturating_add(stream.send.pending_bytes());
+        self.settle(id);
+    }
+
+    /// Queues the stream where it has to be, or forgets it.
+    fn settle(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.is_done() {
+            self.forget(id);
+            return;
+        }
+        if !stream.in_data_queue && stream.send.has_pending() {
+            stream.in_data_queue = true;
+            self.data_queue.push(id);
+        }
+        if !stream.in_control_queue && !stream.say.is_empty() {
+            stream.in_control_queue = true;
+            self.control_queue.push_back(id);
+        }
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
+        self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
+        let grown = stream.recv.window.window().saturating_sub(self.config.stream_window);
+        self.windows_grown = self.windows_grown.saturating_sub(grown);
+        self.credit_waiters.remove(&id);
+        if id.initiator() != self.side {
+            self.remote.max = self.remote.max.saturating_add(1);
+            let news = self.remote.max.saturating_sub(self.remote.announced);
+            self.say.max_streams |= news >= (self.config.streams_max / 8).max(1);
+        }
+    }
+
+    fn is_local(&self, id: StreamId) -> bool {
+        id.initiator() == self.side && id.dir() == Dir::Bi
+    }
+}

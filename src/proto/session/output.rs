@@ -1,0 +1,396 @@
+//! What goes out: a lane pulls, and gets control frames, then data, then what another lane is late
+//! with.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Session, State};
+use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::lane::{Carried, Health};
+use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::scheduler::{self, Grant, LaneView};
+use crate::proto::stream::Chunk;
+use crate::proto::wire::{Frame, LaneBuf, stream_header_len};
+
+/// What a pull has yielded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Bytes appended to the lane's buffer.
+    pub bytes: usize,
+}
+
+/// A pull takes this much time of the lane's rate: less costs more wake-ups, more takes the choice
+/// away from later.
+const PULL_SECONDS: f64 = 0.004;
+/// One full frame, so that a slow lane moves on too ...
+const PULL_BYTES_MIN: f64 = FRAME_BYTES_MAX as f64;
+/// ... and sixteen: past that neither syscalls nor locks are worth saving.
+const PULL_BYTES_MAX: f64 = 16.0 * FRAME_BYTES_MAX as f64;
+
+/// A frame takes no more than this much time of the lane's rate, so that what becomes urgent
+/// meanwhile does not wait behind it.
+const FRAME_SECONDS: f64 = 0.010;
+/// Smaller frames cost more than they gain.
+const FRAME_BYTES_MIN: f64 = 2048.0;
+
+/// How many streams are looked at for one that has bytes where the lane's share begins.
+const STREAMS_LOOKED_AT: usize = 8;
+
+/// One pull in a thousand carries a frame that has to be skipped, so that skipping keeps working.
+const RESERVED_FRAME_ODDS: u64 = 1024;
+
+impl Session {
+    /// Fills `out`, which must be empty, with what `lane` shall carry now; at most about
+    /// `max_bytes`. `None`: nothing; `poll_wake` will name the lane when there is.
+    #[must_use]
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        max_bytes: usize,
+        out: &mut LaneBuf,
+    ) -> Option<Transmit> {
+        debug_assert!(out.is_empty());
+        let pulling = self.lanes.get_mut(&lane)?;
+        pulling.idle = false;
+        pulling.waking = false;
+        if let State::Closed { tell } = &self.state {
+            if let Some((code, reason)) = tell
+                && !pulling.close_sent
+            {
+                out.push(&Frame::Close {
+                    code: *code,
+                    reason: Bytes::from_static(reason.as_bytes()),
+                });
+            }
+            pulling.close_sent = true;
+            pulling.idle = out.is_empty();
+            return (!out.is_empty()).then(|| Transmit { bytes: out.len() });
+        }
+        let budget = pull_budget(pulling.estimate.rate()).min(max_bytes);
+        self.write_control(now, lane, out);
+        self.write_data(now, lane, budget, out);
+        if out.is_empty() || (self.pending == 0 && out.len() < budget) {
+            self.write_tail(now, lane, budget, out);
+        }
+        let bytes = out.len();
+        if bytes == 0 {
+            if let Some(lane) = self.lanes.get_mut(&lane) {
+                lane.idle = true;
+            }
+            return None;
+        }
+        if self.next_random() % RESERVED_FRAME_ODDS == 0 {
+            let n = (self.next_random() >> 40) as u8;
+            self.write(lane, out, |out| out.push_reserved(n));
+        }
+        Some(Transmit { bytes: out.len() })
+    }
+
+    /// Acknowledgements, and whatever else is not stream data. A suspect lane carries only what
+    /// concerns itself while another one answers.
+    fn write_control(&mut self, now: Instant, id: LaneId, out: &mut LaneBuf) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let ping = std::mem::take(&mut lane.ping_due);
+        if let Some(position) = lane.inbound.take_ack() {
+            self.write(id, out, |out| out.push(&Frame::Ack { lane: id, position }));
+        }
+        if ping {
+            self.write_noted(now, id, out, Carried::Ping, &Frame::Ping);
+        }
+        if !self.may_carry(id) {
+            return;
+        }
+        self.write_acks_of_others(now, id, out);
+        self.write_lane_notices(now, id, out);
+        let say = std::mem::take(&mut self.say);
+        if say.max_data {
+            let max = self.window.announce();
+            self.write_noted(now, id, out, Carried::MaxData, &Frame::MaxData { max });
+        }
+        if say.max_streams {
+            self.remote.announced = self.remote.max;
+            let max = self.remote.max;
+            self.write_noted(now, id, out, Carried::MaxStreams, &Frame::MaxStreams { max });
+        }
+        if say.drain {
+            self.write_noted(now, id, out, Carried::Drain, &Frame::Drain);
+        }
+        while out.len() < FRAME_BYTES_MAX
+            && let Some(stream) = self.control_queue.pop_front()
+        {
+            self.write_stream_control(now, id, stream, out);
+        }
+    }
+
+    fn write_acks_of_others(&mut self, now: Instant, id: LaneId, out: &mut LaneBuf) {
+        let due = self.lanes.iter_mut().filter(|(other, _)| **other != id).filter_map(
+            |(other, lane)| {
+                lane.inbound.due_elsewhere().filter(|at| *at <= now)?;
+                Some((*other, lane.inbound.take_ack_elsewhere()?))
+            },
+        );
+        for (lane, position) in due.collect::<Vec<_>>() {
+            self.write(id, out, |out| out.push(&Frame::Ack { lane, position }));
+        }
+    }
+
+    fn write_lane_notices(&mut self, now: Instant, id: LaneId, out: &mut LaneBuf) {
+        let due = self.dead.iter_mut().filter_map(|dead| {
+            std::mem::take(&mut dead.notice_due).then_some((dead.id, dead.received, dead.code))
+        });
+        let notices: Vec<_> = due.collect();
+        for (lane, position, code) in notices {
+            let frame = Frame::LaneClosed { lane, position, code };
+            self.write_noted(now, id, out, Carried::LaneClosed(lane), &frame);
+        }
+    }
+
+    fn write_stream_control(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        id: StreamId,
+        out: &mut LaneBuf,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.in_control_queue = false;
+        let say = std::mem::take(&mut stream.say);
+        let open = stream.opening.clone().filter(|_| say.open);
+        let reset = stream.send.reset_due().filter(|_| say.reset);
+        let credit = (say.max_stream_data && stream.recv.wants_credit())
+            .then(|| stream.recv.window.announce());
+        if let Some(kind) = open {
+            self.write_noted(now, lane, out, Carried::Open(id), &Frame::Open { id, kind });
+        }
+        if let Some((code, final_size)) = reset {
+            let frame = Frame::Reset { id, code, final_size };
+            self.write_noted(now, lane, out, Carried::Reset(id), &frame);
+        }
+        if let Some(code) = say.stop {
+            self.write_noted(now, lane, out, Carried::Stop(id), &Frame::Stop { id, code });
+        }
+        if let Some(max) = credit {
+            let frame = Frame::MaxStreamData { id, max };
+            self.write_noted(now, lane, out, Carried::MaxStreamData(id), &frame);
+        }
+        self.settle(id);
+    }
+
+    fn write_data(&mut self, now: Instant, id: LaneId, budget: usize, out: &mut LaneBuf) {
+        self.prune_data_queue();
+        if self.data_queue.is_empty() || !self.may_carry(id) {
+            return;
+        }
+        let mut others = self.views(now);
+        let Some(at) = others.iter().position(|view| view.id == id) else { return };
+        let mut own = others.swap_remove(at);
+        while out.len() < budget
+            && own.in_flight < own.window
+            && let Some((nth, chunk)) = self.choose(&own, &others, frame_room(&own, out.len()))
+        {
+            let bytes = self.write_chunk(now, id, &own, nth, &chunk, out) as f64;
+            own.in_flight += bytes;
+            own.queue += bytes / own.rate;
+            self.prune_data_queue();
+        }
+    }
+
+    /// Whether the lane, which is idle, would be given anything if it pulled.
+    pub(super) fn would_carry(&self, now: Instant, id: LaneId, views: &[LaneView]) -> bool {
+        let Some(own) = views.iter().find(|view| view.id == id) else { return false };
+        let others: Vec<LaneView> = views.iter().filter(|view| view.id != id).copied().collect();
+        let data = own.in_flight < own.window
+            && self.choose(own, &others, frame_room(own, 0)).is_some();
+        data || self.tail_choice(now, id).is_some()
+    }
+
+    /// Stream (as its place in the queue) and bytes that the lane shall carry next.
+    fn choose(&self, own: &LaneView, others: &[LaneView], room: usize) -> Option<(usize, Chunk)> {
+        let waiting = self.pending.max(1);
+        let grant =
+            scheduler::decide(self.config.scheduler, own, others, waiting, (room as u64).min(waiting));
+        let Grant::Skip(skip) = grant else { return None };
+        let share = skip / self.data_queue.len().max(1) as u64;
+        let mut nearest = None;
+        for nth in 0..STREAMS_LOOKED_AT.min(self.data_queue.len()) {
+            let Some(id) = self.data_queue.peek(nth) else { break };
+            let Some(stream) = self.streams.get(&id) else { continue };
+            // A stream with little left has no bytes that far back: its last frame is nearest.
+            let last_frame = stream.send.pending_bytes().saturating_sub(room as u64);
+            let fit = |offset| fit_payload(id, offset, room);
+            let Some(chunk) = stream.send.next_chunk(share.min(last_frame), fit) else { continue };
+            if share <= last_frame.saturating_add(room as u64) {
+                return Some((nth, chunk));
+            }
+            nearest = nearest.or(Some((nth, chunk)));
+        }
+        nearest
+    }
+
+    fn write_chunk(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        own: &LaneView,
+        nth: usize,
+        chunk: &Chunk,
+        out: &mut LaneBuf,
+    ) -> u64 {
+        let Some(id) = self.data_queue.peek(nth) else { return 0 };
+        let Some(stream) = self.streams.get(&id) else { return 0 };
+        let first_time = !stream.send.was_sent(chunk);
+        let bytes = self.write_stream(now, lane, own, id, chunk, out);
+        let payload = chunk.range.end.saturating_sub(chunk.range.start);
+        self.note_payload(lane, payload, first_time);
+        match self.streams.get_mut(&id) {
+            Some(stream) if !stream.send.has_pending() => {
+                stream.in_data_queue = false;
+                self.data_queue.remove(nth);
+            }
+            _ => self.data_queue.charge(nth, bytes),
+        }
+        bytes
+    }
+
+    /// Drops streams from the head of the queue that have nothing to send any more: acknowledged
+    /// after all, reset, or gone.
+    pub(super) fn prune_data_queue(&mut self) {
+        while let Some(id) = self.data_queue.peek(0) {
+            match self.streams.get_mut(&id) {
+                Some(stream) if stream.send.has_pending() => return,
+                Some(stream) => stream.in_data_queue = false,
+                None => {}
+            }
+            self.data_queue.remove(0);
+        }
+    }
+
+    /// Writes one STREAM frame; returns its length.
+    pub(super) fn write_stream(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        own: &LaneView,
+        id: StreamId,
+        chunk: &Chunk,
+        out: &mut LaneBuf,
+    ) -> u64 {
+        let Some(stream) = self.streams.get_mut(&id) else { return 0 };
+        let before = out.len();
+        let payload = chunk.range.end.saturating_sub(chunk.range.start);
+        out.push_stream(id, chunk.range.start, payload as usize, chunk.fin);
+        let waited = stream.send.pending_bytes();
+        stream.send.send(chunk, |piece| out.push_payload(piece));
+        let waits = stream.send.pending_bytes();
+        self.pending = self.pending.saturating_sub(waited).saturating_add(waits);
+        let bytes = out.len().saturating_sub(before) as u64;
+        let range = chunk.range.clone();
+        self.note(now, lane, Carried::Data { id, range, fin: chunk.fin }, bytes, Some(own));
+        self.wake_writer(id, waits);
+        bytes
+    }
+
+    /// A writer that waits for room is told once half of it is free: waking it for every frame
+    /// would cost more than the frame.
+    fn wake_writer(&mut self, id: StreamId, waits: u64) {
+        let waiting = self.streams.get(&id).is_some_and(|stream| stream.send.writer_waits);
+        if !waiting || waits > self.send_room() / 2 {
+            return;
+        }
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.send.credit_left() > 0
+            && self.credit.left() > 0
+        {
+            stream.writer_waits_no_more(&mut self.events, id);
+        }
+    }
+
+    pub(super) fn note_payload(&mut self, lane: LaneId, payload: u64, first_time: bool) {
+        let totals = &mut self.totals;
+        totals.sent_payload = totals.sent_payload.saturating_add(payload);
+        if first_time {
+            self.duplicates.earn(payload);
+        } else {
+            totals.resent_payload = totals.resent_payload.saturating_add(payload);
+        }
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.sent_payload = lane.sent_payload.saturating_add(payload);
+            if !first_time {
+                lane.resent_payload = lane.resent_payload.saturating_add(payload);
+            }
+        }
+    }
+
+    /// Writes a frame that nobody will miss.
+    fn write(&mut self, id: LaneId, out: &mut LaneBuf, push: impl FnOnce(&mut LaneBuf)) {
+        let before = out.len();
+        push(out);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.ledger.pass(out.len().saturating_sub(before) as u64);
+        }
+    }
+
+    /// Writes a frame that is sent again if it is lost.
+    fn write_noted(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        out: &mut LaneBuf,
+        carried: Carried,
+        frame: &Frame,
+    ) {
+        let before = out.len();
+        out.push(frame);
+        self.note(now, id, carried, out.len().saturating_sub(before) as u64, None);
+    }
+
+    fn note(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        carried: Carried,
+        bytes: u64,
+        view: Option<&LaneView>,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if !lane.ledger.owes() {
+            lane.progress_at = now; // it owed nothing until now
+        }
+        let rate = lane.estimate.rate().max(1.0);
+        let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));
+        let leaves = lane.leaves_at.map_or(now, |at| at.max(now));
+        lane.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
+        let arrival = view.map_or(lane.estimate.rtt_min() / 2, |v| seconds(v.arrival(bytes as f64)));
+        let eta = now.checked_add(arrival).unwrap_or(now);
+        let in_flight = lane.ledger.in_flight().saturating_add(bytes) as f64;
+        let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();
+        lane.ledger.record(carried, bytes, now, eta, busy);
+    }
+
+    /// Whether the lane may carry what another lane could carry as well.
+    pub(super) fn may_carry(&self, id: LaneId) -> bool {
+        let good = self.lanes.get(&id).is_some_and(|lane| lane.health == Health::Good);
+        good || self.healthy_lanes() == 0
+    }
+}
+
+fn pull_budget(rate: f64) -> usize {
+    (rate * PULL_SECONDS).clamp(PULL_BYTES_MIN, PULL_BYTES_MAX) as usize
+}
+
+/// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
+/// that full frames fall on records; less on a slow lane.
+fn frame_room(lane: &LaneView, written: usize) -> usize {
+    let slow = (lane.rate * FRAME_SECONDS).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64) as usize;
+    let rest = FRAME_BYTES_MAX.saturating_sub(written % FRAME_BYTES_MAX);
+    // A stump at a record's end is not worth a frame.
+    if rest < FRAME_BYTES_MIN as usize { slow } else { slow.min(rest) }
+}
+
+/// Payload that fits a frame of `room` bytes, at least one.
+pub(super) fn fit_payload(id: StreamId, offset: u64, room: usize) -> u64 {
+    let header = stream_header_len(id, offset, room);
+    room.saturating_sub(header).max(1) as u64
+}

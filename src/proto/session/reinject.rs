@@ -1,0 +1,138 @@
+//! Sending again what another lane is late with, within a budget (the idea of XLINK; Zheng et al.,
+//! SIGCOMM 2021).
+
+use std::time::{Duration, Instant};
+
+use super::Session;
+use super::output::fit_payload;
+use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::lane::{Carried, Health, Lane};
+use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::stream::Chunk;
+use crate::proto::wire::LaneBuf;
+
+/// A frame is late when its acknowledgement is this much later than forecast, or four times the
+/// forecast's usual error.
+const LATE_MIN: Duration = Duration::from_millis(20);
+
+/// A frame at the tail is worth sending twice if that saves at least this.
+const TAIL_GAIN_MIN: f64 = 0.003;
+
+/// Entries of each lane that are looked at for the tail: the last ones arrive last.
+const TAIL_LOOKED_AT: usize = 32;
+
+impl Session {
+    /// When the next frame in flight on the lane counts as late.
+    pub(super) fn late_at(&self, lane: &Lane) -> Option<Instant> {
+        if lane.health != Health::Good || self.duplicates.left() < FRAME_BYTES_MAX as u64 {
+            return None;
+        }
+        let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
+        first.eta.checked_add(lane.estimate.rtt_min() / 2)?.checked_add(patience(lane))
+    }
+
+    /// What is late on the lane waits for the others again, in stream order.
+    pub(super) fn move_late(&mut self, now: Instant, id: LaneId) {
+        let mut late = Vec::new();
+        let mut budget = self.duplicates.left();
+        let Some(lane) = self.lanes.get(&id) else { return };
+        if self.late_at(lane).is_none_or(|at| at > now) {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let grace = (lane.estimate.rtt_min() / 2).saturating_add(patience(lane));
+        for entry in lane.ledger.entries_mut() {
+            let due = entry.eta.checked_add(grace).is_some_and(|at| at <= now);
+            if !due || budget == 0 {
+                break;
+            }
+            if !std::mem::replace(&mut entry.duplicated, true)
+                && let Carried::Data { range, .. } = &entry.carried
+            {
+                budget = budget.saturating_sub(range.end.saturating_sub(range.start));
+                late.push(entry.carried.clone());
+            }
+        }
+        self.duplicates.spend(self.duplicates.left().saturating_sub(budget));
+        for carried in &late {
+            self.on_undelivered(carried);
+        }
+    }
+
+    /// Whether there is a tail at all: nothing waits, but something is in flight.
+    pub(super) fn tail_possible(&self) -> bool {
+        self.pending == 0
+            && self.lanes.len() > 1
+            && self.duplicates.left() > 0
+            && self.lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
+    }
+
+    /// Nothing waits and the lane is free: it carries what slower lanes would deliver later.
+    pub(super) fn write_tail(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        budget: usize,
+        out: &mut LaneBuf,
+    ) {
+        while out.len() < budget
+            && let Some((lane, end)) = self.tail_choice(now, id)
+        {
+            let Some(own) = self.views(now).into_iter().find(|view| view.id == id) else { return };
+            let Some((stream, chunk)) = self.take_tail(lane, end) else { continue };
+            let payload = chunk.range.end.saturating_sub(chunk.range.start);
+            self.duplicates.spend(payload.max(1));
+            self.write_stream(now, id, &own, stream, &chunk, out);
+            self.note_payload(id, payload, false);
+        }
+    }
+
+    /// The lane and the position on it of a frame that `id` would deliver sooner.
+    pub(super) fn tail_choice(&self, now: Instant, id: LaneId) -> Option<(LaneId, u64)> {
+        if !self.tail_possible() {
+            return None;
+        }
+        let views = self.views(now);
+        let own = views.iter().find(|view| view.id == id)?;
+        let slower = self.lanes.values().filter(|lane| lane.id != id);
+        slower.filter_map(|lane| {
+            let rate = lane.estimate.rate().max(1.0);
+            let delay = lane.estimate.rtt_min().as_secs_f64() / 2.0;
+            let acked = lane.ledger.acked_position();
+            let entries = lane.ledger.entries().rev().take(TAIL_LOOKED_AT);
+            entries.filter(|entry| !entry.duplicated).find_map(|entry| {
+                let Carried::Data { range, .. } = &entry.carried else { return None };
+                let size = range.end.saturating_sub(range.start) as f64;
+                // What stands before it has to go through first; its forecast may be too hopeful.
+                let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
+                let forecast = entry.eta.saturating_duration_since(now).as_secs_f64();
+                let gain = ahead.max(forecast) - own.arrival(size);
+                (gain > TAIL_GAIN_MIN.max(own.arrival(size) / 4.0)).then_some((gain, lane.id, entry.end))
+            })
+        })
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, lane, end)| (lane, end))
+    }
+
+    /// Marks the frame that ends at `end` on `lane` as sent twice, and returns what of it is still
+    /// worth sending.
+    fn take_tail(&mut self, lane: LaneId, end: u64) -> Option<(StreamId, Chunk)> {
+        let ledger = &mut self.lanes.get_mut(&lane)?.ledger;
+        let entry = ledger.entries_mut().rev().find(|entry| entry.end == end)?;
+        entry.duplicated = true;
+        let Carried::Data { id, range, fin } = &entry.carried else { return None };
+        let chunk = Chunk { range: range.clone(), fin: *fin };
+        let mut owed = self.streams.get(id)?.send.still_owed(&chunk)?;
+        let fits = fit_payload(*id, owed.range.start, FRAME_BYTES_MAX);
+        if owed.range.end.saturating_sub(owed.range.start) > fits {
+            owed = Chunk { range: owed.range.start..owed.range.start.saturating_add(fits), fin: false };
+        }
+        Some((*id, owed))
+    }
+}
+
+/// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
+fn patience(lane: &Lane) -> Duration {
+    let usual = lane.estimate.forecast_error().saturating_mul(4);
+    usual.max(LATE_MIN).saturating_add(Duration::from_millis(10))
+}

@@ -1,0 +1,207 @@
+//! Commands on streams: open, accept, write, read, reset, stop.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Session;
+use crate::proto::error::{Code, ReadError, WriteError};
+use crate::proto::event::Event;
+use crate::proto::ids::{Dir, StreamId};
+use crate::proto::stream::Stream;
+use crate::proto::wire::StreamKind;
+
+/// What waits for lanes is at least this much for a stream, or a lane that pulls finds nothing
+/// while its writer is being woken.
+const SEND_ROOM_MIN: u64 = 256 * 1024;
+
+/// A writer is kept ahead of the lanes by this much time beside what their delays differ by: it
+/// has to be woken and to run before they have nothing left.
+const SEND_AHEAD_SECONDS: f64 = 0.004;
+
+impl Session {
+    /// Opens a stream, or says no: too many are open (`Event::OpenAvailable` follows), or one end
+    /// is shutting down.
+    pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
+        if self.is_closed() || self.local.peer_drains || self.remote.draining {
+            return None;
+        }
+        if self.local.next >= self.local.max {
+            self.local.blocked = true;
+            return None;
+        }
+        let id = StreamId::new(self.side, Dir::Bi, self.local.next);
+        self.local.next = self.local.next.saturating_add(1);
+        let mut stream = self.new_stream();
+        stream.opened = true;
+        stream.opening = Some(kind);
+        stream.say.open = true;
+        self.streams.insert(id, stream);
+        self.settle(id);
+        Some(id)
+    }
+
+    /// The next stream the peer opened, oldest first, and what it is for.
+    pub fn accept(&mut self) -> Option<(StreamId, StreamKind)> {
+        self.accepted.pop_front()
+    }
+
+    /// The sending side of a stream.
+    pub fn send_stream(&mut self, id: StreamId) -> SendStream<'_> {
+        SendStream { session: self, id }
+    }
+
+    /// The receiving side of a stream.
+    pub fn recv_stream(&mut self, id: StreamId) -> RecvStream<'_> {
+        RecvStream { session: self, id }
+    }
+
+    pub(super) fn new_stream(&self) -> Stream {
+        let own = self.config.params();
+        Stream::new(
+            self.peer.initial_max_stream_data,
+            own.initial_max_stream_data,
+            self.config.stream_window_max.min(self.config.session_window),
+        )
+    }
+
+    /// How far a stream's writer may be ahead of the lanes: what the fast lanes carry while the
+    /// slowest one's share is under way, so that there is something for it to take.
+    pub(super) fn send_room(&self) -> u64 {
+        let mut rate = 0.0;
+        let (mut near, mut far) = (f64::INFINITY, 0.0f64);
+        for lane in self.lanes.values() {
+            let delay = lane.estimate.rtt().as_secs_f64();
+            rate += lane.estimate.rate();
+            near = near.min(lane.estimate.rtt_min().as_secs_f64() / 2.0);
+            far = far.max(delay);
+        }
+        let spread = if self.lanes.len() > 1 { (far - near).max(0.0) } else { 0.0 };
+        let bytes = rate * (spread + SEND_AHEAD_SECONDS);
+        (bytes as u64).clamp(SEND_ROOM_MIN, self.config.send_buffer_max.max(SEND_ROOM_MIN))
+    }
+}
+
+impl Stream {
+    /// Tells the writer, if one waits, that things have changed.
+    pub(super) fn writer_waits_no_more(
+        &mut self,
+        events: &mut std::collections::VecDeque<Event>,
+        id: StreamId,
+    ) {
+        if std::mem::take(&mut self.send.writer_waits) {
+            events.push_back(Event::Writable(id));
+        }
+    }
+}
+
+/// The sending side of one stream, lent.
+#[derive(Debug)]
+pub struct SendStream<'a> {
+    session: &'a mut Session,
+    id: StreamId,
+}
+
+impl SendStream<'_> {
+    /// Takes as much of `data` as there are credit and room for, off its front; returns how much.
+    /// At least one byte, or `WriteError::Blocked`, and `Event::Writable` follows.
+    pub fn write(&mut self, data: &mut Bytes) -> Result<usize, WriteError> {
+        let room = self.capacity()?;
+        let taken = data.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let part = data.split_to(taken);
+        self.session.credit.take(taken as u64);
+        self.session.with_stream(self.id, |stream| stream.send.write(part));
+        Ok(taken)
+    }
+
+    /// How much `write` would take now, above zero; or why it would not.
+    pub fn capacity(&mut self) -> Result<u64, WriteError> {
+        let session_credit = self.session.credit.left();
+        let room = self.session.send_room();
+        let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
+        stream.send.writable()?;
+        let room = room.saturating_sub(stream.send.pending_bytes());
+        let capacity = room.min(session_credit).min(stream.send.credit_left());
+        if capacity == 0 {
+            stream.send.writer_waits = true;
+            if session_credit == 0 {
+                self.session.credit_waiters.insert(self.id);
+            }
+            return Err(WriteError::Blocked);
+        }
+        Ok(capacity)
+    }
+
+    /// Ends the stream after what was written.
+    pub fn finish(&mut self) -> Result<(), WriteError> {
+        let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
+        stream.send.finish()?;
+        self.session.settle(self.id);
+        Ok(())
+    }
+
+    /// Gives the stream up: what was not sent is dropped, and the peer's reader is told.
+    pub fn reset(&mut self, code: Code) {
+        self.session.with_stream(self.id, |stream| stream.say.reset |= stream.send.reset(code));
+    }
+
+    /// What the peer stopped the stream with, if it has.
+    pub fn stopped(&self) -> Option<Code> {
+        self.session.streams.get(&self.id)?.send.stopped()
+    }
+}
+
+/// The receiving side of one stream, lent.
+#[derive(Debug)]
+pub struct RecvStream<'a> {
+    session: &'a mut Session,
+    id: StreamId,
+}
+
+impl RecvStream<'_> {
+    /// Takes up to `max` bytes, as one piece; `Ok(None)` is the end of the stream, reached only
+    /// through the peer's own word for it. With `ReadError::Blocked`, `Event::Readable` follows.
+    pub fn read(&mut self, now: Instant, max: usize) -> Result<Option<Bytes>, ReadError> {
+        let stream = self.session.streams.get_mut(&self.id).ok_or(ReadError::Closed)?;
+        let read = stream.recv.read(max);
+        match &read {
+            Ok(Some(data)) => self.session.on_consumed(now, self.id, data.len() as u64),
+            Ok(None) | Err(ReadError::Reset(_)) => self.session.settle(self.id),
+            Err(ReadError::Blocked) => stream.recv.reader_waits = true,
+            Err(ReadError::Closed) => {}
+        }
+        read
+    }
+
+    /// Wants no more: what was not read is dropped, and the peer's writer is told.
+    pub fn stop(&mut self, code: Code) {
+        let Some(stream) = self.session.streams.get_mut(&self.id) else { return };
+        let cost = stream.recv.reorder_cost();
+        if let Some(dropped) = stream.recv.stop() {
+            stream.say.stop = Some(code);
+            stream.stop_sent = Some(code);
+            self.session.window.consume(dropped);
+            self.session.say.max_data |= self.session.window.update_due();
+            self.session.reorder_cost = self.session.reorder_cost.saturating_sub(cost);
+        }
+        self.session.settle(self.id);
+    }
+}
+
+impl Session {
+    /// Gives credit back for bytes the application has taken.
+    fn on_consumed(&mut self, now: Instant, id: StreamId, bytes: u64) {
+        let round_trip = self.round_trip_max();
+        // Half of the session's window stays for streams at their initial size.
+        let room = (self.config.session_window / 2).saturating_sub(self.windows_grown);
+        self.window.consume(bytes);
+        self.say.max_data |= self.window.update_due();
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let grown = stream.recv.window.tune(now, round_trip, room);
+        self.windows_grown = self.windows_grown.saturating_add(grown);
+        if stream.recv.wants_credit() && stream.recv.window.update_due() {
+            stream.say.max_stream_data = true;
+            self.settle(id);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Figures to look at; nothing decides by them.
+
+use std::time::Duration;
+
+use super::ids::LaneId;
+use super::lane::{Health, Lane};
+
+/// One session at one moment. Bytes are stream payload unless said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionStats {
+    /// Given to lanes, repeats included.
+    pub sent_bytes: u64,
+    /// Of these, given to a lane for the second time or more.
+    pub resent_bytes: u64,
+    /// Received, repeats included.
+    pub received_bytes: u64,
+    /// Of these, received before.
+    pub duplicate_bytes: u64,
+    /// Waiting for a lane.
+    pub pending_bytes: u64,
+    /// Memory out-of-order data costs now, and the most it ever did.
+    pub reorder_bytes: u64,
+    /// See `reorder_bytes`.
+    pub reorder_bytes_max: u64,
+    /// Lanes that went down.
+    pub lanes_lost: u64,
+    /// Times a lane was suspected.
+    pub lanes_suspected: u64,
+    /// Streams open.
+    pub streams: usize,
+    /// Lanes that are up.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// One lane at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneStats {
+    /// Which.
+    pub id: LaneId,
+    /// Stream payload given to it, in bytes.
+    pub sent_bytes: u64,
+    /// Stream payload received on it, in bytes.
+    pub received_bytes: u64,
+    /// Of what was given to it, what another lane had been given before.
+    pub resent_bytes: u64,
+    /// Bytes of frames not acknowledged.
+    pub in_flight_bytes: u64,
+    /// Smoothed round-trip time, queues included.
+    pub rtt: Duration,
+    /// Smallest round-trip time of late.
+    pub rtt_min: Duration,
+    /// Estimated rate in bytes a second.
+    pub rate: u64,
+    /// Whether it answers.
+    pub health: Health,
+}
+
+impl LaneStats {
+    pub(super) fn of(lane: &Lane) -> Self {
+        Self {
+            id: lane.id,
+            sent_bytes: lane.sent_payload,
+            received_bytes: lane.received_payload,
+            resent_bytes: lane.resent_payload,
+            in_flight_bytes: lane.ledger.in_flight(),
+            rtt: lane.estimate.rtt(),
+            rtt_min: lane.estimate.rtt_min(),
+            rate: lane.estimate.rate() as u64,
+            health: lane.health,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The receiving direction: what has arrived, what was read, and how it ends.
+
+use bytes::Bytes;
+
+use super::assembler::{Assembler, InsertError};
+use super::credit::{Overrun, ReceiveWindow};
+use crate::proto::error::{Code, ReadError};
+
+/// How the direction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Data is coming.
+    Open,
+    /// The end was read.
+    Finished,
+    /// The peer gave it up and the reader has not been told yet.
+    Reset(Code),
+    /// The peer gave it up and the reader knows.
+    ResetRead,
+}
+
+/// One direction of a stream, at its destination.
+#[derive(Debug)]
+pub(in crate::proto) struct RecvSide {
+    assembler: Assembler,
+    pub(in crate::proto) window: ReceiveWindow,
+    /// Where the stream ends, once the peer has said so.
+    final_size: Option<u64>,
+    /// End of the highest byte received.
+    highest: u64,
+    state: State,
+    /// The reader wants no more: what arrives is counted and dropped.
+    stopped: bool,
+    /// The reader waits for something to read.
+    pub(in crate::proto) reader_waits: bool,
+}
+
+/// What a frame did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::proto) struct Received {
+    /// Bytes beyond the highest offset before: they count against the session's credit.
+    pub(in crate::proto) credited: u64,
+    /// Bytes that were there already.
+    pub(in crate::proto) duplicate: u64,
+    /// Bytes that were consumed at once because nobody will read them.
+    pub(in crate::proto) discarded: u64,
+    /// The reader has something new to see.
+    pub(in crate::proto) readable: bool,
+}
+
+/// A rule the peer broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proto) enum Misbehaviour {
+    FlowControl,
+    FinalSize,
+    Gaps,
+}
+
+impl From<Overrun> for Misbehaviour {
+    fn from(_: Overrun) -> Self {
+        Self::FlowControl
+    }
+}
+
+impl From<InsertError> for Misbehaviour {
+    fn from(error: InsertError) -> Self {
+        match error {
+            InsertError::TooManyGaps => Self::Gaps,
+            InsertError::OffsetOverflow => Self::FlowControl,
+        }
+    }
+}
+
+impl RecvSide {
+    pub(super) fn new(window: u64, window_max: u64) -> Self {
+        Self {
+            assembler: Assembler::default(),
+            window: ReceiveWindow::new(window, window_max),
+            final_size: None,
+            highest: 0,
+            state: State::Open,
+            stopped: false,
+            reader_waits: false,
+        }
+    }
+
+    /// Memory for data out of order.
+    pub(in crate::proto) fn reorder_cost(&self) -> u64 {
+        self.assembler.reorder_cost()
+    }
+
+    /// Bytes ready for the reader.
+    pub(in crate::proto) fn ready_bytes(&self) -> u64 {
+        self.assembler.ready_bytes()
+    }
+
+    /// Takes a STREAM frame's data.
+    pub(in crate::proto) fn on_data(
+        &mut self,
+        offset: u64,
+        data: Bytes,
+        fin: bool,
+    ) -> Result<Received, Misbehaviour> {
+        let len = data.len() as u64;
+        let end = offset.checked_add(len).ok_or(Misbehaviour::FlowControl)?;
+        self.check_final_size(end, fin)?;
+        if matches!(self.state, State::Reset(_) | State::ResetRead) {
+            return Ok(Received { duplicate: len, ..Received::default() });
+        }
+        let mut received = self.advance(end)?;
+        let had = self.assembler.ready_bytes();
+        let was_final = self.final_size.is_some();
+        if fin {
+            self.final_size = Some(end);
+        }
+        if self.stopped {
+            received.discarded = received.credited;
+            self.window.consume(received.credited);
+            received.duplicate = len.saturating_sub(received.credited);
+            return Ok(received);
+        }
+        let new = self.assembler.insert(offset, data)?;
+        received.duplicate = len.saturating_sub(new);
+        received.readable = self.assembler.ready_bytes() > had || (fin && !was_final);
+        Ok(received)
+    }
+
+    /// The peer gives its direction up.
+    pub(in crate::proto) fn on_reset(
+        &mut self,
+        code: Code,
+        final_size: u64,
+    ) -> Result<Received, Misbehaviour> {
+        self.check_final_size(final_size, true)?;
+        if self.state != State::Open {
+            return Ok(Received::default());
+        }
+        let mut received = self.advance(final_size)?;
+        self.final_size = Some(final_size);
+        received.discarded = self.discard();
+        received.readable = true;
+        self.state = if self.stopped { State::ResetRead } else { State::Reset(code) };
+        Ok(received)
+    }
+
+    /// Takes up to `max` bytes; `Ok(None)` is the end of the stream.
+    pub(in crate::proto) fn read(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
+        match self.state {
+            _ if self.stopped => return Err(ReadError::Closed),
+            State::Finished => return Ok(None),
+            State::Reset(code) => {
+                self.state = State::ResetRead;
+                return Err(ReadError::Reset(code));
+            }
+            State::ResetRead => return Err(ReadError::Closed),
+            State::Open => {}
+        }
+        if let Some(data) = self.assembler.read(max) {
+            self.window.consume(data.len() as u64);
+            return Ok(Some(data));
+        }
+        if self.final_size == Some(self.assembler.read_offset()) {
+            self.state = State::Finished;
+            return Ok(None);
+        }
+        Err(ReadError::Blocked)
+    }
+
+    /// Wants no more. Returns the bytes that are dropped unread, or `None` if there is nothing
+    /// left to stop: then the peer need not be told.
+    pub(in crate::proto) fn stop(&mut self) -> Option<u64> {
+        if self.stopped || self.state == State::Finished || self.state == State::ResetRead {
+            self.stopped = true;
+            return None;
+        }
+        self.stopped = true;
+        if matches!(self.state, State::Reset(_)) {
+            self.state = State::ResetRead;
+            return None;
+        }
+        Some(self.discard())
+    }
+
+    /// Whether credit is still of use to the peer.
+    pub(in crate::proto) fn wants_credit(&self) -> bool {
+        self.state == State::Open && self.final_size.is_none() && !self.stopped
+    }
+
+    /// The end was read, or nobody will and all of it is accounted for.
+    pub(in crate::proto) fn is_done(&self) -> bool {
+        match self.state {
+            State::Finished | State::ResetRead => true,
+            State::Open => self.stopped && self.final_size.is_some_and(|end| end == self.highest),
+            State::Reset(_) => false,
+        }
+    }
+
+    /// Drops what is unread, and counts it and the gaps in it as consumed.
+    fn discard(&mut self) -> u64 {
+        let unread = self.window.unconsumed();
+        self.assembler.clear();
+        self.window.consume(unread);
+        unread
+    }
+
+    /// Raises the highest offset; the difference counts against the credit of stream and session.
+    fn advance(&mut self, end: u64) -> Result<Received, Misbehaviour> {
+        let credited = end.saturating_sub(self.highest);
+        self.window.receive(credited)?;
+        self.highest = self.highest.max(end);
+        Ok(Received { credited, ..Received::default() })
+    }
+
+    fn check_final_size(&self, end: u64, fin: bool) -> Result<(), Misbehaviour> {
+        let contradicts = match self.final_size {
+            Some(known) => end > known || (fin && end != known),
+            None => fin && end < self.highest,
+        };
+        if contradicts { Err(Misbehaviour::FinalSize) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_read_once_all_before_it_was() {
+        let mut side = RecvSide::new(100, 100);
+        let late = side.on_data(5, Bytes::from_static(b"world"), true).unwrap();
+        assert!(late.readable && late.credited == 10);
+        assert_eq!(side.read(99), Err(ReadError::Blocked));
+        side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
+        assert_eq!(side.read(7), Ok(Some(Bytes::from_static(b"hellowo"))));
+        assert_eq!(side.read(7), Ok(Some(Bytes::from_static(b"rld"))));
+        assert!(!side.is_done());
+        assert_eq!(side.read(7), Ok(None));
+        assert!(side.is_done());
+    }
+
+    #[test]
+    fn contradictory_ends_are_misbehaviour() {
+        let mut side = RecvSide::new(100, 100);
+        side.on_data(0, Bytes::from_static(b"hello"), true).unwrap();
+        let beyond = side.on_data(5, Bytes::from_static(b"!"), false);
+        assert_eq!(beyond, Err(Misbehaviour::FinalSize));
+        assert_eq!(side.on_reset(Code::RESET, 4), Err(Misbehaviour::FinalSize));
+        let mut side = RecvSide::new(100, 100);
+        side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
+        let short = side.on_data(0, Bytes::from_static(b"he"), true);
+        assert_eq!(short, Err(Misbehaviour::FinalSize));
+    }
+
+    #[test]
+    fn credit_is_neither_lost_nor_made_by_a_reset() {
+        let mut side = RecvSide::new(100, 100);
+        side.on_data(40, Bytes::from_static(b"hello"), false).unwrap();
+        let reset = side.on_reset(Code::RESET, 60).unwrap();
+        assert_eq!((reset.credited, reset.discarded), (15, 60));
+        assert_eq!(side.read(1), Err(ReadError::Reset(Code::RESET)));
+        assert!(side.is_done());
+        assert_eq!(side.window.announce(), 160);
+    }
+
+    #[test]
+    fn a_stopped_stream_consumes_what_still_comes() {
+        let mut side = RecvSide::new(100, 100);
+        side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
+        assert_eq!(side.stop(), Some(5));
+        let more = side.on_data(10, Bytes::from_static(b"world"), true).unwrap();
+        assert_eq!((more.credited, more.discarded), (10, 10));
+        assert!(side.is_done());
+        assert_eq!(side.stop(), None);
+    }
+}

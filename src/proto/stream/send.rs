@@ -1,0 +1,241 @@
+//! The sending direction: what is written, what waits, what has arrived.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::credit::SendCredit;
+use super::send_buffer::SendBuffer;
+use crate::proto::error::{Code, WriteError};
+use crate::proto::range_set::RangeSet;
+
+/// Where the end of the stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// More may be written.
+    Open,
+    /// Finished; the FIN waits to be sent (again).
+    FinWaits,
+    /// The FIN is on its way on some lane.
+    FinSent,
+    /// The FIN has arrived.
+    FinAcked,
+    /// Given up with this code; the RESET is waiting or on its way.
+    Reset(Code),
+    /// The RESET has arrived.
+    ResetAcked,
+}
+
+/// One direction of a stream, at its source.
+#[derive(Debug)]
+pub(in crate::proto) struct SendSide {
+    buffer: SendBuffer,
+    /// Ranges that wait to be sent: never sent, or sent on a lane that did not deliver.
+    pending: RangeSet,
+    /// Ranges never given to a lane yet: what waits and is not among them is sent again.
+    fresh: RangeSet,
+    ending: Ending,
+    credit: SendCredit,
+    /// The peer's STOP, until the writer has seen it.
+    stopped: Option<Code>,
+    /// The writer waits for room.
+    pub(in crate::proto) writer_waits: bool,
+}
+
+/// One STREAM frame's worth of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proto) struct Chunk {
+    pub(in crate::proto) range: Range<u64>,
+    pub(in crate::proto) fin: bool,
+}
+
+impl SendSide {
+    pub(super) fn new(max: u64) -> Self {
+        Self {
+            buffer: SendBuffer::default(),
+            pending: RangeSet::new(),
+            fresh: RangeSet::new(),
+            ending: Ending::Open,
+            credit: SendCredit::new(max),
+            stopped: None,
+            writer_waits: false,
+        }
+    }
+
+    /// Whether the writer may still add to it.
+    pub(in crate::proto) fn writable(&self) -> Result<(), WriteError> {
+        match (self.stopped, self.ending) {
+            (Some(code), _) => Err(WriteError::Stopped(code)),
+            (None, Ending::Open) => Ok(()),
+            (None, _) => Err(WriteError::Closed),
+        }
+    }
+
+    /// Bytes the peer has room for beyond what was written.
+    pub(in crate::proto) fn credit_left(&self) -> u64 {
+        self.credit.left()
+    }
+
+    /// Takes over `data`; the caller has seen to credit and room.
+    pub(in crate::proto) fn write(&mut self, data: Bytes) {
+        debug_assert!(self.ending == Ending::Open && data.len() as u64 <= self.credit.left());
+        let start = self.buffer.end();
+        self.credit.take(data.len() as u64);
+        self.buffer.write(data);
+        self.pending.insert(start..self.buffer.end());
+        self.fresh.insert(start..self.buffer.end());
+    }
+
+    /// Ends the stream after what was written.
+    pub(in crate::proto) fn finish(&mut self) -> Result<(), WriteError> {
+        self.writable()?;
+        self.ending = Ending::FinWaits;
+        Ok(())
+    }
+
+    /// Gives the stream up; `true` if a RESET has to be sent.
+    pub(in crate::proto) fn reset(&mut self, code: Code) -> bool {
+        if matches!(self.ending, Ending::FinAcked | Ending::Reset(_) | Ending::ResetAcked) {
+            return false;
+        }
+        self.ending = Ending::Reset(code);
+        self.buffer.clear();
+        self.pending = RangeSet::new();
+        self.fresh = RangeSet::new();
+        true
+    }
+
+    /// The code and final size for a RESET, while one is due.
+    pub(in crate::proto) fn reset_due(&self) -> Option<(Code, u64)> {
+        match self.ending {
+            Ending::Reset(code) => Some((code, self.buffer.end())),
+            _ => None,
+        }
+    }
+
+    /// The peer wants no more: the writer is told at its next write.
+    pub(in crate::proto) fn on_stop(&mut self, code: Code) {
+        self.stopped.get_or_insert(code);
+    }
+
+    /// What the peer stopped the stream with.
+    pub(in crate::proto) fn stopped(&self) -> Option<Code> {
+        self.stopped
+    }
+
+    /// The peer raised its credit; `true` if that was news.
+    pub(in crate::proto) fn on_credit(&mut self, max: u64) -> bool {
+        self.credit.raise(max)
+    }
+
+    /// Bytes that wait to be sent.
+    pub(in crate::proto) fn pending_bytes(&self) -> u64 {
+        self.pending.len()
+    }
+
+    /// Bytes held for the peer: written, not acknowledged from the front.
+    pub(in crate::proto) fn held_bytes(&self) -> u64 {
+        self.buffer.held()
+    }
+
+    /// Whether a lane could carry something of it now.
+    pub(in crate::proto) fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || self.ending == Ending::FinWaits
+    }
+
+    /// Whether the chunk, which waits, has been given to a lane before.
+    pub(in crate::proto) fn was_sent(&self, chunk: &Chunk) -> bool {
+        !self.fresh.contains(chunk.range.start)
+    }
+
+    /// What a lane would carry: after `skip` waiting bytes, at most `max`. `fit` shortens the
+    /// chunk, given its offset, to what a frame has room for.
+    pub(in crate::proto) fn next_chunk(
+        &self,
+        skip: u64,
+        fit: impl FnOnce(u64) -> u64,
+    ) -> Option<Chunk> {
+        let end = self.buffer.end();
+        let Some(range) = self.pending.nth_chunk(skip, u64::MAX) else {
+            let bare_fin = self.pending.is_empty() && self.ending == Ending::FinWaits;
+            return bare_fin.then_some(Chunk { range: end..end, fin: true });
+        };
+        let max = fit(range.start);
+        let range = range.start..range.end.min(range.start.saturating_add(max));
+        let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
+        (!range.is_empty()).then(|| Chunk { fin: finishing && range.end == end, range })
+    }
+
+    /// Gives the bytes of a chunk to `take` and notes that it is on its way.
+    pub(in crate::proto) fn send(&mut self, chunk: &Chunk, take: impl FnMut(Bytes)) {
+        self.pending.remove(chunk.range.clone());
+        self.fresh.remove(chunk.range.clone());
+        if chunk.fin && self.ending == Ending::FinWaits {
+            self.ending = Ending::FinSent;
+        }
+        self.buffer.copy_to(chunk.range.clone(), take);
+    }
+
+    /// Whether a chunk that was sent is still worth sending once more, and which part of it: the
+    /// first unacknowledged part that no lane is about to carry anyway.
+    pub(in crate::proto) fn still_owed(&self, chunk: &Chunk) -> Option<Chunk> {
+        if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
+            return None;
+        }
+        let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
+        let range = self.buffer.unacked_in(chunk.range.clone()).into_iter().find(|range| {
+            let waits = self.pending.gaps_in(range.clone());
+            !waits.is_empty()
+        });
+        match range {
+            Some(range) => {
+                Some(Chunk { fin: chunk.fin && finishing && range.end == chunk.range.end, range })
+            }
+            None if chunk.fin && self.ending == Ending::FinSent && self.buffer.is_empty() => {
+                Some(Chunk { range: chunk.range.end..chunk.range.end, fin: true })
+            }
+            None => None,
+        }
+    }
+
+    /// A lane delivered the chunk. Returns how many bytes no longer need to be sent again.
+    pub(in crate::proto) fn on_acked(&mut self, chunk: &Chunk) {
+        if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
+            return;
+        }
+        self.pending.remove(chunk.range.clone());
+        self.buffer.ack(chunk.range.clone());
+        if chunk.fin {
+            self.ending = Ending::FinAcked;
+        }
+    }
+
+    /// A lane did not deliver the chunk: what is not acknowledged waits again.
+    pub(in crate::proto) fn on_lost(&mut self, chunk: &Chunk) {
+        if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
+            return;
+        }
+        for range in self.buffer.unacked_in(chunk.range.clone()) {
+            self.pending.insert(range);
+        }
+        if chunk.fin && self.ending == Ending::FinSent {
+            self.ending = Ending::FinWaits;
+        }
+    }
+
+    /// A lane delivered the RESET.
+    pub(in crate::proto) fn on_reset_acked(&mut self) {
+        if matches!(self.ending, Ending::Reset(_)) {
+            self.ending = Ending::ResetAcked;
+        }
+    }
+
+    /// All of it has arrived, or is given up and the peer knows.
+    pub(in crate::proto) fn is_done(&self) -> bool {
+        match self.ending {
+            Ending::FinAcked => self.buffer.is_empty(),
+            Ending::ResetAcked => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Why the session wants to be called.
+
+/// The reason of a timeout, for traces and for tests that no timer spins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// An acknowledgement has waited long enough.
+    Ack,
+    /// A lane that owes has been silent too long.
+    Suspect,
+    /// What a lane carries is later than it should be.
+    Late,
+    /// A suspect lane has been silent for good.
+    LaneLost,
+    /// Nothing was heard on a lane for a while.
+    Keepalive,
+    /// No lane came back.
+    Grace,
+}
