@@ -41,14 +41,13 @@ impl Session {
         }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let grace = (lane.estimate.rtt_min() / 2).saturating_add(patience(lane));
-        for entry in lane.ledger.entries_mut() {
+        for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {
             let due = entry.eta.checked_add(grace).is_some_and(|at| at <= now);
             if !due || budget == 0 {
                 break;
             }
-            if !std::mem::replace(&mut entry.duplicated, true)
-                && let Carried::Data { range, .. } = &entry.carried
-            {
+            entry.duplicated = true;
+            if let Carried::Data { range, .. } = &entry.carried {
                 budget = budget.saturating_sub(range.end.saturating_sub(range.start));
                 late.push(entry.carried.clone());
             }

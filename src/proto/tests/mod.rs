@@ -13,9 +13,11 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One transfer from client to server over `paths`; the time it took.
+/// One transfer from client to server over `paths`, which are warm; the time it took.
 fn transfer(scheduler: SchedulerKind, paths: &[Path], bytes: usize) -> (Pair, Duration) {
     let mut pair = Pair::new(Config { scheduler, ..Config::default() }, paths);
+    pair.open(CLIENT, pattern(8_000_000, 9));
+    pair.drive(20 * SECOND);
     let data = pattern(bytes, 1);
     let id = pair.open(CLIENT, data.clone());
     let took = pair.drive_until(60 * SECOND, |pair| {
