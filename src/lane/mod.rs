@@ -32,7 +32,7 @@ pub use bind::{Bind, BindSource};
 pub use error::DialError;
 pub use resolve::resolve;
 pub use tcp::{Congestion, TcpOptions};
-pub use tls::{TlsDialer, TlsLane, TlsListener, TlsListenerError};
+pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener};
 
 /// One reliable, ordered, confidential and authenticated byte pipe.
 ///

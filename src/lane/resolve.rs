@@ -74,7 +74,9 @@ mod tests {
         assert_eq!(resolve("[::1]:7").await.unwrap(), vec!["[::1]:7".parse().unwrap()]);
         // RFC 6761: `.invalid` never resolves.
         let error = resolve("no-such-host.invalid:7").await.unwrap_err();
-        assert!(matches!(&error, DialError::Resolve { host, .. } if host == "no-such-host.invalid"));
+        assert!(
+            matches!(&error, DialError::Resolve { host, .. } if host == "no-such-host.invalid")
+        );
         assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
     }
 }

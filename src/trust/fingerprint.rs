@@ -50,7 +50,9 @@ impl fmt::Debug for Fingerprint {
 
 /// Text that is not a fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a key fingerprint: expected SHA256: and 43 characters of base64, or 64 hexadecimal digits")]
+#[error(
+    "{0:?} is not a key fingerprint: expected SHA256: and 43 characters of base64, or 64 hexadecimal digits"
+)]
 pub struct FingerprintError(String);
 
 impl FromStr for Fingerprint {

@@ -117,10 +117,12 @@ impl KnownHostsTrust {
                 let answer = prompter.unknown_host(&self.host, peer).await;
                 self.follow(answer, peer).await
             }
-            (HostKeyPolicy::Ask, None) | (HostKeyPolicy::Strict, _) => Err(TrustError::UnknownHost {
-                host: self.host.clone(),
-                presented: peer.fingerprint,
-            }),
+            (HostKeyPolicy::Ask, None) | (HostKeyPolicy::Strict, _) => {
+                Err(TrustError::UnknownHost {
+                    host: self.host.clone(),
+                    presented: peer.fingerprint,
+                })
+            }
         }
     }
 
@@ -144,9 +146,7 @@ impl KnownHostsTrust {
     ) -> Result<(), TrustError> {
         let host = || self.host.clone();
         match answer.map_err(|source| TrustError::Prompt { host: host(), source })? {
-            Answer::Abort => {
-                Err(TrustError::Refused { host: host(), presented: peer.fingerprint })
-            }
+            Answer::Abort => Err(TrustError::Refused { host: host(), presented: peer.fingerprint }),
             Answer::Continue => Ok(()),
             Answer::Save => self.record(peer.fingerprint).await,
         }
@@ -183,14 +183,21 @@ impl HostTrust for KnownHostsTrust {
             .await?;
         for line in malformed {
             let path = self.hosts.path().display();
-            tracing::warn!("{path}, line {}: not understood, ignored (host {})", line.line, line.host);
+            tracing::warn!(
+                "{path}, line {}: not understood, ignored (host {})",
+                line.line,
+                line.host
+            );
         }
         match verdict {
             Verdict::Known => Ok(()),
             Verdict::KnownByLegacySignature => {
                 // The peer is the right one; that the file stays in its old form is no reason to turn it away.
                 if let Err(error) = self.record(peer.fingerprint).await {
-                    tracing::warn!("the key of {} is not recorded in its new form: {error}", self.host);
+                    tracing::warn!(
+                        "the key of {} is not recorded in its new form: {error}",
+                        self.host
+                    );
                 }
                 Ok(())
             }
