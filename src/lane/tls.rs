@@ -257,10 +257,16 @@ impl Lane for TlsLane {
     }
 
     fn describe(&self) -> String {
+        // rustls's names are those of the registry: TLS13_AES_128_GCM_SHA256.
+        let suite = self.tls.negotiated_cipher_suite().map_or_else(String::new, |suite| {
+            let name = format!("{:?}", suite.suite());
+            let name = name.strip_prefix("TLS13_").unwrap_or(&name);
+            name.rsplit_once("_SHA").map_or(name, |(cipher, _)| cipher).replace('_', "-")
+        });
         let group = self.tls.negotiated_key_exchange_group().map(|group| group.name());
-        let suite = self.tls.negotiated_cipher_suite().map(|suite| suite.suite());
-        let congestion = tcp::congestion(&self.socket).unwrap_or_else(|| "?".to_owned());
-        format!("{group:?} {suite:?} TCP {congestion}")
+        let group = group.map_or_else(String::new, |name| format!("{name:?}"));
+        let congestion = tcp::congestion(&self.socket).unwrap_or_default();
+        format!("TLS 1.3 {group} {suite}, TCP {congestion}")
     }
 
     fn abort(&self) {
