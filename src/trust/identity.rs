@@ -52,9 +52,7 @@ impl Identity {
             Paths { crt: home.join(format!("{name}.crt")), key: home.join(format!("{name}.key")) };
         // Two processes started at once must end up with one identity, so look and write under one lock.
         let _lock = Lock::take(&files.key)?;
-        if !files.exist()? {
-            files.create()?;
-        }
+        files.complete()?;
         files.load()
     }
 
@@ -81,11 +79,14 @@ impl fmt::Debug for Identity {
 
 fn generate_pair() -> Result<(rcgen::Certificate, KeyPair), TrustError> {
     let key = KeyPair::generate_for(&PKCS_ED25519).map_err(TrustError::Generate)?;
+    Ok((certify(&key)?, key))
+}
+
+fn certify(key: &KeyPair) -> Result<rcgen::Certificate, TrustError> {
     // Nobody reads the dates (rcgen's span 1975 to 4096): a key is good until its owner or its peer drops it.
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "imux");
-    let certificate = params.self_signed(&key).map_err(TrustError::Generate)?;
-    Ok((certificate, key))
+    params.self_signed(key).map_err(TrustError::Generate)
 }
 
 struct Paths {
@@ -94,23 +95,38 @@ struct Paths {
 }
 
 impl Paths {
-    fn exist(&self) -> Result<bool, TrustError> {
+    /// Makes what is missing, as far as that changes nobody's identity.
+    fn complete(&self) -> Result<(), TrustError> {
         let there = |path: &PathBuf| path.try_exists().map_err(failed("look for", path));
         match (there(&self.crt)?, there(&self.key)?) {
-            (false, false) => Ok(false),
-            (true, true) => Ok(true),
-            (crt, _) => {
-                let (present, missing) =
-                    if crt { (&self.crt, &self.key) } else { (&self.key, &self.crt) };
-                Err(TrustError::HalfIdentity { present: present.clone(), missing: missing.clone() })
+            (true, true) => Ok(()),
+            (false, false) => {
+                let (certificate, key) = generate_pair()?;
+                files::replace(&self.key, key.serialize_pem().as_bytes())?;
+                files::replace(&self.crt, certificate.pem().as_bytes())
+            }
+            (false, true) => self.certify_again(),
+            (true, false) => {
+                let (present, missing) = (self.crt.clone(), self.key.clone());
+                Err(TrustError::HalfIdentity { present, missing })
             }
         }
     }
 
-    fn create(&self) -> Result<(), TrustError> {
-        let (certificate, key) = generate_pair()?;
-        files::replace(&self.key, key.serialize_pem().as_bytes())?;
-        files::replace(&self.crt, certificate.pem().as_bytes())
+    /// A crash between the two files leaves a key of ours without a certificate. A certificate of an RSA key is not made
+    /// again: the original's clients know a server by the certificate they have seen.
+    fn certify_again(&self) -> Result<(), TrustError> {
+        let pem = read_private(&self.key)?;
+        let key = String::from_utf8(pem).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+        match key {
+            Some(key) if key.is_compatible(&PKCS_ED25519) => {
+                files::replace(&self.crt, certify(&key)?.pem().as_bytes())
+            }
+            _ => {
+                let (present, missing) = (self.key.clone(), self.crt.clone());
+                Err(TrustError::HalfIdentity { present, missing })
+            }
+        }
     }
 
     fn load(&self) -> Result<Identity, TrustError> {
