@@ -1,1 +1,3 @@
+pub mod lane;
 pub mod proto;
+pub mod trust;

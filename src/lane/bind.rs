@@ -1,0 +1,75 @@
+//! What a lane goes out by: a local address or a device.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// The local end of some lanes, and how many of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Bind {
+    /// What they go out by.
+    pub source: BindSource,
+    /// How many lanes.
+    pub lanes: u16,
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.source, self.lanes)
+    }
+}
+
+/// A local address or a device.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BindSource {
+    /// A local address; the unspecified one of a family (`0.0.0.0`, `::`) means any address of that family.
+    Addr(IpAddr),
+    /// A network device by name (`SO_BINDTODEVICE`): whatever address it has, and no other route.
+    Device(String),
+}
+
+impl BindSource {
+    /// Whether a lane bound so can be dialled to `remote`: an address reaches its own family only.
+    #[must_use]
+    pub fn reaches(&self, remote: &SocketAddr) -> bool {
+        match self {
+            Self::Addr(local) => local.is_ipv4() == remote.is_ipv4(),
+            Self::Device(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for BindSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => write!(f, "{addr}"),
+            Self::Device(name) => write!(f, "dev:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_what_the_command_line_takes() {
+        let v4 = Bind { source: BindSource::Addr([10, 0, 0, 2].into()), lanes: 20 };
+        assert_eq!(v4.to_string(), "10.0.0.2=20");
+        let v6 = Bind { source: BindSource::Addr("2001:db8::1".parse().unwrap()), lanes: 1 };
+        assert_eq!(v6.to_string(), "2001:db8::1=1");
+        let device = Bind { source: BindSource::Device("eth1".into()), lanes: 4 };
+        assert_eq!(device.to_string(), "dev:eth1=4");
+    }
+
+    #[test]
+    fn an_address_reaches_only_its_family() {
+        let v4: SocketAddr = "192.0.2.1:443".parse().unwrap();
+        let v6: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
+        let any_v4 = BindSource::Addr([0, 0, 0, 0].into());
+        let any_v6 = BindSource::Addr("::".parse().unwrap());
+        assert!(any_v4.reaches(&v4) && !any_v4.reaches(&v6));
+        assert!(any_v6.reaches(&v6) && !any_v6.reaches(&v4));
+        let device = BindSource::Device("lo".into());
+        assert!(device.reaches(&v4) && device.reaches(&v6));
+    }
+}

@@ -1,0 +1,89 @@
+//! Why a lane could not be dialled.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::BindSource;
+
+/// Why there is no lane. Each says what was tried; none is final, since links and names come and go.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// `host:port` is not of that form.
+    #[error("{0:?} is not an address of the form host:port ({1})")]
+    InvalidAddress(String, &'static str),
+    /// The name has no address, or nobody could be asked.
+    #[error("cannot resolve {host:?}: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The name has addresses, but none of the family of the local address.
+    #[error("no address of {host:?} can be reached from {bind}: it has only {addresses:?}")]
+    NoAddressOfFamily {
+        /// The name.
+        host: String,
+        /// The local address lanes are bound to.
+        bind: BindSource,
+        /// The addresses the name has.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The local address or device cannot be used.
+    #[error("cannot bind to {bind}: {source}")]
+    Bind {
+        /// The local address or device.
+        bind: BindSource,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel does not have, or does not allow, the congestion control that was asked for.
+    #[error("cannot use congestion control {name:?}: {source}")]
+    Congestion {
+        /// The name asked for.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A socket option could not be set, or no socket could be made.
+    #[error("cannot set up a socket: {0}")]
+    Socket(io::Error),
+    /// No address took the connection.
+    #[error("cannot connect to {host:?} from {bind}: {}", describe_attempts(.attempts))]
+    Connect {
+        /// The name.
+        host: String,
+        /// The local address lanes are bound to.
+        bind: BindSource,
+        /// What came of each address.
+        attempts: Vec<(SocketAddr, io::Error)>,
+    },
+    /// Connected, but no keys were agreed on.
+    #[error("no TLS session with {addr}: {source}")]
+    Handshake {
+        /// Where it was connected to.
+        addr: SocketAddr,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// It took too long, all steps together.
+    #[error("no lane to {host:?} from {bind} within {after:?}")]
+    Timeout {
+        /// The name.
+        host: String,
+        /// The local address lanes are bound to.
+        bind: BindSource,
+        /// The limit.
+        after: Duration,
+    },
+    /// For dialers outside this crate.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn describe_attempts(attempts: &[(SocketAddr, io::Error)]) -> String {
+    let each: Vec<_> = attempts.iter().map(|(addr, error)| format!("{addr}: {error}")).collect();
+    each.join("; ")
+}

@@ -1,0 +1,138 @@
+//! What the kernel knows about a TCP connection (`TCP_INFO`).
+
+use std::os::fd::AsFd;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use nix::getsockopt_impl;
+use nix::sys::socket::GetSockOpt;
+use nix::sys::socket::sockopt::GetStruct;
+
+use super::LaneMetrics;
+
+/// The head of Linux's `struct tcp_info` (include/uapi/linux/tcp.h), up to the last field read here. The kernel copies as
+/// much as is asked for, and never moves a field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct TcpInfoHead {
+    state: u8,
+    ca_state: u8,
+    retransmits: u8,
+    probes: u8,
+    backoff: u8,
+    options: u8,
+    window_scales: u8,
+    /// Bit field: the first bit is `delivery_rate_app_limited`.
+    flags: u8,
+    rto: u32,
+    ato: u32,
+    snd_mss: u32,
+    rcv_mss: u32,
+    unacked: u32,
+    sacked: u32,
+    lost: u32,
+    retrans: u32,
+    fackets: u32,
+    last_data_sent: u32,
+    last_ack_sent: u32,
+    last_data_recv: u32,
+    last_ack_recv: u32,
+    pmtu: u32,
+    rcv_ssthresh: u32,
+    rtt: u32,
+    rttvar: u32,
+    snd_ssthresh: u32,
+    snd_cwnd: u32,
+    advmss: u32,
+    reordering: u32,
+    rcv_rtt: u32,
+    rcv_space: u32,
+    total_retrans: u32,
+    pacing_rate: u64,
+    max_pacing_rate: u64,
+    bytes_acked: u64,
+    bytes_received: u64,
+    segs_out: u32,
+    segs_in: u32,
+    notsent_bytes: u32,
+    min_rtt: u32,
+    data_segs_in: u32,
+    data_segs_out: u32,
+    delivery_rate: u64,
+}
+
+/// `TCP_INFO`, read only.
+#[derive(Debug, Clone, Copy)]
+struct TcpInfo;
+
+// The getter allocates nothing, and takes an answer of exactly the size asked for: see `KERNEL_ANSWERS`.
+getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead, GetStruct<TcpInfoHead>);
+
+/// Whether the kernel fills all of [`TcpInfoHead`]: since Linux 4.9, whose `tcp_info` ends in `delivery_rate`.
+static KERNEL_ANSWERS: LazyLock<bool> = LazyLock::new(|| {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| parse_release(&release).is_some_and(|version| version >= (4, 9)))
+});
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Asks the kernel; `None` where it does not know (not TCP, too old).
+pub(super) fn tcp_metrics(socket: &impl AsFd) -> Option<LaneMetrics> {
+    if !*KERNEL_ANSWERS {
+        return None;
+    }
+    TcpInfo.get(socket).ok().map(|info| LaneMetrics::from(&info))
+}
+
+impl From<&TcpInfoHead> for LaneMetrics {
+    fn from(info: &TcpInfoHead) -> Self {
+        let micros = |value: u32| Duration::from_micros(value.into());
+        let in_segments = |count: u32| u64::from(count) * u64::from(info.snd_mss);
+        let first_bit = if cfg!(target_endian = "little") { 1 } else { 0x80 };
+        Self {
+            rtt: micros(info.rtt),
+            // The kernel starts with the largest number there is.
+            rtt_min: (info.min_rtt != u32::MAX && info.rtt != 0).then(|| micros(info.min_rtt)),
+            rtt_var: micros(info.rttvar),
+            delivery_rate: info.delivery_rate,
+            delivery_rate_app_limited: info.flags & first_bit != 0,
+            unacked_bytes: in_segments(info.unacked),
+            unsent_bytes: info.notsent_bytes.into(),
+            cwnd_bytes: in_segments(info.snd_cwnd),
+            mss: info.snd_mss,
+            retransmits: info.total_retrans.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_is_as_long_as_the_kernels() {
+        // offsetof(struct tcp_info, tcpi_busy_time), the field after the last one.
+        assert_eq!(size_of::<TcpInfoHead>(), 168);
+        assert_eq!(std::mem::offset_of!(TcpInfoHead, rtt), 68);
+        assert_eq!(std::mem::offset_of!(TcpInfoHead, notsent_bytes), 144);
+        assert_eq!(std::mem::offset_of!(TcpInfoHead, delivery_rate), 160);
+    }
+
+    #[test]
+    fn reads_kernel_releases() {
+        assert_eq!(parse_release("6.18.44-fc-v657\n"), Some((6, 18)));
+        assert_eq!(parse_release("4.9\n"), Some((4, 9)));
+        assert_eq!(parse_release("3.10.0-1160.el7.x86_64"), Some((3, 10)));
+        assert_eq!(parse_release("unknown"), None);
+        assert_eq!(parse_release(""), None);
+    }
+
+    #[test]
+    fn what_is_not_tcp_has_no_metrics() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(tcp_metrics(&socket), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! Lanes: reliable, ordered, confidential byte pipes, and how they come to be.
+//!
+//! A session is carried by a changing set of lanes. What a lane is made of is its own business: here are TLS 1.3 over a
+//! TCP socket bound to a local address or device ([`TlsDialer`], [`TlsListener`]), and pipes in memory for tests
+//! ([`memory`]). Another transport is another implementation of [`Lane`], [`Dialer`] and [`Listener`]; nothing here is
+//! sealed.
+//!
+//! This room moves bytes. It knows nothing of frames, streams or sessions and never imports `proto`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncBufRead, AsyncWrite};
+
+use crate::trust::PeerIdentity;
+
+mod bind;
+mod error;
+mod happy_eyeballs;
+pub mod memory;
+mod metrics;
+mod resolve;
+mod tcp;
+mod tls;
+
+pub use bind::{Bind, BindSource};
+pub use error::DialError;
+pub use resolve::resolve;
+pub use tcp::{Congestion, TcpOptions};
+pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener};
+
+/// One reliable, ordered, confidential and authenticated byte pipe.
+///
+/// # Contract
+///
+/// - Reading: the session decodes straight from [`poll_fill_buf`](AsyncBufRead::poll_fill_buf). An empty buffer is the
+///   *authenticated* end of what the peer sent; a pipe that merely breaks off is an error, of kind
+///   [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where nothing better is known.
+/// - Writing: [`poll_write_vectored`](AsyncWrite::poll_write_vectored) takes what it is given as long as nothing of an
+///   earlier write still waits inside the lane, and is pending otherwise: bytes must not queue where nobody can move
+///   them to another lane any more. Bytes it has taken are sent without another call where the transport has room;
+///   [`poll_flush`](AsyncWrite::poll_flush) finishes the rest.
+/// - After [`poll_shutdown`](AsyncWrite::poll_shutdown) the peer reads an end, and writing is an error
+///   ([`BrokenPipe`](io::ErrorKind::BrokenPipe)). Reading goes on.
+/// - Everything is polled by one task: a lane keeps one waker for reading and one for writing.
+pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
+    /// Keying material of this lane alone, the same on both ends (RFC 5705), 32 bytes: what binds a session's proof of
+    /// membership to this lane and no other.
+    ///
+    /// # Errors
+    /// Where the lane cannot export (its handshake is not complete).
+    fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()>;
+
+    /// The key the other end has proven to hold; `None` where it showed none.
+    fn peer(&self) -> Option<PeerIdentity>;
+
+    /// What the transport knows about the lane's path, now; `None` where it knows nothing. One system call.
+    fn metrics(&self) -> Option<LaneMetrics> {
+        None
+    }
+
+    /// Ready when a write would be taken and put on the wire now: nothing waits inside the lane, and the transport has
+    /// less unsent than its limit ([`set_unsent_limit`](Lane::set_unsent_limit)). Ask this before choosing what to
+    /// write, so that the choice is made as late as possible.
+    ///
+    /// # Errors
+    /// The lane's IO errors; the lane is dead then.
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+
+    /// Bounds what the transport may hold that it has not sent yet, in bytes (`TCP_NOTSENT_LOWAT`).
+    fn set_unsent_limit(&self, _bytes: u32) {}
+
+    /// This end's address, for logs.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// The other end's address, for logs.
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// What the lane is made of, for logs and reports: `TLS 1.3 X25519MLKEM768 AES-128-GCM, TCP bbr`.
+    fn describe(&self) -> String {
+        String::new()
+    }
+
+    /// From now on dropping the lane cuts it off (a TCP reset) instead of leaving what is unsent to the transport.
+    fn abort(&self) {}
+}
+
+impl fmt::Debug for dyn Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("local", &self.local_addr())
+            .field("peer", &self.peer_addr())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a lane's transport has measured of its path, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneMetrics {
+    /// Smoothed round-trip time; zero before the first sample.
+    pub rtt: Duration,
+    /// The smallest round-trip time seen lately; `None` before the first sample.
+    pub rtt_min: Option<Duration>,
+    /// Mean deviation of the round-trip time.
+    pub rtt_var: Duration,
+    /// Most recent measure of what the path delivers, in bytes a second; 0 before the first sample.
+    pub delivery_rate: u64,
+    /// The rate was limited by what there was to send, not by the path: it is a lower bound then.
+    pub delivery_rate_app_limited: bool,
+    /// Bytes sent and not yet acknowledged by the peer's transport (counted in whole segments where the transport
+    /// counts so).
+    pub unacked_bytes: u64,
+    /// Bytes taken from us and not yet sent for the first time.
+    pub unsent_bytes: u64,
+    /// Congestion window in bytes.
+    pub cwnd_bytes: u64,
+    /// Largest segment the path takes now, in bytes of payload.
+    pub mss: u32,
+    /// Segments sent again since the lane came up.
+    pub retransmits: u64,
+}
+
+impl LaneMetrics {
+    /// Metrics of a lane of which nothing has been measured: a start for an implementation outside this crate.
+    pub const UNKNOWN: Self = Self {
+        rtt: Duration::ZERO,
+        rtt_min: None,
+        rtt_var: Duration::ZERO,
+        delivery_rate: 0,
+        delivery_rate_app_limited: true,
+        unacked_bytes: 0,
+        unsent_bytes: 0,
+        cwnd_bytes: 0,
+        mss: 0,
+        retransmits: 0,
+    };
+}
+
+/// Makes lanes to one server over one local address or device: one dialer per bind.
+#[async_trait]
+pub trait Dialer: Send + Sync + 'static {
+    /// Makes one lane, ready for use: connected, keys exchanged, the peer's key proven (but not yet judged).
+    ///
+    /// Cancel safe: dropping the future abandons the attempt and leaves nothing behind.
+    ///
+    /// # Errors
+    /// Why there is no lane now. The caller tries again later, whatever the reason.
+    async fn dial(&self) -> Result<Box<dyn Lane>, DialError>;
+
+    /// The name of what lanes of this dialer go out by, for logs: `192.168.1.2` or `dev:eth1`.
+    fn name(&self) -> String;
+}
+
+/// Where lanes come in.
+#[async_trait]
+pub trait Listener: Send + Sync + 'static {
+    /// The next lane at the door. It has cost nearly nothing yet: the handshake is another step, so that the caller can
+    /// count, limit and run many at a time.
+    ///
+    /// # Errors
+    /// Errors of the listening socket. Those of a single connection, and running out of file descriptors, pass: call
+    /// again, after a pause.
+    async fn accept(&self) -> io::Result<Box<dyn PendingLane>>;
+
+    /// The address lanes come in at.
+    ///
+    /// # Errors
+    /// Where the listener has none.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A lane before its handshake.
+#[async_trait]
+pub trait PendingLane: Send {
+    /// The address it comes from.
+    fn remote(&self) -> Option<SocketAddr>;
+
+    /// Exchanges keys. Takes as long as the peer likes: bound it.
+    ///
+    /// # Errors
+    /// What went wrong with this peer.
+    async fn handshake(self: Box<Self>) -> io::Result<Box<dyn Lane>>;
+}
+
+impl fmt::Debug for dyn PendingLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingLane").field("remote", &self.remote()).finish_non_exhaustive()
+    }
+}

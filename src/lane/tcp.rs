@@ -1,0 +1,142 @@
+//! TCP sockets, bound and tuned for lanes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::{BindSource, DialError};
+
+/// How the TCP connections of lanes are set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// How long it may take to dial a lane, all steps together: resolving, connecting, TLS.
+    pub dial_timeout: Duration,
+    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up (`TCP_USER_TIMEOUT`). A
+    /// backstop: the session notices a silent lane much sooner.
+    pub user_timeout: Duration,
+    /// How many bytes the kernel may hold unsent, to begin with (`TCP_NOTSENT_LOWAT`); a lane's can be changed.
+    pub unsent_limit: u32,
+    /// Congestion control (`TCP_CONGESTION`).
+    pub congestion: Congestion,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self {
+            // A SYN is sent again after 1, 3 and 7 seconds: three losses in a row are survived.
+            dial_timeout: Duration::from_secs(10),
+            user_timeout: Duration::from_secs(30),
+            // The most that the session lets a lane hold; it soon sets a limit that fits the lane's rate.
+            unsent_limit: 512 * 1024,
+            congestion: Congestion::default(),
+        }
+    }
+}
+
+/// Which congestion control the kernel shall use for a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Congestion {
+    /// The system's default.
+    System,
+    /// This one where the kernel has and allows it, else the system's default.
+    Prefer(String),
+    /// This one; without it there is no lane.
+    Require(String),
+}
+
+impl Default for Congestion {
+    /// bbr where possible: with 1 % of loss, cubic leaves nine tenths of a path unused.
+    fn default() -> Self {
+        Self::Prefer("bbr".to_owned())
+    }
+}
+
+/// Connects from `bind` to `remote`. Cancel safe.
+pub(super) async fn connect(
+    bind: &BindSource,
+    remote: SocketAddr,
+    options: &TcpOptions,
+) -> Result<TcpStream, ConnectError> {
+    let socket = new_socket(remote).map_err(DialError::Socket)?;
+    bind_to(&socket, bind).map_err(|source| DialError::Bind { bind: bind.clone(), source })?;
+    tune(&socket, options)?;
+    let socket = TcpSocket::from_std_stream(socket.into());
+    socket.connect(remote).await.map_err(ConnectError::Remote)
+}
+
+/// What hindered a connection: ourselves, whatever the address, or this address.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    Local(DialError),
+    Remote(io::Error),
+}
+
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        Self::Local(error)
+    }
+}
+
+/// A listening socket at `addr`. Accepted connections want [`tune`] each.
+pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = new_socket(addr)?;
+    // A server that is started again finds its port taken by what is left of old connections, without this.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    // As many lanes as may come at once when a client's links return; the kernel caps it (somaxconn).
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Sets up a socket of a lane, before it connects or after it was accepted.
+pub(super) fn tune(socket: &Socket, options: &TcpOptions) -> Result<(), DialError> {
+    let set = || -> io::Result<()> {
+        // A lane's writes are whole already; Nagle's wait would only delay them.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(options.unsent_limit)?;
+        socket.set_tcp_user_timeout(Some(options.user_timeout))
+    };
+    set().map_err(DialError::Socket)?;
+    match &options.congestion {
+        Congestion::System => Ok(()),
+        Congestion::Prefer(name) => {
+            // Where the kernel says no, its default it is; `Lane::describe` tells which.
+            let _ = socket.set_tcp_congestion(name.as_bytes());
+            Ok(())
+        }
+        Congestion::Require(name) => socket
+            .set_tcp_congestion(name.as_bytes())
+            .map_err(|source| DialError::Congestion { name: name.clone(), source }),
+    }
+}
+
+/// The name of the congestion control in use.
+pub(super) fn congestion(stream: &TcpStream) -> Option<String> {
+    let name = SockRef::from(stream).tcp_congestion().ok()?;
+    // The kernel pads with zeroes.
+    let name: Vec<u8> = name.into_iter().take_while(|&byte| byte != 0).collect();
+    String::from_utf8(name).ok()
+}
+
+fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn bind_to(socket: &Socket, bind: &BindSource) -> io::Result<()> {
+    match bind {
+        BindSource::Addr(addr) if addr.is_unspecified() => Ok(()),
+        BindSource::Addr(addr) => {
+            // Without it a port would be taken here, knowing only half of the connection: 28,000 for all servers together.
+            // Best effort: kernels before 4.2 have no such option.
+            let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
+            socket.bind(&SocketAddr::new(*addr, 0).into())
+        }
+        BindSource::Device(name) => socket.bind_device(Some(name.as_bytes())),
+    }
+}

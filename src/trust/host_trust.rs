@@ -1,0 +1,222 @@
+//! The decision whether a server is the right one.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Fingerprint, KnownHosts, KnownKey, PeerIdentity, TrustError, Verdict};
+
+/// Decides whether a server is the right one.
+#[async_trait]
+pub trait HostTrust: Send + Sync {
+    /// Called once for a session, for its first lane, before any byte of an application is sent. Whatever the answer, the
+    /// session's other lanes must show the same key.
+    ///
+    /// # Errors
+    /// Why the peer is not trusted. The session is over then.
+    async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError>;
+}
+
+/// Trusts the holders of certain keys and nobody else.
+#[derive(Debug, Clone)]
+pub struct PinnedKeys {
+    pins: Vec<Fingerprint>,
+}
+
+impl PinnedKeys {
+    /// Trusts the holders of these keys.
+    #[must_use]
+    pub fn new(pins: impl IntoIterator<Item = Fingerprint>) -> Self {
+        Self { pins: pins.into_iter().collect() }
+    }
+}
+
+#[async_trait]
+impl HostTrust for PinnedKeys {
+    async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
+        if self.pins.contains(&peer.fingerprint) {
+            Ok(())
+        } else {
+            Err(TrustError::PinMismatch { presented: peer.fingerprint })
+        }
+    }
+}
+
+/// What to do with a host of which nothing is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostKeyPolicy {
+    /// Ask a person; refuse where nobody can be asked.
+    #[default]
+    Ask,
+    /// Refuse.
+    Strict,
+    /// Record its key and go on. A changed key is refused all the same.
+    AcceptNew,
+}
+
+/// Asks a person.
+#[async_trait]
+pub trait Prompter: Send + Sync {
+    /// Nothing is known of `host`, which presents `peer`.
+    ///
+    /// # Errors
+    /// Where the person cannot be asked (any more).
+    async fn unknown_host(&self, host: &str, peer: &PeerIdentity) -> io::Result<Answer>;
+
+    /// `host` was known by `old` and presents `peer` now.
+    ///
+    /// # Errors
+    /// Where the person cannot be asked (any more).
+    async fn changed_host(
+        &self,
+        host: &str,
+        old: &KnownKey,
+        peer: &PeerIdentity,
+    ) -> io::Result<Answer>;
+}
+
+/// What a person says to a host's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Do not connect.
+    Abort,
+    /// Connect this time, and record nothing.
+    Continue,
+    /// Connect, and record the key.
+    Save,
+}
+
+/// Trusts a host as long as it presents the key it is known by.
+#[derive(Clone)]
+pub struct KnownHostsTrust {
+    hosts: KnownHosts,
+    host: String,
+    policy: HostKeyPolicy,
+    prompter: Option<Arc<dyn Prompter>>,
+}
+
+impl KnownHostsTrust {
+    /// Trusts `host` (the address as it is dialled) by what `hosts` has of it. `prompter` is who can be asked, with
+    /// [`HostKeyPolicy::Ask`]: give none where there is no terminal.
+    #[must_use]
+    pub fn new(
+        hosts: KnownHosts,
+        host: impl Into<String>,
+        policy: HostKeyPolicy,
+        prompter: Option<Arc<dyn Prompter>>,
+    ) -> Self {
+        Self { hosts, host: host.into(), policy, prompter }
+    }
+
+    async fn decide_unknown(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
+        match (self.policy, &self.prompter) {
+            (HostKeyPolicy::AcceptNew, _) => self.record(peer.fingerprint).await,
+            (HostKeyPolicy::Ask, Some(prompter)) => {
+                let answer = prompter.unknown_host(&self.host, peer).await;
+                self.follow(answer, peer).await
+            }
+            (HostKeyPolicy::Ask, None) | (HostKeyPolicy::Strict, _) => {
+                Err(TrustError::UnknownHost {
+                    host: self.host.clone(),
+                    presented: peer.fingerprint,
+                })
+            }
+        }
+    }
+
+    async fn decide_changed(&self, peer: &PeerIdentity, old: KnownKey) -> Result<(), TrustError> {
+        match (self.policy, &self.prompter) {
+            (HostKeyPolicy::Ask, Some(prompter)) => {
+                let answer = prompter.changed_host(&self.host, &old, peer).await;
+                if matches!(answer, Ok(Answer::Abort)) {
+                    return Err(self.changed(peer, old));
+                }
+                self.follow(answer, peer).await
+            }
+            _ => Err(self.changed(peer, old)),
+        }
+    }
+
+    async fn follow(
+        &self,
+        answer: io::Result<Answer>,
+        peer: &PeerIdentity,
+    ) -> Result<(), TrustError> {
+        let host = || self.host.clone();
+        match answer.map_err(|source| TrustError::Prompt { host: host(), source })? {
+            Answer::Abort => Err(TrustError::Refused { host: host(), presented: peer.fingerprint }),
+            Answer::Continue => Ok(()),
+            Answer::Save => self.record(peer.fingerprint).await,
+        }
+    }
+
+    fn changed(&self, peer: &PeerIdentity, known: KnownKey) -> TrustError {
+        TrustError::Changed { host: self.host.clone(), known, presented: peer.fingerprint }
+    }
+
+    async fn record(&self, fingerprint: Fingerprint) -> Result<(), TrustError> {
+        self.with_file(move |hosts, host| hosts.record(host, fingerprint)).await
+    }
+
+    /// Runs on a thread where waiting for a disk or a lock stops nobody.
+    async fn with_file<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&KnownHosts, &str) -> Result<T, TrustError> + Send + 'static,
+    ) -> Result<T, TrustError> {
+        let (hosts, host) = (self.hosts.clone(), self.host.clone());
+        let path = hosts.path().to_owned();
+        tokio::task::spawn_blocking(move || work(&hosts, &host)).await.unwrap_or_else(|error| {
+            // The runtime is shutting down.
+            Err(TrustError::File { action: "use", path, source: io::Error::other(error) })
+        })
+    }
+}
+
+#[async_trait]
+impl HostTrust for KnownHostsTrust {
+    async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
+        let presented = *peer;
+        let (verdict, malformed) = self
+            .with_file(move |hosts, host| Ok((hosts.check(host, &presented)?, hosts.malformed()?)))
+            .await?;
+        for line in malformed {
+            let path = self.hosts.path().display();
+            tracing::warn!(
+                "{path}, line {}: not understood, ignored (host {})",
+                line.line,
+                line.host
+            );
+        }
+        match verdict {
+            Verdict::Known => Ok(()),
+            Verdict::KnownByLegacySignature => {
+                // The peer is the right one; that the file stays in its old form is no reason to turn it away.
+                if let Err(error) = self.record(peer.fingerprint).await {
+                    tracing::warn!(
+                        "the key of {} is not recorded in its new form: {error}",
+                        self.host
+                    );
+                }
+                Ok(())
+            }
+            Verdict::Unknown => self.decide_unknown(peer).await,
+            Verdict::Changed { old } => self.decide_changed(peer, old).await,
+        }
+    }
+}
+
+impl fmt::Debug for KnownHostsTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownHostsTrust")
+            .field("hosts", &self.hosts)
+            .field("host", &self.host)
+            .field("policy", &self.policy)
+            .field("prompter", &self.prompter.is_some())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

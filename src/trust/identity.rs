@@ -1,0 +1,191 @@
+//! Our own key and certificate.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ED25519};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::files::{self, Lock, failed};
+use super::{Fingerprint, PeerIdentity, TrustError};
+
+/// A private key and a certificate of it, signed by itself.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    fingerprint: Fingerprint,
+}
+
+impl Identity {
+    /// A new Ed25519 identity, in memory only.
+    ///
+    /// # Errors
+    /// [`TrustError::Generate`] where the system has no randomness to give.
+    pub fn generate() -> Result<Self, TrustError> {
+        let (certificate, key) = generate_pair()?;
+        let key = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|reason| TrustError::Tls(rustls::Error::General(reason.to_owned())))?;
+        let fingerprint =
+            PeerIdentity::from_certificate(certificate.der()).map_err(TrustError::Tls)?.fingerprint;
+        Ok(Self { chain: vec![certificate.der().clone()], key, fingerprint })
+    }
+
+    /// The identity `name` in the directory `home` (files `<name>.crt` and `<name>.key`, PEM); it is generated, and the
+    /// directory made, where neither file is there.
+    ///
+    /// What the original imux wrote (RSA-2048 in PKCS#1) is taken as it is: servers keep the key that is known of them.
+    ///
+    /// # Errors
+    /// Where a file is missing, unreadable, unusable, or a private key may be read by others. Nothing is overwritten.
+    pub fn load_or_create(home: &Path, name: &str) -> Result<Self, TrustError> {
+        if name.is_empty() || name.contains(['/', '\0']) {
+            return Err(TrustError::InvalidName(name.to_owned()));
+        }
+        files::create_dir(home)?;
+        let files =
+            Paths { crt: home.join(format!("{name}.crt")), key: home.join(format!("{name}.key")) };
+        // Two processes started at once must end up with one identity, so look and write under one lock.
+        let _lock = Lock::take(&files.key)?;
+        files.complete()?;
+        files.load()
+    }
+
+    /// The fingerprint of the key, by which peers know us.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    pub(super) fn certificate_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.clone()
+    }
+
+    pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+    }
+}
+
+fn generate_pair() -> Result<(rcgen::Certificate, KeyPair), TrustError> {
+    let key = KeyPair::generate_for(&PKCS_ED25519).map_err(TrustError::Generate)?;
+    Ok((certify(&key)?, key))
+}
+
+fn certify(key: &KeyPair) -> Result<rcgen::Certificate, TrustError> {
+    // Nobody reads the dates (rcgen's span 1975 to 4096): a key is good until its owner or its peer drops it.
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "imux");
+    params.self_signed(key).map_err(TrustError::Generate)
+}
+
+struct Paths {
+    crt: PathBuf,
+    key: PathBuf,
+}
+
+impl Paths {
+    /// Makes what is missing, as far as that changes nobody's identity.
+    fn complete(&self) -> Result<(), TrustError> {
+        let there = |path: &PathBuf| path.try_exists().map_err(failed("look for", path));
+        match (there(&self.crt)?, there(&self.key)?) {
+            (true, true) => Ok(()),
+            (false, false) => {
+                let (certificate, key) = generate_pair()?;
+                files::replace(&self.key, key.serialize_pem().as_bytes())?;
+                files::replace(&self.crt, certificate.pem().as_bytes())
+            }
+            (false, true) => self.certify_again(),
+            (true, false) => {
+                let (present, missing) = (self.crt.clone(), self.key.clone());
+                Err(TrustError::HalfIdentity { present, missing })
+            }
+        }
+    }
+
+    /// A crash between the two files leaves a key of ours without a certificate. A certificate of an RSA key is not made
+    /// again: the original's clients know a server by the certificate they have seen.
+    fn certify_again(&self) -> Result<(), TrustError> {
+        let pem = read_private(&self.key)?;
+        let key = String::from_utf8(pem).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+        match key {
+            Some(key) if key.is_compatible(&PKCS_ED25519) => {
+                files::replace(&self.crt, certify(&key)?.pem().as_bytes())
+            }
+            _ => {
+                let (present, missing) = (self.key.clone(), self.crt.clone());
+                Err(TrustError::HalfIdentity { present, missing })
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Identity, TrustError> {
+        let chain = self.load_chain()?;
+        let key = self.load_key()?;
+        let invalid = |path: &Path, what, reason: &dyn fmt::Display| TrustError::InvalidIdentity {
+            path: path.to_owned(),
+            what,
+            reason: reason.to_string(),
+        };
+        // The chain is not empty, see load_chain.
+        let identity = PeerIdentity::from_certificate(&chain[0])
+            .map_err(|error| invalid(&self.crt, "certificate", &error))?;
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &aws_lc_rs::default_provider())
+            .map_err(|error| invalid(&self.key, "private key", &error))?;
+        Ok(Identity { chain, key, fingerprint: identity.fingerprint })
+    }
+
+    fn load_chain(&self) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+        let pem = fs::read(&self.crt).map_err(failed("read", &self.crt))?;
+        let invalid = |reason: String| TrustError::InvalidIdentity {
+            path: self.crt.clone(),
+            what: "certificate",
+            reason,
+        };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| invalid(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(invalid("no PEM section CERTIFICATE in it".to_owned()));
+        }
+        Ok(chain)
+    }
+
+    fn load_key(&self) -> Result<PrivateKeyDer<'static>, TrustError> {
+        let pem = read_private(&self.key)?;
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TrustError::InvalidIdentity {
+            path: self.key.clone(),
+            what: "private key",
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Reads a file that must be nobody else's business. The permissions looked at are those of the file that is read.
+fn read_private(path: &Path) -> Result<Vec<u8>, TrustError> {
+    let read = || -> io::Result<(u32, Vec<u8>)> {
+        let mut file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o7777;
+        let mut contents = Vec::new();
+        file.read_to_end(&mut contents)?;
+        Ok((mode, contents))
+    };
+    let (mode, contents) = read().map_err(failed("read", path))?;
+    if mode & 0o077 != 0 {
+        return Err(TrustError::LoosePermissions { path: path.to_owned(), mode });
+    }
+    Ok(contents)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The file of known hosts: which key a host has shown before.
+//!
+//! One line a host, `<host> SHA256:<base64>`; blank lines and those that begin with `#` are comments; of several lines for
+//! a host the last one counts. The original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
+//! signature: such lines are understood, and replaced when the host is next recorded.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files::{self, Lock, failed};
+use super::fingerprint::{hex_decode, hex_encode};
+use super::{Fingerprint, PeerIdentity, TrustError};
+
+/// The file of known hosts. It is read again for every question, so several processes can share it.
+#[derive(Debug, Clone)]
+pub struct KnownHosts {
+    path: PathBuf,
+}
+
+/// What a line says of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownKey {
+    /// Its key.
+    Fingerprint(Fingerprint),
+    /// SHA-256 of its certificate's signature, as the original imux wrote it.
+    LegacySignature([u8; 32]),
+}
+
+impl KnownKey {
+    fn parse(text: &str) -> Option<Self> {
+        // A bare hash is the original's; a fingerprint must say what it is.
+        if text.starts_with("SHA256:") {
+            text.parse().ok().map(Self::Fingerprint)
+        } else {
+            hex_decode(text).map(Self::LegacySignature)
+        }
+    }
+
+    fn is(&self, peer: &PeerIdentity) -> bool {
+        match self {
+            Self::Fingerprint(known) => *known == peer.fingerprint,
+            Self::LegacySignature(known) => Some(*known) == peer.certificate_signature,
+        }
+    }
+}
+
+impl fmt::Display for KnownKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fingerprint(fingerprint) => write!(f, "{fingerprint}"),
+            Self::LegacySignature(hash) => {
+                write!(f, "{} (certificate signature)", hex_encode(hash))
+            }
+        }
+    }
+}
+
+/// What the known hosts say to a key that a host presents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It is the host's key.
+    Known,
+    /// Its certificate is the host's, by a line of the original imux: the line should be replaced.
+    KnownByLegacySignature,
+    /// Nothing is known of the host.
+    Unknown,
+    /// The host had another key.
+    Changed {
+        /// What is known of it.
+        old: KnownKey,
+    },
+}
+
+/// A line that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// Its number, from 1.
+    pub line: usize,
+    /// The host it seems to speak of.
+    pub host: String,
+}
+
+impl KnownHosts {
+    /// The known hosts in the file `path`, which need not be there yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is known of `host`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or the line that counts for this host cannot.
+    pub fn lookup(&self, host: &str) -> Result<Option<KnownKey>, TrustError> {
+        let text = self.read()?;
+        let last = entries(&text).filter(|entry| entry.host == host).last();
+        match last {
+            None => Ok(None),
+            Some(Entry { key: Some(key), .. }) => Ok(Some(key)),
+            // To take the host for unknown would let anybody be trusted in its place.
+            Some(Entry { line, key: None, .. }) => Err(TrustError::MalformedKnownHost {
+                path: self.path.clone(),
+                line,
+                host: host.to_owned(),
+            }),
+        }
+    }
+
+    /// Compares what `host` presents with what is known of it.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn check(&self, host: &str, peer: &PeerIdentity) -> Result<Verdict, TrustError> {
+        Ok(match self.lookup(host)? {
+            None => Verdict::Unknown,
+            Some(old) if !old.is(peer) => Verdict::Changed { old },
+            Some(KnownKey::Fingerprint(_)) => Verdict::Known,
+            Some(KnownKey::LegacySignature(_)) => Verdict::KnownByLegacySignature,
+        })
+    }
+
+    /// The lines that cannot be read, to be reported; they harm no other line.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn malformed(&self) -> Result<Vec<Malformed>, TrustError> {
+        let text = self.read()?;
+        Ok(entries(&text)
+            .filter(|entry| entry.key.is_none())
+            .map(|entry| Malformed { line: entry.line, host: entry.host.to_owned() })
+            .collect())
+    }
+
+    /// Records the key of `host` in place of all that was known of it. Other lines stay as they are, to the byte.
+    ///
+    /// # Errors
+    /// Where the file or its directory cannot be written; the file is then as it was.
+    pub fn record(&self, host: &str, fingerprint: Fingerprint) -> Result<(), TrustError> {
+        if host.is_empty() || host.starts_with('#') || host.contains(char::is_whitespace) {
+            return Err(TrustError::InvalidHost(host.to_owned()));
+        }
+        if let Some(dir) = self.path.parent() {
+            files::create_dir(dir)?;
+        }
+        let _lock = Lock::take(&self.path)?;
+        let old = self.read_bytes()?;
+        let mut new = Vec::with_capacity(old.len() + 128);
+        for line in old.split_inclusive(|&byte| byte == b'\n') {
+            if host_of(line) != Some(host.as_bytes()) {
+                new.extend_from_slice(line);
+            }
+        }
+        if new.last().is_some_and(|&last| last != b'\n') {
+            new.push(b'\n');
+        }
+        new.extend_from_slice(format!("{host} {fingerprint}\n").as_bytes());
+        files::replace(&self.path, &new)
+    }
+
+    fn read(&self) -> Result<String, TrustError> {
+        // A stray byte that is not UTF-8 spoils its own line only.
+        self.read_bytes().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn read_bytes(&self) -> Result<Vec<u8>, TrustError> {
+        match std::fs::read(&self.path) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(failed("read", &self.path)(error)),
+        }
+    }
+}
+
+/// A line that speaks of a host.
+struct Entry<'a> {
+    line: usize,
+    host: &'a str,
+    /// `None` where it cannot be read.
+    key: Option<KnownKey>,
+}
+
+fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
+    text.lines().enumerate().filter_map(|(index, line)| {
+        let mut words = line.split_ascii_whitespace();
+        let host = words.next().filter(|word| !word.starts_with('#'))?;
+        let key = words.next().and_then(KnownKey::parse).filter(|_| words.next().is_none());
+        Some(Entry { line: index + 1, host, key })
+    })
+}
+
+fn host_of(line: &[u8]) -> Option<&[u8]> {
+    line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

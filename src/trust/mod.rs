@@ -1,0 +1,22 @@
+//! Who the other end is: identity keys, what is known of a host, and the TLS settings that make both count.
+//!
+//! Certificates are self-signed and mean nothing but the key in them. TLS proves that the peer holds that key
+//! (the handshake's signature is verified by rustls); whether it is the *right* key is decided once, on a session's first
+//! lane, by a [`HostTrust`]. Every other lane must show the same key and prove membership with a [`SessionSecret`].
+
+mod error;
+mod files;
+mod fingerprint;
+mod host_trust;
+mod identity;
+mod known_hosts;
+mod secret;
+mod tls;
+
+pub use error::TrustError;
+pub use fingerprint::{Fingerprint, FingerprintError, PeerIdentity};
+pub use host_trust::{Answer, HostKeyPolicy, HostTrust, KnownHostsTrust, PinnedKeys, Prompter};
+pub use identity::Identity;
+pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
+pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
+pub use tls::{ALPN, client_config, server_config};
