@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::address::HostPort;
@@ -86,15 +86,17 @@ fn long_help(examples: &str) -> String {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 struct Output {
     /// Log what happens to each connection and lane
-    #[arg(long, global = true, conflicts_with = "quiet")]
+    #[arg(long, global = true, display_order = 100, conflicts_with = "quiet")]
     debug: bool,
     /// Log only warnings and errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 101)]
     quiet: bool,
     /// Form of the log on standard error
-    #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "text")]
+    #[arg(long, global = true, display_order = 102)]
+    #[arg(value_enum, value_name = "FORM", default_value = "text")]
     log_format: LogFormat,
 }
 
@@ -153,6 +155,7 @@ struct ClientArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Session")]
 struct SessionArgs {
     /// How long a session that has lost all its lanes waits for one to return
     #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = grace)]
@@ -296,16 +299,15 @@ fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<Invocation, 
     let matches = command.try_get_matches_from_mut(form.argv)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let name = matches.subcommand_name().unwrap_or_default().to_owned();
-    let wrong = |problem: String| {
+    to_invocation(cli, home).map_err(|problem| {
         let sub = command.find_subcommand_mut(&name);
-        let mut error = clap::Error::raw(ErrorKind::ValueValidation, problem);
-        if let Some(sub) = sub {
-            error = error.with_cmd(sub);
-            error.insert(ContextKind::Usage, ContextValue::StyledStr(sub.render_usage()));
-        }
+        // What was parsed has a sub-command of that name; any command would do to print an error.
+        let error = match sub {
+            Some(sub) => sub.error(ErrorKind::ValueValidation, problem),
+            None => clap::Error::raw(ErrorKind::ValueValidation, problem),
+        };
         Early(error)
-    };
-    to_invocation(cli, home).map_err(wrong)
+    })
 }
 
 fn to_invocation(cli: Cli, home: Option<PathBuf>) -> Result<Invocation, String> {
