@@ -391,5 +391,4 @@ fn session_config(
 }
 
 #[cfg(test)]
-#[path = "args_tests.rs"]
 mod tests;
