@@ -1,0 +1,198 @@
+//! `HOST:PORT`, as options write it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// Where to listen or what to dial. Keeps the text it came from: the original imux files a
+/// server's key under exactly the text given to `--dial`, and its own under that of `--listen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// No host was written (`:443`): every address to listen on, this machine to dial.
+    Any,
+    Ip(IpAddr),
+    Name(String),
+}
+
+impl HostPort {
+    /// The text as the user wrote it.
+    pub(crate) fn as_written(&self) -> &str {
+        &self.text
+    }
+
+    /// Parses an address to listen on. Port 0 lets the system choose one.
+    pub(crate) fn to_listen(text: &str) -> Result<Self, String> {
+        parse(text, "0.0.0.0:443, [::]:443 or localhost:2222")
+    }
+
+    /// Parses an address to connect to.
+    pub(crate) fn to_dial(text: &str) -> Result<Self, String> {
+        let parsed = parse(text, "server.example:443, 192.0.2.7:22 or [2001:db8::1]:443")?;
+        match (&parsed.host, parsed.port) {
+            (_, 0) => Err("port 0 cannot be connected to; write a port from 1 to 65535".to_owned()),
+            (Host::Ip(ip), _) if ip.is_multicast() => {
+                Err("a multicast address cannot be connected to".to_owned())
+            }
+            _ => Ok(parsed),
+        }
+    }
+
+    /// Whether dialling `dial` would reach what listens on `self`: the same port, and a host
+    /// that is literally the same or that loops back to it. Names other than `localhost` are not
+    /// looked up.
+    pub(crate) fn is_reached_by(&self, dial: &HostPort) -> bool {
+        if self.port != dial.port {
+            return false;
+        }
+        let this_machine = |host: &Host| match host {
+            Host::Any => true,
+            Host::Ip(ip) => ip.is_loopback() || ip.is_unspecified(),
+            Host::Name(name) => name.eq_ignore_ascii_case("localhost"),
+        };
+        match (&self.host, &dial.host) {
+            (Host::Ip(a), Host::Ip(b)) if !a.is_unspecified() && !b.is_unspecified() => a == b,
+            (Host::Ip(IpAddr::V4(a)), Host::Ip(IpAddr::V6(b))) if a.is_unspecified() => {
+                // 0.0.0.0 does not hear what is sent to ::1, but to :: it may.
+                b.is_unspecified()
+            }
+            (a, b) => this_machine(a) && this_machine(b),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn parse(text: &str, examples: &str) -> Result<HostPort, String> {
+    let written = text.trim();
+    if written.contains("://") {
+        return Err(format!("this is a URL; write only HOST:PORT, such as {examples}"));
+    }
+    let (host, port) = split(written)
+        .map_err(|problem| format!("{problem}; write HOST:PORT, such as {examples}"))?;
+    let port = port.parse::<u16>().ok().filter(|_| !port.starts_with('+')).ok_or_else(|| {
+        format!("`{port}` is no port; a port is a number up to 65535, such as in {examples}")
+    })?;
+    let host = parse_host(host)
+        .map_err(|problem| format!("{problem}; write HOST:PORT, such as {examples}"))?;
+    Ok(HostPort { host, port, text: written.to_owned() })
+}
+
+fn split(text: &str) -> Result<(&str, &str), &'static str> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or("the bracket `[` is not closed")?;
+        let port = after.strip_prefix(':').ok_or("the port is missing")?;
+        return match host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(_)) => Ok((host, port)),
+            _ => Err("between brackets belongs an IPv6 address"),
+        };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    if host.contains(':') {
+        return Err("an IPv6 address needs brackets, as in [::1]:443");
+    }
+    Ok((host, port))
+}
+
+fn parse_host(host: &str) -> Result<Host, String> {
+    if host.is_empty() {
+        return Ok(Host::Any);
+    }
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Host::Ip(ip));
+    }
+    // 10.0.0.300 or 10.0.0 is a mistyped address, never a name: no top-level domain is a number.
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    if last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{host}` is neither an IP address nor a host name"));
+    }
+    let valid = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if host.len() > 253 || !host.chars().all(valid) || host.starts_with(['-', '.']) {
+        return Err(format!("`{}` is not a host name", super::text::escape(host)));
+    }
+    Ok(Host::Name(host.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(text: &str) -> HostPort {
+        HostPort::to_listen(text).unwrap()
+    }
+
+    #[test]
+    fn addresses_that_are_fine() {
+        for (text, host, port) in [
+            ("0.0.0.0:443", Host::Ip("0.0.0.0".parse().unwrap()), 443),
+            ("[::1]:22", Host::Ip("::1".parse().unwrap()), 22),
+            ("localhost:22", Host::Name("localhost".to_owned()), 22),
+            ("my_host-2.example.:65535", Host::Name("my_host-2.example.".to_owned()), 65535),
+            (":443", Host::Any, 443),
+            (" 127.0.0.1:1 ", Host::Ip("127.0.0.1".parse().unwrap()), 1),
+        ] {
+            let parsed = HostPort::to_dial(text).unwrap();
+            assert_eq!((&parsed.host, parsed.port), (&host, port), "{text}");
+            assert_eq!(parsed.as_written(), text.trim());
+        }
+        assert_eq!(listen("127.0.0.1:0").port, 0);
+    }
+
+    #[test]
+    fn addresses_that_are_not() {
+        for (text, expected) in [
+            ("", "the port is missing"),
+            ("localhost", "the port is missing"),
+            ("[::1]", "the port is missing"),
+            ("[::1", "not closed"),
+            ("[localhost]:22", "IPv6 address"),
+            ("::1:443", "needs brackets"),
+            ("localhost:ssh", "`ssh` is no port"),
+            ("localhost:", "`` is no port"),
+            ("localhost:65536", "`65536` is no port"),
+            ("localhost:-1", "`-1` is no port"),
+            ("localhost:+1", "`+1` is no port"),
+            ("https://server:443", "URL"),
+            ("10.0.0.300:22", "neither an IP address nor"),
+            ("10.0.0:22", "neither an IP address nor"),
+            ("a b:22", "not a host name"),
+            ("a\x1b[2J:22", "\\u{1b}"),
+            ("user@host:22", "not a host name"),
+            ("--dial:22", "not a host name"),
+        ] {
+            let error = HostPort::to_dial(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!(HostPort::to_dial("localhost:0").unwrap_err().contains("port 0"));
+        assert!(HostPort::to_dial("224.0.0.1:1").unwrap_err().contains("multicast"));
+    }
+
+    #[test]
+    fn a_forward_to_itself_is_noticed() {
+        let dial = |text| HostPort::to_dial(text).unwrap();
+        for (from, to, expected) in [
+            ("0.0.0.0:443", "127.0.0.1:443", true),
+            ("0.0.0.0:443", "localhost:443", true),
+            (":443", "[::1]:443", true),
+            ("localhost:22", "127.0.0.1:22", true),
+            ("10.0.0.1:22", "10.0.0.1:22", true),
+            ("0.0.0.0:443", "127.0.0.1:444", false),
+            ("0.0.0.0:443", "server.example:443", false),
+            ("localhost:22", "server.example:22", false),
+            ("10.0.0.1:22", "127.0.0.1:22", false),
+            ("0.0.0.0:443", "[::1]:443", false),
+            ("0.0.0.0:22", "192.0.2.7:22", false),
+        ] {
+            assert_eq!(listen(from).is_reached_by(&dial(to)), expected, "{from} {to}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The options, as clap knows them, and the way from `argv` to an [`Invocation`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use super::address::HostPort;
+use super::bind::{Bind, BindMap};
+use super::config::{self, Congestion, Invocation, Pin};
+use super::exit::{self, Exit};
+use super::go_style::{self, Grammar};
+use super::{logging, units};
+
+const EXAMPLES: &str = "\
+Examples:
+  Near the destination, take lanes on port 443 and hand what they carry to an SSH server:
+    imux server --listen 0.0.0.0:443 --dial localhost:22
+  At home, offer that SSH server on port 2222, over four lanes on each of two links:
+    imux client --listen localhost:2222 --dial server.example:443 \\
+        --bind 192.168.1.2=4 --bind dev:wwan0=4
+  See it work without any network:
+    imux demo
+  The form of earlier versions works unchanged:
+    imux -server --listen=0.0.0.0:443 --dial=localhost:22
+    imux -client --binds='{\"0.0.0.0\": 10}' --listen=localhost:22 --dial=server:443";
+
+const SERVER_EXAMPLES: &str = "\
+Examples:
+  imux server --listen 0.0.0.0:443 --dial localhost:22
+  imux server --listen '[::]:443' --dial 192.168.7.20:5432 --grace 10m
+  imux server --listen 127.0.0.1:0 --dial localhost:80 --log-format json";
+
+const CLIENT_EXAMPLES: &str = "\
+Examples:
+  Ten lanes, wherever the routing table sends them:
+    imux client --listen localhost:2222 --dial server.example:443
+  Two links by the addresses they have, one by its interface:
+    imux client --listen localhost:2222 --dial server.example:443 \\
+        --bind 192.168.1.2=4 --bind '[2001:db8::2]=4' --bind dev:wwan0=2
+  From a script, where nobody can be asked about the server's key:
+    imux client --listen localhost:2222 --dial server.example:443 \\
+        --pin SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  imux demo
+  imux demo --size 256MiB
+  imux demo --json --quiet";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  IMUX_HOME  directory of keys and known servers (default: ~/.imux)
+  RUST_LOG   what is logged, such as imux=debug or imux::proto=trace
+  NO_COLOR   no colours, if set";
+
+/// One TCP connection over many TLS lanes, each on a link of your choice.
+#[derive(Debug, Parser)]
+#[command(name = "imux", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES, after_long_help = long_help(EXAMPLES))]
+#[command(max_term_width = 100, disable_help_subcommand = false)]
+struct Cli {
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take lanes and hand the connections they carry to one destination
+    #[command(after_help = SERVER_EXAMPLES, after_long_help = long_help(SERVER_EXAMPLES))]
+    Server(ServerArgs),
+    /// Take local connections and carry them to a server over many lanes
+    #[command(after_help = CLIENT_EXAMPLES, after_long_help = long_help(CLIENT_EXAMPLES))]
+    Client(ClientArgs),
+    /// Show it working: server, client and destination in one process, over lanes of unlike speed
+    #[command(after_help = DEMO_EXAMPLES, after_long_help = long_help(DEMO_EXAMPLES))]
+    Demo(DemoArgs),
+}
+
+fn long_help(examples: &str) -> String {
+    format!("{examples}\n\n{ENVIRONMENT}\n\n{}", exit::HELP)
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct Output {
+    /// Log what happens to each connection and lane
+    #[arg(long, global = true, display_order = 100, conflicts_with = "quiet")]
+    debug: bool,
+    /// Log only warnings and errors
+    #[arg(long, short, global = true, display_order = 101)]
+    quiet: bool,
+    /// Form of the log on standard error
+    #[arg(long, global = true, display_order = 102)]
+    #[arg(value_enum, value_name = "FORM", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people: one line an event
+    Text,
+    /// For machines: one JSON object a line
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// Where lanes arrive
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
+    #[arg(value_parser = HostPort::to_listen)]
+    listen: HostPort,
+    /// The destination that connections are handed to
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
+    #[arg(value_parser = HostPort::to_dial)]
+    dial: HostPort,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+#[derive(Debug, Args)]
+struct ClientArgs {
+    /// Where local programs connect to
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
+    #[arg(value_parser = HostPort::to_listen)]
+    listen: HostPort,
+    /// The imux server; all addresses of a name are tried
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
+    #[arg(value_parser = HostPort::to_dial)]
+    dial: HostPort,
+    /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4;
+    /// may be given several times; 10 lanes if COUNT is left out
+    #[arg(long, value_name = "ADDR[=COUNT]")]
+    bind: Vec<Bind>,
+    /// The same as one JSON object of address to number of lanes [default: {"0.0.0.0": 10}]
+    #[arg(long, value_name = "JSON")]
+    binds: Option<BindMap>,
+    /// What to do about a server whose key is not known yet; a changed key is never accepted
+    /// without asking
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "ask")]
+    host_key: HostKey,
+    /// Accept only the server with this key, known or not; may be given several times
+    #[arg(long, value_name = "SHA256:HASH", conflicts_with = "host_key")]
+    pin: Vec<Pin>,
+    /// How long one attempt to connect a lane may take
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    #[arg(value_parser = connect_timeout)]
+    connect_timeout: Duration,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Session")]
+struct SessionArgs {
+    /// How long a session that has lost all its lanes waits for one to return
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = grace)]
+    grace: Duration,
+    /// TCP congestion control of the lanes, such as bbr or cubic; `default` is the system's
+    /// [default: bbr where the system allows it]
+    #[arg(long, value_name = "NAME", value_parser = congestion)]
+    congestion: Option<Congestion>,
+    /// Most bytes that may wait for the reader of one connection, such as 16MiB
+    #[arg(long, value_name = "SIZE", value_parser = window)]
+    window: Option<u64>,
+    /// Most bytes that may wait for the readers of all connections of a session, such as 64MiB
+    #[arg(long, value_name = "SIZE", value_parser = window)]
+    session_window: Option<u64>,
+    /// How lanes are chosen
+    #[arg(long, value_enum, value_name = "NAME", default_value = "imux", hide = true)]
+    scheduler: Scheduler,
+    /// Of earlier versions; has no effect
+    #[arg(long, value_name = "BYTES", hide = true)]
+    chunk_size: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// How much to send each way
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = demo_size)]
+    size: u64,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--host-key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostKey {
+    /// Ask on the terminal; refuse where there is none
+    Ask,
+    /// Refuse
+    Strict,
+    /// Record it and go on
+    AcceptNew,
+}
+
+/// `--scheduler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scheduler {
+    #[value(name = "roundrobin")]
+    RoundRobin,
+    #[value(name = "minrtt")]
+    MinRtt,
+    #[value(name = "ecf")]
+    Ecf,
+    #[value(name = "imux")]
+    Imux,
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    at_most(units::parse_duration(text)?, Duration::from_secs(7 * 86_400), "168h")
+}
+
+fn connect_timeout(text: &str) -> Result<Duration, String> {
+    let time = units::parse_duration(text)?;
+    if time < Duration::from_millis(100) {
+        return Err("no lane could be connected in that time; write at least 100ms".to_owned());
+    }
+    at_most(time, Duration::from_secs(300), "300")
+}
+
+fn at_most(time: Duration, max: Duration, shown: &str) -> Result<Duration, String> {
+    if time > max { Err(format!("that is too long; write at most {shown}")) } else { Ok(time) }
+}
+
+/// Smallest window: less than one frame of payload could never be credited.
+const WINDOW_MIN: u64 = 64 << 10;
+/// Largest window: above this it is a typing error for any machine of today.
+const WINDOW_MAX: u64 = 64 << 30;
+
+fn window(text: &str) -> Result<u64, String> {
+    let size = units::parse_size(text)?;
+    if (WINDOW_MIN..=WINDOW_MAX).contains(&size) {
+        return Ok(size);
+    }
+    Err(format!("{} is out of range; write 64KiB to 64GiB", units::bytes(size)))
+}
+
+fn demo_size(text: &str) -> Result<u64, String> {
+    let size = units::parse_size(text)?;
+    if (1 << 20..=16 << 30).contains(&size) {
+        return Ok(size);
+    }
+    Err(format!("{} is out of range; write 1MiB to 16GiB", units::bytes(size)))
+}
+
+fn congestion(text: &str) -> Result<Congestion, String> {
+    let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    match text {
+        "default" => Ok(Congestion::System),
+        // The kernel's TCP_CA_NAME_MAX is 16 with the closing zero.
+        _ if (1..=15).contains(&text.len()) && text.bytes().all(valid) => {
+            Ok(Congestion::Named(text.to_owned()))
+        }
+        _ => Err("not a name of a congestion control; see \
+                  /proc/sys/net/ipv4/tcp_available_congestion_control, or write `default`"
+            .to_owned()),
+    }
+}
+
+/// Why there is nothing to run: help or version was asked for, or the arguments are wrong.
+#[derive(Debug)]
+pub(crate) struct Early(clap::Error);
+
+impl Early {
+    /// Prints it where it belongs and says how the program shall end.
+    pub(crate) fn report(&self) -> Exit {
+        // Nothing can be done about a closed standard output.
+        let _ = self.0.print();
+        if self.0.use_stderr() { Exit::Usage } else { Exit::Ok }
+    }
+}
+
+impl From<clap::Error> for Early {
+    fn from(error: clap::Error) -> Self {
+        Self(error)
+    }
+}
+
+/// Reads the command line and the environment, and checks everything that can be checked before
+/// anything is started.
+pub(crate) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Invocation, Early> {
+    let home = config::home(std::env::var_os("IMUX_HOME"), std::env::home_dir());
+    parse_with(argv.collect(), home)
+}
+
+fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<Invocation, Early> {
+    let mut command = Cli::command();
+    command.build();
+    let form = go_style::normalise(argv, &Grammar::of(&command))
+        .map_err(|error| command.error(ErrorKind::MissingSubcommand, error))?;
+    // The last of several wins in the original; in the modern form a repetition is a mistake.
+    let mut command = Cli::command().args_override_self(form.go_style);
+    let matches = command.try_get_matches_from_mut(form.argv)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let name = matches.subcommand_name().unwrap_or_default().to_owned();
+    to_invocation(cli, home).map_err(|problem| {
+        let sub = command.find_subcommand_mut(&name);
+        // What was parsed has a sub-command of that name; any command would do to print an error.
+        let error = match sub {
+            Some(sub) => sub.error(ErrorKind::ValueValidation, problem),
+            None => clap::Error::raw(ErrorKind::ValueValidation, problem),
+        };
+        Early(error)
+    })
+}
+
+fn to_invocation(cli: Cli, home: Option<PathBuf>) -> Result<Invocation, String> {
+    let mut notices = Vec::new();
+    let task = match cli.command {
+        Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
+        Command::Client(args) => config::Task::Client(client_config(args, home, &mut notices)?),
+        Command::Demo(args) => {
+            config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json })
+        }
+    };
+    let logging = logging::Options {
+        level: match (cli.output.debug, cli.output.quiet) {
+            (true, _) => logging::Level::Debug,
+            (_, true) => logging::Level::Quiet,
+            _ => logging::Level::Normal,
+        },
+        json: cli.output.log_format == LogFormat::Json,
+    };
+    Ok(Invocation { task, logging, notices })
+}
+
+fn server_config(
+    args: ServerArgs,
+    home: Option<PathBuf>,
+    notices: &mut Vec<String>,
+) -> Result<config::ServerConfig, String> {
+    config::check_forward(&args.listen, &args.dial)?;
+    let session = session_config(args.session, notices)?;
+    Ok(config::ServerConfig { listen: args.listen, dial: args.dial, session, home })
+}
+
+fn client_config(
+    args: ClientArgs,
+    home: Option<PathBuf>,
+    notices: &mut Vec<String>,
+) -> Result<config::ClientConfig, String> {
+    config::check_forward(&args.listen, &args.dial)?;
+    Ok(config::ClientConfig {
+        listen: args.listen,
+        dial: args.dial,
+        binds: config::binds(args.binds, args.bind)?,
+        trust: if args.pin.is_empty() {
+            config::Trust::KnownHosts(args.host_key)
+        } else {
+            config::Trust::Pinned(args.pin)
+        },
+        connect_timeout: args.connect_timeout,
+        session: session_config(args.session, notices)?,
+        home,
+    })
+}
+
+fn session_config(
+    args: SessionArgs,
+    notices: &mut Vec<String>,
+) -> Result<config::SessionConfig, String> {
+    if args.chunk_size.is_some() {
+        notices.push(
+            "--chunk-size has no effect any more: sizes follow the lanes; it can be left out"
+                .to_owned(),
+        );
+    }
+    if let (Some(one), Some(all)) = (args.window, args.session_window)
+        && one > all
+    {
+        return Err(format!(
+            "--window ({}) is larger than --session-window ({}), which bounds all connections \
+             together; raise the one or lower the other",
+            units::bytes(one),
+            units::bytes(all)
+        ));
+    }
+    Ok(config::SessionConfig {
+        grace: args.grace,
+        congestion: args.congestion.unwrap_or(Congestion::BbrIfAllowed),
+        window: args.window,
+        session_window: args.session_window,
+        scheduler: args.scheduler,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+use super::super::bind::Source;
+use super::super::config::{ClientConfig, ServerConfig, Task, Trust};
+use super::*;
+
+fn parse_argv(argv: &[&str]) -> Result<Invocation, Early> {
+    let argv = std::iter::once("imux").chain(argv.iter().copied()).map(OsString::from).collect();
+    parse_with(argv, Some(PathBuf::from("/home/u/.imux")))
+}
+
+fn client(argv: &[&str]) -> ClientConfig {
+    match parse_argv(argv).unwrap_or_else(|early| panic!("{argv:?}: {}", early.0)).task {
+        Task::Client(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn server(argv: &[&str]) -> ServerConfig {
+    match parse_argv(argv).unwrap_or_else(|early| panic!("{argv:?}: {}", early.0)).task {
+        Task::Server(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The message of a usage error.
+fn refused(argv: &[&str]) -> String {
+    let early = parse_argv(argv).expect_err(&format!("{argv:?} was accepted"));
+    assert!(early.0.use_stderr(), "{argv:?} is no error: {}", early.0);
+    early.0.to_string()
+}
+
+fn sources(config: &ClientConfig) -> Vec<(String, u16)> {
+    config.binds.iter().map(|bind| (bind.source.to_string(), bind.lanes)).collect()
+}
+
+#[test]
+fn definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_originals_commands_as_written() {
+    let config = server(&["-server", "--listen=0.0.0.0:443", "--dial=localhost:22"]);
+    assert_eq!(config.listen.as_written(), "0.0.0.0:443");
+    assert_eq!(config.dial.as_written(), "localhost:22");
+
+    let config = client(&[
+        "-client",
+        "--binds={\"192.168.1.2\": 20, \"10.0.0.2\": 20}",
+        "--listen=localhost:22",
+        "--dial=server:443",
+    ]);
+    assert_eq!(sources(&config), [("192.168.1.2".to_owned(), 20), ("10.0.0.2".to_owned(), 20)]);
+    assert_eq!(config.listen.as_written(), "localhost:22");
+    assert_eq!(config.dial.as_written(), "server:443");
+
+    let config =
+        client(&["-client", "-binds", "{\"0.0.0.0\": 3}", "-dial", "s:1", "-listen", "l:2"]);
+    assert_eq!(sources(&config), [("0.0.0.0".to_owned(), 3)]);
+}
+
+#[test]
+fn defaults_are_the_originals() {
+    let config = client(&["client", "--dial", "server:443"]);
+    assert_eq!(config.listen.as_written(), "0.0.0.0:443");
+    assert_eq!(sources(&config), [("0.0.0.0".to_owned(), 10)]);
+    assert_eq!(config.trust, Trust::KnownHosts(HostKey::Ask));
+    assert_eq!(config.session.grace, Duration::from_secs(120));
+    assert_eq!(config.session.congestion, Congestion::BbrIfAllowed);
+    assert_eq!(config.session.scheduler, Scheduler::Imux);
+    let config = server(&["server", "--listen", "127.0.0.1:0"]);
+    assert_eq!(config.dial.as_written(), "127.0.0.1:443");
+}
+
+#[test]
+fn last_one_wins_only_in_the_originals_form() {
+    let config = server(&["-server", "-listen=a:1", "-listen=b:2", "-dial=c:3"]);
+    assert_eq!(config.listen.as_written(), "b:2");
+    let error = refused(&["server", "--listen=a:1", "--listen=b:2"]);
+    assert!(error.contains("cannot be used multiple times"), "{error}");
+}
+
+#[test]
+fn chunk_size_is_accepted_and_noted() {
+    for argv in [
+        &["-client", "-chunk-size", "16384", "-dial=s:1"][..],
+        &["-client", "--chunk-size=16384", "-dial=s:1"],
+        &["server", "--chunk-size", "16384", "--dial=s:1"],
+    ] {
+        let invocation = parse_argv(argv).unwrap();
+        assert_eq!(invocation.notices.len(), 1);
+        assert!(invocation.notices[0].contains("no effect"));
+    }
+    assert!(refused(&["-client", "-chunk-size=big"]).contains("--chunk-size"));
+    assert!(parse_argv(&["-client", "-dial=s:1"]).unwrap().notices.is_empty());
+}
+
+#[test]
+fn binds_of_both_kinds_add_up() {
+    let config = client(&[
+        "client",
+        "--dial=s:1",
+        "--bind=[2001:db8::1]=4",
+        "--bind",
+        "dev:eth1=2",
+        "--binds={\"10.0.0.1\": 1}",
+        "--bind=10.0.0.3",
+    ]);
+    let expected = [("10.0.0.1", 1), ("2001:db8::1", 4), ("dev:eth1", 2), ("10.0.0.3", 10)];
+    assert_eq!(sources(&config), expected.map(|(source, lanes)| (source.to_owned(), lanes)));
+    assert_eq!(config.binds[2].source, Source::Device("eth1".to_owned()));
+}
+
+#[test]
+fn options_of_the_session() {
+    let config = client(&[
+        "client",
+        "--dial=s:1",
+        "--grace=1m",
+        "--congestion",
+        "cubic",
+        "--connect-timeout=2.5",
+        "--scheduler=minrtt",
+        "--window=16MiB",
+        "--session-window=64MiB",
+        "--host-key=accept-new",
+    ]);
+    assert_eq!(config.session.grace, Duration::from_secs(60));
+    assert_eq!(config.session.congestion, Congestion::Named("cubic".to_owned()));
+    assert_eq!(config.connect_timeout, Duration::from_millis(2500));
+    assert_eq!(config.session.scheduler, Scheduler::MinRtt);
+    assert_eq!(config.session.window, Some(16 << 20));
+    assert_eq!(config.session.session_window, Some(64 << 20));
+    assert_eq!(config.trust, Trust::KnownHosts(HostKey::AcceptNew));
+    let config = server(&["server", "--congestion=default", "--dial=s:1"]);
+    assert_eq!(config.session.congestion, Congestion::System);
+}
+
+#[test]
+fn pins() {
+    let pin = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
+    let hex = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
+    let config = client(&["client", "--dial=s:1", "--pin", pin, "--pin", hex]);
+    let Trust::Pinned(pins) = config.trust else { panic!("{:?}", config.trust) };
+    assert_eq!(pins.len(), 2);
+    assert_eq!(pins[0], pins[1]);
+    let error = refused(&["client", "--dial=s:1", "--pin", pin, "--host-key=strict"]);
+    assert!(error.contains("cannot be used with"), "{error}");
+    assert!(refused(&["client", "--pin=SHA256:abc"]).contains("43 characters"));
+}
+
+#[test]
+fn output_options() {
+    let logging = |argv: &[&str]| parse_argv(argv).unwrap().logging;
+    assert_eq!(logging(&["demo"]).level, logging::Level::Normal);
+    assert_eq!(logging(&["demo", "--debug"]).level, logging::Level::Debug);
+    assert_eq!(logging(&["--debug", "demo"]).level, logging::Level::Debug);
+    assert_eq!(logging(&["-q", "demo"]).level, logging::Level::Quiet);
+    assert_eq!(logging(&["-client", "-dial=s:1", "-debug"]).level, logging::Level::Debug);
+    assert_eq!(logging(&["-client", "-dial=s:1", "-debug=false"]).level, logging::Level::Normal);
+    assert!(logging(&["demo", "--log-format=json"]).json);
+    assert!(refused(&["demo", "-q", "--debug"]).contains("cannot be used with"));
+}
+
+#[test]
+fn usage_errors_say_what_is_wrong() {
+    for (argv, expected) in [
+        (&["-client", "-server"][..], "both -client and -server"),
+        (&["-listen=a:1"], "neither client nor server"),
+        (&["-client=yes"], "`yes` is neither true nor false"),
+        (&["client", "-server"], "`client` is followed by -server"),
+        (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
+        (&["client", "--lisen=a:1"], "'--listen'"),
+        (&["client", "--listen"], "a value is required for '--listen <HOST:PORT>'"),
+        (&["client", "--listen", "--dial=s:1"], "a value is required for '--listen <HOST:PORT>'"),
+        (&["client", "--listen=localhost"], "the port is missing; write HOST:PORT"),
+        (&["client", "--dial=s:0"], "port 0 cannot be connected to"),
+        (&["client", "--dial=s:1", "--binds={\"0.0.0.0\" 10}"], "line 1, column 12"),
+        (&["client", "--dial=s:1", "--bind=eth1"], "write dev:eth1"),
+        (&["client", "--dial=s:1", "--bind=::1=0"], "0 lanes"),
+        (&["client", "--dial=s:1", "--bind=::1", "--bind=[::1]=2"], "::1 is bound twice"),
+        (&["-client", "-dial=s:1", "-binds={\"::1\":1,\"::1\":2}"], "::1 is bound twice"),
+        (&["client", "--dial=s:1", "--bind=::1=600", "--bind=::2=600"], "1200 lanes"),
+        (&["client", "--dial=s:1", "--connect-timeout=0"], "at least 100ms"),
+        (&["client", "--dial=s:1", "--connect-timeout=1h"], "at most 300"),
+        (&["server", "--grace=1000h"], "at most 168h"),
+        (&["server", "--grace=soon"], "write a time such as"),
+        (&["server", "--window=1"], "write 64KiB to 64GiB"),
+        (&["server", "--dial=s:1", "--window=2GiB", "--session-window=1GiB"], "is larger than"),
+        (&["server", "--congestion=BBR; rm"], "not a name of a congestion control"),
+        (&["server", "--host-key=ask"], "unexpected argument"),
+        (&["client", "--host-key=never"], "[possible values: ask, strict, accept-new]"),
+        (&["demo", "--size=1"], "write 1MiB to 16GiB"),
+        (&["server"], "forward to itself"),
+        (&["client"], "forward to itself"),
+        (&["client", "--listen=localhost:22", "--dial=127.0.0.1:22"], "forward to itself"),
+    ] {
+        let message = refused(argv);
+        assert!(message.contains(expected), "{argv:?}: {message}");
+        assert!(message.starts_with("error: "), "{argv:?}: {message}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for argv in [
+        &["--help"][..],
+        &["-h"],
+        &["-help"],
+        &["help"],
+        &["help", "client"],
+        &["client", "--help"],
+        &["-server", "-help"],
+        &["demo", "-h"],
+        &["--version"],
+        &["-V"],
+    ] {
+        let early = parse_argv(argv).expect_err("help is not run");
+        assert!(!early.0.use_stderr(), "{argv:?}: {}", early.0);
+    }
+    // Nothing at all shows the help too, but is not what a script wants to take for success.
+    assert!(refused(&[]).contains("Usage:"));
+}
+
+#[test]
+fn every_help_has_examples_and_exit_codes() {
+    for argv in [&["--help"][..], &["client", "--help"], &["server", "--help"], &["demo", "--help"]]
+    {
+        let help = parse_argv(argv).expect_err("help is not run").0.to_string();
+        for expected in ["Examples:", "Exit codes:", "IMUX_HOME", "imux "] {
+            assert!(help.contains(expected), "{argv:?} lacks {expected}: {help}");
+        }
+        assert!(!help.contains("--scheduler") && !help.contains("--chunk-size"), "{help}");
+    }
+}
+
+#[test]
+fn every_example_of_the_help_is_accepted() {
+    let mut checked = 0;
+    for text in [EXAMPLES, SERVER_EXAMPLES, CLIENT_EXAMPLES, DEMO_EXAMPLES] {
+        let text = text.replace("\\\n", " ");
+        for line in text.lines().map(str::trim).filter(|line| line.starts_with("imux ")) {
+            let argv = shell_words(line);
+            let argv: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
+            parse_argv(&argv).unwrap_or_else(|early| panic!("{line}: {}", early.0));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 14, "only {checked} examples were found");
+}
+
+/// Splits like a shell that knows single quotes only.
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}

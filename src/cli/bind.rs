@@ -1,0 +1,377 @@
+//! Which local addresses or interfaces carry how many lanes: `--bind` and `--binds`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+/// Lanes of a bind that does not say how many, as the original's default has it.
+pub(crate) const LANES_DEFAULT: u16 = 10;
+
+/// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a number above
+/// this is a slip of the finger, not a plan.
+pub(crate) const LANES_MAX: u16 = 1000;
+
+/// One bind: so many lanes from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) source: Source,
+    pub(crate) lanes: u16,
+}
+
+/// Where lanes start.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// A local address; unspecified (`0.0.0.0`, `::`) leaves the choice to the routing table.
+    Addr(IpAddr),
+    /// An interface by name (SO_BINDTODEVICE).
+    Device(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Addr(ip) => write!(f, "{ip}"),
+            Source::Device(name) => write!(f, "dev:{name}"),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Some(name) = text.strip_prefix("dev:") {
+            return parse_device(name);
+        }
+        let unbracketed = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        let Ok(ip) = unbracketed.parse::<IpAddr>() else {
+            return Err(not_an_address(text));
+        };
+        let ip = ip.to_canonical();
+        match ip {
+            _ if ip.is_multicast() => Err(format!("{ip} is a multicast address; {EXPECTED}")),
+            IpAddr::V4(v4) if v4.is_broadcast() => {
+                Err(format!("{ip} is the broadcast address; {EXPECTED}"))
+            }
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(format!(
+                "{ip} is link-local and says nothing without its interface; \
+                 name the interface instead, such as dev:eth1"
+            )),
+            _ => Ok(Source::Addr(ip)),
+        }
+    }
+}
+
+const EXPECTED: &str =
+    "expected an address of this machine (192.168.1.2, 2001:db8::1) or an interface (dev:eth1)";
+
+fn parse_device(name: &str) -> Result<Source, String> {
+    // The kernel's rule: at most IFNAMSIZ - 1 = 15 bytes, no slash, no space, not a dot or two.
+    let valid = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
+    match name {
+        "" => Err("the interface's name is missing; write it as in dev:eth1".to_owned()),
+        "." | ".." => Err(format!("`{name}` is no interface name")),
+        _ if name.len() > 15 => {
+            Err(format!("`{name}` is no interface name: at most 15 characters"))
+        }
+        _ if !name.bytes().all(valid) => {
+            Err(format!("`{}` is no interface name", super::text::escape(name)))
+        }
+        _ => Ok(Source::Device(name.to_owned())),
+    }
+}
+
+fn not_an_address(text: &str) -> String {
+    let shown = super::text::escape(text);
+    if text.is_empty() {
+        return format!("the address is missing; {EXPECTED}");
+    }
+    if text.contains('%') {
+        return format!("`{shown}`: name the interface instead of a zone, such as dev:eth1");
+    }
+    let name_like = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if name_like && !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return format!("`{shown}` is no address; if it is an interface, write dev:{shown}");
+    }
+    format!("`{shown}` is no address; {EXPECTED}")
+}
+
+/// `ADDR[=COUNT][,OPTION=VALUE]…`, the value of one `--bind`.
+impl FromStr for Bind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        // split() always yields a first part, if only an empty one.
+        let head = parts.next().unwrap_or_default();
+        let (source, count) = match head.split_once('=') {
+            Some((source, count)) => (source, Some(count)),
+            None => (head, None),
+        };
+        let mut bind = Bind { source: source.parse()?, lanes: LANES_DEFAULT };
+        if let Some(count) = count {
+            bind.lanes = parse_lanes(count)?;
+        }
+        let mut given = BTreeSet::new();
+        for option in parts {
+            let (name, value) = option
+                .split_once('=')
+                .ok_or_else(|| format!("`{option}` is no option of a bind; {OPTIONS}"))?;
+            if !given.insert(name) || (name == "lanes" && count.is_some()) {
+                return Err(format!("`{name}` is given twice"));
+            }
+            bind.set_option(name, value)?;
+        }
+        Ok(bind)
+    }
+}
+
+/// What may follow the address, for messages: one line to extend with each option.
+const OPTIONS: &str = "known: lanes=COUNT";
+
+impl Bind {
+    fn set_option(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "lanes" => self.lanes = parse_lanes(value)?,
+            _ => {
+                let name = super::text::escape(name);
+                return Err(format!("`{name}` is no option of a bind; {OPTIONS}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_lanes(text: &str) -> Result<u16, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // A number too long for u64 is still a number, and too many.
+    let count = digits.then(|| text.parse().unwrap_or(u64::MAX));
+    check_lanes(count, &format!("`{}`", super::text::escape(text)))
+}
+
+fn check_lanes(count: Option<u64>, shown: &str) -> Result<u16, String> {
+    match count {
+        None => Err(format!(
+            "the number of lanes must be a whole number from 1 to {LANES_MAX}, not {shown}"
+        )),
+        Some(0) => {
+            Err("0 lanes carry nothing; leave this bind out, or write at least 1".to_owned())
+        }
+        Some(count) => u16::try_from(count).ok().filter(|n| *n <= LANES_MAX).ok_or_else(|| {
+            format!("{shown} lanes are too many; at most {LANES_MAX}, and 10 usually suffice")
+        }),
+    }
+}
+
+/// The value of `--binds`: a JSON object of address to number of lanes, in the order written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BindMap(pub(crate) Vec<Bind>);
+
+impl FromStr for BindMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let parsed =
+            json.deserialize_map(BindsVisitor).and_then(|binds| json.end().map(|()| binds));
+        parsed.map(BindMap).map_err(|error| explain_json(text, &error))
+    }
+}
+
+struct BindsVisitor;
+
+impl<'de> Visitor<'de> for BindsVisitor {
+    type Value = Vec<Bind>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of address to number of lanes")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Bind>, A::Error> {
+        let mut binds: Vec<Bind> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let source: Source = key.parse().map_err(de::Error::custom)?;
+            let value = map.next_value::<serde_json::Value>()?;
+            let lanes = check_lanes(value.as_u64(), &value.to_string())
+                .map_err(|problem| de::Error::custom(format!("{source}: {problem}")))?;
+            binds.push(Bind { source, lanes });
+        }
+        if binds.is_empty() {
+            return Err(de::Error::custom("there is no bind in it, so there would be no lane"));
+        }
+        Ok(binds)
+    }
+}
+
+/// The JSON error with the place it points at shown under the text.
+fn explain_json(text: &str, error: &serde_json::Error) -> String {
+    let whole = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let problem = whole.strip_suffix(&place).unwrap_or(&whole);
+    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    // serde_json counts bytes; the column is of the last byte read. Show some 60 characters of it.
+    let before = line.bytes().take(error.column().saturating_sub(1)).collect::<Vec<_>>();
+    let before = String::from_utf8_lossy(&before).chars().count();
+    let start = before.saturating_sub(40);
+    let excerpt: String = line.chars().skip(start).take(60).collect();
+    let mark = " ".repeat(before - start);
+    format!(
+        "{problem} (line {}, column {})\n    {excerpt}\n    {mark}^\n\
+         Expected a JSON object of address to number of lanes, quoted for the shell, such as\n    \
+         --binds='{{\"192.168.1.2\": 20, \"dev:eth1\": 4}}'",
+        error.line(),
+        error.column(),
+    )
+}
+
+/// All binds of a client together: no source twice, no more lanes than [`LANES_MAX`].
+pub(crate) fn check_all(binds: &[Bind]) -> Result<(), String> {
+    let mut sources = BTreeSet::new();
+    for bind in binds {
+        if !sources.insert(&bind.source) {
+            return Err(format!(
+                "{} is bound twice; give it once, with the number of lanes it shall have",
+                bind.source
+            ));
+        }
+    }
+    let total: u64 = binds.iter().map(|bind| u64::from(bind.lanes)).sum();
+    if total > u64::from(LANES_MAX) {
+        return Err(format!(
+            "all binds together ask for {total} lanes; at most {LANES_MAX} are possible"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str, lanes: u16) -> Bind {
+        Bind { source: Source::Addr(text.parse().unwrap()), lanes }
+    }
+
+    fn device(name: &str, lanes: u16) -> Bind {
+        Bind { source: Source::Device(name.to_owned()), lanes }
+    }
+
+    #[test]
+    fn single_binds() {
+        for (text, expected) in [
+            ("0.0.0.0", addr("0.0.0.0", LANES_DEFAULT)),
+            ("192.168.1.2=4", addr("192.168.1.2", 4)),
+            ("[2001:db8::1]=4", addr("2001:db8::1", 4)),
+            ("2001:db8::1=4", addr("2001:db8::1", 4)),
+            ("[2001:db8::1]", addr("2001:db8::1", LANES_DEFAULT)),
+            ("::1", addr("::1", LANES_DEFAULT)),
+            ("::ffff:10.0.0.1=2", addr("10.0.0.1", 2)),
+            ("dev:eth1=4", device("eth1", 4)),
+            ("dev:wlp0s20f3", device("wlp0s20f3", LANES_DEFAULT)),
+            ("dev:eth0.100=1", device("eth0.100", 1)),
+            ("10.0.0.2,lanes=3", addr("10.0.0.2", 3)),
+            ("10.0.0.2=1000", addr("10.0.0.2", 1000)),
+        ] {
+            assert_eq!(text.parse::<Bind>().as_ref(), Ok(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn binds_that_cannot_be() {
+        for (text, expected) in [
+            ("", "address is missing"),
+            ("=4", "address is missing"),
+            ("eth1", "write dev:eth1"),
+            ("eth1=4", "write dev:eth1"),
+            ("10.0.0.300", "no address"),
+            ("10.0.0.1:443", "no address"),
+            ("fe80::1", "dev:eth1"),
+            ("fe80::1%eth1", "dev:eth1"),
+            ("224.0.0.1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("10.0.0.1=", "whole number from 1 to 1000"),
+            ("10.0.0.1=0", "0 lanes"),
+            ("10.0.0.1=-1", "whole number"),
+            ("10.0.0.1=1.5", "whole number"),
+            ("10.0.0.1=1001", "too many"),
+            ("10.0.0.1=99999999999999999999999", "too many"),
+            ("10.0.0.1=4,tier=backup", "`tier` is no option of a bind; known: lanes=COUNT"),
+            ("10.0.0.1=4,", "no option"),
+            ("10.0.0.1=4,lanes=5", "twice"),
+            ("10.0.0.1,lanes=4,lanes=5", "twice"),
+            ("dev:", "name is missing"),
+            ("dev:..", "no interface name"),
+            ("dev:a/b", "no interface name"),
+            ("dev:abcdefghijklmnop", "15 characters"),
+            ("dev:e\x1b", "\\u{1b}"),
+        ] {
+            let error = text.parse::<Bind>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn json_keeps_the_order_and_takes_devices() {
+        let map: BindMap =
+            r#" {"10.0.0.2": 20, "0.0.0.0": 1, "dev:eth1": 4, "::1": 2} "#.parse().unwrap();
+        let expected =
+            [addr("10.0.0.2", 20), addr("0.0.0.0", 1), device("eth1", 4), addr("::1", 2)];
+        assert_eq!(map.0, expected);
+    }
+
+    #[test]
+    fn json_errors_show_the_place() {
+        for (text, expected) in [
+            ("", "EOF while parsing"),
+            ("{}", "no bind"),
+            ("[]", "expected an object"),
+            ("{\"0.0.0.0\" 10}", "line 1, column 12"),
+            ("{\"0.0.0.0\": 10", "EOF"),
+            ("{\"0.0.0.0\": 10} x", "trailing characters (line 1, column 17)"),
+            ("{\"0.0.0.0\": \"10\"}", "0.0.0.0: the number of lanes must be"),
+            ("{\"0.0.0.0\": 1.5}", "not 1.5"),
+            ("{\"0.0.0.0\": -1}", "not -1"),
+            ("{\"0.0.0.0\": null}", "not null"),
+            ("{\"0.0.0.0\": 0}", "0 lanes"),
+            ("{\"0.0.0.0\": 100000}", "too many"),
+            ("{\"eth0\": 1}", "write dev:eth0"),
+            ("{\n  \"0.0.0.0\": 10,\n  oops\n}", "line 3"),
+            ("{0.0.0.0: 10}", "key must be a string"),
+        ] {
+            let error = text.parse::<BindMap>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(error.contains("--binds='{"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_caret_points_at_the_mistake() {
+        let error = "{\"0.0.0.0\" 10}".parse::<BindMap>().unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines[1], "    {\"0.0.0.0\" 10}");
+        assert_eq!(lines[2], "               ^");
+        // Far into a long line.
+        let binds: Vec<_> = (1..100).map(|n| format!("\"10.0.0.{n}\": 1,")).collect();
+        let long = format!("{{{} \"10.0.1.1\" 1}}", binds.concat());
+        let error = long.parse::<BindMap>().unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() < 100), "{error}");
+        let mark = lines[2].find('^').unwrap();
+        assert_eq!(lines[1].as_bytes()[mark], b'1', "{error}");
+        let error = "{\"ü\" 1}".parse::<BindMap>().unwrap_err();
+        assert!(error.contains("`ü` is no address"), "{error}");
+    }
+
+    #[test]
+    fn all_binds_together() {
+        assert_eq!(check_all(&[addr("10.0.0.1", 500), addr("10.0.0.2", 500)]), Ok(()));
+        let twice = check_all(&[addr("::1", 1), device("eth0", 1), addr("::1", 2)]).unwrap_err();
+        assert!(twice.starts_with("::1 is bound twice"), "{twice}");
+        let many = check_all(&[addr("10.0.0.1", 900), addr("10.0.0.2", 101)]).unwrap_err();
+        assert!(many.contains("1001 lanes"), "{many}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Exit codes, and the errors that carry one.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// How the program ends. The numbers are an interface: scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Everything that was asked for was done.
+    Ok = 0,
+    /// Wrong options or values; nothing was started.
+    Usage = 2,
+    /// A file or setting cannot be used: unreadable key, loose permissions, no home directory.
+    Config = 3,
+    /// Cannot listen where asked: port in use, no permission, not an address of this machine.
+    Listen = 4,
+    /// The server's name does not resolve, or none of its addresses answers.
+    Unreachable = 5,
+    /// The server's key is not known and nobody confirmed it.
+    HostKeyUnknown = 6,
+    /// The server's key is another one than the known or pinned one.
+    HostKeyChanged = 7,
+    /// The server does not want this client: version, authorisation.
+    Refused = 8,
+    /// A defect of imux.
+    Internal = 9,
+    /// Ended by SIGINT (Ctrl-C).
+    Interrupted = 130,
+    /// Ended by SIGTERM.
+    Terminated = 143,
+}
+
+/// Shown at the end of every `--help`. A test holds it to [`Exit::ALL`].
+pub(crate) const HELP: &str = "\
+Exit codes:
+    0  done
+    2  wrong options; nothing was started
+    3  a file or setting cannot be used (unreadable key, loose permissions)
+    4  cannot listen there (port in use, no permission, no such address)
+    5  the server's name does not resolve, or no address of it answers
+    6  the server's key is not known and was not confirmed
+    7  the server's key has changed, or is not the pinned one
+    8  the server refused this client
+    9  internal error
+  130  interrupted (SIGINT)
+  143  terminated (SIGTERM)";
+
+impl Exit {
+    #[cfg(test)]
+    pub(crate) const ALL: [Exit; 11] = [
+        Exit::Ok,
+        Exit::Usage,
+        Exit::Config,
+        Exit::Listen,
+        Exit::Unreachable,
+        Exit::HostKeyUnknown,
+        Exit::HostKeyChanged,
+        Exit::Refused,
+        Exit::Internal,
+        Exit::Interrupted,
+        Exit::Terminated,
+    ];
+
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// An error that ends the program: what happened, where, what it means and what to do about it,
+/// with the exit code that says so to a script.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) error: anyhow::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self { exit, error: error.into() }
+    }
+
+    pub(crate) fn message(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, error: anyhow::Error::msg(message.to_string()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The whole chain of causes on one line, so that a log keeps it together.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_all_documented() {
+        let mut seen = std::collections::BTreeSet::new();
+        for exit in Exit::ALL {
+            assert!(seen.insert(exit.code()), "{exit:?} shares its code");
+        }
+        let documented: Vec<u8> = HELP
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(documented, seen.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_failure_shows_its_causes_on_one_line() {
+        let cause = std::io::Error::other("address in use");
+        let error = anyhow::Error::new(cause).context("cannot listen on 0.0.0.0:443");
+        let failure = Failure::new(Exit::Listen, error);
+        assert_eq!(failure.to_string(), "cannot listen on 0.0.0.0:443: address in use");
+        assert_eq!(failure.exit.code(), 4);
+        assert_eq!(Failure::message(Exit::Internal, "oops").to_string(), "oops");
+    }
+}

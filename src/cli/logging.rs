@@ -1,0 +1,162 @@
+//! The log on standard error.
+//!
+//! Levels: errors and warnings always; `info` is what an operator wants to see of a healthy run
+//! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Once;
+
+use tracing_subscriber::EnvFilter;
+
+use super::exit::{Exit, Failure};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) level: Level,
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Quiet,
+    Normal,
+    Debug,
+}
+
+impl Level {
+    /// imux's own events, and less of the libraries' below it.
+    fn directives(self) -> &'static str {
+        match self {
+            Level::Quiet => "warn",
+            Level::Normal => "warn,imux=info",
+            Level::Debug => "info,imux=debug",
+        }
+    }
+}
+
+/// Installs the log for the whole process.
+pub(crate) fn install(options: Options) -> Result<(), Failure> {
+    let rust_log = std::env::var_os("RUST_LOG");
+    let rust_log = rust_log.as_deref().map(|value| value.to_string_lossy());
+    let filter = filter(options.level, rust_log.as_deref())
+        .map_err(|problem| Failure::message(Exit::Usage, problem))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        // A closed standard error must not become a panic.
+        .log_internal_errors(false)
+        .with_ansi(colour_wanted(io::stderr().is_terminal(), |name| {
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        }));
+    let installed = if options.json {
+        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    } else {
+        builder.with_target(options.level == Level::Debug).try_init()
+    };
+    installed.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
+}
+
+/// RUST_LOG, when set, says it all; with `--debug` or `--quiet` it refines what the option says.
+fn filter(level: Level, rust_log: Option<&str>) -> Result<EnvFilter, String> {
+    let directives = match rust_log.map(str::trim).filter(|value| !value.is_empty()) {
+        None => level.directives().to_owned(),
+        Some(value) if level == Level::Normal => value.to_owned(),
+        Some(value) => format!("{},{value}", level.directives()),
+    };
+    EnvFilter::builder().parse(&directives).map_err(|error| {
+        let shown = super::text::escape(rust_log.unwrap_or_default());
+        format!(
+            "RUST_LOG={shown} is not understood: {error}; \
+             write levels such as debug or imux=debug,imux::proto=trace, or unset it"
+        )
+    })
+}
+
+/// Colour helps people at terminals and nobody else.
+fn colour_wanted(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> bool {
+    // https://no-color.org: any value that is not empty.
+    let no_color = env("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = env("TERM").is_some_and(|value| value == "dumb");
+    is_terminal && !no_color && !dumb
+}
+
+/// Tells why the program ends. Not through the log, which a filter may have silenced.
+pub(crate) fn report_failure(failure: &Failure, json: bool) {
+    // Nothing can be done about a closed standard error.
+    let _ = writeln!(io::stderr().lock(), "{}", failure_line(failure, json));
+}
+
+fn failure_line(failure: &Failure, json: bool) -> String {
+    if json {
+        let code = failure.exit.code();
+        let message = failure.to_string();
+        return serde_json::json!({ "level": "ERROR", "message": message, "exit_code": code })
+            .to_string();
+    }
+    format!("imux: error: {failure}")
+}
+
+/// Turns a panic into one log event: the message in the log's own form, with its place.
+pub(crate) fn log_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let payload = info.payload();
+            let message = payload.downcast_ref::<String>().map(String::as_str);
+            let message =
+                message.or_else(|| payload.downcast_ref().copied()).unwrap_or("no message");
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(place, "internal error, please report it: {message}");
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_rust_log() {
+        for (level, rust_log, expected) in [
+            (Level::Normal, None, "imux=info,warn"),
+            (Level::Normal, Some(""), "imux=info,warn"),
+            (Level::Quiet, None, "warn"),
+            (Level::Debug, None, "imux=debug,info"),
+            (Level::Normal, Some("error"), "error"),
+            (Level::Normal, Some("imux::proto=trace"), "imux::proto=trace"),
+            (Level::Debug, Some("imux::proto=trace"), "imux::proto=trace,imux=debug,info"),
+            (Level::Quiet, Some("imux::lane=info"), "imux::lane=info,warn"),
+        ] {
+            let filter = filter(level, rust_log).unwrap();
+            assert_eq!(filter.to_string(), expected, "{level:?} {rust_log:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_rust_log_is_told() {
+        let error = filter(Level::Normal, Some("imux=loud\x1b")).unwrap_err();
+        assert!(error.contains("RUST_LOG=imux=loud\\u{1b}"), "{error}");
+        assert!(error.contains("imux=debug"), "{error}");
+    }
+
+    #[test]
+    fn colour_only_for_people() {
+        let with = |name: &'static str, value: &'static str| {
+            move |asked: &str| (asked == name).then(|| value.to_owned())
+        };
+        assert!(colour_wanted(true, |_| None));
+        assert!(!colour_wanted(false, |_| None));
+        assert!(!colour_wanted(true, with("NO_COLOR", "1")));
+        assert!(colour_wanted(true, with("NO_COLOR", "")));
+        assert!(!colour_wanted(true, with("TERM", "dumb")));
+    }
+
+    #[test]
+    fn the_last_word() {
+        let failure = Failure::message(Exit::Listen, "port \"443\" in use");
+        assert_eq!(failure_line(&failure, false), "imux: error: port \"443\" in use");
+        let json: serde_json::Value = serde_json::from_str(&failure_line(&failure, true)).unwrap();
+        assert_eq!(json["exit_code"], 4);
+        assert_eq!(json["message"], "port \"443\" in use");
+    }
+}

@@ -1,0 +1,267 @@
+//! What the demo shows: progress while it runs, and the result as a table or as JSON.
+//!
+//! Everything here is a function of its arguments; whoever calls it brings the clock, the terminal
+//! and the figures.
+
+mod progress;
+mod table;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::text::escape;
+use super::units;
+
+#[expect(unused_imports, reason = "run_demo uses these")]
+pub(crate) use progress::{Progress, Style};
+use table::{Align, Table};
+
+/// What the demo found out.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    /// From the client to the destination.
+    pub(crate) up: Transfer,
+    /// From the destination to the client.
+    pub(crate) down: Transfer,
+    pub(crate) lanes: Vec<Lane>,
+}
+
+/// One direction of the transfer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer {
+    /// Bytes that arrived.
+    pub(crate) bytes: u64,
+    pub(crate) elapsed: Duration,
+    /// Every byte was compared with what was sent, and was the same.
+    pub(crate) intact: bool,
+    /// The time the fastest lane alone would have needed.
+    pub(crate) fastest_lane_alone: Duration,
+}
+
+/// What one lane did.
+#[derive(Debug, Clone)]
+pub(crate) struct Lane {
+    pub(crate) name: String,
+    /// What the lane is able to carry each way, bytes a second.
+    pub(crate) capacity: f64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    /// Smoothed round-trip time, if one was measured.
+    pub(crate) rtt: Option<Duration>,
+    /// What happened to it, such as "killed at 50 %"; empty for nothing.
+    pub(crate) note: String,
+}
+
+impl Report {
+    /// Whether everything arrived as it was sent.
+    pub(crate) fn intact(&self) -> bool {
+        self.up.intact && self.down.intact
+    }
+
+    /// Prints the result to `output`, as text or as one JSON object on a line.
+    pub(crate) fn write_to(&self, output: &mut impl Write, as_json: bool) -> io::Result<()> {
+        if as_json {
+            writeln!(output, "{}", self.to_json())
+        } else {
+            write!(output, "{}", self.to_text())
+        }
+    }
+
+    /// The report for people.
+    pub(crate) fn to_text(&self) -> String {
+        let mut lanes = Table::new(&[
+            ("lane", Align::Left),
+            ("capacity", Align::Right),
+            ("sent", Align::Right),
+            ("received", Align::Right),
+            ("share", Align::Right),
+            ("round trip", Align::Right),
+            ("", Align::Left),
+        ]);
+        for lane in &self.lanes {
+            lanes.row([
+                escape(&lane.name),
+                units::rate(lane.capacity),
+                units::bytes(lane.sent_bytes),
+                units::bytes(lane.received_bytes),
+                format!("{:.0} %", 100.0 * self.share(lane)),
+                lane.rtt.map_or_else(|| "-".to_owned(), rtt),
+                escape(&lane.note),
+            ]);
+        }
+        let mut transfers = Table::new(&[
+            ("", Align::Left),
+            ("bytes", Align::Right),
+            ("time", Align::Right),
+            ("rate", Align::Right),
+            ("fastest lane alone", Align::Right),
+            ("", Align::Left),
+        ]);
+        for (name, transfer) in [("up", &self.up), ("down", &self.down)] {
+            transfers.row([
+                name.to_owned(),
+                units::bytes(transfer.bytes),
+                units::duration(transfer.elapsed),
+                units::rate(transfer.bytes_per_second()),
+                units::duration(transfer.fastest_lane_alone),
+                transfer.verdict(),
+            ]);
+        }
+        let verdict = if self.intact() {
+            "Every byte arrived as it was sent."
+        } else {
+            "BYTES ARE MISSING OR WRONG: this is a defect of imux."
+        };
+        format!("{lanes}\n{transfers}\n{verdict}\n")
+    }
+
+    /// The report for machines: plain numbers, units in the names.
+    pub(crate) fn to_json(&self) -> Value {
+        let lanes = self.lanes.iter().map(|lane| {
+            json!({
+                "name": lane.name,
+                "capacity_bytes_per_second": lane.capacity,
+                "sent_bytes": lane.sent_bytes,
+                "received_bytes": lane.received_bytes,
+                "share": self.share(lane),
+                "rtt_ms": lane.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+                "note": lane.note,
+            })
+        });
+        json!({
+            "intact": self.intact(),
+            "up": self.up.to_json(),
+            "down": self.down.to_json(),
+            "lanes": lanes.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The lane's part of all that all lanes carried, from 0 to 1.
+    fn share(&self, lane: &Lane) -> f64 {
+        let carried = |lane: &Lane| lane.sent_bytes as f64 + lane.received_bytes as f64;
+        let all: f64 = self.lanes.iter().map(carried).sum();
+        if all > 0.0 { carried(lane) / all } else { 0.0 }
+    }
+}
+
+impl Transfer {
+    fn bytes_per_second(&self) -> f64 {
+        units::per_second(self.bytes, self.elapsed)
+    }
+
+    /// How many times as fast as the fastest lane alone; 0 if no time was measured.
+    fn speedup(&self) -> f64 {
+        if self.elapsed.is_zero() {
+            return 0.0;
+        }
+        self.fastest_lane_alone.as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+
+    fn verdict(&self) -> String {
+        if self.intact {
+            format!("{:.1} times as fast", self.speedup())
+        } else {
+            "DAMAGED".to_owned()
+        }
+    }
+
+    fn to_json(self) -> Value {
+        json!({
+            "bytes": self.bytes,
+            "elapsed_ms": self.elapsed.as_secs_f64() * 1e3,
+            "bytes_per_second": self.bytes_per_second(),
+            "fastest_lane_alone_ms": self.fastest_lane_alone.as_secs_f64() * 1e3,
+            "speedup": self.speedup(),
+            "intact": self.intact,
+        })
+    }
+}
+
+/// Round-trip times are short: milliseconds with a decimal.
+fn rtt(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let transfer = Transfer {
+            bytes: 32 << 20,
+            elapsed: Duration::from_millis(2_000),
+            intact: true,
+            fastest_lane_alone: Duration::from_millis(4_000),
+        };
+        let lane = |name: &str, sent_bytes, note: &str| Lane {
+            name: name.to_owned(),
+            capacity: 10e6,
+            sent_bytes,
+            received_bytes: sent_bytes,
+            rtt: Some(Duration::from_micros(20_340)),
+            note: note.to_owned(),
+        };
+        let mut dead = lane("lane 2", 8 << 20, "killed at 50 %");
+        dead.rtt = None;
+        Report { up: transfer, down: transfer, lanes: vec![lane("lane 1", 24 << 20, ""), dead] }
+    }
+
+    #[test]
+    fn text() {
+        let expected = "\
+lane       capacity      sent  received  share  round trip
+lane 1  80.0 Mbit/s  24.0 MiB  24.0 MiB   75 %     20.3 ms
+lane 2  80.0 Mbit/s   8.0 MiB   8.0 MiB   25 %           -  killed at 50 %
+
+         bytes   time          rate  fastest lane alone
+up    32.0 MiB  2.0 s  134.2 Mbit/s               4.0 s  2.0 times as fast
+down  32.0 MiB  2.0 s  134.2 Mbit/s               4.0 s  2.0 times as fast
+
+Every byte arrived as it was sent.
+";
+        assert_eq!(report().to_text(), expected);
+    }
+
+    #[test]
+    fn damage_cannot_be_overlooked() {
+        let mut report = report();
+        report.down.intact = false;
+        assert!(!report.intact());
+        let text = report.to_text();
+        assert!(text.contains("DAMAGED") && text.contains("BYTES ARE MISSING"), "{text}");
+        assert_eq!(report.to_json()["intact"], false);
+    }
+
+    #[test]
+    fn json() {
+        let mut line = Vec::new();
+        report().write_to(&mut line, true).unwrap();
+        assert_eq!(line.iter().filter(|&&b| b == b'\n').count(), 1);
+        let json: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(json["intact"], true);
+        assert_eq!(json["up"]["bytes"], 32 << 20);
+        assert_eq!(json["up"]["elapsed_ms"], 2000.0);
+        assert_eq!(json["up"]["speedup"], 2.0);
+        assert_eq!(json["lanes"][0]["share"], 0.75);
+        assert_eq!(json["lanes"][1]["rtt_ms"], Value::Null);
+        assert_eq!(json["lanes"][1]["note"], "killed at 50 %");
+    }
+
+    #[test]
+    fn nothing_at_all_is_no_division_by_zero() {
+        let nothing = Transfer {
+            bytes: 0,
+            elapsed: Duration::ZERO,
+            intact: true,
+            fastest_lane_alone: Duration::ZERO,
+        };
+        let mut report = Report { up: nothing, down: nothing, lanes: Vec::new() };
+        assert!(report.to_text().contains("0 bit/s"));
+        report.lanes = self::report().lanes;
+        report.lanes.iter_mut().for_each(|lane| (lane.sent_bytes, lane.received_bytes) = (0, 0));
+        assert_eq!(report.to_json()["lanes"][0]["share"], 0.0);
+        assert!(!report.to_text().contains("NaN"));
+    }
+}

@@ -1,0 +1,249 @@
+//! Runs what was asked for, until it is done or a signal ends it.
+//!
+//! The three functions at the end are where the command line meets the library; everything around
+//! them (log, runtime, signals, exit codes, error texts of sockets) is done here.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context, anyhow};
+
+use super::address::{Host, HostPort};
+use super::config::{ClientConfig, DemoConfig, Invocation, ServerConfig, Task};
+use super::exit::{Exit, Failure};
+use super::logging;
+
+/// Runs to the end and says how it went. Errors have been told when this returns.
+pub(crate) fn run(invocation: Invocation) -> Exit {
+    let json = invocation.logging.json;
+    match try_run(invocation) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            logging::report_failure(&failure, json);
+            failure.exit
+        }
+    }
+}
+
+fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
+    logging::install(invocation.logging)?;
+    logging::log_panics();
+    for notice in &invocation.notices {
+        tracing::info!("{notice}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(|error| Failure::new(Exit::Internal, error))?;
+    // A task of its own: a panic ends it, and is an exit code, not the process's end in mid-air.
+    let task = runtime.spawn(run_task(invocation.task));
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            joined = task => joined.unwrap_or_else(|error| {
+                Err(Failure::new(Exit::Internal, anyhow!(error).context("imux has failed")))
+            }),
+            signal = ending_signal() => signal,
+        }
+    });
+    // A thread that waits for the terminal or for a name server must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run_task(task: Task) -> Result<Exit, Failure> {
+    match task {
+        Task::Server(config) => run_server(config).await,
+        Task::Client(config) => run_client(config).await,
+        Task::Demo(config) => run_demo(config).await,
+    }
+}
+
+/// Waits for a signal that ends the program, and says which exit code it stands for.
+#[cfg(unix)]
+async fn ending_signal() -> Result<Exit, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind)
+            .context("cannot listen for signals")
+            .map_err(|error| Failure::new(Exit::Internal, error))
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok(Exit::Interrupted),
+        _ = terminate.recv() => Ok(Exit::Terminated),
+    }
+}
+
+#[cfg(not(unix))]
+async fn ending_signal() -> Result<Exit, Failure> {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => Ok(Exit::Interrupted),
+        Err(error) => {
+            let error = anyhow!(error).context("cannot listen for signals");
+            Err(Failure::new(Exit::Internal, error))
+        }
+    }
+}
+
+/// The addresses `listen` stands for, in the order to try them. For `:443` the one that takes both
+/// IP versions first.
+pub(crate) async fn listen_addresses(listen: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
+    let at = |ip| SocketAddr::new(ip, listen.port);
+    match &listen.host {
+        Host::Any => Ok(vec![at(Ipv6Addr::UNSPECIFIED.into()), at(Ipv4Addr::UNSPECIFIED.into())]),
+        Host::Ip(ip) => Ok(vec![at(*ip)]),
+        Host::Name(name) => {
+            let looked_up = tokio::net::lookup_host((name.as_str(), listen.port)).await;
+            let mut addresses: Vec<_> = looked_up.map(Iterator::collect).unwrap_or_else(|error| {
+                tracing::debug!(%error, name, "look-up failed");
+                Vec::new()
+            });
+            // IPv4 first, as the original does: what is told `localhost` mostly means 127.0.0.1.
+            addresses.sort_by_key(SocketAddr::is_ipv6);
+            addresses.dedup();
+            if addresses.is_empty() {
+                return Err(Failure::message(
+                    Exit::Listen,
+                    format!(
+                        "cannot listen on {listen}: the name {name} is not known here; \
+                         nothing was started; write an address of this machine, or 0.0.0.0"
+                    ),
+                ));
+            }
+            Ok(addresses)
+        }
+    }
+}
+
+/// What a failed `bind` or `listen` means and what to do about it.
+pub(crate) fn listen_failure(at: &HostPort, error: &io::Error) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it, or choose another port with --listen"
+        }
+        io::ErrorKind::PermissionDenied if at.port < 1024 => {
+            "ports below 1024 are reserved; run with CAP_NET_BIND_SERVICE or as root, \
+             or choose a port from 1024 with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "that is not an address of this machine; see `ip address`, or listen on 0.0.0.0"
+        }
+        _ => "nothing was started; choose another address or port with --listen",
+    };
+    Failure::new(Exit::Listen, anyhow!("cannot listen on {at}: {error}: {advice}"))
+}
+
+/// Listens for local connections at every address `listen` stands for: all of a name's, and the
+/// first that works for `:PORT`.
+pub(crate) async fn listen_locally(
+    listen: &HostPort,
+) -> Result<Vec<tokio::net::TcpListener>, Failure> {
+    let mut listeners: Vec<tokio::net::TcpListener> = Vec::new();
+    let mut first_error = None;
+    for mut address in listen_addresses(listen).await? {
+        // Port 0 is chosen once, for all of the name's addresses.
+        if let (0, Some(first)) = (listen.port, listeners.first()) {
+            address.set_port(
+                first.local_addr().map_err(|error| listen_failure(listen, &error))?.port(),
+            );
+        }
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => listeners.push(listener),
+            // A port that is taken at one address would split the traffic between two programs.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(listen_failure(listen, &error));
+            }
+            // `localhost` is ::1 as well, but not on a machine without IPv6.
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+        if listen.host == Host::Any && !listeners.is_empty() {
+            break;
+        }
+    }
+    match first_error {
+        Some(error) if listeners.is_empty() => Err(listen_failure(listen, &error)),
+        _ => Ok(listeners),
+    }
+}
+
+// ---- The seam: what the library does, called with what the command line says. ----
+
+/// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
+async fn run_server(config: ServerConfig) -> Result<Exit, Failure> {
+    Err(not_there(&format!("server on {}", config.listen)))
+}
+
+/// Takes connections at `config.listen` and carries them to the server at `config.dial`, until a
+/// signal.
+async fn run_client(config: ClientConfig) -> Result<Exit, Failure> {
+    Err(not_there(&format!("client of {}", config.dial)))
+}
+
+/// Moves `config.bytes` each way through a server and a client in this process, and prints a
+/// [`super::report::Report`] on standard output.
+async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
+    Err(not_there(&format!("demo of {} bytes", config.bytes)))
+}
+
+fn not_there(what: &str) -> Failure {
+    Failure::message(Exit::Internal, format!("{what}: this build has no driver yet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> HostPort {
+        HostPort::to_listen(text).unwrap()
+    }
+
+    #[test]
+    fn a_failed_listen_says_what_to_do() {
+        for (place, kind, expected) in [
+            ("0.0.0.0:8080", io::ErrorKind::AddrInUse, "another program listens there"),
+            ("0.0.0.0:443", io::ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+            ("0.0.0.0:8080", io::ErrorKind::PermissionDenied, "choose another address or port"),
+            ("192.0.2.1:8080", io::ErrorKind::AddrNotAvailable, "not an address of this machine"),
+        ] {
+            let failure = listen_failure(&at(place), &kind.into());
+            assert_eq!(failure.exit, Exit::Listen);
+            let message = failure.to_string();
+            assert!(message.starts_with(&format!("cannot listen on {place}: ")), "{message}");
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_to_listen_on() {
+        let addresses = listen_addresses(&at("[::1]:22")).await.unwrap();
+        assert_eq!(addresses, ["[::1]:22".parse().unwrap()]);
+        let addresses = listen_addresses(&at(":22")).await.unwrap();
+        assert_eq!(addresses, ["[::]:22".parse().unwrap(), "0.0.0.0:22".parse().unwrap()]);
+        let addresses = listen_addresses(&at("localhost:22")).await.unwrap();
+        assert_eq!(addresses[0], "127.0.0.1:22".parse().unwrap());
+        // `.invalid` resolves nowhere (RFC 6761).
+        let failure = listen_addresses(&at("nowhere.invalid:22")).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Listen);
+        assert!(failure.to_string().contains("nowhere.invalid is not known"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn one_port_for_all_addresses_of_a_name() {
+        let listeners = listen_locally(&at("localhost:0")).await.unwrap();
+        let ports: std::collections::BTreeSet<_> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), 1);
+        assert!(!ports.contains(&0));
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error() {
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = at(&taken.local_addr().unwrap().to_string());
+        let failure = listen_locally(&place).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Listen);
+        assert!(failure.to_string().contains("another program"), "{failure}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Text that came from elsewhere, made fit for a terminal or a log line.
+
+/// Longest escaped text, in characters: a host name has at most 253, a reason needs no more.
+const SHOWN_CHARS_MAX: usize = 256;
+
+/// Escapes control characters and what reorders or hides text, and bounds the length, so that
+/// nothing a peer sends can draw on the terminal, forge a second line or flood the log.
+pub(crate) fn escape(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(SHOWN_CHARS_MAX));
+    for (count, c) in text.chars().enumerate() {
+        if count == SHOWN_CHARS_MAX {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() || is_invisible(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Format characters: bidirectional overrides, zero-width characters, line separators, the BOM.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        for text in ["", "server.example:443", "SHA256:abc+/", "größe", "日本"] {
+            assert_eq!(escape(text), text);
+        }
+    }
+
+    #[test]
+    fn nothing_can_draw_on_the_terminal() {
+        assert_eq!(escape("a\x1b[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(escape("a\r\nb"), "a\\u{d}\\u{a}b");
+        assert_eq!(escape("a\u{9b}b"), "a\\u{9b}b");
+        assert_eq!(escape("abc\u{202e}fed"), "abc\\u{202e}fed");
+        assert_eq!(escape("a\u{200b}b"), "a\\u{200b}b");
+    }
+
+    #[test]
+    fn length_is_bounded() {
+        let shown = escape(&"x".repeat(1_000_000));
+        assert_eq!(shown.chars().count(), SHOWN_CHARS_MAX + 1);
+        assert!(shown.ends_with('…'));
+    }
+}
