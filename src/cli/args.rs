@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use imux::lane::{Bind, Congestion};
+use imux::trust::{Fingerprint, HostKeyPolicy};
 
 use super::address::HostPort;
-use super::bind::{Bind, BindMap};
-use super::config::{self, Congestion, Invocation, Pin};
+use super::bind::{self, BindMap};
+use super::config::{self, Invocation};
 use super::exit::{self, Exit};
 use super::go_style::{self, Grammar};
 use super::{logging, units};
@@ -134,7 +136,7 @@ struct ClientArgs {
     dial: HostPort,
     /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4;
     /// may be given several times; 10 lanes if COUNT is left out
-    #[arg(long, value_name = "ADDR[=COUNT]")]
+    #[arg(long, value_name = "ADDR[=COUNT]", value_parser = bind::parse_bind)]
     bind: Vec<Bind>,
     /// The same as one JSON object of address to number of lanes [default: {"0.0.0.0": 10}]
     #[arg(long, value_name = "JSON")]
@@ -145,7 +147,7 @@ struct ClientArgs {
     host_key: HostKey,
     /// Accept only the server with this key, known or not; may be given several times
     #[arg(long, value_name = "SHA256:HASH", conflicts_with = "host_key")]
-    pin: Vec<Pin>,
+    pin: Vec<Fingerprint>,
     /// How long one attempt to connect a lane may take
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = connect_timeout)]
@@ -190,13 +192,23 @@ struct DemoArgs {
 
 /// `--host-key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HostKey {
+enum HostKey {
     /// Ask on the terminal; refuse where there is none
     Ask,
     /// Refuse
     Strict,
     /// Record it and go on
     AcceptNew,
+}
+
+impl From<HostKey> for HostKeyPolicy {
+    fn from(policy: HostKey) -> Self {
+        match policy {
+            HostKey::Ask => HostKeyPolicy::Ask,
+            HostKey::Strict => HostKeyPolicy::Strict,
+            HostKey::AcceptNew => HostKeyPolicy::AcceptNew,
+        }
+    }
 }
 
 /// `--scheduler`.
@@ -255,7 +267,7 @@ fn congestion(text: &str) -> Result<Congestion, String> {
         "default" => Ok(Congestion::System),
         // The kernel's TCP_CA_NAME_MAX is 16 with the closing zero.
         _ if (1..=15).contains(&text.len()) && text.bytes().all(valid) => {
-            Ok(Congestion::Named(text.to_owned()))
+            Ok(Congestion::Require(text.to_owned()))
         }
         _ => Err("not a name of a congestion control; see \
                   /proc/sys/net/ipv4/tcp_available_congestion_control, or write `default`"
@@ -351,7 +363,7 @@ fn client_config(
         dial: args.dial,
         binds: config::binds(args.binds, args.bind)?,
         trust: if args.pin.is_empty() {
-            config::Trust::KnownHosts(args.host_key)
+            config::Trust::KnownHosts(args.host_key.into())
         } else {
             config::Trust::Pinned(args.pin)
         },
@@ -383,7 +395,7 @@ fn session_config(
     }
     Ok(config::SessionConfig {
         grace: args.grace,
-        congestion: args.congestion.unwrap_or(Congestion::BbrIfAllowed),
+        congestion: args.congestion.unwrap_or_default(),
         window: args.window,
         session_window: args.session_window,
         scheduler: args.scheduler,

@@ -1,11 +1,14 @@
 //! Which local addresses or interfaces carry how many lanes: `--bind` and `--binds`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use imux::lane::{Bind, BindSource};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::text::escape;
 
 /// Lanes of a bind that does not say how many, as the original's default has it.
 pub(crate) const LANES_DEFAULT: u16 = 10;
@@ -14,62 +17,34 @@ pub(crate) const LANES_DEFAULT: u16 = 10;
 /// this is a slip of the finger, not a plan.
 pub(crate) const LANES_MAX: u16 = 1000;
 
-/// One bind: so many lanes from there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
-    pub(crate) source: Source,
-    pub(crate) lanes: u16,
-}
-
-/// Where lanes start.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
-    /// A local address; unspecified (`0.0.0.0`, `::`) leaves the choice to the routing table.
-    Addr(IpAddr),
-    /// An interface by name (SO_BINDTODEVICE).
-    Device(String),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Addr(ip) => write!(f, "{ip}"),
-            Source::Device(name) => write!(f, "dev:{name}"),
-        }
+/// An address, with or without brackets, or `dev:` and an interface.
+fn parse_source(text: &str) -> Result<BindSource, String> {
+    let text = text.trim();
+    if let Some(name) = text.strip_prefix("dev:") {
+        return parse_device(name);
     }
-}
-
-impl FromStr for Source {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        if let Some(name) = text.strip_prefix("dev:") {
-            return parse_device(name);
+    let unbracketed = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let Ok(ip) = unbracketed.parse::<IpAddr>() else {
+        return Err(not_an_address(text));
+    };
+    let ip = ip.to_canonical();
+    match ip {
+        _ if ip.is_multicast() => Err(format!("{ip} is a multicast address; {EXPECTED}")),
+        IpAddr::V4(v4) if v4.is_broadcast() => {
+            Err(format!("{ip} is the broadcast address; {EXPECTED}"))
         }
-        let unbracketed = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        let Ok(ip) = unbracketed.parse::<IpAddr>() else {
-            return Err(not_an_address(text));
-        };
-        let ip = ip.to_canonical();
-        match ip {
-            _ if ip.is_multicast() => Err(format!("{ip} is a multicast address; {EXPECTED}")),
-            IpAddr::V4(v4) if v4.is_broadcast() => {
-                Err(format!("{ip} is the broadcast address; {EXPECTED}"))
-            }
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(format!(
-                "{ip} is link-local and says nothing without its interface; \
-                 name the interface instead, such as dev:eth1"
-            )),
-            _ => Ok(Source::Addr(ip)),
-        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(format!(
+            "{ip} is link-local and says nothing without its interface; \
+             name the interface instead, such as dev:eth1"
+        )),
+        _ => Ok(BindSource::Addr(ip)),
     }
 }
 
 const EXPECTED: &str =
     "expected an address of this machine (192.168.1.2, 2001:db8::1) or an interface (dev:eth1)";
 
-fn parse_device(name: &str) -> Result<Source, String> {
+fn parse_device(name: &str) -> Result<BindSource, String> {
     // The kernel's rule: at most IFNAMSIZ - 1 = 15 bytes, no slash, no space, not a dot or two.
     let valid = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
     match name {
@@ -78,15 +53,13 @@ fn parse_device(name: &str) -> Result<Source, String> {
         _ if name.len() > 15 => {
             Err(format!("`{name}` is no interface name: at most 15 characters"))
         }
-        _ if !name.bytes().all(valid) => {
-            Err(format!("`{}` is no interface name", super::text::escape(name)))
-        }
-        _ => Ok(Source::Device(name.to_owned())),
+        _ if !name.bytes().all(valid) => Err(format!("`{}` is no interface name", escape(name))),
+        _ => Ok(BindSource::Device(name.to_owned())),
     }
 }
 
 fn not_an_address(text: &str) -> String {
-    let shown = super::text::escape(text);
+    let shown = escape(text);
     if text.is_empty() {
         return format!("the address is missing; {EXPECTED}");
     }
@@ -101,56 +74,47 @@ fn not_an_address(text: &str) -> String {
 }
 
 /// `ADDR[=COUNT][,OPTION=VALUE]…`, the value of one `--bind`.
-impl FromStr for Bind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        // split() always yields a first part, if only an empty one.
-        let head = parts.next().unwrap_or_default();
-        let (source, count) = match head.split_once('=') {
-            Some((source, count)) => (source, Some(count)),
-            None => (head, None),
-        };
-        let mut bind = Bind { source: source.parse()?, lanes: LANES_DEFAULT };
-        if let Some(count) = count {
-            bind.lanes = parse_lanes(count)?;
-        }
-        let mut given = BTreeSet::new();
-        for option in parts {
-            let (name, value) = option
-                .split_once('=')
-                .ok_or_else(|| format!("`{option}` is no option of a bind; {OPTIONS}"))?;
-            if !given.insert(name) || (name == "lanes" && count.is_some()) {
-                return Err(format!("`{name}` is given twice"));
-            }
-            bind.set_option(name, value)?;
-        }
-        Ok(bind)
+pub(crate) fn parse_bind(text: &str) -> Result<Bind, String> {
+    let mut parts = text.split(',');
+    // split() always yields a first part, if only an empty one.
+    let head = parts.next().unwrap_or_default();
+    let (source, count) = match head.split_once('=') {
+        Some((source, count)) => (source, Some(count)),
+        None => (head, None),
+    };
+    let mut bind = Bind { source: parse_source(source)?, lanes: LANES_DEFAULT };
+    if let Some(count) = count {
+        bind.lanes = parse_lanes(count)?;
     }
+    let mut given = BTreeSet::new();
+    for option in parts {
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| format!("`{}` is no option of a bind; {OPTIONS}", escape(option)))?;
+        if !given.insert(name) || (name == "lanes" && count.is_some()) {
+            return Err(format!("`{}` is given twice", escape(name)));
+        }
+        set_option(&mut bind, name, value)?;
+    }
+    Ok(bind)
 }
 
 /// What may follow the address, for messages: one line to extend with each option.
 const OPTIONS: &str = "known: lanes=COUNT";
 
-impl Bind {
-    fn set_option(&mut self, name: &str, value: &str) -> Result<(), String> {
-        match name {
-            "lanes" => self.lanes = parse_lanes(value)?,
-            _ => {
-                let name = super::text::escape(name);
-                return Err(format!("`{name}` is no option of a bind; {OPTIONS}"));
-            }
-        }
-        Ok(())
+fn set_option(bind: &mut Bind, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "lanes" => bind.lanes = parse_lanes(value)?,
+        _ => return Err(format!("`{}` is no option of a bind; {OPTIONS}", escape(name))),
     }
+    Ok(())
 }
 
 fn parse_lanes(text: &str) -> Result<u16, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     // A number too long for u64 is still a number, and too many.
     let count = digits.then(|| text.parse().unwrap_or(u64::MAX));
-    check_lanes(count, &format!("`{}`", super::text::escape(text)))
+    check_lanes(count, &format!("`{}`", escape(text)))
 }
 
 fn check_lanes(count: Option<u64>, shown: &str) -> Result<u16, String> {
@@ -194,7 +158,7 @@ impl<'de> Visitor<'de> for BindsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Bind>, A::Error> {
         let mut binds: Vec<Bind> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            let source: Source = key.parse().map_err(de::Error::custom)?;
+            let source = parse_source(&key).map_err(de::Error::custom)?;
             let value = map.next_value::<serde_json::Value>()?;
             let lanes = check_lanes(value.as_u64(), &value.to_string())
                 .map_err(|problem| de::Error::custom(format!("{source}: {problem}")))?;
@@ -230,7 +194,7 @@ fn explain_json(text: &str, error: &serde_json::Error) -> String {
 
 /// All binds of a client together: no source twice, no more lanes than [`LANES_MAX`].
 pub(crate) fn check_all(binds: &[Bind]) -> Result<(), String> {
-    let mut sources = BTreeSet::new();
+    let mut sources = HashSet::new();
     for bind in binds {
         if !sources.insert(&bind.source) {
             return Err(format!(
@@ -253,11 +217,11 @@ mod tests {
     use super::*;
 
     fn addr(text: &str, lanes: u16) -> Bind {
-        Bind { source: Source::Addr(text.parse().unwrap()), lanes }
+        Bind { source: BindSource::Addr(text.parse().unwrap()), lanes }
     }
 
     fn device(name: &str, lanes: u16) -> Bind {
-        Bind { source: Source::Device(name.to_owned()), lanes }
+        Bind { source: BindSource::Device(name.to_owned()), lanes }
     }
 
     #[test]
@@ -276,7 +240,7 @@ mod tests {
             ("10.0.0.2,lanes=3", addr("10.0.0.2", 3)),
             ("10.0.0.2=1000", addr("10.0.0.2", 1000)),
         ] {
-            assert_eq!(text.parse::<Bind>().as_ref(), Ok(&expected), "{text}");
+            assert_eq!(parse_bind(text).as_ref(), Ok(&expected), "{text}");
         }
     }
 
@@ -309,7 +273,7 @@ mod tests {
             ("dev:abcdefghijklmnop", "15 characters"),
             ("dev:e\x1b", "\\u{1b}"),
         ] {
-            let error = text.parse::<Bind>().unwrap_err();
+            let error = parse_bind(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }

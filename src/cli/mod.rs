@@ -19,6 +19,7 @@ mod prompt;
 mod report;
 mod run;
 mod text;
+mod trust;
 mod units;
 
 pub(crate) use args::parse;

@@ -5,6 +5,9 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
+use async_trait::async_trait;
+use imux::trust::{Answer, KnownKey, PeerIdentity, Prompter};
+
 use super::text::escape;
 
 /// What is asked about. The fingerprints are shown as they are given.
@@ -14,15 +17,6 @@ pub(crate) enum Question {
     Unknown { host: String, presented: String },
     /// The server is known, by another key.
     Changed { known: String, presented: String },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Abort,
-    /// This time only.
-    Continue,
-    /// Now and, written to known_hosts, from now on.
-    Save,
 }
 
 impl Question {
@@ -88,29 +82,37 @@ impl Terminal {
         (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(Self(()))
     }
 
-    /// Asks without blocking the runtime. A terminal that fails is an abort, with a warning.
+    /// Asks without blocking the runtime.
     ///
     /// A thread of its own and not the runtime's blocking pool: nothing can wake a thread out of
     /// reading a terminal, and the runtime would wait for its own when the program is interrupted.
-    pub(crate) async fn ask(self, question: Question) -> Answer {
+    async fn ask(self, question: Question) -> io::Result<Answer> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let asking = move || {
             let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr().lock());
             // Nobody listens any more when the program is about to end.
             let _ = tell.send(answer);
         };
-        if let Err(error) = std::thread::Builder::new().name("prompt".into()).spawn(asking) {
-            tracing::warn!(%error, "cannot ask about the server's key, so it is not accepted");
-            return Answer::Abort;
-        }
-        match told.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot ask about the server's key, so it is not accepted");
-                Answer::Abort
-            }
-            Err(_) => Answer::Abort,
-        }
+        std::thread::Builder::new().name("prompt".into()).spawn(asking)?;
+        told.await.unwrap_or_else(|_| Err(io::Error::other("the question was not answered")))
+    }
+}
+
+#[async_trait]
+impl Prompter for Terminal {
+    async fn unknown_host(&self, host: &str, peer: &PeerIdentity) -> io::Result<Answer> {
+        let presented = peer.fingerprint.to_string();
+        self.ask(Question::Unknown { host: host.to_owned(), presented }).await
+    }
+
+    async fn changed_host(
+        &self,
+        _host: &str,
+        old: &KnownKey,
+        peer: &PeerIdentity,
+    ) -> io::Result<Answer> {
+        let presented = peer.fingerprint.to_string();
+        self.ask(Question::Changed { known: old.to_string(), presented }).await
     }
 }
 

@@ -1,4 +1,5 @@
-use super::super::bind::Source;
+use imux::lane::BindSource;
+
 use super::super::config::{ClientConfig, ServerConfig, Task, Trust};
 use super::*;
 
@@ -63,9 +64,9 @@ fn defaults_are_the_originals() {
     let config = client(&["client", "--dial", "server:443"]);
     assert_eq!(config.listen.as_written(), "0.0.0.0:443");
     assert_eq!(sources(&config), [("0.0.0.0".to_owned(), 10)]);
-    assert_eq!(config.trust, Trust::KnownHosts(HostKey::Ask));
+    assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::Ask));
     assert_eq!(config.session.grace, Duration::from_secs(120));
-    assert_eq!(config.session.congestion, Congestion::BbrIfAllowed);
+    assert_eq!(config.session.congestion, Congestion::Prefer("bbr".to_owned()));
     assert_eq!(config.session.scheduler, Scheduler::Imux);
     let config = server(&["server", "--listen", "127.0.0.1:0"]);
     assert_eq!(config.dial.as_written(), "127.0.0.1:443");
@@ -107,7 +108,7 @@ fn binds_of_both_kinds_add_up() {
     ]);
     let expected = [("10.0.0.1", 1), ("2001:db8::1", 4), ("dev:eth1", 2), ("10.0.0.3", 10)];
     assert_eq!(sources(&config), expected.map(|(source, lanes)| (source.to_owned(), lanes)));
-    assert_eq!(config.binds[2].source, Source::Device("eth1".to_owned()));
+    assert_eq!(config.binds[2].source, BindSource::Device("eth1".to_owned()));
 }
 
 #[test]
@@ -125,12 +126,12 @@ fn options_of_the_session() {
         "--host-key=accept-new",
     ]);
     assert_eq!(config.session.grace, Duration::from_secs(60));
-    assert_eq!(config.session.congestion, Congestion::Named("cubic".to_owned()));
+    assert_eq!(config.session.congestion, Congestion::Require("cubic".to_owned()));
     assert_eq!(config.connect_timeout, Duration::from_millis(2500));
     assert_eq!(config.session.scheduler, Scheduler::MinRtt);
     assert_eq!(config.session.window, Some(16 << 20));
     assert_eq!(config.session.session_window, Some(64 << 20));
-    assert_eq!(config.trust, Trust::KnownHosts(HostKey::AcceptNew));
+    assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::AcceptNew));
     let config = server(&["server", "--congestion=default", "--dial=s:1"]);
     assert_eq!(config.session.congestion, Congestion::System);
 }

@@ -1,0 +1,192 @@
+//! The decision about a server's key as the options ask for it, and what its errors mean to the
+//! user.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use imux::lane::DialError;
+use imux::trust::TrustError;
+use imux::trust::{HostKeyPolicy, HostTrust, KnownHosts, KnownHostsTrust, PinnedKeys, Prompter};
+
+use super::config::Trust;
+use super::exit::{Exit, Failure};
+use super::prompt::Terminal;
+
+/// What decides about the key of the server that is dialled as `host`, the text of `--dial`.
+pub(crate) fn host_trust(trust: Trust, host: &str, home: &Path) -> Arc<dyn HostTrust> {
+    match trust {
+        Trust::Pinned(pins) => Arc::new(PinnedKeys::new(pins)),
+        Trust::KnownHosts(policy) => {
+            let terminal = Terminal::of_process().filter(|_| policy == HostKeyPolicy::Ask);
+            let prompter = terminal.map(|terminal| Arc::new(terminal) as Arc<dyn Prompter>);
+            let hosts = KnownHosts::new(home.join("known_hosts"));
+            Arc::new(KnownHostsTrust::new(hosts, host, policy, prompter))
+        }
+    }
+}
+
+/// The exit code of an error about keys, and what to do about it.
+pub(crate) fn trust_failure(error: &TrustError) -> Failure {
+    let (exit, advice) = match error {
+        TrustError::UnknownHost { presented, .. } => (
+            Exit::HostKeyUnknown,
+            format!(
+                "nothing was sent to it; compare the key with the one the server logs at its \
+                 start, then run again with --pin {presented} or --host-key accept-new, \
+                 or on a terminal to be asked"
+            ),
+        ),
+        TrustError::Refused { .. } | TrustError::Prompt { .. } => {
+            (Exit::HostKeyUnknown, "nothing was sent to it".to_owned())
+        }
+        TrustError::Changed { host, .. } => (
+            Exit::HostKeyChanged,
+            format!(
+                "nothing was sent to it; if the server really has a new key, remove the line of \
+                 {} from known_hosts, or run on a terminal and answer U",
+                super::text::escape(host)
+            ),
+        ),
+        TrustError::PinMismatch { .. } => (
+            Exit::HostKeyChanged,
+            "nothing was sent to it; compare the key with the one the server logs at its start, \
+             and correct --pin or --dial"
+                .to_owned(),
+        ),
+        _ => return Failure::message(Exit::Config, error),
+    };
+    Failure::message(exit, format!("{error}; {advice}"))
+}
+
+/// The failure of a client that has never had a lane.
+pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
+    let (exit, advice) = match error {
+        DialError::InvalidAddress(..) => (Exit::Usage, "correct --dial"),
+        DialError::Resolve { .. } => {
+            (Exit::Unreachable, "check the name in --dial and that this machine has a name server")
+        }
+        DialError::NoAddressOfFamily { .. } => {
+            (Exit::Unreachable, "bind to an address of the same IP version as the server's")
+        }
+        DialError::Bind { .. } => (
+            Exit::Config,
+            "check --bind: the address must be one of this machine's (see `ip address`), \
+             and an interface may need CAP_NET_RAW",
+        ),
+        DialError::Congestion { .. } => (
+            Exit::Config,
+            "see /proc/sys/net/ipv4/tcp_allowed_congestion_control, or leave out --congestion",
+        ),
+        DialError::Connect { .. } | DialError::Timeout { .. } => (
+            Exit::Unreachable,
+            "check that an imux server listens there and that no firewall is in between",
+        ),
+        DialError::Handshake { .. } => {
+            (Exit::Unreachable, "check that it is an imux server that listens there")
+        }
+        _ => (Exit::Unreachable, "no lane could be made"),
+    };
+    Failure::message(exit, format!("cannot reach {server}: {error}; {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use imux::trust::{Fingerprint, KnownKey, PeerIdentity};
+
+    fn key(byte: u8) -> Fingerprint {
+        Fingerprint::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn errors_about_keys_have_their_own_codes() {
+        let host = || "server:443".to_owned();
+        for (error, exit, words) in [
+            (
+                TrustError::UnknownHost { host: host(), presented: key(1) },
+                Exit::HostKeyUnknown,
+                "--pin SHA256:AQEB",
+            ),
+            (
+                TrustError::Refused { host: host(), presented: key(1) },
+                Exit::HostKeyUnknown,
+                "not accepted",
+            ),
+            (
+                TrustError::Changed {
+                    host: host(),
+                    known: KnownKey::Fingerprint(key(1)),
+                    presented: key(2),
+                },
+                Exit::HostKeyChanged,
+                "known_hosts",
+            ),
+            (TrustError::PinMismatch { presented: key(1) }, Exit::HostKeyChanged, "--pin"),
+            (
+                TrustError::LoosePermissions { path: "/k/server.key".into(), mode: 0o644 },
+                Exit::Config,
+                "chmod 600",
+            ),
+        ] {
+            let failure = trust_failure(&error);
+            assert_eq!(failure.exit, exit, "{failure}");
+            assert!(failure.to_string().contains(words), "{failure}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_first_dial_say_what_to_do() {
+        let name = || "nowhere.invalid".to_owned();
+        let io = || std::io::Error::other("no");
+        let bind = || imux::lane::BindSource::Device("eth9".to_owned());
+        for (error, exit, words) in [
+            (DialError::Resolve { host: name(), source: io() }, Exit::Unreachable, "name server"),
+            (DialError::Bind { bind: bind(), source: io() }, Exit::Config, "--bind"),
+            (
+                DialError::Congestion { name: "x".into(), source: io() },
+                Exit::Config,
+                "--congestion",
+            ),
+            (
+                DialError::Connect { host: name(), bind: bind(), attempts: Vec::new() },
+                Exit::Unreachable,
+                "firewall",
+            ),
+        ] {
+            let failure = dial_failure("nowhere.invalid:443", &error);
+            assert_eq!(failure.exit, exit, "{failure}");
+            let message = failure.to_string();
+            assert!(message.starts_with("cannot reach nowhere.invalid:443: "), "{message}");
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_terminal_an_unknown_server_is_an_error_and_no_question() {
+        // Tests run without a terminal at both ends; should one be there, there is nothing to test.
+        if Terminal::of_process().is_some() {
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let trust = Trust::KnownHosts(HostKeyPolicy::Ask);
+        let trust = host_trust(trust, "server:443", home.path());
+        let peer = PeerIdentity { fingerprint: key(7), certificate_signature: None };
+        let error = trust.decide(&peer).await.unwrap_err();
+        assert_eq!(trust_failure(&error).exit, Exit::HostKeyUnknown);
+
+        let trust = Trust::KnownHosts(HostKeyPolicy::AcceptNew);
+        host_trust(trust, "server:443", home.path()).decide(&peer).await.unwrap();
+        let trust = Trust::KnownHosts(HostKeyPolicy::Strict);
+        host_trust(trust, "server:443", home.path()).decide(&peer).await.unwrap();
+
+        let other = PeerIdentity { fingerprint: key(8), certificate_signature: None };
+        let trust = Trust::KnownHosts(HostKeyPolicy::AcceptNew);
+        let error = host_trust(trust, "server:443", home.path()).decide(&other).await.unwrap_err();
+        assert_eq!(trust_failure(&error).exit, Exit::HostKeyChanged);
+
+        let trust = host_trust(Trust::Pinned(vec![key(7)]), "server:443", home.path());
+        trust.decide(&peer).await.unwrap();
+        let error = trust.decide(&other).await.unwrap_err();
+        assert_eq!(trust_failure(&error).exit, Exit::HostKeyChanged);
+    }
+}
