@@ -8,6 +8,7 @@
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod handshake;
 pub mod ids;
 mod lane;
 pub mod limits;

@@ -10,7 +10,7 @@ use crate::proto::event::Event;
 use crate::proto::ids::{Dir, LaneId, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
 use crate::proto::stream::{Misbehaviour, Received};
-use crate::proto::wire::{Frame, FrameBatch, StreamKind};
+use crate::proto::wire::{Frame, FrameBatch, StreamKind, printable};
 
 impl Session {
     /// Takes what was decoded on `lane` and leaves the batch empty. A peer that breaks a rule ends
@@ -245,9 +245,4 @@ fn is_busy(frame: &Frame) -> bool {
         Frame::Ack { .. } => false,
         _ => true,
     }
-}
-
-/// A peer's words for a log: printable ASCII, the rest shown as dots.
-fn printable(text: &[u8]) -> String {
-    text.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' }).collect()
 }

@@ -198,3 +198,9 @@ pub struct Params {
     /// How long a session without lanes is kept, in milliseconds.
     pub grace_ms: u64,
 }
+
+/// A peer's words for a log: printable ASCII, the rest shown as dots.
+pub fn printable(text: &[u8]) -> String {
+    let shown = |byte: u8| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' };
+    text.iter().map(|&byte| shown(byte)).collect()
+}
