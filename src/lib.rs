@@ -4,3 +4,5 @@ pub mod lane;
 pub mod proto;
 pub mod trust;
 pub mod tunnel;
+
+pub use driver::*;

@@ -173,8 +173,8 @@ struct SessionArgs {
     #[arg(long, value_name = "SIZE", value_parser = window)]
     session_window: Option<u64>,
     /// How lanes are chosen
-    #[arg(long, value_enum, value_name = "NAME", default_value = "imux", hide = true)]
-    scheduler: Scheduler,
+    #[arg(long, value_name = "NAME", default_value = "imux", hide = true)]
+    scheduler: imux::SchedulerKind,
     /// Of earlier versions; has no effect
     #[arg(long, value_name = "BYTES", hide = true)]
     chunk_size: Option<u32>,
@@ -209,19 +209,6 @@ impl From<HostKey> for HostKeyPolicy {
             HostKey::AcceptNew => HostKeyPolicy::AcceptNew,
         }
     }
-}
-
-/// `--scheduler`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scheduler {
-    #[value(name = "roundrobin")]
-    RoundRobin,
-    #[value(name = "minrtt")]
-    MinRtt,
-    #[value(name = "ecf")]
-    Ecf,
-    #[value(name = "imux")]
-    Imux,
 }
 
 fn grace(text: &str) -> Result<Duration, String> {

@@ -1,7 +1,7 @@
 //! Runs what was asked for, until it is done or a signal ends it.
 //!
-//! The three functions at the end are where the command line meets the library; everything around
-//! them (log, runtime, signals, exit codes, error texts of sockets) is done here.
+//! The tasks themselves are in `serve`, `connect` and `demo`; what is around them (log, runtime,
+//! signals, exit codes, error texts of sockets) is done here.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,9 +9,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context, anyhow};
 
 use super::address::{Host, HostPort};
-use super::config::{ClientConfig, DemoConfig, Invocation, ServerConfig, Task};
+use super::config::{Invocation, Task};
+use super::connect::run_client;
+use super::demo::run_demo;
 use super::exit::{Exit, Failure};
 use super::logging;
+use super::serve::run_server;
 
 /// Runs to the end and says how it went. Errors have been told when this returns.
 pub(crate) fn run(invocation: Invocation) -> Exit {
@@ -166,29 +169,6 @@ pub(crate) async fn listen_locally(
         Some(error) if listeners.is_empty() => Err(listen_failure(listen, &error)),
         _ => Ok(listeners),
     }
-}
-
-// ---- The seam: what the library does, called with what the command line says. ----
-
-/// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
-async fn run_server(config: ServerConfig) -> Result<Exit, Failure> {
-    Err(not_there(&format!("server on {}", config.listen)))
-}
-
-/// Takes connections at `config.listen` and carries them to the server at `config.dial`, until a
-/// signal.
-async fn run_client(config: ClientConfig) -> Result<Exit, Failure> {
-    Err(not_there(&format!("client of {}", config.dial)))
-}
-
-/// Moves `config.bytes` each way through a server and a client in this process, and prints a
-/// [`super::report::Report`] on standard output.
-async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
-    Err(not_there(&format!("demo of {} bytes", config.bytes)))
-}
-
-fn not_there(what: &str) -> Failure {
-    Failure::message(Exit::Internal, format!("{what}: this build has no driver yet"))
 }
 
 #[cfg(test)]

@@ -260,9 +260,8 @@ impl Inner {
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
         let shared = Shared::spawn(core);
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt)).ok_or_else(|| {
-            ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into())
-        })?;
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt))
+            .ok_or_else(|| ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into()))?;
         let session = Session::new(shared.clone());
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
         self.current.send_replace(Some(Arc::new(Established { session, agreed, next_lane })));

@@ -22,7 +22,10 @@ pub(super) struct Agreed {
 }
 
 /// Asks the server for a session on its first lane.
-pub(super) async fn create(lane: &mut Box<dyn Lane>, params: Params) -> Result<Agreed, ConnectError> {
+pub(super) async fn create(
+    lane: &mut Box<dyn Lane>,
+    params: Params,
+) -> Result<Agreed, ConnectError> {
     let secret = session_secret(lane.as_ref()).map_err(ConnectError::Handshake)?;
     let create = Frame::Create { versions: vec![handshake::VERSION], params };
     write_frame(lane, &create).await.map_err(ConnectError::Handshake)?;

@@ -280,8 +280,7 @@ impl LaneTask<'_> {
                 return Err(LaneEnd::Lost(code));
             }
             remember(&mut slot.waker, cx);
-            let pulled =
-                writable && state.core.poll_transmit(now, id, PULL_MAX, out).is_some();
+            let pulled = writable && state.core.poll_transmit(now, id, PULL_MAX, out).is_some();
             let nothing_left = writable && !pulled && out.is_empty();
             if state.over.is_some() && nothing_left {
                 return Err(LaneEnd::SessionOver);

@@ -18,8 +18,8 @@ pub use server::{Server, ServerConfig};
 pub use session::{Incoming, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
+pub use crate::proto::wire::StreamKind;
 pub use crate::proto::{
     Code, Config, LaneId, LaneStats, SchedulerKind, SessionError, SessionId, SessionStats, Side,
     UnknownScheduler,
 };
-pub use crate::proto::wire::StreamKind;

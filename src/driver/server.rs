@@ -109,10 +109,8 @@ impl Inner {
                     };
                     let inner = self.clone();
                     tokio::spawn(async move {
-                        let greeted = tokio::time::timeout(
-                            limits::HANDSHAKE_TIMEOUT,
-                            inner.greet(pending),
-                        );
+                        let greeted =
+                            tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inner.greet(pending));
                         let greeted = greeted.await;
                         drop(place);
                         match greeted {
@@ -172,13 +170,8 @@ impl Inner {
         greeting::write_frame(&mut lane, &created).await?;
         let id = agreed.id;
         let seed = seed_of(id);
-        let core = crate::proto::Session::new(
-            Side::Server,
-            self.config.clone(),
-            peer,
-            seed,
-            clock::now(),
-        );
+        let core =
+            crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
         let shared = Shared::spawn(core);
         let session = Session::new(shared.clone());
         let client = lane.peer().map(|peer| peer.fingerprint);

@@ -35,7 +35,13 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
         Self {
-            read: ReadHalf { handle: handle.clone(), id, front: Bytes::new(), over: false, failed: None },
+            read: ReadHalf {
+                handle: handle.clone(),
+                id,
+                front: Bytes::new(),
+                over: false,
+                failed: None,
+            },
             write: WriteHalf { handle, id, over: false },
         }
     }
@@ -124,37 +130,41 @@ impl ReadHalf {
             out.push_back(std::mem::take(&mut self.front));
             return Poll::Ready(Ok(true));
         }
+        if self.over {
+            return Poll::Ready(self.failed.clone().map_or(Ok(false), Err));
+        }
         let id = self.id;
         let mut got = 0;
-        let result = self.handle.shared.with(|state, now| {
-            loop {
+        let ended = self.handle.shared.with(|state, now| {
+            while got < max {
                 match state.core.recv_stream(id).read(now, max - got) {
                     Ok(Some(data)) => {
                         got += data.len();
                         out.push_back(data);
-                        if got >= max {
-                            return Poll::Ready(Ok(true));
-                        }
                     }
-                    // What was read is handed out first; the rest is told at the next call.
-                    _ if got > 0 => return Poll::Ready(Ok(true)),
-                    Ok(None) => return Poll::Ready(Ok(false)),
+                    Ok(None) => return Some(Ok(())),
                     Err(ReadError::Blocked) => {
-                        remember_stream(state, id, |wakers| &mut wakers.read, cx);
-                        return Poll::Pending;
+                        if got == 0 {
+                            remember_stream(state, id, |wakers| &mut wakers.read, cx);
+                        }
+                        return None;
                     }
-                    Err(ReadError::Reset(code)) => {
-                        return Poll::Ready(Err(StreamError::Reset(code)));
-                    }
-                    Err(ReadError::Closed) => return Poll::Ready(Err(closed(state))),
+                    Err(ReadError::Reset(code)) => return Some(Err(StreamError::Reset(code))),
+                    Err(ReadError::Closed) => return Some(Err(closed(state))),
                 }
             }
+            None
         });
-        if let Poll::Ready(ended) = &result {
-            self.over |= !matches!(ended, Ok(true));
-            self.failed = ended.as_ref().err().cloned();
+        if let Some(ended) = ended {
+            self.over = true;
+            self.failed = ended.err();
         }
-        result
+        // What was read is handed out first; the end is told at the next call.
+        match (got, self.over) {
+            (0, false) => Poll::Pending,
+            (0, true) => Poll::Ready(self.failed.clone().map_or(Ok(false), Err)),
+            _ => Poll::Ready(Ok(true)),
+        }
     }
 
     /// Wants no more: what was not read is dropped, and the peer's writer is told `code`.
@@ -297,15 +307,13 @@ impl WriteHalf {
         act: impl FnOnce(&mut crate::proto::session::SendStream<'_>) -> Result<T, WriteError>,
     ) -> Poll<Result<T, StreamError>> {
         let id = self.id;
-        self.handle.shared.with(|state, _| {
-            match act(&mut state.core.send_stream(id)) {
-                Ok(done) => Poll::Ready(Ok(done)),
-                Err(WriteError::Blocked) => {
-                    remember_stream(state, id, |wakers| &mut wakers.write, cx);
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(write_error(state, error))),
+        self.handle.shared.with(|state, _| match act(&mut state.core.send_stream(id)) {
+            Ok(done) => Poll::Ready(Ok(done)),
+            Err(WriteError::Blocked) => {
+                remember_stream(state, id, |wakers| &mut wakers.write, cx);
+                Poll::Pending
             }
+            Err(error) => Poll::Ready(Err(write_error(state, error))),
         })
     }
 }

@@ -47,4 +47,3 @@ async fn wait_out(error: &io::Error) {
     tracing::warn!(%error, "cannot accept connections for now");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
-

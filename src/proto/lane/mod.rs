@@ -119,7 +119,8 @@ impl Lane {
         let mut settle = settle;
         let mut newest = None;
         let delivered = self.ledger.ack(position, |entry| {
-            newest = Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
+            newest =
+                Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
             let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
             estimate.on_forecast(now, expected);
             settle(entry);

@@ -83,7 +83,8 @@ impl Session {
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.received_payload = lane.received_payload.saturating_add(len);
         }
-        let Some(stream) = self.peers_stream(id).then(|| self.streams.get_mut(&id)).flatten() else {
+        let Some(stream) = self.peers_stream(id).then(|| self.streams.get_mut(&id)).flatten()
+        else {
             self.totals.duplicate_payload = self.totals.duplicate_payload.saturating_add(len);
             return;
         };

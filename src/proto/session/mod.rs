@@ -83,7 +83,9 @@ pub struct Session {
 enum State {
     Open,
     /// Over; a CLOSE with this code and reason may still have to be given to the lanes.
-    Closed { tell: Option<(Code, &'static str)> },
+    Closed {
+        tell: Option<(Code, &'static str)>,
+    },
 }
 
 /// Control frames of the session that wait to be sent.

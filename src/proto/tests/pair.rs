@@ -190,7 +190,8 @@ impl Pair {
     }
 
     fn timeouts(&self) -> Vec<Option<(Duration, Timer)>> {
-        let relative = |(at, timer): (Instant, Timer)| (at.saturating_duration_since(self.now), timer);
+        let relative =
+            |(at, timer): (Instant, Timer)| (at.saturating_duration_since(self.now), timer);
         self.ends.iter().map(|end| end.session.poll_timeout().map(relative)).collect()
     }
 
