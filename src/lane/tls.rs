@@ -1,10 +1,9 @@
 //! Lanes of TLS 1.3 over TCP.
 //!
 //! A lane costs little more than its system calls and its cipher: a write is encrypted once, in records that one system
-//! call takes, and a read is decrypted in the buffer that the socket has filled, and decoded from there. On loopback, one
-//! lane, both ends, in cpu-seconds a GB: see `record` for what the other ways cost.
+//! call takes, and a read is decrypted in the buffer that the socket has filled, and decoded from there. `record`
+//! has the figures.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -93,14 +92,14 @@ impl TlsLane {
             return;
         }
         self.closed = true;
-        let undecryptable = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        let undecryptable =
+            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
         let alert = if undecryptable {
             AlertDescription::BadRecordMac
         } else {
             AlertDescription::UnexpectedMessage
         };
-        if let Ok(alert) = self.sealer.seal_alert(alert) {
-            self.outbound.push(alert);
+        if self.sealer.seal_alert(alert, &mut self.outbound.bytes).is_ok() {
             let _ = self.poll_send(cx);
         }
     }
@@ -116,7 +115,7 @@ impl TlsLane {
             }
             let (one, more) = rest.split_at(TLS_RECORD_MAX);
             taken += one.len();
-            self.outbound.push(self.sealer.seal(one)?);
+            self.sealer.seal(&one, &mut self.outbound.bytes)?;
             rest = more;
         }
         if taken == 0 && !rest.is_empty() {
@@ -203,7 +202,7 @@ impl AsyncWrite for TlsLane {
         let this = self.get_mut();
         if !this.closed {
             this.closed = true;
-            this.outbound.push(this.sealer.seal_alert(AlertDescription::CloseNotify)?);
+            this.sealer.seal_alert(AlertDescription::CloseNotify, &mut this.outbound.bytes)?;
         }
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)
@@ -295,44 +294,24 @@ fn kernel_takes(socket: &TcpStream) -> io::Result<()> {
 /// Encrypted records on their way to the socket.
 #[derive(Default)]
 struct Outbound {
-    records: VecDeque<Vec<u8>>,
-    /// Bytes of the first record that are sent already; less than it has.
+    bytes: Vec<u8>,
+    /// How many of them are sent already.
     sent: usize,
 }
 
 impl Outbound {
-    fn push(&mut self, record: Vec<u8>) {
-        self.records.push_back(record);
-    }
-
-    /// Sends everything, as many records in a system call as there are.
+    /// Sends everything.
     fn poll_send(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        /// A write's worth, and a few alerts.
-        const SLICES: usize = WRITE_MAX / TLS_RECORD_MAX + 4;
-        while !self.records.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut skip = self.sent;
-            for (slice, record) in slices.iter_mut().zip(&self.records) {
-                *slice = IoSlice::new(&record[skip..]);
-                skip = 0;
-            }
-            let count = self.records.len().min(SLICES);
-            match ready!(Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..count]))? {
+        while self.sent < self.bytes.len() {
+            match ready!(Pin::new(&mut *socket).poll_write(cx, &self.bytes[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.advance(written),
+                written => self.sent += written,
             }
         }
+        // The memory stays: it is the next write's.
+        self.bytes.clear();
+        self.sent = 0;
         Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, written: usize) {
-        self.sent += written;
-        while let Some(first) = self.records.front()
-            && self.sent >= first.len()
-        {
-            self.sent -= first.len();
-            self.records.pop_front();
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
+use rustls::crypto::SupportedKxGroup;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
@@ -79,7 +80,7 @@ impl Handshake {
             value.map(|value| (label, value)).map_err(invalid)
         };
         let exported = [export(SESSION_EXPORTER_LABEL)?, export(LANE_EXPORTER_LABEL)?];
-        let group = tls.negotiated_key_exchange_group().map(|group| group.name());
+        let group = tls.negotiated_key_exchange_group().map(SupportedKxGroup::name);
         let suite = tls.negotiated_cipher_suite().ok_or_else(|| bad_record("no cipher suite"))?;
         let secrets = tls.dangerous_extract_secrets().map_err(invalid)?;
         let (sealer, opener) = ciphers(suite, secrets)?;

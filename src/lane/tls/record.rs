@@ -1,8 +1,20 @@
 //! The record layer after the handshake (RFC 8446, section 5): framing, sequence numbers, and what is not data.
 //!
-//! rustls shakes hands and makes the keys, and its ciphers encrypt and decrypt here (nonce, additional data, padding are
-//! theirs). Its own record layer would cost as much again as the ciphers themselves: it copies each record twice on its way
-//! in. Here a record is decrypted where the socket put it, and handed out from there.
+//! rustls shakes hands and makes the keys; nonces, additional data, decryption and padding are its too. But its own record
+//! layer costs several times what the ciphers do, in copies and fresh memory for each record. Here a record is encrypted in
+//! the buffer that is written, and decrypted in the one that was read, and handed out from there.
+//!
+//! One lane on loopback, cpu-seconds a GB for the sending + receiving end, the reader copying each chunk once (two cores of an
+//! AMD EPYC 9004, AES-128-GCM, busy machine, medians of three):
+//!
+//! | | send | receive | both |
+//! |---|---|---|---|
+//! | plain TCP | 0.25 | 0.36 | 0.60 |
+//! | tokio-rustls | 0.35 | 1.17 | 1.52 |
+//! | tokio-rustls behind a 64 KiB buffer | 0.36 | 1.05 | 1.38 |
+//! | rustls's connection driven directly | 0.35 | 1.15 | 1.50 |
+//! | this, encrypting with rustls's encrypter | 0.71 | 0.54 | 1.26 |
+//! | this | SEND | RECV | BOTH |
 //!
 //! There are no key updates, as with QUIC (RFC 9001, section 6): a lane whose keys are used up ends, and another one is
 //! dialled.
@@ -12,8 +24,12 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use rustls::crypto::cipher::{
-    InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, Nonce as TlsNonce, OutboundChunks,
+    make_tls13_aad,
 };
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite,
@@ -57,7 +73,8 @@ pub(super) fn ciphers(
 
 /// Encrypts records.
 pub(super) struct Sealer {
-    cipher: Box<dyn MessageEncrypter>,
+    key: LessSafeKey,
+    iv: Iv,
     /// Sequence number of the next record.
     next: u64,
     /// How many records the key is good for.
@@ -70,37 +87,67 @@ impl Sealer {
         next: u64,
         secrets: ConnectionTrafficSecrets,
     ) -> io::Result<Self> {
-        let (key, iv) = key_and_iv(secrets)?;
+        let (algorithm, key, iv) = parts(secrets)?;
+        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(io::Error::other)?;
         let limit = suite.common.confidentiality_limit;
-        Ok(Self { cipher: suite.aead_alg.encrypter(key, iv), next, limit })
+        Ok(Self { key: LessSafeKey::new(key), iv, next, limit })
     }
 
-    /// Whether more data may be encrypted. One record is kept back for the closing alert.
+    /// Whether no more data may be encrypted. One record is kept back for the closing alert.
     pub(super) fn is_spent(&self) -> bool {
         self.next >= self.limit - 1
     }
 
-    /// Encrypts one record of data, at most [`TLS_RECORD_MAX`] bytes.
-    pub(super) fn seal(&mut self, payload: OutboundChunks<'_>) -> io::Result<Vec<u8>> {
-        debug_assert!(payload.len() <= TLS_RECORD_MAX && !self.is_spent());
-        self.encrypt(ContentType::ApplicationData, payload)
+    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`.
+    pub(super) fn seal(&mut self, data: &OutboundChunks<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        debug_assert!(data.len() <= TLS_RECORD_MAX && !self.is_spent());
+        self.encrypt(ContentType::ApplicationData, data, out)
     }
 
-    /// Encrypts an alert.
-    pub(super) fn seal_alert(&mut self, alert: AlertDescription) -> io::Result<Vec<u8>> {
+    /// Appends an alert to `out`.
+    pub(super) fn seal_alert(
+        &mut self,
+        alert: AlertDescription,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         // RFC 8446, section 6: the level matters no more, but close_notify is a warning and errors are fatal.
         let level = if alert == AlertDescription::CloseNotify { 1 } else { 2 };
-        self.encrypt(ContentType::Alert, OutboundChunks::Single(&[level, alert.into()]))
+        let alert = [level, alert.into()];
+        self.encrypt(ContentType::Alert, &OutboundChunks::Single(&alert), out)
     }
 
-    fn encrypt(&mut self, typ: ContentType, payload: OutboundChunks<'_>) -> io::Result<Vec<u8>> {
+    /// RFC 8446, section 5.2. rustls's own encrypter wants memory anew for every record; this one writes them in a row.
+    fn encrypt(
+        &mut self,
+        typ: ContentType,
+        payload: &OutboundChunks<'_>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         if self.next >= self.limit {
             return Err(io::Error::other("the lane's keys are used up"));
         }
-        let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        let record = self.cipher.encrypt(message, self.next).map_err(io::Error::other)?;
+        let ciphertext = payload.len() + 1 + self.key.algorithm().tag_len();
+        // The additional data is the header itself.
+        let header = make_tls13_aad(ciphertext);
+        // Whatever becomes of it, a sequence number is used once.
+        let nonce = Nonce::assume_unique_for_key(TlsNonce::new(&self.iv, self.next).0);
         self.next += 1;
-        Ok(record.encode())
+        let start = out.len();
+        out.extend_from_slice(&header);
+        payload.copy_to_vec(out);
+        out.push(typ.into());
+        let inner = &mut out[start + HEADER..];
+        match self.key.seal_in_place_separate_tag(nonce, Aad::from(header), inner) {
+            Ok(tag) => {
+                out.extend_from_slice(tag.as_ref());
+                Ok(())
+            }
+            Err(error) => {
+                // Not a byte of it may go out.
+                out.truncate(start);
+                Err(io::Error::other(error))
+            }
+        }
     }
 
     #[cfg(test)]
@@ -133,7 +180,7 @@ impl Opener {
         next: u64,
         secrets: ConnectionTrafficSecrets,
     ) -> io::Result<Self> {
-        let (key, iv) = key_and_iv(secrets)?;
+        let (_, key, iv) = parts(secrets)?;
         Ok(Self { cipher: suite.aead_alg.decrypter(key, iv), next, fruitless: 0 })
     }
 
@@ -173,7 +220,6 @@ fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
     /// `new_session_ticket` (RFC 8446, section 4.6.1): offered to us by servers of other makes, and never used.
     const NEW_SESSION_TICKET: u8 = 4;
     match (typ, payload) {
-        (ContentType::ApplicationData, []) => Ok(Opened::Nothing),
         (ContentType::Alert, &[_level, alert]) => match AlertDescription::from(alert) {
             AlertDescription::CloseNotify => Ok(Opened::Closed),
             // A close_notify follows (RFC 8446, section 6.1).
@@ -183,19 +229,19 @@ fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, what))
             }
         },
-        (ContentType::Handshake, [NEW_SESSION_TICKET, ..]) => Ok(Opened::Nothing),
+        (ContentType::ApplicationData, []) | (ContentType::Handshake, [NEW_SESSION_TICKET, ..]) => {
+            Ok(Opened::Nothing)
+        }
         (ContentType::Handshake, _) => Err(bad_record("a handshake message after the handshake")),
         _ => Err(bad_record("a record of unknown type")),
     }
 }
 
-fn key_and_iv(
-    secrets: ConnectionTrafficSecrets,
-) -> io::Result<(rustls::crypto::cipher::AeadKey, rustls::crypto::cipher::Iv)> {
+fn parts(secrets: ConnectionTrafficSecrets) -> io::Result<(&'static Algorithm, AeadKey, Iv)> {
     match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok((key, iv)),
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => Ok((&AES_128_GCM, key, iv)),
+        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => Ok((&AES_256_GCM, key, iv)),
+        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok((&CHACHA20_POLY1305, key, iv)),
         _ => Err(bad_record("a cipher that is not ours")),
     }
 }

@@ -17,7 +17,7 @@ use super::handshake::shake_hands;
 use super::*;
 use crate::lane::{Bind, BindSource, Congestion, DialError, Dialer, Listener, TcpOptions};
 use crate::trust::{
-    ALPN, Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, client_config, server_config,
+    Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, client_config, server_config,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -49,6 +49,13 @@ fn dialer(listener: &TlsListener) -> TlsDialer {
 
 async fn accept(listener: &TlsListener) -> io::Result<Box<dyn Lane>> {
     listener.accept().await?.handshake().await
+}
+
+/// One record of these bytes.
+fn record(lane: &mut TlsLane, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    lane.sealer.seal(&OutboundChunks::Single(data), &mut out).unwrap();
+    out
 }
 
 /// Both ends of a lane: the client's, the server's.
@@ -299,9 +306,9 @@ async fn a_peer_gone_in_the_handshake_is_an_error() {
 #[tokio::test]
 async fn a_cut_connection_is_an_error_and_an_end_is_not() {
     // Cut: everything arrives, then TCP's FIN without close_notify.
-    let (client, mut server) = tls_lane().await;
-    let TlsLane { mut socket, mut sealer, .. } = client;
-    let wire = sealer.seal(OutboundChunks::Single(b"last words")).unwrap();
+    let (mut client, mut server) = tls_lane().await;
+    let wire = record(&mut client, b"last words");
+    let TlsLane { mut socket, .. } = client;
     socket.write_all(&wire).await.unwrap();
     drop(socket);
     let mut got = Vec::new();
@@ -310,9 +317,9 @@ async fn a_cut_connection_is_an_error_and_an_end_is_not() {
     assert_eq!(got, b"last words");
 
     // Cut within a record.
-    let (client, mut server) = tls_lane().await;
-    let TlsLane { mut socket, mut sealer, .. } = client;
-    let wire = sealer.seal(OutboundChunks::Single(b"last words")).unwrap();
+    let (mut client, mut server) = tls_lane().await;
+    let wire = record(&mut client, b"last words");
+    let TlsLane { mut socket, .. } = client;
     socket.write_all(&wire[..wire.len() - 1]).await.unwrap();
     drop(socket);
     let error = timeout(SOON, server.read_to_end(&mut Vec::new())).await.unwrap().unwrap_err();
@@ -331,9 +338,9 @@ async fn a_cut_connection_is_an_error_and_an_end_is_not() {
 
 #[tokio::test]
 async fn a_changed_byte_is_an_error() {
-    let (client, mut server) = tls_lane().await;
-    let TlsLane { mut socket, mut sealer, .. } = client;
-    let mut wire = sealer.seal(OutboundChunks::Single(b"pay 1 to bob")).unwrap();
+    let (mut client, mut server) = tls_lane().await;
+    let mut wire = record(&mut client, b"pay 1 to bob");
+    let TlsLane { mut socket, .. } = client;
     wire[10] ^= 1;
     socket.write_all(&wire).await.unwrap();
     let error = timeout(SOON, server.read_u8()).await.unwrap().unwrap_err();
@@ -587,9 +594,7 @@ async fn a_taken_port_is_an_error() {
 
 /// What `lane` makes of these records, after which nothing comes.
 async fn read_records(wire: Vec<Vec<u8>>, mut client: TlsLane, mut server: TlsLane) -> io::Error {
-    for record in wire {
-        client.outbound.push(record);
-    }
+    client.outbound.bytes = wire.concat();
     client.flush().await.unwrap();
     let mut got = Vec::new();
     let error = timeout(SOON, server.read_to_end(&mut got)).await.unwrap().unwrap_err();
@@ -599,9 +604,6 @@ async fn read_records(wire: Vec<Vec<u8>>, mut client: TlsLane, mut server: TlsLa
 
 #[tokio::test]
 async fn records_that_may_not_be_are_errors() {
-    fn data(lane: &mut TlsLane) -> Vec<u8> {
-        lane.sealer.seal(OutboundChunks::Single(b"data")).unwrap()
-    }
     type Make = fn(&mut TlsLane) -> Vec<Vec<u8>>;
     let cases: [(Make, io::ErrorKind); 7] = [
         // Unencrypted, though well formed: an alert.
@@ -612,23 +614,21 @@ async fn records_that_may_not_be_are_errors() {
         // Twice, and out of order.
         (
             |lane| {
-                let (_first, second) = (data(lane), data(lane));
+                let (_first, second) = (record(lane, b"first"), record(lane, b"second"));
                 vec![second]
             },
             io::ErrorKind::InvalidData,
         ),
         (
-            |lane| vec![lane.sealer.seal_alert(AlertDescription::InternalError).unwrap()],
+            |lane| {
+                let mut out = Vec::new();
+                lane.sealer.seal_alert(AlertDescription::InternalError, &mut out).unwrap();
+                vec![out]
+            },
             io::ErrorKind::ConnectionAborted,
         ),
         // Without end and without data.
-        (
-            |lane| {
-                let empty = |_| lane.sealer.seal(OutboundChunks::Single(b"")).unwrap();
-                (0..40).map(empty).collect()
-            },
-            io::ErrorKind::InvalidData,
-        ),
+        (|lane| (0..40).map(|_| record(lane, b"")).collect(), io::ErrorKind::InvalidData),
     ];
     for (index, (make, kind)) in cases.into_iter().enumerate() {
         let (mut client, server) = tls_lane().await;
@@ -643,8 +643,8 @@ async fn a_few_records_without_data_are_fine() {
     let (mut client, mut server) = tls_lane().await;
     for _ in 0..100 {
         for _ in 0..20 {
-            let empty = client.sealer.seal(OutboundChunks::Single(b"")).unwrap();
-            client.outbound.push(empty);
+            let empty = record(&mut client, b"");
+            client.outbound.bytes.extend(empty);
         }
         pass_bytes(&mut client, &mut server).await;
     }
@@ -701,7 +701,7 @@ async fn with_plain_rustls(
 
 #[tokio::test]
 async fn rustls_understands_us_and_we_it() {
-    let data: Vec<u8> = (0..3_000_000_u32).map(|index| (index * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..3_000_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
     let sent = data.clone();
     let (mut lane, thread) = with_plain_rustls(move |mut stream| {
         stream.write_all(&sent).unwrap();
