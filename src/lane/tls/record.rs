@@ -5,16 +5,16 @@
 //! the buffer that is written, and decrypted in the one that was read, and handed out from there.
 //!
 //! One lane on loopback, cpu-seconds a GB for the sending + receiving end, the reader copying each chunk once (two cores of an
-//! AMD EPYC 9004, AES-128-GCM, busy machine, medians of several runs):
+//! AMD EPYC 9004, AES-128-GCM, a machine busy with other things: figures to compare, each the median of several runs):
 //!
 //! | | send | receive | both |
 //! |---|---|---|---|
-//! | plain TCP | 0.25 | 0.36 | 0.60 |
-//! | tokio-rustls | 0.35 | 1.17 | 1.52 |
-//! | tokio-rustls behind a 64 KiB buffer | 0.36 | 1.05 | 1.38 |
-//! | rustls's connection driven directly | 0.35 | 1.15 | 1.50 |
+//! | plain TCP | 0.25 | 0.31 | 0.56 |
+//! | tokio-rustls | 0.39 | 1.11 | 1.51 |
+//! | tokio-rustls behind a 64 KiB buffer | 0.43 | 0.97 | 1.40 |
+//! | rustls's connection driven directly | 0.35 | 1.21 | 1.56 |
 //! | this, encrypting with rustls's encrypter | 0.71 | 0.54 | 1.26 |
-//! | this | 0.45 | 0.41 | 0.86 |
+//! | this | 0.46 | 0.39 | 0.86 |
 //!
 //! Reading and writing 128 KiB at a time instead of 256 costs 0.16 more, 64 KiB 0.28.
 //!
