@@ -38,8 +38,6 @@ pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustErro
         .map_err(TrustError::Tls)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    // The record layer is the lane's own.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -59,8 +57,6 @@ pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TrustErro
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    // The record layer is the lane's own.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 

@@ -33,11 +33,13 @@ impl TlsDialer {
     pub fn new(
         server: impl Into<String>,
         bind: BindSource,
-        config: Arc<ClientConfig>,
+        mut config: Arc<ClientConfig>,
         options: TcpOptions,
     ) -> Result<Self, DialError> {
         let server = server.into();
         split_host_port(&server)?;
+        // The record layer is the lane's own.
+        Arc::make_mut(&mut config).enable_secret_extraction = true;
         Ok(Self { server, bind, config, options })
     }
 
@@ -90,7 +92,7 @@ impl Dialer for TlsDialer {
 #[derive(Debug)]
 pub struct TlsListener {
     pub(super) socket: TcpListener,
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     options: TcpOptions,
 }
 
@@ -101,9 +103,11 @@ impl TlsListener {
     /// As the kernel says: the address is in use, is not this machine's, or needs more rights.
     pub fn bind(
         addr: SocketAddr,
-        config: Arc<ServerConfig>,
+        mut config: Arc<ServerConfig>,
         options: TcpOptions,
     ) -> io::Result<Self> {
+        // The record layer is the lane's own.
+        Arc::make_mut(&mut config).enable_secret_extraction = true;
         Ok(Self { socket: tcp::listen(addr)?, config, options })
     }
 }

@@ -72,11 +72,11 @@ async fn lane() -> (Box<dyn Lane>, Box<dyn Lane>) {
 
 /// As [`lane`], with the types known.
 async fn tls_lane() -> (TlsLane, TlsLane) {
-    let (listener, identity) = listener();
+    let (listener, _) = listener();
     let dialer = dialer(&listener);
     let server = async {
         let (socket, _) = listener.socket.accept().await.unwrap();
-        let tls = ServerConnection::new(server_config(&identity).unwrap()).unwrap();
+        let tls = ServerConnection::new(listener.config.clone()).unwrap();
         shake_hands(socket, tls.into()).await.unwrap()
     };
     tokio::join!(async { dialer.dial_tls().await.unwrap() }, server)
