@@ -23,7 +23,7 @@ use super::ids::{Dir, LaneId, Side, StreamId};
 use super::lane::{Carried, DeadLane, Health, Lane};
 use super::range_set::RangeSet;
 use super::scheduler::FairQueue;
-use super::stats::{LaneStats, SessionStats};
+use super::stats::{CreditStats, LaneStats, SessionStats};
 use super::stream::{ReceiveWindow, SendCredit, Stream};
 use super::timer::Timer;
 use super::wire::{Params, StreamKind};
@@ -83,7 +83,9 @@ pub struct Session {
 enum State {
     Open,
     /// Over; a CLOSE with this code and reason may still have to be given to the lanes.
-    Closed { tell: Option<(Code, &'static str)> },
+    Closed {
+        tell: Option<(Code, &'static str)>,
+    },
 }
 
 /// Control frames of the session that wait to be sent.
@@ -217,6 +219,13 @@ impl Session {
             reorder_bytes_max: self.totals.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,
+            credit: CreditStats {
+                sent: self.credit.used(),
+                sent_max: self.credit.max(),
+                received: self.window.received(),
+                consumed: self.window.consumed(),
+                announced: self.window.announced(),
+            },
             streams: self.streams.len(),
             lanes: self.lanes.values().map(LaneStats::of).collect(),
         }
