@@ -125,12 +125,11 @@ impl Session {
     }
 
     fn write_acks_of_others(&mut self, now: Instant, id: LaneId, out: &mut LaneBuf) {
-        let due = self.lanes.iter_mut().filter(|(other, _)| **other != id).filter_map(
-            |(other, lane)| {
+        let due =
+            self.lanes.iter_mut().filter(|(other, _)| **other != id).filter_map(|(other, lane)| {
                 lane.inbound.due_elsewhere().filter(|at| *at <= now)?;
                 Some((*other, lane.inbound.take_ack_elsewhere()?))
-            },
-        );
+            });
         for (lane, position) in due.collect::<Vec<_>>() {
             self.write(id, out, |out| out.push(&Frame::Ack { lane, position }));
         }
@@ -201,16 +200,21 @@ impl Session {
     pub(super) fn would_carry(&self, now: Instant, id: LaneId, views: &[LaneView]) -> bool {
         let Some(own) = views.iter().find(|view| view.id == id) else { return false };
         let others: Vec<LaneView> = views.iter().filter(|view| view.id != id).copied().collect();
-        let data = own.in_flight < own.window
-            && self.choose(own, &others, frame_room(own, 0)).is_some();
+        let data =
+            own.in_flight < own.window && self.choose(own, &others, frame_room(own, 0)).is_some();
         data || self.tail_choice(now, id).is_some()
     }
 
     /// Stream (as its place in the queue) and bytes that the lane shall carry next.
     fn choose(&self, own: &LaneView, others: &[LaneView], room: usize) -> Option<(usize, Chunk)> {
         let waiting = self.pending.max(1);
-        let grant =
-            scheduler::decide(self.config.scheduler, own, others, waiting, (room as u64).min(waiting));
+        let grant = scheduler::decide(
+            self.config.scheduler,
+            own,
+            others,
+            waiting,
+            (room as u64).min(waiting),
+        );
         let Grant::Skip(skip) = grant else { return None };
         let share = skip / self.data_queue.len().max(1) as u64;
         let mut nearest = None;
@@ -362,7 +366,8 @@ impl Session {
         let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));
         let leaves = lane.leaves_at.map_or(now, |at| at.max(now));
         lane.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
-        let arrival = view.map_or(lane.estimate.rtt_min() / 2, |v| seconds(v.arrival(bytes as f64)));
+        let arrival =
+            view.map_or(lane.estimate.rtt_min() / 2, |v| seconds(v.arrival(bytes as f64)));
         let eta = now.checked_add(arrival).unwrap_or(now);
         let in_flight = lane.ledger.in_flight().saturating_add(bytes) as f64;
         let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();

@@ -94,23 +94,25 @@ impl Session {
         let views = self.views(now);
         let own = views.iter().find(|view| view.id == id)?;
         let slower = self.lanes.values().filter(|lane| lane.id != id);
-        slower.filter_map(|lane| {
-            let rate = lane.estimate.rate().max(1.0);
-            let delay = lane.estimate.rtt_min().as_secs_f64() / 2.0;
-            let acked = lane.ledger.acked_position();
-            let entries = lane.ledger.entries().rev().take(TAIL_LOOKED_AT);
-            entries.filter(|entry| !entry.duplicated).find_map(|entry| {
-                let Carried::Data { range, .. } = &entry.carried else { return None };
-                let size = range.end.saturating_sub(range.start) as f64;
-                // What stands before it has to go through first; its forecast may be too hopeful.
-                let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
-                let forecast = entry.eta.saturating_duration_since(now).as_secs_f64();
-                let gain = ahead.max(forecast) - own.arrival(size);
-                (gain > TAIL_GAIN_MIN.max(own.arrival(size) / 4.0)).then_some((gain, lane.id, entry.end))
+        slower
+            .filter_map(|lane| {
+                let rate = lane.estimate.rate().max(1.0);
+                let delay = lane.estimate.rtt_min().as_secs_f64() / 2.0;
+                let acked = lane.ledger.acked_position();
+                let entries = lane.ledger.entries().rev().take(TAIL_LOOKED_AT);
+                entries.filter(|entry| !entry.duplicated).find_map(|entry| {
+                    let Carried::Data { range, .. } = &entry.carried else { return None };
+                    let size = range.end.saturating_sub(range.start) as f64;
+                    // What stands before it has to go through first; its forecast may be too hopeful.
+                    let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
+                    let forecast = entry.eta.saturating_duration_since(now).as_secs_f64();
+                    let gain = ahead.max(forecast) - own.arrival(size);
+                    (gain > TAIL_GAIN_MIN.max(own.arrival(size) / 4.0))
+                        .then_some((gain, lane.id, entry.end))
+                })
             })
-        })
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, lane, end)| (lane, end))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, lane, end)| (lane, end))
     }
 
     /// Marks the frame that ends at `end` on `lane` as sent twice, and returns what of it is still
@@ -124,7 +126,10 @@ impl Session {
         let mut owed = self.streams.get(id)?.send.still_owed(&chunk)?;
         let fits = fit_payload(*id, owed.range.start, FRAME_BYTES_MAX);
         if owed.range.end.saturating_sub(owed.range.start) > fits {
-            owed = Chunk { range: owed.range.start..owed.range.start.saturating_add(fits), fin: false };
+            owed = Chunk {
+                range: owed.range.start..owed.range.start.saturating_add(fits),
+                fin: false,
+            };
         }
         Some((*id, owed))
     }

@@ -12,8 +12,8 @@ pub(in crate::proto) use send::{Chunk, SendSide};
 
 pub use assembler::{Assembler, InsertError};
 
-use super::wire::StreamKind;
 use super::error::Code;
+use super::wire::StreamKind;
 
 /// Both directions of a stream and what has to be said about it.
 #[derive(Debug)]

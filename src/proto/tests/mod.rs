@@ -2,6 +2,7 @@
 
 mod pair;
 mod random;
+mod regressions;
 
 use std::time::Duration;
 
@@ -59,7 +60,8 @@ fn two_equal_lanes_are_both_filled() {
 
 #[test]
 fn unequal_lanes_are_never_slower_than_the_best_alone() {
-    let cases = [(50.0, 10, 50.0, 100), (50.0, 10, 5.0, 10), (100.0, 5, 1.0, 200), (8.0, 50, 80.0, 5)];
+    let cases =
+        [(50.0, 10, 50.0, 100), (50.0, 10, 5.0, 10), (100.0, 5, 1.0, 200), (8.0, 50, 80.0, 5)];
     for (rate_a, delay_a, rate_b, delay_b) in cases {
         let paths = [Path::new(rate_a, delay_a), Path::new(rate_b, delay_b)];
         for bytes in [100_000, 1_000_000, 10_000_000] {
@@ -153,7 +155,10 @@ fn a_reset_reaches_both_ends() {
     pair.drive(2 * SECOND);
     assert_eq!(pair.ends[SERVER].resets.get(&id), Some(&Code::RESET));
     let write = pair.ends[SERVER].session.send_stream(id).write(&mut Bytes::from_static(b"x"));
-    assert!(matches!(write, Err(WriteError::Stopped(Code::RESET) | WriteError::Closed)), "{write:?}");
+    assert!(
+        matches!(write, Err(WriteError::Stopped(Code::RESET) | WriteError::Closed)),
+        "{write:?}"
+    );
     pair.ends[SERVER].session.send_stream(id).reset(Code::RESET);
     pair.drive(2 * SECOND);
     for end in &pair.ends {
