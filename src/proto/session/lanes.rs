@@ -94,7 +94,12 @@ impl Session {
     fn lane_to_wake(&self, now: Instant) -> Option<LaneId> {
         let sleeping = |lane: &&Lane| lane.idle && !lane.waking;
         if self.is_closed() {
-            return self.lanes.values().filter(sleeping).find(|lane| !lane.close_sent).map(|l| l.id);
+            return self
+                .lanes
+                .values()
+                .filter(sleeping)
+                .find(|lane| !lane.close_sent)
+                .map(|l| l.id);
         }
         let urgent = |lane: &&Lane| lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now);
         if let Some(lane) = self.lanes.values().filter(sleeping).find(urgent) {
@@ -182,6 +187,7 @@ impl Session {
                 && now.saturating_duration_since(lane.heard_at) >= self.config.keepalive
             {
                 lane.ping_due = true;
+                lane.heard_at = now;
             } else if healthy > 1 {
                 self.move_late(now, id);
             }
