@@ -8,7 +8,7 @@ use super::{Session, State};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, LaneId, StreamId};
-use crate::proto::limits::{REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
+use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
 use crate::proto::stream::{Misbehaviour, Received};
 use crate::proto::wire::{Frame, FrameBatch, StreamKind};
 
@@ -83,7 +83,8 @@ impl Session {
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.received_payload = lane.received_payload.saturating_add(len);
         }
-        let Some(stream) = self.peers_stream(id).then(|| self.streams.get_mut(&id)).flatten() else {
+        let Some(stream) = self.peers_stream(id).then(|| self.streams.get_mut(&id)).flatten()
+        else {
             self.totals.duplicate_payload = self.totals.duplicate_payload.saturating_add(len);
             return;
         };
@@ -93,8 +94,8 @@ impl Session {
         self.reorder_cost = self.reorder_cost.saturating_sub(cost).saturating_add(cost_now);
         self.totals.reorder_peak = self.totals.reorder_peak.max(self.reorder_cost);
         self.on_received(id, received);
-        let reorder_max = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
-        if self.reorder_cost > reorder_max {
+        let window = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
+        if self.reorder_cost > window.saturating_add(REORDER_OVERHEAD_BYTES) {
             self.misbehaved(Code::EXCESSIVE_LOAD, "too many small pieces out of order");
         }
     }
@@ -249,5 +250,7 @@ fn is_busy(frame: &Frame) -> bool {
 
 /// A peer's words for a log: printable ASCII, the rest shown as dots.
 fn printable(text: &[u8]) -> String {
-    text.iter().map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' }).collect()
+    text.iter()
+        .map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' })
+        .collect()
 }
