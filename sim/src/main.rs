@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser, Debug)]
-#[command(name = "imux-sim", version, about = "Prove imux: simulate it, and measure it on real kernels")]
+#[command(
+    name = "imux-sim",
+    version,
+    about = "Prove imux: simulate it, and measure it on real kernels"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

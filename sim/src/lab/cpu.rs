@@ -52,7 +52,9 @@ pub fn run(args: &CpuArgs) -> Result<(), LabError> {
         "up" => vec![Direction::Up],
         "down" => vec![Direction::Down],
         "both" => vec![Direction::Up, Direction::Down],
-        other => return Err(LabError::Usage(format!("--direction is up, down or both, not `{other}`"))),
+        other => {
+            return Err(LabError::Usage(format!("--direction is up, down or both, not `{other}`")));
+        }
     };
     let contenders = contenders(args)?;
     let mut rows = Vec::new();
@@ -77,8 +79,10 @@ pub fn run(args: &CpuArgs) -> Result<(), LabError> {
     }
     println!("{}", table(&rows));
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&rows).map_err(|e| LabError::setup("write JSON", e))?;
-        std::fs::write(path, text).map_err(|e| LabError::setup(format!("write {}", path.display()), e))?;
+        let text =
+            serde_json::to_string_pretty(&rows).map_err(|e| LabError::setup("write JSON", e))?;
+        std::fs::write(path, text)
+            .map_err(|e| LabError::setup(format!("write {}", path.display()), e))?;
     }
     Ok(())
 }
@@ -160,7 +164,8 @@ impl Contender {
             Self::Direct => return Ok((sink, Vec::new())),
             Self::Haproxy(program) => {
                 let cert = scratch.certificate()?;
-                let server = haproxy_config(middle, &format!(" ssl crt {}", cert.display()), sink, "");
+                let server =
+                    haproxy_config(middle, &format!(" ssl crt {}", cert.display()), sink, "");
                 let client = haproxy_config(entry, "", middle, " ssl verify none");
                 let start = |end: &str, config: &str| {
                     let file = scratch.write(&format!("haproxy-{end}.cfg"), config)?;
@@ -171,7 +176,8 @@ impl Contender {
             }
             Self::Stunnel(program) => {
                 let cert = scratch.certificate()?;
-                let server = stunnel_config(false, middle, sink, &format!("cert = {}", cert.display()));
+                let server =
+                    stunnel_config(false, middle, sink, &format!("cert = {}", cert.display()));
                 let client = stunnel_config(true, entry, middle, "verifyChain = no");
                 let start = |end: &str, config: &str| {
                     let file = scratch.write(&format!("stunnel-{end}.conf"), config)?;
@@ -219,8 +225,15 @@ fn start_imux(
     wait_listening(&mut server, middle, READY_LIMIT)?;
     let bind = format!("127.0.0.1={lanes}");
     let client_args = [
-        "client", "--listen", &entry.to_string(), "--dial", &middle.to_string(),
-        "--bind", &bind, "--host-key", "accept-new",
+        "client",
+        "--listen",
+        &entry.to_string(),
+        "--dial",
+        &middle.to_string(),
+        "--bind",
+        &bind,
+        "--host-key",
+        "accept-new",
     ]
     .map(str::to_owned);
     let client = start(program, "client", &client_args, &home("home-client"), scratch)?;
@@ -251,7 +264,12 @@ fn free_addr() -> Result<SocketAddr, LabError> {
         .map_err(|e| LabError::setup("find a free port", e))
 }
 
-fn haproxy_config(bind: SocketAddr, bind_options: &str, server: SocketAddr, server_options: &str) -> String {
+fn haproxy_config(
+    bind: SocketAddr,
+    bind_options: &str,
+    server: SocketAddr,
+    server_options: &str,
+) -> String {
     format!(
         "global\n  maxconn 1000\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 120s\n  timeout server 120s\n\
@@ -281,7 +299,8 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
     let bytes = megabytes * 1_000_000 / u64::from(row.streams);
     let (direction, parallel) = (row.direction, row.streams);
     // A connection that only warms up, so that first-use costs are not counted.
-    let warm_up = Job::Transfer { direction, bytes: 1_000_000, count: 1, parallel: 1, at_ms: 0, pause_ms: 0 };
+    let warm_up =
+        Job::Transfer { direction, bytes: 1_000_000, count: 1, parallel: 1, at_ms: 0, pause_ms: 0 };
     transfer(entry, warm_up, 10)?;
     let job = Job::Transfer { direction, bytes, count: 1, parallel, at_ms: 0, pause_ms: 0 };
     let (before, sink_before) = (cpu(), usage(sink.pid()).cpu_s);
@@ -315,7 +334,8 @@ fn transfer(target: SocketAddr, job: Job, limit_s: u64) -> Result<(f64, f64), La
     load.tell(&text)?;
     let report: LoadReport = load.hear_json(Duration::from_secs(limit_s + 5))?;
     let cpu_s = usage(load.pid()).cpu_s;
-    let job = report.jobs.first().ok_or_else(|| LabError::Run("the load did nothing".to_owned()))?;
+    let job =
+        report.jobs.first().ok_or_else(|| LabError::Run("the load did nothing".to_owned()))?;
     if !job.faults.is_empty() || job.times_ms.len() != rows {
         return Err(LabError::Run(format!("the transfer failed: {}", job.faults.join("; "))));
     }
@@ -333,7 +353,8 @@ fn table(rows: &[Row]) -> String {
          | peak RSS MB | load cpu-s/GB |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
-        let same = |r: &&Row| (r.streams, r.lanes, r.direction) == (row.streams, row.lanes, row.direction);
+        let same =
+            |r: &&Row| (r.streams, r.lanes, r.direction) == (row.streams, row.lanes, row.direction);
         let haproxy = rows.iter().filter(same).find(|r| r.peer.starts_with("haproxy")).map(cost);
         let ratio = match haproxy {
             Some(base) if row.peer != "direct TCP" => format!("{:.2}", cost(row) / base),

@@ -56,7 +56,8 @@ impl Flow {
             if self.bins.len() <= bin {
                 self.bins.resize(bin + 1, 0);
             }
-            self.bins[bin] = self.bins[bin].saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+            self.bins[bin] =
+                self.bins[bin].saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
@@ -98,7 +99,11 @@ mod tests {
         assert_eq!(flow.bytes_between(1300 * ms, 2000 * ms), 20);
         assert_eq!(flow.longest_pause(1000 * ms, 1301 * ms), 285 * ms);
         assert_eq!(flow.longest_pause(1200 * ms, 1301 * ms), 100 * ms, "only its part inside");
-        assert_eq!(flow.longest_pause(1000 * ms, 2301 * ms), 1000 * ms, "silence to the end counts");
+        assert_eq!(
+            flow.longest_pause(1000 * ms, 2301 * ms),
+            1000 * ms,
+            "silence to the end counts"
+        );
         assert_eq!(Flow::new(1, 0).longest_pause(0, 7), 7, "nothing ever came");
     }
 }

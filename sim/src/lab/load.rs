@@ -378,7 +378,9 @@ impl Task {
             for i in 0..count {
                 reader.read_exact(&mut message)?;
                 let now = now_ns();
-                pattern.verify(i * bytes as u64, &message).map_err(|_| io::Error::other("echo: wrong bytes"))?;
+                pattern
+                    .verify(i * bytes as u64, &message)
+                    .map_err(|_| io::Error::other("echo: wrong bytes"))?;
                 locked(&report).times_ms.push(ms_between(due(i), now));
             }
             Ok(())

@@ -208,7 +208,10 @@ impl Helper {
                 Ok(line) => return Ok(line),
                 Err(RecvTimeoutError::Timeout) if now_ns() < deadline => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(LabError::Run(format!("the {} gave no answer within {limit:?}", self.name)));
+                    return Err(LabError::Run(format!(
+                        "the {} gave no answer within {limit:?}",
+                        self.name
+                    )));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(LabError::Run(format!("the {} ended unexpectedly", self.name)));
@@ -298,7 +301,11 @@ pub fn is_listening(pid: u32, addr: SocketAddr) -> bool {
 }
 
 /// Waits until something listens on `addr` in the network of `process`.
-pub fn wait_listening(process: &mut Process, addr: SocketAddr, limit: Duration) -> Result<(), LabError> {
+pub fn wait_listening(
+    process: &mut Process,
+    addr: SocketAddr,
+    limit: Duration,
+) -> Result<(), LabError> {
     let deadline = now_ns().saturating_add(limit.as_nanos() as u64);
     while !is_listening(process.pid(), addr) {
         process.check_alive()?;
