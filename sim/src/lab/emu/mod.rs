@@ -1,7 +1,9 @@
 //! The link emulator: one thread that carries packets between TUN devices of two namespaces.
 //!
 //! netem would do this in the kernel, but many kernels lack it. One thread waits in `ppoll` with
-//! a timer slack of a nanosecond; what it carries is decided by [`link`] from the packets' times alone.
+//! a timer slack of a nanosecond; what it carries, and when, is decided by [`link`] from the packets'
+//! times alone. A write to a TUN device runs the receiving kernel's TCP too: most of this thread's
+//! CPU time is that, and would be spent elsewhere on a real network.
 
 pub mod link;
 pub mod reset;
@@ -28,6 +30,11 @@ use reset::{End, Resetter};
 
 /// Largest packet: the devices' MTU.
 pub const MTU: usize = 1500;
+/// While packets flow, the emulator looks this often instead of at each packet: waking up costs as
+/// much as carrying two. Half of it is the error a packet can have.
+const GRAIN_NS: u64 = 80_000;
+/// Without a packet for this long it waits for the very next one again.
+const CALM_NS: u64 = 1_000_000;
 /// Packets read from one device before the others get their turn.
 const BATCH: usize = 64;
 /// Nothing is due: look again after this long, whatever happens.
@@ -169,8 +176,11 @@ struct Core {
 impl Core {
     fn run(mut self, inbox: &Receiver<Order>, bell: &UnixStream) {
         take_priority();
+        let mut ready = Vec::new();
+        let mut last_traffic_ns = 0;
         loop {
-            let ready = self.wait(bell);
+            let busy = now_ns() < last_traffic_ns + CALM_NS;
+            self.wait(bell, busy, &mut ready);
             if ready.last() == Some(&true) {
                 let _ = (&*bell).read(&mut [0; 64]);
                 while let Ok(order) = inbox.try_recv() {
@@ -181,29 +191,32 @@ impl Core {
                     }
                 }
             }
-            for (i, path) in self.paths.iter_mut().enumerate() {
-                if ready[2 * i] {
-                    path.read(End::Client, &mut self.spare);
+            let mut moved = 0;
+            for (path, ready) in self.paths.iter_mut().zip(ready.chunks_exact(2)) {
+                if ready[0] {
+                    moved += path.read(End::Client, &mut self.spare);
                 }
-                if ready[2 * i + 1] {
-                    path.read(End::Server, &mut self.spare);
+                if ready[1] {
+                    moved += path.read(End::Server, &mut self.spare);
                 }
+                moved += path.deliver(&mut self.spare, &mut self.late);
             }
-            for path in &mut self.paths {
-                path.deliver(&mut self.spare, &mut self.late);
+            if moved > 0 {
+                last_traffic_ns = now_ns();
             }
         }
     }
 
-    /// Waits for packets, orders, or the next due time; tells which of the descriptors are ready.
-    fn wait(&self, bell: &UnixStream) -> Vec<bool> {
-        let due = self
-            .paths
-            .iter()
-            .flat_map(|p| [p.up.next_due_ns(), p.down.next_due_ns()])
-            .flatten()
-            .min();
-        let left = due.map_or(IDLE_WAIT_NS, |due| due.saturating_sub(now_ns()).min(IDLE_WAIT_NS));
+    /// Waits for packets, orders, or the next due time; `ready` tells which descriptors have something.
+    fn wait(&self, bell: &UnixStream, busy: bool, ready: &mut Vec<bool>) {
+        let left = if busy {
+            std::thread::sleep(Duration::from_nanos(GRAIN_NS));
+            0
+        } else {
+            let links = self.paths.iter().flat_map(|p| [p.up.next_due_ns(), p.down.next_due_ns()]);
+            let due = links.flatten().min();
+            due.map_or(IDLE_WAIT_NS, |due| due.saturating_sub(now_ns()).min(IDLE_WAIT_NS))
+        };
         let devices = self.paths.iter().flat_map(|p| [p.client.as_fd(), p.server.as_fd()]);
         let mut fds: Vec<PollFd<'_>> =
             devices.chain([bell.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -212,8 +225,10 @@ impl Core {
             // Cannot happen with descriptors we own; waiting keeps it from spinning.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
-        // A device that is down polls as an error: reading it then does no harm, but must not spin.
-        fds.iter().map(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLIN))).collect()
+        ready.clear();
+        ready.extend(
+            fds.iter().map(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLIN))),
+        );
     }
 
     fn apply(&mut self, path: usize, change: Change) {
@@ -249,14 +264,15 @@ impl Core {
 }
 
 impl Path {
-    fn read(&mut self, from: End, spare: &mut Vec<Packet>) {
-        for _ in 0..BATCH {
+    /// Takes in what a device has; how many packets that were.
+    fn read(&mut self, from: End, spare: &mut Vec<Packet>) -> usize {
+        for count in 0..BATCH {
             let mut packet = spare.pop().unwrap_or_default();
             packet.resize(MTU, 0);
             let device = if from == End::Client { &self.client } else { &self.server };
             let Ok(n) = device.recv(&mut packet) else {
                 spare.push(packet);
-                return;
+                return count;
             };
             packet.truncate(n);
             let now = now_ns();
@@ -269,13 +285,18 @@ impl Path {
             let link = if from == End::Client { &mut self.up } else { &mut self.down };
             link.enqueue(now, packet, n as u64);
         }
+        BATCH
     }
 
-    fn deliver(&mut self, spare: &mut Vec<Packet>, late: &mut Lateness) {
+    /// Hands out what is due; how many packets that were.
+    fn deliver(&mut self, spare: &mut Vec<Packet>, late: &mut Lateness) -> usize {
+        let mut count = 0;
         for (link, device) in [(&mut self.up, &self.server), (&mut self.down, &self.client)] {
             let now = now_ns();
-            while let Some((due, packet)) = link.take_due(now) {
-                late.add(now - due);
+            // Half a grain early or late, rather than always late.
+            while let Some((due, packet)) = link.take_due(now + GRAIN_NS / 2) {
+                late.add(now.saturating_sub(due));
+                count += 1;
                 // Refused while the device is down: then the packet is lost, as on a real interface.
                 let _ = device.send(&packet);
                 if spare.len() < 4096 {
@@ -283,6 +304,7 @@ impl Path {
                 }
             }
         }
+        count
     }
 
     /// Hands a packet to an end at once.
