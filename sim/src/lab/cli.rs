@@ -100,6 +100,9 @@ pub struct RunArgs {
     /// The imux program; by default the one beside this program, then the one on PATH
     #[arg(long)]
     pub imux: Option<std::path::PathBuf>,
+    /// Repeat a run up to so many times if the machine was too busy to emulate links well
+    #[arg(long, default_value_t = 2)]
+    pub repeats: u32,
     /// The original imux written in Go; by default `imux-go` on PATH
     #[arg(long)]
     pub go_imux: Option<std::path::PathBuf>,
@@ -238,6 +241,7 @@ mod linux {
         let settings = Settings {
             congestion: String::new(),
             seed: args.seed,
+            repeats: args.repeats,
             programs: Programs {
                 imux: args.imux.clone(),
                 go_imux: args.go_imux.clone(),

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::cell::{Better, Cell, Goal};
 use super::error::LabError;
 use super::load::Direction;
+use super::matrix::run_calm;
 use super::peers::Peer;
 use super::report::number;
-use super::runner::{Settings, run_once};
+use super::runner::Settings;
 use super::scenarios::{bulk, describe};
 use super::stats::{aggregation_benefit, median, percentile};
 use super::stream::Rng;
@@ -84,7 +85,7 @@ pub fn measure(
     let mut goodputs = vec![Vec::new(); all.len()];
     for run in 0..runs {
         for (peer, goodputs) in all.iter().zip(&mut goodputs) {
-            let goodput = match run_once(cell, peer, run.into(), settings) {
+            let goodput = match run_calm(cell, peer, run.into(), settings) {
                 Ok(result) => result.figures.get(FIGURE).copied().unwrap_or(0.0),
                 Err(e @ LabError::Run(_)) => {
                     eprintln!("{} {peer}: {e}", cell.name);

@@ -6,8 +6,12 @@ use super::design::{self, DesignReport};
 use super::error::LabError;
 use super::peers::Peer;
 use super::report::{CellReport, PeerReport, Report, cells_table, host};
-use super::runner::{Settings, run_once};
+use super::runner::{RunResult, Settings, run_once};
 use super::topology::{check_supported, sweep};
+
+/// A calm machine delivers within 0.1 ms. Beyond this in the mean something else (other work, or
+/// a hypervisor that takes the processors away) has shaped the run as much as the links did.
+const DISTURBED_US: f64 = 250.0;
 
 /// Before anything is run: is this the place, and is what an earlier run left behind gone?
 pub fn prepare() -> Result<(), LabError> {
@@ -43,7 +47,7 @@ pub fn run_cell(
     for run in 0..runs {
         for (peer, report) in peers.iter().zip(&mut reports) {
             eprint!("{} {} run {}/{runs} {peer}: ", cell.name, settings.congestion, run + 1);
-            match run_once(cell, peer, run.into(), settings) {
+            match run_calm(cell, peer, run.into(), settings) {
                 Ok(result) => {
                     let shown: Vec<String> = cell
                         .goals
@@ -71,6 +75,28 @@ pub fn run_cell(
         }
     }
     Ok(CellReport { cell: cell.clone(), congestion: settings.congestion.clone(), peers: reports })
+}
+
+/// Runs once; again, up to [`Settings::repeats`] times, while the machine itself was too disturbed to
+/// emulate links; gives the calmest of these runs.
+pub fn run_calm(
+    cell: &Cell,
+    peer: &Peer,
+    number: u64,
+    settings: &Settings,
+) -> Result<RunResult, LabError> {
+    let mut best = run_once(cell, peer, number, settings)?;
+    for _ in 0..settings.repeats {
+        if best.links.late_us_mean <= DISTURBED_US {
+            break;
+        }
+        eprint!("(links {:.0} us late, again) ", best.links.late_us_mean);
+        let again = run_once(cell, peer, number, settings)?;
+        if again.links.late_us_mean < best.links.late_us_mean {
+            best = again;
+        }
+    }
+    Ok(best)
 }
 
 /// Runs all cells and a random design under each congestion control. `save` gets the report after every

@@ -243,7 +243,7 @@ mod tests {
         let close = |name: &str, want: f64, by: f64| {
             assert!((figures[name] - want).abs() <= by, "{name}: {} not {want}", figures[name]);
         };
-        close("down.gap", 201.0, 0.0);
+        close("down.gap", 200.0, 0.0);
         close("down.undelivered", 7.0, 0.0);
         close("down.share_after", 1.0, 0.01);
         // From 150 ms on, 450 of 500 ms have bytes.

@@ -235,10 +235,10 @@ impl Peer {
         match self {
             Self::Tcp(_) | Self::Mptcp => (Vec::new(), Vec::new()),
             Self::Aggligator => (
-                words(&format!("server --no-monitor --tcp {TUNNEL_PORT} --ports {SINK_PORT}")),
+                words(&format!("server --no-monitor --tcp {TUNNEL_PORT} --port {SINK_PORT}")),
                 words(&format!(
                     "client --no-monitor --ipv4 --tcp-link-filter interface-ip \
-                     --ports {SINK_PORT}:{} --tcp {listen}",
+                     --port {SINK_PORT}:{} --tcp {listen}",
                     ENTRY.port()
                 )),
             ),

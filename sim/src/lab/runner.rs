@@ -28,6 +28,8 @@ pub struct Settings {
     pub congestion: String,
     /// Losses and bytes come from it.
     pub seed: u64,
+    /// How often a run is repeated if the machine was too disturbed.
+    pub repeats: u32,
     /// Where the contenders' programs are.
     pub programs: Programs,
 }

@@ -30,11 +30,12 @@ use reset::{End, Resetter};
 
 /// Largest packet: the devices' MTU.
 pub const MTU: usize = 1500;
-/// While packets flow, the emulator looks this often instead of at each packet: waking up costs as
-/// much as carrying two. Half of it is the error a packet can have.
-const GRAIN_NS: u64 = 80_000;
-/// Without a packet for this long it waits for the very next one again.
-const CALM_NS: u64 = 1_000_000;
+/// At many packets a millisecond the emulator looks this often instead of at each packet: waking up
+/// costs as much as carrying two. It is about the error a packet can have.
+const GRAIN_NS: u64 = 40_000;
+/// So many packets in [`BUSY_WINDOW_NS`] are many.
+const BUSY_PACKETS: usize = 8;
+const BUSY_WINDOW_NS: u64 = 1_000_000;
 /// Packets read from one device before the others get their turn.
 const BATCH: usize = 64;
 /// Nothing is due: look again after this long, whatever happens.
@@ -177,10 +178,9 @@ impl Core {
     fn run(mut self, inbox: &Receiver<Order>, bell: &UnixStream) {
         take_priority();
         let mut ready = Vec::new();
-        let mut last_traffic_ns = 0;
+        let mut traffic = Traffic::default();
         loop {
-            let busy = now_ns() < last_traffic_ns + CALM_NS;
-            self.wait(bell, busy, &mut ready);
+            self.wait(bell, traffic.busy, &mut ready);
             if ready.last() == Some(&true) {
                 let _ = (&*bell).read(&mut [0; 64]);
                 while let Ok(order) = inbox.try_recv() {
@@ -201,9 +201,7 @@ impl Core {
                 }
                 moved += path.deliver(&mut self.spare, &mut self.late);
             }
-            if moved > 0 {
-                last_traffic_ns = now_ns();
-            }
+            traffic.note(now_ns(), moved);
         }
     }
 
@@ -215,7 +213,10 @@ impl Core {
         } else {
             let links = self.paths.iter().flat_map(|p| [p.up.next_due_ns(), p.down.next_due_ns()]);
             let due = links.flatten().min();
-            due.map_or(IDLE_WAIT_NS, |due| due.saturating_sub(now_ns()).min(IDLE_WAIT_NS))
+            // Waking up takes about a grain.
+            due.map_or(IDLE_WAIT_NS, |due| {
+                due.saturating_sub(now_ns() + GRAIN_NS).min(IDLE_WAIT_NS)
+            })
         };
         let devices = self.paths.iter().flat_map(|p| [p.client.as_fd(), p.server.as_fd()]);
         let mut fds: Vec<PollFd<'_>> =
@@ -293,7 +294,7 @@ impl Path {
         let mut count = 0;
         for (link, device) in [(&mut self.up, &self.server), (&mut self.down, &self.client)] {
             let now = now_ns();
-            // Half a grain early or late, rather than always late.
+            // A little early or late rather than always late.
             while let Some((due, packet)) = link.take_due(now + GRAIN_NS / 2) {
                 late.add(now.saturating_sub(due));
                 count += 1;
@@ -311,6 +312,25 @@ impl Path {
     fn inject(&self, end: End, packet: &[u8]) {
         let device = if end == End::Client { &self.client } else { &self.server };
         let _ = device.send(packet);
+    }
+}
+
+/// Whether packets come so fast that they are better carried in bunches.
+#[derive(Debug, Default)]
+struct Traffic {
+    busy: bool,
+    since_ns: u64,
+    packets: usize,
+}
+
+impl Traffic {
+    fn note(&mut self, now_ns: u64, packets: usize) {
+        self.packets += packets;
+        if now_ns >= self.since_ns + BUSY_WINDOW_NS {
+            self.busy = self.packets >= BUSY_PACKETS;
+            self.packets = 0;
+            self.since_ns = now_ns;
+        }
     }
 }
 
