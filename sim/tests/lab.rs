@@ -60,7 +60,20 @@ fn one_path_carries_what_it_should_and_an_echo_takes_its_round_trip() {
     let out = tempfile::tempdir().unwrap();
     let dir = out.path().to_str().unwrap();
     let run = |cell: &str| -> Value {
-        let args = ["cell", cell, "--peers", "tcp", "--runs", "1", "--path", "20,20", "--out", dir];
+        let args = [
+            "cell",
+            cell,
+            "--peers",
+            "tcp",
+            "--runs",
+            "1",
+            "--repeats",
+            "0",
+            "--path",
+            "20,20",
+            "--out",
+            dir,
+        ];
         let done = lab(&args);
         assert!(done.status.success(), "{done:?}");
         let text = std::fs::read_to_string(out.path().join("report.json")).unwrap();

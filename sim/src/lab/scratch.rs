@@ -6,6 +6,21 @@ use std::process::Command;
 use super::error::LabError;
 use super::proc::find_program;
 
+const PREFIX: &str = "imux-lab-";
+
+/// Removes the directories of runs whose process is gone, as `lives` tells by its id.
+pub fn sweep(lives: impl Fn(&str) -> bool) {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+        if owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !lives(pid)) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A fresh directory of this process, removed when dropped.
 #[derive(Debug)]
 pub struct Scratch {
@@ -15,7 +30,7 @@ pub struct Scratch {
 impl Scratch {
     /// Makes `imux-lab-PID-NAME` in the system's temporary directory.
     pub fn new(name: &str) -> Result<Self, LabError> {
-        let path = std::env::temp_dir().join(format!("imux-lab-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path)
             .map_err(|e| LabError::setup(format!("make {}", path.display()), e))?;
         Ok(Self { path })

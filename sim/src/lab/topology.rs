@@ -8,7 +8,6 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -20,6 +19,7 @@ use super::emu::link::LinkSpec;
 use super::emu::{Emulator, MTU, PathDevices};
 use super::error::LabError;
 use super::proc::{Place, find_program};
+use super::scratch;
 
 /// Namespaces are called `imuxlab-PID-c` and `imuxlab-PID-s`.
 const PREFIX: &str = "imuxlab-";
@@ -326,6 +326,7 @@ pub fn sweep() {
         }
     }
     restore_congestion_after_crash();
+    scratch::sweep(runs_the_lab);
 }
 
 fn is_number(text: &str) -> bool {
@@ -376,6 +377,3 @@ fn restore_congestion_after_crash() {
         let _ = std::fs::remove_file(allowed_backup());
     }
 }
-
-/// How long set-up and removal may take together; for limits of callers.
-pub const OVERHEAD: Duration = Duration::from_secs(5);
