@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -125,7 +126,22 @@ pub struct JobReport {
     pub faults: Vec<String>,
 }
 
-type Shared = Arc<Mutex<JobReport>>;
+/// A job's report while it is being written.
+#[derive(Debug, Default)]
+struct Live {
+    report: JobReport,
+    // Shared with the threads that fill them, so that a stuck one still shows how far it got.
+    flows: Vec<Arc<Mutex<Flow>>>,
+}
+
+impl Live {
+    fn snapshot(&self) -> JobReport {
+        let flows = self.flows.iter().map(|f| locked(f).clone()).collect();
+        JobReport { flows, ..self.report.clone() }
+    }
+}
+
+type Shared = Arc<Mutex<Live>>;
 
 /// Reads a plan from standard input, does it, prints the report. Ends at once if the input ends.
 pub fn run() -> io::Result<()> {
@@ -158,7 +174,7 @@ fn execute(plan: &Plan) -> LoadReport {
         std::thread::sleep(Duration::from_millis(2));
     }
     let late = threads.iter().filter(|t| !t.is_finished()).count();
-    let mut jobs: Vec<JobReport> = reports.iter().map(|r| locked(r).clone()).collect();
+    let mut jobs: Vec<JobReport> = reports.iter().map(|r| locked(r).snapshot()).collect();
     if let (1.., Some(first)) = (late, jobs.first_mut()) {
         first.faults.push(format!("{late} connections were not done at the deadline"));
     }
@@ -224,7 +240,14 @@ struct Task {
 
 impl Task {
     fn fault(&self, error: &dyn std::fmt::Display) {
-        locked(&self.report).faults.push(error.to_string());
+        locked(&self.report).report.faults.push(error.to_string());
+    }
+
+    /// A flow that the report shows as it is whenever it is given.
+    fn flow(&self, tag: u64, begin_ns: u64) -> Arc<Mutex<Flow>> {
+        let flow = Arc::new(Mutex::new(Flow::new(tag, begin_ns)));
+        locked(&self.report).flows.push(Arc::clone(&flow));
+        flow
     }
 
     fn request(&self, kind: Kind, round: u64) -> Request {
@@ -239,7 +262,7 @@ impl Task {
         let mut conn = connect(&self.plan)?;
         request.write(&mut conn)?;
         let end_ns = self.begin_ns + duration_ms * NS_PER_MS;
-        let flow = Mutex::new(Flow::new(request.tag, now_ns()));
+        let flow = self.flow(request.tag, now_ns());
         // So that a path that swallows everything cannot hold the writer for ever.
         conn.set_write_timeout(Some(Duration::from_millis(duration_ms + drain_ms)))?;
         if drain_ms == 0 {
@@ -250,18 +273,17 @@ impl Task {
             });
         }
         send(&mut conn, &request, end_ns, &flow);
-        let mut flow = locked(&flow).clone();
         if now_ns() >= end_ns && drain_ms == 0 {
-            flow.fault = None;
+            // Broken off on purpose.
+            locked(&flow).fault = None;
         }
-        locked(&self.report).flows.push(flow);
         if drain_ms > 0 {
             conn.set_read_timeout(Some(Duration::from_millis(drain_ms)))?;
             let mut bytes = [0; RECEIPT_LEN];
             conn.read_exact(&mut bytes).map_err(|e| {
                 io::Error::new(e.kind(), format!("no word of the sink on {:#x}: {e}", request.tag))
             })?;
-            locked(&self.report).receipts.push(Receipt::decode(&bytes).bytes);
+            locked(&self.report).report.receipts.push(Receipt::decode(&bytes).bytes);
         }
         Ok(())
     }
@@ -272,7 +294,7 @@ impl Task {
         request.duration_ms = duration_ms;
         let mut conn = connect(&self.plan)?;
         request.write(&mut conn)?;
-        let flow = Mutex::new(Flow::new(request.tag, self.begin_ns));
+        let flow = self.flow(request.tag, self.begin_ns);
         let end_ns = self.begin_ns + (duration_ms + drain_ms) * NS_PER_MS;
         let breaker = conn.try_clone()?;
         std::thread::spawn(move || {
@@ -280,17 +302,15 @@ impl Task {
             let _ = breaker.shutdown(Shutdown::Both);
         });
         receive(&mut conn, &request, &flow);
-        let flow = locked(&flow).clone();
-        locked(&self.report).flows.push(flow);
         Ok(())
     }
 
     fn transfers(&self) -> io::Result<()> {
         let Job::Transfer { count, pause_ms, .. } = self.job else { return Ok(()) };
         for round in 0..count {
-            locked(&self.report).begun += 1;
+            locked(&self.report).report.begun += 1;
             match self.transfer(u64::from(round)) {
-                Ok(ms) => locked(&self.report).times_ms.push(ms),
+                Ok(ms) => locked(&self.report).report.times_ms.push(ms),
                 Err(e) => self.fault(&e),
             }
             std::thread::sleep(Duration::from_millis(pause_ms));
@@ -342,7 +362,7 @@ impl Task {
     fn setups(&self) -> io::Result<()> {
         let Job::Setup { count, pause_ms, .. } = self.job else { return Ok(()) };
         for round in 0..count {
-            locked(&self.report).begun += 1;
+            locked(&self.report).report.begun += 1;
             let begin = now_ns();
             let once = || -> io::Result<()> {
                 let mut conn = connect(&self.plan)?;
@@ -351,7 +371,7 @@ impl Task {
                 conn.read_exact(&mut [0; 1])
             };
             match once() {
-                Ok(()) => locked(&self.report).times_ms.push(ms_between(begin, now_ns())),
+                Ok(()) => locked(&self.report).report.times_ms.push(ms_between(begin, now_ns())),
                 Err(e) => self.fault(&e),
             }
             std::thread::sleep(Duration::from_millis(pause_ms));
@@ -359,40 +379,60 @@ impl Task {
         Ok(())
     }
 
-    /// Open loop: a late answer does not delay the next question, so nothing hides a stall.
+    /// Open loop: a late answer does not delay the next question, so nothing hides a stall. A first message
+    /// that is not measured makes sure that the connection is there from end to end.
     fn echo(&self) -> io::Result<()> {
         let Job::Echo { bytes, interval_ms, duration_ms, .. } = self.job else { return Ok(()) };
         let request = self.request(Kind::Echo, 0);
         let mut conn = connect(&self.plan)?;
+        conn.set_read_timeout(Some(Duration::from_millis(duration_ms + 2000)))?;
         request.write(&mut conn)?;
-        let count = duration_ms / interval_ms.max(1);
-        let begin_ns = self.begin_ns + 20 * NS_PER_MS;
-        let due = move |i: u64| begin_ns + NS_PER_MS * i * interval_ms;
+        let mut message = vec![0; bytes];
+        conn.write_all(&message)?;
+        conn.read_exact(&mut message)?;
         let pattern = Pattern::new(request.seed);
+        let (tell, sent) = mpsc::channel();
         let mut reader = conn.try_clone()?;
         let report = Arc::clone(&self.report);
-        let end = Duration::from_millis(duration_ms + 2000);
-        reader.set_read_timeout(Some(end))?;
         let receiver = std::thread::spawn(move || -> io::Result<()> {
-            let mut message = vec![0; bytes];
-            for i in 0..count {
+            for (i, sent_ns) in sent.iter().enumerate() {
                 reader.read_exact(&mut message)?;
                 let now = now_ns();
                 pattern
-                    .verify(i * bytes as u64, &message)
+                    .verify((i * bytes) as u64, &message)
                     .map_err(|_| io::Error::other("echo: wrong bytes"))?;
-                locked(&report).times_ms.push(ms_between(due(i), now));
+                locked(&report).report.times_ms.push(ms_between(sent_ns, now));
             }
             Ok(())
         });
+        self.ask(&mut conn, pattern, duration_ms / interval_ms.max(1), &tell)?;
+        drop(tell);
+        receiver.join().unwrap_or_else(|_| Err(io::Error::other("echo: the reader failed")))
+    }
+
+    /// Sends `count` messages, each at its time, and tells from when its answer is waited for.
+    fn ask(
+        &self,
+        conn: &mut TcpStream,
+        pattern: Pattern,
+        count: u64,
+        tell: &Sender<u64>,
+    ) -> io::Result<()> {
+        let Job::Echo { bytes, interval_ms, .. } = self.job else { return Ok(()) };
+        let begin_ns = now_ns() + 5 * NS_PER_MS;
         let mut message = vec![0; bytes];
         for i in 0..count {
             pattern.fill(i * bytes as u64, &mut message);
-            wait_until(due(i));
+            let due_ns = begin_ns + NS_PER_MS * i * interval_ms;
+            // Held up by the socket: then it is late from its due time on. By this thread's own
+            // waking: that is not the contender's doing.
+            let held_up = now_ns() > due_ns;
+            wait_until(due_ns);
+            let _ = tell.send(if held_up { due_ns } else { now_ns() });
             conn.write_all(&message)?;
-            locked(&self.report).begun += 1;
+            locked(&self.report).report.begun += 1;
         }
-        receiver.join().unwrap_or_else(|_| Err(io::Error::other("echo: the reader failed")))
+        Ok(())
     }
 }
 

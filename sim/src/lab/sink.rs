@@ -171,18 +171,18 @@ pub(crate) fn send(conn: &mut TcpStream, request: &Request, deadline_ns: u64, fl
         let mut written = 0;
         while written < want && now_ns() < deadline_ns {
             match conn.write(&buffer[written..want]) {
-                Ok(n) => written += n,
+                Ok(n) => {
+                    written += n;
+                    locked(flow).sent = offset + written as u64;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    let mut flow = locked(flow);
-                    flow.sent = offset + written as u64;
-                    flow.fault = Some(format!("sending at {}: {e}", flow.sent));
+                    locked(flow).fault = Some(format!("sending: {e}"));
                     return;
                 }
             }
         }
         offset += written as u64;
-        locked(flow).sent = offset;
     }
     let _ = conn.shutdown(Shutdown::Write);
 }
