@@ -67,7 +67,7 @@ fn defaults_are_the_originals() {
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::Ask));
     assert_eq!(config.session.grace, Duration::from_secs(120));
     assert_eq!(config.session.congestion, Congestion::Prefer("bbr".to_owned()));
-    assert_eq!(config.session.scheduler, Scheduler::Imux);
+    assert_eq!(config.session.scheduler, imux::SchedulerKind::Imux);
     let config = server(&["server", "--listen", "127.0.0.1:0"]);
     assert_eq!(config.dial.as_written(), "127.0.0.1:443");
 }
@@ -128,7 +128,7 @@ fn options_of_the_session() {
     assert_eq!(config.session.grace, Duration::from_secs(60));
     assert_eq!(config.session.congestion, Congestion::Require("cubic".to_owned()));
     assert_eq!(config.connect_timeout, Duration::from_millis(2500));
-    assert_eq!(config.session.scheduler, Scheduler::MinRtt);
+    assert_eq!(config.session.scheduler, imux::SchedulerKind::MinRtt);
     assert_eq!(config.session.window, Some(16 << 20));
     assert_eq!(config.session.session_window, Some(64 << 20));
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::AcceptNew));
