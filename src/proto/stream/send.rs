@@ -40,6 +40,8 @@ pub(in crate::proto) struct SendSide {
     stopped: Option<Code>,
     /// The writer waits for room.
     pub(in crate::proto) writer_waits: bool,
+    /// The user has neither finished nor reset it, and may still ask what became of it.
+    held: bool,
 }
 
 /// One STREAM frame's worth of a stream.
@@ -59,6 +61,7 @@ impl SendSide {
             credit: SendCredit::new(max),
             stopped: None,
             writer_waits: false,
+            held: true,
         }
     }
 
@@ -116,6 +119,11 @@ impl SendSide {
     /// The peer wants no more: the writer is told at its next write.
     pub(in crate::proto) fn on_stop(&mut self, code: Code) {
         self.stopped.get_or_insert(code);
+    }
+
+    /// The user has ended it, one way or the other, and asks no more.
+    pub(in crate::proto) fn let_go(&mut self) {
+        self.held = false;
     }
 
     /// What the peer stopped the stream with.
@@ -230,11 +238,11 @@ impl SendSide {
         }
     }
 
-    /// All of it has arrived, or is given up and the peer knows.
+    /// All of it has arrived, or is given up and both the peer and the user know.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.ending {
             Ending::FinAcked => self.buffer.is_empty(),
-            Ending::ResetAcked => true,
+            Ending::ResetAcked => !self.held,
             _ => false,
         }
     }
