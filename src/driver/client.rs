@@ -112,6 +112,9 @@ impl Client {
             }
         }
         drop(failures);
+        if keepers.is_empty() {
+            return Err(ConnectError::NoLinks);
+        }
         let mut waiting = keepers.len();
         let client = Self { current: current.clone(), keepers };
         loop {
@@ -120,8 +123,8 @@ impl Client {
                     // The keepers hold the other end as long as they live.
                     return up.map(|_| ()).map_err(|_| ConnectError::NoLinks).map(|()| client);
                 }
-                failure = failed.recv() => {
-                    let Some(failure) = failure else { return Err(ConnectError::NoLinks) };
+                // None when every link has had its first lane: then there is, or was, a session.
+                Some(failure) = failed.recv() => {
                     waiting = waiting.saturating_sub(1);
                     if waiting == 0 || is_final(&failure) {
                         return Err(failure);
@@ -271,7 +274,10 @@ impl Inner {
     async fn run(&self, ready: Ready, via: &str) {
         let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
         tracing::info!(%lane, via, "lane up");
-        let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
+        // A task of its own, which goes on when the client is dropped and dialling stops: what was
+        // written is still to be delivered.
+        let carrying = lane_task::run(ready.attached, ready.lane, ready.proof);
+        let Ok(end) = tokio::spawn(carrying).await else { return };
         tracing::info!(%lane, via, why = %end, "lane down");
         if let LaneEnd::Refused(code) = end {
             // The server does not know the session, and no other lane says otherwise.
