@@ -208,7 +208,7 @@ fn rsync_with_checksums() {
             let config = folder.join("rsyncd.conf");
             let module = folder.join("module");
             let text = format!(
-                "use chroot = no\n[module]\npath = {}\nread only = no\n",
+                "use chroot = no\nuid = 0\ngid = 0\n[module]\npath = {}\nread only = no\n",
                 module.display()
             );
             fs::write(&config, text).unwrap();

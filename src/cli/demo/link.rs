@@ -25,6 +25,10 @@ use tokio::time::{Instant, Sleep};
 /// Bytes are let out in pieces that take this long: timers are not finer than a millisecond.
 const PIECE: Duration = Duration::from_millis(2);
 
+/// Time for which nothing was let out because this program was not awake, and which is made good: on
+/// a busy machine timers are late, which is not the link's fault.
+const LATE: Duration = Duration::from_millis(20);
+
 /// What a link is able to do, each way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Speed {
@@ -343,9 +347,8 @@ impl AsyncWrite for Paced {
         }
         let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, &piece))?;
         this.carried.sent.fetch_add(written as u64, Ordering::Relaxed);
-        // Time that nothing was asked of the link is lost; being woken late is not, up to a piece.
         let now = Instant::now();
-        let earliest = now.checked_sub(PIECE).unwrap_or(now);
+        let earliest = now.checked_sub(LATE).unwrap_or(now);
         this.free_at = this.free_at.max(earliest) + this.speed.sending(written as f64);
         Poll::Ready(Ok(written))
     }
