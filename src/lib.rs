@@ -95,3 +95,8 @@ pub use driver::{
     Side, Stream, StreamError, StreamKind, UnknownScheduler, WriteHalf,
 };
 pub use proto::Health;
+
+// The README's example is compiled with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
