@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::clock;
 use super::error::{ConnectError, OpenError};
@@ -17,7 +16,7 @@ use super::shared::Shared;
 use super::stream::Stream;
 use crate::lane::{Dialer, Lane};
 use crate::proto::wire::StreamKind;
-use crate::proto::{Config, LaneId, SessionStats, Side};
+use crate::proto::{Code, Config, LaneId, SessionStats, Side};
 use crate::trust::{Fingerprint, HostTrust};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
@@ -106,7 +105,7 @@ impl std::fmt::Debug for ClientConfig {
 #[derive(Debug)]
 pub struct Client {
     current: watch::Receiver<Option<Arc<Established>>>,
-    keepers: Vec<AbortHandle>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -124,6 +123,14 @@ struct Inner {
     /// Held while a session is being created.
     creating: tokio::sync::Mutex<()>,
     current: watch::Sender<Option<Arc<Established>>>,
+    /// No more lanes are dialled.
+    stopped: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("trusted", &self.trusted).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -139,18 +146,18 @@ impl Client {
             trusted: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
             current: sender,
+            stopped: watch::Sender::new(false),
         });
         let (failures, mut failed) = mpsc::unbounded_channel();
-        let mut keepers = Vec::new();
+        let mut waiting = 0usize;
         for link in &links {
             for _ in 0..link.lanes {
-                let keeper = inner.clone().keep_lane(link.dialer.clone(), failures.clone());
-                keepers.push(tokio::spawn(keeper).abort_handle());
+                tokio::spawn(inner.clone().keep_lane(link.dialer.clone(), failures.clone()));
+                waiting += 1;
             }
         }
         drop(failures);
-        let mut waiting = keepers.len();
-        let client = Self { current: current.clone(), keepers };
+        let client = Self { current: current.clone(), inner };
         loop {
             tokio::select! {
                 up = current.wait_for(Option::is_some) => {
@@ -200,6 +207,15 @@ impl Client {
         self.current.borrow().as_ref().map(|established| established.session.stats())
     }
 
+    /// Ends the session at once, telling the server `code`, and dials no more. Returns when the
+    /// server has been told, or cannot be.
+    pub async fn close(&self, code: Code) {
+        self.inner.stopped.send_replace(true);
+        if let Some(session) = self.session() {
+            session.close_and_wait(code).await;
+        }
+    }
+
     /// The session there is now.
     pub fn session(&self) -> Option<Session> {
         self.current.borrow().as_ref().map(|established| established.session.clone())
@@ -208,7 +224,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.keepers.iter().for_each(AbortHandle::abort);
+        self.inner.stopped.send_replace(true);
+        // The streams hold the session from here on.
+        self.inner.current.send_replace(None);
     }
 }
 
@@ -221,8 +239,13 @@ impl Inner {
     ) {
         let mut failures = Some(failures);
         let mut backoff = Backoff::default();
+        let mut stopped = self.stopped.subscribe();
         loop {
-            match self.lane(dialer.as_ref()).await {
+            let dialled = tokio::select! {
+                dialled = self.lane(dialer.as_ref()) => dialled,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            match dialled {
                 Ok(ready) => {
                     failures = None;
                     let begun = clock::now();
@@ -232,19 +255,20 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    if backoff.failures == 0 && failures.is_none() {
-                        tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
-                    } else {
-                        tracing::debug!(via = %dialer.name(), %error, "no lane; trying again");
-                    }
-                    backoff.failures += 1;
-                    if let Some(failures) = failures.take() {
-                        // Nobody listens any more once another link has a lane.
-                        let _ = failures.send(error);
+                    // Told once for each outage, and to whoever waits for the first lane.
+                    match failures.take() {
+                        Some(failures) => drop(failures.send(error)),
+                        None if backoff.waits <= 1 => {
+                            tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
+                        }
+                        None => tracing::debug!(via = %dialer.name(), %error, "still no lane"),
                     }
                 }
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
         }
     }
 
@@ -367,7 +391,6 @@ fn is_final(error: &ConnectError) -> bool {
 /// Grows with each failure; with jitter, so that many lanes do not come back in step.
 #[derive(Debug, Default)]
 struct Backoff {
-    failures: u32,
     waits: u32,
 }
 

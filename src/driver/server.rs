@@ -64,6 +64,7 @@ pub struct Server {
     sessions: mpsc::Receiver<(Session, Option<SocketAddr>)>,
     address: io::Result<SocketAddr>,
     task: AbortHandle,
+    inner: Arc<Inner>,
 }
 
 /// What a JOIN has to match.
@@ -93,8 +94,8 @@ impl Server {
             known: Mutex::default(),
             accepted,
         });
-        let task = tokio::spawn(inner.take_lanes(listener)).abort_handle();
-        Self { sessions, address, task }
+        let task = tokio::spawn(inner.clone().take_lanes(listener)).abort_handle();
+        Self { sessions, address, task, inner }
     }
 
     /// The address lanes are taken at.
@@ -106,6 +107,18 @@ impl Server {
             Ok(address) => Ok(*address),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         }
+    }
+
+    /// Takes no more lanes and ends all sessions at once, telling their clients `code`. Returns when
+    /// they have been told, or cannot be.
+    pub async fn close(&self, code: Code) {
+        self.task.abort();
+        let living: Vec<_> =
+            self.inner.known().values().filter_map(|known| known.shared.upgrade()).collect();
+        let ends = living.into_iter().map(|shared| async move {
+            Session::new(shared).close_and_wait(code).await;
+        });
+        futures::future::join_all(ends).await;
     }
 
     /// The next session a client creates, and where its first lane comes from. `None` after the

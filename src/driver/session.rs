@@ -3,12 +3,16 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::error::OpenError;
 use super::shared::Shared;
 use super::stream::Stream;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, SessionError, SessionStats};
+
+/// How long the end of a session may take that is waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Many streams over many lanes, with one peer. Cheap to clone; when the last clone and the last
 /// stream are gone, what was written is delivered and the session ends.
@@ -140,6 +144,22 @@ impl Session {
     /// Ends the session at once: its streams are cut off, the peer is told `code`.
     pub fn close(&self, code: Code) {
         self.shared().with(|state, _| state.core.close(code));
+    }
+
+    /// As [`close`](Self::close), and waits until the lanes are closed; a second at most.
+    pub async fn close_and_wait(&self, code: Code) {
+        self.close(code);
+        let lanes_gone = poll_fn(|cx| {
+            self.shared().with(|state, _| {
+                if state.lanes.is_empty() {
+                    return Poll::Ready(());
+                }
+                state.closing.push(cx.waker().clone());
+                Poll::Pending
+            })
+        });
+        // A lane that takes no more bytes is no reason to stay.
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
     }
 
     /// Figures of the session and its lanes.

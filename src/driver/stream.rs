@@ -311,7 +311,6 @@ impl WriteHalf {
                 if state.over.is_some() {
                     return Poll::Ready(closed(state));
                 }
-                state.core.send_stream(id).notify();
                 remember_stream(state, id, |wakers| &mut wakers.write, cx);
                 Poll::Pending
             })

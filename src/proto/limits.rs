@@ -29,8 +29,12 @@ pub const STREAM_GAPS_MAX: usize = 4_096;
 pub const SEGMENT_OVERHEAD_BYTES: u64 = 160;
 
 /// Memory for out-of-order data, over the session's whole window: overhead of small but honest
-/// segments is let through up to this multiple, a flood of them is not.
+/// segments is let through up to this multiple, a flood of them is not ...
 pub const REORDER_OVERHEAD_FACTOR: u64 = 2;
+
+/// ... and beside it what the gaps of one stream may cost: in a window smaller than a segment's own
+/// bookkeeping, the first piece out of order would be an offence.
+pub const REORDER_OVERHEAD_BYTES: u64 = STREAM_GAPS_MAX as u64 * SEGMENT_OVERHEAD_BYTES;
 
 /// Dead lanes whose ledgers are kept until the peer says how far it had received on them. Beyond
 /// it the oldest is forgotten: its ranges are sent again, which is safe, only dearer.

@@ -27,7 +27,7 @@ pub use ids::{Dir, LaneId, SessionId, Side, StreamId};
 pub use lane::{Health, LaneMetrics};
 pub use scheduler::{SchedulerKind, UnknownScheduler};
 pub use session::{Session, Transmit};
-pub use stats::{LaneStats, SessionStats};
+pub use stats::{CreditStats, LaneStats, SessionStats};
 pub use stream::{Assembler, InsertError};
 pub use timer::Timer;
 

@@ -26,10 +26,28 @@ pub struct SessionStats {
     pub lanes_lost: u64,
     /// Times a lane was suspected.
     pub lanes_suspected: u64,
+    /// Credit for all streams together.
+    pub credit: CreditStats,
     /// Streams open.
     pub streams: usize,
     /// Lanes that are up.
     pub lanes: Vec<LaneStats>,
+}
+
+/// Session credit as absolute offsets: what this end used and may use, and what it has received,
+/// read or dropped, and allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CreditStats {
+    /// Bytes written to streams. sent <= sent_max.
+    pub sent: u64,
+    /// What the peer allows.
+    pub sent_max: u64,
+    /// Bytes received, gaps before them included. consumed <= received <= announced.
+    pub received: u64,
+    /// Of these, read by the application or dropped.
+    pub consumed: u64,
+    /// What the peer was told it may send.
+    pub announced: u64,
 }
 
 /// One lane at one moment.

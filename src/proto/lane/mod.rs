@@ -57,7 +57,8 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) ping_due: bool,
     /// The CLOSE was given to it.
     pub(in crate::proto) close_sent: bool,
-    /// When anything last arrived on it.
+    /// When anything last arrived on it, or it was last asked for a sign of life: the answer may
+    /// come on another lane.
     pub(in crate::proto) heard_at: Instant,
     /// The last time it owed nothing or made progress.
     pub(in crate::proto) progress_at: Instant,

@@ -7,8 +7,14 @@ use super::{Grant, LaneView};
 /// gets nothing (the idea of ECF). Otherwise it gets the bytes whose turn it is when they arrive
 /// (the idea of STMS).
 pub(super) fn decide(lane: &LaneView, others: &[LaneView], waiting: f64, chunk: f64) -> Grant {
-    let complete = lane.arrival(chunk.min(waiting));
-    if delivered_by(others, complete) >= waiting {
+    let chunk = chunk.min(waiting).max(1.0);
+    let complete = lane.arrival(chunk);
+    // Counted in whole chunks, and only what is there before: of lanes that are equally good, and
+    // of many that together only seem better than each, one must take the last chunk.
+    let sooner = complete * (1.0 - 1e-6);
+    let whole = |bytes: f64| (bytes / chunk).floor() * chunk;
+    let others_deliver: f64 = others.iter().map(|other| whole(other.delivers_by(sooner))).sum();
+    if others_deliver >= waiting {
         return Grant::Nothing;
     }
     let ahead = delivered_by(others, lane.arrival(0.0));
@@ -17,7 +23,14 @@ pub(super) fn decide(lane: &LaneView, others: &[LaneView], waiting: f64, chunk: 
 
 /// Bytes of what waits now that `lanes` could have delivered `at` seconds from now.
 fn delivered_by(lanes: &[LaneView], at: f64) -> f64 {
-    lanes.iter().map(|lane| lane.rate * (at - lane.arrival(0.0)).max(0.0)).sum()
+    lanes.iter().map(|lane| lane.delivers_by(at)).sum()
+}
+
+impl LaneView {
+    /// Bytes of what waits now that the lane could have delivered `at` seconds from now.
+    fn delivers_by(&self, at: f64) -> f64 {
+        self.rate * (at - self.arrival(0.0)).max(0.0)
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +65,20 @@ mod tests {
         let (fast, slow) = (lane(50.0, 10.0), lane(50.0, 100.0));
         // 45 ms earlier at 6.25 MB/s: the fast lane delivers 281 kB first.
         assert_eq!(decide(&slow, &[fast], 1e6, 16_000.0), Grant::Skip(281_250));
+    }
+
+    #[test]
+    fn some_lane_always_takes_the_last_chunk() {
+        for count in 1..8 {
+            for (rate, rtt) in [(50.0, 20.0), (0.7, 0.3), (300.0, 111.0)] {
+                let lanes: Vec<LaneView> = vec![lane(rate, rtt); count];
+                for waiting in [1.0, 520.0, 16_384.0, 40_000.0] {
+                    let chunk = 16_384.0f64.min(waiting);
+                    let grant = decide(&lanes[0], &lanes[1..], waiting, chunk);
+                    assert_ne!(grant, Grant::Nothing, "{count} lanes, {waiting} bytes");
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Session, State};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, LaneId, StreamId};
-use crate::proto::limits::{REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
+use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
 use crate::proto::stream::{Misbehaviour, Received};
 use crate::proto::wire::{Frame, FrameBatch, StreamKind, printable};
 
@@ -94,8 +94,8 @@ impl Session {
         self.reorder_cost = self.reorder_cost.saturating_sub(cost).saturating_add(cost_now);
         self.totals.reorder_peak = self.totals.reorder_peak.max(self.reorder_cost);
         self.on_received(id, received);
-        let reorder_max = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
-        if self.reorder_cost > reorder_max {
+        let window = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
+        if self.reorder_cost > window.saturating_add(REORDER_OVERHEAD_BYTES) {
             self.misbehaved(Code::EXCESSIVE_LOAD, "too many small pieces out of order");
         }
     }
@@ -179,7 +179,9 @@ impl Session {
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.send.on_stop(code);
-            stream.writer_waits_no_more(&mut self.events, id);
+            // Told whether the writer waits for room or not: it may wait for just this.
+            stream.send.writer_waits = false;
+            self.events.push_back(Event::Writable(id));
         }
         // RFC 9000, 3.5: the answer to STOP is a RESET with the same code, unless all has arrived.
         self.with_stream(id, |stream| stream.say.reset |= stream.send.reset(code));

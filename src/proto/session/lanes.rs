@@ -187,6 +187,7 @@ impl Session {
                 && now.saturating_duration_since(lane.heard_at) >= self.config.keepalive
             {
                 lane.ping_due = true;
+                lane.heard_at = now;
             } else if healthy > 1 {
                 self.move_late(now, id);
             }

@@ -23,7 +23,7 @@ use super::ids::{Dir, LaneId, Side, StreamId};
 use super::lane::{Carried, DeadLane, Health, Lane};
 use super::range_set::RangeSet;
 use super::scheduler::FairQueue;
-use super::stats::{LaneStats, SessionStats};
+use super::stats::{CreditStats, LaneStats, SessionStats};
 use super::stream::{ReceiveWindow, SendCredit, Stream};
 use super::timer::Timer;
 use super::wire::{Params, StreamKind};
@@ -229,6 +229,13 @@ impl Session {
             reorder_bytes_max: self.totals.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,
+            credit: CreditStats {
+                sent: self.credit.used(),
+                sent_max: self.credit.max(),
+                received: self.window.received(),
+                consumed: self.window.consumed(),
+                announced: self.window.announced(),
+            },
             streams: self.streams.len(),
             lanes: self.lanes.values().map(LaneStats::of).collect(),
         }

@@ -15,6 +15,14 @@ impl SendCredit {
         Self { used: 0, max }
     }
 
+    pub(in crate::proto) fn used(&self) -> u64 {
+        self.used
+    }
+
+    pub(in crate::proto) fn max(&self) -> u64 {
+        self.max
+    }
+
     pub(in crate::proto) fn left(&self) -> u64 {
         self.max.saturating_sub(self.used)
     }
@@ -72,6 +80,18 @@ impl ReceiveWindow {
         }
         self.received = received;
         Ok(())
+    }
+
+    pub(in crate::proto) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(in crate::proto) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    pub(in crate::proto) fn announced(&self) -> u64 {
+        self.announced
     }
 
     /// Bytes received (or skipped over) and not consumed.

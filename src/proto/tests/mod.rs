@@ -2,6 +2,7 @@
 
 mod pair;
 mod random;
+mod regressions;
 
 use std::time::Duration;
 

@@ -153,6 +153,11 @@ impl Pair {
         self.pipes.get_mut(&id).unwrap().iter_mut().for_each(|pipe| change(&mut pipe.path));
     }
 
+    /// What `end` sends on the lane is swallowed from now on; the other way goes on.
+    pub(super) fn silence_one_way(&mut self, id: LaneId, end: usize) {
+        self.pipes.get_mut(&id).unwrap()[end].path.silent = true;
+    }
+
     pub(super) fn open(&mut self, end: usize, data: Bytes) -> StreamId {
         let id = self.ends[end].session.open(StreamKind::Raw).unwrap();
         self.ends[end].to_write.insert(id, data);

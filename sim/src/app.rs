@@ -1,0 +1,295 @@
+//! Who uses the streams: a writer and a reader on each half, doing what the plan says, and the
+//! model they are checked against.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use imux::proto::{Code, ReadError, Session, StreamId, WriteError};
+
+use crate::net::{MS, Time, ms};
+use crate::options::{HalfPlan, StreamPlan};
+use crate::rng::mix;
+
+/// What is true of one half of a stream, whatever the sessions believe.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Truth {
+    pub written: u64,
+    pub read: u64,
+    pub finished: bool,
+    pub reset: Option<Code>,
+    pub stopped: Option<Code>,
+    pub first_write: Option<Time>,
+    pub last_read: Option<Time>,
+    pub longest_gap: Time,
+}
+
+/// Where one half stands at one end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Open,
+    /// Finished, or read to the end.
+    Ended,
+    Reset,
+    Stopped,
+}
+
+/// One end of one stream.
+#[derive(Debug)]
+pub struct App {
+    pub plan: usize,
+    pub id: StreamId,
+    pub opener: bool,
+    pub writer: Fate,
+    pub reader: Fate,
+    written: u64,
+    pub read: u64,
+    write_at: Time,
+    read_at: Time,
+    /// When it will be asked again, if that is arranged.
+    pub again_at: Option<Time>,
+}
+
+/// What the user of a stream did, for counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// When it wants to go on by itself.
+    pub again_at: Option<Time>,
+    pub blocked: bool,
+    pub reset: bool,
+    pub stopped: bool,
+    pub read: u64,
+    pub written: u64,
+}
+
+/// Bytes in the pattern: a prime, so that no power of two is a period of it.
+const PATTERN_BYTES: usize = 1_048_573;
+
+fn pattern() -> &'static Bytes {
+    static PATTERN: OnceLock<Bytes> = OnceLock::new();
+    PATTERN.get_or_init(|| (0..PATTERN_BYTES as u64).map(|n| mix(n) as u8).collect())
+}
+
+/// What stands at `offset` of a half, at most `len` bytes of it.
+fn content(plan: usize, half: usize, offset: u64, len: u64) -> Bytes {
+    let key = mix((plan * 2 + half) as u64) % PATTERN_BYTES as u64;
+    let from = ((key + offset) % PATTERN_BYTES as u64) as usize;
+    let to = from + (len as usize).min(PATTERN_BYTES - from);
+    pattern().slice(from..to)
+}
+
+fn is_content(plan: usize, half: usize, mut offset: u64, mut data: &[u8]) -> bool {
+    while !data.is_empty() {
+        let expected = content(plan, half, offset, data.len() as u64);
+        let (now, later) = data.split_at(expected.len());
+        if now != expected {
+            return false;
+        }
+        offset += now.len() as u64;
+        data = later;
+    }
+    true
+}
+
+impl App {
+    pub fn new(plan: usize, id: StreamId, opener: bool) -> Self {
+        Self {
+            plan,
+            id,
+            opener,
+            writer: Fate::Open,
+            reader: Fate::Open,
+            written: 0,
+            read: 0,
+            write_at: 0,
+            read_at: 0,
+            again_at: None,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.writer != Fate::Open && self.reader != Fate::Open
+    }
+
+    /// The half this end writes; it reads the other.
+    pub fn own_half(&self) -> usize {
+        usize::from(!self.opener)
+    }
+
+    /// Writes what can be written. An error is a rule the core broke.
+    pub fn write(
+        &mut self,
+        now: Time,
+        session: &mut Session,
+        plan: &StreamPlan,
+        truth: &mut Truth,
+        done: &mut Done,
+    ) -> Result<(), String> {
+        let half = self.own_half();
+        let HalfPlan { bytes, write_bytes, write_every_ms, after_bytes, reset_at, .. } =
+            plan.halves[half];
+        let target = reset_at.map_or(bytes, |at| at.min(bytes));
+        while self.writer == Fate::Open {
+            if self.read < after_bytes && self.reader == Fate::Open {
+                return Ok(());
+            }
+            if now < self.write_at {
+                done.again_at = Some(self.write_at);
+                return Ok(());
+            }
+            if self.written == target {
+                return self.end_writing(session, reset_at.is_some(), truth, done);
+            }
+            let piece = if write_bytes == 0 { target } else { write_bytes };
+            let piece = piece.min(target - self.written);
+            let mut data = content(self.plan, half, self.written, piece);
+            let offered = data.len() as u64;
+            match session.send_stream(self.id).write(&mut data) {
+                Ok(taken) => {
+                    let taken = taken as u64;
+                    if taken == 0 || taken > offered {
+                        return Err(format!("write of {offered} bytes took {taken}"));
+                    }
+                    self.written += taken;
+                    truth.written = self.written;
+                    truth.first_write.get_or_insert(now);
+                    done.written += taken;
+                    if write_every_ms > 0.0 {
+                        self.write_at = now + ms(write_every_ms);
+                    }
+                }
+                Err(WriteError::Blocked) => {
+                    done.blocked = true;
+                    return Ok(());
+                }
+                Err(error) => return self.not_written(error, truth),
+            }
+        }
+        Ok(())
+    }
+
+    fn end_writing(
+        &mut self,
+        session: &mut Session,
+        reset: bool,
+        truth: &mut Truth,
+        done: &mut Done,
+    ) -> Result<(), String> {
+        if reset {
+            let code = Code::application(self.plan as u32);
+            session.send_stream(self.id).reset(code);
+            self.writer = Fate::Reset;
+            truth.reset = Some(code);
+            done.reset = true;
+            return Ok(());
+        }
+        match session.send_stream(self.id).finish() {
+            Ok(()) => {
+                self.writer = Fate::Ended;
+                truth.finished = true;
+                Ok(())
+            }
+            Err(error) => self.not_written(error, truth),
+        }
+    }
+
+    fn not_written(&mut self, error: WriteError, truth: &Truth) -> Result<(), String> {
+        self.writer = Fate::Stopped;
+        match (error, truth.stopped) {
+            (WriteError::Stopped(code), Some(true_code)) if code == true_code => Ok(()),
+            // Stopped, and all of it forgotten before the writer looked.
+            (WriteError::Closed, Some(_)) => Ok(()),
+            (WriteError::Stopped(Code::SHUTDOWN), None) => Ok(()),
+            _ => Err(format!("writing failed with \"{error}\", stopped is {:?}", truth.stopped)),
+        }
+    }
+
+    /// Reads what can be read. An error is a rule the core broke.
+    pub fn read(
+        &mut self,
+        now: Time,
+        at: std::time::Instant,
+        faults_end: Time,
+        session: &mut Session,
+        plan: &StreamPlan,
+        truth: &mut Truth,
+        done: &mut Done,
+    ) -> Result<(), String> {
+        let half = 1 - self.own_half();
+        let HalfPlan { read_bytes, read_every_ms, stop_at, unread, .. } = plan.halves[half];
+        while self.reader == Fate::Open {
+            if unread && now < faults_end {
+                done.again_at = Some(faults_end);
+                return Ok(());
+            }
+            if stop_at.is_some_and(|at| at <= self.read) {
+                let code = Code::application(1_000_000 + self.plan as u32);
+                truth.stopped = Some(code);
+                session.recv_stream(self.id).stop(code);
+                self.reader = Fate::Stopped;
+                done.stopped = true;
+                return Ok(());
+            }
+            if now < self.read_at {
+                done.again_at = Some(done.again_at.map_or(self.read_at, |t| t.min(self.read_at)));
+                return Ok(());
+            }
+            let max = stop_at.map_or(u64::MAX, |at| at - self.read);
+            let max = if read_bytes == 0 { max } else { max.min(read_bytes) };
+            match session.recv_stream(self.id).read(at, max.min(1 << 40) as usize) {
+                Ok(Some(data)) => {
+                    self.check(&data, max, truth)?;
+                    self.read += data.len() as u64;
+                    done.read += data.len() as u64;
+                    let since = truth.last_read.or(truth.first_write).unwrap_or(now);
+                    truth.longest_gap = truth.longest_gap.max(now.saturating_sub(since));
+                    truth.last_read = Some(now);
+                    truth.read = self.read;
+                    if read_every_ms > 0.0 {
+                        self.read_at = now + ms(read_every_ms);
+                    }
+                }
+                Ok(None) if truth.finished && truth.written == self.read => {
+                    self.reader = Fate::Ended;
+                }
+                Ok(None) => {
+                    return Err(format!("end of stream at {}, truth is {truth:?}", self.read));
+                }
+                Err(ReadError::Blocked) => return Ok(()),
+                Err(ReadError::Reset(code)) => {
+                    self.reader = Fate::Reset;
+                    if truth.reset != Some(code) && code != Code::SHUTDOWN {
+                        return Err(format!("reset with {code:?}, truth is {truth:?}"));
+                    }
+                }
+                Err(ReadError::Closed) => return Err("the stream was forgotten unread".into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, data: &Bytes, max: u64, truth: &Truth) -> Result<(), String> {
+        let end = self.read + data.len() as u64;
+        if data.is_empty() || data.len() as u64 > max {
+            return Err(format!("read of {max} bytes gave {}", data.len()));
+        }
+        if end > truth.written {
+            return Err(format!("{end} bytes read of {} written", truth.written));
+        }
+        if !is_content(self.plan, 1 - self.own_half(), self.read, data) {
+            return Err(format!("bytes {}..{end} are not those written", self.read));
+        }
+        Ok(())
+    }
+}
+
+/// How long the users of a stream may take by themselves.
+pub fn patience(plan: &StreamPlan) -> Time {
+    plan.halves
+        .iter()
+        .map(|half| {
+            let writes = half.bytes.checked_div(half.write_bytes).unwrap_or(0) + 1;
+            let reads = half.bytes.checked_div(half.read_bytes).unwrap_or(0) + 1;
+            ms(half.write_every_ms) * writes * 2 + ms(half.read_every_ms) * reads * 40 + MS
+        })
+        .sum()
+}

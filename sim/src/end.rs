@@ -1,0 +1,415 @@
+//! One end: a session, the driver that serves it, and the users of its streams.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use imux::proto::range_set::RangeSet;
+use imux::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf, Params, StreamKind};
+use imux::proto::{
+    Code, Config, DecodeError, Event, LaneId, Session, SessionError, Side, StreamId,
+};
+
+use crate::app::{App, Done, Fate, Truth};
+use crate::net::{Time, ms};
+use crate::options::Options;
+use crate::rng::Rng;
+
+/// What an end's turn asks of the world.
+#[derive(Debug)]
+pub enum Happened {
+    Failed(String),
+    Counted(&'static str),
+    Noted(&'static str, u64, u64, u64),
+    LaneWoken(LaneId),
+    LaneLost(LaneId, Code),
+    Again(StreamId, Time),
+    Closed(SessionError),
+    /// The CLOSE is with all lanes: they may go.
+    LetGo,
+}
+
+#[derive(Debug, Default)]
+struct LaneEnd {
+    awake: bool,
+    decoder: Decoder,
+}
+
+#[derive(Debug)]
+pub struct End {
+    pub session: Session,
+    config: Config,
+    lanes: BTreeMap<LaneId, LaneEnd>,
+    pub apps: BTreeMap<StreamId, App>,
+    /// Streams whose users have something to do.
+    pub todo: BTreeSet<StreamId>,
+    /// How many of `apps` are not over.
+    pub apps_open: usize,
+    pub to_open: VecDeque<usize>,
+    pub try_open: bool,
+    pub draining: bool,
+    peer_drains: bool,
+    pub closed_by_user: bool,
+    let_go: bool,
+    pub alone_since: Option<Time>,
+    pub timers_fired: u64,
+    spins: (Time, u32),
+    faults_end: Time,
+    read_bytes: [u64; 2],
+    batch: FrameBatch,
+    pub order: Order,
+}
+
+impl End {
+    pub fn new(
+        side: Side,
+        config: Config,
+        peer: Params,
+        seed: u64,
+        base: Instant,
+        options: &Options,
+        observe: bool,
+    ) -> Self {
+        Self {
+            session: Session::new(side, Arc::new(config.clone()), peer, seed, base),
+            config,
+            lanes: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            todo: BTreeSet::new(),
+            apps_open: 0,
+            to_open: VecDeque::new(),
+            try_open: false,
+            draining: false,
+            peer_drains: false,
+            closed_by_user: false,
+            let_go: false,
+            alone_since: Some(0),
+            timers_fired: 0,
+            spins: (0, 0),
+            faults_end: ms(options.faults_end_ms),
+            read_bytes: options.driver.read_bytes,
+            batch: FrameBatch::default(),
+            order: Order { on: observe, ..Order::default() },
+        }
+    }
+
+    pub fn lanes(&self) -> Vec<LaneId> {
+        self.lanes.keys().copied().collect()
+    }
+
+    pub fn has_lane(&self, lane: LaneId) -> bool {
+        self.lanes.contains_key(&lane)
+    }
+
+    pub fn lane_up(&mut self, lane: LaneId) {
+        self.alone_since = None;
+        self.lanes.insert(lane, LaneEnd { awake: true, decoder: Decoder::new() });
+    }
+
+    pub fn forget_lane(&mut self, lane: LaneId) {
+        self.lanes.remove(&lane);
+    }
+
+    pub fn wake(&mut self, lane: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.awake = true;
+        }
+    }
+
+    pub fn wants_to_write(&self, lane: LaneId) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| lane.awake)
+    }
+
+    pub fn awake_lanes(&self) -> Vec<LaneId> {
+        self.lanes.iter().filter(|(_, lane)| lane.awake).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the session's timer is due again and again at one instant.
+    pub fn is_spinning(&mut self, now: Time) -> bool {
+        self.spins = if self.spins.0 == now { (now, self.spins.1 + 1) } else { (now, 0) };
+        self.spins.1 > 1_000
+    }
+
+    /// Bytes have come on a lane: in pieces, to the decoder, to the session.
+    pub fn receive(
+        &mut self,
+        now: Time,
+        at: Instant,
+        lane: LaneId,
+        bytes: &Bytes,
+        rng: &mut Rng,
+    ) -> Result<(), DecodeError> {
+        let mut rest: &[u8] = bytes;
+        while !rest.is_empty() {
+            let size = rng.range(self.read_bytes[0]..=self.read_bytes[1]) as usize;
+            let (piece, later) = rest.split_at(size.clamp(1, rest.len()));
+            rest = later;
+            let Some(state) = self.lanes.get_mut(&lane) else { return Ok(()) };
+            state.decoder.decode(piece, &mut self.batch)?;
+            if self.batch.is_empty() {
+                continue;
+            }
+            self.order.on_frames(now, &self.batch.frames);
+            self.session.handle_frames(at, lane, &mut self.batch);
+        }
+        Ok(())
+    }
+
+    /// Asks the session for bytes for a lane.
+    pub fn pull(&mut self, at: Instant, lane: LaneId) -> Result<Option<Bytes>, String> {
+        let Some(state) = self.lanes.get_mut(&lane) else { return Ok(None) };
+        if !state.awake {
+            return Ok(None);
+        }
+        let mut out = LaneBuf::new();
+        let Some(transmit) = self.session.poll_transmit(at, lane, usize::MAX, &mut out) else {
+            state.awake = false;
+            return if out.is_empty() { Ok(None) } else { Err("nothing to send has bytes".into()) };
+        };
+        let len = out.len();
+        let mut bytes = BytesMut::with_capacity(len);
+        out.pieces().for_each(|piece| bytes.extend_from_slice(piece));
+        if transmit.bytes != len || bytes.len() != len || len == 0 {
+            return Err(format!("{} bytes announced, {len} given", transmit.bytes));
+        }
+        Ok(Some(bytes.freeze()))
+    }
+
+    /// The driver's and the users' turn; an empty answer means that nothing is left to do.
+    pub fn turn(
+        &mut self,
+        now: Time,
+        at: Instant,
+        options: &Options,
+        truths: &mut [[Truth; 2]],
+    ) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        while let Some(event) = self.session.poll_event() {
+            self.on_event(now, event, &mut happened);
+        }
+        while let Some((id, kind)) = self.session.accept() {
+            self.on_accept(id, &kind, options, &mut happened);
+        }
+        if std::mem::take(&mut self.try_open) {
+            self.open(options, &mut happened);
+        }
+        while let Some(id) = self.todo.pop_first() {
+            self.serve_user(now, at, id, options, truths, &mut happened);
+        }
+        while let Some(lane) = self.session.poll_wake(at) {
+            happened.push(Happened::LaneWoken(lane));
+        }
+        if self.lanes.is_empty() && self.session.lane_count() == 0 {
+            self.alone_since.get_or_insert(now);
+        }
+        if self.session.is_close_sent() && !std::mem::replace(&mut self.let_go, true) {
+            happened.push(Happened::LetGo);
+        }
+        happened
+    }
+
+    fn on_event(&mut self, now: Time, event: Event, happened: &mut Vec<Happened>) {
+        match event {
+            Event::Opened => {}
+            Event::OpenAvailable => {
+                happened.push(Happened::Counted("open available"));
+                self.try_open = true;
+            }
+            Event::Readable(id) | Event::Writable(id) => drop(self.todo.insert(id)),
+            Event::LaneLost { lane, code } => {
+                // What `handle_lane_down` reports again is known already.
+                if self.lanes.contains_key(&lane) {
+                    if self.session.lane_count() == 0 {
+                        self.alone_since = Some(now);
+                    }
+                    happened.push(Happened::LaneLost(lane, code));
+                }
+            }
+            Event::LaneSuspect(lane) => {
+                happened.push(Happened::Counted("lane suspect"));
+                happened.push(Happened::Noted("suspect", lane.number(), 0, 0));
+            }
+            Event::Draining => {
+                self.peer_drains = true;
+                self.to_open.clear();
+            }
+            Event::Closed(error) => {
+                self.apps_open = 0;
+                happened.push(Happened::Closed(error));
+            }
+        }
+    }
+
+    fn open(&mut self, options: &Options, happened: &mut Vec<Happened>) {
+        while let Some(&plan) = self.to_open.front() {
+            let name = StreamKind::Named(plan.to_string());
+            let Some(id) = self.session.open(name) else {
+                let over = self.draining || self.peer_drains || self.session.is_closed();
+                happened.push(Happened::Counted(if over {
+                    "open refused"
+                } else {
+                    "open blocked"
+                }));
+                if over {
+                    self.to_open.clear();
+                }
+                return;
+            };
+            debug_assert!(plan < options.streams.len());
+            self.to_open.pop_front();
+            self.add_user(App::new(plan, id, true));
+            happened.push(Happened::Noted("open", id.index(), plan as u64, 0));
+        }
+    }
+
+    fn on_accept(
+        &mut self,
+        id: StreamId,
+        kind: &StreamKind,
+        options: &Options,
+        happened: &mut Vec<Happened>,
+    ) {
+        let plan = match kind {
+            StreamKind::Named(name) => name.parse::<usize>().ok(),
+            _ => None,
+        };
+        match plan.filter(|plan| *plan < options.streams.len()) {
+            Some(plan) if !self.apps.contains_key(&id) => self.add_user(App::new(plan, id, false)),
+            _ => happened.push(Happened::Failed(format!("{id} accepted as {kind:?}"))),
+        }
+    }
+
+    fn add_user(&mut self, app: App) {
+        self.todo.insert(app.id);
+        self.apps_open += 1;
+        self.apps.insert(app.id, app);
+    }
+
+    fn serve_user(
+        &mut self,
+        now: Time,
+        at: Instant,
+        id: StreamId,
+        options: &Options,
+        truths: &mut [[Truth; 2]],
+        happened: &mut Vec<Happened>,
+    ) {
+        if self.session.is_closed() {
+            return;
+        }
+        let Some(app) = self.apps.get_mut(&id) else { return };
+        if app.is_over() {
+            return;
+        }
+        let plan = &options.streams[app.plan];
+        let half = app.own_half();
+        let mut done = Done::default();
+        let truths = &mut truths[app.plan];
+        let mut result = app.read(
+            now,
+            at,
+            self.faults_end,
+            &mut self.session,
+            plan,
+            &mut truths[1 - half],
+            &mut done,
+        );
+        let again = done.again_at.take();
+        if result.is_ok() {
+            result = app.write(now, &mut self.session, plan, &mut truths[half], &mut done);
+        }
+        app.again_at = app.again_at.filter(|at| *at > now);
+        let wanted = [again, done.again_at].into_iter().flatten().min();
+        if let Some(time) = wanted
+            && app.again_at.is_none_or(|at| at > time)
+        {
+            app.again_at = Some(time);
+            happened.push(Happened::Again(id, time));
+        }
+        if app.is_over() {
+            self.apps_open -= 1;
+        }
+        if done.read > 0 {
+            happened.push(Happened::Noted("read", app.plan as u64, app.read, done.read));
+        }
+        for (what, did) in [
+            ("writer blocked", done.blocked),
+            ("reset", done.reset),
+            ("stop", done.stopped),
+            ("reset read", app.reader == Fate::Reset),
+            ("writer stopped", app.writer == Fate::Stopped),
+        ] {
+            if did {
+                happened.push(Happened::Counted(what));
+            }
+        }
+        if let Err(why) = result {
+            happened.push(Happened::Failed(format!("stream {id} of plan {}: {why}", app.plan)));
+        }
+        self.order.on_read(id, app.read);
+    }
+
+    pub fn idle_since_timers(&mut self) {
+        self.timers_fired = 0;
+    }
+
+    /// What must hold at every step; the rule that does not.
+    pub fn check(&self) -> Option<String> {
+        if self.session.is_closed() {
+            return None;
+        }
+        let stats = self.session.stats();
+        let credit = stats.credit;
+        let config = &self.config;
+        // Twice the window, and what the gaps of one stream may cost.
+        let reorder_max = config.session_window.saturating_mul(2).saturating_add(4_097 * 160);
+        if stats.reorder_bytes > reorder_max {
+            return Some(format!("reorder memory of {} bytes", stats.reorder_bytes));
+        }
+        if credit.received - credit.consumed > config.session_window {
+            return Some(format!("more unread than the window: {credit:?}"));
+        }
+        if credit.sent > credit.sent_max || credit.received > credit.announced {
+            return Some(format!("credit overdrawn: {credit:?}"));
+        }
+        if self.lanes.len() < self.session.lane_count() {
+            return Some("the session has lanes that the driver has not".into());
+        }
+        None
+    }
+}
+
+/// How long data waits for what comes before it.
+#[derive(Debug, Default)]
+pub struct Order {
+    on: bool,
+    streams: BTreeMap<StreamId, (RangeSet, VecDeque<(u64, Time)>)>,
+    pub delays: Vec<Time>,
+}
+
+impl Order {
+    fn on_frames(&mut self, now: Time, frames: &[Frame]) {
+        if !self.on {
+            return;
+        }
+        for frame in frames {
+            let Frame::Stream { id, offset, data, .. } = frame else { continue };
+            let (set, waiting) = self.streams.entry(*id).or_default();
+            let end = *offset + data.len() as u64;
+            set.insert(*offset..end);
+            waiting.push_back((end, now));
+            let contiguous = set.first().filter(|range| range.start == 0).map_or(0, |r| r.end);
+            let delays = &mut self.delays;
+            waiting.retain(|(end, since)| {
+                let ready = *end <= contiguous;
+                if ready {
+                    delays.push(now - since);
+                }
+                !ready
+            });
+        }
+    }
+
+    fn on_read(&mut self, _id: StreamId, _read: u64) {}
+}

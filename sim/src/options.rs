@@ -1,0 +1,244 @@
+//! Everything that a run is made of: what `imux-sim` prints, reads from a file and draws from a
+//! seed. Times are in milliseconds, rates in Mbit/s, sizes in bytes, unless a name says otherwise.
+
+use std::time::Duration;
+
+use imux::proto::{Config, SchedulerKind};
+use serde::{Deserialize, Serialize};
+
+/// One run. With the seed it determines everything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    pub name: String,
+    pub paths: Vec<PathOptions>,
+    /// Client's, server's.
+    pub sessions: [SessionOptions; 2],
+    pub driver: DriverOptions,
+    pub streams: Vec<StreamPlan>,
+    pub faults: Vec<Fault>,
+    /// What one end does to the whole session, and when.
+    pub endings: Vec<Ending>,
+    /// From here on nothing is broken any more: all must drain.
+    pub faults_end_ms: f64,
+    /// Stop here even if not everything has arrived (0: when it has).
+    pub stop_ms: f64,
+}
+
+/// One network path between the two ends, shared by all lanes on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PathOptions {
+    /// Towards the server, and back.
+    pub mbit: [f64; 2],
+    pub delay_ms: [f64; 2],
+    /// Of the bottleneck, in bytes; what does not fit is lost.
+    pub queue_bytes: f64,
+    /// Part of the segments that is lost, of 1.
+    pub loss: f64,
+    pub lanes: usize,
+    pub control: Congestion,
+}
+
+impl Default for PathOptions {
+    fn default() -> Self {
+        Self {
+            mbit: [50.0; 2],
+            delay_ms: [10.0; 2],
+            queue_bytes: 125_000.0,
+            loss: 0.0,
+            lanes: 1,
+            control: Congestion::Bbr,
+        }
+    }
+}
+
+/// How a lane's TCP reacts to losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// None: a pipe that is always full of whatever was written. The plainest model.
+    Pipe,
+    /// Slow start, then halved by every loss.
+    Cubic,
+    /// Slow start, then what the path delivers, whatever is lost.
+    Bbr,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionOptions {
+    pub stream_window: u64,
+    pub stream_window_max: u64,
+    pub session_window: u64,
+    pub send_buffer_max: u64,
+    pub streams_max: u64,
+    pub grace_ms: u64,
+    pub keepalive_ms: u64,
+    pub scheduler: String,
+    pub duplicate_share: f64,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        let config = Config::default();
+        Self {
+            stream_window: config.stream_window,
+            stream_window_max: config.stream_window_max,
+            session_window: config.session_window,
+            send_buffer_max: config.send_buffer_max,
+            streams_max: config.streams_max,
+            grace_ms: config.grace.as_millis() as u64,
+            keepalive_ms: config.keepalive.as_millis() as u64,
+            scheduler: config.scheduler.to_string(),
+            duplicate_share: config.duplicate_share,
+        }
+    }
+}
+
+impl SessionOptions {
+    /// As the core takes it.
+    pub fn config(&self) -> Config {
+        Config {
+            stream_window: self.stream_window,
+            stream_window_max: self.stream_window_max,
+            session_window: self.session_window,
+            send_buffer_max: self.send_buffer_max,
+            streams_max: self.streams_max,
+            grace: Duration::from_millis(self.grace_ms),
+            keepalive: Duration::from_millis(self.keepalive_ms),
+            scheduler: self.scheduler.parse().unwrap_or_default(),
+            duplicate_share: self.duplicate_share,
+        }
+    }
+
+    pub fn scheduler(&self) -> SchedulerKind {
+        self.scheduler.parse().unwrap_or_default()
+    }
+}
+
+/// What stands between the core and the lanes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DriverOptions {
+    /// Arriving bytes are handed over in pieces of these sizes, drawn anew each time.
+    pub read_bytes: [u64; 2],
+    /// How much a lane's socket takes unsent; 0: what the session asks for.
+    pub unsent_bytes: u64,
+    /// A woken task runs after up to this long.
+    pub wake_us_max: u64,
+    /// A timer fires up to this late.
+    pub timer_us_max: u64,
+    /// The kernel's figures are handed to the session.
+    pub metrics: bool,
+    /// Between a lane's end and the next dial, the first time; doubles up to 5 s.
+    pub redial_ms: f64,
+}
+
+impl Default for DriverOptions {
+    fn default() -> Self {
+        Self {
+            read_bytes: [65_536, 65_536],
+            unsent_bytes: 0,
+            wake_us_max: 50,
+            timer_us_max: 1_000,
+            metrics: true,
+            redial_ms: 200.0,
+        }
+    }
+}
+
+/// One stream: who opens it, when, and what happens on each half.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamPlan {
+    pub at_ms: f64,
+    /// The server opens it.
+    pub from_server: bool,
+    /// Opener to accepter, and back.
+    pub halves: [HalfPlan; 2],
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HalfPlan {
+    pub bytes: u64,
+    /// The writer writes as much at once ...
+    pub write_bytes: u64,
+    /// ... and then waits this long.
+    pub write_every_ms: f64,
+    /// The writer begins once it has read as much of the other half.
+    pub after_bytes: u64,
+    /// The writer resets the stream after as many bytes, instead of ending it.
+    pub reset_at: Option<u64>,
+    /// The reader takes as much at once (0: all there is) ...
+    pub read_bytes: u64,
+    /// ... and then waits this long.
+    pub read_every_ms: f64,
+    /// The reader stops the stream after as many bytes.
+    pub stop_at: Option<u64>,
+    /// The reader reads nothing before the faults end.
+    pub unread: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    pub at_ms: f64,
+    /// Which path; taken modulo their number.
+    pub path: usize,
+    pub kind: FaultKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what", deny_unknown_fields)]
+pub enum FaultKind {
+    /// Both ends see their sockets fail at once.
+    Reset,
+    /// One end's socket fails; the other end hears of it by an RST, or never.
+    ResetOneEnd { server: bool, told: bool },
+    /// One end closes its direction, in order.
+    HalfClose { server: bool },
+    /// Swallows everything from now on, for good.
+    Silent,
+    /// Swallows what goes one way, for good.
+    OneWay { to_server: bool },
+    /// Nothing passes for this long; TCP repairs it afterwards.
+    Down { for_ms: f64 },
+    /// All paths at once.
+    Outage { for_ms: f64 },
+    /// The path's rate from now on.
+    Rate { mbit: f64 },
+    /// The path's one-way delay from now on.
+    Delay { delay_ms: f64 },
+    /// The path's loss from now on.
+    Loss { loss: f64 },
+}
+
+impl FaultKind {
+    /// For counts and traces.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Reset => "fault: reset",
+            Self::ResetOneEnd { told: true, .. } => "fault: reset at one end",
+            Self::ResetOneEnd { told: false, .. } => "fault: reset unheard",
+            Self::HalfClose { .. } => "fault: half-close",
+            Self::Silent => "fault: silent",
+            Self::OneWay { .. } => "fault: one way silent",
+            Self::Down { .. } => "fault: down",
+            Self::Outage { .. } => "fault: outage",
+            Self::Rate { .. } => "fault: rate",
+            Self::Delay { .. } => "fault: delay",
+            Self::Loss { .. } => "fault: loss",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ending {
+    pub at_ms: f64,
+    pub server: bool,
+    /// Closes the session; otherwise drains it.
+    pub close: bool,
+}

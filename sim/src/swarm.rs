@@ -1,0 +1,185 @@
+//! Options of a run, drawn from its seed: each run leaves out much, so that what is left meets
+//! often (swarm testing; Groce et al., ISSTA 2012).
+
+use imux::proto::SchedulerKind;
+
+use crate::options::{
+    Congestion, DriverOptions, Ending, Fault, FaultKind, HalfPlan, Options, PathOptions,
+    SessionOptions, StreamPlan,
+};
+use crate::rng::Rng;
+
+/// The options of swarm run `seed`.
+pub fn draw(seed: u64) -> Options {
+    let mut rng = Rng::new(seed ^ 0x7377_6172_6d00_0000);
+    let paths = draw_paths(&mut rng);
+    let sessions = draw_sessions(&mut rng);
+    let faults_end_ms = rng.log_range(100.0, 8_000.0);
+    let slowest = paths.iter().map(|p| p.mbit[0].min(p.mbit[1])).fold(f64::INFINITY, f64::min);
+    Options {
+        name: format!("swarm {seed}"),
+        faults: draw_faults(&mut rng, &paths, faults_end_ms),
+        streams: draw_streams(&mut rng, &sessions, faults_end_ms, slowest),
+        endings: draw_endings(&mut rng, faults_end_ms),
+        driver: draw_driver(&mut rng),
+        paths,
+        sessions,
+        faults_end_ms,
+        stop_ms: 0.0,
+    }
+}
+
+fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {
+    let count = *rng.pick(&[1, 1, 2, 2, 2, 3, 4, 6]);
+    let symmetric = rng.chance(0.6);
+    let control = *rng.pick(&[Congestion::Pipe, Congestion::Bbr, Congestion::Cubic]);
+    let losses = rng.chance(0.3);
+    let many = rng.chance(0.15);
+    (0..count)
+        .map(|_| {
+            let mbit = rng.log_range(0.2, 300.0);
+            let delay_ms = rng.log_range(0.05, 150.0);
+            let factor = |rng: &mut Rng| if symmetric { 1.0 } else { rng.log_range(0.1, 1.0) };
+            let pipe_bytes = mbit * 250.0 * delay_ms;
+            PathOptions {
+                mbit: [mbit, (mbit * factor(rng)).max(0.1)],
+                delay_ms: [delay_ms, delay_ms / factor(rng).max(0.3)],
+                queue_bytes: (pipe_bytes * rng.log_range(0.5, 6.0)).max(15_000.0),
+                loss: if losses { rng.log_range(0.0005, 0.03) } else { 0.0 },
+                lanes: if many { rng.range(1..=6) as usize } else { 1 },
+                control,
+            }
+        })
+        .collect()
+}
+
+fn draw_sessions(rng: &mut Rng) -> [SessionOptions; 2] {
+    let scheduler = *rng.pick(&[
+        SchedulerKind::Imux,
+        SchedulerKind::Imux,
+        SchedulerKind::Imux,
+        SchedulerKind::RoundRobin,
+        SchedulerKind::MinRtt,
+        SchedulerKind::Blest,
+        SchedulerKind::Ecf,
+    ]);
+    let grace_ms = if rng.chance(0.1) { rng.range(200..=3_000) } else { 120_000 };
+    [0, 1].map(|_| {
+        let small = rng.chance(0.4);
+        let stream_window = if small { rng.log_range(1.0, 60_000.0) as u64 } else { 512 * 1024 };
+        let session_window =
+            if rng.chance(0.4) { rng.log_range(1.0, 200_000.0) as u64 } else { 128 * 1024 * 1024 };
+        SessionOptions {
+            stream_window: stream_window.max(1),
+            stream_window_max: stream_window.max(1) * rng.range(1..=16),
+            session_window: session_window.max(1),
+            send_buffer_max: rng.log_range(1.0, 1e7) as u64,
+            streams_max: if rng.chance(0.4) { rng.range(1..=6) } else { 1024 },
+            grace_ms,
+            keepalive_ms: if rng.chance(0.3) { rng.range(100..=2_000) } else { 15_000 },
+            scheduler: scheduler.to_string(),
+            duplicate_share: *rng.pick(&[0.02, 0.02, 0.0, 0.5]),
+        }
+    })
+}
+
+fn draw_driver(rng: &mut Rng) -> DriverOptions {
+    let low = if rng.chance(0.2) { 1 } else { rng.log_range(1.0, 65_536.0) as u64 };
+    let high = low.max(rng.log_range(1.0, 65_536.0) as u64);
+    DriverOptions {
+        // One byte at a time is worth trying and slow: rarely, and not for whole runs.
+        read_bytes: if rng.chance(0.05) { [1, high.min(64)] } else { [low, high.max(2_048)] },
+        unsent_bytes: if rng.chance(0.5) { 0 } else { rng.log_range(1.0, 400_000.0) as u64 },
+        wake_us_max: if rng.chance(0.3) { 0 } else { rng.log_range(1.0, 20_000.0) as u64 },
+        timer_us_max: if rng.chance(0.3) { 0 } else { rng.log_range(1.0, 20_000.0) as u64 },
+        metrics: rng.chance(0.4),
+        redial_ms: rng.log_range(1.0, 500.0),
+    }
+}
+
+fn draw_streams(
+    rng: &mut Rng,
+    sessions: &[SessionOptions; 2],
+    end_ms: f64,
+    slowest_mbit: f64,
+) -> Vec<StreamPlan> {
+    // Small windows and slow paths make a byte dear: fewer of them, so that a run stays short.
+    let window = sessions.iter().map(|s| s.stream_window.min(s.session_window)).min().unwrap_or(1);
+    let bytes_max =
+        (window as f64 * 60.0).min(slowest_mbit * 125_000.0 * 2.0).clamp(50.0, 600_000.0);
+    let count = rng.log_range(1.0, 12.0) as usize;
+    let resets = if rng.chance(0.4) { 0.3 } else { 0.0 };
+    let stops = if rng.chance(0.4) { 0.3 } else { 0.0 };
+    let unread = if rng.chance(0.25) { 0.4 } else { 0.0 };
+    let paced = if rng.chance(0.4) { 0.4 } else { 0.0 };
+    let half = |rng: &mut Rng| {
+        let bytes = match rng.range(0..=9) {
+            0 => 0,
+            1..=4 => rng.log_range(1.0, bytes_max.min(4_000.0)) as u64,
+            _ => rng.log_range(20.0, bytes_max) as u64,
+        };
+        let slow_writer = rng.chance(paced);
+        let slow_reader = rng.chance(paced);
+        HalfPlan {
+            bytes,
+            write_bytes: if slow_writer { (bytes / rng.range(1..=20)).max(1) } else { 0 },
+            write_every_ms: if slow_writer { rng.log_range(0.1, 60.0) } else { 0.0 },
+            after_bytes: 0,
+            reset_at: rng.chance(resets).then(|| rng.range(0..=bytes)),
+            read_bytes: if slow_reader { (bytes / rng.range(1..=20)).max(1) } else { 0 },
+            read_every_ms: if slow_reader { rng.log_range(0.1, 60.0) } else { 0.0 },
+            stop_at: rng.chance(stops).then(|| rng.range(0..=bytes)),
+            unread: rng.chance(unread),
+        }
+    };
+    (0..count)
+        .map(|_| {
+            let halves = [half(rng), half(rng)];
+            StreamPlan { at_ms: rng.unit() * end_ms, from_server: rng.chance(0.4), halves }
+        })
+        .collect()
+}
+
+fn draw_faults(rng: &mut Rng, paths: &[PathOptions], end_ms: f64) -> Vec<Fault> {
+    if rng.chance(0.15) {
+        return Vec::new();
+    }
+    let kinds: Vec<u64> = (0..10).filter(|_| rng.chance(0.4)).collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let count = rng.log_range(1.0, 16.0) as usize;
+    let mut faults: Vec<Fault> = (0..count)
+        .map(|_| {
+            let path = rng.range(0..=paths.len() as u64 - 1) as usize;
+            let kind = match *rng.pick(&kinds) {
+                0 => FaultKind::Reset,
+                1 => FaultKind::ResetOneEnd { server: rng.chance(0.5), told: rng.chance(0.7) },
+                2 => FaultKind::HalfClose { server: rng.chance(0.5) },
+                3 => FaultKind::Silent,
+                4 => FaultKind::OneWay { to_server: rng.chance(0.5) },
+                5 => FaultKind::Down { for_ms: rng.log_range(5.0, 4_000.0) },
+                6 => FaultKind::Outage { for_ms: rng.log_range(5.0, 6_000.0) },
+                7 => FaultKind::Rate { mbit: paths[path].mbit[0] * rng.log_range(0.05, 4.0) },
+                8 => FaultKind::Delay { delay_ms: rng.log_range(0.1, 300.0) },
+                _ => FaultKind::Loss { loss: rng.log_range(0.001, 0.2) },
+            };
+            Fault { at_ms: rng.unit() * end_ms, path, kind }
+        })
+        .collect();
+    faults.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
+    faults
+}
+
+fn draw_endings(rng: &mut Rng, end_ms: f64) -> Vec<Ending> {
+    let mut endings = Vec::new();
+    if rng.chance(0.1) {
+        let at_ms = end_ms * rng.unit();
+        endings.push(Ending { at_ms, server: rng.chance(0.5), close: false });
+    }
+    if rng.chance(0.07) {
+        let at_ms = end_ms * (0.3 + rng.unit());
+        endings.push(Ending { at_ms, server: rng.chance(0.5), close: true });
+    }
+    endings
+}

@@ -1,0 +1,48 @@
+//! What the simulator found, each once and for all.
+
+use bytes::Bytes;
+
+use super::SECOND;
+use super::pair::{CLIENT, Pair, Path, SERVER, pattern};
+use crate::proto::wire::{Frame, FrameBatch};
+use crate::proto::{Config, LaneId, Timer};
+
+/// Each of several equal lanes left the last chunk to the others, for ever.
+#[test]
+fn equal_lanes_do_not_wait_for_each_other() {
+    for lanes in 2..8 {
+        let mut pair = Pair::new(Config::default(), &vec![Path::new(2.0, 10); lanes]);
+        let id = pair.open(CLIENT, pattern(520, 1));
+        pair.drive_until(SECOND, |pair| pair.ends[SERVER].read.get(&id).is_some_and(|r| r.1));
+        assert!(pair.ends[SERVER].read[&id].1, "{lanes} lanes");
+    }
+}
+
+/// The answer to a PING travelled on another lane, so that the pinged lane was still unheard of and
+/// was pinged again at once, every round trip.
+#[test]
+fn a_lane_that_is_silent_one_way_is_not_pinged_without_end() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 2), Path::new(50.0, 40)]);
+    pair.silence_one_way(LaneId::new(1), CLIENT);
+    // The client hears of the lane later than the server, and so is not the first to ask.
+    let id = pair.open(SERVER, pattern(3_000_000, 1));
+    pair.drive(100 * SECOND);
+    assert!(pair.ends[CLIENT].read[&id].1);
+    let pings = pair.ends[SERVER].timers.get(&Timer::Keepalive).copied().unwrap_or(0);
+    assert!(pings <= 2 * 100 / 15, "{pings} pings");
+}
+
+/// With a window of a few bytes, the first piece out of order cost more memory than the cap that
+/// was derived from the window, and an honest peer was told off.
+#[test]
+fn a_tiny_window_takes_a_piece_out_of_order() {
+    let config = Config { stream_window: 40, session_window: 40, ..Config::default() };
+    let mut pair = Pair::new(config, &[Path::new(50.0, 1)]);
+    let id = pair.open(CLIENT, pattern(10, 1));
+    let ahead = Frame::Stream { id, offset: 30, fin: false, data: Bytes::from_static(b"ahead") };
+    let mut batch = FrameBatch { wire_bytes: 10, frames: vec![ahead] };
+    let session = &mut pair.ends[SERVER].session;
+    session.handle_frames(pair.now, LaneId::FIRST, &mut batch);
+    assert!(!session.is_closed());
+    assert!(session.stats().reorder_bytes > 80, "more than twice the window");
+}
