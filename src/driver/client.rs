@@ -64,7 +64,7 @@ impl std::fmt::Debug for ClientConfig {
 /// A session with one server that is kept alive: lost lanes are dialled again, and a session that
 /// was lost (the server was restarted, say) is created anew for streams opened from then on.
 ///
-/// Keep it as long as its streams are used: dropping it stops dialling and takes its lanes down.
+/// Dropping it stops dialling; streams that are open go on with the lanes there are.
 ///
 /// ```
 /// use std::sync::Arc;
