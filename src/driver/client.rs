@@ -158,14 +158,17 @@ impl Client {
         }
         drop(failures);
         let client = Self { current: current.clone(), inner };
+        if waiting == 0 {
+            return Err(ConnectError::NoLinks);
+        }
         loop {
             tokio::select! {
+                biased;
                 up = current.wait_for(Option::is_some) => {
                     // The keepers hold the other end as long as they live.
                     return up.map(|_| ()).map_err(|_| ConnectError::NoLinks).map(|()| client);
                 }
-                failure = failed.recv() => {
-                    let Some(failure) = failure else { return Err(ConnectError::NoLinks) };
+                Some(failure) = failed.recv() => {
                     waiting = waiting.saturating_sub(1);
                     if waiting == 0 || is_final(&failure) {
                         return Err(failure);
