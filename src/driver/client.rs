@@ -65,6 +65,43 @@ impl std::fmt::Debug for ClientConfig {
 /// was lost (the server was restarted, say) is created anew for streams opened from then on.
 ///
 /// Dropping it stops dialling; streams that are open go on with the lanes there are.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use imux::lane::memory;
+/// use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+/// use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let key = Fingerprint::from_bytes([7; 32]);
+/// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let _server = Server::start(listener, ServerConfig::default());
+/// let config = ClientConfig {
+///     session: Config::default(),
+///     trust: Arc::new(PinnedKeys::new([key])),
+/// };
+/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let client = Client::connect(vec![link], config).await?;
+/// assert!(client.session().is_some());
+///
+/// // Another server's key is no server of ours.
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let _server = Server::start(listener, ServerConfig::default());
+/// let config = ClientConfig {
+///     session: Config::default(),
+///     trust: Arc::new(PinnedKeys::new([Fingerprint::from_bytes([8; 32])])),
+/// };
+/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let refused = Client::connect(vec![link], config).await;
+/// assert!(matches!(refused, Err(imux::ConnectError::Trust(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Client {
     current: watch::Receiver<Option<Arc<Established>>>,

@@ -35,6 +35,30 @@ pub struct ServerConfig {
 
 /// Accepts sessions on a listener. Dropping it stops taking lanes; sessions that were accepted go
 /// on with the lanes they have.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use imux::lane::{TcpOptions, TlsListener};
+/// use imux::trust::{Identity, server_config};
+/// use imux::{Server, ServerConfig};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // `Identity::load_or_create` keeps the key that clients know.
+/// let tls = server_config(&Identity::generate()?)?;
+/// let listener = TlsListener::bind("127.0.0.1:0".parse()?, tls, TcpOptions::default())?;
+/// let mut server = Server::start(listener, ServerConfig::default());
+/// assert_ne!(server.local_addr()?.port(), 0);
+///
+/// tokio::spawn(async move {
+///     while let Some((session, _from)) = server.accept().await {
+///         tokio::spawn(imux::tunnel::serve(session, Arc::from("localhost:22")));
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     sessions: mpsc::Receiver<(Session, Option<SocketAddr>)>,
