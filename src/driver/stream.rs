@@ -296,7 +296,8 @@ impl WriteHalf {
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn capacity(&mut self) -> Result<u64, StreamError> {
-        poll_fn(|cx| self.poll_send(cx, crate::proto::session::SendStream::capacity)).await
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
+        poll_fn(|cx| self.poll_send(cx, |stream| stream.capacity())).await
     }
 
     /// Waits until the peer wants no more of the stream, or the session is over; says which. While
