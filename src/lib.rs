@@ -94,4 +94,9 @@ pub use driver::{
     ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId, SessionStats,
     Side, Stream, StreamError, StreamKind, UnknownScheduler, WriteHalf,
 };
-pub use proto::Health;
+pub use proto::{CreditStats, Health};
+
+// The README's example is compiled with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

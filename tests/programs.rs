@@ -214,7 +214,9 @@ fn rsync_with_checksums() {
             fs::write(&config, text).unwrap();
             let mut rsync = command("rsync");
             rsync.args(["--daemon", "--no-detach", "--address", "127.0.0.1"]);
-            rsync.arg(format!("--port={}", addr.port())).arg(format!("--config={}", config.display()));
+            rsync
+                .arg(format!("--port={}", addr.port()))
+                .arg(format!("--config={}", config.display()));
             rsync
         })
         .await;

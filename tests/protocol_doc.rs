@@ -174,6 +174,7 @@ fn limits_are_the_limits() {
         ("STREAM_GAPS_MAX", limits::STREAM_GAPS_MAX as u64),
         ("SEGMENT_OVERHEAD_BYTES", limits::SEGMENT_OVERHEAD_BYTES),
         ("REORDER_OVERHEAD_FACTOR", limits::REORDER_OVERHEAD_FACTOR),
+        ("REORDER_OVERHEAD_BYTES", limits::REORDER_OVERHEAD_BYTES),
         ("DEAD_LANES_MAX", limits::DEAD_LANES_MAX as u64),
         ("LANES_MAX", limits::LANES_MAX as u64),
         ("BUSY_FRAMES_BURST", limits::BUSY_FRAMES_BURST),

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use imux::lane::{TcpOptions, TlsDialer};
 use imux::trust::{Identity, client_config};
-use imux::{Client, ConnectError, Link, StreamKind, tunnel};
+use imux::{Client, Code, ConnectError, Link, StreamKind, tunnel};
 
 use super::config::{ClientConfig, require_home};
 use super::exit::{Exit, Failure};
-use super::run::listen_locally;
+use super::run::{Stopping, listen_locally};
 use super::trust::{dial_failure, host_trust, trust_failure};
 
 /// Takes connections at `config.listen` and carries them to the server at `config.dial`, until a
 /// signal.
-pub(super) async fn run_client(config: ClientConfig) -> Result<Exit, Failure> {
+pub(super) async fn run_client(
+    config: ClientConfig,
+    mut stopping: Stopping,
+) -> Result<Exit, Failure> {
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let listeners = listen_locally(&config.listen).await?;
     let home = require_home(config.home)?;
@@ -44,8 +47,13 @@ pub(super) async fn run_client(config: ClientConfig) -> Result<Exit, Failure> {
         }
         forwards.spawn(tunnel::forward(listener, client.clone(), StreamKind::Default));
     }
-    while forwards.join_next().await.is_some() {}
-    Err(Failure::message(Exit::Internal, "the listeners have ended"))
+    tokio::select! {
+        _ = forwards.join_next() => Err(Failure::message(Exit::Internal, "a listener has ended")),
+        () = stopping.wait() => {
+            client.close(Code::SHUTDOWN).await;
+            Ok(Exit::Ok)
+        }
+    }
 }
 
 /// The exit code of a client that could not begin, and what to do about it.

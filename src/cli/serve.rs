@@ -6,16 +6,19 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use imux::lane::{TcpOptions, TlsListener};
 use imux::trust::{Identity, server_config};
-use imux::{Server, tunnel};
+use imux::{Code, Server, tunnel};
 
 use super::address::HostPort;
 use super::config::{ServerConfig, SessionConfig, require_home};
 use super::exit::{Exit, Failure};
-use super::run::{listen_addresses, listen_failure};
+use super::run::{Stopping, listen_addresses, listen_failure};
 use super::trust::trust_failure;
 
 /// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
-pub(super) async fn run_server(config: ServerConfig) -> Result<Exit, Failure> {
+pub(super) async fn run_server(
+    config: ServerConfig,
+    mut stopping: Stopping,
+) -> Result<Exit, Failure> {
     let home = require_home(config.home)?;
     let identity = Identity::load_or_create(&home, config.listen.as_written());
     let identity = identity.map_err(|error| trust_failure(&error))?;
@@ -40,10 +43,18 @@ pub(super) async fn run_server(config: ServerConfig) -> Result<Exit, Failure> {
         "server ready"
     );
     let destination: Arc<str> = config.dial.as_written().into();
-    while let Some((session, _)) = server.accept().await {
-        tokio::spawn(tunnel::serve(session, destination.clone()));
+    loop {
+        tokio::select! {
+            accepted = server.accept() => match accepted {
+                Some((session, _)) => drop(tokio::spawn(tunnel::serve(session, destination.clone()))),
+                None => return Err(Failure::message(Exit::Internal, "the listener has ended")),
+            },
+            () = stopping.wait() => {
+                server.close(Code::SHUTDOWN).await;
+                return Ok(Exit::Ok);
+            }
+        }
     }
-    Err(Failure::message(Exit::Internal, "the listener has ended"))
 }
 
 /// Listens at the first of the addresses `place` stands for that works.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::clock;
 use super::error::{ConnectError, OpenError};
@@ -17,7 +16,7 @@ use super::shared::Shared;
 use super::stream::Stream;
 use crate::lane::{Dialer, Lane};
 use crate::proto::wire::StreamKind;
-use crate::proto::{Config, LaneId, SessionStats, Side};
+use crate::proto::{Code, Config, LaneId, SessionStats, Side};
 use crate::trust::{Fingerprint, HostTrust};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
@@ -66,10 +65,47 @@ impl std::fmt::Debug for ClientConfig {
 /// was lost (the server was restarted, say) is created anew for streams opened from then on.
 ///
 /// Dropping it stops dialling; streams that are open go on with the lanes there are.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use imux::lane::memory;
+/// use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+/// use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let key = Fingerprint::from_bytes([7; 32]);
+/// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let _server = Server::start(listener, ServerConfig::default());
+/// let config = ClientConfig {
+///     session: Config::default(),
+///     trust: Arc::new(PinnedKeys::new([key])),
+/// };
+/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let client = Client::connect(vec![link], config).await?;
+/// assert!(client.session().is_some());
+///
+/// // Another server's key is no server of ours.
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let _server = Server::start(listener, ServerConfig::default());
+/// let config = ClientConfig {
+///     session: Config::default(),
+///     trust: Arc::new(PinnedKeys::new([Fingerprint::from_bytes([8; 32])])),
+/// };
+/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let refused = Client::connect(vec![link], config).await;
+/// assert!(matches!(refused, Err(imux::ConnectError::Trust(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Client {
     current: watch::Receiver<Option<Arc<Established>>>,
-    keepers: Vec<AbortHandle>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -87,6 +123,14 @@ struct Inner {
     /// Held while a session is being created.
     creating: tokio::sync::Mutex<()>,
     current: watch::Sender<Option<Arc<Established>>>,
+    /// No more lanes are dialled.
+    stopped: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("trusted", &self.trusted).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -102,28 +146,28 @@ impl Client {
             trusted: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
             current: sender,
+            stopped: watch::Sender::new(false),
         });
         let (failures, mut failed) = mpsc::unbounded_channel();
-        let mut keepers = Vec::new();
+        let mut waiting = 0usize;
         for link in &links {
             for _ in 0..link.lanes {
-                let keeper = inner.clone().keep_lane(link.dialer.clone(), failures.clone());
-                keepers.push(tokio::spawn(keeper).abort_handle());
+                tokio::spawn(inner.clone().keep_lane(link.dialer.clone(), failures.clone()));
+                waiting += 1;
             }
         }
         drop(failures);
-        if keepers.is_empty() {
+        let client = Self { current: current.clone(), inner };
+        if waiting == 0 {
             return Err(ConnectError::NoLinks);
         }
-        let mut waiting = keepers.len();
-        let client = Self { current: current.clone(), keepers };
         loop {
             tokio::select! {
+                biased;
                 up = current.wait_for(Option::is_some) => {
                     // The keepers hold the other end as long as they live.
                     return up.map(|_| ()).map_err(|_| ConnectError::NoLinks).map(|()| client);
                 }
-                // None when every link has had its first lane: then there is, or was, a session.
                 Some(failure) = failed.recv() => {
                     waiting = waiting.saturating_sub(1);
                     if waiting == 0 || is_final(&failure) {
@@ -166,6 +210,15 @@ impl Client {
         self.current.borrow().as_ref().map(|established| established.session.stats())
     }
 
+    /// Ends the session at once, telling the server `code`, and dials no more. Returns when the
+    /// server has been told, or cannot be.
+    pub async fn close(&self, code: Code) {
+        self.inner.stopped.send_replace(true);
+        if let Some(session) = self.session() {
+            session.close_and_wait(code).await;
+        }
+    }
+
     /// The session there is now.
     pub fn session(&self) -> Option<Session> {
         self.current.borrow().as_ref().map(|established| established.session.clone())
@@ -174,7 +227,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.keepers.iter().for_each(AbortHandle::abort);
+        self.inner.stopped.send_replace(true);
+        // The streams hold the session from here on.
+        self.inner.current.send_replace(None);
     }
 }
 
@@ -187,8 +242,13 @@ impl Inner {
     ) {
         let mut failures = Some(failures);
         let mut backoff = Backoff::default();
+        let mut stopped = self.stopped.subscribe();
         loop {
-            match self.lane(dialer.as_ref()).await {
+            let dialled = tokio::select! {
+                dialled = self.lane(dialer.as_ref()) => dialled,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            match dialled {
                 Ok(ready) => {
                     failures = None;
                     let begun = clock::now();
@@ -198,19 +258,20 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    if backoff.failures == 0 && failures.is_none() {
-                        tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
-                    } else {
-                        tracing::debug!(via = %dialer.name(), %error, "no lane; trying again");
-                    }
-                    backoff.failures += 1;
-                    if let Some(failures) = failures.take() {
-                        // Nobody listens any more once another link has a lane.
-                        let _ = failures.send(error);
+                    // Told once for each outage, and to whoever waits for the first lane.
+                    match failures.take() {
+                        Some(failures) => drop(failures.send(error)),
+                        None if backoff.waits <= 1 => {
+                            tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
+                        }
+                        None => tracing::debug!(via = %dialer.name(), %error, "still no lane"),
                     }
                 }
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
         }
     }
 
@@ -274,10 +335,7 @@ impl Inner {
     async fn run(&self, ready: Ready, via: &str) {
         let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
         tracing::info!(%lane, via, "lane up");
-        // A task of its own, which goes on when the client is dropped and dialling stops: what was
-        // written is still to be delivered.
-        let carrying = lane_task::run(ready.attached, ready.lane, ready.proof);
-        let Ok(end) = tokio::spawn(carrying).await else { return };
+        let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
         tracing::info!(%lane, via, why = %end, "lane down");
         if let LaneEnd::Refused(code) = end {
             // The server does not know the session, and no other lane says otherwise.
@@ -336,7 +394,6 @@ fn is_final(error: &ConnectError) -> bool {
 /// Grows with each failure; with jitter, so that many lanes do not come back in step.
 #[derive(Debug, Default)]
 struct Backoff {
-    failures: u32,
     waits: u32,
 }
 

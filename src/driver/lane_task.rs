@@ -99,10 +99,13 @@ impl Attached {
     }
 
     fn detach(&self, code: Code) {
-        self.shared.with(|state, now| {
+        let waiting = self.shared.with(|state, now| {
             state.core.handle_lane_down(now, self.id, code);
             state.lanes.remove(&self.id);
+            // Whoever waits for the last lane's end is told.
+            if state.lanes.is_empty() { std::mem::take(&mut state.closing) } else { Vec::new() }
         });
+        waiting.into_iter().for_each(std::task::Waker::wake);
     }
 }
 
@@ -132,7 +135,6 @@ pub(super) async fn run(
     };
     let end = (&mut task).await;
     let mut lane = task.lane;
-    attached.detach(end.code());
     match end {
         LaneEnd::SessionOver => {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, lane.shutdown()).await;
@@ -140,6 +142,7 @@ pub(super) async fn run(
         // What the kernel still holds of it travels elsewhere: let it not compete.
         _ => lane.abort(),
     }
+    attached.detach(end.code());
     end
 }
 

@@ -35,11 +35,36 @@ pub struct ServerConfig {
 
 /// Accepts sessions on a listener. Dropping it stops taking lanes; sessions that were accepted go
 /// on with the lanes they have.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use imux::lane::{TcpOptions, TlsListener};
+/// use imux::trust::{Identity, server_config};
+/// use imux::{Server, ServerConfig};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // `Identity::load_or_create` keeps the key that clients know.
+/// let tls = server_config(&Identity::generate()?)?;
+/// let listener = TlsListener::bind("127.0.0.1:0".parse()?, tls, TcpOptions::default())?;
+/// let mut server = Server::start(listener, ServerConfig::default());
+/// assert_ne!(server.local_addr()?.port(), 0);
+///
+/// tokio::spawn(async move {
+///     while let Some((session, _from)) = server.accept().await {
+///         tokio::spawn(imux::tunnel::serve(session, Arc::from("localhost:22")));
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     sessions: mpsc::Receiver<(Session, Option<SocketAddr>)>,
     address: io::Result<SocketAddr>,
     task: AbortHandle,
+    inner: Arc<Inner>,
 }
 
 /// What a JOIN has to match.
@@ -69,8 +94,8 @@ impl Server {
             known: Mutex::default(),
             accepted,
         });
-        let task = tokio::spawn(inner.take_lanes(listener)).abort_handle();
-        Self { sessions, address, task }
+        let task = tokio::spawn(inner.clone().take_lanes(listener)).abort_handle();
+        Self { sessions, address, task, inner }
     }
 
     /// The address lanes are taken at.
@@ -82,6 +107,18 @@ impl Server {
             Ok(address) => Ok(*address),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         }
+    }
+
+    /// Takes no more lanes and ends all sessions at once, telling their clients `code`. Returns when
+    /// they have been told, or cannot be.
+    pub async fn close(&self, code: Code) {
+        self.task.abort();
+        let living: Vec<_> =
+            self.inner.known().values().filter_map(|known| known.shared.upgrade()).collect();
+        let ends = living.into_iter().map(|shared| async move {
+            Session::new(shared).close_and_wait(code).await;
+        });
+        futures::future::join_all(ends).await;
     }
 
     /// The next session a client creates, and where its first lane comes from. `None` after the
@@ -266,5 +303,5 @@ fn random_id() -> io::Result<SessionId> {
 
 /// A seed for the core's own choices, of which none is a secret.
 pub(super) fn seed_of(id: SessionId) -> u64 {
-    id.as_bytes().iter().fold(0, |seed, byte| (seed << 8 | seed >> 56) ^ u64::from(*byte))
+    id.as_bytes().iter().fold(0, |seed, byte| u64::rotate_left(seed, 8) ^ u64::from(*byte))
 }

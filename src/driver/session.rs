@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::error::OpenError;
 use super::shared::Shared;
@@ -10,8 +11,50 @@ use super::stream::Stream;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, SessionError, SessionStats};
 
+/// How long the end of a session may take that is waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Many streams over many lanes, with one peer. Cheap to clone; when the last clone and the last
 /// stream are gone, what was written is delivered and the session ends.
+///
+/// Both ends are alike: either may open streams and accept the other's.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use imux::lane::memory;
+/// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+/// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+/// use imux::{Code, SessionError, StreamKind};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let key = Fingerprint::from_bytes([7; 32]);
+/// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let mut server = Server::start(listener, ServerConfig::default());
+/// # let trust = Arc::new(PinnedKeys::new([key]));
+/// # let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+/// # let client = client.await?;
+/// # let ours = client.session().unwrap();
+/// # let (theirs, _) = server.accept().await.unwrap();
+/// // The server speaks to its client.
+/// let mut stream = theirs.open(StreamKind::Raw).await?;
+/// stream.write_all(b"hello").await?;
+///
+/// let mut incoming = ours.accept().await?;
+/// assert_eq!(incoming.kind, StreamKind::Raw);
+/// let mut five = [0; 5];
+/// incoming.stream.read_exact(&mut five).await?;
+/// assert_eq!(&five, b"hello");
+///
+/// ours.close(Code::SHUTDOWN);
+/// assert_eq!(ours.closed().await, SessionError::Closed(Code::SHUTDOWN));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Session {
     handle: Arc<Handle>,
@@ -101,6 +144,22 @@ impl Session {
     /// Ends the session at once: its streams are cut off, the peer is told `code`.
     pub fn close(&self, code: Code) {
         self.shared().with(|state, _| state.core.close(code));
+    }
+
+    /// As [`close`](Self::close), and waits until the lanes are closed; a second at most.
+    pub async fn close_and_wait(&self, code: Code) {
+        self.close(code);
+        let lanes_gone = poll_fn(|cx| {
+            self.shared().with(|state, _| {
+                if state.lanes.is_empty() {
+                    return Poll::Ready(());
+                }
+                state.closing.push(cx.waker().clone());
+                Poll::Pending
+            })
+        });
+        // A lane that takes no more bytes is no reason to stay.
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
     }
 
     /// Figures of the session and its lanes.

@@ -23,6 +23,51 @@ use crate::proto::{Code, ReadError, WriteError};
 /// end once it has read everything before it. Dropping a half that has not come to its end resets
 /// it, as closing a TCP socket with unread data does: an end that was not meant is never taken for
 /// one that was.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use imux::lane::memory;
+/// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+/// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+/// use imux::{Code, StreamKind};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let key = Fingerprint::from_bytes([7; 32]);
+/// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let mut server = Server::start(listener, ServerConfig::default());
+/// # let trust = Arc::new(PinnedKeys::new([key]));
+/// # let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+/// # let client = client.await?;
+/// # let (session, _) = server.accept().await.unwrap();
+/// // A question, ended; then the answer.
+/// let mut ours = client.open(StreamKind::Raw).await?;
+/// ours.write_all(b"how much?").await?;
+/// ours.shutdown().await?;
+///
+/// let mut theirs = session.accept().await?.stream;
+/// let mut question = String::new();
+/// theirs.read_to_string(&mut question).await?;
+/// theirs.write_all(b"all of it").await?;
+/// theirs.shutdown().await?;
+///
+/// let mut answer = String::new();
+/// ours.read_to_string(&mut answer).await?;
+/// assert_eq!((&question[..], &answer[..]), ("how much?", "all of it"));
+///
+/// // A reset is no end.
+/// let mut ours = client.open(StreamKind::Raw).await?;
+/// ours.write_all(b"half a").await?;
+/// session.accept().await?.stream.reset(Code::RESET);
+/// let error = ours.read_to_string(&mut answer).await.unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+/// # Ok(())
+/// # }
+/// ```
 #[pin_project]
 #[derive(Debug)]
 pub struct Stream {
@@ -251,6 +296,7 @@ impl WriteHalf {
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn capacity(&mut self) -> Result<u64, StreamError> {
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
         poll_fn(|cx| self.poll_send(cx, |stream| stream.capacity())).await
     }
 
@@ -266,7 +312,6 @@ impl WriteHalf {
                 if state.over.is_some() {
                     return Poll::Ready(closed(state));
                 }
-                state.core.send_stream(id).notify();
                 remember_stream(state, id, |wakers| &mut wakers.write, cx);
                 Poll::Pending
             })

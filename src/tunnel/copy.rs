@@ -32,11 +32,15 @@ pub(super) async fn copy(mut local: TcpStream, stream: Stream) {
     match outcome {
         Ok(((), ())) => {}
         Err(broken) => {
-            tracing::debug!(%broken, "connection broken off");
+            match &broken {
+                Broken::Far(StreamError::Reset(why)) if why.is_dial_failure() => {
+                    tracing::warn!(%why, "the server could not reach the destination");
+                }
+                _ => tracing::debug!(%broken, "connection broken off"),
+            }
             socket::reset(&local);
-            let code = broken.code();
-            read.stop(code);
-            write.reset(code);
+            read.stop(Code::RESET);
+            write.reset(Code::RESET);
         }
     }
 }
@@ -48,13 +52,6 @@ enum Broken {
     Local(#[from] io::Error),
     #[error("far side: {0}")]
     Far(#[from] StreamError),
-}
-
-impl Broken {
-    /// What the far side is told.
-    fn code(&self) -> Code {
-        Code::RESET
-    }
 }
 
 /// From the socket into the stream.

@@ -1,5 +1,8 @@
 //! `imux-sim lab …`
 
+// The comments on options are help texts, in which brackets mean what may be left out.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};

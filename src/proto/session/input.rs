@@ -179,7 +179,9 @@ impl Session {
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.send.on_stop(code);
-            stream.writer_waits_no_more(&mut self.events, id);
+            // Told whether the writer waits for room or not: it may wait for just this.
+            stream.send.writer_waits = false;
+            self.events.push_back(Event::Writable(id));
         }
         // RFC 9000, 3.5: the answer to STOP is a RESET with the same code, unless all has arrived.
         self.with_stream(id, |stream| stream.say.reset |= stream.send.reset(code));

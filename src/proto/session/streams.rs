@@ -149,13 +149,6 @@ impl SendStream<'_> {
         });
     }
 
-    /// Asks for `Event::Writable` at the next change, be it room, credit or the peer's STOP.
-    pub fn notify(&mut self) {
-        if let Some(stream) = self.session.streams.get_mut(&self.id) {
-            stream.send.writer_waits = true;
-        }
-    }
-
     /// What the peer stopped the stream with, if it has.
     pub fn stopped(&self) -> Option<Code> {
         self.session.streams.get(&self.id)?.send.stopped()
