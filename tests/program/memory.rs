@@ -140,11 +140,12 @@ fn idle_connections_are_cheap() {
     idle(800);
 }
 
-/// Run it with `--run-ignored all --no-capture` to see the figures; it needs 25,000 descriptors.
+/// Run it with `--run-ignored all --no-capture` to see the figures. Both far ends of each connection
+/// are in this process: 9,500 is what 20,000 descriptors, a usual limit, allow.
 #[test]
-#[ignore = "wants 25,000 file descriptors (ulimit -n) and some seconds"]
-fn ten_thousand_idle_connections() {
-    idle(10_000);
+#[ignore = "wants 20,000 file descriptors (ulimit -n) and some seconds"]
+fn nearly_ten_thousand_idle_connections() {
+    idle(9_500);
 }
 
 /// Opens so many connections, sends a byte each way on each, and leaves them alone.
