@@ -1,18 +1,68 @@
 //! The commands of the simulator.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
+use imux::proto::SchedulerKind;
 
+use crate::options::Options;
+use crate::report::{Report, quantile};
 use crate::soak::{self, Batch};
-use crate::{swarm, world};
+use crate::world::Outcome;
+use crate::{picture, scenarios, swarm, world};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run one scenario and say how well it went.
+    Run(Run),
+    /// Run scenarios with several schedulers on the same seeds.
+    Compare(Compare),
     /// Run many random networks and look for a broken rule.
     Soak(Soak),
     /// Run one seed of a soak again.
     Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A scenario's name (see `--list`), or a file of options in JSON.
+    #[arg(long, default_value = "equal")]
+    scenario: String,
+    /// List the scenarios there are.
+    #[arg(long)]
+    list: bool,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Another scheduler than the scenario's: roundrobin, minrtt, blest, ecf or imux.
+    #[arg(long)]
+    scheduler: Option<SchedulerKind>,
+    /// Print the options of the run: a file of them is a scenario.
+    #[arg(long)]
+    options: bool,
+    /// Write what happened to this file, as JSON lines.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// Draw what each lane carried when into this file, as SVG.
+    #[arg(long)]
+    picture: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Schedulers, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "imux,minrtt,blest,ecf,roundrobin")]
+    scheduler: Vec<SchedulerKind>,
+    /// Scenarios, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "equal,rate10,rtt10,loss1,three,silent-death")]
+    scenario: Vec<String>,
+    /// Seeds of each; the table has their means.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -40,15 +90,127 @@ pub struct Replay {
     options: bool,
     /// Write what happened to this file, as JSON lines.
     #[arg(long)]
-    trace: Option<std::path::PathBuf>,
+    trace: Option<PathBuf>,
+    /// Draw what each lane carried when into this file, as SVG.
+    #[arg(long)]
+    picture: Option<PathBuf>,
 }
 
 /// Runs a command.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Run(args) => run_scenario(&args),
+        Command::Compare(args) => compare(&args),
         Command::Soak(args) => Ok(run_soak(&args)),
         Command::Replay(args) => replay(&args),
     }
+}
+
+/// A built-in scenario, or the options in a file.
+fn load(name: &str) -> anyhow::Result<Options> {
+    if let Some(options) = scenarios::named(name) {
+        return Ok(options);
+    }
+    let names: Vec<&str> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+    let text = std::fs::read_to_string(name).with_context(|| {
+        format!("{name:?} is neither a scenario ({}) nor a file that can be read", names.join(", "))
+    })?;
+    let options: Options = serde_json::from_str(&text)
+        .with_context(|| format!("{name} does not hold the options of a run"))?;
+    anyhow::ensure!(!options.paths.is_empty(), "{name} names no paths");
+    Ok(options)
+}
+
+fn run_scenario(args: &Run) -> anyhow::Result<ExitCode> {
+    if args.list {
+        for (name, what) in scenarios::ALL {
+            println!("{name:<14} {what}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut options = load(&args.scenario)?;
+    if let Some(scheduler) = args.scheduler {
+        options = scenarios::with_scheduler(options, scheduler);
+    }
+    if args.options {
+        println!("{}", serde_json::to_string_pretty(&options)?);
+    }
+    let outcome = world::run(&options, args.seed, true);
+    let title = format!(
+        "{}, seed {}, scheduler {}",
+        options.name,
+        args.seed,
+        options.sessions[0].scheduler()
+    );
+    println!("{title}\n{}", Report::new(&options, &outcome));
+    write_files(&options, &outcome, &title, args.trace.as_deref(), args.picture.as_deref())?;
+    Ok(verdict(&outcome))
+}
+
+fn write_files(
+    options: &Options,
+    outcome: &Outcome,
+    title: &str,
+    trace: Option<&Path>,
+    svg: Option<&Path>,
+) -> anyhow::Result<()> {
+    if let Some(path) = trace {
+        let file = std::fs::File::create(path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let mut file = std::io::BufWriter::new(file);
+        outcome.trace.write_to(&mut file)?;
+        std::io::Write::flush(&mut file)?;
+    }
+    if let Some(path) = svg {
+        std::fs::write(path, picture::draw(options, outcome.trace.records(), title))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn verdict(outcome: &Outcome) -> ExitCode {
+    match &outcome.failure {
+        None => {
+            println!("no rule was broken");
+            ExitCode::SUCCESS
+        }
+        Some(why) => {
+            println!("FAILED: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
+    println!(
+        "{:<14} {:<11} {:>7} {:>8} {:>8} {:>9} {:>9} {:>7} {:>9}",
+        "scenario", "scheduler", "goodput", "x alone", "gap ms", "order p99", "dup %", "tail x", "answer99"
+    );
+    for name in &args.scenario {
+        let options = load(name)?;
+        for scheduler in &args.scheduler {
+            let options = scenarios::with_scheduler(options.clone(), *scheduler);
+            let reports: Vec<Report> = (args.seed..args.seed + args.seeds)
+                .map(|seed| Report::new(&options, &world::run(&options, seed, true)))
+                .collect();
+            let mean = |of: &dyn Fn(&Report) -> f64| {
+                reports.iter().map(of).sum::<f64>() / reports.len().max(1) as f64
+            };
+            println!(
+                "{name:<14} {:<11} {:>7.3} {:>8.2} {:>8.1} {:>9.1} {:>9.2} {:>7.2} {:>9.2}{}",
+                scheduler.name(),
+                mean(&Report::goodput_share),
+                mean(&Report::over_alone),
+                mean(&|r| r.longest_gap as f64 / 1e6),
+                mean(&|r| quantile(&r.order_delays, 0.99) as f64 / 1e6),
+                mean(&|r| r.duplicate_share * 100.0),
+                mean(&|r| quantile(&r.ratios, 0.5)),
+                mean(&|r| quantile(&r.answers, 0.99) as f64 / 1e6),
+                if reports.iter().any(|r| r.failure.is_some()) { "  FAILED" } else { "" },
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_soak(args: &Soak) -> ExitCode {
@@ -85,11 +247,9 @@ fn replay(args: &Replay) -> anyhow::Result<ExitCode> {
     if args.options {
         println!("{}", serde_json::to_string_pretty(&options)?);
     }
-    let outcome = world::run(&options, args.seed, args.trace.is_some());
-    if let Some(path) = &args.trace {
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-        outcome.trace.write_to(&mut file)?;
-    }
+    let observe = args.trace.is_some() || args.picture.is_some();
+    let outcome = world::run(&options, args.seed, observe);
+    write_files(&options, &outcome, &options.name, args.trace.as_deref(), args.picture.as_deref())?;
     println!(
         "seed {}: {:.3} simulated s, {} events, trace {:016x}",
         args.seed,
@@ -97,14 +257,5 @@ fn replay(args: &Replay) -> anyhow::Result<ExitCode> {
         outcome.events,
         outcome.hash,
     );
-    Ok(match outcome.failure {
-        None => {
-            println!("no rule was broken");
-            ExitCode::SUCCESS
-        }
-        Some(why) => {
-            println!("FAILED: {why}");
-            ExitCode::FAILURE
-        }
-    })
+    Ok(verdict(&outcome))
 }

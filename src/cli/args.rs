@@ -183,7 +183,7 @@ struct SessionArgs {
 #[derive(Debug, Args)]
 struct DemoArgs {
     /// How much to send each way
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = demo_size)]
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = demo_size)]
     size: u64,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -315,13 +315,16 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>) -> Result<Invocation, String> 
         Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
         Command::Client(args) => config::Task::Client(client_config(args, home, &mut notices)?),
         Command::Demo(args) => {
-            config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json })
+            let quiet = cli.output.quiet;
+            config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })
         }
     };
     let logging = logging::Options {
         level: match (cli.output.debug, cli.output.quiet) {
             (true, _) => logging::Level::Debug,
             (_, true) => logging::Level::Quiet,
+            // Its progress says what happens.
+            _ if matches!(task, config::Task::Demo(_)) => logging::Level::Quiet,
             _ => logging::Level::Normal,
         },
         json: cli.output.log_format == LogFormat::Json,

@@ -77,6 +77,8 @@ pub(crate) struct DemoConfig {
     /// Bytes to send each way.
     pub(crate) bytes: u64,
     pub(crate) json: bool,
+    /// No progress, only the result.
+    pub(crate) quiet: bool,
 }
 
 /// The directory of keys and known servers.

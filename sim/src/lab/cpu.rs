@@ -18,8 +18,8 @@ use super::scratch::Scratch;
 use super::stats::median;
 
 const READY_LIMIT: Duration = Duration::from_secs(15);
-/// A run that moves less than 10 MB/s is broken, not slow.
-const MEGABYTES_PER_S_MIN: u64 = 10;
+/// A run that moves less than 25 MB/s is broken, not slow.
+const MEGABYTES_PER_S_MIN: u64 = 25;
 
 /// One contender at one case and direction.
 #[derive(Debug, Clone, Serialize)]
@@ -29,6 +29,8 @@ struct Row {
     lanes: u16,
     direction: Direction,
     samples: Vec<Sample>,
+    /// Runs that came to nothing, and why.
+    failures: Vec<String>,
 }
 
 /// One run.
@@ -62,7 +64,14 @@ pub fn run(args: &CpuArgs) -> Result<(), LabError> {
         for &direction in &directions {
             for contender in &contenders {
                 let peer = contender.name().to_owned();
-                rows.push(Row { peer, streams, lanes, direction, samples: Vec::new() });
+                rows.push(Row {
+                    peer,
+                    streams,
+                    lanes,
+                    direction,
+                    samples: Vec::new(),
+                    failures: Vec::new(),
+                });
             }
         }
     }
@@ -73,8 +82,14 @@ pub fn run(args: &CpuArgs) -> Result<(), LabError> {
                 "run {round}/{}: {} {}x{} {:?}",
                 args.runs, row.peer, row.streams, row.lanes, row.direction
             );
-            let sample = measure(contender, row, args.megabytes)?;
-            row.samples.push(sample);
+            match measure(contender, row, args.megabytes) {
+                Ok(sample) => row.samples.push(sample),
+                Err(e @ LabError::Run(_)) => {
+                    eprintln!("  failed: {e}");
+                    row.failures.push(e.to_string());
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
     println!("{}", table(&rows));
@@ -304,7 +319,11 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
     transfer(entry, warm_up, 10)?;
     let job = Job::Transfer { direction, bytes, count: 1, parallel, at_ms: 0, pause_ms: 0 };
     let (before, sink_before) = (cpu(), usage(sink.pid()).cpu_s);
-    let (elapsed_ms, load_cpu) = transfer(entry, job, 30 + megabytes / MEGABYTES_PER_S_MIN)?;
+    let moved = transfer(entry, job, 30 + megabytes / MEGABYTES_PER_S_MIN);
+    let (elapsed_ms, load_cpu) = moved.map_err(|e| {
+        let said = peers.iter().map(|p| format!("\n{} said last:\n{}", p.name, p.log_tail()));
+        LabError::Run(format!("{e}{}", said.collect::<String>()))
+    })?;
     let (after, sink_after) = (cpu(), usage(sink.pid()).cpu_s);
 
     let gb = bytes as f64 * f64::from(parallel) / 1e9;
@@ -350,7 +369,7 @@ fn table(rows: &[Row]) -> String {
     let cost = |row: &Row| middle(row, |s| s.cpu_s_per_gb);
     let mut out = String::from(
         "| streams x lanes | direction | contender | cpu-s/GB median | worst | / haproxy | GB/s median | worst \
-         | peak RSS MB | load cpu-s/GB |\n|---|---|---|---|---|---|---|---|---|---|\n",
+         | peak RSS MB | load cpu-s/GB | failed |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let same =
@@ -364,7 +383,7 @@ fn table(rows: &[Row]) -> String {
             row.samples.iter().map(field).reduce(pick).unwrap_or(f64::NAN)
         };
         out += &format!(
-            "| {}x{} | {:?} | {} | {:.2} | {:.2} | {ratio} | {:.2} | {:.2} | {:.0} | {:.2} |\n",
+            "| {}x{} | {:?} | {} | {:.2} | {:.2} | {ratio} | {:.2} | {:.2} | {:.0} | {:.2} | {} |\n",
             row.streams,
             row.lanes,
             row.direction,
@@ -375,6 +394,7 @@ fn table(rows: &[Row]) -> String {
             worst(|s| s.gb_per_s, f64::min),
             worst(|s| s.rss_peak_mb, f64::max),
             middle(row, |s| s.load_cpu_s_per_gb),
+            row.failures.len(),
         );
     }
     out

@@ -23,6 +23,9 @@ const READY_LIMIT: Duration = Duration::from_secs(15);
 /// Lanes still missing after this long are not waited for: the run shows what it is like without.
 const LANES_LIMIT: Duration = Duration::from_secs(6);
 
+/// From connected lanes to lanes in use: handshakes over the longest paths.
+const SETTLE: Duration = Duration::from_millis(600);
+
 /// A contender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
@@ -275,8 +278,9 @@ impl Peer {
             client.check_alive()?;
             clock::sleep(Duration::from_millis(10))?;
         }
-        let rtt_ms = 300;
-        clock::sleep(Duration::from_millis(rtt_ms))
+        // The last lanes' handshakes; an early death is better seen here than as a refused connection.
+        clock::sleep(SETTLE)?;
+        client.check_alive()
     }
 }
 

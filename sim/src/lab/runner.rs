@@ -108,6 +108,11 @@ pub fn run_once(
             faults.push(e.to_string());
         }
     }
+    if !faults.is_empty() {
+        let said =
+            processes.iter().map(|p| (&p.name, p.log_tail())).filter(|(_, log)| !log.is_empty());
+        faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
+    }
     let usage = |p: &super::proc::Process| ProcessUsage { name: p.name.clone(), usage: p.usage() };
     Ok(RunResult {
         // JSON knows no infinity: what never happened has no figure.

@@ -152,7 +152,9 @@ fn pins() {
 #[test]
 fn output_options() {
     let logging = |argv: &[&str]| parse_argv(argv).unwrap().logging;
-    assert_eq!(logging(&["demo"]).level, logging::Level::Normal);
+    assert_eq!(logging(&["server"]).level, logging::Level::Normal);
+    // The demo shows progress instead.
+    assert_eq!(logging(&["demo"]).level, logging::Level::Quiet);
     assert_eq!(logging(&["demo", "--debug"]).level, logging::Level::Debug);
     assert_eq!(logging(&["--debug", "demo"]).level, logging::Level::Debug);
     assert_eq!(logging(&["-q", "demo"]).level, logging::Level::Quiet);
