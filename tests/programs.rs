@@ -207,14 +207,14 @@ fn rsync_with_checksums() {
         let daemon = Daemon::start(folder, |folder, addr| {
             let config = folder.join("rsyncd.conf");
             let module = folder.join("module");
-            let text = format!(
-                "use chroot = no\n[module]\npath = {}\nread only = no\n",
-                module.display()
-            );
+            let text =
+                format!("use chroot = no\n[module]\npath = {}\nread only = no\n", module.display());
             fs::write(&config, text).unwrap();
             let mut rsync = command("rsync");
             rsync.args(["--daemon", "--no-detach", "--address", "127.0.0.1"]);
-            rsync.arg(format!("--port={}", addr.port())).arg(format!("--config={}", config.display()));
+            rsync
+                .arg(format!("--port={}", addr.port()))
+                .arg(format!("--config={}", config.display()));
             rsync
         })
         .await;

@@ -31,8 +31,7 @@ use super::report::{self, Progress, Report, Style, Transfer};
 
 /// The lanes, fastest first: about what a cable, a phone and a bad phone have. Together 350 Mbit/s
 /// each way, which leaves time to look on and any machine of today can encrypt, decrypt and check.
-const SPEEDS: [Speed; 3] =
-    [Speed::new(200, 5), Speed::new(100, 15), Speed::new(50, 40)];
+const SPEEDS: [Speed; 3] = [Speed::new(200, 5), Speed::new(100, 15), Speed::new(50, 40)];
 
 /// The lane that is killed, and for how long: its link is dead that long, as after a lost signal.
 const KILLED: usize = 1;
@@ -70,8 +69,7 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
     let (client, entry) = start(&mut tasks, &wires, destination.local_addr()?).await?;
     until_all_lanes_are_up(&client).await;
 
-    let transfer =
-        Both { bytes: config.bytes, entry, destination, received: Received::default() };
+    let transfer = Both { bytes: config.bytes, entry, destination, received: Received::default() };
     let limit = patience(config.bytes);
     tokio::select! {
         done = transfer.run(&mut progress, &wires[KILLED]) => {

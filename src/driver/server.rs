@@ -303,5 +303,5 @@ fn random_id() -> io::Result<SessionId> {
 
 /// A seed for the core's own choices, of which none is a secret.
 pub(super) fn seed_of(id: SessionId) -> u64 {
-    id.as_bytes().iter().fold(0, |seed, byte| (seed << 8 | seed >> 56) ^ u64::from(*byte))
+    id.as_bytes().iter().fold(0, |seed, byte| u64::rotate_left(seed, 8) ^ u64::from(*byte))
 }

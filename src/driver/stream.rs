@@ -296,6 +296,7 @@ impl WriteHalf {
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn capacity(&mut self) -> Result<u64, StreamError> {
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
         poll_fn(|cx| self.poll_send(cx, |stream| stream.capacity())).await
     }
 

@@ -118,7 +118,8 @@ fn over_ipv6() {
         let at = server.ready();
         assert!(at.is_ipv6());
         let key = server.line("server ready");
-        let args = ["client", "--listen", "[::1]:0", "--dial", &at.to_string(), "--bind", "[::1]=2"];
+        let args =
+            ["client", "--listen", "[::1]:0", "--dial", &at.to_string(), "--bind", "[::1]=2"];
         let client = Imux::start(
             homes[1].path(),
             &[&args[..], &["--bind", "::=2", "--pin", field(&key, "key")]].concat(),
@@ -136,7 +137,8 @@ fn the_originals_commands() {
         let destination = Destination::echo().await;
         let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let dial = format!("--dial={}", destination.addr);
-        for (dash, binds) in [("-", None), ("--", Some(r#"--binds={"127.0.0.1": 3, "0.0.0.0": 2}"#))]
+        for (dash, binds) in
+            [("-", None), ("--", Some(r#"--binds={"127.0.0.1": 3, "0.0.0.0": 2}"#))]
         {
             let mode = format!("{dash}server");
             let server = Imux::start(homes[0].path(), &[&mode, "--listen=127.0.0.1:0", &dial]);

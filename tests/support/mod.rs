@@ -42,10 +42,7 @@ pub(crate) fn eventually(
     async move {
         let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
         while !is_so() {
-            assert!(
-                tokio::time::Instant::now() < until,
-                "{place}: not within {seconds} s: {what}"
-            );
+            assert!(tokio::time::Instant::now() < until, "{place}: not within {seconds} s: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

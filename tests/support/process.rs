@@ -22,12 +22,8 @@ pub(crate) fn imux(home: &Path) -> Command {
 /// ended after 20 s.
 #[track_caller]
 pub(crate) fn run(home: &Path, args: &[&str]) -> (i32, String, String) {
-    let mut child = imux(home)
-        .args(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        imux(home).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let drain = |mut pipe: Box<dyn std::io::Read + Send>| {
         std::thread::spawn(move || {
             let mut text = String::new();
@@ -76,8 +72,7 @@ impl Imux {
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Log>::default();
         let (stderr, writing) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || {

@@ -204,7 +204,8 @@ async fn copy(
         lane.carried.fetch_add(got as u64, Ordering::Relaxed);
         let rate = shared.rate.load(Ordering::Relaxed);
         if rate > 0 {
-            free_at = free_at.max(Instant::now()) + Duration::from_secs_f64(got as f64 / rate as f64);
+            free_at =
+                free_at.max(Instant::now()) + Duration::from_secs_f64(got as f64 / rate as f64);
             tokio::time::sleep_until(free_at).await;
         }
     }

@@ -199,12 +199,7 @@ struct Paced {
 }
 
 impl Paced {
-    fn new(
-        inner: Box<dyn Lane>,
-        speed: Speed,
-        switch: Arc<Switch>,
-        carried: Arc<Carried>,
-    ) -> Self {
+    fn new(inner: Box<dyn Lane>, speed: Speed, switch: Arc<Switch>, carried: Arc<Carried>) -> Self {
         let free_at = Instant::now();
         let timer = || Box::pin(tokio::time::sleep_until(free_at));
         Self {

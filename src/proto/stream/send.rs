@@ -163,7 +163,7 @@ impl SendSide {
         let max = fit(range.start);
         let range = range.start..range.end.min(range.start.saturating_add(max));
         let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
-        (!range.is_empty()).then(|| Chunk { fin: finishing && range.end == end, range })
+        (!range.is_empty()).then_some(Chunk { fin: finishing && range.end == end, range })
     }
 
     /// Gives the bytes of a chunk to `take` and notes that it is on its way.
