@@ -86,7 +86,9 @@ impl SendBuffer {
             return;
         }
         self.base = self.base.max(end);
-        if let Some(next) = self.acked.first()
+        // More than once: what arrived may reach over several parts that were there already, and
+        // into the next.
+        while let Some(next) = self.acked.first()
             && next.start <= self.base
         {
             self.base = self.base.max(next.end);
@@ -125,6 +127,18 @@ mod tests {
         let mut out = Vec::new();
         buffer.copy_to(range, |piece| out.extend_from_slice(&piece));
         out
+    }
+
+    #[test]
+    fn an_acknowledgement_over_several_earlier_ones_releases_them_all() {
+        let mut buffer = SendBuffer::default();
+        buffer.write(Bytes::from_static(&[7; 200]));
+        for range in [10..20, 50..60, 90..150, 0..100] {
+            buffer.ack(range);
+        }
+        assert_eq!(buffer.base, 150);
+        buffer.ack(150..200);
+        assert!(buffer.is_empty() && buffer.acked.is_empty());
     }
 
     #[test]
