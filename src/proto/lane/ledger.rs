@@ -92,7 +92,9 @@ impl Ledger {
         busy: bool,
     ) {
         // After idling, the rate is measured from this frame on, not from the last one's arrival.
-        let idle = self.entries.is_empty();
+        if self.entries.is_empty() {
+            self.delivered_at = Some(now);
+        }
         self.sent = self.sent.saturating_add(bytes);
         self.payload = self.payload.saturating_add(payload(&carried));
         self.entries.push_back(Entry {
@@ -103,7 +105,7 @@ impl Ledger {
             duplicated: false,
             busy,
             delivered_then: self.acked,
-            delivered_at_then: if idle { None } else { self.delivered_at },
+            delivered_at_then: self.delivered_at,
         });
     }
 
