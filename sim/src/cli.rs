@@ -55,7 +55,11 @@ pub struct Compare {
     #[arg(long, value_delimiter = ',', default_value = "imux,minrtt,blest,ecf,roundrobin")]
     scheduler: Vec<SchedulerKind>,
     /// Scenarios, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "equal,rate10,rtt10,loss1,three,silent-death")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "equal,rate10,rtt10,loss1,three,silent-death"
+    )]
     scenario: Vec<String>,
     /// Seeds of each; the table has their means.
     #[arg(long, default_value_t = 5)]
@@ -184,7 +188,15 @@ fn verdict(outcome: &Outcome) -> ExitCode {
 fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
     println!(
         "{:<14} {:<11} {:>7} {:>8} {:>8} {:>9} {:>9} {:>7} {:>9}",
-        "scenario", "scheduler", "goodput", "x alone", "gap ms", "order p99", "dup %", "tail x", "answer99"
+        "scenario",
+        "scheduler",
+        "goodput",
+        "x alone",
+        "gap ms",
+        "order p99",
+        "dup %",
+        "tail x",
+        "answer99"
     );
     for name in &args.scenario {
         let options = load(name)?;

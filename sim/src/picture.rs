@@ -31,7 +31,8 @@ impl Plot {
 
     fn text(&mut self, x: f64, y: f64, size: u32, text: &str) {
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
-        let _ = writeln!(self.svg, r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}">{text}</text>"#);
+        let _ =
+            writeln!(self.svg, r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}">{text}</text>"#);
     }
 
     /// An area over time; `values` are in Mbit/s, the row's top is `most`.
@@ -106,11 +107,8 @@ fn mbit_factor(until: Time) -> f64 {
 
 fn draw_paths(plot: &mut Plot, options: &Options, records: &[Record]) {
     let until = plot.until;
-    let lane_path: BTreeMap<u64, usize> = records
-        .iter()
-        .filter(|r| r.what == "lane up")
-        .map(|r| (r.id, r.a as usize))
-        .collect();
+    let lane_path: BTreeMap<u64, usize> =
+        records.iter().filter(|r| r.what == "lane up").map(|r| (r.id, r.a as usize)).collect();
     let mut lanes: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for r in records.iter().filter(|r| r.what == "arrive" && r.end == "server") {
         let values = lanes.entry(r.id).or_insert_with(|| vec![0.0; BUCKETS]);
@@ -120,12 +118,13 @@ fn draw_paths(plot: &mut Plot, options: &Options, records: &[Record]) {
     }
     for (n, path) in options.paths.iter().enumerate() {
         let y = TOP + (ROW + GAP) * n as f64;
-        let most = path.mbit[0].max(
-            options.faults.iter().filter(|f| f.path == n).fold(0.0, |most, f| match f.kind {
-                crate::options::FaultKind::Rate { mbit } => mbit.max(most),
-                _ => most,
-            }),
-        ) * 1.1;
+        let most =
+            path.mbit[0].max(options.faults.iter().filter(|f| f.path == n).fold(0.0, |most, f| {
+                match f.kind {
+                    crate::options::FaultKind::Rate { mbit } => mbit.max(most),
+                    _ => most,
+                }
+            })) * 1.1;
         plot.text(10.0, y + 20.0, 13, &format!("path {n}"));
         plot.text(10.0, y + 38.0, 11, &format!("{} Mbit/s, {} ms", path.mbit[0], path.delay_ms[0]));
         plot.text(10.0, y + 54.0, 11, &format!("{} lane(s)", path.lanes));

@@ -63,7 +63,8 @@ impl Report {
             let plan = &options.streams[n];
             let begun = outcome.truths[n][0].first_write.unwrap_or(ms(plan.at_ms));
             let bytes = plan.halves[0].bytes;
-            let alone = (0..options.paths.len()).map(|path| ideal(options, begun, bytes, Some(path)));
+            let alone =
+                (0..options.paths.len()).map(|path| ideal(options, begun, bytes, Some(path)));
             let alone = alone.min().unwrap_or(0);
             let gap = outcome.truths[n][0].longest_gap;
             (took_of(n, 0), gap, ideal(options, begun, bytes, None), alone)

@@ -59,8 +59,7 @@ pub fn named(name: &str) -> Option<Options> {
         "rate10" => (two(path(50.0, 10.0), path(5.0, 10.0)), vec![]),
         "rtt10" => (two(path(50.0, 5.0), path(50.0, 50.0)), vec![]),
         "loss1" | "loss1-cubic" => {
-            let control =
-                if name == "loss1" { Congestion::Bbr } else { Congestion::Cubic };
+            let control = if name == "loss1" { Congestion::Bbr } else { Congestion::Cubic };
             let lossy = PathOptions { loss: 0.01, control, ..path(40.0, 10.0) };
             (two(lossy.clone(), lossy), vec![])
         }
@@ -71,7 +70,8 @@ pub fn named(name: &str) -> Option<Options> {
         "three" => (vec![path(50.0, 10.0), path(10.0, 40.0), path(2.0, 80.0)], vec![]),
         "step-down" => (equal(), vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 5.0 })]),
         "step-up" => {
-            let low = two(path(50.0, 10.0), path(5.0, 10.0));
+            let low = PathOptions { queue_bytes: 125_000.0, ..path(5.0, 10.0) };
+            let low = two(path(50.0, 10.0), low);
             (low, vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 50.0 })])
         }
         "silent-death" => (equal(), vec![fault(2_000.0, 1, FaultKind::Silent)]),
@@ -80,9 +80,7 @@ pub fn named(name: &str) -> Option<Options> {
             let down = || FaultKind::Down { for_ms: 300.0 };
             (equal(), vec![fault(2_000.0, 1, down()), fault(4_000.0, 1, down())])
         }
-        "total-outage" => {
-            (equal(), vec![fault(2_000.0, 0, FaultKind::Outage { for_ms: 3_000.0 })])
-        }
+        "total-outage" => (equal(), vec![fault(2_000.0, 0, FaultKind::Outage { for_ms: 3_000.0 })]),
         "many-lanes" => {
             let many = PathOptions { lanes: 10, ..path(50.0, 10.0) };
             (two(many.clone(), many), vec![])

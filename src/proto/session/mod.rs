@@ -72,6 +72,8 @@ pub struct Session {
     events: VecDeque<Event>,
     busy: BusyBudget,
     duplicates: DuplicateBudget,
+    /// Lanes given up in a row of which nothing was ever acknowledged.
+    futile: u32,
     /// When the last lane went, and the session began to wait for another.
     alone_since: Option<Instant>,
     random: u64,
@@ -165,6 +167,7 @@ impl Session {
             events: VecDeque::new(),
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
+            futile: 0,
             alone_since: Some(now),
             random: seed | 1,
             totals: Totals::default(),

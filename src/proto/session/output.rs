@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Session, State};
 use crate::proto::ids::{LaneId, StreamId};
-use crate::proto::lane::{Carried, Health};
+use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::scheduler::{self, Grant, LaneView};
 use crate::proto::stream::Chunk;
@@ -376,8 +376,34 @@ impl Session {
 
     /// Whether the lane may carry what another lane could carry as well.
     pub(super) fn may_carry(&self, id: LaneId) -> bool {
-        let good = self.lanes.get(&id).is_some_and(|lane| lane.health == Health::Good);
-        good || self.healthy_lanes() == 0
+        let standing = self.lanes.get(&id).map(Standing::of);
+        standing.is_some_and(|standing| standing >= self.best_standing())
+    }
+
+    /// How the best lane stands: only its like are given work.
+    pub(super) fn best_standing(&self) -> Standing {
+        self.lanes.values().map(Standing::of).max().unwrap_or(Standing::Suspect)
+    }
+}
+
+/// How much a lane is trusted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Does not answer.
+    Suspect,
+    /// What it carries is overdue and travels elsewhere too: if it were given that again, or what
+    /// comes next, the reader would wait for it until the lane is suspect.
+    Late,
+    Good,
+}
+
+impl Standing {
+    pub(super) fn of(lane: &Lane) -> Self {
+        match lane.health {
+            Health::Suspect => Self::Suspect,
+            Health::Good if lane.late => Self::Late,
+            Health::Good => Self::Good,
+        }
     }
 }
 
@@ -386,8 +412,12 @@ fn pull_budget(rate: f64) -> usize {
 }
 
 /// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
-/// that full frames fall on records; less on a slow lane.
+/// that full frames fall on records; less on a slow lane, and on one that may turn out to be slow:
+/// it has to show a sign of life before it is given up.
 fn frame_room(lane: &LaneView, written: usize) -> usize {
+    if !lane.measured {
+        return FRAME_BYTES_MIN as usize;
+    }
     let slow = (lane.rate * FRAME_SECONDS).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64) as usize;
     let rest = FRAME_BYTES_MAX.saturating_sub(written % FRAME_BYTES_MAX);
     // A stump at a record's end is not worth a frame.
