@@ -11,6 +11,10 @@ pub mod event;
 pub mod ids;
 mod lane;
 pub mod limits;
+#[cfg(imux_mutants)]
+pub mod mutants;
+#[cfg(not(imux_mutants))]
+mod mutants;
 pub mod range_set;
 mod scheduler;
 pub mod session;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::mutants::mutant;
 
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl Ledger {
     pub(in crate::proto) fn ack(&mut self, position: u64, mut settle: impl FnMut(Entry)) -> u64 {
         self.acked = self.acked.max(position.min(self.sent));
         while let Some(entry) = self.entries.front() {
-            if entry.end > self.acked {
+            if entry.end > self.acked || (mutant!("ack-misses-last") && entry.end == self.acked) {
                 break;
             }
             if let Some(entry) = self.entries.pop_front() {

@@ -9,6 +9,7 @@ use crate::proto::event::Event;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{DeadLane, Health, Lane, LaneMetrics};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
+use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
 use crate::proto::timer::Timer;
 
@@ -57,7 +58,8 @@ impl Session {
             return;
         }
         self.totals.lanes_lost = self.totals.lanes_lost.saturating_add(1);
-        for entry in lane.ledger.entries() {
+        let forgotten = usize::from(mutant!("dead-lane-forgets-a-frame"));
+        for entry in lane.ledger.entries().skip(forgotten) {
             self.on_undelivered(&entry.carried);
         }
         self.dead.push_back(DeadLane {
@@ -191,7 +193,9 @@ impl Session {
                 && now.saturating_duration_since(lane.heard_at) >= self.config.keepalive
             {
                 lane.ping_due = true;
-                lane.heard_at = now;
+                if !mutant!("pings-without-end") {
+                    lane.heard_at = now;
+                }
             } else if healthy > 1 {
                 self.move_late(now, id);
             }

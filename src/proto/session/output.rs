@@ -9,6 +9,7 @@ use super::{Session, State};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::mutants::mutant;
 use crate::proto::scheduler::{self, Grant, LaneView};
 use crate::proto::stream::Chunk;
 use crate::proto::wire::{Frame, LaneBuf, stream_header_len};
@@ -54,7 +55,7 @@ impl Session {
         debug_assert!(out.is_empty());
         let pulling = self.lanes.get_mut(&lane)?;
         pulling.idle = false;
-        pulling.waking = false;
+        pulling.waking = mutant!("wake-up-lost");
         if let State::Closed { tell } = &self.state {
             if let Some((code, reason)) = tell
                 && !pulling.close_sent
@@ -171,7 +172,10 @@ impl Session {
             self.write_noted(now, lane, out, Carried::Stop(id), &Frame::Stop { id, code });
         }
         if let Some(max) = credit {
-            let frame = Frame::MaxStreamData { id, max };
+            let frame = Frame::MaxStreamData {
+                id,
+                max: max.saturating_add(u64::from(mutant!("stream-credit-off-by-one"))),
+            };
             self.write_noted(now, lane, out, Carried::MaxStreamData(id), &frame);
         }
         self.settle(id);

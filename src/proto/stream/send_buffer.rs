@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
 /// Writes shorter than this are joined, so that a flood of tiny ones does not cost an allocation
@@ -81,7 +82,7 @@ impl SendBuffer {
     pub(super) fn ack(&mut self, range: Range<u64>) {
         let start = range.start.max(self.base);
         let end = range.end.min(self.end);
-        if start > self.base {
+        if start > self.base && !mutant!("ack-in-the-middle-moves-base") {
             self.acked.insert(start..end);
             return;
         }
@@ -93,6 +94,9 @@ impl SendBuffer {
         {
             self.base = self.base.max(next.end);
             self.acked.remove_below(self.base);
+            if mutant!("one-acknowledged-part-released") {
+                break;
+            }
         }
         while let Some((offset, piece)) = self.pieces.front() {
             if offset.saturating_add(piece.len() as u64) > self.base {
