@@ -272,8 +272,9 @@ fn git_clone_and_push() {
         let folder = daemon.folder.path();
         let git = |place: &Path, args: &[&str]| {
             let mut git = command("git");
-            let name = ["user.name=t", "user.email=t@example.org", "init.defaultBranch=main"];
-            name.iter().for_each(|setting| drop(git.args(["-c", setting])));
+            for setting in ["user.name=t", "user.email=t@example.org", "init.defaultBranch=main"] {
+                git.args(["-c", setting]);
+            }
             git.arg("-C").arg(place).args(args);
             git
         };

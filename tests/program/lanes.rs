@@ -25,8 +25,8 @@ fn as_many_lanes_as_were_asked_for_and_the_ready_line_after_the_first() {
         let binds = ["--bind", "127.0.0.2=3", "--bind", "127.0.0.3=4"];
         let tunnel = Tunnel::with(destination.addr, &binds, &[]).await;
         eventually(10, "seven lanes", || tunnel.client.count("lane up") == 7).await;
-        assert_eq!(tunnel.client.count("via=127.0.0.2"), 3);
-        assert_eq!(tunnel.client.count("via=127.0.0.3"), 4);
+        assert_eq!(tunnel.client.count("via=\"127.0.0.2\""), 3);
+        assert_eq!(tunnel.client.count("via=\"127.0.0.3\""), 4);
         let log = tunnel.client.log();
         let (up, ready) = (log.find("lane up"), log.find("client ready"));
         assert!(up.is_some() && up < ready.or(up.map(|up| up + 400)), "{log}");

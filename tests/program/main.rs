@@ -5,6 +5,7 @@
 
 mod bulk;
 mod connections;
+mod demo;
 mod lanes;
 mod memory;
 mod trust;

@@ -122,8 +122,14 @@ impl Relay {
         of_path.map(|lane| lane.carried.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether there were any.
     fn decide(lanes: impl Iterator<Item = Arc<Lane>>, fate: Fate) -> bool {
-        lanes.map(|lane| lane.fate.send_replace(fate)).count() > 0
+        let mut any = false;
+        for lane in lanes {
+            lane.fate.send_replace(fate);
+            any = true;
+        }
+        any
     }
 }
 
