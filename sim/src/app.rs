@@ -45,6 +45,7 @@ pub struct App {
     pub read: u64,
     write_at: Time,
     read_at: Time,
+    refused: bool,
     /// When it will be asked again, if that is arranged.
     pub again_at: Option<Time>,
 }
@@ -102,6 +103,7 @@ impl App {
             read: 0,
             write_at: 0,
             read_at: 0,
+            refused: false,
             again_at: None,
         }
     }
@@ -198,6 +200,8 @@ impl App {
             (WriteError::Stopped(code), Some(true_code)) if code == true_code => Ok(()),
             // Stopped, and all of it forgotten before the writer looked.
             (WriteError::Closed, Some(_)) => Ok(()),
+            // Refused by a draining peer, and forgotten likewise.
+            (WriteError::Closed, None) if self.refused => Ok(()),
             (WriteError::Stopped(Code::SHUTDOWN), None) => Ok(()),
             _ => Err(format!("writing failed with \"{error}\", stopped is {:?}", truth.stopped)),
         }
@@ -257,6 +261,7 @@ impl App {
                 Err(ReadError::Blocked) => return Ok(()),
                 Err(ReadError::Reset(code)) => {
                     self.reader = Fate::Reset;
+                    self.refused = code == Code::SHUTDOWN;
                     if truth.reset != Some(code) && code != Code::SHUTDOWN {
                         return Err(format!("reset with {code:?}, truth is {truth:?}"));
                     }

@@ -23,6 +23,18 @@ pub enum Command {
     Soak(Soak),
     /// Run one seed of a soak again.
     Replay(Replay),
+    /// Plant bugs in the core, one at a time, and show that each is found.
+    Mutants(Mutants),
+}
+
+#[derive(Debug, Args)]
+pub struct Mutants {
+    /// Seeds within which each has to be found.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// Only the one of this name.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +119,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compare(args) => compare(&args),
         Command::Soak(args) => Ok(run_soak(&args)),
         Command::Replay(args) => replay(&args),
+        Command::Mutants(args) => mutants(&args),
     }
 }
 
@@ -270,4 +283,52 @@ fn replay(args: &Replay) -> anyhow::Result<ExitCode> {
         outcome.hash,
     );
     Ok(verdict(&outcome))
+}
+
+#[cfg(not(imux_mutants))]
+fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
+    anyhow::bail!(
+        "this program was built without the planted bugs (asked for {} seeds each, {}); build it \
+         with RUSTFLAGS=\"--cfg imux_mutants\" and a target directory of its own",
+        args.seeds,
+        args.only.as_deref().unwrap_or("all"),
+    )
+}
+
+#[cfg(imux_mutants)]
+fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
+    use imux::proto::mutants::{ALL, switch_on};
+
+    let chosen = |name: &&&str| args.only.as_ref().is_none_or(|only| only == **name);
+    let mut survivors = Vec::new();
+    std::panic::set_hook(Box::new(|_| {}));
+    for name in ALL.iter().filter(chosen) {
+        switch_on(Some(name));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let sum = soak::soak(Batch {
+            from: 1,
+            seeds: args.seeds,
+            jobs: cores,
+            failures_max: 1,
+            progress: false,
+            twice: false,
+        });
+        match sum.failures.first() {
+            Some(failure) => {
+                let why: String = failure.why.chars().take(90).collect();
+                println!("{name:<32} seed {:>4}: {why}", failure.seed);
+            }
+            None => {
+                println!("{name:<32} SURVIVED {} seeds", sum.seeds);
+                survivors.push(*name);
+            }
+        }
+    }
+    switch_on(None);
+    println!(
+        "{} of {} found",
+        ALL.iter().filter(chosen).count() - survivors.len(),
+        ALL.iter().filter(chosen).count()
+    );
+    Ok(if survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -232,9 +232,9 @@ impl Pipe {
         let segments = (bytes as f64 / MSS).max(1.0);
         let lost =
             overflow || (link.loss > 0.0 && rng.chance(1.0 - (1.0 - link.loss).powf(segments)));
-        if !overflow {
-            link.free_at = link.free_at.max(now) + link.time_of(bytes);
-        }
+        // What is lost is sent again, on the same link.
+        let copies = if lost && !overflow { 2 } else { 1 };
+        link.free_at = link.free_at.max(now) + link.time_of(bytes * copies);
         let round_trip = link.free_at.max(now) - now + link.delay + back;
         let mut arrives = link.free_at.max(now) + link.delay;
         if lost {
@@ -266,16 +266,14 @@ impl Pipe {
             self.threshold = self.window;
             self.cut_at = now;
         }
-        // Three segments behind it tell of the loss; without them the time-out does.
-        let mut wait = if (self.in_flight as f64) < 3.0 * MSS {
-            RTO_MIN.max(round_trip) + round_trip
-        } else {
-            round_trip
-        };
-        let mut backoff = RTO_MIN.max(round_trip);
+        // Three segments behind it tell of the loss; without them a probe does (RFC 8985, 7.2).
+        let few = (self.in_flight as f64) < 3.0 * MSS;
+        let mut wait = if few { 3 * round_trip + 2 * MS } else { round_trip };
+        // A lost repair is found after another round trip, the next by the time-out.
+        let mut backoff = round_trip * 5 / 4;
         while rng.chance(link.loss) && wait < 3 * SECOND {
             wait += backoff;
-            backoff *= 2;
+            backoff = (2 * backoff).max(RTO_MIN);
         }
         wait
     }
@@ -287,7 +285,7 @@ impl Pipe {
             Congestion::Bbr => {
                 let round_trip = (link.delay + back) as f64 / SECOND as f64 + 0.001;
                 let pipe = link.rate / link.sharers * round_trip;
-                self.window.min(1.5 * pipe + 4.0 * MSS).max(4.0 * MSS)
+                self.window.min(1.15 * pipe + 4.0 * MSS).max(4.0 * MSS)
             }
         }
     }

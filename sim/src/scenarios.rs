@@ -70,7 +70,8 @@ pub fn named(name: &str) -> Option<Options> {
         "three" => (vec![path(50.0, 10.0), path(10.0, 40.0), path(2.0, 80.0)], vec![]),
         "step-down" => (equal(), vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 5.0 })]),
         "step-up" => {
-            let low = two(path(50.0, 10.0), path(5.0, 10.0));
+            let low = PathOptions { queue_bytes: 125_000.0, ..path(5.0, 10.0) };
+            let low = two(path(50.0, 10.0), low);
             (low, vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 50.0 })])
         }
         "silent-death" => (equal(), vec![fault(2_000.0, 1, FaultKind::Silent)]),

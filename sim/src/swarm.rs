@@ -105,8 +105,8 @@ fn draw_streams(
 ) -> Vec<StreamPlan> {
     // Small windows and slow paths make a byte dear: fewer of them, so that a run stays short.
     let window = sessions.iter().map(|s| s.stream_window.min(s.session_window)).min().unwrap_or(1);
-    let bytes_max =
-        (window as f64 * 60.0).min(slowest_mbit * 125_000.0 * 2.0).clamp(50.0, 600_000.0);
+    let most = if rng.chance(0.05) { 6e6 } else { 600_000.0 };
+    let bytes_max = (window as f64 * 60.0).min(slowest_mbit * 250_000.0).clamp(50.0, most);
     let count = rng.log_range(1.0, 12.0) as usize;
     let resets = if rng.chance(0.4) { 0.3 } else { 0.0 };
     let stops = if rng.chance(0.4) { 0.3 } else { 0.0 };

@@ -15,6 +15,7 @@ use super::session::Session;
 use super::shared::Shared;
 use super::stream::Stream;
 use crate::lane::{Dialer, Lane};
+use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, Config, LaneId, SessionStats, Side};
 use crate::trust::{Fingerprint, HostTrust};
@@ -278,43 +279,45 @@ impl Inner {
     /// Dials and handshakes, until the lane belongs to a session.
     async fn lane(self: &Arc<Self>, dialer: &dyn Dialer) -> Result<Ready, ConnectError> {
         let begun = clock::now();
-        let mut lane = dialer.dial().await?;
+        let lane = dialer.dial().await?;
         // A TCP and a TLS handshake: two round trips.
         let rtt = clock::now().duration_since(begun) / 2;
         let presented = lane.peer().ok_or(ConnectError::NoKey)?;
-        if let Some(key) = self.trusted_key()
-            && key != presented.fingerprint
-        {
-            return Err(ConnectError::OtherKey(presented.fingerprint));
-        }
-        let creating = match self.living() {
+        self.check_key(presented.fingerprint)?;
+        // One lane creates the session, the others wait for it.
+        let _creating = match self.living() {
             Some(_) => None,
-            None => Some(tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await),
-        };
-        let _creating = match creating {
-            None => None,
-            Some(Ok(guard)) => Some(guard),
-            Some(Err(_)) => {
-                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                return Err(ConnectError::Handshake(late));
+            None => {
+                let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
+                Some(turn.map_err(|_| timed_out())?)
             }
         };
+        // Which key is the server's may have been decided while this lane waited.
+        self.check_key(presented.fingerprint)?;
         if let Some(established) = self.living() {
-            let number = LaneId::new(established.next_lane.fetch_add(1, Ordering::Relaxed));
-            let proof = greeting::join(&mut lane, &established.agreed, number).await;
-            let proof = proof.map_err(ConnectError::Handshake)?;
-            let attached = Attached::new(established.session.shared(), number, Some(rtt));
-            return match attached {
-                Some(attached) => Ok(Ready { attached, lane, proof: Some(proof) }),
-                None => Err(ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into())),
-            };
+            return Self::join(lane, &established, rtt).await;
         }
         if self.trusted_key().is_none() {
             self.trust.decide(&presented).await?;
             *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(presented.fingerprint);
         }
-        self.create(lane, rtt).await
+        // A server that says nothing must not keep the other lanes from trying.
+        let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.create(lane, rtt)).await;
+        created.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn join(
+        mut lane: Box<dyn Lane>,
+        established: &Established,
+        rtt: Duration,
+    ) -> Result<Ready, ConnectError> {
+        let number = LaneId::new(established.next_lane.fetch_add(1, Ordering::Relaxed));
+        let proof = greeting::join(&mut lane, &established.agreed, number).await;
+        let proof = proof.map_err(ConnectError::Handshake)?;
+        let attached = Attached::new(established.session.shared(), number, Some(rtt));
+        let attached = attached.ok_or_else(session_went)?;
+        Ok(Ready { attached, lane, proof: Some(proof) })
     }
 
     async fn create(&self, mut lane: Box<dyn Lane>, rtt: Duration) -> Result<Ready, ConnectError> {
@@ -337,7 +340,7 @@ impl Inner {
         tracing::info!(%lane, via, "lane up");
         let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
         tracing::info!(%lane, via, why = %end, "lane down");
-        if let LaneEnd::Refused(code) = end {
+        if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
             // The server does not know the session, and no other lane says otherwise.
             shared.with(|state, _| {
                 if state.core.lane_count() == 0 {
@@ -374,6 +377,14 @@ impl Inner {
         Some(established)
     }
 
+    /// Whether a lane's server is the one that was decided on, if one was.
+    fn check_key(&self, presented: Fingerprint) -> Result<(), ConnectError> {
+        match self.trusted_key() {
+            Some(trusted) if trusted != presented => Err(ConnectError::OtherKey(presented)),
+            _ => Ok(()),
+        }
+    }
+
     fn trusted_key(&self) -> Option<Fingerprint> {
         *self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -384,6 +395,15 @@ struct Ready {
     attached: Attached,
     lane: Box<dyn Lane>,
     proof: Option<greeting::JoinProof>,
+}
+
+fn timed_out() -> ConnectError {
+    ConnectError::Handshake(std::io::ErrorKind::TimedOut.into())
+}
+
+/// The session ended while a lane was made for it.
+fn session_went() -> ConnectError {
+    ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into())
 }
 
 /// Trying again would not help.

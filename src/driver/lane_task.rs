@@ -179,14 +179,16 @@ impl LaneTask<'_> {
     /// Reads what there is, hands it over, pulls and writes; `false` if nothing moved.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, LaneEnd> {
         let read = self.read(cx);
-        let writable = match self.write(cx) {
-            Poll::Ready(Ok(())) => self.out.is_empty() && self.write_ready(cx)?,
-            Poll::Ready(Err(error)) => return Err(LaneEnd::Io(error)),
-            Poll::Pending => false,
+        let written = match self.write(cx) {
+            Poll::Ready(Ok(())) if self.out.is_empty() => self.write_ready(cx),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(LaneEnd::Io(error)),
         };
+        let writable = *written.as_ref().unwrap_or(&false);
         let metrics = if writable { self.measure() } else { None };
         let had_frames = !self.batch.is_empty();
         let pulled = self.exchange(cx, writable, metrics)?;
+        written?;
         if pulled && let Poll::Ready(Err(error)) = self.write(cx) {
             return Err(LaneEnd::Io(error));
         }
@@ -225,8 +227,8 @@ impl LaneTask<'_> {
                     Some((Frame::Refused { code, .. }, _)) => {
                         return Poll::Ready(Err(LaneEnd::Refused(code)));
                     }
+                    Some((Frame::Ignored, _)) | None => {}
                     Some(_) => return Poll::Ready(Err(LaneEnd::WrongProof)),
-                    None => {}
                 }
                 Pin::new(&mut self.lane).consume(taken);
                 continue;

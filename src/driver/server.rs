@@ -202,9 +202,6 @@ impl Inner {
         }
         let agreed =
             Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
-        let params = self.config.params();
-        let created = Frame::Created { version, session: agreed.id, params };
-        greeting::write_frame(&mut lane, &created).await?;
         let id = agreed.id;
         let seed = seed_of(id);
         let core =
@@ -214,8 +211,6 @@ impl Inner {
         let client = lane.peer().map(|peer| peer.fingerprint);
         let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
         self.known().insert(id, known);
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
-        let attached = attached.ok_or_else(|| io::Error::other("the session is over already"))?;
         let inner = self.clone();
         let watched = shared.clone();
         tokio::spawn(async move {
@@ -223,6 +218,12 @@ impl Inner {
             inner.known().remove(&id);
             tracing::info!(session = %id, %why, "session over");
         });
+        // Known before it is told of, so that the next lane may join at once.
+        let params = self.config.params();
+        let created = Frame::Created { version, session: id, params };
+        greeting::write_frame(&mut lane, &created).await?;
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
+        let attached = attached.ok_or_else(|| io::Error::other("the session is over already"))?;
         tracing::info!(session = %id, from = %place(remote), "session created");
         self.accepted.send((session, remote)).await.map_err(io::Error::other)?;
         Ok(Greeted { attached, session: id, lane })
@@ -243,7 +244,8 @@ impl Inner {
         };
         let joined = Frame::Joined { mac: proof.mac(Side::Server) };
         let Some(attached) = Attached::new(&shared, number, Some(rtt)) else {
-            greeting::refuse(&mut lane, Code::JOIN_REFUSED, "").await;
+            // It is the session's own client: not a word that its session is gone.
+            greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "no room for the lane now").await;
             return Err(io::Error::other("the lane's number is used, or there are too many"));
         };
         greeting::write_frame(&mut lane, &joined).await?;

@@ -69,6 +69,10 @@ pub mod handshake;
 pub mod ids;
 mod lane;
 pub mod limits;
+#[cfg(imux_mutants)]
+pub mod mutants;
+#[cfg(not(imux_mutants))]
+mod mutants;
 pub mod range_set;
 mod scheduler;
 pub mod session;

@@ -125,6 +125,11 @@ impl Estimate {
         [own, kernel, self.handshake_rtt].into_iter().flatten().min().unwrap_or(RTT_UNKNOWN)
     }
 
+    /// Whether any rate was measured.
+    pub(in crate::proto) fn is_measured(&self) -> bool {
+        self.rate.max() > 0.0
+    }
+
     /// Bytes a second; before anything was measured, what TCP's initial window makes.
     pub(in crate::proto) fn rate(&self) -> f64 {
         let measured = self.rate.max();
@@ -166,8 +171,9 @@ impl MaxFilter {
         let age = self.began.map(|began| now.saturating_duration_since(began));
         match age {
             Some(age) if age < window => self.current = self.current.max(value),
-            Some(age) => {
-                self.previous = if age < window.saturating_mul(2) { self.current } else { 0.0 };
+            Some(_) => {
+                // However long ago: a lane that was idle meanwhile has not become slower.
+                self.previous = self.current;
                 self.current = value;
                 self.began = Some(now);
             }
@@ -203,6 +209,16 @@ mod tests {
         assert_eq!(estimate.rate(), 1e5, "many do");
         estimate.on_delivery(start + ms(900), 10, ms(10), false);
         assert_eq!(estimate.rate(), 1e5, "an idle lane's little is no evidence of slowness");
+    }
+
+    #[test]
+    fn an_idle_lane_has_not_become_slower() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        estimate.on_delivery(start, 10_000, ms(10), true);
+        estimate.on_delivery(start + ms(60_000), 1_000, ms(10), true);
+        assert_eq!(estimate.rate(), 1e6);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::proto::mutants::mutant;
+
 /// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs
 /// little; at 10 Mbit/s time decides instead.
 const ACK_EVERY_BYTES: u64 = 128 * 1024;
@@ -43,6 +45,9 @@ impl Inbound {
         faster_way_back: bool,
     ) {
         self.position = self.position.saturating_add(bytes);
+        if mutant!("ack-counted-twice") {
+            self.position = self.position.saturating_add(bytes);
+        }
         if !eliciting {
             return;
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::mutants::mutant;
 
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +93,9 @@ impl Ledger {
         busy: bool,
     ) {
         // After idling, the rate is measured from this frame on, not from the last one's arrival.
-        let idle = self.entries.is_empty();
+        if self.entries.is_empty() {
+            self.delivered_at = Some(now);
+        }
         self.sent = self.sent.saturating_add(bytes);
         self.payload = self.payload.saturating_add(payload(&carried));
         self.entries.push_back(Entry {
@@ -103,7 +106,7 @@ impl Ledger {
             duplicated: false,
             busy,
             delivered_then: self.acked,
-            delivered_at_then: if idle { None } else { self.delivered_at },
+            delivered_at_then: self.delivered_at,
         });
     }
 
@@ -112,7 +115,7 @@ impl Ledger {
     pub(in crate::proto) fn ack(&mut self, position: u64, mut settle: impl FnMut(Entry)) -> u64 {
         self.acked = self.acked.max(position.min(self.sent));
         while let Some(entry) = self.entries.front() {
-            if entry.end > self.acked {
+            if entry.end > self.acked || (mutant!("ack-misses-last") && entry.end == self.acked) {
                 break;
             }
             if let Some(entry) = self.entries.pop_front() {

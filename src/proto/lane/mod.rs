@@ -55,6 +55,11 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) waking: bool,
     /// A PING has to be sent, to see whether the lane is alive.
     pub(in crate::proto) ping_due: bool,
+    /// What it carries is overdue and nothing was acknowledged for a while.
+    pub(in crate::proto) late: bool,
+    /// How many lanes before it were given up without a sign of life: so many times its patience
+    /// is doubled.
+    pub(in crate::proto) futile: u32,
     /// The CLOSE was given to it.
     pub(in crate::proto) close_sent: bool,
     /// When anything last arrived on it, or it was last asked for a sign of life: the answer may
@@ -77,6 +82,10 @@ const TIMEOUTS_UNTIL_LOST: u32 = 3;
 /// A lane is not given up sooner than this: TCP repairs most losses within it.
 const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
 
+/// Lanes that are given up before their first frame can be through, on a path that is slow beyond
+/// all expectation, would be dialled for ever: the next one gets twice the time, up to 32 times.
+const FUTILE_MAX: u32 = 5;
+
 /// The shortest time-out: below it, delayed acknowledgements and a busy machine look like death.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
@@ -91,6 +100,8 @@ impl Lane {
             idle: false,
             waking: false,
             ping_due: false,
+            late: false,
+            futile: 0,
             close_sent: false,
             heard_at: now,
             progress_at: now,
@@ -139,6 +150,7 @@ impl Lane {
         self.ledger.delivered_at = Some(now);
         self.progress_at = now;
         self.health = Health::Good;
+        self.late = false;
         true
     }
 
@@ -149,7 +161,8 @@ impl Lane {
 
     /// How long until it is given up.
     pub(in crate::proto) fn lost_after(&self) -> Duration {
-        self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN)
+        let patience = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
+        patience.saturating_mul(1 << self.futile.min(FUTILE_MAX))
     }
 
     /// When the lane becomes suspect if it stays silent.
@@ -159,9 +172,17 @@ impl Lane {
             .flatten()
     }
 
-    /// When the lane is given up if it stays silent.
+    /// When the lane is given up if it stays silent: what was sent is not acknowledged, or what
+    /// should be sent to see whether it is alive does not leave, because its buffer stays full.
     pub(in crate::proto) fn lost_at(&self) -> Option<Instant> {
-        self.ledger.owes().then(|| self.progress_at.checked_add(self.lost_after())).flatten()
+        let since = if self.ledger.owes() {
+            self.progress_at
+        } else if self.ping_due {
+            self.heard_at
+        } else {
+            return None;
+        };
+        since.checked_add(self.lost_after())
     }
 }
 

@@ -50,6 +50,7 @@ mod tests {
             in_flight: 0.0,
             window: rate * rtt_ms / 1e3,
             idle: true,
+            measured: true,
         }
     }
 

@@ -87,6 +87,8 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) in_flight: f64,
     /// What it may have in flight when its pipe is full.
     pub(in crate::proto) window: f64,
+    /// The rate was measured, not assumed.
+    pub(in crate::proto) measured: bool,
     /// The lane waits for work.
     pub(in crate::proto) idle: bool,
 }

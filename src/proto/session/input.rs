@@ -9,6 +9,7 @@ use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, LaneId, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
+use crate::proto::mutants::mutant;
 use crate::proto::stream::{Misbehaviour, Received};
 use crate::proto::wire::{Frame, FrameBatch, StreamKind, printable};
 
@@ -190,6 +191,9 @@ impl Session {
     fn on_max_data(&mut self, max: u64) {
         if !self.credit.raise(max) {
             return;
+        }
+        if mutant!("credit-waiters-forgotten") {
+            self.credit_waiters.clear();
         }
         for id in std::mem::take(&mut self.credit_waiters) {
             if let Some(stream) = self.streams.get_mut(&id) {

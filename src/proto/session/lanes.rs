@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use super::output::Standing;
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{DeadLane, Health, Lane, LaneMetrics};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
+use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
 use crate::proto::timer::Timer;
 
@@ -34,7 +36,7 @@ impl Session {
         if used || self.lanes.len() >= LANES_MAX || self.is_closed() {
             return false;
         }
-        self.lanes.insert(id, Lane::new(id, now, rtt));
+        self.lanes.insert(id, Lane { futile: self.futile, ..Lane::new(id, now, rtt) });
         self.alone_since = None;
         true
     }
@@ -56,7 +58,8 @@ impl Session {
             return;
         }
         self.totals.lanes_lost = self.totals.lanes_lost.saturating_add(1);
-        for entry in lane.ledger.entries() {
+        let forgotten = usize::from(mutant!("dead-lane-forgets-a-frame"));
+        for entry in lane.ledger.entries().skip(forgotten) {
             self.on_undelivered(&entry.carried);
         }
         self.dead.push_back(DeadLane {
@@ -123,9 +126,9 @@ impl Session {
 
     /// A lane that sleeps and could take an acknowledgement for what came on `id`.
     fn way_back(&self, id: LaneId) -> Option<LaneId> {
-        let free = |lane: &&Lane| {
-            lane.id != id && lane.idle && !lane.waking && lane.health == Health::Good
-        };
+        let best = self.best_standing();
+        let free =
+            |lane: &&Lane| lane.id != id && lane.idle && !lane.waking && Standing::of(lane) >= best;
         self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min()).map(|lane| lane.id)
     }
 
@@ -135,10 +138,11 @@ impl Session {
         notices || say.max_data || say.max_streams || say.drain || !self.control_queue.is_empty()
     }
 
-    /// Snapshots of the lanes that may be given work: those that answer or, if none does, all.
+    /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,
+    /// the next best.
     pub(super) fn views(&self, now: Instant) -> Vec<LaneView> {
-        let any_good = self.healthy_lanes() > 0;
-        let usable = |lane: &&Lane| !any_good || lane.health == Health::Good;
+        let best = self.best_standing();
+        let usable = |lane: &&Lane| Standing::of(lane) >= best;
         self.lanes.values().filter(usable).map(|lane| view(lane, now)).collect()
     }
 
@@ -179,6 +183,8 @@ impl Session {
             let healthy = self.healthy_lanes();
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             if lane.lost_at().is_some_and(|at| at <= now) {
+                let futile = lane.ledger.acked_position() == 0;
+                self.futile = if futile { self.futile.saturating_add(1) } else { 0 };
                 self.events.push_back(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
             } else if healthy > 1 && lane.suspect_at().is_some_and(|at| at <= now) {
@@ -187,7 +193,9 @@ impl Session {
                 && now.saturating_duration_since(lane.heard_at) >= self.config.keepalive
             {
                 lane.ping_due = true;
-                lane.heard_at = now;
+                if !mutant!("pings-without-end") {
+                    lane.heard_at = now;
+                }
             } else if healthy > 1 {
                 self.move_late(now, id);
             }
@@ -270,5 +278,6 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
         in_flight,
         window: (PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN)).max(WINDOW_MIN),
         idle: lane.idle && !lane.waking,
+        measured: estimate.is_measured(),
     }
 }

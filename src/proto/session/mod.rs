@@ -21,6 +21,7 @@ use super::error::{Code, SessionError};
 use super::event::Event;
 use super::ids::{Dir, LaneId, Side, StreamId};
 use super::lane::{Carried, DeadLane, Health, Lane};
+use super::mutants::mutant;
 use super::range_set::RangeSet;
 use super::scheduler::FairQueue;
 use super::stats::{CreditStats, LaneStats, SessionStats};
@@ -72,6 +73,8 @@ pub struct Session {
     events: VecDeque<Event>,
     busy: BusyBudget,
     duplicates: DuplicateBudget,
+    /// Lanes given up in a row of which nothing was ever acknowledged.
+    futile: u32,
     /// When the last lane went, and the session began to wait for another.
     alone_since: Option<Instant>,
     random: u64,
@@ -165,6 +168,7 @@ impl Session {
             events: VecDeque::new(),
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
+            futile: 0,
             alone_since: Some(now),
             random: seed | 1,
             totals: Totals::default(),
@@ -372,21 +376,25 @@ impl Session {
                 });
             }
             Carried::Open(id) => {
-                self.with_stream(*id, |stream| stream.say.open = stream.opening.is_some());
+                self.with_stream(*id, |stream| {
+                    stream.say.open = stream.opening.is_some() && !mutant!("lost-open-not-resent");
+                });
             }
             Carried::Reset(id) => {
                 self.with_stream(*id, |stream| {
-                    stream.say.reset = stream.send.reset_due().is_some();
+                    stream.say.reset =
+                        stream.send.reset_due().is_some() && !mutant!("lost-reset-not-resent");
                 });
             }
             Carried::Stop(id) => self.with_stream(*id, |stream| {
                 stream.say.stop = stream.stop_sent.filter(|_| !stream.recv.is_done());
             }),
             Carried::MaxStreamData(id) => self.with_stream(*id, |stream| {
-                stream.say.max_stream_data = stream.recv.wants_credit();
+                stream.say.max_stream_data =
+                    stream.recv.wants_credit() && !mutant!("lost-stream-credit-not-resent");
             }),
-            Carried::MaxData => self.say.max_data = true,
-            Carried::MaxStreams => self.say.max_streams = true,
+            Carried::MaxData => self.say.max_data |= !mutant!("lost-max-data-not-resent"),
+            Carried::MaxStreams => self.say.max_streams |= !mutant!("lost-max-streams-not-resent"),
             Carried::Drain => self.say.drain = true,
             Carried::LaneClosed(lane) => {
                 if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
@@ -433,7 +441,8 @@ impl Session {
         self.windows_grown = self.windows_grown.saturating_sub(grown);
         self.credit_waiters.remove(&id);
         if id.initiator() != self.side {
-            self.remote.max = self.remote.max.saturating_add(1);
+            let freed = u64::from(!mutant!("closed-streams-not-freed"));
+            self.remote.max = self.remote.max.saturating_add(freed);
             let news = self.remote.max.saturating_sub(self.remote.announced);
             self.say.max_streams |= news >= (self.config.streams_max / 8).max(1);
         }

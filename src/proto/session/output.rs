@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::{Session, State};
 use crate::proto::ids::{LaneId, StreamId};
-use crate::proto::lane::{Carried, Health};
+use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::mutants::mutant;
 use crate::proto::scheduler::{self, Grant, LaneView};
 use crate::proto::stream::Chunk;
 use crate::proto::wire::{Frame, LaneBuf, stream_header_len};
@@ -54,7 +55,7 @@ impl Session {
         debug_assert!(out.is_empty());
         let pulling = self.lanes.get_mut(&lane)?;
         pulling.idle = false;
-        pulling.waking = false;
+        pulling.waking = mutant!("wake-up-lost");
         if let State::Closed { tell } = &self.state {
             if let Some((code, reason)) = tell
                 && !pulling.close_sent
@@ -171,7 +172,10 @@ impl Session {
             self.write_noted(now, lane, out, Carried::Stop(id), &Frame::Stop { id, code });
         }
         if let Some(max) = credit {
-            let frame = Frame::MaxStreamData { id, max };
+            let frame = Frame::MaxStreamData {
+                id,
+                max: max.saturating_add(u64::from(mutant!("stream-credit-off-by-one"))),
+            };
             self.write_noted(now, lane, out, Carried::MaxStreamData(id), &frame);
         }
         self.settle(id);
@@ -376,8 +380,34 @@ impl Session {
 
     /// Whether the lane may carry what another lane could carry as well.
     pub(super) fn may_carry(&self, id: LaneId) -> bool {
-        let good = self.lanes.get(&id).is_some_and(|lane| lane.health == Health::Good);
-        good || self.healthy_lanes() == 0
+        let standing = self.lanes.get(&id).map(Standing::of);
+        standing.is_some_and(|standing| standing >= self.best_standing())
+    }
+
+    /// How the best lane stands: only its like are given work.
+    pub(super) fn best_standing(&self) -> Standing {
+        self.lanes.values().map(Standing::of).max().unwrap_or(Standing::Suspect)
+    }
+}
+
+/// How much a lane is trusted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Does not answer.
+    Suspect,
+    /// What it carries is overdue and travels elsewhere too: if it were given that again, or what
+    /// comes next, the reader would wait for it until the lane is suspect.
+    Late,
+    Good,
+}
+
+impl Standing {
+    pub(super) fn of(lane: &Lane) -> Self {
+        match lane.health {
+            Health::Suspect => Self::Suspect,
+            Health::Good if lane.late => Self::Late,
+            Health::Good => Self::Good,
+        }
     }
 }
 
@@ -386,8 +416,12 @@ fn pull_budget(rate: f64) -> usize {
 }
 
 /// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
-/// that full frames fall on records; less on a slow lane.
+/// that full frames fall on records; less on a slow lane, and on one that may turn out to be slow:
+/// it has to show a sign of life before it is given up.
 fn frame_room(lane: &LaneView, written: usize) -> usize {
+    if !lane.measured {
+        return FRAME_BYTES_MIN as usize;
+    }
     let slow = (lane.rate * FRAME_SECONDS).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64) as usize;
     let rest = FRAME_BYTES_MAX.saturating_sub(written % FRAME_BYTES_MAX);
     // A stump at a record's end is not worth a frame.

@@ -40,7 +40,10 @@ impl Session {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let grace = (lane.estimate.rtt_min() / 2).saturating_add(patience(lane));
+        let patience = patience(lane);
+        let grace = (lane.estimate.rtt_min() / 2).saturating_add(patience);
+        // Slower than forecast is one thing, no answer at all another.
+        lane.late = now.saturating_duration_since(lane.progress_at) >= patience;
         for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {
             let due = entry.eta.checked_add(grace).is_some_and(|at| at <= now);
             if !due || budget == 0 {

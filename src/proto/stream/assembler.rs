@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 
 use crate::proto::limits::{SEGMENT_OVERHEAD_BYTES, STREAM_GAPS_MAX};
+use crate::proto::mutants::mutant;
 
 /// Segments shorter than this are joined to a neighbour they touch.
 const JOIN_BYTES: usize = 2048;
@@ -47,7 +48,9 @@ impl Assembler {
         let mut start = offset;
         if start < self.contiguous {
             // In bounds: start < contiguous < end.
-            let _ = data.split_to(self.contiguous.saturating_sub(start) as usize);
+            if !mutant!("overlap-not-trimmed") {
+                let _ = data.split_to(self.contiguous.saturating_sub(start) as usize);
+            }
             start = self.contiguous;
         }
         if start == self.contiguous && self.segments.is_empty() {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::assembler::{Assembler, InsertError};
 use super::credit::{Overrun, ReceiveWindow};
 use crate::proto::error::{Code, ReadError};
+use crate::proto::mutants::mutant;
 
 /// How the direction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,14 +115,16 @@ impl RecvSide {
             self.final_size = Some(end);
         }
         if self.stopped {
-            received.discarded = received.credited;
+            received.discarded =
+                if mutant!("stopped-keeps-credit") { 0 } else { received.credited };
             self.window.consume(received.credited);
             received.duplicate = len.saturating_sub(received.credited);
             return Ok(received);
         }
         let new = self.assembler.insert(offset, data)?;
         received.duplicate = len.saturating_sub(new);
-        received.readable = self.assembler.ready_bytes() > had || (fin && !was_final);
+        received.readable = self.assembler.ready_bytes() > had
+            || (fin && !was_final && !mutant!("bare-fin-wakes-nobody"));
         Ok(received)
     }
 
@@ -197,6 +200,10 @@ impl RecvSide {
 
     /// Drops what is unread, and counts it and the gaps in it as consumed.
     fn discard(&mut self) -> u64 {
+        if mutant!("discard-keeps-credit") {
+            self.assembler.clear();
+            return 0;
+        }
         let unread = self.window.unconsumed();
         self.assembler.clear();
         self.window.consume(unread);
@@ -205,7 +212,10 @@ impl RecvSide {
 
     /// Raises the highest offset; the difference counts against the credit of stream and session.
     fn advance(&mut self, end: u64) -> Result<Received, Misbehaviour> {
-        let credited = end.saturating_sub(self.highest);
+        let mut credited = end.saturating_sub(self.highest);
+        if mutant!("credit-taken-twice") && end == self.highest && end > 0 {
+            credited = 1;
+        }
         self.window.receive(credited)?;
         self.highest = self.highest.max(end);
         Ok(Received { credited, ..Received::default() })

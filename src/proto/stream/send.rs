@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::credit::SendCredit;
 use super::send_buffer::SendBuffer;
 use crate::proto::error::{Code, WriteError};
+use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
 /// Where the end of the stream stands.
@@ -111,7 +112,10 @@ impl SendSide {
     /// The code and final size for a RESET, while one is due.
     pub(in crate::proto) fn reset_due(&self) -> Option<(Code, u64)> {
         match self.ending {
-            Ending::Reset(code) => Some((code, self.buffer.end())),
+            Ending::Reset(code) => {
+                let short = u64::from(mutant!("reset-size-off-by-one") && self.buffer.end() > 0);
+                Some((code, self.buffer.end().saturating_sub(short)))
+            }
             _ => None,
         }
     }
@@ -171,7 +175,8 @@ impl SendSide {
         let max = fit(range.start);
         let range = range.start..range.end.min(range.start.saturating_add(max));
         let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
-        (!range.is_empty()).then_some(Chunk { fin: finishing && range.end == end, range })
+        let fin = finishing && (range.end == end || mutant!("fin-too-early"));
+        (!range.is_empty()).then_some(Chunk { fin, range })
     }
 
     /// Gives the bytes of a chunk to `take` and notes that it is on its way.
@@ -223,10 +228,13 @@ impl SendSide {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return;
         }
+        if mutant!("lost-range-not-resent") && chunk.range.start > 0 {
+            return;
+        }
         for range in self.buffer.unacked_in(chunk.range.clone()) {
             self.pending.insert(range);
         }
-        if chunk.fin && self.ending == Ending::FinSent {
+        if chunk.fin && self.ending == Ending::FinSent && !mutant!("lost-fin-not-resent") {
             self.ending = Ending::FinWaits;
         }
     }
@@ -241,7 +249,7 @@ impl SendSide {
     /// All of it has arrived, or is given up and both the peer and the user know.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.ending {
-            Ending::FinAcked => self.buffer.is_empty(),
+            Ending::FinAcked => self.buffer.is_empty() || mutant!("done-with-fin-alone"),
             Ending::ResetAcked => !self.held,
             _ => false,
         }

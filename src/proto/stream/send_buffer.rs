@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
 /// Writes shorter than this are joined, so that a flood of tiny ones does not cost an allocation
@@ -81,16 +82,21 @@ impl SendBuffer {
     pub(super) fn ack(&mut self, range: Range<u64>) {
         let start = range.start.max(self.base);
         let end = range.end.min(self.end);
-        if start > self.base {
+        if start > self.base && !mutant!("ack-in-the-middle-moves-base") {
             self.acked.insert(start..end);
             return;
         }
         self.base = self.base.max(end);
-        if let Some(next) = self.acked.first()
+        // More than once: what arrived may reach over several parts that were there already, and
+        // into the next.
+        while let Some(next) = self.acked.first()
             && next.start <= self.base
         {
             self.base = self.base.max(next.end);
             self.acked.remove_below(self.base);
+            if mutant!("one-acknowledged-part-released") {
+                break;
+            }
         }
         while let Some((offset, piece)) = self.pieces.front() {
             if offset.saturating_add(piece.len() as u64) > self.base {
@@ -125,6 +131,18 @@ mod tests {
         let mut out = Vec::new();
         buffer.copy_to(range, |piece| out.extend_from_slice(&piece));
         out
+    }
+
+    #[test]
+    fn an_acknowledgement_over_several_earlier_ones_releases_them_all() {
+        let mut buffer = SendBuffer::default();
+        buffer.write(Bytes::from_static(&[7; 200]));
+        for range in [10..20, 50..60, 90..150, 0..100] {
+            buffer.ack(range);
+        }
+        assert_eq!(buffer.base, 150);
+        buffer.ack(150..200);
+        assert!(buffer.is_empty() && buffer.acked.is_empty());
     }
 
     #[test]

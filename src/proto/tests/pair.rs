@@ -158,6 +158,13 @@ impl Pair {
         self.pipes.get_mut(&id).unwrap()[end].path.silent = true;
     }
 
+    /// What `end` sends on the lane stays in its buffer from now on.
+    pub(super) fn clog(&mut self, id: LaneId, end: usize) {
+        let path = &mut self.pipes.get_mut(&id).unwrap()[end].path;
+        path.silent = true;
+        path.bytes_per_second = 1e-6;
+    }
+
     pub(super) fn open(&mut self, end: usize, data: Bytes) -> StreamId {
         let id = self.ends[end].session.open(StreamKind::Raw).unwrap();
         self.ends[end].to_write.insert(id, data);

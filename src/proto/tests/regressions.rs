@@ -1,11 +1,13 @@
 //! What the simulator found, each once and for all.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::SECOND;
 use super::pair::{CLIENT, Pair, Path, SERVER, pattern};
 use crate::proto::wire::{Frame, FrameBatch};
-use crate::proto::{Config, LaneId, Timer};
+use crate::proto::{Code, Config, Event, LaneId, Timer};
 
 /// Each of several equal lanes left the last chunk to the others, for ever.
 #[test]
@@ -45,4 +47,53 @@ fn a_tiny_window_takes_a_piece_out_of_order() {
     session.handle_frames(pair.now, LaneId::FIRST, &mut batch);
     assert!(!session.is_closed());
     assert!(session.stats().reorder_bytes > 80, "more than twice the window");
+}
+
+/// What was late on a silent lane was partly given to that lane again, and so was new data: the
+/// reader waited until the lane was suspect.
+#[test]
+fn a_late_lane_gets_neither_what_it_is_late_with_nor_more() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10); 2]);
+    let id = pair.open(CLIENT, pattern(20_000_000, 1));
+    pair.drive(SECOND);
+    pair.set_path(LaneId::new(1), |path| path.silent = true);
+    let mut longest = Duration::ZERO;
+    while !pair.ends[SERVER].read[&id].1 {
+        let before = pair.ends[SERVER].read[&id].0.len();
+        let gap = pair.drive_until(SECOND, |pair| pair.ends[SERVER].read[&id].0.len() > before);
+        longest = longest.max(gap);
+    }
+    assert!(longest < Duration::from_millis(100), "{longest:?}");
+}
+
+/// A lane whose buffer stayed full of acknowledgements could not be pinged, owed nothing, and was
+/// kept for ever.
+#[test]
+fn a_lane_that_takes_nothing_is_given_up() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10)]);
+    pair.drive(SECOND);
+    pair.clog(LaneId::FIRST, CLIENT);
+    pair.open(SERVER, pattern(3_000_000, 1));
+    pair.drive(60 * SECOND);
+    let lost = Event::LaneLost { lane: LaneId::FIRST, code: Code::LANE_TIMEOUT };
+    assert!(pair.ends[CLIENT].events.contains(&lost));
+}
+
+/// The first frames took a very slow lane longer than lanes were waited for; so they did the next
+/// lane, and none was ever acknowledged.
+#[test]
+fn very_slow_lanes_are_waited_for_longer() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(0.05, 2)]);
+    let id = pair.open(CLIENT, pattern(30_000, 1));
+    for next in 1..10 {
+        pair.drive(10 * SECOND);
+        if pair.ends[SERVER].read.get(&id).is_some_and(|read| read.1) {
+            return;
+        }
+        if pair.ends.iter().any(|end| end.session.lane_count() == 0) {
+            pair.lane_down(LaneId::new(next - 1));
+            pair.lane_up(LaneId::new(next), Path::new(0.05, 2));
+        }
+    }
+    panic!("{:?}", pair.ends[CLIENT].events);
 }

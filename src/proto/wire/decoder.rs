@@ -8,6 +8,7 @@ use super::frame::Frame;
 use crate::proto::error::DecodeError;
 use crate::proto::ids::VarInt;
 use crate::proto::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
+use crate::proto::mutants::mutant;
 
 /// Frames decoded from one lane, and how far on that lane they reach.
 #[derive(Debug, Default)]
@@ -98,6 +99,9 @@ impl Decoder {
             self.partial.extend_from_slice(std::slice::from_ref(first));
             *input = rest;
         };
+        if mutant!("decoder-skips-a-byte") && self.partial.len() > 40 {
+            *input = input.get(1..).unwrap_or_default();
+        }
         let missing = header.total().saturating_sub(self.partial.len());
         let (now, later) = input.split_at(missing.min(input.len()));
         self.partial.extend_from_slice(now);

@@ -184,6 +184,9 @@ pub enum StreamKind {
     Named(String),
     /// To whatever the two programs that use the library have agreed on.
     Raw,
+    /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
+    /// the other streams are not harmed.
+    Unknown(u64),
 }
 
 /// What each end tells of itself when the session is created. Unknown ones are skipped.
