@@ -89,7 +89,8 @@ impl Terminal {
     async fn ask(self, question: Question) -> io::Result<Answer> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let asking = move || {
-            let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr().lock());
+            // Standard error is not locked meanwhile: the log must not wait for a person.
+            let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr());
             // Nobody listens any more when the program is about to end.
             let _ = tell.send(answer);
         };

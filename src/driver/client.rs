@@ -298,7 +298,14 @@ impl Inner {
             return Self::join(lane, &established, rtt).await;
         }
         if self.trusted_key().is_none() {
-            self.trust.decide(&presented).await?;
+            // Decided once, and not by each of the lanes that wait here.
+            if *self.stopped.borrow() {
+                return Err(ConnectError::Handshake(std::io::ErrorKind::Interrupted.into()));
+            }
+            if let Err(refused) = self.trust.decide(&presented).await {
+                self.stopped.send_replace(true);
+                return Err(refused.into());
+            }
             *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(presented.fingerprint);
         }
