@@ -303,9 +303,12 @@ impl Session {
 
     fn end(&mut self, error: SessionError, tell: Option<(Code, &'static str)>) {
         self.state = State::Closed { tell };
-        self.streams.clear();
+        // A peer that has gone in order had everything acknowledged: what arrived whole can still
+        // be read. Nothing else is left.
+        let in_order = matches!(error, SessionError::ClosedByPeer { code: Code::NONE, .. });
+        self.streams.retain(|_, stream| in_order && stream.recv.is_whole());
+        self.accepted.retain(|(id, _)| self.streams.contains_key(id));
         self.dead.clear();
-        self.accepted.clear();
         self.credit_waiters.clear();
         self.control_queue.clear();
         self.data_queue = FairQueue::default();

@@ -118,6 +118,9 @@ impl SendStream<'_> {
     pub fn capacity(&mut self) -> Result<u64, WriteError> {
         let session_credit = self.session.credit.left();
         let room = self.session.send_room();
+        if self.session.is_closed() {
+            return Err(WriteError::Closed);
+        }
         let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
         stream.send.writable()?;
         let room = room.saturating_sub(stream.send.pending_bytes());
@@ -134,6 +137,9 @@ impl SendStream<'_> {
 
     /// Ends the stream after what was written.
     pub fn finish(&mut self) -> Result<(), WriteError> {
+        if self.session.is_closed() {
+            return Err(WriteError::Closed);
+        }
         let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
         stream.send.let_go();
         let finished = stream.send.finish();

@@ -189,6 +189,12 @@ impl RecvSide {
         self.state == State::Open && self.final_size.is_none() && !self.stopped
     }
 
+    /// All of it has arrived, end included, and may still be read.
+    pub(in crate::proto) fn is_whole(&self) -> bool {
+        let arrived = self.assembler.read_offset().saturating_add(self.assembler.ready_bytes());
+        self.state == State::Open && !self.stopped && self.final_size == Some(arrived)
+    }
+
     /// The end was read, or nobody will and all of it is accounted for.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.state {
