@@ -82,7 +82,7 @@ impl Session {
             }
             return None;
         }
-        if self.next_random() % RESERVED_FRAME_ODDS == 0 {
+        if self.next_random().is_multiple_of(RESERVED_FRAME_ODDS) {
             let n = (self.next_random() >> 40) as u8;
             self.write(lane, out, |out| out.push_reserved(n));
         }
