@@ -163,7 +163,7 @@ impl App {
                     done.blocked = true;
                     return Ok(());
                 }
-                Err(error) => return self.not_written(error, truth),
+                Err(error) => return self.not_written(error, session, truth),
             }
         }
         Ok(())
@@ -190,12 +190,19 @@ impl App {
                 truth.finished = true;
                 Ok(())
             }
-            Err(error) => self.not_written(error, truth),
+            Err(error) => self.not_written(error, session, truth),
         }
     }
 
-    fn not_written(&mut self, error: WriteError, truth: &Truth) -> Result<(), String> {
+    fn not_written(
+        &mut self,
+        error: WriteError,
+        session: &mut Session,
+        truth: &Truth,
+    ) -> Result<(), String> {
         self.writer = Fate::Stopped;
+        // Having heard of it, the writer lets go.
+        session.send_stream(self.id).reset(Code::RESET);
         match (error, truth.stopped) {
             (WriteError::Stopped(code), Some(true_code)) if code == true_code => Ok(()),
             // Stopped, and all of it forgotten before the writer looked.

@@ -1,8 +1,10 @@
-//! Deterministic simulation of the imux core: two sessions, modelled lanes, one seed.
+//! Proof of imux from the outside: deterministic simulation of the core (two sessions, modelled
+//! lanes, one seed), and the real-kernel lab.
 
 pub mod app;
 pub mod cli;
 pub mod end;
+pub mod lab;
 pub mod net;
 pub mod options;
 pub mod picture;

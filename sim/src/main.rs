@@ -1,12 +1,12 @@
-//! `imux-sim`: the proving ground of imux.
+//! `imux-sim`: everything that proves imux from the outside. One subcommand group per tool.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Proves imux on simulated networks.
+/// Proves imux: simulates it, and measures it on real kernels
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "imux-sim", version, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,10 +16,13 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     Sim(imux_sim::cli::Command),
+    /// Measure on real kernels: emulated paths, real TCP and MPTCP, other programs side by side
+    Lab(imux_sim::lab::cli::LabArgs),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Sim(command) => imux_sim::cli::run(command),
+        Command::Lab(args) => Ok(imux_sim::lab::cli::main(args)),
     }
 }

@@ -173,8 +173,8 @@ struct SessionArgs {
     #[arg(long, value_name = "SIZE", value_parser = window)]
     session_window: Option<u64>,
     /// How lanes are chosen
-    #[arg(long, value_enum, value_name = "NAME", default_value = "imux", hide = true)]
-    scheduler: Scheduler,
+    #[arg(long, value_name = "NAME", default_value = "imux", hide = true)]
+    scheduler: imux::SchedulerKind,
     /// Of earlier versions; has no effect
     #[arg(long, value_name = "BYTES", hide = true)]
     chunk_size: Option<u32>,
@@ -183,7 +183,7 @@ struct SessionArgs {
 #[derive(Debug, Args)]
 struct DemoArgs {
     /// How much to send each way
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = demo_size)]
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = demo_size)]
     size: u64,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -209,19 +209,6 @@ impl From<HostKey> for HostKeyPolicy {
             HostKey::AcceptNew => HostKeyPolicy::AcceptNew,
         }
     }
-}
-
-/// `--scheduler`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scheduler {
-    #[value(name = "roundrobin")]
-    RoundRobin,
-    #[value(name = "minrtt")]
-    MinRtt,
-    #[value(name = "ecf")]
-    Ecf,
-    #[value(name = "imux")]
-    Imux,
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
@@ -328,13 +315,16 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>) -> Result<Invocation, String> 
         Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
         Command::Client(args) => config::Task::Client(client_config(args, home, &mut notices)?),
         Command::Demo(args) => {
-            config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json })
+            let quiet = cli.output.quiet;
+            config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })
         }
     };
     let logging = logging::Options {
         level: match (cli.output.debug, cli.output.quiet) {
             (true, _) => logging::Level::Debug,
             (_, true) => logging::Level::Quiet,
+            // Its progress says what happens.
+            _ if matches!(task, config::Task::Demo(_)) => logging::Level::Quiet,
             _ => logging::Level::Normal,
         },
         json: cli.output.log_format == LogFormat::Json,

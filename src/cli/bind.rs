@@ -15,7 +15,7 @@ pub(crate) const LANES_DEFAULT: u16 = 10;
 
 /// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a number above
 /// this is a slip of the finger, not a plan.
-pub(crate) const LANES_MAX: u16 = 1000;
+pub(crate) const LANES_MAX: u16 = 256;
 
 /// An address, with or without brackets, or `dev:` and an interface.
 fn parse_source(text: &str) -> Result<BindSource, String> {

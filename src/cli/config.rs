@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use imux::SchedulerKind;
 use imux::lane::{Bind, BindSource, Congestion};
 use imux::trust::{Fingerprint, HostKeyPolicy};
 
 use super::address::HostPort;
-use super::args::Scheduler;
 use super::bind::{self, BindMap};
 use super::exit::{Exit, Failure};
 use super::logging;
@@ -69,7 +69,7 @@ pub(crate) struct SessionConfig {
     pub(crate) window: Option<u64>,
     /// Bytes that may wait for the readers of all streams; None is the library's choice.
     pub(crate) session_window: Option<u64>,
-    pub(crate) scheduler: Scheduler,
+    pub(crate) scheduler: SchedulerKind,
 }
 
 #[derive(Debug)]
@@ -77,6 +77,8 @@ pub(crate) struct DemoConfig {
     /// Bytes to send each way.
     pub(crate) bytes: u64,
     pub(crate) json: bool,
+    /// No progress, only the result.
+    pub(crate) quiet: bool,
 }
 
 /// The directory of keys and known servers.

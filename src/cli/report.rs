@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::text::escape;
 use super::units;
 
-#[expect(unused_imports, reason = "run_demo uses these")]
 pub(crate) use progress::{Progress, Style};
 use table::{Align, Table};
 
@@ -48,7 +47,7 @@ pub(crate) struct Lane {
     pub(crate) capacity: f64,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
-    /// Smoothed round-trip time, if one was measured.
+    /// Round-trip time of its path, if it is known.
     pub(crate) rtt: Option<Duration>,
     /// What happened to it, such as "killed at 50 %"; empty for nothing.
     pub(crate) note: String,

@@ -1,17 +1,22 @@
 //! Runs what was asked for, until it is done or a signal ends it.
 //!
-//! The three functions at the end are where the command line meets the library; everything around
-//! them (log, runtime, signals, exit codes, error texts of sockets) is done here.
+//! The tasks themselves are in `serve`, `connect` and `demo`; what is around them (log, runtime,
+//! signals, exit codes, error texts of sockets) is done here.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::sync::watch;
 
 use super::address::{Host, HostPort};
-use super::config::{ClientConfig, DemoConfig, Invocation, ServerConfig, Task};
+use super::config::{Invocation, Task};
+use super::connect::run_client;
+use super::demo::run_demo;
 use super::exit::{Exit, Failure};
 use super::logging;
+use super::serve::run_server;
 
 /// Runs to the end and says how it went. Errors have been told when this returns.
 pub(crate) fn run(invocation: Invocation) -> Exit {
@@ -36,14 +41,23 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
         .build()
         .context("cannot start the runtime")
         .map_err(|error| Failure::new(Exit::Internal, error))?;
+    let (stop, stopping) = watch::channel(false);
     // A task of its own: a panic ends it, and is an exit code, not the process's end in mid-air.
-    let task = runtime.spawn(run_task(invocation.task));
+    let mut task = runtime.spawn(run_task(invocation.task, Stopping(stopping)));
     let outcome = runtime.block_on(async {
         tokio::select! {
-            joined = task => joined.unwrap_or_else(|error| {
+            joined = &mut task => joined.unwrap_or_else(|error| {
                 Err(Failure::new(Exit::Internal, anyhow!(error).context("imux has failed")))
             }),
-            signal = ending_signal() => signal,
+            signal = ending_signal() => {
+                stop.send_replace(true);
+                // The peers are told. Whoever is in a hurry asks twice.
+                tokio::select! {
+                    _ = tokio::time::timeout(STOP_PATIENCE, task) => {}
+                    _ = ending_signal() => {}
+                }
+                signal
+            }
         }
     });
     // A thread that waits for the terminal or for a name server must not hold up the end.
@@ -51,11 +65,26 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
     outcome
 }
 
-async fn run_task(task: Task) -> Result<Exit, Failure> {
+async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
     match task {
-        Task::Server(config) => run_server(config).await,
-        Task::Client(config) => run_client(config).await,
+        Task::Server(config) => run_server(config, stopping).await,
+        Task::Client(config) => run_client(config, stopping).await,
         Task::Demo(config) => run_demo(config).await,
+    }
+}
+
+/// How long telling the peers that this end stops may take.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tells a task that a signal asks for its end.
+#[derive(Clone, Debug)]
+pub(super) struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    /// Waits for the signal.
+    pub(super) async fn wait(&mut self) {
+        // The sender lives as long as the runtime: an error cannot come.
+        let _ = self.0.wait_for(|stopping| *stopping).await;
     }
 }
 
@@ -166,29 +195,6 @@ pub(crate) async fn listen_locally(
         Some(error) if listeners.is_empty() => Err(listen_failure(listen, &error)),
         _ => Ok(listeners),
     }
-}
-
-// ---- The seam: what the library does, called with what the command line says. ----
-
-/// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
-async fn run_server(config: ServerConfig) -> Result<Exit, Failure> {
-    Err(not_there(&format!("server on {}", config.listen)))
-}
-
-/// Takes connections at `config.listen` and carries them to the server at `config.dial`, until a
-/// signal.
-async fn run_client(config: ClientConfig) -> Result<Exit, Failure> {
-    Err(not_there(&format!("client of {}", config.dial)))
-}
-
-/// Moves `config.bytes` each way through a server and a client in this process, and prints a
-/// [`super::report::Report`] on standard output.
-async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
-    Err(not_there(&format!("demo of {} bytes", config.bytes)))
-}
-
-fn not_there(what: &str) -> Failure {
-    Failure::message(Exit::Internal, format!("{what}: this build has no driver yet"))
 }
 
 #[cfg(test)]

@@ -50,10 +50,13 @@ pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener};
 /// - Everything is polled by one task: a lane keeps one waker for reading and one for writing.
 pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// Keying material of this lane alone, the same on both ends (RFC 5705), 32 bytes: what binds a session's proof of
-    /// membership to this lane and no other.
+    /// membership to this lane and no other. Asked for with [`SESSION_EXPORTER_LABEL`] and [`LANE_EXPORTER_LABEL`].
+    ///
+    /// [`SESSION_EXPORTER_LABEL`]: crate::trust::SESSION_EXPORTER_LABEL
+    /// [`LANE_EXPORTER_LABEL`]: crate::trust::LANE_EXPORTER_LABEL
     ///
     /// # Errors
-    /// Where the lane cannot export (its handshake is not complete).
+    /// Where the lane cannot export, or not with this label.
     fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()>;
 
     /// The key the other end has proven to hold; `None` where it showed none.

@@ -1,132 +1,127 @@
 //! Lanes of TLS 1.3 over TCP.
+//!
+//! A lane costs little more than its system calls and its cipher: a write is encrypted once, in records that one system
+//! call takes, and a read is decrypted in the buffer that the socket has filled, and decoded from there. `record`
+//! has the figures.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::crypto::cipher::OutboundChunks;
+use rustls::{AlertDescription, CipherSuite, NamedGroup};
 use socket2::SockRef;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::happy_eyeballs::{RaceError, race};
 use super::metrics::tcp_metrics;
-use super::resolve::{resolve, split_host_port};
-use super::{
-    BindSource, DialError, Dialer, Lane, LaneMetrics, Listener, PendingLane, TcpOptions, tcp,
-};
-use crate::trust::{ALPN, PeerIdentity};
+use super::{Lane, LaneMetrics, tcp};
+use crate::trust::PeerIdentity;
 
-/// Largest payload of one TLS record (RFC 8446, section 5.1). What does not straddle two records is decoded without being
-/// pieced together, so writers keep their units within it.
-pub const TLS_RECORD_MAX: usize = 1 << 14;
+mod dial;
+mod handshake;
+mod record;
+
+pub use dial::{TlsDialer, TlsListener};
+pub use record::TLS_RECORD_MAX;
+use record::{Opened, Opener, RecordBuffer, Sealer};
 
 /// What one write may encrypt at once: a system call's worth. More would only delay the choice of what comes next.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// What one read may take from the socket. rustls itself would read 4 KiB at a time.
-const READ_MAX: usize = 64 * 1024;
-
 /// A lane of TLS 1.3 over TCP.
 pub struct TlsLane {
     socket: TcpStream,
-    tls: Connection,
-    /// Records read from the socket and not yet given to `tls`.
-    received: Received,
-    /// Decrypted bytes that wait in `tls`.
-    plaintext: usize,
+    received: RecordBuffer,
+    opener: Opener,
+    /// Where in `received` decrypted bytes wait to be read.
+    plaintext: Range<usize>,
     /// The peer has said that nothing more comes (close_notify).
     peer_closed: bool,
-    /// We have said so.
+    sealer: Sealer,
+    outbound: Outbound,
+    /// We have said that nothing more comes.
     closed: bool,
     peer: Option<PeerIdentity>,
+    exported: [(&'static str, [u8; 32]); 2],
+    negotiated: Negotiated,
+}
+
+struct Negotiated {
+    group: Option<NamedGroup>,
+    suite: CipherSuite,
 }
 
 impl TlsLane {
-    fn new(socket: TcpStream, mut tls: Connection) -> Self {
-        tls.set_buffer_limit(Some(WRITE_MAX));
-        Self {
-            socket,
-            tls,
-            received: Received::new(READ_MAX),
-            plaintext: 0,
-            peer_closed: false,
-            closed: false,
-            peer: None,
-        }
-    }
-
-    async fn handshake(mut self) -> io::Result<Self> {
-        poll_fn(|cx| self.poll_handshake(cx)).await?;
-        if self.tls.alpn_protocol() != Some(ALPN) {
-            let what = "the peer speaks TLS but not imux (ALPN)";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        self.peer = match self.tls.peer_certificates() {
-            Some([certificate, ..]) => {
-                Some(PeerIdentity::from_certificate(certificate).map_err(invalid)?)
-            }
-            _ => None,
-        };
-        Ok(self)
-    }
-
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let sent = self.poll_send(cx)?;
-            if !self.tls.is_handshaking() {
-                return sent.map(Ok);
-            }
-            ready!(self.poll_receive(cx))?;
-        }
-    }
-
     /// Sends what is encrypted.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.tls.wants_write() {
-            let mut socket = SocketWriter { socket: &mut self.socket, cx };
-            match self.tls.write_tls(&mut socket) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
+        self.outbound.poll_send(&mut self.socket, cx)
+    }
+
+    /// Decrypts the next record, wherever it must come from.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(record) = self.received.next_record()? else {
+            if ready!(self.received.poll_fill(&mut self.socket, cx))? == 0 {
+                return Poll::Ready(Err(truncated()));
+            }
+            return Poll::Ready(Ok(()));
+        };
+        match self.opener.open(self.received.get_mut(record.clone())) {
+            Ok(Opened::Data(place)) => {
+                self.plaintext = record.start + place.start..record.start + place.end;
+            }
+            Ok(Opened::Nothing) => {}
+            Ok(Opened::Closed) => self.peer_closed = true,
+            Err(error) => {
+                self.give_up(cx, &error);
+                return Poll::Ready(Err(error));
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Receives until there is plaintext, an end, or something of the handshake was read.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.received.is_empty() && ready!(self.received.poll_fill(&mut self.socket, cx))? == 0 {
-            let what = "the connection broke off (no close_notify)";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+    /// Tells the peer that its bytes make no sense, if the socket takes it right now.
+    fn give_up(&mut self, cx: &mut Context<'_>, error: &io::Error) {
+        if self.closed || error.kind() != io::ErrorKind::InvalidData {
+            return;
         }
-        // Record by record: what is decrypted ahead of its reader would only be in memory twice.
-        while self.plaintext == 0 && !self.peer_closed && !self.received.is_empty() {
-            let taken = self.tls.read_tls(&mut self.received.filled())?;
-            self.received.consume(taken);
-            match self.tls.process_new_packets() {
-                Ok(state) => {
-                    self.plaintext = state.plaintext_bytes_to_read();
-                    self.peer_closed = state.peer_has_closed();
-                }
-                Err(error) => {
-                    // Tell the peer, if the socket takes it right now.
-                    let _ = self.poll_send(cx);
-                    return Poll::Ready(Err(invalid(error)));
-                }
+        self.closed = true;
+        let undecryptable =
+            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
+        let alert = if undecryptable {
+            AlertDescription::BadRecordMac
+        } else {
+            AlertDescription::UnexpectedMessage
+        };
+        if self.sealer.seal_alert(alert, &mut self.outbound.bytes).is_ok() {
+            let _ = self.poll_send(cx);
+        }
+    }
+
+    /// Encrypts as much as one write may; how much it was.
+    fn encrypt(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
+        let (mut rest, _) = OutboundChunks::new(&slices).split_at(WRITE_MAX);
+        let mut taken = 0;
+        while !rest.is_empty() {
+            if self.sealer.is_spent() {
+                break;
             }
+            let (one, more) = rest.split_at(TLS_RECORD_MAX);
+            taken += one.len();
+            self.sealer.seal(&one, &mut self.outbound.bytes)?;
+            rest = more;
         }
-        Poll::Ready(Ok(()))
+        if taken == 0 && !rest.is_empty() {
+            return Err(io::Error::other("the lane's keys are used up; another lane takes over"));
+        }
+        Ok(taken)
     }
 }
 
@@ -134,22 +129,23 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the connection broke off (no close_notify)")
+}
+
 impl AsyncBufRead for TlsLane {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        while this.plaintext == 0 {
-            if this.peer_closed {
-                return Poll::Ready(Ok(&[]));
-            }
+        while this.plaintext.is_empty() && !this.peer_closed {
             ready!(this.poll_receive(cx))?;
         }
-        Poll::Ready(this.tls.reader().into_first_chunk())
+        Poll::Ready(Ok(this.received.get(this.plaintext.clone())))
     }
 
     fn consume(self: Pin<&mut Self>, amount: usize) {
         let this = self.get_mut();
-        io::BufRead::consume(&mut this.tls.reader(), amount);
-        this.plaintext -= amount;
+        assert!(amount <= this.plaintext.len(), "consumes more than there is");
+        this.plaintext.start += amount;
     }
 }
 
@@ -186,7 +182,7 @@ impl AsyncWrite for TlsLane {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(this.poll_send(cx))?;
-        let taken = this.tls.writer().write_vectored(slices)?;
+        let taken = this.encrypt(slices)?;
         // What the socket does not take now waits; it is part of the lane's sequence already.
         match this.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -205,8 +201,8 @@ impl AsyncWrite for TlsLane {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.closed {
-            this.tls.send_close_notify();
             this.closed = true;
+            this.sealer.seal_alert(AlertDescription::CloseNotify, &mut this.outbound.bytes)?;
         }
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)
@@ -215,10 +211,13 @@ impl AsyncWrite for TlsLane {
 
 impl Lane for TlsLane {
     fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()> {
-        self.tls
-            .export_keying_material(out, label.as_bytes(), None)
-            .map(drop)
-            .map_err(io::Error::other)
+        // What the exporter needs is gone with the handshake; these are all that sessions ask for.
+        let (_, value) =
+            self.exported.iter().find(|(known, _)| *known == label).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::Unsupported, "no keying material of this label")
+            })?;
+        *out = *value;
+        Ok(())
     }
 
     fn peer(&self) -> Option<PeerIdentity> {
@@ -258,13 +257,10 @@ impl Lane for TlsLane {
 
     fn describe(&self) -> String {
         // rustls's names are those of the registry: TLS13_AES_128_GCM_SHA256.
-        let suite = self.tls.negotiated_cipher_suite().map_or_else(String::new, |suite| {
-            let name = format!("{:?}", suite.suite());
-            let name = name.strip_prefix("TLS13_").unwrap_or(&name);
-            name.rsplit_once("_SHA").map_or(name, |(cipher, _)| cipher).replace('_', "-")
-        });
-        let group = self.tls.negotiated_key_exchange_group().map(|group| group.name());
-        let group = group.map_or_else(String::new, |name| format!("{name:?}"));
+        let suite = format!("{:?}", self.negotiated.suite);
+        let suite = suite.strip_prefix("TLS13_").unwrap_or(&suite);
+        let suite = suite.rsplit_once("_SHA").map_or(suite, |(cipher, _)| cipher).replace('_', "-");
+        let group = self.negotiated.group.map_or_else(String::new, |group| format!("{group:?}"));
         let congestion = tcp::congestion(&self.socket).unwrap_or_default();
         format!("TLS 1.3 {group} {suite}, TCP {congestion}")
     }
@@ -295,191 +291,27 @@ fn kernel_takes(socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Bytes from the socket, on their way to be decrypted.
-struct Received {
-    buffer: Box<[u8]>,
-    // 0 <= start <= end <= buffer.len()
-    start: usize,
-    end: usize,
+/// Encrypted records on their way to the socket.
+#[derive(Default)]
+struct Outbound {
+    bytes: Vec<u8>,
+    /// How many of them are sent already.
+    sent: usize,
 }
 
-impl Received {
-    fn new(capacity: usize) -> Self {
-        Self { buffer: vec![0; capacity].into(), start: 0, end: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    fn filled(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.start += amount;
-        debug_assert!(self.start <= self.end);
-    }
-
-    /// Reads once into the empty buffer.
-    fn poll_fill(
-        &mut self,
-        socket: &mut TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        debug_assert!(self.is_empty());
-        let mut into = ReadBuf::new(&mut self.buffer);
-        ready!(Pin::new(socket).poll_read(cx, &mut into))?;
-        (self.start, self.end) = (0, into.filled().len());
-        Poll::Ready(Ok(self.end))
-    }
-}
-
-/// Lets rustls write to the socket: all it has, in one system call.
-struct SocketWriter<'a, 'b> {
-    socket: &'a mut TcpStream,
-    cx: &'a mut Context<'b>,
-}
-
-impl Write for SocketWriter<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match Pin::new(&mut *self.socket).poll_write_vectored(self.cx, slices) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Dials TLS lanes to one server from one local address or device.
-#[derive(Debug, Clone)]
-pub struct TlsDialer {
-    server: String,
-    bind: BindSource,
-    config: Arc<ClientConfig>,
-    options: TcpOptions,
-}
-
-impl TlsDialer {
-    /// Dials `server` (`host:port`), whose name is resolved anew each time, from `bind`.
-    ///
-    /// # Errors
-    /// [`DialError::InvalidAddress`] where `server` is not of that form.
-    pub fn new(
-        server: impl Into<String>,
-        bind: BindSource,
-        config: Arc<ClientConfig>,
-        options: TcpOptions,
-    ) -> Result<Self, DialError> {
-        let server = server.into();
-        split_host_port(&server)?;
-        Ok(Self { server, bind, config, options })
-    }
-
-    async fn connect(&self) -> Result<(SocketAddr, TcpStream), DialError> {
-        let (host, bind) = (self.server.clone(), self.bind.clone());
-        let all = resolve(&self.server).await?;
-        let addresses: Vec<_> = all.iter().copied().filter(|addr| bind.reaches(addr)).collect();
-        if addresses.is_empty() {
-            return Err(DialError::NoAddressOfFamily { host, bind, addresses: all });
-        }
-        let connect = |addr| tcp::connect(&self.bind, addr, &self.options);
-        race(addresses, connect).await.map_err(|error| match error {
-            RaceError::Local(error) => error,
-            RaceError::Remote(attempts) => DialError::Connect { host, bind, attempts },
-        })
-    }
-
-    async fn dial_tls(&self) -> Result<TlsLane, DialError> {
-        let (host, _port) = split_host_port(&self.server)?;
-        let (addr, socket) = self.connect().await?;
-        let failed = |source| DialError::Handshake { addr, source };
-        // The name only helps a proxy that routes by it; who the server is, its key says.
-        let name = ServerName::try_from(host.to_owned())
-            .unwrap_or_else(|_| ServerName::IpAddress(addr.ip().into()));
-        let tls = ClientConnection::new(self.config.clone(), name)
-            .map_err(|error| failed(invalid(error)))?;
-        TlsLane::new(socket, tls.into()).handshake().await.map_err(failed)
-    }
-}
-
-#[async_trait]
-impl Dialer for TlsDialer {
-    async fn dial(&self) -> Result<Box<dyn Lane>, DialError> {
-        let after = self.options.dial_timeout;
-        match tokio::time::timeout(after, self.dial_tls()).await {
-            Ok(result) => Ok(Box::new(result?)),
-            Err(_) => {
-                let (host, bind) = (self.server.clone(), self.bind.clone());
-                Err(DialError::Timeout { host, bind, after })
+impl Outbound {
+    /// Sends everything.
+    fn poll_send(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            match ready!(Pin::new(&mut *socket).poll_write(cx, &self.bytes[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.sent += written,
             }
         }
-    }
-
-    fn name(&self) -> String {
-        self.bind.to_string()
-    }
-}
-
-/// Where TLS lanes come in.
-#[derive(Debug)]
-pub struct TlsListener {
-    socket: TcpListener,
-    config: Arc<ServerConfig>,
-    options: TcpOptions,
-}
-
-impl TlsListener {
-    /// Listens at `addr`, inside a tokio runtime.
-    ///
-    /// # Errors
-    /// As the kernel says: the address is in use, is not this machine's, or needs more rights.
-    pub fn bind(
-        addr: SocketAddr,
-        config: Arc<ServerConfig>,
-        options: TcpOptions,
-    ) -> io::Result<Self> {
-        Ok(Self { socket: tcp::listen(addr)?, config, options })
-    }
-}
-
-#[async_trait]
-impl Listener for TlsListener {
-    async fn accept(&self) -> io::Result<Box<dyn PendingLane>> {
-        let (socket, remote) = self.socket.accept().await?;
-        let (config, options) = (self.config.clone(), self.options.clone());
-        Ok(Box::new(PendingTls { socket, remote, config, options }))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-}
-
-struct PendingTls {
-    socket: TcpStream,
-    remote: SocketAddr,
-    config: Arc<ServerConfig>,
-    options: TcpOptions,
-}
-
-#[async_trait]
-impl PendingLane for PendingTls {
-    fn remote(&self) -> Option<SocketAddr> {
-        Some(self.remote)
-    }
-
-    async fn handshake(self: Box<Self>) -> io::Result<Box<dyn Lane>> {
-        tcp::tune(&SockRef::from(&self.socket), &self.options).map_err(io::Error::other)?;
-        let tls = ServerConnection::new(self.config).map_err(invalid)?;
-        Ok(Box::new(TlsLane::new(self.socket, tls.into()).handshake().await?))
+        // The memory stays: it is the next write's.
+        self.bytes.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -79,6 +79,11 @@ impl Code {
         Self(VarInt::from_u32(number.saturating_add(0x100)))
     }
 
+    /// Whether the code says why a destination was not reached.
+    pub fn is_dial_failure(self) -> bool {
+        (Self::DIAL_REFUSED..=Self::DIAL_RESOURCES).contains(&self)
+    }
+
     /// A code read from the wire.
     pub const fn from_wire(value: VarInt) -> Self {
         Self(value)

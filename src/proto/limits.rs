@@ -38,10 +38,11 @@ pub const REORDER_OVERHEAD_BYTES: u64 = STREAM_GAPS_MAX as u64 * SEGMENT_OVERHEA
 
 /// Dead lanes whose ledgers are kept until the peer says how far it had received on them. Beyond
 /// it the oldest is forgotten: its ranges are sent again, which is safe, only dearer.
-pub const DEAD_LANES_MAX: usize = 64;
+pub const DEAD_LANES_MAX: usize = 256;
 
-/// Lanes alive at once in one session. The original's habit is 20 a bind; ten binds of that.
-pub const LANES_MAX: usize = 256;
+/// Lanes alive at once in one session. The command allows 256; a client that comes back after an
+/// outage joins with as many new ones before the old ones are found dead.
+pub const LANES_MAX: usize = 512;
 
 /// Frames that make us work without moving a byte of payload (pings, opens, resets, stops, credit,
 /// lane notices, ignorable frames) allowed in one burst ...

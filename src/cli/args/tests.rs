@@ -67,7 +67,7 @@ fn defaults_are_the_originals() {
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::Ask));
     assert_eq!(config.session.grace, Duration::from_secs(120));
     assert_eq!(config.session.congestion, Congestion::Prefer("bbr".to_owned()));
-    assert_eq!(config.session.scheduler, Scheduler::Imux);
+    assert_eq!(config.session.scheduler, imux::SchedulerKind::Imux);
     let config = server(&["server", "--listen", "127.0.0.1:0"]);
     assert_eq!(config.dial.as_written(), "127.0.0.1:443");
 }
@@ -128,7 +128,7 @@ fn options_of_the_session() {
     assert_eq!(config.session.grace, Duration::from_secs(60));
     assert_eq!(config.session.congestion, Congestion::Require("cubic".to_owned()));
     assert_eq!(config.connect_timeout, Duration::from_millis(2500));
-    assert_eq!(config.session.scheduler, Scheduler::MinRtt);
+    assert_eq!(config.session.scheduler, imux::SchedulerKind::MinRtt);
     assert_eq!(config.session.window, Some(16 << 20));
     assert_eq!(config.session.session_window, Some(64 << 20));
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::AcceptNew));
@@ -152,7 +152,9 @@ fn pins() {
 #[test]
 fn output_options() {
     let logging = |argv: &[&str]| parse_argv(argv).unwrap().logging;
-    assert_eq!(logging(&["demo"]).level, logging::Level::Normal);
+    assert_eq!(logging(&["server"]).level, logging::Level::Normal);
+    // The demo shows progress instead.
+    assert_eq!(logging(&["demo"]).level, logging::Level::Quiet);
     assert_eq!(logging(&["demo", "--debug"]).level, logging::Level::Debug);
     assert_eq!(logging(&["--debug", "demo"]).level, logging::Level::Debug);
     assert_eq!(logging(&["-q", "demo"]).level, logging::Level::Quiet);

@@ -1,16 +1,24 @@
 //! Real TLS over real sockets, on loopback.
 
+use std::future::poll_fn;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
+use std::sync::Arc;
 
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
+use super::handshake::shake_hands;
 use super::*;
-use crate::lane::{Bind, Congestion};
-use crate::trust::{Identity, client_config, server_config};
+use crate::lane::{Bind, BindSource, Congestion, DialError, Dialer, Listener, TcpOptions};
+use crate::trust::{
+    Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, client_config, server_config,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -43,6 +51,13 @@ async fn accept(listener: &TlsListener) -> io::Result<Box<dyn Lane>> {
     listener.accept().await?.handshake().await
 }
 
+/// One record of these bytes.
+fn record(lane: &mut TlsLane, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    lane.sealer.seal(&OutboundChunks::Single(data), &mut out).unwrap();
+    out
+}
+
 /// Both ends of a lane: the client's, the server's.
 async fn connect(dialer: &TlsDialer, listener: &TlsListener) -> (Box<dyn Lane>, Box<dyn Lane>) {
     let both = async { tokio::join!(dialer.dial(), accept(listener)) };
@@ -57,12 +72,12 @@ async fn lane() -> (Box<dyn Lane>, Box<dyn Lane>) {
 
 /// As [`lane`], with the types known.
 async fn tls_lane() -> (TlsLane, TlsLane) {
-    let (listener, identity) = listener();
+    let (listener, _) = listener();
     let dialer = dialer(&listener);
     let server = async {
         let (socket, _) = listener.socket.accept().await.unwrap();
-        let tls = ServerConnection::new(server_config(&identity).unwrap()).unwrap();
-        TlsLane::new(socket, tls.into()).handshake().await.unwrap()
+        let tls = ServerConnection::new(listener.config.clone()).unwrap();
+        shake_hands(socket, tls.into()).await.unwrap()
     };
     tokio::join!(async { dialer.dial_tls().await.unwrap() }, server)
 }
@@ -84,11 +99,9 @@ async fn pass_bytes(from: &mut dyn Lane, to: &mut dyn Lane) {
 #[tokio::test]
 async fn negotiates_tls13_with_post_quantum_key_exchange() {
     let (mut client, mut server) = tls_lane().await;
-    for end in [&client.tls, &server.tls] {
-        assert_eq!(end.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
-        let group = end.negotiated_key_exchange_group().unwrap().name();
-        assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
-        assert_eq!(end.alpn_protocol(), Some(ALPN));
+    for end in [&client, &server] {
+        assert_eq!(end.negotiated.group, Some(NamedGroup::X25519MLKEM768));
+        assert_eq!(end.negotiated.suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
     }
     assert!(client.describe().starts_with("TLS 1.3 X25519MLKEM768 AES-128-GCM"), "{client:?}");
     pass_bytes(&mut client, &mut server).await;
@@ -111,9 +124,12 @@ async fn exporter_is_the_lanes_own() {
     let dialer = dialer(&listener);
     let (client, server) = connect(&dialer, &listener).await;
     let (other, _other_end) = connect(&dialer, &listener).await;
-    assert_eq!(export(&*client, "EXPORTER-a"), export(&*server, "EXPORTER-a"));
-    assert_ne!(export(&*client, "EXPORTER-a"), export(&*client, "EXPORTER-b"));
-    assert_ne!(export(&*client, "EXPORTER-a"), export(&*other, "EXPORTER-a"));
+    assert_eq!(export(&*client, SESSION_EXPORTER_LABEL), export(&*server, SESSION_EXPORTER_LABEL));
+    assert_ne!(export(&*client, SESSION_EXPORTER_LABEL), export(&*client, LANE_EXPORTER_LABEL));
+    assert_ne!(export(&*client, SESSION_EXPORTER_LABEL), export(&*other, SESSION_EXPORTER_LABEL));
+    assert_eq!(export(&*client, LANE_EXPORTER_LABEL), export(&*server, LANE_EXPORTER_LABEL));
+    let error = client.export_keying_material("EXPORTER-other", &mut [0; 32]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
 }
 
 /// A key that signs something else than it is asked to: what somebody would have who shows another's certificate.
@@ -290,11 +306,9 @@ async fn a_peer_gone_in_the_handshake_is_an_error() {
 #[tokio::test]
 async fn a_cut_connection_is_an_error_and_an_end_is_not() {
     // Cut: everything arrives, then TCP's FIN without close_notify.
-    let (client, mut server) = tls_lane().await;
-    let TlsLane { mut socket, mut tls, .. } = client;
-    io::Write::write_all(&mut tls.writer(), b"last words").unwrap();
-    let mut wire = Vec::new();
-    tls.write_tls(&mut wire).unwrap();
+    let (mut client, mut server) = tls_lane().await;
+    let wire = record(&mut client, b"last words");
+    let TlsLane { mut socket, .. } = client;
     socket.write_all(&wire).await.unwrap();
     drop(socket);
     let mut got = Vec::new();
@@ -303,11 +317,9 @@ async fn a_cut_connection_is_an_error_and_an_end_is_not() {
     assert_eq!(got, b"last words");
 
     // Cut within a record.
-    let (client, mut server) = tls_lane().await;
-    let TlsLane { mut socket, mut tls, .. } = client;
-    io::Write::write_all(&mut tls.writer(), b"last words").unwrap();
-    let mut wire = Vec::new();
-    tls.write_tls(&mut wire).unwrap();
+    let (mut client, mut server) = tls_lane().await;
+    let wire = record(&mut client, b"last words");
+    let TlsLane { mut socket, .. } = client;
     socket.write_all(&wire[..wire.len() - 1]).await.unwrap();
     drop(socket);
     let error = timeout(SOON, server.read_to_end(&mut Vec::new())).await.unwrap().unwrap_err();
@@ -326,11 +338,9 @@ async fn a_cut_connection_is_an_error_and_an_end_is_not() {
 
 #[tokio::test]
 async fn a_changed_byte_is_an_error() {
-    let (client, mut server) = tls_lane().await;
-    let TlsLane { mut socket, mut tls, .. } = client;
-    io::Write::write_all(&mut tls.writer(), b"pay 1 to bob").unwrap();
-    let mut wire = Vec::new();
-    tls.write_tls(&mut wire).unwrap();
+    let (mut client, mut server) = tls_lane().await;
+    let mut wire = record(&mut client, b"pay 1 to bob");
+    let TlsLane { mut socket, .. } = client;
     wire[10] ^= 1;
     socket.write_all(&wire).await.unwrap();
     let error = timeout(SOON, server.read_u8()).await.unwrap().unwrap_err();
@@ -580,4 +590,154 @@ async fn a_taken_port_is_an_error() {
     let addr = listener.local_addr().unwrap();
     let again = TlsListener::bind(addr, server_config(&identity).unwrap(), TcpOptions::default());
     assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+/// What `lane` makes of these records, after which nothing comes.
+async fn read_records(wire: Vec<Vec<u8>>, mut client: TlsLane, mut server: TlsLane) -> io::Error {
+    client.outbound.bytes = wire.concat();
+    client.flush().await.unwrap();
+    let mut got = Vec::new();
+    let error = timeout(SOON, server.read_to_end(&mut got)).await.unwrap().unwrap_err();
+    assert!(got.is_empty());
+    error
+}
+
+#[tokio::test]
+async fn records_that_may_not_be_are_errors() {
+    type Make = fn(&mut TlsLane) -> Vec<Vec<u8>>;
+    let cases: [(Make, io::ErrorKind); 7] = [
+        // Unencrypted, though well formed: an alert.
+        (|_| vec![vec![21, 3, 3, 0, 2, 1, 0]], io::ErrorKind::InvalidData),
+        (|_| vec![vec![99, 3, 3, 0, 2, 1, 0]], io::ErrorKind::InvalidData),
+        (|_| vec![vec![23, 3, 3, 0x41, 1]], io::ErrorKind::InvalidData),
+        (|_| vec![vec![23, 3, 3, 0, 0]], io::ErrorKind::InvalidData),
+        // Twice, and out of order.
+        (
+            |lane| {
+                let (_first, second) = (record(lane, b"first"), record(lane, b"second"));
+                vec![second]
+            },
+            io::ErrorKind::InvalidData,
+        ),
+        (
+            |lane| {
+                let mut out = Vec::new();
+                lane.sealer.seal_alert(AlertDescription::InternalError, &mut out).unwrap();
+                vec![out]
+            },
+            io::ErrorKind::ConnectionAborted,
+        ),
+        // Without end and without data.
+        (|lane| (0..40).map(|_| record(lane, b"")).collect(), io::ErrorKind::InvalidData),
+    ];
+    for (index, (make, kind)) in cases.into_iter().enumerate() {
+        let (mut client, server) = tls_lane().await;
+        let records = make(&mut client);
+        let error = read_records(records, client, server).await;
+        assert_eq!(error.kind(), kind, "case {index}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_few_records_without_data_are_fine() {
+    let (mut client, mut server) = tls_lane().await;
+    for _ in 0..100 {
+        for _ in 0..20 {
+            let empty = record(&mut client, b"");
+            client.outbound.bytes.extend(empty);
+        }
+        pass_bytes(&mut client, &mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lane_whose_keys_are_used_up_ends_in_order() {
+    let (mut client, mut server) = tls_lane().await;
+    // Three records: two of data, one for the end.
+    client.sealer.spend(3);
+    let block = vec![5; 3 * TLS_RECORD_MAX];
+    assert_eq!(client.write(&block).await.unwrap(), 2 * TLS_RECORD_MAX);
+    let error = client.write(&block).await.unwrap_err();
+    assert!(error.to_string().contains("used up"), "{error}");
+    client.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    timeout(SOON, server.read_to_end(&mut got)).await.unwrap().unwrap();
+    assert_eq!(got.len(), 2 * TLS_RECORD_MAX);
+}
+
+#[tokio::test]
+async fn data_right_behind_the_handshake_is_kept() {
+    let (listener, _) = listener();
+    let dialer = dialer(&listener);
+    let mut server = pin!(accept(&listener));
+    let mut client = tokio::select! {
+        biased;
+        client = dialer.dial() => client.unwrap(),
+        _ = &mut server => panic!("the server cannot be done before the client"),
+    };
+    // Finished and data are with the server before it looks.
+    client.write_all(b"first flight").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut server = timeout(SOON, server).await.unwrap().unwrap();
+    let mut got = [0; 12];
+    timeout(SOON, server.read_exact(&mut got)).await.unwrap().unwrap();
+    assert_eq!(&got, b"first flight");
+}
+
+/// A lane against rustls with its own record layer, in a thread.
+async fn with_plain_rustls(
+    talk: impl FnOnce(rustls::StreamOwned<ClientConnection, std::net::TcpStream>) + Send + 'static,
+) -> (Box<dyn Lane>, tokio::task::JoinHandle<()>) {
+    let (listener, _) = listener();
+    let addr = listener.local_addr().unwrap();
+    let thread = tokio::task::spawn_blocking(move || {
+        let socket = std::net::TcpStream::connect(addr).unwrap();
+        let config = client_config(&Identity::generate().unwrap()).unwrap();
+        let tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
+        talk(rustls::StreamOwned::new(tls, socket));
+    });
+    (timeout(SOON, accept(&listener)).await.unwrap().unwrap(), thread)
+}
+
+#[tokio::test]
+async fn rustls_understands_us_and_we_it() {
+    let data: Vec<u8> = (0..3_000_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
+    let sent = data.clone();
+    let (mut lane, thread) = with_plain_rustls(move |mut stream| {
+        stream.write_all(&sent).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert!(back == sent);
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+    })
+    .await;
+    let mut got = vec![0; data.len()];
+    timeout(SOON, lane.read_exact(&mut got)).await.unwrap().unwrap();
+    assert!(got == data);
+    lane.write_all(&got).await.unwrap();
+    lane.shutdown().await.unwrap();
+    // Its close_notify is an end, not an error.
+    assert_eq!(timeout(SOON, lane.read(&mut got)).await.unwrap().unwrap(), 0);
+    thread.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_update_ends_the_lane() {
+    let (mut lane, thread) = with_plain_rustls(|mut stream| {
+        stream.write_all(b"before").unwrap();
+        stream.conn.refresh_traffic_keys().unwrap();
+        stream.write_all(b"after").unwrap();
+        stream.flush().unwrap();
+        // We say why before we go.
+        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("UnexpectedMessage"), "{error}");
+    })
+    .await;
+    let mut got = [0; 6];
+    timeout(SOON, lane.read_exact(&mut got)).await.unwrap().unwrap();
+    assert_eq!(&got, b"before");
+    let error = timeout(SOON, lane.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    thread.await.unwrap();
 }

@@ -11,7 +11,7 @@ use crate::proto::ids::{Dir, LaneId, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
 use crate::proto::mutants::mutant;
 use crate::proto::stream::{Misbehaviour, Received};
-use crate::proto::wire::{Frame, FrameBatch, StreamKind};
+use crate::proto::wire::{Frame, FrameBatch, StreamKind, printable};
 
 impl Session {
     /// Takes what was decoded on `lane` and leaves the batch empty. A peer that breaks a rule ends
@@ -180,7 +180,9 @@ impl Session {
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.send.on_stop(code);
-            stream.writer_waits_no_more(&mut self.events, id);
+            // Told whether the writer waits for room or not: it may wait for just this.
+            stream.send.writer_waits = false;
+            self.events.push_back(Event::Writable(id));
         }
         // RFC 9000, 3.5: the answer to STOP is a RESET with the same code, unless all has arrived.
         self.with_stream(id, |stream| stream.say.reset |= stream.send.reset(code));
@@ -250,11 +252,4 @@ fn is_busy(frame: &Frame) -> bool {
         Frame::Ack { .. } => false,
         _ => true,
     }
-}
-
-/// A peer's words for a log: printable ASCII, the rest shown as dots.
-fn printable(text: &[u8]) -> String {
-    text.iter()
-        .map(|&byte| if (b' '..=b'~').contains(&byte) { byte as char } else { '.' })
-        .collect()
 }

@@ -182,6 +182,16 @@ impl Session {
         self.side
     }
 
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether one end accepts no more streams.
+    pub fn is_draining(&self) -> bool {
+        self.local.peer_drains || self.remote.draining
+    }
+
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         self.state != State::Open

@@ -135,14 +135,18 @@ impl SendStream<'_> {
     /// Ends the stream after what was written.
     pub fn finish(&mut self) -> Result<(), WriteError> {
         let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
-        stream.send.finish()?;
+        stream.send.let_go();
+        let finished = stream.send.finish();
         self.session.settle(self.id);
-        Ok(())
+        finished
     }
 
     /// Gives the stream up: what was not sent is dropped, and the peer's reader is told.
     pub fn reset(&mut self, code: Code) {
-        self.session.with_stream(self.id, |stream| stream.say.reset |= stream.send.reset(code));
+        self.session.with_stream(self.id, |stream| {
+            stream.send.let_go();
+            stream.say.reset |= stream.send.reset(code);
+        });
     }
 
     /// What the peer stopped the stream with, if it has.

@@ -41,6 +41,8 @@ pub(in crate::proto) struct SendSide {
     stopped: Option<Code>,
     /// The writer waits for room.
     pub(in crate::proto) writer_waits: bool,
+    /// The user has neither finished nor reset it, and may still ask what became of it.
+    held: bool,
 }
 
 /// One STREAM frame's worth of a stream.
@@ -60,6 +62,7 @@ impl SendSide {
             credit: SendCredit::new(max),
             stopped: None,
             writer_waits: false,
+            held: true,
         }
     }
 
@@ -122,6 +125,11 @@ impl SendSide {
         self.stopped.get_or_insert(code);
     }
 
+    /// The user has ended it, one way or the other, and asks no more.
+    pub(in crate::proto) fn let_go(&mut self) {
+        self.held = false;
+    }
+
     /// What the peer stopped the stream with.
     pub(in crate::proto) fn stopped(&self) -> Option<Code> {
         self.stopped
@@ -167,7 +175,7 @@ impl SendSide {
         let max = fit(range.start);
         let range = range.start..range.end.min(range.start.saturating_add(max));
         let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
-        (!range.is_empty()).then(|| Chunk {
+        (!range.is_empty()).then_some(Chunk {
             fin: finishing && (range.end == end || mutant!("fin-too-early")),
             range,
         })
@@ -240,11 +248,11 @@ impl SendSide {
         }
     }
 
-    /// All of it has arrived, or is given up and the peer knows.
+    /// All of it has arrived, or is given up and both the peer and the user know.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.ending {
             Ending::FinAcked => self.buffer.is_empty() || mutant!("done-with-fin-alone"),
-            Ending::ResetAcked => true,
+            Ending::ResetAcked => !self.held,
             _ => false,
         }
     }

@@ -189,6 +189,7 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             out.put_slice(destination.as_bytes());
         }
         StreamKind::Raw => put(out, KIND_RAW),
+        StreamKind::Unknown(kind) => put(out, *kind),
     }
 }
 
@@ -324,7 +325,10 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
             Ok(StreamKind::Named(name.to_owned()))
         }
         KIND_RAW => Ok(StreamKind::Raw),
-        _ => Err(Malformed),
+        unknown => {
+            *rest = &[];
+            Ok(StreamKind::Unknown(unknown))
+        }
     }
 }
 

@@ -184,6 +184,9 @@ pub enum StreamKind {
     Named(String),
     /// To whatever the two programs that use the library have agreed on.
     Raw,
+    /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
+    /// the other streams are not harmed.
+    Unknown(u64),
 }
 
 /// What each end tells of itself when the session is created. Unknown ones are skipped.
@@ -197,4 +200,10 @@ pub struct Params {
     pub initial_max_streams: u64,
     /// How long a session without lanes is kept, in milliseconds.
     pub grace_ms: u64,
+}
+
+/// A peer's words for a log: printable ASCII, the rest shown as dots.
+pub fn printable(text: &[u8]) -> String {
+    let shown = |byte: u8| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' };
+    text.iter().map(|&byte| shown(byte)).collect()
 }

@@ -159,9 +159,9 @@ async fn the_persons_answer_is_followed() {
         let result = trust.decide(&PEER).await;
         assert_eq!(result.is_ok(), trusted, "{before} {answer:?}: {result:?}");
         match (result, question) {
-            (Ok(()), _) => {}
-            (Err(TrustError::Refused { .. }), "unknown") => {}
-            (Err(TrustError::Changed { .. }), "changed") => {}
+            (Ok(()), _)
+            | (Err(TrustError::Refused { .. }), "unknown")
+            | (Err(TrustError::Changed { .. }), "changed") => {}
             (Err(error), _) => panic!("{before} {answer:?}: {error}"),
         }
         assert_eq!(hosts.lookup(HOST).unwrap(), after.map(KnownKey::Fingerprint));

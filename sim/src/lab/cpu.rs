@@ -1,0 +1,414 @@
+//! What a gigabyte costs on loopback, both ends of a tunnel together, side by side.
+//!
+//! Counted are the contender's own processes (user and system time, from `/proc`); the load's are
+//! measured too, and shown beside. Contenders take turns, so that a slow phase of the machine hits all.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::cli::CpuArgs;
+use super::clock::{self, NS_PER_MS, now_ns};
+use super::error::LabError;
+use super::load::{Direction, Job, LoadReport, Plan};
+use super::proc::{Helper, Place, Process, established_to, find_program, usage, wait_listening};
+use super::scratch::Scratch;
+use super::stats::median;
+
+const READY_LIMIT: Duration = Duration::from_secs(15);
+/// A run that moves less than 25 MB/s is broken, not slow.
+const MEGABYTES_PER_S_MIN: u64 = 25;
+
+/// One contender at one case and direction.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    peer: String,
+    streams: u32,
+    lanes: u16,
+    direction: Direction,
+    samples: Vec<Sample>,
+    /// Runs that came to nothing, and why.
+    failures: Vec<String>,
+}
+
+/// One run.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Sample {
+    /// CPU seconds of both ends per 10^9 bytes.
+    cpu_s_per_gb: f64,
+    /// CPU seconds of load and sink per 10^9 bytes, for comparison.
+    load_cpu_s_per_gb: f64,
+    /// 10^9 bytes per second.
+    gb_per_s: f64,
+    /// Peak resident memory of the larger end in megabytes.
+    rss_peak_mb: f64,
+}
+
+/// `imux-sim lab cpu`
+pub fn run(args: &CpuArgs) -> Result<(), LabError> {
+    clock::catch_signals()?;
+    let cases = args.cases.iter().map(|c| parse_case(c)).collect::<Result<Vec<_>, _>>()?;
+    let directions = match args.direction.as_str() {
+        "up" => vec![Direction::Up],
+        "down" => vec![Direction::Down],
+        "both" => vec![Direction::Up, Direction::Down],
+        other => {
+            return Err(LabError::Usage(format!("--direction is up, down or both, not `{other}`")));
+        }
+    };
+    let contenders = contenders(args)?;
+    let mut rows = Vec::new();
+    for &(streams, lanes) in &cases {
+        for &direction in &directions {
+            for contender in &contenders {
+                let peer = contender.name().to_owned();
+                rows.push(Row {
+                    peer,
+                    streams,
+                    lanes,
+                    direction,
+                    samples: Vec::new(),
+                    failures: Vec::new(),
+                });
+            }
+        }
+    }
+    for round in 1..=args.runs {
+        for (number, row) in rows.iter_mut().enumerate() {
+            let contender = &contenders[number % contenders.len()];
+            eprintln!(
+                "run {round}/{}: {} {}x{} {:?}",
+                args.runs, row.peer, row.streams, row.lanes, row.direction
+            );
+            match measure(contender, row, args.megabytes) {
+                Ok(sample) => row.samples.push(sample),
+                Err(e @ LabError::Run(_)) => {
+                    eprintln!("  failed: {e}");
+                    row.failures.push(e.to_string());
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    println!("{}", table(&rows));
+    if let Some(path) = &args.json {
+        let text =
+            serde_json::to_string_pretty(&rows).map_err(|e| LabError::setup("write JSON", e))?;
+        std::fs::write(path, text)
+            .map_err(|e| LabError::setup(format!("write {}", path.display()), e))?;
+    }
+    Ok(())
+}
+
+fn parse_case(text: &str) -> Result<(u32, u16), LabError> {
+    let parsed = text.split_once('x').and_then(|(s, l)| Some((s.parse().ok()?, l.parse().ok()?)));
+    match parsed {
+        Some((streams @ 1..=64, lanes @ 1..)) => Ok((streams, lanes)),
+        _ => Err(LabError::Usage(format!(
+            "`{text}` is not a case; write STREAMSxLANES, as 8x8, with at most 64 streams"
+        ))),
+    }
+}
+
+/// Who takes part, and where its program is.
+#[derive(Debug)]
+enum Contender {
+    Direct,
+    Haproxy(PathBuf),
+    Stunnel(PathBuf),
+    Imux(PathBuf),
+}
+
+/// The contenders that can take part; one that is not installed is named and left out.
+fn contenders(args: &CpuArgs) -> Result<Vec<Contender>, LabError> {
+    let mut found = Vec::new();
+    for name in &args.peers {
+        let contender = match name.as_str() {
+            "direct" => Some(Contender::Direct),
+            "haproxy" => find_program("haproxy").map(Contender::Haproxy),
+            "stunnel" => find_program("stunnel").map(Contender::Stunnel),
+            "imux" => find_imux(args.imux.as_deref()).map(Contender::Imux),
+            other => {
+                return Err(LabError::Usage(format!(
+                    "no contender `{other}`; there are direct, haproxy, stunnel and imux"
+                )));
+            }
+        };
+        match contender {
+            Some(contender) => found.push(contender),
+            None => eprintln!("imux-sim: `{name}` was not found: left out"),
+        }
+    }
+    if found.is_empty() {
+        return Err(LabError::Usage("no contender is left to measure".to_owned()));
+    }
+    Ok(found)
+}
+
+/// The imux program: as told, else beside this one, else on `PATH`.
+#[must_use]
+pub fn find_imux(told: Option<&Path>) -> Option<PathBuf> {
+    if let Some(path) = told {
+        return path.is_file().then(|| path.to_owned());
+    }
+    let beside = std::env::current_exe().ok()?.with_file_name("imux");
+    if beside.is_file() { Some(beside) } else { find_program("imux") }
+}
+
+impl Contender {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Direct => "direct TCP",
+            Self::Haproxy(_) => "haproxy TLS pair",
+            Self::Stunnel(_) => "stunnel pair",
+            Self::Imux(_) => "imux",
+        }
+    }
+
+    /// Starts both ends towards `sink`; gives the address to connect to.
+    fn start(
+        &self,
+        lanes: u16,
+        sink: SocketAddr,
+        scratch: &Scratch,
+    ) -> Result<(SocketAddr, Vec<Process>), LabError> {
+        let (middle, entry) = (free_addr()?, free_addr()?);
+        let started = match self {
+            Self::Direct => return Ok((sink, Vec::new())),
+            Self::Haproxy(program) => {
+                let cert = scratch.certificate()?;
+                let server =
+                    haproxy_config(middle, &format!(" ssl crt {}", cert.display()), sink, "");
+                let client = haproxy_config(entry, "", middle, " ssl verify none");
+                let start = |end: &str, config: &str| {
+                    let file = scratch.write(&format!("haproxy-{end}.cfg"), config)?;
+                    let args = ["-db", "-f", &file.display().to_string()].map(str::to_owned);
+                    start(program, end, &args, &[], scratch)
+                };
+                vec![start("server", &server)?, start("client", &client)?]
+            }
+            Self::Stunnel(program) => {
+                let cert = scratch.certificate()?;
+                let server =
+                    stunnel_config(false, middle, sink, &format!("cert = {}", cert.display()));
+                let client = stunnel_config(true, entry, middle, "verifyChain = no");
+                let start = |end: &str, config: &str| {
+                    let file = scratch.write(&format!("stunnel-{end}.conf"), config)?;
+                    start(program, end, &[file.display().to_string()], &[], scratch)
+                };
+                vec![start("server", &server)?, start("client", &client)?]
+            }
+            Self::Imux(program) => start_imux(program, lanes, sink, middle, entry, scratch)?,
+        };
+        let mut started = started;
+        for (process, addr) in started.iter_mut().zip([middle, entry]) {
+            wait_listening(process, addr, READY_LIMIT)?;
+        }
+        if let (Self::Imux(_), Some(client)) = (self, started.last_mut()) {
+            wait_lanes(client, middle.port(), usize::from(lanes))?;
+        }
+        Ok((entry, started))
+    }
+}
+
+fn start(
+    program: &Path,
+    end: &str,
+    args: &[String],
+    env: &[(String, String)],
+    scratch: &Scratch,
+) -> Result<Process, LabError> {
+    let name = format!("{} {end}", program.file_name().unwrap_or_default().display());
+    let log = scratch.file(&format!("{end}.log"));
+    Process::start(&name, &Place::Host, program, args, env, Some(&log))
+}
+
+fn start_imux(
+    program: &Path,
+    lanes: u16,
+    sink: SocketAddr,
+    middle: SocketAddr,
+    entry: SocketAddr,
+    scratch: &Scratch,
+) -> Result<Vec<Process>, LabError> {
+    let home = |end: &str| [("IMUX_HOME".to_owned(), scratch.file(end).display().to_string())];
+    let server_args =
+        ["server", "--listen", &middle.to_string(), "--dial", &sink.to_string()].map(str::to_owned);
+    let mut server = start(program, "server", &server_args, &home("home-server"), scratch)?;
+    wait_listening(&mut server, middle, READY_LIMIT)?;
+    let bind = format!("127.0.0.1={lanes}");
+    let client_args = [
+        "client",
+        "--listen",
+        &entry.to_string(),
+        "--dial",
+        &middle.to_string(),
+        "--bind",
+        &bind,
+        "--host-key",
+        "accept-new",
+    ]
+    .map(str::to_owned);
+    let client = start(program, "client", &client_args, &home("home-client"), scratch)?;
+    Ok(vec![server, client])
+}
+
+fn wait_lanes(client: &mut Process, port: u16, lanes: usize) -> Result<(), LabError> {
+    let deadline = now_ns() + READY_LIMIT.as_nanos() as u64;
+    // Both ends of a loopback connection are in the same table: one has the port as remote.
+    while established_to(client.pid(), port) < lanes {
+        client.check_alive()?;
+        if now_ns() > deadline {
+            return Err(LabError::Run(format!(
+                "imux did not bring up {lanes} lanes; its last words:\n{}",
+                client.log_tail()
+            )));
+        }
+        clock::sleep(Duration::from_millis(10))?;
+    }
+    // The handshakes of the last lanes.
+    clock::sleep(Duration::from_millis(300))
+}
+
+/// A port free at this moment. Another program could take it first; then the start fails and says so.
+fn free_addr() -> Result<SocketAddr, LabError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|l| l.local_addr())
+        .map_err(|e| LabError::setup("find a free port", e))
+}
+
+fn haproxy_config(
+    bind: SocketAddr,
+    bind_options: &str,
+    server: SocketAddr,
+    server_options: &str,
+) -> String {
+    format!(
+        "global\n  maxconn 1000\n\
+         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 120s\n  timeout server 120s\n\
+         listen lab\n  bind {bind}{bind_options}\n  server s {server}{server_options}\n"
+    )
+}
+
+fn stunnel_config(client: bool, accept: SocketAddr, connect: SocketAddr, more: &str) -> String {
+    let client = if client { "yes" } else { "no" };
+    format!(
+        "foreground = yes\npid =\ndebug = err\n[lab]\nclient = {client}\naccept = {accept}\n\
+         connect = {connect}\n{more}\n"
+    )
+}
+
+fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, LabError> {
+    let scratch = Scratch::new("cpu")?;
+    let sink_args = ["sink", "--listen", "127.0.0.1:0"].map(str::to_owned);
+    let mut sink = Helper::start("sink", &Place::Host, &sink_args)?;
+    let ready = sink.hear(READY_LIMIT)?;
+    let port = ready.strip_prefix("ready ").and_then(|p| p.parse().ok());
+    let port = port.ok_or_else(|| LabError::Run(format!("the sink said `{ready}`")))?;
+    let sink_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let (entry, peers) = contender.start(row.lanes, sink_addr, &scratch)?;
+    let cpu = || peers.iter().map(|p| p.usage().cpu_s).sum::<f64>();
+
+    let bytes = megabytes * 1_000_000 / u64::from(row.streams);
+    let (direction, parallel) = (row.direction, row.streams);
+    // A connection that only warms up, so that first-use costs are not counted.
+    let warm_up =
+        Job::Transfer { direction, bytes: 1_000_000, count: 1, parallel: 1, at_ms: 0, pause_ms: 0 };
+    transfer(entry, warm_up, 10)?;
+    let job = Job::Transfer { direction, bytes, count: 1, parallel, at_ms: 0, pause_ms: 0 };
+    let (before, sink_before) = (cpu(), usage(sink.pid()).cpu_s);
+    let moved = transfer(entry, job, 30 + megabytes / MEGABYTES_PER_S_MIN);
+    let (elapsed_ms, load_cpu) = moved.map_err(|e| {
+        let said = peers.iter().map(|p| format!("\n{} said last:\n{}", p.name, p.log_tail()));
+        LabError::Run(format!("{e}{}", said.collect::<String>()))
+    })?;
+    let (after, sink_after) = (cpu(), usage(sink.pid()).cpu_s);
+
+    let gb = bytes as f64 * f64::from(parallel) / 1e9;
+    let rss = peers.iter().map(|p| p.usage().rss_peak_kb).max().unwrap_or(0);
+    Ok(Sample {
+        cpu_s_per_gb: (after - before) / gb,
+        load_cpu_s_per_gb: (load_cpu + sink_after - sink_before) / gb,
+        gb_per_s: gb / (elapsed_ms / 1e3),
+        rss_peak_mb: rss as f64 / 1024.0,
+    })
+}
+
+/// Runs one transfer job; gives the time of its slowest row in milliseconds, and the load's CPU seconds.
+fn transfer(target: SocketAddr, job: Job, limit_s: u64) -> Result<(f64, f64), LabError> {
+    let rows = if let Job::Transfer { parallel, .. } = job { parallel as usize } else { 1 };
+    let mut load = Helper::start("load", &Place::Host, &["load".to_owned()])?;
+    let plan = Plan {
+        target,
+        source: None,
+        mptcp: false,
+        start_ns: now_ns() + 50 * NS_PER_MS,
+        seed: 1,
+        deadline_ms: limit_s * 1000,
+        jobs: vec![job],
+    };
+    let text = serde_json::to_string(&plan).map_err(|e| LabError::setup("write the plan", e))?;
+    load.tell(&text)?;
+    let report: LoadReport = load.hear_json(Duration::from_secs(limit_s + 5))?;
+    let cpu_s = usage(load.pid()).cpu_s;
+    let job =
+        report.jobs.first().ok_or_else(|| LabError::Run("the load did nothing".to_owned()))?;
+    if !job.faults.is_empty() || job.times_ms.len() != rows {
+        return Err(LabError::Run(format!("the transfer failed: {}", job.faults.join("; "))));
+    }
+    Ok((job.times_ms.iter().copied().fold(0.0, f64::max), cpu_s))
+}
+
+/// The figures as a markdown table, with each contender's ratio to haproxy in the same case.
+fn table(rows: &[Row]) -> String {
+    let middle = |row: &Row, field: fn(&Sample) -> f64| {
+        median(&row.samples.iter().map(field).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    };
+    let cost = |row: &Row| middle(row, |s| s.cpu_s_per_gb);
+    let mut out = String::from(
+        "| streams x lanes | direction | contender | cpu-s/GB median | worst | / haproxy | GB/s median | worst \
+         | peak RSS MB | load cpu-s/GB | failed |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let same =
+            |r: &&Row| (r.streams, r.lanes, r.direction) == (row.streams, row.lanes, row.direction);
+        let haproxy = rows.iter().filter(same).find(|r| r.peer.starts_with("haproxy")).map(cost);
+        let ratio = match haproxy {
+            Some(base) if row.peer != "direct TCP" => format!("{:.2}", cost(row) / base),
+            _ => "-".to_owned(),
+        };
+        let worst = |field: fn(&Sample) -> f64, pick: fn(f64, f64) -> f64| {
+            row.samples.iter().map(field).reduce(pick).unwrap_or(f64::NAN)
+        };
+        out += &format!(
+            "| {}x{} | {:?} | {} | {:.2} | {:.2} | {ratio} | {:.2} | {:.2} | {:.0} | {:.2} | {} |\n",
+            row.streams,
+            row.lanes,
+            row.direction,
+            row.peer,
+            cost(row),
+            worst(|s| s.cpu_s_per_gb, f64::max),
+            middle(row, |s| s.gb_per_s),
+            worst(|s| s.gb_per_s, f64::min),
+            worst(|s| s.rss_peak_mb, f64::max),
+            middle(row, |s| s.load_cpu_s_per_gb),
+            row.failures.len(),
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_are_checked() {
+        assert_eq!(parse_case("8x20").unwrap(), (8, 20));
+        for bad in ["", "8", "0x1", "1x0", "65x1", "ax1"] {
+            assert_eq!(parse_case(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

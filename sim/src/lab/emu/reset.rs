@@ -1,0 +1,212 @@
+//! TCP connections reset in the middle of the path, as a firewall or an address change does it.
+//!
+//! A reset must carry the very sequence number its receiver expects next (RFC 9293 section 3.10.7.4,
+//! RFC 5961), which is what that receiver last acknowledged. The first try uses the last acknowledgement
+//! seen; should more have arrived since, the receiver's challenge ACK tells the right number, and
+//! gets its reset in return, as does every later packet of a connection that was reset.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// Which end of the path a packet comes from or goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client's namespace.
+    Client,
+    /// The server's namespace.
+    Server,
+}
+
+/// One end's address and port.
+type Host = (Ipv4Addr, u16);
+
+/// Client's and server's end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Connection {
+    client: Host,
+    server: Host,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// What each end last acknowledged: the sequence number it expects next.
+    client_expects: u32,
+    server_expects: u32,
+    doomed: bool,
+}
+
+/// The connections of one path.
+#[derive(Debug, Default)]
+pub struct Resetter {
+    // Looked up by key, and iterated only to reset them all, where order does not matter.
+    seen: HashMap<Connection, Seen>,
+}
+
+impl Resetter {
+    /// Looks at a packet from `from`. `Some` if it must not pass: the reset that answers it.
+    pub fn inspect(&mut self, from: End, packet: &[u8]) -> Option<Vec<u8>> {
+        let segment = Segment::parse(packet)?;
+        let (client, server) = match from {
+            End::Client => (segment.source, segment.target),
+            End::Server => (segment.target, segment.source),
+        };
+        let connection = Connection { client, server };
+        if segment.flags & SYN != 0 && segment.flags & ACK == 0 {
+            self.seen.insert(connection, Seen::default());
+            return None;
+        }
+        let seen = self.seen.get_mut(&connection)?;
+        if seen.doomed {
+            // The kernel does not answer resets, nor may we.
+            let answer = segment.flags & ACK != 0 && segment.flags & RST == 0;
+            let reset = answer.then(|| forge(segment.target, segment.source, segment.ack));
+            return Some(reset.unwrap_or_default());
+        }
+        if segment.flags & ACK != 0 {
+            match from {
+                End::Client => seen.client_expects = segment.ack,
+                End::Server => seen.server_expects = segment.ack,
+            }
+        }
+        if segment.flags & (RST | FIN) == RST {
+            self.seen.remove(&connection);
+        }
+        None
+    }
+
+    /// Resets every connection there is: the packets to write, and to which end.
+    pub fn reset_all(&mut self) -> Vec<(End, Vec<u8>)> {
+        let mut packets = Vec::new();
+        for (connection, seen) in &mut self.seen {
+            seen.doomed = true;
+            let (client, server) = (connection.client, connection.server);
+            packets.push((End::Client, forge(server, client, seen.client_expects)));
+            packets.push((End::Server, forge(client, server, seen.server_expects)));
+        }
+        packets
+    }
+}
+
+/// What matters here of a TCP segment.
+#[derive(Debug, PartialEq, Eq)]
+struct Segment {
+    source: Host,
+    target: Host,
+    ack: u32,
+    flags: u8,
+}
+
+impl Segment {
+    /// `None` for anything but an unfragmented TCP segment in IPv4.
+    fn parse(packet: &[u8]) -> Option<Self> {
+        let first = *packet.first()?;
+        if first >> 4 != 4 || *packet.get(9)? != 6 {
+            return None;
+        }
+        let tcp = packet.get(usize::from(first & 15) * 4..)?;
+        let addr = |at: usize| -> Option<Ipv4Addr> {
+            let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+            Some(bytes.into())
+        };
+        let port = |at: usize| -> Option<u16> {
+            Some(u16::from_be_bytes(tcp.get(at..at + 2)?.try_into().ok()?))
+        };
+        Some(Self {
+            source: (addr(12)?, port(0)?),
+            target: (addr(16)?, port(2)?),
+            ack: u32::from_be_bytes(tcp.get(8..12)?.try_into().ok()?),
+            flags: *tcp.get(13)?,
+        })
+    }
+}
+
+/// A reset from `source` to `target` with this sequence number.
+fn forge(source: Host, target: Host, seq: u32) -> Vec<u8> {
+    let mut packet = vec![0; 40];
+    packet[0] = 0x45;
+    packet[3] = 40;
+    packet[8] = 64;
+    packet[9] = 6;
+    packet[12..16].copy_from_slice(&source.0.octets());
+    packet[16..20].copy_from_slice(&target.0.octets());
+    packet[20..22].copy_from_slice(&source.1.to_be_bytes());
+    packet[22..24].copy_from_slice(&target.1.to_be_bytes());
+    packet[24..28].copy_from_slice(&seq.to_be_bytes());
+    packet[32] = 5 << 4;
+    packet[33] = RST;
+    let header = checksum(packet[..20].chunks_exact(2), 0);
+    packet[10..12].copy_from_slice(&header.to_be_bytes());
+    // RFC 9293 section 3.1: over addresses, protocol (6), length (20) and the segment.
+    let segment = checksum(packet[12..].chunks_exact(2), 6 + 20);
+    packet[36..38].copy_from_slice(&segment.to_be_bytes());
+    packet
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum<'a>(words: impl Iterator<Item = &'a [u8]>, start: u32) -> u16 {
+    let mut sum = start + words.map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: Host = (Ipv4Addr::new(10, 0, 0, 2), 1000);
+    const SERVER: Host = (Ipv4Addr::new(10, 0, 1, 1), 443);
+
+    fn segment(source: Host, target: Host, flags: u8, ack: u32) -> Vec<u8> {
+        let mut packet = forge(source, target, 0);
+        packet[33] = flags;
+        packet[28..32].copy_from_slice(&ack.to_be_bytes());
+        packet
+    }
+
+    fn seq(packet: &[u8]) -> u32 {
+        u32::from_be_bytes(packet[24..28].try_into().unwrap())
+    }
+
+    #[test]
+    fn checksum_of_rfc_1071() {
+        let words = [0x00u8, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(checksum(words.chunks_exact(2), 0), !0xddf2);
+    }
+
+    #[test]
+    fn both_ends_are_reset_with_what_they_expect() {
+        let mut resetter = Resetter::default();
+        assert_eq!(resetter.inspect(End::Client, &segment(CLIENT, SERVER, SYN, 0)), None);
+        assert_eq!(resetter.inspect(End::Server, &segment(SERVER, CLIENT, SYN | ACK, 11)), None);
+        assert_eq!(resetter.inspect(End::Client, &segment(CLIENT, SERVER, ACK, 77)), None);
+        let packets = resetter.reset_all();
+        assert_eq!(packets.len(), 2);
+        assert_eq!((packets[0].0, seq(&packets[0].1)), (End::Client, 77));
+        assert_eq!((packets[1].0, seq(&packets[1].1)), (End::Server, 11));
+        // A challenge ACK names the right number.
+        let again = resetter.inspect(End::Server, &segment(SERVER, CLIENT, ACK, 99)).unwrap();
+        let parsed = Segment::parse(&again).unwrap();
+        assert_eq!((parsed.source, parsed.target, seq(&again)), (CLIENT, SERVER, 99));
+        // A reset is swallowed, and never answered.
+        let end = resetter.inspect(End::Client, &segment(CLIENT, SERVER, RST | ACK, 1));
+        assert_eq!(end, Some(Vec::new()));
+        // A new connection on the same ports passes.
+        assert_eq!(resetter.inspect(End::Client, &segment(CLIENT, SERVER, SYN, 0)), None);
+        assert_eq!(resetter.inspect(End::Server, &segment(SERVER, CLIENT, ACK, 5)), None);
+    }
+
+    #[test]
+    fn rubbish_passes() {
+        let mut resetter = Resetter::default();
+        for bytes in [&[][..], &[0x45], &[0x60; 60], &[0x45; 60], &[0x4f; 30]] {
+            assert_eq!(resetter.inspect(End::Client, bytes), None);
+        }
+    }
+}

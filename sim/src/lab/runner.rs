@@ -1,0 +1,137 @@
+//! One run: a cell, a contender, a fresh topology; from set-up to figures.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Action, Cell, Event};
+use super::clock::{self, NS_PER_MS, now_ns};
+use super::emu::Counters;
+use super::error::LabError;
+use super::load::{LoadReport, Plan};
+use super::measure::{Figures, Notes};
+use super::peers::{Peer, Programs, SINK_PORT};
+use super::proc::{Helper, Usage};
+use super::scratch::Scratch;
+use super::sink::SinkReport;
+use super::stream::mix;
+use super::topology::Topology;
+
+/// From the plan to its start: threads and connections of the load are made meanwhile.
+const LEAD_NS: u64 = 100 * NS_PER_MS;
+const HELPER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a run is made, apart from what is run.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// System default congestion control of both ends.
+    pub congestion: String,
+    /// Losses and bytes come from it.
+    pub seed: u64,
+    /// How often a run is repeated if the machine was too disturbed.
+    pub repeats: u32,
+    /// Where the contenders' programs are.
+    pub programs: Programs,
+}
+
+/// What a process used in a run, from its start to the end of the load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProcessUsage {
+    /// Contender and end.
+    pub name: String,
+    /// CPU time and peak memory.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+/// What came of one run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Figures by name; what never happened is left out.
+    pub figures: Figures,
+    /// What went wrong; empty if nothing did.
+    pub faults: Vec<String>,
+    /// The contender's processes.
+    pub processes: Vec<ProcessUsage>,
+    /// What the links did.
+    pub links: Counters,
+    /// Goodput in Mbit/s of the first bulk step, a value per 100 ms.
+    pub timeline: Vec<f64>,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+/// Runs `cell` once through `peer`. Run `number` has the same losses for every contender.
+pub fn run_once(
+    cell: &Cell,
+    peer: &Peer,
+    number: u64,
+    settings: &Settings,
+) -> Result<RunResult, LabError> {
+    let seed = mix(settings.seed ^ mix(number) ^ name_hash(&cell.name));
+    let scratch = Scratch::new("run")?;
+    let topology = Topology::new(&cell.paths, &settings.congestion, seed)?;
+    let mptcp = *peer == Peer::Mptcp;
+    let mut sink_args =
+        vec!["sink".to_owned(), "--listen".to_owned(), format!("0.0.0.0:{SINK_PORT}")];
+    if mptcp {
+        sink_args.push("--mptcp".to_owned());
+    }
+    let mut sink = Helper::start("sink", &topology.server(), &sink_args)?;
+    sink.hear(HELPER_LIMIT)?;
+    let ready = peer.start(&topology, &settings.programs, &scratch)?;
+    let mut load = Helper::start("load", &topology.client(), &["load".to_owned()])?;
+    let start_ns = now_ns() + LEAD_NS;
+    let deadline_ms = cell.deadline_ms();
+    let plan = Plan {
+        target: ready.target,
+        source: ready.source,
+        mptcp: ready.mptcp,
+        start_ns,
+        seed,
+        deadline_ms,
+        jobs: cell.steps.iter().map(|s| s.job.clone()).collect(),
+    };
+    load.tell(&serde_json::to_string(&plan).map_err(|e| LabError::setup("write the plan", e))?)?;
+    for event in &cell.events {
+        clock::sleep_until(start_ns + event.at_ms * NS_PER_MS)?;
+        act(&topology, *event)?;
+    }
+    let load: LoadReport = load.hear_json(Duration::from_millis(deadline_ms) + HELPER_LIMIT)?;
+    sink.tell("report")?;
+    let sink: SinkReport = sink.hear_json(HELPER_LIMIT)?;
+    let notes = Notes { cell, start_ns, load: &load, sink: &sink };
+    let mut faults = notes.faults();
+    let mut processes = ready.processes;
+    for process in &mut processes {
+        if let Err(e) = process.check_alive() {
+            faults.push(e.to_string());
+        }
+    }
+    if !faults.is_empty() {
+        let said =
+            processes.iter().map(|p| (&p.name, p.log_tail())).filter(|(_, log)| !log.is_empty());
+        faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
+    }
+    let usage = |p: &super::proc::Process| ProcessUsage { name: p.name.clone(), usage: p.usage() };
+    Ok(RunResult {
+        // JSON knows no infinity: what never happened has no figure.
+        figures: notes.figures().into_iter().filter(|(_, v)| v.is_finite()).collect(),
+        faults,
+        processes: processes.iter().map(usage).collect(),
+        links: topology.emulator().counters()?,
+        timeline: notes.timeline(),
+        seed,
+    })
+}
+
+fn act(topology: &Topology, event: Event) -> Result<(), LabError> {
+    match event.action {
+        Action::Link(change) => topology.emulator().change(event.path, change),
+        Action::Interface(up) => topology.set_client_interface(event.path, up),
+    }
+}
+
+fn name_hash(name: &str) -> u64 {
+    name.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)))
+}

@@ -1,0 +1,251 @@
+//! `imux demo`: server, client and destination in one process, real bytes both ways at once over
+//! lanes of unlike speed, one of which is killed half way.
+//!
+//! Everything but the speed of the lanes is what the two commands use: TLS over TCP, forwarded
+//! sockets, keys that are checked. The speeds are made by [`link`]; without them all lanes of one
+//! machine would be equally fast.
+
+mod link;
+mod payload;
+
+use std::io::{self, IsTerminal};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use imux::lane::{BindSource, Listener, TcpOptions, TlsDialer, TlsListener};
+use imux::trust::{Identity, PinnedKeys, client_config, server_config};
+use imux::{Client, Link, Server, StreamKind, tunnel};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::link::{ManyListeners, PacedDialer, Speed, Wire};
+use self::payload::{receive, send};
+use super::config::DemoConfig;
+use super::exit::{Exit, Failure};
+use super::report::{self, Progress, Report, Style, Transfer};
+
+/// The lanes, fastest first: about what a cable, a phone and a bad phone have. Together 350 Mbit/s
+/// each way, which leaves time to look on and any machine of today can encrypt, decrypt and check.
+const SPEEDS: [Speed; 3] = [Speed::new(200, 5), Speed::new(100, 15), Speed::new(50, 40)];
+
+/// The lane that is killed, and for how long: its link is dead that long, as after a lost signal.
+const KILLED: usize = 1;
+const OUTAGE: Duration = Duration::from_secs(1);
+
+/// How often progress is looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Seeds of the bytes up and down.
+const SEEDS: (u64, u64) = (1, 2);
+
+pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
+    let report = demo(&config).await.map_err(|error| {
+        Failure::new(Exit::Internal, error.context("the demo could not be run to its end"))
+    })?;
+    let printed = report.write_to(&mut io::stdout().lock(), config.json);
+    printed.context("cannot print the result").map_err(|e| Failure::new(Exit::Internal, e))?;
+    if report.intact() {
+        Ok(Exit::Ok)
+    } else {
+        Err(Failure::message(Exit::Internal, "not every byte arrived as it was sent"))
+    }
+}
+
+async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
+    let stderr = io::stderr();
+    let columns = std::env::var("COLUMNS").ok();
+    let style = Style::choose(stderr.is_terminal(), config.quiet, columns.as_deref());
+    let mut progress = Progress::new(stderr, style, "both ways", config.bytes * 2);
+    // Dropped, and all tasks with it, when the demo is over.
+    let mut tasks = JoinSet::new();
+    let wires: Vec<_> = SPEEDS.map(|speed| Arc::new(Wire::new(speed))).into();
+
+    let destination = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (client, entry) = start(&mut tasks, &wires, destination.local_addr()?).await?;
+    until_all_lanes_are_up(&client).await;
+
+    let transfer = Both { bytes: config.bytes, entry, destination, received: Received::default() };
+    let limit = patience(config.bytes);
+    tokio::select! {
+        done = transfer.run(&mut progress, &wires[KILLED]) => {
+            let (up, down) = done?;
+            Ok(Report { up, down, lanes: wires.iter().enumerate().map(lane).collect() })
+        }
+        () = tokio::time::sleep(limit) => Err(anyhow!("not done after {} s", limit.as_secs())),
+    }
+}
+
+/// Server and client, forwarding from the address that is returned to `destination`.
+async fn start(
+    tasks: &mut JoinSet<()>,
+    wires: &[Arc<Wire>],
+    destination: SocketAddr,
+) -> anyhow::Result<(Arc<Client>, SocketAddr)> {
+    let identity = Identity::generate()?;
+    let tls = server_config(&identity)?;
+    let listen = |wire: &Arc<Wire>| {
+        let place = (Ipv4Addr::LOCALHOST, 0).into();
+        let listener = TlsListener::bind(place, tls.clone(), TcpOptions::default())?;
+        Ok((listener, wire.speed))
+    };
+    let listeners = wires.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+    let addresses = listeners.iter().map(|(listener, _)| listener.local_addr());
+    let addresses = addresses.collect::<io::Result<Vec<_>>>()?;
+    let mut server = Server::start(ManyListeners(listeners), imux::ServerConfig::default());
+    tasks.spawn(async move {
+        while let Some((session, _)) = server.accept().await {
+            tokio::spawn(tunnel::serve(session, destination.to_string().into()));
+        }
+    });
+
+    let tls = client_config(&Identity::generate()?)?;
+    let source = BindSource::Addr(Ipv4Addr::LOCALHOST.into());
+    let links = wires.iter().zip(addresses).map(|(wire, address)| {
+        let (place, source) = (address.to_string(), source.clone());
+        let dialer = TlsDialer::new(place, source, tls.clone(), TcpOptions::default())?;
+        Ok(Link { dialer: Arc::new(PacedDialer { dialer, wire: wire.clone() }), lanes: 1 })
+    });
+    let links = links.collect::<anyhow::Result<Vec<_>>>()?;
+    let settings = imux::ClientConfig {
+        session: imux::Config::default(),
+        trust: Arc::new(PinnedKeys::new([identity.fingerprint()])),
+    };
+    let client = Arc::new(Client::connect(links, settings).await?);
+    let entry = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = entry.local_addr()?;
+    tasks.spawn(tunnel::forward(entry, client.clone(), StreamKind::Default));
+    Ok((client, address))
+}
+
+/// The figures are of all lanes together: none starts late. One that does not come at all is the
+/// transfer's business.
+async fn until_all_lanes_are_up(client: &Client) {
+    let all = async {
+        while client.stats().is_none_or(|stats| stats.lanes.len() < SPEEDS.len()) {
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+}
+
+/// Longer than one lane alone would take, the slowest even.
+fn patience(bytes: u64) -> Duration {
+    let slowest = SPEEDS.iter().map(|speed| speed.time_for(bytes)).max().unwrap_or_default();
+    Duration::from_secs(20) + slowest * 2
+}
+
+/// A transfer of `bytes` each way at once, about to begin.
+struct Both {
+    bytes: u64,
+    entry: SocketAddr,
+    destination: TcpListener,
+    received: Received,
+}
+
+/// Bytes that have arrived and were the right ones.
+#[derive(Debug, Default)]
+struct Received {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Both {
+    async fn run(
+        &self,
+        progress: &mut Progress<io::Stderr>,
+        victim: &Wire,
+    ) -> anyhow::Result<(Transfer, Transfer)> {
+        let begun = Instant::now();
+        let up = self.transferred(self.far_end(begun));
+        let down = self.transferred(self.near_end(begun));
+        let mut both = std::pin::pin!(async { tokio::try_join!(up, down) });
+        let mut killed = false;
+        let done = loop {
+            tokio::select! {
+                done = &mut both => break done?,
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let done = self.done();
+            progress.update(begun.elapsed(), done)?;
+            if !killed && done >= self.bytes {
+                killed = true;
+                victim.kill(OUTAGE);
+                progress.message(&format!("lane {} is killed", KILLED + 1))?;
+            }
+        };
+        progress.finish(begun.elapsed(), self.done())?;
+        Ok(done)
+    }
+
+    fn done(&self) -> u64 {
+        self.received.up.load(Ordering::Relaxed) + self.received.down.load(Ordering::Relaxed)
+    }
+
+    /// The program near the client: sends up, receives down.
+    async fn near_end(&self, begun: Instant) -> anyhow::Result<(u64, Duration)> {
+        let socket = TcpStream::connect(self.entry).await.context("cannot connect")?;
+        self.end(socket, SEEDS.0, SEEDS.1, &self.received.down, begun).await
+    }
+
+    /// The destination: sends down, receives up.
+    async fn far_end(&self, begun: Instant) -> anyhow::Result<(u64, Duration)> {
+        let (socket, _) = self.destination.accept().await.context("cannot accept")?;
+        self.end(socket, SEEDS.1, SEEDS.0, &self.received.up, begun).await
+    }
+
+    /// Sends and receives at once; how many of the received bytes were right, and when the last
+    /// had come.
+    async fn end(
+        &self,
+        mut socket: TcpStream,
+        ours: u64,
+        theirs: u64,
+        counter: &AtomicU64,
+        begun: Instant,
+    ) -> anyhow::Result<(u64, Duration)> {
+        let (mut read, mut write) = socket.split();
+        let sending = async {
+            send(&mut write, ours, self.bytes).await?;
+            write.shutdown().await
+        };
+        let receiving = async {
+            let got = receive(&mut read, theirs, counter).await?;
+            io::Result::Ok((got, begun.elapsed()))
+        };
+        let (received, ()) = tokio::try_join!(receiving, sending)?;
+        Ok(received)
+    }
+
+    async fn transferred(
+        &self,
+        end: impl Future<Output = anyhow::Result<(u64, Duration)>>,
+    ) -> anyhow::Result<Transfer> {
+        let (right, elapsed) = end.await?;
+        Ok(Transfer {
+            bytes: right,
+            elapsed,
+            intact: right == self.bytes,
+            fastest_lane_alone: SPEEDS[0].time_for(self.bytes),
+        })
+    }
+}
+
+fn lane((number, wire): (usize, &Arc<Wire>)) -> report::Lane {
+    let note = match number {
+        KILLED => format!("killed half way, back after {} s", OUTAGE.as_secs()),
+        _ => String::new(),
+    };
+    report::Lane {
+        name: format!("lane {}", number + 1),
+        capacity: wire.speed.bytes_per_second(),
+        sent_bytes: wire.sent(),
+        received_bytes: wire.received(),
+        rtt: Some(wire.speed.round_trip()),
+        note,
+    }
+}

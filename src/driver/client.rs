@@ -1,0 +1,429 @@
+//! The client: keeps lanes to a server up, and a session over them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::clock;
+use super::error::{ConnectError, OpenError};
+use super::greeting::{self, Agreed};
+use super::lane_task::{self, Attached, LaneEnd};
+use super::server::seed_of;
+use super::session::Session;
+use super::shared::Shared;
+use super::stream::Stream;
+use crate::lane::{Dialer, Lane};
+use crate::proto::limits::HANDSHAKE_TIMEOUT;
+use crate::proto::wire::StreamKind;
+use crate::proto::{Code, Config, LaneId, SessionStats, Side};
+use crate::trust::{Fingerprint, HostTrust};
+
+/// A lost lane is dialled again after this long, doubled with each failure ...
+const REDIAL_MIN: Duration = Duration::from_millis(200);
+/// ... up to this.
+const REDIAL_MAX: Duration = Duration::from_secs(5);
+/// A lane that lived this long was a good one: the next is dialled soon again.
+const LIVED_WELL: Duration = Duration::from_secs(1);
+/// How long a lane that is ready waits for another to create the session: less than the server
+/// waits for a first frame.
+const CREATION_PATIENCE: Duration = Duration::from_secs(5);
+/// How long `open` waits for a session.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How lanes are made over one local address or device, and how many of them.
+#[derive(Clone)]
+pub struct Link {
+    /// Makes them.
+    pub dialer: Arc<dyn Dialer>,
+    /// How many are kept up.
+    pub lanes: u16,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Link({} x {})", self.dialer.name(), self.lanes)
+    }
+}
+
+/// What a client is set up with.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// Settings of the session.
+    pub session: Config,
+    /// Decides whether the server is the right one, once.
+    pub trust: Arc<dyn HostTrust>,
+}
+
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// A session with one server that is kept alive: lost lanes are dialled again, and a session that
+/// was lost (the server was restarted, say) is created anew for streams opened from then on.
+///
+/// Dropping it stops dialling; streams that are open go on with the lanes there are.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use imux::lane::memory;
+/// use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+/// use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let key = Fingerprint::from_bytes([7; 32]);
+/// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let _server = Server::start(listener, ServerConfig::default());
+/// let config = ClientConfig {
+///     session: Config::default(),
+///     trust: Arc::new(PinnedKeys::new([key])),
+/// };
+/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let client = Client::connect(vec![link], config).await?;
+/// assert!(client.session().is_some());
+///
+/// // Another server's key is no server of ours.
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let _server = Server::start(listener, ServerConfig::default());
+/// let config = ClientConfig {
+///     session: Config::default(),
+///     trust: Arc::new(PinnedKeys::new([Fingerprint::from_bytes([8; 32])])),
+/// };
+/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let refused = Client::connect(vec![link], config).await;
+/// assert!(matches!(refused, Err(imux::ConnectError::Trust(_))));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    current: watch::Receiver<Option<Arc<Established>>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Established {
+    session: Session,
+    agreed: Agreed,
+    next_lane: AtomicU64,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    trust: Arc<dyn HostTrust>,
+    /// The key that was decided on; every lane has to show it.
+    trusted: Mutex<Option<Fingerprint>>,
+    /// Held while a session is being created.
+    creating: tokio::sync::Mutex<()>,
+    current: watch::Sender<Option<Arc<Established>>>,
+    /// No more lanes are dialled.
+    stopped: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("trusted", &self.trusted).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Dials all links and returns once a first lane carries a session.
+    ///
+    /// # Errors
+    /// Every link's first attempt has failed, the server is not trusted, or it refuses.
+    pub async fn connect(links: Vec<Link>, config: ClientConfig) -> Result<Self, ConnectError> {
+        let (sender, mut current) = watch::channel(None);
+        let inner = Arc::new(Inner {
+            config: Arc::new(config.session),
+            trust: config.trust,
+            trusted: Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
+            current: sender,
+            stopped: watch::Sender::new(false),
+        });
+        let (failures, mut failed) = mpsc::unbounded_channel();
+        let mut waiting = 0usize;
+        for link in &links {
+            for _ in 0..link.lanes {
+                tokio::spawn(inner.clone().keep_lane(link.dialer.clone(), failures.clone()));
+                waiting += 1;
+            }
+        }
+        drop(failures);
+        let client = Self { current: current.clone(), inner };
+        if waiting == 0 {
+            return Err(ConnectError::NoLinks);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                up = current.wait_for(Option::is_some) => {
+                    // The keepers hold the other end as long as they live.
+                    return up.map(|_| ()).map_err(|_| ConnectError::NoLinks).map(|()| client);
+                }
+                Some(failure) = failed.recv() => {
+                    waiting = waiting.saturating_sub(1);
+                    if waiting == 0 || is_final(&failure) {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens a stream; waits a while for a session if there is none now.
+    ///
+    /// # Errors
+    /// No session came in time, or it is shutting down.
+    pub async fn open(&self, kind: StreamKind) -> Result<Stream, OpenError> {
+        let opening = async {
+            let mut current = self.current.clone();
+            loop {
+                let session = current
+                    .wait_for(Option::is_some)
+                    .await
+                    .map_err(|_| OpenError::NoLane)?
+                    .as_ref()
+                    .map(|established| established.session.clone());
+                let Some(session) = session else { continue };
+                match session.open(kind.clone()).await {
+                    // It ended while we asked: the next one may do.
+                    Err(OpenError::Session(_)) => {
+                        current.changed().await.map_err(|_| OpenError::NoLane)?;
+                    }
+                    opened => return opened,
+                }
+            }
+        };
+        tokio::time::timeout(OPEN_PATIENCE, opening).await.unwrap_or(Err(OpenError::NoLane))
+    }
+
+    /// Figures of the session there is now.
+    pub fn stats(&self) -> Option<SessionStats> {
+        self.current.borrow().as_ref().map(|established| established.session.stats())
+    }
+
+    /// Ends the session at once, telling the server `code`, and dials no more. Returns when the
+    /// server has been told, or cannot be.
+    pub async fn close(&self, code: Code) {
+        self.inner.stopped.send_replace(true);
+        if let Some(session) = self.session() {
+            session.close_and_wait(code).await;
+        }
+    }
+
+    /// The session there is now.
+    pub fn session(&self) -> Option<Session> {
+        self.current.borrow().as_ref().map(|established| established.session.clone())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.inner.stopped.send_replace(true);
+        // The streams hold the session from here on.
+        self.inner.current.send_replace(None);
+    }
+}
+
+impl Inner {
+    /// Keeps one lane up for ever.
+    async fn keep_lane(
+        self: Arc<Self>,
+        dialer: Arc<dyn Dialer>,
+        failures: mpsc::UnboundedSender<ConnectError>,
+    ) {
+        let mut failures = Some(failures);
+        let mut backoff = Backoff::default();
+        let mut stopped = self.stopped.subscribe();
+        loop {
+            let dialled = tokio::select! {
+                dialled = self.lane(dialer.as_ref()) => dialled,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            match dialled {
+                Ok(ready) => {
+                    failures = None;
+                    let begun = clock::now();
+                    self.run(ready, &dialer.name()).await;
+                    if clock::now().duration_since(begun) >= LIVED_WELL {
+                        backoff = Backoff::default();
+                    }
+                }
+                Err(error) => {
+                    // Told once for each outage, and to whoever waits for the first lane.
+                    match failures.take() {
+                        Some(failures) => drop(failures.send(error)),
+                        None if backoff.waits <= 1 => {
+                            tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
+                        }
+                        None => tracing::debug!(via = %dialer.name(), %error, "still no lane"),
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+        }
+    }
+
+    /// Dials and handshakes, until the lane belongs to a session.
+    async fn lane(self: &Arc<Self>, dialer: &dyn Dialer) -> Result<Ready, ConnectError> {
+        let begun = clock::now();
+        let lane = dialer.dial().await?;
+        // A TCP and a TLS handshake: two round trips.
+        let rtt = clock::now().duration_since(begun) / 2;
+        let presented = lane.peer().ok_or(ConnectError::NoKey)?;
+        self.check_key(presented.fingerprint)?;
+        // One lane creates the session, the others wait for it.
+        let _creating = match self.living() {
+            Some(_) => None,
+            None => {
+                let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
+                Some(turn.map_err(|_| timed_out())?)
+            }
+        };
+        // Which key is the server's may have been decided while this lane waited.
+        self.check_key(presented.fingerprint)?;
+        if let Some(established) = self.living() {
+            return Self::join(lane, &established, rtt).await;
+        }
+        if self.trusted_key().is_none() {
+            self.trust.decide(&presented).await?;
+            *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(presented.fingerprint);
+        }
+        // A server that says nothing must not keep the other lanes from trying.
+        let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.create(lane, rtt)).await;
+        created.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn join(
+        mut lane: Box<dyn Lane>,
+        established: &Established,
+        rtt: Duration,
+    ) -> Result<Ready, ConnectError> {
+        let number = LaneId::new(established.next_lane.fetch_add(1, Ordering::Relaxed));
+        let proof = greeting::join(&mut lane, &established.agreed, number).await;
+        let proof = proof.map_err(ConnectError::Handshake)?;
+        let attached = Attached::new(established.session.shared(), number, Some(rtt));
+        let attached = attached.ok_or_else(session_went)?;
+        Ok(Ready { attached, lane, proof: Some(proof) })
+    }
+
+    async fn create(&self, mut lane: Box<dyn Lane>, rtt: Duration) -> Result<Ready, ConnectError> {
+        let agreed = greeting::create(&mut lane, self.config.params()).await?;
+        let seed = seed_of(agreed.id);
+        let config = self.config.clone();
+        let core =
+            crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
+        let shared = Shared::spawn(core);
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt))
+            .ok_or_else(|| ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into()))?;
+        let session = Session::new(shared.clone());
+        let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
+        self.current.send_replace(Some(Arc::new(Established { session, agreed, next_lane })));
+        Ok(Ready { attached, lane, proof: None })
+    }
+
+    async fn run(&self, ready: Ready, via: &str) {
+        let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
+        tracing::info!(%lane, via, "lane up");
+        let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
+        tracing::info!(%lane, via, why = %end, "lane down");
+        if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
+            // The server does not know the session, and no other lane says otherwise.
+            shared.with(|state, _| {
+                if state.core.lane_count() == 0 {
+                    state.core.close(code);
+                }
+            });
+        }
+        if shared.look(|state| state.over.is_some()) {
+            self.forget(&shared);
+        }
+    }
+
+    /// The session is over: the next lane creates another.
+    fn forget(&self, shared: &Arc<Shared>) {
+        self.current.send_if_modified(|current| {
+            let same = current.as_ref().is_some_and(|it| Arc::ptr_eq(it.session.shared(), shared));
+            if same {
+                if let Some(why) = shared.look(|state| state.over.clone()) {
+                    tracing::warn!(%why, "session over; open streams are cut off");
+                }
+                *current = None;
+            }
+            same
+        });
+    }
+
+    /// The session there is, unless it is over.
+    fn living(&self) -> Option<Arc<Established>> {
+        let established = self.current.borrow().clone()?;
+        if established.session.shared().look(|state| state.over.is_some()) {
+            self.forget(established.session.shared());
+            return None;
+        }
+        Some(established)
+    }
+
+    /// Whether a lane's server is the one that was decided on, if one was.
+    fn check_key(&self, presented: Fingerprint) -> Result<(), ConnectError> {
+        match self.trusted_key() {
+            Some(trusted) if trusted != presented => Err(ConnectError::OtherKey(presented)),
+            _ => Ok(()),
+        }
+    }
+
+    fn trusted_key(&self) -> Option<Fingerprint> {
+        *self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane that belongs to a session.
+struct Ready {
+    attached: Attached,
+    lane: Box<dyn Lane>,
+    proof: Option<greeting::JoinProof>,
+}
+
+fn timed_out() -> ConnectError {
+    ConnectError::Handshake(std::io::ErrorKind::TimedOut.into())
+}
+
+/// The session ended while a lane was made for it.
+fn session_went() -> ConnectError {
+    ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into())
+}
+
+/// Trying again would not help.
+fn is_final(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Trust(_) | ConnectError::Refused { .. })
+}
+
+/// Grows with each failure; with jitter, so that many lanes do not come back in step.
+#[derive(Debug, Default)]
+struct Backoff {
+    waits: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let full = REDIAL_MIN.saturating_mul(1 << self.waits.min(5)).min(REDIAL_MAX);
+        self.waits = self.waits.saturating_add(1);
+        let mut byte = [0];
+        // Without randomness the lanes come back in step, which is no worse than a busy second.
+        let _ = aws_lc_rs::rand::fill(&mut byte);
+        full / 2 + (full / 2).mul_f64(f64::from(byte[0]) / 255.0)
+    }
+}

@@ -1,0 +1,82 @@
+//! Errors of the driver: the type says what is over.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::lane::DialError;
+use crate::proto::{Code, SessionError};
+use crate::trust::TrustError;
+
+/// Why there is no session.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No lane could be made; the reason of the last attempt.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The server is not trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The server showed no key.
+    #[error("the server showed no key")]
+    NoKey,
+    /// A lane's server holds another key than the one the session was made with.
+    #[error("another server answers on this lane: its key is {0}")]
+    OtherKey(crate::trust::Fingerprint),
+    /// The server refused the session or the lane.
+    #[error("refused by the server: {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Refused {
+        /// Its code.
+        code: Code,
+        /// Its words: bounded, printable.
+        reason: String,
+    },
+    /// The lane broke during the handshake of the session.
+    #[error("the lane broke off while the session was being set up: {0}")]
+    Handshake(#[source] io::Error),
+    /// There was no link to dial on.
+    #[error("no link was given")]
+    NoLinks,
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The session is over.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// One end is shutting down.
+    #[error("shutting down: no new streams")]
+    Draining,
+    /// There is no session, and none came within the time a caller can be asked to wait.
+    #[error("no lane to the server")]
+    NoLane,
+}
+
+/// Why a stream ended before its time.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The peer gave up sending, or wants no more.
+    #[error("reset by peer: {0}")]
+    Reset(Code),
+    /// This end has finished, reset or stopped it.
+    #[error("the stream is closed")]
+    Closed,
+    /// The session is over, and the stream with it.
+    #[error("session over: {0}")]
+    Session(SessionError),
+}
+
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match error {
+            StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
+            StreamError::Closed => io::ErrorKind::BrokenPipe,
+            StreamError::Session(_) => io::ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, error)
+    }
+}

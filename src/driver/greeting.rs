@@ -1,0 +1,136 @@
+//! The first frames of a lane: a session is created, or joined.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+use super::error::ConnectError;
+use crate::lane::Lane;
+use crate::proto::handshake::{self, EXPORT_LEN};
+use crate::proto::wire::{Decoder, Frame, LaneBuf, Params, printable};
+use crate::proto::{Code, LaneId, SessionId, Side};
+use crate::trust::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
+
+/// A session that two ends have agreed on.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    pub(super) id: SessionId,
+    pub(super) secret: SessionSecret,
+    /// What the other end told of itself.
+    pub(super) peer: Params,
+}
+
+/// Asks the server for a session on its first lane.
+pub(super) async fn create(
+    lane: &mut Box<dyn Lane>,
+    params: Params,
+) -> Result<Agreed, ConnectError> {
+    let secret = session_secret(lane.as_ref()).map_err(ConnectError::Handshake)?;
+    let create = Frame::Create { versions: vec![handshake::VERSION], params };
+    write_frame(lane, &create).await.map_err(ConnectError::Handshake)?;
+    match read_frame(lane).await.map_err(ConnectError::Handshake)? {
+        Frame::Created { version: handshake::VERSION, session, params } => {
+            Ok(Agreed { id: session, secret, peer: params })
+        }
+        Frame::Created { .. } => {
+            Err(ConnectError::Refused { code: Code::VERSION, reason: String::new() })
+        }
+        Frame::Refused { code, reason } => {
+            Err(ConnectError::Refused { code, reason: printable(&reason) })
+        }
+        _ => Err(ConnectError::Handshake(unexpected("an answer to CREATE"))),
+    }
+}
+
+/// Says which session the lane belongs to, with the proof; returns the proof that the server has to
+/// answer with. Data may follow at once: the lane ends at a key that is trusted already.
+pub(super) async fn join(
+    lane: &mut Box<dyn Lane>,
+    agreed: &Agreed,
+    number: LaneId,
+) -> io::Result<JoinProof> {
+    let proof = JoinProof::new(lane.as_ref(), agreed, number)?;
+    let mac = proof.mac(Side::Client);
+    write_frame(lane, &Frame::Join { session: agreed.id, lane: number, mac }).await?;
+    Ok(proof)
+}
+
+/// What both ends of a lane can prove membership over.
+#[derive(Clone, Debug)]
+pub(super) struct JoinProof {
+    id: SessionId,
+    number: LaneId,
+    secret: SessionSecret,
+    exported: [u8; EXPORT_LEN],
+}
+
+impl JoinProof {
+    pub(super) fn new(lane: &dyn Lane, agreed: &Agreed, number: LaneId) -> io::Result<Self> {
+        let mut exported = [0; EXPORT_LEN];
+        lane.export_keying_material(LANE_EXPORTER_LABEL, &mut exported)?;
+        Ok(Self { id: agreed.id, number, secret: agreed.secret.clone(), exported })
+    }
+
+    fn message(&self, side: Side) -> [u8; handshake::JOIN_MESSAGE_LEN] {
+        handshake::join_message(self.id, side, self.number, &self.exported)
+    }
+
+    /// The proof this end gives.
+    pub(super) fn mac(&self, side: Side) -> [u8; 32] {
+        self.secret.mac(&self.message(side))
+    }
+
+    /// Whether `mac` is `side`'s proof.
+    pub(super) fn verify(&self, side: Side, mac: &[u8; 32]) -> bool {
+        self.secret.verify(&self.message(side), mac)
+    }
+}
+
+/// The secret of a session whose first lane this is.
+pub(super) fn session_secret(lane: &dyn Lane) -> io::Result<SessionSecret> {
+    let mut exported = [0; EXPORT_LEN];
+    lane.export_keying_material(SESSION_EXPORTER_LABEL, &mut exported)?;
+    Ok(SessionSecret::new(&exported))
+}
+
+/// Tells the other end that its CREATE or JOIN is not granted, and closes the lane.
+pub(super) async fn refuse(lane: &mut Box<dyn Lane>, code: Code, reason: &'static str) {
+    let refused = Frame::Refused { code, reason: Bytes::from_static(reason.as_bytes()) };
+    // The lane is let go of either way.
+    if write_frame(lane, &refused).await.is_ok() {
+        let _ = lane.shutdown().await;
+    }
+}
+
+pub(super) async fn write_frame(lane: &mut Box<dyn Lane>, frame: &Frame) -> io::Result<()> {
+    let mut out = LaneBuf::new();
+    out.push(frame);
+    for piece in out.pieces() {
+        lane.write_all(piece).await?;
+    }
+    lane.flush().await
+}
+
+/// Reads exactly one frame; what follows it stays in the lane.
+pub(super) async fn read_frame(lane: &mut Box<dyn Lane>) -> io::Result<Frame> {
+    let mut decoder = Decoder::new();
+    loop {
+        let mut input = lane.fill_buf().await?;
+        let available = input.len();
+        if available == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let frame = decoder.decode_one(&mut input).map_err(io::Error::other)?;
+        let taken = available - input.len();
+        lane.consume(taken);
+        match frame {
+            Some((Frame::Ignored, _)) | None => {}
+            Some((frame, _)) => return Ok(frame),
+        }
+    }
+}
+
+fn unexpected(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} was expected"))
+}

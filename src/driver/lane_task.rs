@@ -1,0 +1,315 @@
+//! One lane's task: reads and decodes, hands frames to the session, pulls what is to be sent and
+//! writes it. TLS and IO happen here, outside the session's lock.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::clock;
+use super::greeting::JoinProof;
+use super::shared::{LaneSlot, Shared, remember};
+use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt};
+
+use crate::lane::Lane;
+use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
+use crate::proto::{Code, DecodeError, LaneId, LaneMetrics, Side};
+
+/// Most bytes read before the frames are handed over: the lock is taken once for them.
+const READ_BATCH: u64 = 256 * 1024;
+
+/// Most bytes pulled at once.
+const PULL_MAX: usize = 256 * 1024;
+
+/// Pieces given to one vectored write.
+const SLICES: usize = 64;
+
+/// Rounds of reading and writing before other tasks get their turn.
+const ROUNDS: usize = 8;
+
+/// The kernel is asked about the lane this often, while it carries something.
+const METRICS_EVERY: Duration = Duration::from_millis(10);
+
+/// A lane that is being closed has this long to send its last words.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a lane ended.
+#[derive(Debug)]
+pub(super) enum LaneEnd {
+    /// The session is over.
+    SessionOver,
+    /// The peer closed it, in order.
+    Closed,
+    /// The core gave it up.
+    Lost(Code),
+    /// The peer does not know the session (any more), or does not grant the lane.
+    Refused(Code),
+    /// What came was no frame.
+    Undecodable(DecodeError),
+    /// The server did not prove that it knows the session.
+    WrongProof,
+    /// The pipe broke.
+    Io(io::Error),
+}
+
+impl LaneEnd {
+    /// What the peer is told.
+    fn code(&self) -> Code {
+        match self {
+            Self::SessionOver | Self::Closed | Self::Io(_) => Code::NONE,
+            Self::Lost(code) | Self::Refused(code) => *code,
+            Self::Undecodable(_) => Code::PROTOCOL,
+            Self::WrongProof => Code::JOIN_REFUSED,
+        }
+    }
+}
+
+impl std::fmt::Display for LaneEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SessionOver => f.write_str("session over"),
+            Self::Closed => f.write_str("closed by peer"),
+            Self::Lost(code) | Self::Refused(code) => code.fmt(f),
+            Self::Undecodable(error) => error.fmt(f),
+            Self::WrongProof => f.write_str("the server did not prove that it knows the session"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A verified lane that the session knows of. Dropping it tells the session that the lane is gone.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: LaneId,
+}
+
+impl Attached {
+    /// Attaches a lane. `None`: the session does not take it.
+    pub(super) fn new(shared: &Arc<Shared>, id: LaneId, rtt: Option<Duration>) -> Option<Self> {
+        shared.with(|state, now| {
+            let up = state.core.handle_lane_up(now, id, rtt);
+            up.then(|| {
+                state.lanes.insert(id, LaneSlot::default());
+                Self { shared: shared.clone(), id }
+            })
+        })
+    }
+
+    fn detach(&self, code: Code) {
+        let waiting = self.shared.with(|state, now| {
+            state.core.handle_lane_down(now, self.id, code);
+            state.lanes.remove(&self.id);
+            // Whoever waits for the last lane's end is told.
+            if state.lanes.is_empty() { std::mem::take(&mut state.closing) } else { Vec::new() }
+        });
+        waiting.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.detach(Code::NONE);
+    }
+}
+
+/// Carries the session on an attached lane until either ends. `proof` is what the server still has
+/// to show, on a lane that joined.
+pub(super) async fn run(
+    attached: Attached,
+    lane: Box<dyn Lane>,
+    proof: Option<JoinProof>,
+) -> LaneEnd {
+    let mut task = LaneTask {
+        shared: &attached.shared,
+        id: attached.id,
+        lane,
+        proof,
+        decoder: Decoder::new(),
+        batch: FrameBatch::default(),
+        out: LaneBuf::new(),
+        measured_at: None,
+        unsent_limit: 0,
+    };
+    let end = (&mut task).await;
+    let mut lane = task.lane;
+    match end {
+        LaneEnd::SessionOver => {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, lane.shutdown()).await;
+        }
+        // What the kernel still holds of it travels elsewhere: let it not compete.
+        _ => lane.abort(),
+    }
+    attached.detach(end.code());
+    end
+}
+
+struct LaneTask<'a> {
+    shared: &'a Shared,
+    id: LaneId,
+    lane: Box<dyn Lane>,
+    proof: Option<JoinProof>,
+    decoder: Decoder,
+    batch: FrameBatch,
+    /// What was pulled and is not written.
+    out: LaneBuf,
+    measured_at: Option<Instant>,
+    unsent_limit: u32,
+}
+
+impl Future for LaneTask<'_> {
+    type Output = LaneEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LaneEnd> {
+        for _ in 0..ROUNDS {
+            match self.round(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl LaneTask<'_> {
+    /// Reads what there is, hands it over, pulls and writes; `false` if nothing moved.
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, LaneEnd> {
+        let read = self.read(cx);
+        let written = match self.write(cx) {
+            Poll::Ready(Ok(())) if self.out.is_empty() => self.write_ready(cx),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(LaneEnd::Io(error)),
+        };
+        let writable = *written.as_ref().unwrap_or(&false);
+        let metrics = if writable { self.measure() } else { None };
+        let had_frames = !self.batch.is_empty();
+        let pulled = self.exchange(cx, writable, metrics)?;
+        written?;
+        if pulled && let Poll::Ready(Err(error)) = self.write(cx) {
+            return Err(LaneEnd::Io(error));
+        }
+        match read {
+            // What came before the end has been handed over by now.
+            Poll::Ready(Err(end)) => Err(end),
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Pending => Ok(pulled || had_frames),
+        }
+    }
+
+    fn write_ready(&mut self, cx: &mut Context<'_>) -> Result<bool, LaneEnd> {
+        match self.lane.poll_write_ready(cx) {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(LaneEnd::Io(error)),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Decodes into the batch; ready when it is full, pending when there is no more.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LaneEnd>> {
+        while self.batch.wire_bytes < READ_BATCH {
+            let input = ready!(Pin::new(&mut self.lane).poll_fill_buf(cx)).map_err(LaneEnd::Io)?;
+            let available = input.len();
+            if available == 0 {
+                return Poll::Ready(Err(LaneEnd::Closed));
+            }
+            let mut rest = input;
+            if let Some(proof) = &self.proof {
+                let first = self.decoder.decode_one(&mut rest).map_err(LaneEnd::Undecodable)?;
+                let taken = available - rest.len();
+                match first {
+                    Some((Frame::Joined { mac }, _)) if proof.verify(Side::Server, &mac) => {
+                        self.proof = None;
+                    }
+                    Some((Frame::Refused { code, .. }, _)) => {
+                        return Poll::Ready(Err(LaneEnd::Refused(code)));
+                    }
+                    Some((Frame::Ignored, _)) | None => {}
+                    Some(_) => return Poll::Ready(Err(LaneEnd::WrongProof)),
+                }
+                Pin::new(&mut self.lane).consume(taken);
+                continue;
+            }
+            let decoded = self.decoder.decode(input, &mut self.batch);
+            Pin::new(&mut self.lane).consume(available);
+            decoded.map_err(LaneEnd::Undecodable)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Asks the kernel about the lane, now and then, and sets how much it may hold unsent.
+    fn measure(&mut self) -> Option<LaneMetrics> {
+        let now = clock::now();
+        if self.measured_at.is_some_and(|at| now.duration_since(at) < METRICS_EVERY) {
+            return None;
+        }
+        self.measured_at = Some(now);
+        let metrics = self.lane.metrics()?;
+        let limit = self.shared.look(|state| state.core.unsent_limit(self.id));
+        // A system call is worth it only for a real change.
+        if limit.abs_diff(self.unsent_limit) > self.unsent_limit / 4 {
+            self.lane.set_unsent_limit(limit);
+            self.unsent_limit = limit;
+        }
+        Some(LaneMetrics {
+            rtt: metrics.rtt,
+            rtt_var: metrics.rtt_var,
+            rtt_min: metrics.rtt_min.unwrap_or_default(),
+            delivery_rate: (metrics.delivery_rate > 0 && !metrics.delivery_rate_app_limited)
+                .then_some(metrics.delivery_rate),
+            unsent_bytes: metrics.unsent_bytes,
+            unacked_bytes: metrics.unacked_bytes,
+        })
+    }
+
+    /// The one visit to the session: frames in, bytes out. `true` if there is something to write.
+    fn exchange(
+        &mut self,
+        cx: &Context<'_>,
+        writable: bool,
+        metrics: Option<LaneMetrics>,
+    ) -> Result<bool, LaneEnd> {
+        let (id, batch, out) = (self.id, &mut self.batch, &mut self.out);
+        self.shared.with(|state, now| {
+            if let Some(metrics) = metrics {
+                state.core.handle_lane_metrics(now, id, metrics);
+            }
+            if !batch.is_empty() {
+                state.core.handle_frames(now, id, batch);
+            }
+            let slot = state.lanes.entry(id).or_default();
+            if let Some(code) = slot.lost {
+                return Err(LaneEnd::Lost(code));
+            }
+            remember(&mut slot.waker, cx);
+            let pulled = writable && state.core.poll_transmit(now, id, PULL_MAX, out).is_some();
+            let nothing_left = writable && !pulled && out.is_empty();
+            if state.over.is_some() && nothing_left {
+                return Err(LaneEnd::SessionOver);
+            }
+            Ok(pulled)
+        })
+    }
+
+    /// Writes what was pulled; ready when all of it is in the lane.
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut used = 0;
+            for (slice, piece) in slices.iter_mut().zip(self.out.pieces()) {
+                *slice = IoSlice::new(piece);
+                used += 1;
+            }
+            let lane = Pin::new(&mut self.lane);
+            let written = ready!(lane.poll_write_vectored(cx, &slices[..used]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,25 @@
+//! The driver: sessions on tokio. One task a lane, one timer a session, one lock a session that is
+//! held for bookkeeping only, never over IO, TLS or an await.
+
+mod client;
+mod clock;
+mod door;
+mod error;
+mod greeting;
+mod lane_task;
+mod server;
+mod session;
+mod shared;
+mod stream;
+
+pub use client::{Client, ClientConfig, Link};
+pub use error::{ConnectError, OpenError, StreamError};
+pub use server::{Server, ServerConfig};
+pub use session::{Incoming, Session};
+pub use stream::{ReadHalf, Stream, WriteHalf};
+
+pub use crate::proto::wire::StreamKind;
+pub use crate::proto::{
+    Code, Config, LaneId, LaneStats, SchedulerKind, SessionError, SessionId, SessionStats, Side,
+    UnknownScheduler,
+};

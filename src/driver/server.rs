@@ -1,0 +1,309 @@
+//! The server: takes lanes, creates sessions with them, and puts further lanes to theirs.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::clock;
+use super::door::Door;
+use super::greeting::{self, Agreed, JoinProof};
+use super::lane_task::{self, Attached, LaneEnd};
+use super::session::{self, Session};
+use super::shared::Shared;
+use crate::lane::{Lane, Listener, PendingLane};
+use crate::proto::wire::{Frame, Params};
+use crate::proto::{Code, Config, LaneId, SessionId, Side, handshake, limits};
+use crate::trust::Fingerprint;
+
+/// After an error of the listening socket (no descriptors left, say) this long is waited.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Sessions kept at once; each may cost up to its window in memory.
+const SESSIONS_MAX: usize = 1024;
+
+/// What a server can be set up with.
+#[derive(Clone, Debug, Default)]
+pub struct ServerConfig {
+    /// Settings of every session.
+    pub session: Config,
+}
+
+/// Accepts sessions on a listener. Dropping it stops taking lanes; sessions that were accepted go
+/// on with the lanes they have.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use imux::lane::{TcpOptions, TlsListener};
+/// use imux::trust::{Identity, server_config};
+/// use imux::{Server, ServerConfig};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // `Identity::load_or_create` keeps the key that clients know.
+/// let tls = server_config(&Identity::generate()?)?;
+/// let listener = TlsListener::bind("127.0.0.1:0".parse()?, tls, TcpOptions::default())?;
+/// let mut server = Server::start(listener, ServerConfig::default());
+/// assert_ne!(server.local_addr()?.port(), 0);
+///
+/// tokio::spawn(async move {
+///     while let Some((session, _from)) = server.accept().await {
+///         tokio::spawn(imux::tunnel::serve(session, Arc::from("localhost:22")));
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    sessions: mpsc::Receiver<(Session, Option<SocketAddr>)>,
+    address: io::Result<SocketAddr>,
+    task: AbortHandle,
+    inner: Arc<Inner>,
+}
+
+/// What a JOIN has to match.
+#[derive(Debug)]
+struct Known {
+    agreed: Agreed,
+    client: Option<Fingerprint>,
+    shared: Weak<Shared>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    door: Door,
+    known: Mutex<BTreeMap<SessionId, Known>>,
+    accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
+}
+
+impl Server {
+    /// Begins to take lanes.
+    pub fn start(listener: impl Listener, config: ServerConfig) -> Self {
+        let (accepted, sessions) = mpsc::channel(16);
+        let address = listener.local_addr();
+        let inner = Arc::new(Inner {
+            config: Arc::new(config.session),
+            door: Door::default(),
+            known: Mutex::default(),
+            accepted,
+        });
+        let task = tokio::spawn(inner.clone().take_lanes(listener)).abort_handle();
+        Self { sessions, address, task, inner }
+    }
+
+    /// The address lanes are taken at.
+    ///
+    /// # Errors
+    /// What the listener said when it was asked.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.address {
+            Ok(address) => Ok(*address),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+
+    /// Takes no more lanes and ends all sessions at once, telling their clients `code`. Returns when
+    /// they have been told, or cannot be.
+    pub async fn close(&self, code: Code) {
+        self.task.abort();
+        let living: Vec<_> =
+            self.inner.known().values().filter_map(|known| known.shared.upgrade()).collect();
+        let ends = living.into_iter().map(|shared| async move {
+            Session::new(shared).close_and_wait(code).await;
+        });
+        futures::future::join_all(ends).await;
+    }
+
+    /// The next session a client creates, and where its first lane comes from. `None` after the
+    /// listener has failed for good.
+    pub async fn accept(&mut self) -> Option<(Session, Option<SocketAddr>)> {
+        self.sessions.recv().await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Inner {
+    async fn take_lanes(self: Arc<Self>, listener: impl Listener) {
+        loop {
+            match listener.accept().await {
+                Ok(pending) => {
+                    let remote = pending.remote();
+                    let Some(place) = self.door.enter(remote.map(|remote| remote.ip())) else {
+                        tracing::debug!(?remote, "too many lanes in their handshake");
+                        continue;
+                    };
+                    let inner = self.clone();
+                    tokio::spawn(async move {
+                        let greeted =
+                            tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inner.greet(pending));
+                        let greeted = greeted.await;
+                        drop(place);
+                        match greeted {
+                            Ok(Ok(greeted)) => greeted.run(remote).await,
+                            Ok(Err(error)) => tracing::debug!(?remote, %error, "no lane"),
+                            Err(_) => tracing::debug!(?remote, "no lane: handshake timed out"),
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept lanes for now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Handshakes, until the lane belongs to a session.
+    async fn greet(self: &Arc<Self>, pending: Box<dyn PendingLane>) -> io::Result<Greeted> {
+        let remote = pending.remote();
+        let begun = clock::now();
+        let mut lane = pending.handshake().await?;
+        let first = greeting::read_frame(&mut lane).await?;
+        // TLS and the first frame took two round trips, whatever else they took.
+        let rtt = clock::now().duration_since(begun) / 2;
+        match first {
+            Frame::Create { versions, params } => {
+                self.create(lane, &versions, params, rtt, remote).await
+            }
+            Frame::Join { session, lane: number, mac } => {
+                self.join(lane, session, number, &mac, rtt).await
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "neither CREATE nor JOIN")),
+        }
+    }
+
+    async fn create(
+        self: &Arc<Self>,
+        mut lane: Box<dyn Lane>,
+        versions: &[u32],
+        peer: Params,
+        rtt: Duration,
+        remote: Option<SocketAddr>,
+    ) -> io::Result<Greeted> {
+        let Some(version) = handshake::choose_version(versions) else {
+            greeting::refuse(&mut lane, Code::VERSION, "this server speaks version 1").await;
+            return Err(io::Error::other("no version in common"));
+        };
+        if self.known().len() >= SESSIONS_MAX {
+            greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "too many sessions").await;
+            return Err(io::Error::other("too many sessions"));
+        }
+        let agreed =
+            Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
+        let id = agreed.id;
+        let seed = seed_of(id);
+        let core =
+            crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
+        let shared = Shared::spawn(core);
+        let session = Session::new(shared.clone());
+        let client = lane.peer().map(|peer| peer.fingerprint);
+        let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
+        self.known().insert(id, known);
+        let inner = self.clone();
+        let watched = shared.clone();
+        tokio::spawn(async move {
+            let why = session::closed(&watched).await;
+            inner.known().remove(&id);
+            tracing::info!(session = %id, %why, "session over");
+        });
+        // Known before it is told of, so that the next lane may join at once.
+        let params = self.config.params();
+        let created = Frame::Created { version, session: id, params };
+        greeting::write_frame(&mut lane, &created).await?;
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
+        let attached = attached.ok_or_else(|| io::Error::other("the session is over already"))?;
+        tracing::info!(session = %id, from = %place(remote), "session created");
+        self.accepted.send((session, remote)).await.map_err(io::Error::other)?;
+        Ok(Greeted { attached, session: id, lane })
+    }
+
+    async fn join(
+        &self,
+        mut lane: Box<dyn Lane>,
+        id: SessionId,
+        number: LaneId,
+        mac: &[u8; 32],
+        rtt: Duration,
+    ) -> io::Result<Greeted> {
+        let Some((shared, proof)) = self.verify(lane.as_ref(), id, number, mac)? else {
+            // One answer for all of it: an attacker learns nothing about which sessions exist.
+            greeting::refuse(&mut lane, Code::JOIN_REFUSED, "").await;
+            return Err(io::Error::other("a JOIN for no session, or without proof"));
+        };
+        let joined = Frame::Joined { mac: proof.mac(Side::Server) };
+        let Some(attached) = Attached::new(&shared, number, Some(rtt)) else {
+            // It is the session's own client: not a word that its session is gone.
+            greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "no room for the lane now").await;
+            return Err(io::Error::other("the lane's number is used, or there are too many"));
+        };
+        greeting::write_frame(&mut lane, &joined).await?;
+        Ok(Greeted { attached, session: id, lane })
+    }
+
+    /// The session, if there is one, its client's key is this lane's, and the proof is right.
+    fn verify(
+        &self,
+        lane: &dyn Lane,
+        id: SessionId,
+        number: LaneId,
+        mac: &[u8; 32],
+    ) -> io::Result<Option<(Arc<Shared>, JoinProof)>> {
+        let known = self.known();
+        let Some(known) = known.get(&id) else { return Ok(None) };
+        let same_client = known.client == lane.peer().map(|peer| peer.fingerprint);
+        let proof = JoinProof::new(lane, &known.agreed, number)?;
+        let proven = proof.verify(Side::Client, mac);
+        let shared = known.shared.upgrade().filter(|_| same_client && proven);
+        Ok(shared.map(|shared| (shared, proof)))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane that belongs to a session.
+struct Greeted {
+    attached: Attached,
+    session: SessionId,
+    lane: Box<dyn Lane>,
+}
+
+impl Greeted {
+    async fn run(self, remote: Option<SocketAddr>) {
+        let (session, lane) = (self.session, self.attached.id);
+        tracing::info!(%session, %lane, from = %place(remote), "lane up");
+        let end = lane_task::run(self.attached, self.lane, None).await;
+        if !matches!(end, LaneEnd::SessionOver) {
+            tracing::info!(%session, %lane, why = %end, "lane down");
+        }
+    }
+}
+
+/// An address for a log.
+fn place(remote: Option<SocketAddr>) -> String {
+    remote.map_or_else(|| "memory".to_owned(), |remote| remote.to_string())
+}
+
+fn random_id() -> io::Result<SessionId> {
+    let mut bytes = [0; SessionId::LEN];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(SessionId::new(bytes))
+}
+
+/// A seed for the core's own choices, of which none is a secret.
+pub(super) fn seed_of(id: SessionId) -> u64 {
+    id.as_bytes().iter().fold(0, |seed, byte| u64::rotate_left(seed, 8) ^ u64::from(*byte))
+}

@@ -1,0 +1,192 @@
+//! A session as its user holds it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::error::OpenError;
+use super::shared::Shared;
+use super::stream::Stream;
+use crate::proto::wire::StreamKind;
+use crate::proto::{Code, SessionError, SessionStats};
+
+/// How long the end of a session may take that is waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Many streams over many lanes, with one peer. Cheap to clone; when the last clone and the last
+/// stream are gone, what was written is delivered and the session ends.
+///
+/// Both ends are alike: either may open streams and accept the other's.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use imux::lane::memory;
+/// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+/// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+/// use imux::{Code, SessionError, StreamKind};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let key = Fingerprint::from_bytes([7; 32]);
+/// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+/// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+/// # let dialer = dialer.with_peer(identity);
+/// # let mut server = Server::start(listener, ServerConfig::default());
+/// # let trust = Arc::new(PinnedKeys::new([key]));
+/// # let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+/// # let client = client.await?;
+/// # let ours = client.session().unwrap();
+/// # let (theirs, _) = server.accept().await.unwrap();
+/// // The server speaks to its client.
+/// let mut stream = theirs.open(StreamKind::Raw).await?;
+/// stream.write_all(b"hello").await?;
+///
+/// let mut incoming = ours.accept().await?;
+/// assert_eq!(incoming.kind, StreamKind::Raw);
+/// let mut five = [0; 5];
+/// incoming.stream.read_exact(&mut five).await?;
+/// assert_eq!(&five, b"hello");
+///
+/// ours.close(Code::SHUTDOWN);
+/// assert_eq!(ours.closed().await, SessionError::Closed(Code::SHUTDOWN));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Session {
+    handle: Arc<Handle>,
+}
+
+/// Keeps the session open.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.release();
+    }
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { handle: Arc::new(Handle { shared }) }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Opens a stream. Its first bytes travel with the opening: nothing is waited for but room
+    /// among the streams the peer allows.
+    ///
+    /// # Errors
+    /// The session is over, or one end is shutting down.
+    pub async fn open(&self, kind: StreamKind) -> Result<Stream, OpenError> {
+        let id = poll_fn(|cx| {
+            self.shared().with(|state, _| {
+                if let Some(over) = &state.over {
+                    return Poll::Ready(Err(OpenError::Session(over.clone())));
+                }
+                match state.core.open(kind.clone()) {
+                    Some(id) => {
+                        state.streams.insert(id, Stream::wakers());
+                        Poll::Ready(Ok(id))
+                    }
+                    None if state.core.is_draining() => Poll::Ready(Err(OpenError::Draining)),
+                    None => {
+                        state.opening.push(cx.waker().clone());
+                        Poll::Pending
+                    }
+                }
+            })
+        })
+        .await?;
+        Ok(Stream::new(self.handle.clone(), id))
+    }
+
+    /// The next stream the peer opens.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn accept(&self) -> Result<Incoming, SessionError> {
+        poll_fn(|cx| {
+            self.shared().with(|state, _| {
+                if let Some((id, kind)) = state.core.accept() {
+                    state.streams.insert(id, Stream::wakers());
+                    let stream = Stream::new(self.handle.clone(), id);
+                    return Poll::Ready(Ok(Incoming { stream, kind }));
+                }
+                if let Some(over) = &state.over {
+                    return Poll::Ready(Err(over.clone()));
+                }
+                state.accepting.push(cx.waker().clone());
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
+    /// Waits for the session's end.
+    pub async fn closed(&self) -> SessionError {
+        closed(self.shared()).await
+    }
+
+    /// Lets open streams finish; the peer may open no more.
+    pub fn drain(&self) {
+        self.shared().with(|state, _| state.core.drain());
+    }
+
+    /// Ends the session at once: its streams are cut off, the peer is told `code`.
+    pub fn close(&self, code: Code) {
+        self.shared().with(|state, _| state.core.close(code));
+    }
+
+    /// As [`close`](Self::close), and waits until the lanes are closed; a second at most.
+    pub async fn close_and_wait(&self, code: Code) {
+        self.close(code);
+        let lanes_gone = poll_fn(|cx| {
+            self.shared().with(|state, _| {
+                if state.lanes.is_empty() {
+                    return Poll::Ready(());
+                }
+                state.closing.push(cx.waker().clone());
+                Poll::Pending
+            })
+        });
+        // A lane that takes no more bytes is no reason to stay.
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
+    }
+
+    /// Figures of the session and its lanes.
+    pub fn stats(&self) -> SessionStats {
+        self.shared().look(|state| state.core.stats())
+    }
+}
+
+/// Waits for the end of a session without holding it open.
+pub(super) async fn closed(shared: &Shared) -> SessionError {
+    poll_fn(|cx| {
+        shared.with(|state, _| match &state.over {
+            Some(over) => Poll::Ready(over.clone()),
+            None => {
+                state.closing.push(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+    })
+    .await
+}
+
+/// A stream the peer opened.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The stream. Dropping it resets it.
+    pub stream: Stream,
+    /// What the peer wants of it.
+    pub kind: StreamKind,
+}

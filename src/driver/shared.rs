@@ -1,0 +1,208 @@
+//! A session's state behind its lock, and who waits for what.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::clock;
+use crate::proto::ids::StreamId;
+use crate::proto::{Code, Event, LaneId, Session, SessionError};
+
+/// How long a session that nobody holds any more may take to deliver what was written.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// What lane tasks, streams and handles of one session share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// The timer has to be set earlier, or the session is over.
+    rearm: Notify,
+}
+
+/// Who waits for one stream.
+#[derive(Debug, Default)]
+pub(super) struct StreamWakers {
+    pub(super) read: Option<Waker>,
+    pub(super) write: Option<Waker>,
+    /// Halves that still exist.
+    pub(super) halves: u8,
+}
+
+/// A lane's task, as the session knows it.
+#[derive(Debug, Default)]
+pub(super) struct LaneSlot {
+    pub(super) waker: Option<Waker>,
+    /// The core has given the lane up.
+    pub(super) lost: Option<Code>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) core: Session,
+    pub(super) lanes: BTreeMap<LaneId, LaneSlot>,
+    pub(super) streams: BTreeMap<StreamId, StreamWakers>,
+    /// Tasks that wait for a stream to accept, for room to open one, for the end.
+    pub(super) accepting: Vec<Waker>,
+    pub(super) opening: Vec<Waker>,
+    pub(super) closing: Vec<Waker>,
+    pub(super) over: Option<SessionError>,
+    /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
+    released: Option<Instant>,
+    /// When the timer will fire.
+    armed: Option<Instant>,
+}
+
+impl Shared {
+    /// A session and its timer, which runs until the session is over.
+    pub(super) fn spawn(core: Session) -> Arc<Self> {
+        let shared = Arc::new(Self {
+            state: Mutex::new(State {
+                core,
+                lanes: BTreeMap::new(),
+                streams: BTreeMap::new(),
+                accepting: Vec::new(),
+                opening: Vec::new(),
+                closing: Vec::new(),
+                over: None,
+                released: None,
+                armed: None,
+            }),
+            rearm: Notify::new(),
+        });
+        tokio::spawn(run_timer(shared.clone()));
+        shared
+    }
+
+    /// Does something with the session, then whatever follows from it. The lock is not held while
+    /// others are woken.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let now = clock::now();
+        let mut state = self.lock();
+        let result = act(&mut state, now);
+        let mut wake = Vec::new();
+        let earlier = state.settle(now, &mut wake);
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+        if earlier {
+            self.rearm.notify_one();
+        }
+        result
+    }
+
+    /// Looks at the session without changing it.
+    pub(super) fn look<R>(&self, see: impl FnOnce(&State) -> R) -> R {
+        see(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock has ended its task; the others see the session closed.
+        self.state.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, State>>| {
+            let mut state = poisoned.into_inner();
+            state.core.close(Code::INTERNAL);
+            state
+        })
+    }
+
+    /// Nobody holds the session any more: what was written is delivered, then it ends.
+    pub(super) fn release(&self) {
+        self.with(|state, now| {
+            state.released = now.checked_add(LINGER);
+            state.core.drain();
+        });
+        self.rearm.notify_one();
+    }
+}
+
+impl State {
+    /// Hands out events and wakes lanes; `true` if the timer has to be set earlier.
+    fn settle(&mut self, now: Instant, wake: &mut Vec<Waker>) -> bool {
+        if self.released.is_some() && self.core.stream_count() == 0 {
+            self.core.close(Code::NONE);
+        }
+        while let Some(event) = self.core.poll_event() {
+            self.on_event(event, wake);
+        }
+        while let Some(lane) = self.core.poll_wake(now) {
+            wake.extend(self.lanes.get_mut(&lane).and_then(|slot| slot.waker.take()));
+        }
+        let next = self.core.poll_timeout().map(|(at, _)| at);
+        match (next, self.armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (next, armed) => next.is_some() || (armed.is_some() && self.over.is_some()),
+        }
+    }
+
+    fn on_event(&mut self, event: Event, wake: &mut Vec<Waker>) {
+        match event {
+            Event::Opened => wake.append(&mut self.accepting),
+            Event::OpenAvailable | Event::Draining => wake.append(&mut self.opening),
+            Event::Readable(id) => {
+                wake.extend(self.streams.get_mut(&id).and_then(|wakers| wakers.read.take()));
+            }
+            Event::Writable(id) => {
+                wake.extend(self.streams.get_mut(&id).and_then(|wakers| wakers.write.take()));
+            }
+            Event::LaneLost { lane, code } => {
+                if let Some(slot) = self.lanes.get_mut(&lane) {
+                    slot.lost = Some(code);
+                    wake.extend(slot.waker.take());
+                }
+            }
+            Event::LaneSuspect(lane) => tracing::debug!(%lane, "lane does not answer"),
+            Event::Closed(error) => {
+                self.over = Some(error);
+                wake.append(&mut self.accepting);
+                wake.append(&mut self.opening);
+                wake.append(&mut self.closing);
+                for wakers in self.streams.values_mut() {
+                    wake.extend(wakers.read.take());
+                    wake.extend(wakers.write.take());
+                }
+                wake.extend(self.lanes.values_mut().filter_map(|slot| slot.waker.take()));
+            }
+        }
+    }
+}
+
+/// Remembers whom to wake, without cloning a waker that is there already.
+pub(super) fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
+
+/// Calls the core when it asked to be called.
+async fn run_timer(shared: Arc<Shared>) {
+    loop {
+        let next = shared.with(|state, now| {
+            if state.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                state.core.handle_timeout(now);
+            }
+            if state.released.is_some_and(|until| until <= now) {
+                state.core.close(Code::NONE);
+            }
+            let next = state.core.poll_timeout().map(|(at, _)| at);
+            state.armed = match (next, state.released) {
+                (Some(next), Some(until)) => Some(next.min(until)),
+                (next, until) => next.or(until),
+            };
+            // Never a timer in the past: what is due now was just seen to, or waits for a lane.
+            let soonest = now + Duration::from_millis(1);
+            (!state.core.is_closed()).then(|| state.armed.map(|at| at.max(soonest)))
+        });
+        let Some(next) = next else { return };
+        match next {
+            Some(at) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(at.into()) => {}
+                    () = shared.rearm.notified() => {}
+                }
+            }
+            None => shared.rearm.notified().await,
+        }
+    }
+}

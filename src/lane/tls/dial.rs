@@ -1,0 +1,146 @@
+//! Where TLS lanes come from: dialled from a bind, or accepted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::handshake::shake_hands;
+use super::{TlsLane, invalid};
+use crate::lane::happy_eyeballs::{RaceError, race};
+use crate::lane::resolve::{resolve, split_host_port};
+use crate::lane::{BindSource, DialError, Dialer, Lane, Listener, PendingLane, TcpOptions, tcp};
+
+/// Dials TLS lanes to one server from one local address or device.
+#[derive(Debug, Clone)]
+pub struct TlsDialer {
+    server: String,
+    bind: BindSource,
+    config: Arc<ClientConfig>,
+    pub(super) options: TcpOptions,
+}
+
+impl TlsDialer {
+    /// Dials `server` (`host:port`), whose name is resolved anew each time, from `bind`.
+    ///
+    /// # Errors
+    /// [`DialError::InvalidAddress`] where `server` is not of that form.
+    pub fn new(
+        server: impl Into<String>,
+        bind: BindSource,
+        mut config: Arc<ClientConfig>,
+        options: TcpOptions,
+    ) -> Result<Self, DialError> {
+        let server = server.into();
+        split_host_port(&server)?;
+        // The record layer is the lane's own.
+        Arc::make_mut(&mut config).enable_secret_extraction = true;
+        Ok(Self { server, bind, config, options })
+    }
+
+    async fn connect(&self) -> Result<(SocketAddr, TcpStream), DialError> {
+        let (host, bind) = (self.server.clone(), self.bind.clone());
+        let all = resolve(&self.server).await?;
+        let addresses: Vec<_> = all.iter().copied().filter(|addr| bind.reaches(addr)).collect();
+        if addresses.is_empty() {
+            return Err(DialError::NoAddressOfFamily { host, bind, addresses: all });
+        }
+        let connect = |addr| tcp::connect(&self.bind, addr, &self.options);
+        race(addresses, connect).await.map_err(|error| match error {
+            RaceError::Local(error) => error,
+            RaceError::Remote(attempts) => DialError::Connect { host, bind, attempts },
+        })
+    }
+
+    pub(super) async fn dial_tls(&self) -> Result<TlsLane, DialError> {
+        let (host, _port) = split_host_port(&self.server)?;
+        let (addr, socket) = self.connect().await?;
+        let failed = |source| DialError::Handshake { addr, source };
+        // The name only helps a proxy that routes by it; who the server is, its key says.
+        let name = ServerName::try_from(host.to_owned())
+            .unwrap_or_else(|_| ServerName::IpAddress(addr.ip().into()));
+        let tls = ClientConnection::new(self.config.clone(), name)
+            .map_err(|error| failed(invalid(error)))?;
+        shake_hands(socket, tls.into()).await.map_err(failed)
+    }
+}
+
+#[async_trait]
+impl Dialer for TlsDialer {
+    async fn dial(&self) -> Result<Box<dyn Lane>, DialError> {
+        let after = self.options.dial_timeout;
+        match tokio::time::timeout(after, self.dial_tls()).await {
+            Ok(result) => Ok(Box::new(result?)),
+            Err(_) => {
+                let (host, bind) = (self.server.clone(), self.bind.clone());
+                Err(DialError::Timeout { host, bind, after })
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        self.bind.to_string()
+    }
+}
+
+/// Where TLS lanes come in.
+#[derive(Debug)]
+pub struct TlsListener {
+    pub(super) socket: TcpListener,
+    pub(super) config: Arc<ServerConfig>,
+    options: TcpOptions,
+}
+
+impl TlsListener {
+    /// Listens at `addr`, inside a tokio runtime.
+    ///
+    /// # Errors
+    /// As the kernel says: the address is in use, is not this machine's, or needs more rights.
+    pub fn bind(
+        addr: SocketAddr,
+        mut config: Arc<ServerConfig>,
+        options: TcpOptions,
+    ) -> io::Result<Self> {
+        // The record layer is the lane's own.
+        Arc::make_mut(&mut config).enable_secret_extraction = true;
+        Ok(Self { socket: tcp::listen(addr)?, config, options })
+    }
+}
+
+#[async_trait]
+impl Listener for TlsListener {
+    async fn accept(&self) -> io::Result<Box<dyn PendingLane>> {
+        let (socket, remote) = self.socket.accept().await?;
+        let (config, options) = (self.config.clone(), self.options.clone());
+        Ok(Box::new(PendingTls { socket, remote, config, options }))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+struct PendingTls {
+    socket: TcpStream,
+    remote: SocketAddr,
+    config: Arc<ServerConfig>,
+    options: TcpOptions,
+}
+
+#[async_trait]
+impl PendingLane for PendingTls {
+    fn remote(&self) -> Option<SocketAddr> {
+        Some(self.remote)
+    }
+
+    async fn handshake(self: Box<Self>) -> io::Result<Box<dyn Lane>> {
+        tcp::tune(&SockRef::from(&self.socket), &self.options).map_err(io::Error::other)?;
+        let tls = ServerConnection::new(self.config).map_err(invalid)?;
+        Ok(Box::new(shake_hands(self.socket, tls.into()).await?))
+    }
+}

@@ -1,0 +1,134 @@
+//! The handshake, which is all rustls's, and what is taken over from it.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::Connection;
+use rustls::crypto::SupportedKxGroup;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use super::record::{RecordBuffer, bad_record, ciphers};
+use super::{Outbound, TlsLane, invalid, truncated};
+use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
+
+/// Shakes hands over a connected socket. Unbounded in time.
+pub(super) async fn shake_hands(socket: TcpStream, tls: Connection) -> io::Result<TlsLane> {
+    let mut handshake = Handshake { socket, tls, received: RecordBuffer::new() };
+    poll_fn(|cx| handshake.poll(cx)).await?;
+    handshake.finish()
+}
+
+struct Handshake {
+    socket: TcpStream,
+    tls: Connection,
+    received: RecordBuffer,
+}
+
+impl Handshake {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_send(cx))?;
+            // Not one record further: what follows may be data already, and is not for rustls.
+            if !self.tls.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.received.next_record()? {
+                Some(record) => {
+                    if let Err(error) = feed(&mut self.tls, self.received.get(record)) {
+                        // Tell the peer why, if the socket takes it right now.
+                        let _ = self.poll_send(cx);
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                None if ready!(self.received.poll_fill(&mut self.socket, cx))? == 0 => {
+                    return Poll::Ready(Err(truncated()));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.tls.wants_write() {
+            let mut socket = SocketWriter { socket: &mut self.socket, cx };
+            match self.tls.write_tls(&mut socket) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn finish(self) -> io::Result<TlsLane> {
+        let Self { socket, tls, received } = self;
+        if tls.alpn_protocol() != Some(ALPN) {
+            return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
+        }
+        let peer = match tls.peer_certificates() {
+            Some([certificate, ..]) => {
+                Some(PeerIdentity::from_certificate(certificate).map_err(invalid)?)
+            }
+            _ => None,
+        };
+        let export = |label: &'static str| {
+            let value = tls.export_keying_material([0; 32], label.as_bytes(), None);
+            value.map(|value| (label, value)).map_err(invalid)
+        };
+        let exported = [export(SESSION_EXPORTER_LABEL)?, export(LANE_EXPORTER_LABEL)?];
+        let group = tls.negotiated_key_exchange_group().map(SupportedKxGroup::name);
+        let suite = tls.negotiated_cipher_suite().ok_or_else(|| bad_record("no cipher suite"))?;
+        let secrets = tls.dangerous_extract_secrets().map_err(invalid)?;
+        let (sealer, opener) = ciphers(suite, secrets)?;
+        Ok(TlsLane {
+            socket,
+            received,
+            opener,
+            plaintext: 0..0,
+            peer_closed: false,
+            sealer,
+            outbound: Outbound::default(),
+            closed: false,
+            peer,
+            exported,
+            negotiated: super::Negotiated { group, suite: suite.suite() },
+        })
+    }
+}
+
+/// Gives rustls one record.
+fn feed(tls: &mut Connection, mut record: &[u8]) -> io::Result<()> {
+    while !record.is_empty() {
+        if tls.read_tls(&mut record)? == 0 {
+            return Err(bad_record("data after the end of data"));
+        }
+    }
+    tls.process_new_packets().map(drop).map_err(invalid)
+}
+
+/// Lets rustls write to the socket.
+struct SocketWriter<'a, 'b> {
+    socket: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Write for SocketWriter<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.socket).poll_write_vectored(self.cx, slices) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

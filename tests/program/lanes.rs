@@ -1,0 +1,204 @@
+//! Lanes: how they come, go and come back.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::net::Destination;
+use crate::support::process::{Imux, field};
+use crate::support::tunnel::Tunnel;
+use crate::support::{bounded, eventually};
+
+async fn ping(socket: &mut TcpStream) {
+    socket.write_all(b"ping").await.unwrap();
+    let mut back = [0; 4];
+    socket.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"ping");
+}
+
+#[test]
+fn as_many_lanes_as_were_asked_for_and_the_ready_line_after_the_first() {
+    bounded(30, async {
+        let destination = Destination::echo().await;
+        let binds = ["--bind", "127.0.0.2=3", "--bind", "127.0.0.3=4"];
+        let tunnel = Tunnel::with(destination.addr, &binds, &[]).await;
+        eventually(10, "seven lanes", || tunnel.client.count("lane up") == 7).await;
+        assert_eq!(tunnel.client.count("via=127.0.0.2"), 3);
+        assert_eq!(tunnel.client.count("via=127.0.0.3"), 4);
+        let log = tunnel.client.log();
+        let (up, ready) = (log.find("lane up"), log.find("client ready"));
+        assert!(up.is_some() && up < ready.or(up.map(|up| up + 400)), "{log}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(tunnel.relay.alive(), 7);
+    });
+}
+
+#[test]
+fn an_idle_connection_survives_the_loss_of_every_lane() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::start(destination.addr).await;
+        let mut socket = tunnel.connect().await;
+        ping(&mut socket).await;
+        for _ in 0..3 {
+            tunnel.relay.reset_all();
+            ping(&mut socket).await;
+            eventually(15, "lanes come back by themselves", || tunnel.relay.alive() >= 10).await;
+            ping(&mut socket).await;
+        }
+        tunnel.assert_healthy();
+    });
+}
+
+#[test]
+fn a_link_that_comes_back_is_used_again() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::start(destination.addr).await;
+        let mut socket = tunnel.connect().await;
+        ping(&mut socket).await;
+        tunnel.relay.close(true);
+        tunnel.relay.reset_all();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(tunnel.relay.alive(), 0);
+        tunnel.relay.close(false);
+        ping(&mut socket).await;
+        eventually(15, "all ten lanes", || tunnel.relay.alive() >= 10).await;
+        tunnel.assert_healthy();
+    });
+}
+
+/// A new connection that finds its lanes dead without anyone having been told is carried by those
+/// that replace them.
+#[test]
+fn a_connection_on_silent_lanes_gets_through_in_seconds() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::start(destination.addr).await;
+        eventually(10, "ten lanes", || tunnel.relay.alive() == 10).await;
+        tunnel.relay.silence_all();
+        let begun = tokio::time::Instant::now();
+        ping(&mut tunnel.connect().await).await;
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        tunnel.assert_healthy();
+    });
+}
+
+/// A pause is not a death: what was written meanwhile arrives once.
+#[test]
+fn a_pause_of_all_networks_loses_nothing() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::start(destination.addr).await;
+        let mut socket = tunnel.connect().await;
+        for _ in 0..3 {
+            tunnel.relay.silence_all();
+            socket.write_all(b"before").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            tunnel.relay.restore();
+            let mut back = [0; 6];
+            socket.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, b"before");
+        }
+        ping(&mut socket).await;
+        tunnel.assert_healthy();
+    });
+}
+
+#[test]
+fn over_ipv6() {
+    bounded(30, async {
+        let destination = Destination::start_at("[::1]:0", crate::support::net::echo).await;
+        let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let dial = destination.addr.to_string();
+        let server =
+            Imux::start(homes[0].path(), &["server", "--listen", "[::1]:0", "--dial", &dial]);
+        let at = server.ready();
+        assert!(at.is_ipv6());
+        let key = server.line("server ready");
+        let args =
+            ["client", "--listen", "[::1]:0", "--dial", &at.to_string(), "--bind", "[::1]=2"];
+        let client = Imux::start(
+            homes[1].path(),
+            &[&args[..], &["--bind", "::=2", "--pin", field(&key, "key")]].concat(),
+        );
+        let mut socket = TcpStream::connect(client.ready()).await.unwrap();
+        ping(&mut socket).await;
+        eventually(10, "four lanes", || client.count("lane up") == 4).await;
+    });
+}
+
+/// Both of the original's commands, as they are written, and both at their defaults for binds.
+#[test]
+fn the_originals_commands() {
+    bounded(30, async {
+        let destination = Destination::echo().await;
+        let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let dial = format!("--dial={}", destination.addr);
+        for (dash, binds) in
+            [("-", None), ("--", Some(r#"--binds={"127.0.0.1": 3, "0.0.0.0": 2}"#))]
+        {
+            let mode = format!("{dash}server");
+            let server = Imux::start(homes[0].path(), &[&mode, "--listen=127.0.0.1:0", &dial]);
+            let mode = format!("{dash}client");
+            let at = format!("-dial={}", server.ready());
+            let mut args = vec![mode.as_str(), "--listen=localhost:0", &at, "-chunk-size", "16384"];
+            args.extend(binds);
+            args.extend(["--host-key", "accept-new"]);
+            let client = Imux::start(homes[1].path(), &args);
+            let mut socket = TcpStream::connect(client.ready()).await.unwrap();
+            ping(&mut socket).await;
+            let lanes = if binds.is_some() { 5 } else { 10 };
+            eventually(10, "all lanes", || client.count("lane up") == lanes).await;
+            assert_eq!(client.count("--chunk-size has no effect"), 1, "{}", client.log());
+        }
+    });
+}
+
+#[test]
+fn signals_end_both_programs_with_their_codes() {
+    bounded(30, async {
+        let destination = Destination::echo().await;
+        for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+            let mut tunnel = Tunnel::start(destination.addr).await;
+            // With a connection open and idle: nothing holds up the end.
+            let mut socket = tunnel.connect().await;
+            ping(&mut socket).await;
+            tunnel.client.signal(signal);
+            assert_eq!(tunnel.client.exit_code(), Some(code));
+            tunnel.server.signal(signal);
+            assert_eq!(tunnel.server.exit_code(), Some(code));
+        }
+    });
+}
+
+/// Whoever connects and says nothing, or something else, is let go and disturbs nobody.
+#[test]
+fn strangers_at_the_servers_door_do_no_harm() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::start(destination.addr).await;
+        let door = tunnel.server.ready();
+        let mut strangers = Vec::new();
+        for number in 0..60 {
+            let mut stranger = TcpStream::connect(door).await.unwrap();
+            match number % 3 {
+                0 => {}
+                1 => stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap(),
+                _ => stranger.write_all(&[0x16, 3, 1, 0xff, 0xff]).await.unwrap(),
+            }
+            strangers.push(stranger);
+        }
+        ping(&mut tunnel.connect().await).await;
+        for stranger in &mut strangers {
+            let ended = tokio::time::timeout(Duration::from_secs(15), async {
+                while !matches!(stranger.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
+            });
+            ended.await.expect("a stranger was not let go");
+        }
+        ping(&mut tunnel.connect().await).await;
+        tunnel.assert_healthy();
+    });
+}

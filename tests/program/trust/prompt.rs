@@ -1,0 +1,158 @@
+//! The question about a server's key, on a terminal of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{known_hosts, server};
+use crate::support::process;
+
+/// A client on a pseudo-terminal; killed when dropped.
+struct OnTerminal {
+    child: Child,
+    keyboard: File,
+    screen: Arc<Mutex<String>>,
+}
+
+impl OnTerminal {
+    fn client(home: &Path, at: &str) -> Self {
+        let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
+        let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let child = process::imux(home)
+            .args(["client", "--listen", "127.0.0.1:0", "--dial", at, "--bind", "127.0.0.1=2"])
+            .env("NO_COLOR", "1")
+            .stdin(end(&slave))
+            .stdout(end(&slave))
+            .stderr(end(&slave))
+            .spawn()
+            .unwrap();
+        drop(slave);
+        let screen = Arc::<Mutex<String>>::default();
+        let (mut showing, drawn) = (File::from(master.try_clone().unwrap()), screen.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            // Linux says EIO when the other end is gone.
+            while let Ok(got @ 1..) = showing.read(&mut bytes) {
+                drawn.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..got]));
+            }
+        });
+        Self { child, keyboard: master.into(), screen }
+    }
+
+    #[track_caller]
+    fn sees(&self, words: &str) {
+        for _ in 0..1_000 {
+            if self.screen.lock().unwrap().contains(words) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{words:?} is not on the screen: {}", self.screen.lock().unwrap());
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    #[track_caller]
+    fn exits(&mut self, code: i32) {
+        for _ in 0..1_000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(code), "{}", self.screen.lock().unwrap());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it did not end: {}", self.screen.lock().unwrap());
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const QUESTION: &str = "[A]bort, [C]ontinue without saving, [S]ave and continue?";
+const CHANGED: &str = "[A]bort, [C]ontinue without updating, [U]pdate and continue?";
+
+#[test]
+fn save_is_asked_once_for_all_lanes_and_not_again() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let mut first = OnTerminal::client(home.path(), &server.at);
+    first.sees(&format!("{} presents certificate with signature:", server.at));
+    first.sees(&server.key);
+    first.sees(QUESTION);
+    // What is no answer is asked again; small letters are taken.
+    first.types("maybe\n");
+    first.types("s\n");
+    first.sees("client ready");
+    assert_eq!(first.screen.lock().unwrap().matches(QUESTION).count(), 1);
+    drop(first);
+    assert_eq!(known_hosts(home.path()), format!("{} {}\n", server.at, server.key));
+
+    let second = OnTerminal::client(home.path(), &server.at);
+    second.sees("client ready");
+    assert!(!second.screen.lock().unwrap().contains(QUESTION));
+}
+
+#[test]
+fn continue_records_nothing() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(QUESTION);
+    client.types("C\n");
+    client.sees("client ready");
+    assert_eq!(known_hosts(home.path()), "");
+}
+
+#[test]
+fn abort_and_the_end_of_input_are_refusals() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    // Ctrl-D at the start of a line is the end of input.
+    for keys in ["A\n", "\x04"] {
+        let mut client = OnTerminal::client(home.path(), &server.at);
+        client.sees(QUESTION);
+        client.types(keys);
+        client.exits(6);
+        client.sees("not accepted");
+    }
+    assert_eq!(known_hosts(home.path()), "");
+}
+
+#[test]
+fn a_changed_key_can_be_updated_by_a_person_only() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let old = super::ANOTHER_KEY;
+    fs::write(home.path().join("known_hosts"), format!("{} {old}\n", server.at)).unwrap();
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees("WARNING: Remote certificate has changed!!");
+    client.sees(&format!("old: {old}"));
+    client.sees(&format!("new: {}", server.key));
+    client.sees(CHANGED);
+    client.types("A\n");
+    client.exits(7);
+
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(CHANGED);
+    client.types("U\n");
+    client.sees("client ready");
+    let file = known_hosts(home.path());
+    assert_eq!(file.lines().last(), Some(format!("{} {}", server.at, server.key).as_str()));
+}
+
+/// A person may take their time: longer than a lane may take to be set up.
+#[test]
+fn an_answer_after_twelve_seconds_counts() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(QUESTION);
+    std::thread::sleep(Duration::from_secs(12));
+    client.types("S\n");
+    client.sees("client ready");
+}

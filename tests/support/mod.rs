@@ -1,0 +1,49 @@
+//! What the tests from outside share: the compiled program as a child process, a relay that lanes
+//! go through and that harms them, destinations, and bytes whose place can be checked.
+//!
+//! Everything is on loopback, at ports the system chooses, and ends with the test.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) mod bytes;
+pub(crate) mod net;
+#[cfg(feature = "cli")]
+pub(crate) mod process;
+pub(crate) mod relay;
+#[cfg(feature = "cli")]
+pub(crate) mod tunnel;
+
+/// Runs a test, and fails it when it takes longer than `seconds`.
+#[track_caller]
+pub(crate) fn bounded<T>(seconds: u64, test: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+    let limit = Duration::from_secs(seconds);
+    let outcome = runtime.block_on(async { tokio::time::timeout(limit, test).await });
+    // A task that waits for a thread must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(value) => value,
+        Err(_) => panic!("not done after {seconds} s"),
+    }
+}
+
+/// Asks every 20 ms until it is so.
+#[track_caller]
+pub(crate) fn eventually(
+    seconds: u64,
+    what: &str,
+    mut is_so: impl FnMut() -> bool,
+) -> impl Future<Output = ()> {
+    let place = std::panic::Location::caller();
+    async move {
+        let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        while !is_so() {
+            assert!(tokio::time::Instant::now() < until, "{place}: not within {seconds} s: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
