@@ -163,7 +163,7 @@ impl App {
                     done.blocked = true;
                     return Ok(());
                 }
-                Err(error) => return self.not_written(error, truth),
+                Err(error) => return self.not_written(error, session, truth),
             }
         }
         Ok(())
@@ -190,24 +190,31 @@ impl App {
                 truth.finished = true;
                 Ok(())
             }
-            Err(error) => self.not_written(error, truth),
+            Err(error) => self.not_written(error, session, truth),
         }
     }
 
-    fn not_written(&mut self, error: WriteError, truth: &Truth) -> Result<(), String> {
+    fn not_written(
+        &mut self,
+        error: WriteError,
+        session: &mut Session,
+        truth: &Truth,
+    ) -> Result<(), String> {
         self.writer = Fate::Stopped;
+        // Having heard of it, the writer lets go.
+        session.send_stream(self.id).reset(Code::RESET);
         match (error, truth.stopped) {
             (WriteError::Stopped(code), Some(true_code)) if code == true_code => Ok(()),
             // Stopped, and all of it forgotten before the writer looked.
-            (WriteError::Closed, Some(_)) => Ok(()),
-            // Refused by a draining peer, and forgotten likewise.
-            (WriteError::Closed, None) if self.refused => Ok(()),
+            // Likewise if a draining peer refused it.
+            (WriteError::Closed, stopped) if stopped.is_some() || self.refused => Ok(()),
             (WriteError::Stopped(Code::SHUTDOWN), None) => Ok(()),
             _ => Err(format!("writing failed with \"{error}\", stopped is {:?}", truth.stopped)),
         }
     }
 
     /// Reads what can be read. An error is a rule the core broke.
+    #[allow(clippy::too_many_arguments, reason = "what a user sees of the world, item by item")]
     pub fn read(
         &mut self,
         now: Time,

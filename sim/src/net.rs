@@ -128,6 +128,12 @@ pub struct Pipe {
     delivery_rate: Option<u64>,
 }
 
+impl Default for Pipe {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Pipe {
     pub fn new() -> Self {
         Self {
@@ -311,9 +317,8 @@ impl Pipe {
             self.rtt_min = self.rtt_min.min(sample);
             let delivered = (self.delivered - ack.delivered_then) as f64;
             let rate = delivered / sample * SECOND as f64;
-            if !ack.app_limited {
-                self.delivery_rate = Some(rate as u64);
-            } else if self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
+            // Of a sender that had nothing to send, only what is more than was known.
+            if !ack.app_limited || self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
                 self.delivery_rate = Some(rate as u64);
             }
         }
@@ -355,7 +360,7 @@ impl Pipe {
         if self.stuck || (self.flying.is_empty() && self.unheard == 0) {
             return;
         }
-        let retry = now + rng.range(0..=outage.min(2 * SECOND).max(RTO_MIN)) + link.delay;
+        let retry = now + rng.range(0..=outage.clamp(RTO_MIN, 2 * SECOND)) + link.delay;
         let mut spent = 0;
         for (at, parcel) in &mut self.flying {
             if *at <= retry {

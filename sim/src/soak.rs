@@ -165,7 +165,7 @@ fn work(batch: Batch, next: &AtomicU64, stop: &AtomicBool, sum: &Mutex<Sum>) {
         }
         let seed = batch.from.wrapping_add(index);
         let mut result = try_seed(seed);
-        let twice = batch.twice && index % TWICE_EVERY == 0;
+        let twice = batch.twice && index.is_multiple_of(TWICE_EVERY);
         if twice
             && let Ok(first) = &result
             && let Ok(second) = try_seed(seed)

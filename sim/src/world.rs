@@ -252,6 +252,7 @@ impl World {
         self.trace.note(Record { t: self.now, what, end, id, a, b });
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "every caller has just made it")]
     fn fail(&mut self, why: String) {
         if self.failure.is_none() {
             let seconds = self.now as f64 / SECOND as f64;
@@ -599,7 +600,7 @@ impl World {
             return;
         }
         let failures = self.slots[slot].failures.min(10);
-        let wait = (ms(self.options.driver.redial_ms) << failures).min(REDIAL_MAX).max(MS);
+        let wait = (ms(self.options.driver.redial_ms) << failures).clamp(MS, REDIAL_MAX);
         let wait = self.rng.range(wait / 2..=wait);
         self.slots[slot].dialling = true;
         self.at(self.now + wait, Event::Dial { slot });

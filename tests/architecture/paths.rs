@@ -212,6 +212,8 @@ fn is_test_attribute(inside: &[Token]) -> bool {
     let words: Vec<_> = inside.iter().filter_map(Token::word).collect();
     match words.as_slice() {
         [.., "test"] if inside.last().is_some_and(|t| t.is_word("test")) => true,
+        // Planted bugs, for proving the simulator: no ordinary build can reach them.
+        ["cfg", "imux_mutants"] => true,
         ["cfg", conditions @ ..] => {
             conditions.contains(&"test") && !conditions.iter().any(|w| matches!(*w, "not" | "any"))
         }

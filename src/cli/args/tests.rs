@@ -152,7 +152,7 @@ fn pins() {
 #[test]
 fn output_options() {
     let logging = |argv: &[&str]| parse_argv(argv).unwrap().logging;
-    assert_eq!(logging(&["server"]).level, logging::Level::Normal);
+    assert_eq!(logging(&["server", "--dial=d:1"]).level, logging::Level::Normal);
     // The demo shows progress instead.
     assert_eq!(logging(&["demo"]).level, logging::Level::Quiet);
     assert_eq!(logging(&["demo", "--debug"]).level, logging::Level::Debug);
@@ -182,7 +182,7 @@ fn usage_errors_say_what_is_wrong() {
         (&["client", "--dial=s:1", "--bind=::1=0"], "0 lanes"),
         (&["client", "--dial=s:1", "--bind=::1", "--bind=[::1]=2"], "::1 is bound twice"),
         (&["-client", "-dial=s:1", "-binds={\"::1\":1,\"::1\":2}"], "::1 is bound twice"),
-        (&["client", "--dial=s:1", "--bind=::1=600", "--bind=::2=600"], "1200 lanes"),
+        (&["client", "--dial=s:1", "--bind=::1=200", "--bind=::2=200"], "400 lanes"),
         (&["client", "--dial=s:1", "--connect-timeout=0"], "at least 100ms"),
         (&["client", "--dial=s:1", "--connect-timeout=1h"], "at most 300"),
         (&["server", "--grace=1000h"], "at most 168h"),

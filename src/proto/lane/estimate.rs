@@ -30,6 +30,8 @@ pub(in crate::proto) struct Estimate {
     rtt_min: Option<(Duration, Instant)>,
     handshake_rtt: Option<Duration>,
     rate: MaxFilter,
+    /// The rate was measured from acknowledgements while the lane was busy.
+    acked_rate_known: bool,
     kernel: Option<LaneMetrics>,
     /// By how much acknowledgements missed their forecast, smoothed.
     forecast_error: Duration,
@@ -43,6 +45,7 @@ impl Estimate {
             rtt_min: None,
             handshake_rtt,
             rate: MaxFilter::default(),
+            acked_rate_known: false,
             kernel: None,
             forecast_error: Duration::ZERO,
         }
@@ -92,12 +95,19 @@ impl Estimate {
             return;
         }
         let rate = bytes as f64 / interval.as_secs_f64();
+        if busy && !std::mem::replace(&mut self.acked_rate_known, true) {
+            self.rate = MaxFilter::default();
+        }
         self.add_rate(now, rate, busy);
     }
 
     /// The kernel's figures.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
-        if let Some(rate) = metrics.delivery_rate {
+        // Only until acknowledgements have told: those come from the peer itself, while the kernel's
+        // figure ends at the first proxy that splits the connection.
+        if let Some(rate) = metrics.delivery_rate
+            && !self.acked_rate_known
+        {
             self.add_rate(now, rate as f64, true);
         }
         self.kernel = Some(metrics);
