@@ -247,6 +247,7 @@ fn run_soak(args: &Soak) -> ExitCode {
         failures_max: args.failures,
         progress: true,
         twice: true,
+        mutant: None,
     });
     println!("{sum}");
     for (what, count) in &sum.counts {
@@ -297,13 +298,12 @@ fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
 
 #[cfg(imux_mutants)]
 fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
-    use imux::proto::mutants::{ALL, switch_on};
+    use imux::proto::mutants::ALL;
 
     let chosen = |name: &&&str| args.only.as_ref().is_none_or(|only| only == **name);
     let mut survivors = Vec::new();
     std::panic::set_hook(Box::new(|_| {}));
     for name in ALL.iter().filter(chosen) {
-        switch_on(Some(name));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sum = soak::soak(Batch {
             from: 1,
@@ -312,6 +312,7 @@ fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
             failures_max: 1,
             progress: false,
             twice: false,
+            mutant: Some(name),
         });
         match sum.failures.first() {
             Some(failure) => {
@@ -324,7 +325,6 @@ fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    switch_on(None);
     println!(
         "{} of {} found",
         ALL.iter().filter(chosen).count() - survivors.len(),

@@ -130,6 +130,8 @@ pub struct Batch {
     pub progress: bool,
     /// Some seeds are run twice.
     pub twice: bool,
+    /// The planted bug that is switched on, where there are any.
+    pub mutant: Option<&'static str>,
 }
 
 /// Runs a batch.
@@ -158,6 +160,8 @@ fn clock() -> Instant {
 }
 
 fn work(batch: Batch, next: &AtomicU64, stop: &AtomicBool, sum: &Mutex<Sum>) {
+    #[cfg(imux_mutants)]
+    imux::proto::mutants::switch_on(batch.mutant);
     while !stop.load(Ordering::Relaxed) {
         let index = next.fetch_add(1, Ordering::Relaxed);
         if index >= batch.seeds {

@@ -47,21 +47,19 @@ pub const ALL: &[&str] = &[
     "decoder-skips-a-byte",
 ];
 
-/// The index in `ALL` of the bug that is switched on, plus one; 0: none.
 #[cfg(imux_mutants)]
-static ON: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+thread_local! {
+    /// The bug that is switched on.
+    static ON: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
 
-/// Switches one bug on, and all others off, in all threads.
+/// Switches one bug on, and all others off, in this thread.
 #[cfg(imux_mutants)]
-pub fn switch_on(name: Option<&str>) {
-    let index = name.and_then(|name| ALL.iter().position(|other| *other == name));
-    ON.store(index.map_or(0, |index| index + 1), std::sync::atomic::Ordering::Relaxed);
+pub fn switch_on(name: Option<&'static str>) {
+    ON.set(name);
 }
 
 #[cfg(imux_mutants)]
 pub(in crate::proto) fn is_on(name: &str) -> bool {
-    match ON.load(std::sync::atomic::Ordering::Relaxed).checked_sub(1) {
-        None => false,
-        Some(index) => ALL.get(index) == Some(&name),
-    }
+    ON.get() == Some(name)
 }
