@@ -279,7 +279,7 @@ impl Inner {
     /// Dials and handshakes, until the lane belongs to a session.
     async fn lane(self: &Arc<Self>, dialer: &dyn Dialer) -> Result<Ready, ConnectError> {
         let begun = clock::now();
-        let lane = dialer.dial().await?;
+        let mut lane = dialer.dial().await?;
         // A TCP and a TLS handshake: two round trips.
         let rtt = clock::now().duration_since(begun) / 2;
         let presented = lane.peer().ok_or(ConnectError::NoKey)?;
@@ -308,6 +308,11 @@ impl Inner {
             }
             *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(presented.fingerprint);
+            // A person takes longer to answer than a server waits for a first frame.
+            if clock::now().duration_since(begun) > CREATION_PATIENCE {
+                lane = dialer.dial().await?;
+                self.check_key(lane.peer().ok_or(ConnectError::NoKey)?.fingerprint)?;
+            }
         }
         // A server that says nothing must not keep the other lanes from trying.
         let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.create(lane, rtt)).await;
@@ -334,8 +339,8 @@ impl Inner {
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
         let shared = Shared::spawn(core);
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt))
-            .ok_or_else(|| ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into()))?;
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
+        let attached = attached.ok_or_else(session_went)?;
         let session = Session::new(shared.clone());
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
         self.current.send_replace(Some(Arc::new(Established { session, agreed, next_lane })));
