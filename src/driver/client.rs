@@ -295,7 +295,7 @@ impl Inner {
         // Which key is the server's may have been decided while this lane waited.
         self.check_key(presented.fingerprint)?;
         if let Some(established) = self.living() {
-            return Self::join(lane, &established, rtt).await;
+            return Self::join(lane, &established, rtt, &dialer.name()).await;
         }
         if self.trusted_key().is_none() {
             // Decided once, and not by each of the lanes that wait here.
@@ -315,7 +315,9 @@ impl Inner {
             }
         }
         // A server that says nothing must not keep the other lanes from trying.
-        let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.create(lane, rtt)).await;
+        let created =
+            tokio::time::timeout(HANDSHAKE_TIMEOUT, self.create(lane, rtt, &dialer.name()));
+        let created = created.await;
         created.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -323,16 +325,23 @@ impl Inner {
         mut lane: Box<dyn Lane>,
         established: &Established,
         rtt: Duration,
+        via: &str,
     ) -> Result<Ready, ConnectError> {
         let number = LaneId::new(established.next_lane.fetch_add(1, Ordering::Relaxed));
         let proof = greeting::join(&mut lane, &established.agreed, number).await;
         let proof = proof.map_err(ConnectError::Handshake)?;
         let attached = Attached::new(established.session.shared(), number, Some(rtt));
         let attached = attached.ok_or_else(session_went)?;
+        tracing::info!(lane = %number, via, "lane up");
         Ok(Ready { attached, lane, proof: Some(proof) })
     }
 
-    async fn create(&self, mut lane: Box<dyn Lane>, rtt: Duration) -> Result<Ready, ConnectError> {
+    async fn create(
+        &self,
+        mut lane: Box<dyn Lane>,
+        rtt: Duration,
+        via: &str,
+    ) -> Result<Ready, ConnectError> {
         let agreed = greeting::create(&mut lane, self.config.params()).await?;
         let seed = seed_of(agreed.id);
         let config = self.config.clone();
@@ -342,6 +351,8 @@ impl Inner {
         let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
         let attached = attached.ok_or_else(session_went)?;
         let session = Session::new(shared.clone());
+        // Told before anyone who waits for a first lane goes on.
+        tracing::info!(lane = %LaneId::FIRST, via, "lane up");
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
         self.current.send_replace(Some(Arc::new(Established { session, agreed, next_lane })));
         Ok(Ready { attached, lane, proof: None })
@@ -349,7 +360,6 @@ impl Inner {
 
     async fn run(&self, ready: Ready, via: &str) {
         let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
-        tracing::info!(%lane, via, "lane up");
         let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
         tracing::info!(%lane, via, why = %end, "lane down");
         if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
