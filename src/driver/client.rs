@@ -315,9 +315,9 @@ impl Inner {
             }
         }
         // A server that says nothing must not keep the other lanes from trying.
-        let created =
-            tokio::time::timeout(HANDSHAKE_TIMEOUT, self.create(lane, rtt, &dialer.name()));
-        let created = created.await;
+        let via = dialer.name();
+        let created = self.create(lane, rtt, &via);
+        let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
         created.unwrap_or_else(|_| Err(timed_out()))
     }
 

@@ -26,6 +26,8 @@ pub struct Assembler {
     segments: BTreeMap<u64, Bytes>,
     /// Payload bytes in `segments`.
     segment_bytes: u64,
+    /// Runs of segments that touch each other: as many as there are gaps before them.
+    gaps: usize,
 }
 
 /// Why data was not taken.
@@ -60,7 +62,7 @@ impl Assembler {
         }
         let new = self.insert_segments(start, data);
         self.promote();
-        if self.segments.len() > STREAM_GAPS_MAX {
+        if self.gaps > STREAM_GAPS_MAX {
             return Err(InsertError::TooManyGaps);
         }
         Ok(new)
@@ -147,6 +149,9 @@ impl Assembler {
             .next_back()
             .filter(|(at, stored)| at.saturating_add(stored.len() as u64) == start)
             .map(|(&at, _)| at);
+        let touches_next = self.segments.contains_key(&start.saturating_add(piece.len() as u64));
+        let touched = usize::from(before.is_some()).saturating_add(usize::from(touches_next));
+        self.gaps = self.gaps.saturating_add(1).saturating_sub(touched);
         if let Some(at) = before
             && let Some(stored) = self.segments.remove(&at)
         {
@@ -164,6 +169,7 @@ impl Assembler {
 
     /// Makes ready what has become contiguous.
     fn promote(&mut self) {
+        let before = self.segments.len();
         while let Some((&at, _)) = self.segments.first_key_value()
             && at <= self.contiguous
             && let Some((_, piece)) = self.segments.pop_first()
@@ -172,6 +178,8 @@ impl Assembler {
             self.segment_bytes = self.segment_bytes.saturating_sub(piece.len() as u64);
             self.push_ready(piece);
         }
+        // What became contiguous was one run: the gap before it is filled.
+        self.gaps = self.gaps.saturating_sub(usize::from(self.segments.len() < before));
     }
 }
 
@@ -225,8 +233,23 @@ mod tests {
                 }
                 let beyond = model.iter().skip(prefix as usize).filter(|&&there| there).count() as u64;
                 prop_assert!(assembler.reorder_cost() >= beyond);
+                let begins = |&o: &usize| o as u64 >= prefix && model[o] && (o == 0 || !model[o - 1]);
+                prop_assert_eq!(assembler.gaps, (0..model.len()).filter(begins).count());
             }
         }
+    }
+
+    #[test]
+    fn touching_pieces_are_no_gaps() {
+        let mut assembler = Assembler::default();
+        let len = JOIN_BYTES as u64;
+        // A lane that is late with the first piece holds up any number of full ones behind it.
+        for n in 1..=2 * STREAM_GAPS_MAX as u64 {
+            assert_eq!(assembler.insert(n * len, bytes_at(n * len, JOIN_BYTES)), Ok(len));
+            assert_eq!(assembler.gaps, 1);
+        }
+        assert_eq!(assembler.insert(0, bytes_at(0, JOIN_BYTES)), Ok(len));
+        assert_eq!((assembler.gaps, assembler.segments.len()), (0, 0));
     }
 
     #[test]
