@@ -23,6 +23,9 @@ const RTO_MIN: Time = 200 * MS;
 /// A sender that is a pipe keeps this much of its link's time queued.
 const PIPE_AHEAD: Time = MS / 2;
 
+/// BBR's, at the least: a few segments.
+const BBR_AHEAD_MIN: Time = MS;
+
 /// Milliseconds as time.
 pub fn ms(value: f64) -> Time {
     (value.max(0.0) * MS as f64) as Time
@@ -55,6 +58,16 @@ impl Link {
             down: false,
             control: options.control,
             sharers: options.lanes.max(1) as f64,
+        }
+    }
+
+    /// How much of the link's time a sender that paces what it sends has queued at most: BBR goes a
+    /// little beyond the rate of the link, and never in bursts.
+    fn paces_ahead(&self, back: Time) -> Time {
+        match self.control {
+            Congestion::Pipe => PIPE_AHEAD,
+            Congestion::Bbr => BBR_AHEAD_MIN + (self.delay + back) * 15 / 100,
+            Congestion::Cubic => Time::MAX,
         }
     }
 
@@ -194,8 +207,9 @@ impl Pipe {
         while self.unsent_bytes > 0 && !link.down && !self.stuck && (self.in_flight as f64) < window
         {
             let ahead = link.free_at.saturating_sub(now);
-            if link.control == Congestion::Pipe && ahead > PIPE_AHEAD {
-                self.pump_later(link.free_at - PIPE_AHEAD, later);
+            let paced = link.paces_ahead(back);
+            if ahead > paced {
+                self.pump_later(link.free_at - paced, later);
                 return;
             }
             let Some(parcel) = self.next_parcel(segment) else { return };

@@ -66,7 +66,7 @@ fn draw_sessions(rng: &mut Rng) -> [SessionOptions; 2] {
     let grace_ms = if rng.chance(0.1) { rng.range(200..=3_000) } else { 120_000 };
     [0, 1].map(|_| {
         let small = rng.chance(0.4);
-        let stream_window = if small { rng.log_range(1.0, 60_000.0) as u64 } else { 512 * 1024 };
+        let stream_window = if small { rng.log_range(1.0, 60_000.0) as u64 } else { 1024 * 1024 };
         let session_window =
             if rng.chance(0.4) { rng.log_range(1.0, 200_000.0) as u64 } else { 128 * 1024 * 1024 };
         SessionOptions {

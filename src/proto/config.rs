@@ -8,8 +8,8 @@ use super::wire::Params;
 /// Settings of one end of a session. The defaults are what the command uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Credit every stream begins with, in bytes: what may arrive before anyone has read. Half a
-    /// megabyte lets a first round trip at 200 Mbit/s and 20 ms go unthrottled.
+    /// Credit every stream begins with, in bytes: what may arrive before anyone has read. A
+    /// megabyte lets a first round trip at 400 Mbit/s and 20 ms go unthrottled.
     pub stream_window: u64,
     /// What that credit may grow to for a fast reader, in bytes: the bandwidth-delay product of
     /// 640 Mbit/s at 200 ms.
@@ -34,7 +34,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            stream_window: 512 * 1024,
+            stream_window: 1024 * 1024,
             stream_window_max: 16 * 1024 * 1024,
             session_window: 128 * 1024 * 1024,
             send_buffer_max: 16 * 1024 * 1024,

@@ -300,11 +300,10 @@ impl Session {
         bytes
     }
 
-    /// A writer that waits for room is told once half of it is free: waking it for every frame
-    /// would cost more than the frame.
+    /// A writer that waits for room is told when there is enough of it.
     fn wake_writer(&mut self, id: StreamId, waits: u64) {
         let waiting = self.streams.get(&id).is_some_and(|stream| stream.send.writer_waits);
-        if !waiting || waits > self.send_room() / 2 {
+        if !waiting || waits > self.send_low_water() {
             return;
         }
         if let Some(stream) = self.streams.get_mut(&id)

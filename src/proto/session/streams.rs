@@ -65,20 +65,36 @@ impl Session {
         )
     }
 
-    /// How far a stream's writer may be ahead of the lanes: what the fast lanes carry while the
-    /// slowest one's share is under way, so that there is something for it to take.
+    /// How far a stream's writer may be ahead of the lanes, in bytes: what the fast lanes carry
+    /// until the slowest one would deliver its next frame, so that the slow one finds bytes whose
+    /// turn comes then.
     pub(super) fn send_room(&self) -> u64 {
+        let bytes = self.send_spread().saturating_add(self.send_slack());
+        bytes.min(self.config.send_buffer_max.max(SEND_ROOM_MIN))
+    }
+
+    /// Below this much waiting, a writer that was held back is told to go on: not for every frame,
+    /// because waking it costs more than the frame.
+    pub(super) fn send_low_water(&self) -> u64 {
+        self.send_room().saturating_sub(self.send_slack() / 2)
+    }
+
+    fn send_spread(&self) -> u64 {
         let mut rate = 0.0;
         let (mut near, mut far) = (f64::INFINITY, 0.0f64);
         for lane in self.lanes.values() {
-            let delay = lane.estimate.rtt().as_secs_f64();
+            let queue = lane.ledger.in_flight() as f64 / lane.estimate.rate().max(1.0);
+            let arrival = lane.estimate.rtt_min().as_secs_f64() / 2.0 + queue;
             rate += lane.estimate.rate();
-            near = near.min(lane.estimate.rtt_min().as_secs_f64() / 2.0);
-            far = far.max(delay);
+            near = near.min(arrival);
+            far = far.max(arrival);
         }
-        let spread = if self.lanes.len() > 1 { (far - near).max(0.0) } else { 0.0 };
-        let bytes = rate * (spread + SEND_AHEAD_SECONDS);
-        (bytes as u64).clamp(SEND_ROOM_MIN, self.config.send_buffer_max.max(SEND_ROOM_MIN))
+        (rate * (far - near).max(0.0)) as u64
+    }
+
+    fn send_slack(&self) -> u64 {
+        let rate: f64 = self.lanes.values().map(|lane| lane.estimate.rate()).sum();
+        ((rate * SEND_AHEAD_SECONDS) as u64).max(SEND_ROOM_MIN)
     }
 }
 

@@ -229,7 +229,7 @@ fn a_peer_that_breaks_the_rules_is_told_which() {
     };
     let cases = [
         (vec![Frame::Ack { lane: LaneId::FIRST, position: 1 }], Code::INVALID_ACK),
-        (vec![data(theirs, 512 * 1024, 1, false)], Code::FLOW_CONTROL),
+        (vec![data(theirs, Config::default().stream_window, 1, false)], Code::FLOW_CONTROL),
         (vec![data(theirs, u64::MAX >> 2, 100, false)], Code::FLOW_CONTROL),
         (vec![data(theirs, 0, 10, true), data(theirs, 10, 1, false)], Code::FINAL_SIZE),
         (vec![data(theirs, 10, 10, false), data(theirs, 0, 10, true)], Code::FINAL_SIZE),
