@@ -139,6 +139,8 @@ pub struct Pipe {
     rtt_var: f64,
     rtt_min: f64,
     delivery_rate: Option<u64>,
+    /// When anything was last acknowledged.
+    heard_at: Option<Time>,
 }
 
 impl Default for Pipe {
@@ -168,6 +170,7 @@ impl Pipe {
             rtt_var: 0.0,
             rtt_min: f64::INFINITY,
             delivery_rate: None,
+            heard_at: None,
         }
     }
 
@@ -318,6 +321,7 @@ impl Pipe {
         }
         self.in_flight = self.in_flight.saturating_sub(ack.bytes);
         self.delivered += ack.bytes;
+        self.heard_at = Some(now);
         self.grow(now, ack.bytes as f64);
         let sample = now.saturating_sub(ack.sent_at).max(1) as f64;
         if !ack.lost {
@@ -398,14 +402,16 @@ impl Pipe {
     }
 
     /// What a kernel would tell of it.
-    pub fn metrics(&self) -> Option<LaneMetrics> {
+    pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
         (self.rtt > 0.0).then(|| LaneMetrics {
             rtt: Duration::from_nanos(self.rtt as u64),
             rtt_var: Duration::from_nanos(self.rtt_var as u64),
             rtt_min: Duration::from_nanos(self.rtt_min as u64),
             delivery_rate: self.delivery_rate,
-            unsent_bytes: self.unsent_bytes,
-            unacked_bytes: self.in_flight,
+            app_limited: false,
+            pacing_rate: None,
+            cwnd_bytes: self.window as u64,
+            silence: self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at))),
         })
     }
 }

@@ -887,7 +887,7 @@ impl World {
                 return any;
             }
             if self.options.driver.metrics
-                && let Some(metrics) = pipe.metrics()
+                && let Some(metrics) = pipe.metrics(self.now)
             {
                 self.ends[end].session.handle_lane_metrics(at, lane, metrics);
             }

@@ -258,10 +258,11 @@ impl LaneTask<'_> {
             rtt: metrics.rtt,
             rtt_var: metrics.rtt_var,
             rtt_min: metrics.rtt_min.unwrap_or_default(),
-            delivery_rate: (metrics.delivery_rate > 0 && !metrics.delivery_rate_app_limited)
-                .then_some(metrics.delivery_rate),
-            unsent_bytes: metrics.unsent_bytes,
-            unacked_bytes: metrics.unacked_bytes,
+            delivery_rate: (metrics.delivery_rate > 0).then_some(metrics.delivery_rate),
+            app_limited: metrics.delivery_rate_app_limited,
+            pacing_rate: metrics.pacing_rate,
+            cwnd_bytes: metrics.cwnd_bytes,
+            silence: metrics.silence,
         })
     }
 

@@ -98,7 +98,10 @@ impl From<&TcpInfoHead> for LaneMetrics {
             rtt_min: (info.min_rtt != u32::MAX && info.rtt != 0).then(|| micros(info.min_rtt)),
             rtt_var: micros(info.rttvar),
             delivery_rate: info.delivery_rate,
+            // Without pacing the kernel says there is no limit.
+            pacing_rate: (info.pacing_rate != u64::MAX).then_some(info.pacing_rate),
             delivery_rate_app_limited: info.flags & first_bit != 0,
+            silence: Some(Duration::from_millis(info.last_ack_recv.into())),
             unacked_bytes: in_segments(info.unacked),
             unsent_bytes: info.notsent_bytes.into(),
             cwnd_bytes: in_segments(info.snd_cwnd),

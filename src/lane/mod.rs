@@ -122,6 +122,10 @@ pub struct LaneMetrics {
     pub delivery_rate: u64,
     /// The rate was limited by what there was to send, not by the path: it is a lower bound then.
     pub delivery_rate_app_limited: bool,
+    /// What the transport would send at now, in bytes a second; `None` where it does not pace.
+    pub pacing_rate: Option<u64>,
+    /// How long ago the peer's transport last acknowledged anything; `None` where that is not known.
+    pub silence: Option<Duration>,
     /// Bytes sent and not yet acknowledged by the peer's transport (counted in whole segments where the transport
     /// counts so).
     pub unacked_bytes: u64,
@@ -143,6 +147,8 @@ impl LaneMetrics {
         rtt_var: Duration::ZERO,
         delivery_rate: 0,
         delivery_rate_app_limited: true,
+        pacing_rate: None,
+        silence: None,
         unacked_bytes: 0,
         unsent_bytes: 0,
         cwnd_bytes: 0,

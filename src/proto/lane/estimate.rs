@@ -1,5 +1,9 @@
 //! Round-trip time and rate of a lane, from its acknowledgements and, where there are any, from
 //! the kernel's own figures.
+//!
+//! The kernel sees every segment arrive, whether or not one before it was lost. An acknowledgement
+//! comes when bytes are in order: after a loss it tells of many at once. So the kernel's rate is
+//! the better one, as long as its connection ends where the lane does.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +21,10 @@ const RATE_WINDOW_ROUND_TRIPS: u32 = 5;
 /// ... but not less than this, or one burst decides.
 const RATE_WINDOW_MIN: Duration = Duration::from_millis(150);
 
+/// Acknowledgements are delayed, tasks have to run: that much later than the kernel's, and those of
+/// twice its round trip, still come from the same place.
+const SPLIT_DELAY: Duration = Duration::from_millis(15);
+
 /// How long a minimum is believed (as BBR does: 10 s).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -29,10 +37,13 @@ pub(in crate::proto) struct Estimate {
     /// The smallest, and when it was seen.
     rtt_min: Option<(Duration, Instant)>,
     handshake_rtt: Option<Duration>,
-    rate: MaxFilter,
-    /// The rate was measured from acknowledgements while the lane was busy.
-    acked_rate_known: bool,
+    /// As acknowledgements tell.
+    acked_rate: MaxFilter,
+    /// As the kernel tells.
+    kernel_rate: MaxFilter,
     kernel: Option<LaneMetrics>,
+    /// When the kernel last heard of the peer's.
+    kernel_heard_at: Option<Instant>,
     /// By how much acknowledgements missed their forecast, smoothed.
     forecast_error: Duration,
 }
@@ -44,9 +55,10 @@ impl Estimate {
             rtt_var: Duration::ZERO,
             rtt_min: None,
             handshake_rtt,
-            rate: MaxFilter::default(),
-            acked_rate_known: false,
+            acked_rate: MaxFilter::default(),
+            kernel_rate: MaxFilter::default(),
             kernel: None,
+            kernel_heard_at: None,
             forecast_error: Duration::ZERO,
         }
     }
@@ -95,29 +107,55 @@ impl Estimate {
             return;
         }
         let rate = bytes as f64 / interval.as_secs_f64();
-        if busy && !std::mem::replace(&mut self.acked_rate_known, true) {
-            self.rate = MaxFilter::default();
-        }
-        self.add_rate(now, rate, busy);
+        let window = self.rate_window();
+        self.acked_rate.add_sample(now, rate, busy, window);
     }
 
     /// The kernel's figures.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
-        // Only until acknowledgements have told: those come from the peer itself, while the kernel's
-        // figure ends at the first proxy that splits the connection.
-        if let Some(rate) = metrics.delivery_rate
-            && !self.acked_rate_known
-        {
-            self.add_rate(now, rate as f64, true);
+        if let Some(rate) = metrics.delivery_rate {
+            let window = self.rate_window();
+            self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
+        }
+        if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
+            self.kernel_heard_at = self.kernel_heard_at.max(Some(heard));
         }
         self.kernel = Some(metrics);
     }
 
-    fn add_rate(&mut self, now: Instant, rate: f64, busy: bool) {
-        if busy || rate > self.rate.max() {
-            let window = self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN);
-            self.rate.add(now, rate, window);
-        }
+    fn rate_window(&self) -> Duration {
+        self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN)
+    }
+
+    /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
+    /// long before the peer does.
+    fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
+        let kernel = self.kernel.as_ref()?;
+        let nearer = kernel.rtt_min.saturating_mul(2).saturating_add(SPLIT_DELAY);
+        let split = self.rtt_min.is_some_and(|(min, _)| min > nearer);
+        (!split).then_some(kernel)
+    }
+
+    fn measured_rate(&self) -> Option<f64> {
+        let kernel = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
+        [kernel, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0)
+    }
+
+    /// What the kernel would send at now, at least the rate: more while it looks for the path's.
+    pub(in crate::proto) fn pacing_rate(&self) -> f64 {
+        let pacing = self.end_to_end_kernel().and_then(|kernel| kernel.pacing_rate);
+        pacing.map_or(0.0, |rate| rate as f64).max(self.rate())
+    }
+
+    /// When the peer's kernel was last heard of: while it answers, the path carries, even if nothing
+    /// comes in order because something was lost.
+    pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
+        self.end_to_end_kernel().and(self.kernel_heard_at)
+    }
+
+    /// The kernel's congestion window in bytes, zero if it is not known.
+    pub(in crate::proto) fn cwnd_bytes(&self) -> u64 {
+        self.end_to_end_kernel().map_or(0, |kernel| kernel.cwnd_bytes)
     }
 
     /// Smoothed round-trip time, queues included.
@@ -137,16 +175,13 @@ impl Estimate {
 
     /// Whether any rate was measured.
     pub(in crate::proto) fn is_measured(&self) -> bool {
-        self.rate.max() > 0.0
+        self.measured_rate().is_some()
     }
 
     /// Bytes a second; before anything was measured, what TCP's initial window makes.
     pub(in crate::proto) fn rate(&self) -> f64 {
-        let measured = self.rate.max();
-        if measured > 0.0 {
-            return measured;
-        }
-        INITIAL_WINDOW_BYTES / self.rtt_min().as_secs_f64().max(1e-4)
+        let assumed = || INITIAL_WINDOW_BYTES / self.rtt_min().as_secs_f64().max(1e-4);
+        self.measured_rate().unwrap_or_else(assumed)
     }
 
     /// Mean deviation of the round-trip time.
@@ -177,6 +212,13 @@ struct MaxFilter {
 }
 
 impl MaxFilter {
+    /// Unless the lane was `busy`, a sample says only that the lane can do as much.
+    fn add_sample(&mut self, now: Instant, value: f64, busy: bool, window: Duration) {
+        if busy || value > self.max() {
+            self.add(now, value, window);
+        }
+    }
+
     fn add(&mut self, now: Instant, value: f64, window: Duration) {
         let age = self.began.map(|began| now.saturating_duration_since(began));
         match age {

@@ -23,12 +23,16 @@ pub struct LaneMetrics {
     pub rtt_var: Duration,
     /// Smallest seen of late.
     pub rtt_min: Duration,
-    /// Most recent delivery rate in bytes a second, unless the sender had nothing to send.
+    /// Most recent delivery rate in bytes a second, where one was measured.
     pub delivery_rate: Option<u64>,
-    /// Bytes written and not yet handed to the network.
-    pub unsent_bytes: u64,
-    /// Bytes on the network, not acknowledged.
-    pub unacked_bytes: u64,
+    /// The rate was limited by what there was to send: it is a lower bound then.
+    pub app_limited: bool,
+    /// What the kernel would send at now, in bytes a second, where it paces.
+    pub pacing_rate: Option<u64>,
+    /// Its congestion window in bytes.
+    pub cwnd_bytes: u64,
+    /// How long ago the peer's kernel last acknowledged anything, where that is known.
+    pub silence: Option<Duration>,
 }
 
 /// How a lane is doing.
@@ -75,6 +79,12 @@ pub(in crate::proto) struct Lane {
     /// Payload given to it that another lane was given as well, before it.
     pub(in crate::proto) resent_payload: u64,
 }
+
+/// A frame is late when its acknowledgement is this much later than forecast, or four times the
+/// forecast's usual error ...
+const LATE_MIN: Duration = Duration::from_millis(20);
+/// ... and what the peer may take to acknowledge.
+const ACK_DELAY_USUAL: Duration = Duration::from_millis(10);
 
 /// How often a suspect lane's time-out passes before the lane is given up.
 const TIMEOUTS_UNTIL_LOST: u32 = 3;
@@ -152,6 +162,18 @@ impl Lane {
         self.health = Health::Good;
         self.late = false;
         true
+    }
+
+    /// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
+    pub(in crate::proto) fn patience(&self) -> Duration {
+        let usual = self.estimate.forecast_error().saturating_mul(4);
+        usual.max(LATE_MIN).saturating_add(ACK_DELAY_USUAL)
+    }
+
+    /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged anything.
+    pub(in crate::proto) fn answers(&self, now: Instant) -> bool {
+        let heard = self.estimate.kernel_heard_at().unwrap_or(self.progress_at);
+        now.saturating_duration_since(heard.max(self.progress_at)) < self.patience()
     }
 
     /// How long the lane may owe without making progress before it is suspect.

@@ -94,6 +94,7 @@ impl Session {
         let cost_now = stream.recv.reorder_cost();
         self.reorder_cost = self.reorder_cost.saturating_sub(cost).saturating_add(cost_now);
         self.totals.reorder_peak = self.totals.reorder_peak.max(self.reorder_cost);
+        self.tune_reordered(id);
         self.on_received(id, received);
         let window = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
         if self.reorder_cost > window.saturating_add(REORDER_OVERHEAD_BYTES) {

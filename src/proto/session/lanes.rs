@@ -16,8 +16,8 @@ use crate::proto::timer::Timer;
 /// A way back counts as faster if it saves at least this: less is not worth a frame of its own.
 const FASTER_WAY_SECONDS: f64 = 0.002;
 
-/// What a lane may have in flight: this many times what fills its pipe, so that neither a kernel's
-/// nor a lane's own buffer swallows what other lanes could carry ...
+/// What a lane may have in flight: this many times what fills its pipe, so that no buffer on the
+/// way swallows what other lanes could carry ...
 const PIPE_FACTOR: f64 = 3.0;
 /// ... counting round trips as no shorter than this, because delayed acknowledgements and waking
 /// a task take time ...
@@ -25,6 +25,21 @@ const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 /// ... and never less than four initial windows of TCP: what is known of a new lane is little, and
 /// what it is given it keeps. It grows as the lane proves itself, faster than TCP's slow start.
 const WINDOW_MIN: f64 = 4.0 * 14_600.0;
+/// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
+/// what was lost, is in flight for us and no longer for the kernel.
+const CWND_FACTOR: f64 = 2.0;
+
+/// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
+/// the choice of what to send is made late ...
+const UNSENT_SECONDS: f64 = 0.005;
+/// ... but while the kernel still looks for the path's rate (BBR's start-up sends at 2.9 times what
+/// it has found), more of it: each time it runs dry it takes the lack of bytes for a reason not to
+/// end the search, and goes on overfilling the path's queue.
+const UNSENT_SECONDS_SEARCHING: f64 = 0.015;
+const SEARCHING_GAIN: f64 = 2.0;
+/// Bounds of it: a TLS record, and what a gigabit link needs.
+const UNSENT_BYTES_MIN: u32 = 16 * 1024;
+const UNSENT_BYTES_MAX: u32 = 512 * 1024;
 
 impl Session {
     /// A lane is up and verified. `number` was not used in this session before. `rtt` is the
@@ -45,6 +60,7 @@ impl Session {
     pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.estimate.on_metrics(now, metrics);
+            lane.late &= !lane.answers(now);
         }
     }
 
@@ -79,9 +95,11 @@ impl Session {
     /// How many bytes the kernel should hold unsent for a lane: a few milliseconds of its rate, so
     /// that the choice of what to send is made late, yet the lane never runs dry.
     pub fn unsent_limit(&self, id: LaneId) -> u32 {
-        const SECONDS: f64 = 0.005;
-        let rate = self.lanes.get(&id).map_or(0.0, |lane| lane.estimate.rate());
-        ((rate * SECONDS) as u32).clamp(16 * 1024, 512 * 1024)
+        let Some(lane) = self.lanes.get(&id) else { return UNSENT_BYTES_MIN };
+        let (rate, pacing) = (lane.estimate.rate(), lane.estimate.pacing_rate());
+        let seconds =
+            if pacing > SEARCHING_GAIN * rate { UNSENT_SECONDS_SEARCHING } else { UNSENT_SECONDS };
+        ((pacing * seconds) as u32).clamp(UNSENT_BYTES_MIN, UNSENT_BYTES_MAX)
     }
 
     /// An idle lane for which there is work now, each at most once until it has come.
@@ -276,7 +294,9 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
         delay: rtt_min / 2.0,
         queue,
         in_flight,
-        window: (PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN)).max(WINDOW_MIN),
+        window: (PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN))
+            .max(CWND_FACTOR * estimate.cwnd_bytes() as f64)
+            .max(WINDOW_MIN),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
     }

@@ -1,7 +1,7 @@
 //! Sending again what another lane is late with, within a budget (the idea of XLINK; Zheng et al.,
 //! SIGCOMM 2021).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Session;
 use super::output::fit_payload;
@@ -10,10 +10,6 @@ use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::LaneBuf;
-
-/// A frame is late when its acknowledgement is this much later than forecast, or four times the
-/// forecast's usual error.
-const LATE_MIN: Duration = Duration::from_millis(20);
 
 /// A frame at the tail is worth sending twice if that saves at least this.
 const TAIL_GAIN_MIN: f64 = 0.003;
@@ -28,7 +24,7 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        first.eta.checked_add(lane.estimate.rtt_min() / 2)?.checked_add(patience(lane))
+        first.eta.checked_add(lane.estimate.rtt_min() / 2)?.checked_add(lane.patience())
     }
 
     /// What is late on the lane waits for the others again, in stream order.
@@ -40,10 +36,10 @@ impl Session {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let patience = patience(lane);
+        let patience = lane.patience();
         let grace = (lane.estimate.rtt_min() / 2).saturating_add(patience);
         // Slower than forecast is one thing, no answer at all another.
-        lane.late = now.saturating_duration_since(lane.progress_at) >= patience;
+        lane.late = !lane.answers(now);
         for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {
             let due = entry.eta.checked_add(grace).is_some_and(|at| at <= now);
             if !due || budget == 0 {
@@ -136,10 +132,4 @@ impl Session {
         }
         Some((*id, owed))
     }
-}
-
-/// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
-fn patience(lane: &Lane) -> Duration {
-    let usual = lane.estimate.forecast_error().saturating_mul(4);
-    usual.max(LATE_MIN).saturating_add(Duration::from_millis(10))
 }

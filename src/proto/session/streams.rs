@@ -215,11 +215,31 @@ impl RecvStream<'_> {
 }
 
 impl Session {
+    /// By how much streams' windows may still grow: half of the session's window stays for streams
+    /// at their initial size.
+    fn window_growth_left(&self) -> u64 {
+        (self.config.session_window / 2).saturating_sub(self.windows_grown)
+    }
+
+    /// Lets the window of a stream grow that is full of data out of order.
+    pub(super) fn tune_reordered(&mut self, id: StreamId) {
+        let room = self.window_growth_left();
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let ready = stream.recv.ready_bytes();
+        if !stream.recv.wants_credit() {
+            return;
+        }
+        let grown = stream.recv.window.tune_reordered(ready, room);
+        if grown > 0 {
+            self.windows_grown = self.windows_grown.saturating_add(grown);
+            stream.say.max_stream_data = true;
+        }
+    }
+
     /// Gives credit back for bytes the application has taken.
     fn on_consumed(&mut self, now: Instant, id: StreamId, bytes: u64) {
         let round_trip = self.round_trip_max();
-        // Half of the session's window stays for streams at their initial size.
-        let room = (self.config.session_window / 2).saturating_sub(self.windows_grown);
+        let room = self.window_growth_left();
         self.window.consume(bytes);
         self.say.max_data |= self.window.update_due();
         let Some(stream) = self.streams.get_mut(&id) else { return };

@@ -128,6 +128,21 @@ impl ReceiveWindow {
         if took > round_trip.saturating_mul(2) {
             return 0;
         }
+        self.double(room)
+    }
+
+    /// Doubles the window if it is nearly used up although the reader has taken nearly all it could:
+    /// what fills it then waits for bytes of a slower lane. `ready` bytes wait for the reader.
+    pub(in crate::proto) fn tune_reordered(&mut self, ready: u64, room: u64) -> u64 {
+        let left = self.consumed.saturating_add(self.window).saturating_sub(self.received);
+        let few = self.window / 4;
+        if left > few || ready > few {
+            return 0;
+        }
+        self.double(room)
+    }
+
+    fn double(&mut self, room: u64) -> u64 {
         let grown = self.window.saturating_mul(2).min(self.window_max);
         let growth = grown.saturating_sub(self.window).min(room);
         self.window = self.window.saturating_add(growth);
@@ -161,6 +176,20 @@ mod tests {
             }
         }
         assert_eq!((fast.window(), slow.window()), (8000, 1000));
+    }
+
+    #[test]
+    fn a_window_grows_when_it_is_full_of_what_waits_for_a_slow_lane() {
+        let mut window = ReceiveWindow::new(1000, 4000);
+        window.receive(700).unwrap();
+        assert_eq!(window.tune_reordered(0, u64::MAX), 0, "there is room");
+        window.receive(100).unwrap();
+        assert_eq!(window.tune_reordered(800, u64::MAX), 0, "the reader does not read");
+        assert_eq!(window.tune_reordered(0, 0), 0, "the session has no more");
+        assert_eq!(window.tune_reordered(0, u64::MAX), 1000);
+        assert_eq!(window.tune_reordered(0, u64::MAX), 0, "there is room again");
+        assert!(window.update_due());
+        assert_eq!(window.announce(), 2000);
     }
 
     #[test]
