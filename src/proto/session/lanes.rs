@@ -31,7 +31,7 @@ const CWND_FACTOR: f64 = 2.0;
 
 /// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
 /// the choice of what to send is made late ...
-const UNSENT_SECONDS: f64 = 0.005;
+const UNSENT_SECONDS: f64 = 0.003;
 /// ... but while the kernel still looks for the path's rate (BBR's start-up sends at 2.9 times what
 /// it has found), more of it: each time it runs dry it takes the lack of bytes for a reason not to
 /// end the search, and goes on overfilling the path's queue.

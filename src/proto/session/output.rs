@@ -23,7 +23,7 @@ pub struct Transmit {
 
 /// A pull takes this much time of the lane's rate: less costs more wake-ups, more takes the choice
 /// away from later.
-const PULL_SECONDS: f64 = 0.004;
+const PULL_SECONDS: f64 = 0.002;
 /// One full frame, so that a slow lane moves on too ...
 const PULL_BYTES_MIN: f64 = FRAME_BYTES_MAX as f64;
 /// ... and sixteen: past that neither syscalls nor locks are worth saving.
