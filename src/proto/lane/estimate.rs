@@ -21,6 +21,11 @@ const RATE_WINDOW_ROUND_TRIPS: u32 = 5;
 /// ... but not less than this, or one burst decides.
 const RATE_WINDOW_MIN: Duration = Duration::from_millis(150);
 
+/// The kernel's samples span a round trip each, and are not upset by losses: a shorter memory notices
+/// sooner that a path has become slower.
+const KERNEL_WINDOW_ROUND_TRIPS: u32 = 2;
+const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
+
 /// Acknowledgements are delayed, tasks have to run: that much later than the kernel's, and those of
 /// twice its round trip, still come from the same place.
 const SPLIT_DELAY: Duration = Duration::from_millis(15);
@@ -107,24 +112,20 @@ impl Estimate {
             return;
         }
         let rate = bytes as f64 / interval.as_secs_f64();
-        let window = self.rate_window();
+        let window = self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN);
         self.acked_rate.add_sample(now, rate, busy, window);
     }
 
     /// The kernel's figures.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
         if let Some(rate) = metrics.delivery_rate {
-            let window = self.rate_window();
+            let window = (self.rtt() * KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
         }
         if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
             self.kernel_heard_at = self.kernel_heard_at.max(Some(heard));
         }
         self.kernel = Some(metrics);
-    }
-
-    fn rate_window(&self) -> Duration {
-        self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN)
     }
 
     /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers

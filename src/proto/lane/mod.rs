@@ -81,7 +81,8 @@ pub(in crate::proto) struct Lane {
 }
 
 /// A frame is late when its acknowledgement is this much later than forecast, or four times the
-/// forecast's usual error ...
+/// forecast's usual error, but never more than a round trip: a lane that has become slow must not
+/// get used to being late ...
 const LATE_MIN: Duration = Duration::from_millis(20);
 /// ... and what the peer may take to acknowledge.
 const ACK_DELAY_USUAL: Duration = Duration::from_millis(10);
@@ -158,16 +159,26 @@ impl Lane {
             );
         }
         self.ledger.delivered_at = Some(now);
+        self.correct_departure(now);
         self.progress_at = now;
         self.health = Health::Good;
         self.late = false;
         true
     }
 
+    /// What was acknowledged left the bottleneck a round trip ago at the latest; the rest follows it
+    /// at the lane's rate.
+    fn correct_departure(&mut self, now: Instant) {
+        let rest = self.ledger.in_flight() as f64 / self.estimate.rate().max(1.0);
+        let queue = (rest - self.estimate.rtt_min().as_secs_f64()).clamp(0.0, 3600.0);
+        let latest = now.checked_add(Duration::from_secs_f64(queue));
+        self.leaves_at = self.leaves_at.min(latest);
+    }
+
     /// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
     pub(in crate::proto) fn patience(&self) -> Duration {
         let usual = self.estimate.forecast_error().saturating_mul(4);
-        usual.max(LATE_MIN).saturating_add(ACK_DELAY_USUAL)
+        usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ACK_DELAY_USUAL)
     }
 
     /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged anything.
