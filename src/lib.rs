@@ -85,7 +85,7 @@
 
 // In fuzzing builds the command line is a part of the library, so that targets can reach its parsers.
 #[cfg(all(fuzzing, feature = "cli"))]
-#[allow(dead_code, reason = "nothing is run here, only parsed")]
+#[allow(dead_code, unused_imports, reason = "nothing is run here, only parsed")]
 mod cli;
 mod driver;
 #[cfg(any(test, fuzzing))]

@@ -94,6 +94,7 @@ impl Run {
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         match u.int_in_range(0..=15)? {
             0..=5 => self.hear_frames(u),
+            6 if u.ratio(1, 4)? => self.hear_flood(u),
             6 => self.hear_garbage(u),
             7 | 8 => self.hear_ack(u),
             9 | 10 => self.application(u),
@@ -142,6 +143,23 @@ impl Run {
         let len = u.int_in_range(0..=64)?;
         let bytes = u.bytes(len)?;
         self.hear(lane, bytes);
+        Ok(())
+    }
+
+    /// The same again and again, or one piece behind the other with gaps between them.
+    fn hear_flood(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let (lane, mut frame) = (self.some_lane(u)?, frame(u)?);
+        let (count, step) = (1 << u.int_in_range(4..=17)?, u.int_in_range(0..=3)?);
+        let mut batch = FrameBatch::default();
+        for _ in 0..count {
+            batch.frames.push(frame.clone());
+            batch.wire_bytes += 2;
+            if let Frame::Stream { offset, .. } = &mut frame {
+                *offset += step;
+            }
+        }
+        self.session.handle_frames(self.now, lane, &mut batch);
+        self.take_events(count);
         Ok(())
     }
 
