@@ -83,11 +83,21 @@
 
 #![warn(missing_docs)]
 
+// In fuzzing builds the command line is a part of the library, so that targets can reach its parsers.
+#[cfg(all(fuzzing, feature = "cli"))]
+#[allow(dead_code, unused_imports, reason = "nothing is run here, only parsed")]
+mod cli;
 mod driver;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod lane;
 pub mod proto;
 pub mod trust;
 pub mod tunnel;
+
+// `cli` names the library as the program does.
+#[cfg(all(fuzzing, feature = "cli"))]
+extern crate self as imux;
 
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,

@@ -273,6 +273,12 @@ impl Early {
         let _ = self.0.print();
         if self.0.use_stderr() { Exit::Usage } else { Exit::Ok }
     }
+
+    /// What would be printed.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn text(&self) -> String {
+        self.0.render().to_string()
+    }
 }
 
 impl From<clap::Error> for Early {
@@ -288,7 +294,7 @@ pub(crate) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Invocation, 
     parse_with(argv.collect(), home)
 }
 
-fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<Invocation, Early> {
+pub(super) fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<Invocation, Early> {
     let mut command = Cli::command();
     command.build();
     let form = go_style::normalise(argv, &Grammar::of(&command))

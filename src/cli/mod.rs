@@ -11,6 +11,8 @@ mod config;
 mod connect;
 mod demo;
 mod exit;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod go_style;
 mod logging;
 mod prompt;

@@ -32,6 +32,8 @@ pub use bind::{Bind, BindSource};
 pub use error::DialError;
 pub use resolve::resolve;
 pub use tcp::{Congestion, TcpOptions};
+#[cfg(any(test, fuzzing))]
+pub(crate) use tls::fuzz_records;
 pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener};
 
 /// One reliable, ordered, confidential and authenticated byte pipe.

@@ -30,6 +30,8 @@ mod record;
 
 pub use dial::{TlsDialer, TlsListener};
 pub use record::TLS_RECORD_MAX;
+#[cfg(any(test, fuzzing))]
+pub(crate) use record::fuzz::records as fuzz_records;
 use record::{Opened, Opener, RecordBuffer, Sealer};
 
 /// What one write may encrypt at once: a system call's worth. More would only delay the choice of what comes next.

@@ -58,7 +58,7 @@
 //! ```
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(
-    test,
+    any(test, fuzzing),
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
@@ -92,7 +92,9 @@ pub use stats::{CreditStats, LaneStats, SessionStats};
 pub use stream::{Assembler, InsertError};
 pub use timer::Timer;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -100,18 +100,11 @@ impl KnownHosts {
     /// # Errors
     /// Where the file cannot be read, or the line that counts for this host cannot.
     pub fn lookup(&self, host: &str) -> Result<Option<KnownKey>, TrustError> {
-        let text = self.read()?;
-        let last = entries(&text).filter(|entry| entry.host == host).last();
-        match last {
-            None => Ok(None),
-            Some(Entry { key: Some(key), .. }) => Ok(Some(key)),
-            // To take the host for unknown would let anybody be trusted in its place.
-            Some(Entry { line, key: None, .. }) => Err(TrustError::MalformedKnownHost {
-                path: self.path.clone(),
-                line,
-                host: host.to_owned(),
-            }),
-        }
+        look_up(&self.read()?, host).map_err(|line| TrustError::MalformedKnownHost {
+            path: self.path.clone(),
+            line,
+            host: host.to_owned(),
+        })
     }
 
     /// Compares what `host` presents with what is known of it.
@@ -132,11 +125,7 @@ impl KnownHosts {
     /// # Errors
     /// Where the file cannot be read.
     pub fn malformed(&self) -> Result<Vec<Malformed>, TrustError> {
-        let text = self.read()?;
-        Ok(entries(&text)
-            .filter(|entry| entry.key.is_none())
-            .map(|entry| Malformed { line: entry.line, host: entry.host.to_owned() })
-            .collect())
+        Ok(malformed(&self.read()?))
     }
 
     /// Records the key of `host` in place of all that was known of it. Other lines stay as they are, to the byte.
@@ -144,25 +133,14 @@ impl KnownHosts {
     /// # Errors
     /// Where the file or its directory cannot be written; the file is then as it was.
     pub fn record(&self, host: &str, fingerprint: Fingerprint) -> Result<(), TrustError> {
-        if host.is_empty() || host.starts_with('#') || host.contains(char::is_whitespace) {
+        if !can_stand_in_a_line(host) {
             return Err(TrustError::InvalidHost(host.to_owned()));
         }
         if let Some(dir) = self.path.parent() {
             files::create_dir(dir)?;
         }
         let _lock = Lock::take(&self.path)?;
-        let old = self.read_bytes()?;
-        let mut new = Vec::with_capacity(old.len() + 128);
-        for line in old.split_inclusive(|&byte| byte == b'\n') {
-            if host_of(line) != Some(host.as_bytes()) {
-                new.extend_from_slice(line);
-            }
-        }
-        if new.last().is_some_and(|&last| last != b'\n') {
-            new.push(b'\n');
-        }
-        new.extend_from_slice(format!("{host} {fingerprint}\n").as_bytes());
-        files::replace(&self.path, &new)
+        files::replace(&self.path, &recorded(&self.read_bytes()?, host, fingerprint))
     }
 
     fn read(&self) -> Result<String, TrustError> {
@@ -177,6 +155,41 @@ impl KnownHosts {
             Err(error) => Err(failed("read", &self.path)(error)),
         }
     }
+}
+
+pub(super) fn can_stand_in_a_line(host: &str) -> bool {
+    !host.is_empty() && !host.starts_with('#') && !host.contains(char::is_whitespace)
+}
+
+/// The last word on `host` in a file; the number of its line where that cannot be read.
+pub(super) fn look_up(text: &str, host: &str) -> Result<Option<KnownKey>, usize> {
+    match entries(text).filter(|entry| entry.host == host).last() {
+        None => Ok(None),
+        // To take the host for unknown would let anybody be trusted in its place.
+        Some(Entry { line, key, .. }) => key.map(Some).ok_or(line),
+    }
+}
+
+pub(super) fn malformed(text: &str) -> Vec<Malformed> {
+    entries(text)
+        .filter(|entry| entry.key.is_none())
+        .map(|entry| Malformed { line: entry.line, host: entry.host.to_owned() })
+        .collect()
+}
+
+/// The file `old` with one line for `host`, at its end.
+pub(super) fn recorded(old: &[u8], host: &str, fingerprint: Fingerprint) -> Vec<u8> {
+    let mut new = Vec::with_capacity(old.len() + 128);
+    for line in old.split_inclusive(|&byte| byte == b'\n') {
+        if host_of(line) != Some(host.as_bytes()) {
+            new.extend_from_slice(line);
+        }
+    }
+    if new.last().is_some_and(|&last| last != b'\n') {
+        new.push(b'\n');
+    }
+    new.extend_from_slice(format!("{host} {fingerprint}\n").as_bytes());
+    new
 }
 
 /// A line that speaks of a host.

@@ -7,6 +7,8 @@
 mod error;
 mod files;
 mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host_trust;
 mod identity;
 mod known_hosts;

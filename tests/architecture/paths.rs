@@ -213,7 +213,10 @@ fn is_test_attribute(inside: &[Token]) -> bool {
     match words.as_slice() {
         [.., "test"] if inside.last().is_some_and(|t| t.is_word("test")) => true,
         // Planted bugs, for proving the simulator: no ordinary build can reach them.
-        ["cfg", "imux_mutants"] => true,
+        ["cfg", "imux_mutants"]
+        // Fuzz targets and what they share with tests: in no ordinary build either.
+        | ["cfg", "any", "test", "fuzzing"]
+        | ["cfg", "all", "fuzzing", "feature"] => true,
         ["cfg", conditions @ ..] => {
             conditions.contains(&"test") && !conditions.iter().any(|w| matches!(*w, "not" | "any"))
         }
@@ -298,6 +301,7 @@ mod tests {
         assert_eq!(tested("#[tokio::test] async fn a() {} fn c() {}").join(" "), "async fn a");
         assert_eq!(tested("struct S { #[cfg(test)] a: B, c: D }"), ["a", "B"]);
         assert_eq!(tested("#[cfg(not(test))] use a; #[cfg(any(test, b))] use c;"), [""; 0]);
+        assert_eq!(tested("#[cfg(any(test, fuzzing))] use a; use b;"), ["a"]);
         assert_eq!(tested("#[cfg_attr(test, allow(a))] fn b() {}"), [""; 0]);
         assert_eq!(
             tested("#[cfg(all(test, unix))] fn a<B, C>() where B: D<E, F> {} fn g() {}").len(),

@@ -244,7 +244,7 @@ impl Check<'_> {
 }
 
 /// Crates for tests, wherever tests are.
-const TEST_CRATES: [&str; 1] = ["proptest"];
+const TEST_CRATES: [&str; 2] = ["arbitrary", "proptest"];
 
 /// What must not be named in the core, and why.
 const IMPURE_PATHS: [(&str, &str); 9] = [

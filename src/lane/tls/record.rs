@@ -312,3 +312,6 @@ impl RecordBuffer {
         }
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;

@@ -1,6 +1,5 @@
 //! The core on virtual time: a pair of sessions and the lanes between them.
 
-mod pair;
 mod random;
 mod regressions;
 
@@ -9,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use self::pair::{CLIENT, Pair, Path, SERVER, pattern};
+use super::testing::pair;
 use super::wire::{Frame, FrameBatch, StreamKind};
 use super::*;
 

@@ -83,19 +83,20 @@ pub(super) fn encode_reserved(out: &mut BytesMut, n: u8) {
 
 /// Writes one frame.
 pub fn encode_frame(frame: &Frame, out: &mut BytesMut) {
-    if let Frame::Stream { id, offset, fin, data } = frame {
-        encode_stream_header(out, *id, *offset, data.len(), *fin);
-        out.put_slice(data);
-        return;
-    }
-    // Control frames are a few bytes: the body is written first, to know its length.
-    let mut body = BytesMut::new();
-    let kind = encode_body(frame, &mut body);
-    put_header(out, kind, body.len());
-    out.put_slice(&body);
+    let payload = match frame {
+        Frame::Stream { data, .. } => data.as_ref(),
+        _ => &[],
+    };
+    // All else is a few bytes: they are written first, to know their length.
+    let mut fields = BytesMut::new();
+    let kind = encode_fields(frame, &mut fields);
+    put_header(out, kind, fields.len().saturating_add(payload.len()));
+    out.put_slice(&fields);
+    out.put_slice(payload);
 }
 
-fn encode_body(frame: &Frame, out: &mut BytesMut) -> u64 {
+/// Writes the body, but for the payload of a STREAM frame; returns the type.
+fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
     match frame {
         Frame::Ping => types::PING,
         Frame::Ack { lane, position } => {
@@ -103,10 +104,9 @@ fn encode_body(frame: &Frame, out: &mut BytesMut) -> u64 {
             put(out, *position);
             types::ACK
         }
-        Frame::Stream { id, offset, fin, data } => {
+        Frame::Stream { id, offset, fin, .. } => {
             VarInt::from(*id).encode(out);
             put(out, *offset);
-            out.put_slice(data);
             if *fin { types::STREAM_FIN } else { types::STREAM }
         }
         Frame::Open { id, kind } => {

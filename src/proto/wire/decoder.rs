@@ -99,9 +99,8 @@ impl Decoder {
             self.partial.extend_from_slice(std::slice::from_ref(first));
             *input = rest;
         };
-        if mutant!("decoder-skips-a-byte") && self.partial.len() > 40 {
-            *input = input.get(1..).unwrap_or_default();
-        }
+        let skipped = usize::from(mutant!("decoder-skips-a-byte") && self.partial.len() > 40);
+        *input = input.get(skipped..).unwrap_or_default();
         let missing = header.total().saturating_sub(self.partial.len());
         let (now, later) = input.split_at(missing.min(input.len()));
         self.partial.extend_from_slice(now);

@@ -1,0 +1,133 @@
+//! Fuzz targets of the command line (see `imux::fuzz`): whatever is written, no panic; an answer, or
+//! words that say what is wrong.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use imux::lane::Bind;
+
+use super::address::HostPort;
+use super::bind::{BindMap, LANES_MAX, check_all, parse_bind};
+use super::config::Task;
+use super::{args, text, units};
+
+/// The value of one option, by whatever option.
+pub(crate) fn options(data: &[u8]) {
+    let Some((&choice, value)) = data.split_first() else { return };
+    let value = &*String::from_utf8_lossy(value);
+    match choice % 6 {
+        0 => bind(value),
+        1 => binds(value),
+        2 => address(value),
+        3 => size(value),
+        4 => duration(value),
+        _ => shown(value),
+    }
+}
+
+fn bind(value: &str) {
+    match parse_bind(value) {
+        Ok(bind) => {
+            assert!((1..=LANES_MAX).contains(&bind.lanes));
+            assert_eq!(parse_bind(&bind.to_string()), Ok(bind), "as it is written in logs");
+        }
+        Err(problem) => explains(&problem),
+    }
+}
+
+fn binds(value: &str) {
+    match value.parse::<BindMap>() {
+        Ok(BindMap(binds)) => {
+            assert!(!binds.is_empty());
+            let json: Vec<String> = binds
+                .iter()
+                .map(|Bind { source, lanes }| format!("\"{source}\": {lanes}"))
+                .collect();
+            let again = format!("{{{}}}", json.join(", ")).parse();
+            assert_eq!(again.as_ref(), Ok(&BindMap(binds.clone())));
+            if let Err(problem) = check_all(&binds) {
+                explains(&problem);
+            }
+        }
+        Err(problem) => explains(&problem),
+    }
+}
+
+fn address(value: &str) {
+    if let Err(problem) = HostPort::to_listen(value) {
+        explains(&problem);
+    }
+    match HostPort::to_dial(value) {
+        Ok(address) => {
+            assert!(address.port > 0 && HostPort::to_listen(value).is_ok());
+            assert_eq!(HostPort::to_dial(address.as_written()).as_ref(), Ok(&address));
+            assert_eq!(address.to_string(), value.trim());
+            let looped = address.is_reached_by(&address);
+            let itself = HostPort::to_listen("127.0.0.1:1").is_ok_and(|lo| lo.is_reached_by(&lo));
+            assert!(itself && (looped || !matches!(address.host, super::address::Host::Ip(_))));
+        }
+        Err(problem) => explains(&problem),
+    }
+}
+
+fn size(value: &str) {
+    match units::parse_size(value) {
+        Ok(size) => assert_eq!(units::parse_size(&size.to_string()), Ok(size)),
+        Err(problem) => explains(&problem),
+    }
+}
+
+fn duration(value: &str) {
+    match units::parse_duration(value) {
+        Ok(time) => {
+            assert!(!units::duration(time).is_empty());
+            let seconds = format!("{}s", time.as_secs());
+            assert_eq!(units::parse_duration(&seconds), Ok(Duration::from_secs(time.as_secs())));
+        }
+        Err(problem) => explains(&problem),
+    }
+}
+
+fn shown(value: &str) {
+    let shown = text::escape(value);
+    assert!(!shown.contains(char::is_control), "{shown:?} could draw on a terminal");
+    assert_eq!(shown.chars().filter(|&c| c == '\u{202e}').count(), 0);
+}
+
+fn explains(problem: &str) {
+    assert!(problem.len() > 10, "{problem:?} explains nothing");
+}
+
+/// A whole command line, its arguments divided by zero bytes.
+pub(crate) fn arguments(data: &[u8]) {
+    let written = data.split(|&byte| byte == 0).take(24).map(String::from_utf8_lossy);
+    let argv = std::iter::once("imux".into()).chain(written.map(|arg| OsString::from(&*arg)));
+    match args::parse_with(argv.collect(), Some("/home/somebody/.imux".into())) {
+        Ok(invocation) => match invocation.task {
+            Task::Server(server) => assert!(server.dial.port > 0),
+            Task::Client(client) => {
+                assert!(client.dial.port > 0 && !client.binds.is_empty());
+                assert_eq!(check_all(&client.binds), Ok(()));
+            }
+            Task::Demo(demo) => assert!(demo.bytes >= 1 << 20),
+        },
+        Err(early) => assert!(!early.text().is_empty()),
+    }
+}
+
+#[cfg(test)]
+#[path = "../fuzz/corpus.rs"]
+mod corpus;
+
+#[cfg(test)]
+mod corpora {
+    #[test]
+    fn options() {
+        super::corpus::replay("options", super::options);
+    }
+
+    #[test]
+    fn arguments() {
+        super::corpus::replay("arguments", super::arguments);
+    }
+}

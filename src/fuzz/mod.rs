@@ -1,0 +1,53 @@
+//! The fuzz targets. Not a part of the library: it exists in tests, which replay the corpora, and
+//! in the builds of cargo-fuzz, whose programs in `fuzz/` call one function each.
+//!
+//! A target takes any bytes whatever and panics if something is wrong. What it does stands next to
+//! what it tests, in a module `fuzz` of that room, and is compiled with every test.
+
+#[cfg(test)]
+mod corpus;
+
+/// A target for each line, and a test that replays its corpus.
+macro_rules! targets {
+    ($($(#[$attribute:meta])* $name:ident => $run:path;)*) => {
+        /// Name and function of every target.
+        pub const TARGETS: &[(&str, fn(&[u8]))] = &[$($(#[$attribute])* (stringify!($name), $name),)*];
+
+        $(
+            $(#[$attribute])*
+            #[doc = concat!("The target of `fuzz/fuzz_targets/", stringify!($name), ".rs`.")]
+            pub fn $name(data: &[u8]) {
+                $run(data);
+            }
+        )*
+
+        #[cfg(test)]
+        mod corpora {
+            $(
+                $(#[$attribute])*
+                #[test]
+                fn $name() {
+                    super::corpus::replay(stringify!($name), super::$name);
+                }
+            )*
+        }
+    };
+}
+
+targets! {
+    decode => crate::proto::fuzz::decode;
+    cuts => crate::proto::fuzz::cuts;
+    round_trip => crate::proto::fuzz::round_trip;
+    range_set => crate::proto::fuzz::range_set;
+    assembler => crate::proto::fuzz::assembler;
+    endpoints => crate::proto::fuzz::endpoints;
+    hostile => crate::proto::fuzz::hostile;
+    records => crate::lane::fuzz_records;
+    known_hosts => crate::trust::fuzz::known_hosts;
+    certificate => crate::trust::fuzz::certificate;
+    // Tests have them in the program, where they belong.
+    #[cfg(all(fuzzing, feature = "cli"))]
+    options => crate::cli::fuzz::options;
+    #[cfg(all(fuzzing, feature = "cli"))]
+    arguments => crate::cli::fuzz::arguments;
+}

@@ -1,0 +1,138 @@
+//! Fuzz target of the record layer (see `crate::fuzz`).
+
+use std::collections::VecDeque;
+
+use arbitrary::{Result, Unstructured};
+use rustls::CipherSuite;
+use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+
+use super::*;
+
+/// Records of a peer that holds the keys and says what it likes, with bytes of a stranger between
+/// them: data comes out as it went in, nothing else comes out, and what makes no sense is an error.
+pub(crate) fn records(data: &[u8]) {
+    let mut u = Unstructured::new(data);
+    let Ok(mut peer) = Peer::new() else { panic!("the keys are of the right size") };
+    while !u.is_empty() && peer.wire.len() < READ_MAX / 4 && peer.say(&mut u).is_ok() {}
+    let Peer { wire, mut expected, mut opener, .. } = peer;
+
+    let mut received = RecordBuffer::new();
+    received.buffer[..wire.len()].copy_from_slice(&wire);
+    let mut cuts = data.iter().map(|&cut| 1 + usize::from(cut)).cycle();
+    while received.end < wire.len() {
+        received.end = (received.end + cuts.next().unwrap_or(wire.len())).min(wire.len());
+        loop {
+            let record = match received.next_record() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(_) => return assert_eq!(expected.front(), Some(&Said::Nonsense)),
+            };
+            assert!(record.end <= received.end && record.len() <= HEADER + CIPHERTEXT_MAX);
+            let bytes = received.get_mut(record);
+            match (opener.open(bytes), expected.pop_front()) {
+                (Ok(Opened::Data(place)), Some(Said::Data(said))) => assert_eq!(bytes[place], said),
+                (Ok(Opened::Nothing), Some(Said::Nothing)) => {}
+                (Ok(Opened::Closed), Some(Said::End)) | (Err(_), Some(Said::Nonsense)) => return,
+                // Thirty-two records without data are enough.
+                (Err(_), Some(Said::Nothing | Said::End)) if opener.fruitless > FRUITLESS_MAX => {
+                    return;
+                }
+                (opened, said) => panic!("{opened:?} for {said:?}"),
+            }
+        }
+    }
+}
+
+/// What a record has to be taken for.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Data(Vec<u8>),
+    Nothing,
+    End,
+    /// An error, and nothing counts after it.
+    Nonsense,
+}
+
+struct Peer {
+    sealer: Sealer,
+    opener: Opener,
+    wire: Vec<u8>,
+    expected: VecDeque<Said>,
+}
+
+impl Peer {
+    fn new() -> io::Result<Self> {
+        let wanted = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+        let suite = ALL_CIPHER_SUITES.iter().find(|suite| suite.suite() == wanted);
+        let suite = suite.ok_or_else(|| bad_record("no such suite"))?;
+        let secrets = || ConnectionTrafficSecrets::Chacha20Poly1305 {
+            key: AeadKey::from([3; 32]),
+            iv: Iv::from([5; 12]),
+        };
+        let both = rustls::ExtractedSecrets { tx: (0, secrets()), rx: (0, secrets()) };
+        let (sealer, opener) = ciphers(*suite, both)?;
+        Ok(Self { sealer, opener, wire: Vec::new(), expected: VecDeque::new() })
+    }
+
+    fn say(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        match u.int_in_range(0..=7)? {
+            0..=2 => {
+                let len = u.int_in_range(1..=300)?;
+                let data = vec![u.arbitrary()?; len];
+                self.seal(ContentType::ApplicationData, &data);
+                self.expected.push_back(Said::Data(data));
+            }
+            3 => self.say_something_else(u)?,
+            4 => {
+                self.seal(ContentType::ApplicationData, &[]);
+                self.expected.push_back(Said::Nothing);
+            }
+            // A record is damaged on its way, or its header is.
+            5 => {
+                let start = self.wire.len();
+                self.seal(ContentType::ApplicationData, b"data");
+                let at = u.int_in_range(0..=self.wire.len() - start - 1)?;
+                self.wire[start + at] ^= u.int_in_range(1..=255)?;
+                // The version has to be ignored (RFC 8446, section 5.1).
+                let harmless = (1..3).contains(&at);
+                let data = || Said::Data(b"data".to_vec());
+                self.expected.push_back(if harmless { data() } else { Said::Nonsense });
+            }
+            _ => {
+                let len = u.int_in_range(1..=50)?;
+                self.wire.extend_from_slice(u.bytes(len)?);
+                self.expected.push_back(Said::Nonsense);
+            }
+        }
+        Ok(())
+    }
+
+    /// Alerts, handshake messages, and types that do not exist.
+    fn say_something_else(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let typ = ContentType::from(u.arbitrary::<u8>()?);
+        let len = u.int_in_range(0..=4)?;
+        let payload = u.bytes(len)?;
+        self.seal(typ, payload);
+        // Zeros at the end are padding: what stands before them is the type (RFC 8446, 5.4).
+        let inner = [payload, &[typ.into()]].concat();
+        let unpadded = inner.iter().rposition(|&byte| byte != 0).map(|end| inner.split_at(end));
+        let Some((payload, [typ, ..])) = unpadded else {
+            self.expected.push_back(Said::Nonsense);
+            return Ok(());
+        };
+        self.expected.push_back(match (ContentType::from(*typ), payload) {
+            (ContentType::ApplicationData, []) // close_notify is 0, user_canceled 90
+            | (ContentType::Alert, [_, 90])
+            | (ContentType::Handshake, [4, ..]) => Said::Nothing,
+            (ContentType::ApplicationData, data) => Said::Data(data.to_vec()),
+            (ContentType::Alert, [_, 0]) => Said::End,
+            _ => Said::Nonsense,
+        });
+        Ok(())
+    }
+
+    fn seal(&mut self, typ: ContentType, payload: &[u8]) {
+        let sealed = self.sealer.encrypt(typ, &OutboundChunks::Single(payload), &mut self.wire);
+        assert!(sealed.is_ok());
+    }
+}
