@@ -12,8 +12,12 @@ use crate::rng::Rng;
 /// The options of swarm run `seed`.
 pub fn draw(seed: u64) -> Options {
     let mut rng = Rng::new(seed ^ 0x7377_6172_6d00_0000);
-    let paths = draw_paths(&mut rng);
-    let sessions = draw_sessions(&mut rng);
+    let scattered = rng.chance(0.1);
+    let (paths, sessions) = if scattered {
+        draw_scattered(&mut rng)
+    } else {
+        (draw_paths(&mut rng), draw_sessions(&mut rng))
+    };
     let faults_end_ms = rng.log_range(100.0, 8_000.0);
     let slowest = paths.iter().map(|p| p.mbit[0].min(p.mbit[1])).fold(f64::INFINITY, f64::min);
     Options {
@@ -51,6 +55,24 @@ fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {
             }
         })
         .collect()
+}
+
+/// Several unlike lanes that may send much twice, and nothing else that slows them: the same bytes
+/// travel in frames of different sizes, and arrive in all orders.
+fn draw_scattered(rng: &mut Rng) -> (Vec<PathOptions>, [SessionOptions; 2]) {
+    let paths = (0..rng.range(3..=5)).map(|_| {
+        let mbit = rng.log_range(1.0, 100.0);
+        let delay_ms = rng.log_range(1.0, 100.0);
+        PathOptions {
+            mbit: [mbit; 2],
+            delay_ms: [delay_ms; 2],
+            queue_bytes: (mbit * 250.0 * delay_ms).max(30_000.0),
+            loss: rng.log_range(0.001, 0.05),
+            ..PathOptions::default()
+        }
+    });
+    let session = SessionOptions { duplicate_share: 1.0, ..SessionOptions::default() };
+    (paths.collect(), [session.clone(), session])
 }
 
 fn draw_sessions(rng: &mut Rng) -> [SessionOptions; 2] {
@@ -107,7 +129,10 @@ fn draw_streams(
     let window = sessions.iter().map(|s| s.stream_window.min(s.session_window)).min().unwrap_or(1);
     let most = if rng.chance(0.05) { 6e6 } else { 600_000.0 };
     let bytes_max = (window as f64 * 60.0).min(slowest_mbit * 250_000.0).clamp(50.0, most);
-    let count = rng.log_range(1.0, 12.0) as usize;
+    // Many that are over soon, or few that last.
+    let churn = rng.chance(0.2);
+    let count = if churn { rng.range(10..=50) } else { rng.log_range(1.0, 12.0) as u64 };
+    let bytes_max = if churn { 200.0 } else { bytes_max };
     let resets = if rng.chance(0.4) { 0.3 } else { 0.0 };
     let stops = if rng.chance(0.4) { 0.3 } else { 0.0 };
     let unread = if rng.chance(0.25) { 0.4 } else { 0.0 };

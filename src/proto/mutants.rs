@@ -31,7 +31,7 @@ pub const ALL: &[&str] = &[
     "done-with-fin-alone",
     "reset-size-off-by-one",
     "ack-in-the-middle-moves-base",
-    "one-acknowledged-part-released",
+    "acknowledged-parts-not-joined",
     "overlap-not-trimmed",
     "lost-max-data-not-resent",
     "lost-max-streams-not-resent",
