@@ -1,0 +1,135 @@
+//! One run: the simulated network, what goes wrong in it, and what came of it.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock, Once};
+use std::time::{Duration, SystemTime};
+
+use imux::trust::{Identity, PinnedKeys};
+use imux_sim::soak::Tried;
+use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use turmoil::{Builder, Sim};
+
+use crate::book::{Book, Outcome};
+use crate::faults::{CLIENT, Faults, relay};
+use crate::observe::Observer;
+use crate::plan::Plan;
+use crate::relay::{Mood, Relay, SERVER};
+use crate::{client, server};
+
+/// The server's key, in all runs of this process: whose key it is makes no difference.
+static SERVER_IDENTITY: LazyLock<Arc<Identity>> =
+    LazyLock::new(|| Arc::new(Identity::generate().expect("a key can be made")));
+
+/// Everything that is to be seen of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watch {
+    /// Keep the trace's records.
+    pub trace: bool,
+    /// Print what the driver logs.
+    pub log: bool,
+}
+
+/// Runs a seed. A panic in any task counts as a broken rule.
+#[must_use]
+pub fn try_seed(seed: u64) -> Tried {
+    let (outcome, time) = run(&Plan::draw(seed), Watch::default());
+    Tried {
+        hash: outcome.trace.hash(),
+        failure: outcome.failure,
+        counts: outcome.counts,
+        events: outcome.events,
+        time,
+    }
+}
+
+/// Runs a plan; also how long it took, in virtual time.
+#[must_use]
+pub fn run(plan: &Plan, watch: Watch) -> (Outcome, Duration) {
+    remember_panics();
+    let plan = Arc::new(plan.clone());
+    let book = Book::new(plan.clone(), watch.trace);
+    let observer = Observer { book: book.clone(), print: watch.log };
+    let subscriber = tracing_subscriber::registry().with(observer);
+    let mut took = Duration::ZERO;
+    let ran = tracing::subscriber::with_default(subscriber, || {
+        catch_unwind(AssertUnwindSafe(|| simulate(&plan, &book, &mut took)))
+    });
+    match ran {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => book.fail(error.to_string()),
+        Err(_) => {
+            let said = LAST_PANIC.with_borrow_mut(std::mem::take);
+            book.fail(format!("panic: {said}"));
+        }
+    }
+    (book.outcome(), took)
+}
+
+fn simulate(plan: &Arc<Plan>, book: &Arc<Book>, took: &mut Duration) -> turmoil::Result {
+    imux::seed_chance(plan.seed);
+    let mut sim = Builder::new()
+        .rng_seed(plan.seed)
+        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+        // The run's own deadline is earlier, and says more.
+        .simulation_duration(Duration::from_secs(1_000_000))
+        .build();
+    let moods = add_hosts(&mut sim, plan, book);
+    let mut faults = Faults::new(plan, moods);
+    let deadline = Duration::from_millis(plan.deadline_ms());
+    loop {
+        faults.step(&mut sim, book);
+        let over = sim.step()?;
+        *took = sim.elapsed();
+        if over || book.failure().is_some() {
+            return Ok(());
+        }
+        if sim.elapsed() > deadline {
+            return Err(format!("not over after {deadline:?}; {}", book.unsettled()).into());
+        }
+    }
+}
+
+fn add_hosts(sim: &mut Sim<'_>, plan: &Arc<Plan>, book: &Arc<Book>) -> Vec<watch::Sender<Mood>> {
+    let (for_server, identity) = ((plan.clone(), book.clone()), SERVER_IDENTITY.clone());
+    sim.host(SERVER, move || {
+        server::run(for_server.0.clone(), for_server.1.clone(), identity.clone())
+    });
+    let mut moods = Vec::new();
+    for (path, of) in plan.paths.iter().enumerate() {
+        let (sender, mood) = watch::channel(Mood::new(of.mbit));
+        let host = Relay { path, piece_bytes: of.piece_bytes, mood, book: book.clone() };
+        sim.host(relay(path), move || host.clone().run());
+        moods.push(sender);
+    }
+    let trusted = PinnedKeys::new([SERVER_IDENTITY.fingerprint()]);
+    sim.client(CLIENT, client::run(plan.clone(), book.clone(), trusted));
+    for (path, of) in plan.paths.iter().enumerate() {
+        for (end, ms) in [CLIENT, SERVER].into_iter().zip(of.latency_ms) {
+            sim.set_link_latency(relay(path), end, Duration::from_millis(ms));
+            let most = Duration::from_millis(ms + of.jitter_ms);
+            sim.set_link_max_message_latency(relay(path), end, most);
+        }
+    }
+    moods
+}
+
+thread_local! {
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Panics are kept instead of printed: the first of a run is its cause, those that follow are tokio's.
+fn remember_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            LAST_PANIC.with_borrow_mut(|last| {
+                if last.is_empty() {
+                    *last = panic.to_string().replace('\n', " ");
+                }
+            });
+        }));
+    });
+    LAST_PANIC.with_borrow_mut(String::clear);
+}
