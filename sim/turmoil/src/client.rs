@@ -29,7 +29,7 @@ pub async fn run(plan: Arc<Plan>, book: Arc<Book>, server_key: PinnedKeys) -> tu
         }
     }
     book.settled().await;
-    sleep(until(plan.faults_end_ms as f64)).await;
+    sleep(until((plan.faults_end_ms + plan.doubt_ms()) as f64)).await;
     lanes_back(&client, &plan).await;
     note_stats(&client, &book);
     book.close();

@@ -22,13 +22,28 @@ pub fn relay(path: usize) -> String {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Begin(FaultKind),
-    Hold { path: usize, leg: usize },
-    Release { path: usize, leg: usize },
-    Crash { path: usize },
-    Bounce { path: usize },
+    Hold {
+        path: usize,
+        leg: usize,
+    },
+    Release {
+        path: usize,
+        leg: usize,
+    },
+    Crash {
+        path: usize,
+    },
+    Bounce {
+        path: usize,
+    },
     CrashServer,
     BounceServer,
-    Unstall { path: usize, direction: usize },
+    Unstall {
+        path: usize,
+        direction: usize,
+    },
+    /// From here on nothing new goes wrong.
+    Calm,
 }
 
 /// All that goes wrong in a run.
@@ -84,6 +99,7 @@ impl Faults {
                 _ => {}
             }
         }
+        steps.push((plan.faults_end_ms, Step::Calm));
         // Those of one time stay in their order.
         steps.sort_by_key(|(at, _)| *at);
         steps.reverse();
@@ -136,6 +152,7 @@ impl Faults {
                     sim.bounce(SERVER);
                 }
             }
+            Step::Calm => self.moods.iter().for_each(|mood| mood.send_modify(Mood::calm)),
             Step::Unstall { path, direction } => {
                 if last(self.stalled.get_mut(&(path, direction))) {
                     self.moods[path].send_modify(|mood| mood.stalled[direction] = false);

@@ -120,6 +120,26 @@ impl Plan {
         self.paths.iter().map(|path| usize::from(path.lanes)).sum()
     }
 
+    /// How long after the faults a lane may still seem alive that is dead: what was on its way has come by then, and who
+    /// heard nothing has asked.
+    #[must_use]
+    pub fn doubt_ms(&self) -> u64 {
+        let silences = |fault: &Fault| {
+            matches!(
+                fault.kind,
+                FaultKind::Swallow { .. }
+                    | FaultKind::HalfClose { .. }
+                    | FaultKind::Crash { silent: true, .. }
+                    | FaultKind::Restart { silent: true, .. }
+            )
+        };
+        if !self.faults.iter().any(silences) {
+            return 2_000;
+        }
+        let keepalive = self.sessions.iter().map(|session| session.keepalive_ms).max();
+        keepalive.unwrap_or(0) + 6_000
+    }
+
     /// When the run has to be over, in milliseconds: after the faults everything travels once more, by the slowest path, at
     /// half its rate and in the smallest windows; and some lanes are just being dialled in vain.
     #[must_use]
@@ -134,7 +154,7 @@ impl Plan {
         let rounds = bytes as f64 / window.unwrap_or(1).max(1) as f64 * rtt * 4.0;
         let paced = halves().map(pace_ms).fold(0.0, f64::max);
         let begun = self.streams.iter().map(|stream| stream.at_ms).fold(0.0, f64::max);
-        self.faults_end_ms.max(begun as u64) + (travel + rounds + paced) as u64 + 60_000
+        self.faults_end_ms.max(begun as u64) + (travel + rounds + paced) as u64 + 80_000
     }
 }
 
@@ -178,7 +198,7 @@ fn draw_sessions(rng: &mut Rng) -> [SessionOptions; 2] {
             send_buffer_max: rng.log_range(1_000.0, 1e7) as u64,
             streams_max: if rng.chance(0.3) { rng.range(2..=5) } else { 1_024 },
             grace_ms,
-            keepalive_ms: if rng.chance(0.4) { rng.range(200..=3_000) } else { 15_000 },
+            keepalive_ms: if rng.chance(0.8) { rng.range(200..=3_000) } else { 15_000 },
             scheduler: scheduler.to_owned(),
             ..SessionOptions::default()
         }

@@ -38,6 +38,12 @@ pub struct Mood {
 }
 
 impl Mood {
+    /// What was to be done to bytes that have not come yet is not done any more.
+    pub const fn calm(&mut self) {
+        self.resets = 0;
+        self.corruptions = [0; 2];
+    }
+
     /// All is well.
     #[must_use]
     pub const fn new(mbit: f64) -> Self {
@@ -119,10 +125,17 @@ impl Pump {
         let mut buffer = vec![0; self.relay.piece_bytes.max(1)];
         loop {
             let mood = self.good_mood().await?;
-            if mood.resets > self.born.resets {
-                return self.reset().await;
-            }
             self.half_close(&mood).await;
+            if mood.resets > self.born.resets {
+                // With something unread: a reset is what its sender hears.
+                tokio::select! {
+                    peeked = self.from.peek(&mut buffer[..1]) => {
+                        peeked?;
+                        return Err(io::ErrorKind::ConnectionReset.into());
+                    }
+                    _ = self.relay.mood.changed() => continue,
+                }
+            }
             let read = tokio::select! {
                 read = self.from.read(&mut buffer) => read?,
                 // It is looked at again.
@@ -155,12 +168,6 @@ impl Pump {
             // The run holds the sender for as long as there are relays.
             let _ = self.relay.mood.changed().await;
         }
-    }
-
-    /// Leaves with something unread, so that a reset is what its sender hears.
-    async fn reset(mut self) -> io::Result<()> {
-        self.from.peek(&mut [0]).await?;
-        Err(io::ErrorKind::ConnectionReset.into())
     }
 
     async fn half_close(&mut self, mood: &Mood) {
