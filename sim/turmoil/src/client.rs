@@ -3,25 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use imux::trust::{Identity, PinnedKeys, client_config};
-use imux::{Client, ClientConfig, Code, Link, OpenError, Session, StreamKind};
-use tokio::time::sleep;
+use imux::trust::{PinnedKeys, client_config};
+use imux::{Client, ClientConfig, Code, Link, OpenError, Session, Stream, StreamKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
 
 use crate::book::Book;
+use crate::keys;
 use crate::pipe::SimDialer;
 use crate::plan::Plan;
-use crate::server::{HELLO, trial_of};
+use crate::server::{FLOOD, HELLO, trial_of};
 use crate::user::User;
 
 /// Between a look and the next.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// A server hears of the end of its session within this time, where there are lanes.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
 /// Runs until everything is delivered, every lane is back, and the session was closed and is over.
 ///
 /// # Errors
 /// Where the run cannot even be set up.
-pub async fn run(plan: Arc<Plan>, book: Arc<Book>, server_key: PinnedKeys) -> turmoil::Result {
-    let client = Arc::new(connect(&plan, &book, server_key).await?);
+pub async fn run(plan: Arc<Plan>, book: Arc<Book>) -> turmoil::Result {
+    let client = Arc::new(connect(&plan, &book).await?);
     tokio::spawn(follow_sessions(client.clone(), plan.clone(), book.clone()));
     for (stream, opening) in plan.streams.iter().enumerate() {
         if !opening.from_server {
@@ -32,12 +37,32 @@ pub async fn run(plan: Arc<Plan>, book: Arc<Book>, server_key: PinnedKeys) -> tu
     sleep(until((plan.faults_end_ms + plan.doubt_ms()) as f64)).await;
     lanes_back(&client, &plan).await;
     note_stats(&client, &book);
+    let flood = if plan.close_amid_data { Some(flooded(&client, &plan).await?) } else { None };
     book.close();
     client.close(Code::NONE).await;
-    while book.server_sessions() > 0 {
-        book.changed().await;
+    let all_over = async {
+        while book.server_sessions() > 0 {
+            book.changed().await;
+        }
+    };
+    if timeout(TOLD_WITHIN, all_over).await.is_err() {
+        book.fail(format!(
+            "the server was not told within {TOLD_WITHIN:?} that the session is closed"
+        ));
     }
+    drop(flood);
     Ok(())
+}
+
+/// A stream on which the server sends all it can, and the client what the slowest path takes a while to carry.
+async fn flooded(client: &Client, plan: &Plan) -> turmoil::Result<Stream> {
+    let slowest = plan.paths.iter().map(|path| path.mbit).fold(f64::INFINITY, f64::min);
+    let upload = vec![0; (slowest * 1e6 / 8.0 * 0.2) as usize];
+    let mut stream = client.open(StreamKind::Named(FLOOD.to_owned())).await?;
+    stream.read_exact(&mut [0; 10_000]).await?;
+    // However much of it there is credit for.
+    let _ = timeout(PAUSE, stream.write_all(&upload)).await;
+    Ok(stream)
 }
 
 /// How long it is until `at_ms` of the run.
@@ -48,9 +73,9 @@ pub fn until(at_ms: f64) -> Duration {
 }
 
 /// As a person would: again, as long as it fails.
-async fn connect(plan: &Plan, book: &Book, server_key: PinnedKeys) -> turmoil::Result<Client> {
-    let config = client_config(&Identity::generate()?)?;
-    let trust = Arc::new(server_key);
+async fn connect(plan: &Plan, book: &Book) -> turmoil::Result<Client> {
+    let config = client_config(&keys::CLIENT)?;
+    let trust = Arc::new(PinnedKeys::new([keys::SERVER.fingerprint()]));
     loop {
         let links = plan.paths.iter().enumerate().map(|(path, of)| Link {
             dialer: Arc::new(SimDialer {

@@ -6,6 +6,7 @@
 pub mod book;
 pub mod client;
 pub mod faults;
+pub mod keys;
 pub mod observe;
 pub mod pipe;
 pub mod plan;

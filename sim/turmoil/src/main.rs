@@ -14,6 +14,7 @@ use imux_turmoil::run::{Watch, run, try_seed};
 const TWICE_EVERY: u64 = 20;
 /// A batch of at least this many must have seen everything of `SOMETIMES`.
 const SOMETIMES_FROM: u64 = 100;
+const SELDOM_FROM: u64 = 1_000;
 
 /// What has to happen now and then, or the runs do not try what they say they try.
 const SOMETIMES: &[&str] = &[
@@ -32,7 +33,28 @@ const SOMETIMES: &[&str] = &[
     "fault: latency",
     "fault: server restart",
     "fault: server restart, unheard",
+    "connect failed",
+    "lane failed",
+    "lane suspect",
+    "lane down: timed out",
+    "lane down: cut",
+    "lane down: reset",
+    "lane down: corrupt",
+    "lane down: told of corruption",
+    "lane down: join refused",
+    "no lanes",
+    "resumed from no lanes",
+    "resent",
+    "duplicate received",
+    "reordered",
+    "cut off",
+    "finished",
+    "reset",
+    "stopped",
+    "session over: closed by peer",
 ];
+/// What has to happen in a batch of `SELDOM_FROM`, too.
+const SELDOM: &[&str] = &["handshake timed out", "session over: grace expired", "open failed"];
 
 /// Simulates the driver, real TLS included, over networks that fail
 #[derive(Debug, Parser)]
@@ -72,8 +94,12 @@ fn main() -> anyhow::Result<ExitCode> {
         progress: true,
         twice_every: TWICE_EVERY,
     });
-    let sometimes = if sum.seeds < SOMETIMES_FROM { &[] } else { SOMETIMES };
-    Ok(tell(&sum, sometimes, &|seed| format!("cargo run --release -- --replay --seed {seed}")))
+    let sometimes = match sum.seeds {
+        ..SOMETIMES_FROM => Vec::new(),
+        ..SELDOM_FROM => SOMETIMES.to_vec(),
+        _ => [SOMETIMES, SELDOM].concat(),
+    };
+    Ok(tell(&sum, &sometimes, &|seed| format!("cargo run --release -- --replay --seed {seed}")))
 }
 
 fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {

@@ -16,6 +16,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// From here on nothing is broken any more: all has to be delivered, and every lane to come back.
     pub faults_end_ms: u64,
+    /// The client closes its session while the server is sending as fast as it can; else when all is quiet.
+    pub close_amid_data: bool,
 }
 
 /// One path: a relay between the client and the server, and the lanes over it.
@@ -105,7 +107,8 @@ impl Plan {
         let faults_end_ms = rng.log_range(500.0, 12_000.0) as u64;
         let faults = draw_faults(&mut rng, paths.len() as u64, faults_end_ms);
         let streams = draw_streams(&mut rng, &paths, &sessions, faults_end_ms);
-        Self { seed, paths, sessions, streams, faults, faults_end_ms }
+        let close_amid_data = rng.chance(0.5);
+        Self { seed, paths, sessions, streams, faults, faults_end_ms, close_amid_data }
     }
 
     /// Whether a session may be lost for want of a lane.

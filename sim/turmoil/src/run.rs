@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock, Once};
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
-use imux::trust::{Identity, PinnedKeys};
 use imux_sim::soak::Tried;
 use tokio::sync::watch;
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,10 +16,6 @@ use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::relay::{Mood, Relay, SERVER};
 use crate::{client, server};
-
-/// The server's key, in all runs of this process: whose key it is makes no difference.
-static SERVER_IDENTITY: LazyLock<Arc<Identity>> =
-    LazyLock::new(|| Arc::new(Identity::generate().expect("a key can be made")));
 
 /// Everything that is to be seen of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,10 +87,8 @@ fn simulate(plan: &Arc<Plan>, book: &Arc<Book>, took: &mut Duration) -> turmoil:
 }
 
 fn add_hosts(sim: &mut Sim<'_>, plan: &Arc<Plan>, book: &Arc<Book>) -> Vec<watch::Sender<Mood>> {
-    let (for_server, identity) = ((plan.clone(), book.clone()), SERVER_IDENTITY.clone());
-    sim.host(SERVER, move || {
-        server::run(for_server.0.clone(), for_server.1.clone(), identity.clone())
-    });
+    let (its_plan, its_book) = (plan.clone(), book.clone());
+    sim.host(SERVER, move || server::run(its_plan.clone(), its_book.clone()));
     let mut moods = Vec::new();
     for (path, of) in plan.paths.iter().enumerate() {
         let (sender, mood) = watch::channel(Mood::new(of.mbit));
@@ -103,8 +96,7 @@ fn add_hosts(sim: &mut Sim<'_>, plan: &Arc<Plan>, book: &Arc<Book>) -> Vec<watch
         sim.host(relay(path), move || host.clone().run());
         moods.push(sender);
     }
-    let trusted = PinnedKeys::new([SERVER_IDENTITY.fingerprint()]);
-    sim.client(CLIENT, client::run(plan.clone(), book.clone(), trusted));
+    sim.client(CLIENT, client::run(plan.clone(), book.clone()));
     for (path, of) in plan.paths.iter().enumerate() {
         for (end, ms) in [CLIENT, SERVER].into_iter().zip(of.latency_ms) {
             sim.set_link_latency(relay(path), end, Duration::from_millis(ms));

@@ -3,18 +3,23 @@
 use std::fmt;
 use std::sync::Arc;
 
-use imux::trust::{Identity, server_config};
-use imux::{Server, ServerConfig, Session, StreamKind};
+use bytes::Bytes;
+use imux::trust::server_config;
+use imux::{Server, ServerConfig, Session, Stream, StreamKind};
 use tokio::time::sleep;
 
 use crate::book::{Book, Trial};
 use crate::client::until;
+use crate::keys;
 use crate::pipe::SimListener;
 use crate::plan::Plan;
 use crate::user::User;
 
 /// The stream by which a client says that a session is in use: of some it never hears.
 pub const HELLO: &str = "hello";
+
+/// The stream on which the server sends all it can.
+pub const FLOOD: &str = "flood";
 
 /// What a socket of the server takes at once.
 const SEGMENT_BYTES: usize = 32 * 1024;
@@ -38,8 +43,8 @@ pub fn trial_of(kind: &StreamKind, plan: &Plan) -> Option<Trial> {
 ///
 /// # Errors
 /// Where the server cannot be started.
-pub async fn run(plan: Arc<Plan>, book: Arc<Book>, identity: Arc<Identity>) -> turmoil::Result {
-    let listener = SimListener::bind(server_config(&identity)?, SEGMENT_BYTES).await?;
+pub async fn run(plan: Arc<Plan>, book: Arc<Book>) -> turmoil::Result {
+    let listener = SimListener::bind(server_config(&keys::SERVER)?, SEGMENT_BYTES).await?;
     let config = ServerConfig { session: plan.sessions[1].config(), ..ServerConfig::default() };
     let mut server = Server::start(listener, config);
     while let Some((session, _)) = server.accept().await {
@@ -63,12 +68,21 @@ async fn serve(session: Session, plan: Arc<Plan>, book: Arc<Book>) {
                     book.server_session();
                     open_own(&session, &plan, &book);
                 }
+                None if incoming.kind == StreamKind::Named(FLOOD.to_owned()) => {
+                    tokio::spawn(flood(incoming.stream));
+                }
                 None => book.fail(format!("the server was sent {:?}", incoming.kind)),
             },
             Err(why) => break why,
         }
     };
     book.session_over(true, &why, greeted);
+}
+
+/// Sends until there is nobody to send to.
+async fn flood(stream: Stream) {
+    let (_read, mut write) = stream.into_split();
+    while write.write_all(Bytes::from_static(&[0; 16 * 1024])).await.is_ok() {}
 }
 
 /// Opens the server's streams of the plan, but those that are through.
