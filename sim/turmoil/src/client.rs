@@ -60,8 +60,9 @@ async fn flooded(client: &Client, plan: &Plan) -> turmoil::Result<Stream> {
     let upload = vec![0; (slowest * 1e6 / 8.0 * 0.2) as usize];
     let mut stream = client.open(StreamKind::Named(FLOOD.to_owned())).await?;
     stream.read_exact(&mut [0; 10_000]).await?;
-    // However much of it there is credit for.
+    // However much of it there is credit for, and lanes take now.
     let _ = timeout(PAUSE, stream.write_all(&upload)).await;
+    sleep(PAUSE).await;
     Ok(stream)
 }
 

@@ -42,22 +42,18 @@ pub fn try_seed(seed: u64) -> Tried {
 /// Runs a plan; also how long it took, in virtual time.
 #[must_use]
 pub fn run(plan: &Plan, watch: Watch) -> (Outcome, Duration) {
-    remember_panics();
     let plan = Arc::new(plan.clone());
     let book = Book::new(plan.clone(), watch.trace);
     let observer = Observer { book: book.clone(), print: watch.log };
     let subscriber = tracing_subscriber::registry().with(observer);
     let mut took = Duration::ZERO;
     let ran = tracing::subscriber::with_default(subscriber, || {
-        catch_unwind(AssertUnwindSafe(|| simulate(&plan, &book, &mut took)))
+        catch_panic(|| simulate(&plan, &book, &mut took))
     });
     match ran {
         Ok(Ok(())) => {}
         Ok(Err(error)) => book.fail(error.to_string()),
-        Err(_) => {
-            let said = LAST_PANIC.with_borrow_mut(std::mem::take);
-            book.fail(format!("panic: {said}"));
-        }
+        Err(said) => book.fail(format!("panic: {said}")),
     }
     (book.outcome(), took)
 }
@@ -108,20 +104,25 @@ fn add_hosts(sim: &mut Sim<'_>, plan: &Arc<Plan>, book: &Arc<Book>) -> Vec<watch
 }
 
 thread_local! {
-    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+    /// In a run: what its first panic said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Panics are kept instead of printed: the first of a run is its cause, those that follow are tokio's.
-fn remember_panics() {
+/// Does something, and says whether it panicked, and how. The first panic is the cause; those that follow are tokio's.
+fn catch_panic<R>(act: impl FnOnce() -> R) -> Result<R, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
-            LAST_PANIC.with_borrow_mut(|last| {
-                if last.is_empty() {
-                    *last = panic.to_string().replace('\n', " ");
-                }
+        let outside_of_runs = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANIC.with_borrow_mut(|said| match said {
+                Some(said) if said.is_empty() => *said = panic.to_string().replace('\n', " "),
+                Some(_) => {}
+                None => outside_of_runs(panic),
             });
         }));
     });
-    LAST_PANIC.with_borrow_mut(String::clear);
+    PANIC.set(Some(String::new()));
+    let result = catch_unwind(AssertUnwindSafe(act));
+    let said = PANIC.take().unwrap_or_default();
+    result.map_err(|_| said)
 }
