@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use imux_sim::cli::{jobs, tell};
 use imux_sim::soak::{Batch, soak};
+use imux_turmoil::book::Outcome;
 use imux_turmoil::plan::Plan;
 use imux_turmoil::run::{Watch, run, try_seed};
 
@@ -105,7 +106,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {
     let plan = Plan::draw(seed);
     println!("{}", serde_json::to_string_pretty(&plan)?);
-    let (outcome, took) = run(&plan, Watch { trace: trace.is_some(), log: true });
+    let (outcome, took) = run(&plan, Watch { trace: true, log: true });
     if let Some(path) = trace {
         let cannot = || format!("cannot write {}", path.display());
         let file = std::fs::File::create(path).with_context(cannot)?;
@@ -116,6 +117,7 @@ fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode
     for (what, count) in &outcome.counts {
         println!("  {what:<32} {count}");
     }
+    tell_difference(&plan, &outcome);
     println!(
         "seed {seed}: {:.3} virtual s, trace {:016x}",
         took.as_secs_f64(),
@@ -129,4 +131,13 @@ fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs it once more, and says where that went another way.
+fn tell_difference(plan: &Plan, first: &Outcome) {
+    let (second, _) = run(plan, Watch { trace: true, log: false });
+    let differ = first.trace.records().iter().zip(second.trace.records()).find(|(a, b)| a != b);
+    if let Some((a, b)) = differ {
+        println!("a second run went another way, at first in this: {a:?}, then {b:?}");
+    }
 }
