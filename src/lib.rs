@@ -99,6 +99,8 @@ pub mod tunnel;
 #[cfg(all(fuzzing, feature = "cli"))]
 extern crate self as imux;
 
+#[cfg(imux_seeded)]
+pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
     ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId, SessionStats,

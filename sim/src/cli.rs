@@ -9,7 +9,7 @@ use imux::proto::SchedulerKind;
 
 use crate::options::Options;
 use crate::report::{Report, quantile};
-use crate::soak::{self, Batch};
+use crate::soak::{self, Batch, Sum};
 use crate::world::Outcome;
 use crate::{picture, scenarios, swarm, world};
 
@@ -238,26 +238,41 @@ fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Every so many seeds one is run twice.
+const TWICE_EVERY: u64 = 100;
+/// A batch of at least this many must have seen everything that happens sometimes.
+const SOMETIMES_FROM: u64 = 1_000;
+
 fn run_soak(args: &Soak) -> ExitCode {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let sum = soak::soak(Batch {
+        run: &soak::try_seed,
         from: args.from,
         seeds: args.seeds,
-        jobs: if args.jobs == 0 { cores } else { args.jobs },
+        jobs: jobs(args.jobs),
         failures_max: args.failures,
         progress: true,
-        twice: true,
-        mutant: None,
+        twice_every: TWICE_EVERY,
     });
+    let sometimes = if sum.seeds < SOMETIMES_FROM { &[] } else { soak::SOMETIMES };
+    tell(&sum, sometimes, &|seed| format!("imux-sim replay {seed}"))
+}
+
+/// Threads for a batch; asked for 0: one for each core.
+pub fn jobs(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Prints what came of a batch, and how a failure is seen `again`.
+pub fn tell(sum: &Sum, sometimes: &[&'static str], again: &dyn Fn(u64) -> String) -> ExitCode {
     println!("{sum}");
     for (what, count) in &sum.counts {
         println!("  {what:<28} {count}");
     }
     for failure in &sum.failures {
         println!("seed {}: {}", failure.seed, failure.why);
-        println!("  again: imux-sim replay {}", failure.seed);
+        println!("  again: {}", again(failure.seed));
     }
-    let missing = sum.missing();
+    let missing = sum.missing(sometimes);
     if !missing.is_empty() {
         println!("never happened in {} seeds: {}", sum.seeds, missing.join(", "));
     }
@@ -304,15 +319,17 @@ fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
     let mut survivors = Vec::new();
     std::panic::set_hook(Box::new(|_| {}));
     for name in ALL.iter().filter(chosen) {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sum = soak::soak(Batch {
+            run: &|seed| {
+                imux::proto::mutants::switch_on(Some(name));
+                soak::try_seed(seed)
+            },
             from: 1,
             seeds: args.seeds,
-            jobs: cores,
+            jobs: jobs(0),
             failures_max: 1,
             progress: false,
-            twice: false,
-            mutant: Some(name),
+            twice_every: 0,
         });
         match sum.failures.first() {
             Some(failure) => {

@@ -1,20 +1,18 @@
-//! Many swarm runs, on all cores: failures, counts, and the figures of the batch.
+//! Many seeds, on all cores: failures, counts, and the figures of the batch.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::net::SECOND;
 use crate::swarm;
 use crate::world::{self, Outcome};
 
-/// Every so many seeds one is run twice, and the traces compared.
-const TWICE_EVERY: u64 = 100;
-/// A batch of at least this many must have seen everything of `SOMETIMES`.
-const SOMETIMES_FROM: u64 = 1_000;
+/// A seed that takes this long turns in circles: simulated time would have ended it otherwise.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// What has to happen now and then, or the simulation does not try what it says it tries.
 pub const SOMETIMES: &[&str] = &[
@@ -51,6 +49,45 @@ pub const SOMETIMES: &[&str] = &[
     "close",
 ];
 
+/// What one seed came to.
+#[derive(Clone, Debug, Default)]
+pub struct Tried {
+    /// The rule that was broken, if one was.
+    pub failure: Option<String>,
+    /// What happened, and how often.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Of everything that happened.
+    pub hash: u64,
+    pub events: u64,
+    /// Simulated.
+    pub time: Duration,
+}
+
+impl From<&Outcome> for Tried {
+    fn from(outcome: &Outcome) -> Self {
+        Self {
+            failure: outcome.failure.clone(),
+            counts: outcome.counts.clone(),
+            hash: outcome.hash,
+            events: outcome.events,
+            time: Duration::from_nanos(outcome.ended_at),
+        }
+    }
+}
+
+/// One swarm run of the core; a panic counts as a broken rule.
+pub fn try_seed(seed: u64) -> Tried {
+    let options = swarm::draw(seed);
+    match catch_unwind(AssertUnwindSafe(|| world::run(&options, seed, false))) {
+        Ok(outcome) => Tried::from(&outcome),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+            Tried { failure: Some(format!("panic: {text}")), ..Tried::default() }
+        }
+    }
+}
+
 /// A seed that broke a rule, and how.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -72,21 +109,19 @@ pub struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, seed: u64, tried: Tried) {
         self.seeds += 1;
-        self.events += outcome.events;
-        self.time += Duration::from_nanos(outcome.ended_at);
-        for (what, count) in &outcome.counts {
+        self.events += tried.events;
+        self.time += tried.time;
+        for (what, count) in tried.counts {
             *self.counts.entry(what).or_default() += count;
         }
+        self.failures.extend(tried.failure.map(|why| Failure { seed, why }));
     }
 
     /// What should have happened at least once and has not.
-    pub fn missing(&self) -> Vec<&'static str> {
-        if self.seeds < SOMETIMES_FROM {
-            return Vec::new();
-        }
-        SOMETIMES.iter().filter(|what| !self.counts.contains_key(*what)).copied().collect()
+    pub fn missing(&self, sometimes: &[&'static str]) -> Vec<&'static str> {
+        sometimes.iter().filter(|what| !self.counts.contains_key(*what)).copied().collect()
     }
 }
 
@@ -95,7 +130,7 @@ impl std::fmt::Display for Sum {
         let real = self.took.as_secs_f64().max(1e-9);
         write!(
             f,
-            "{} seeds ({} of them twice), {} failures; {:.1} s, {:.0} seeds/s, {:.1} simulated hours, {:.0} x real time, {:.1} M events",
+            "{} seeds ({} of them twice), {} failures; {:.1} s, {:.1} seeds/s, {:.1} simulated hours, {:.0} x real time, {:.1} M events",
             self.seeds,
             self.twice,
             self.failures.len(),
@@ -108,48 +143,44 @@ impl std::fmt::Display for Sum {
     }
 }
 
-/// One seed; a panic of the core counts as a broken rule.
-pub fn try_seed(seed: u64) -> Result<Outcome, String> {
-    let options = swarm::draw(seed);
-    let outcome = catch_unwind(AssertUnwindSafe(|| world::run(&options, seed, false)));
-    outcome.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
-        format!("panic: {text}")
-    })
-}
-
 /// What a batch is told to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch {
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// Runs one seed.
+    pub run: &'a (dyn Fn(u64) -> Tried + Sync),
     pub from: u64,
     pub seeds: u64,
     pub jobs: usize,
     /// Stops after so many failures.
     pub failures_max: usize,
     pub progress: bool,
-    /// Some seeds are run twice.
-    pub twice: bool,
-    /// The planted bug that is switched on, where there are any.
-    pub mutant: Option<&'static str>,
+    /// Every so many seeds one is run twice, and the traces compared; 0: none.
+    pub twice_every: u64,
+}
+
+impl std::fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batch({} seeds from {})", self.seeds, self.from)
+    }
 }
 
 /// Runs a batch.
-pub fn soak(batch: Batch) -> Sum {
-    let sum = Mutex::new(Sum::default());
-    let next = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let started = clock();
+pub fn soak(batch: Batch<'_>) -> Sum {
+    let work = Work {
+        batch,
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        sum: Mutex::default(),
+        running: Mutex::default(),
+        started: clock(),
+    };
     std::thread::scope(|scope| {
-        for _ in 0..batch.jobs.max(1) {
-            scope.spawn(|| work(batch, &next, &stop, &sum));
-        }
-        if batch.progress && std::io::stderr().is_terminal() {
-            scope.spawn(|| show_progress(batch, &next, &stop, &sum, started));
-        }
+        let workers: Vec<_> =
+            (0..batch.jobs.max(1)).map(|_| scope.spawn(|| work.run_seeds())).collect();
+        work.watch(&|| workers.iter().all(std::thread::ScopedJoinHandle::is_finished));
     });
-    let mut sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    sum.took = clock().duration_since(started);
+    let mut sum = work.sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sum.took = clock().duration_since(work.started);
     sum.failures.sort_by_key(|failure| failure.seed);
     sum
 }
@@ -159,71 +190,89 @@ fn clock() -> Instant {
     Instant::now()
 }
 
-fn work(batch: Batch, next: &AtomicU64, stop: &AtomicBool, sum: &Mutex<Sum>) {
-    #[cfg(imux_mutants)]
-    imux::proto::mutants::switch_on(batch.mutant);
-    while !stop.load(Ordering::Relaxed) {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        if index >= batch.seeds {
-            return;
-        }
-        let seed = batch.from.wrapping_add(index);
-        let mut result = try_seed(seed);
-        let twice = batch.twice && index.is_multiple_of(TWICE_EVERY);
-        if twice
-            && let Ok(first) = &result
-            && let Ok(second) = try_seed(seed)
-            && first.hash != second.hash
-        {
-            result = Err(format!("two runs differ: {:x} and {:x}", first.hash, second.hash));
-        }
-        let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sum.twice += u64::from(twice);
-        let why = match &result {
-            Ok(outcome) => {
-                sum.add(outcome);
-                outcome.failure.clone()
+/// What the threads of a batch share.
+struct Work<'a> {
+    batch: Batch<'a>,
+    next: AtomicU64,
+    stop: AtomicBool,
+    sum: Mutex<Sum>,
+    /// Seeds under way, and since when.
+    running: Mutex<BTreeMap<u64, Instant>>,
+    started: Instant,
+}
+
+impl Work<'_> {
+    fn run_seeds(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.batch.seeds {
+                return;
             }
-            Err(why) => {
-                sum.seeds += 1;
-                Some(why.clone())
+            let seed = self.batch.from.wrapping_add(index);
+            lock(&self.running).insert(seed, clock());
+            let twice = self.batch.twice_every > 0 && index.is_multiple_of(self.batch.twice_every);
+            let mut tried = (self.batch.run)(seed);
+            if twice {
+                let again = (self.batch.run)(seed);
+                if tried.failure.is_none() && tried.hash != again.hash {
+                    let why = format!("two runs differ: {:x} and {:x}", tried.hash, again.hash);
+                    tried.failure = Some(why);
+                }
             }
+            lock(&self.running).remove(&seed);
+            let mut sum = lock(&self.sum);
+            sum.twice += u64::from(twice);
+            sum.add(seed, tried);
+            if sum.failures.len() >= self.batch.failures_max {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Shows how far it is, and ends the program over a seed that does not end.
+    fn watch(&self, over: &dyn Fn() -> bool) {
+        let shown = self.batch.progress && std::io::stderr().is_terminal();
+        loop {
+            let over = over();
+            if shown {
+                self.show(over);
+            }
+            if over {
+                return;
+            }
+            if let Some(seed) = self.stuck() {
+                eprintln!("seed {seed} has not ended after {STUCK_AFTER:?}: it turns in circles");
+                std::process::exit(1);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stuck(&self) -> Option<u64> {
+        let running = lock(&self.running);
+        running.iter().find(|(_, since)| since.elapsed() > STUCK_AFTER).map(|(seed, _)| *seed)
+    }
+
+    fn show(&self, over: bool) {
+        let (done, failures) = {
+            let sum = lock(&self.sum);
+            (sum.seeds, sum.failures.len())
         };
-        if let Some(why) = why {
-            sum.failures.push(Failure { seed, why });
-            if sum.failures.len() >= batch.failures_max {
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
+        let filled = (done * 30 / self.batch.seeds.max(1)) as usize;
+        let _ = write!(
+            std::io::stderr(),
+            "\r[{}{}] {done}/{} seeds, {:.1}/s, {failures} failures {}",
+            "#".repeat(filled),
+            ".".repeat(30usize.saturating_sub(filled)),
+            self.batch.seeds,
+            done as f64 / self.started.elapsed().as_secs_f64(),
+            if over { "\n" } else { "" },
+        );
     }
 }
 
-fn show_progress(
-    batch: Batch,
-    next: &AtomicU64,
-    stop: &AtomicBool,
-    sum: &Mutex<Sum>,
-    started: Instant,
-) {
-    loop {
-        std::thread::sleep(Duration::from_millis(200));
-        let done = next.load(Ordering::Relaxed).min(batch.seeds);
-        let took = clock().duration_since(started).as_secs_f64();
-        let failures = sum.lock().map_or(0, |sum| sum.failures.len());
-        let filled = (done * 30 / batch.seeds.max(1)) as usize;
-        let _ = write!(
-            std::io::stderr(),
-            "\r[{}{}] {done}/{} seeds, {:.0}/s, {failures} failures ",
-            "#".repeat(filled),
-            ".".repeat(30 - filled),
-            batch.seeds,
-            done as f64 / took,
-        );
-        if done >= batch.seeds || stop.load(Ordering::Relaxed) {
-            let _ = writeln!(std::io::stderr());
-            return;
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Simulated seconds of an outcome.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::net::Time;
 
 /// One thing that happened.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Nanoseconds since the run began.
     pub t: Time,

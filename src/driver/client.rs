@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::clock;
 use super::error::{ConnectError, OpenError};
 use super::greeting::{self, Agreed};
 use super::lane_task::{self, Attached, LaneEnd};
@@ -14,6 +13,7 @@ use super::server::seed_of;
 use super::session::Session;
 use super::shared::Shared;
 use super::stream::Stream;
+use super::{chance, clock};
 use crate::lane::{Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::wire::StreamKind;
@@ -445,7 +445,7 @@ impl Backoff {
         self.waits = self.waits.saturating_add(1);
         let mut byte = [0];
         // Without randomness the lanes come back in step, which is no worse than a busy second.
-        let _ = aws_lc_rs::rand::fill(&mut byte);
+        let _ = chance::fill(&mut byte);
         full / 2 + (full / 2).mul_f64(f64::from(byte[0]) / 255.0)
     }
 }

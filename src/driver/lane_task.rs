@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::greeting::JoinProof;
 use super::shared::{LaneSlot, Shared, remember};
-use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::lane::Lane;
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
@@ -32,7 +32,7 @@ const ROUNDS: usize = 8;
 /// The kernel is asked about the lane this often, while it carries something.
 const METRICS_EVERY: Duration = Duration::from_millis(10);
 
-/// A lane that is being closed has this long to send its last words.
+/// A lane that is being closed has this long to send its last words, and the peer to send its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a lane ended.
@@ -137,13 +137,26 @@ pub(super) async fn run(
     let mut lane = task.lane;
     match end {
         LaneEnd::SessionOver => {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, lane.shutdown()).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell(&mut lane)).await;
         }
         // What the kernel still holds of it travels elsewhere: let it not compete.
         _ => lane.abort(),
     }
     attached.detach(end.code());
     end
+}
+
+/// Closes a lane in order, and waits for the peer to do so. A socket that is closed with bytes unread
+/// is reset (RFC 1122, 4.2.2.13), and its last words, if they still wait to be sent, are lost.
+async fn farewell(lane: &mut Box<dyn Lane>) -> io::Result<()> {
+    lane.shutdown().await?;
+    loop {
+        let unread = lane.fill_buf().await?.len();
+        if unread == 0 {
+            return Ok(());
+        }
+        Pin::new(&mut *lane).consume(unread);
+    }
 }
 
 struct LaneTask<'a> {

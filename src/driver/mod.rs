@@ -1,6 +1,7 @@
 //! The driver: sessions on tokio. One task a lane, one timer a session, one lock a session that is
 //! held for bookkeeping only, never over IO, TLS or an await.
 
+mod chance;
 mod client;
 mod clock;
 mod door;
@@ -12,6 +13,8 @@ mod session;
 mod shared;
 mod stream;
 
+#[cfg(imux_seeded)]
+pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
 pub use server::{Server, ServerConfig};

@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::clock;
 use super::door::Door;
 use super::greeting::{self, Agreed, JoinProof};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::session::{self, Session};
 use super::shared::Shared;
+use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
 use crate::proto::{Code, Config, LaneId, SessionId, Side, handshake, limits};
@@ -299,7 +299,7 @@ fn place(remote: Option<SocketAddr>) -> String {
 
 fn random_id() -> io::Result<SessionId> {
     let mut bytes = [0; SessionId::LEN];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
+    chance::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
     Ok(SessionId::new(bytes))
 }
 

@@ -8,38 +8,41 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustls::crypto::cipher::OutboundChunks;
+use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CipherSuite, NamedGroup};
-use socket2::SockRef;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::metrics::tcp_metrics;
-use super::{Lane, LaneMetrics, tcp};
+use super::{Lane, LaneMetrics};
 use crate::trust::PeerIdentity;
 
 mod dial;
 mod handshake;
 mod record;
+mod transport;
 
 pub use dial::{TlsDialer, TlsListener};
 pub use record::TLS_RECORD_MAX;
 #[cfg(any(test, fuzzing))]
 pub(crate) use record::fuzz::records as fuzz_records;
 use record::{Opened, Opener, RecordBuffer, Sealer};
+pub use transport::Transport;
 
 /// What one write may encrypt at once: a system call's worth. More would only delay the choice of what comes next.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// A lane of TLS 1.3 over TCP.
-pub struct TlsLane {
-    socket: TcpStream,
+/// A lane of TLS 1.3 over a connected pipe: over TCP, unless it is said otherwise.
+///
+/// [`TlsDialer`] and [`TlsListener`] make them over bound TCP sockets; [`dial`](Self::dial) and [`accept`](Self::accept)
+/// over any [`Transport`].
+pub struct TlsLane<T = TcpStream> {
+    socket: T,
     received: RecordBuffer,
     opener: Opener,
     /// Where in `received` decrypted bytes wait to be read.
@@ -60,7 +63,41 @@ struct Negotiated {
     suite: CipherSuite,
 }
 
-impl TlsLane {
+impl<T: Transport> TlsLane<T> {
+    /// Shakes hands over `socket` as the end that dials. Takes as long as the peer likes: bound it.
+    ///
+    /// `config` is one of [`client_config`](crate::trust::client_config). `name` only helps a proxy that routes by it; who
+    /// the server is, its key says.
+    ///
+    /// # Errors
+    /// What went wrong with this peer.
+    pub async fn dial(
+        socket: T,
+        name: ServerName<'static>,
+        mut config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        // The record layer is the lane's own.
+        if !config.enable_secret_extraction {
+            Arc::make_mut(&mut config).enable_secret_extraction = true;
+        }
+        let tls = ClientConnection::new(config, name).map_err(invalid)?;
+        handshake::shake_hands(socket, tls.into()).await
+    }
+
+    /// Shakes hands over `socket` as the end that was dialled. Takes as long as the peer likes: bound it.
+    ///
+    /// `config` is one of [`server_config`](crate::trust::server_config).
+    ///
+    /// # Errors
+    /// What went wrong with this peer.
+    pub async fn accept(socket: T, mut config: Arc<ServerConfig>) -> io::Result<Self> {
+        if !config.enable_secret_extraction {
+            Arc::make_mut(&mut config).enable_secret_extraction = true;
+        }
+        let tls = ServerConnection::new(config).map_err(invalid)?;
+        handshake::shake_hands(socket, tls.into()).await
+    }
+
     /// Sends what is encrypted.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbound.poll_send(&mut self.socket, cx)
@@ -135,7 +172,7 @@ fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the connection broke off (no close_notify)")
 }
 
-impl AsyncBufRead for TlsLane {
+impl<T: Transport> AsyncBufRead for TlsLane<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         while this.plaintext.is_empty() && !this.peer_closed {
@@ -151,7 +188,7 @@ impl AsyncBufRead for TlsLane {
     }
 }
 
-impl AsyncRead for TlsLane {
+impl<T: Transport> AsyncRead for TlsLane<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -165,7 +202,7 @@ impl AsyncRead for TlsLane {
     }
 }
 
-impl AsyncWrite for TlsLane {
+impl<T: Transport> AsyncWrite for TlsLane<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -211,7 +248,7 @@ impl AsyncWrite for TlsLane {
     }
 }
 
-impl Lane for TlsLane {
+impl<T: Transport> Lane for TlsLane<T> {
     fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()> {
         // What the exporter needs is gone with the handshake; these are all that sessions ask for.
         let (_, value) =
@@ -227,34 +264,24 @@ impl Lane for TlsLane {
     }
 
     fn metrics(&self) -> Option<LaneMetrics> {
-        tcp_metrics(&self.socket)
+        self.socket.metrics()
     }
 
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        loop {
-            ready!(self.socket.poll_write_ready(cx))?;
-            // tokio calls a socket writable until a write has failed; the kernel knows better. Its "no" clears tokio's
-            // "yes", and makes the kernel tell when it changes.
-            let asked = self.socket.try_io(Interest::WRITABLE, || kernel_takes(&self.socket));
-            match asked {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                answer => return Poll::Ready(answer),
-            }
-        }
+        self.socket.poll_write_ready(cx)
     }
 
     fn set_unsent_limit(&self, bytes: u32) {
-        // A socket that is gone says so when it is written to.
-        let _ = SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes);
+        self.socket.set_unsent_limit(bytes);
     }
 
     fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket.local_addr().ok()
+        self.socket.local_addr()
     }
 
     fn peer_addr(&self) -> Option<SocketAddr> {
-        self.socket.peer_addr().ok()
+        self.socket.peer_addr()
     }
 
     fn describe(&self) -> String {
@@ -263,16 +290,15 @@ impl Lane for TlsLane {
         let suite = suite.strip_prefix("TLS13_").unwrap_or(&suite);
         let suite = suite.rsplit_once("_SHA").map_or(suite, |(cipher, _)| cipher).replace('_', "-");
         let group = self.negotiated.group.map_or_else(String::new, |group| format!("{group:?}"));
-        let congestion = tcp::congestion(&self.socket).unwrap_or_default();
-        format!("TLS 1.3 {group} {suite}, TCP {congestion}")
+        format!("TLS 1.3 {group} {suite}, {}", self.socket.describe())
     }
 
     fn abort(&self) {
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        self.socket.abort();
     }
 }
 
-impl fmt::Debug for TlsLane {
+impl<T: fmt::Debug> fmt::Debug for TlsLane<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsLane")
             .field("socket", &self.socket)
@@ -280,16 +306,6 @@ impl fmt::Debug for TlsLane {
             .field("peer_closed", &self.peer_closed)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
-    }
-}
-
-/// Whether the kernel takes bytes now, as `WouldBlock` or not. Less than its limit unsent means yes; so does an error, which
-/// the next write will tell.
-fn kernel_takes(socket: &TcpStream) -> io::Result<()> {
-    let mut asked = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    match nix::poll::poll(&mut asked, PollTimeout::ZERO)? {
-        0 => Err(io::ErrorKind::WouldBlock.into()),
-        _ => Ok(()),
     }
 }
 
@@ -303,7 +319,11 @@ struct Outbound {
 
 impl Outbound {
     /// Sends everything.
-    fn poll_send(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(
+        &mut self,
+        socket: &mut impl Transport,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
             match ready!(Pin::new(&mut *socket).poll_write(cx, &self.bytes[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

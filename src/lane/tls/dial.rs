@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::handshake::shake_hands;
-use super::{TlsLane, invalid};
+use super::TlsLane;
 use crate::lane::happy_eyeballs::{RaceError, race};
 use crate::lane::resolve::{resolve, split_host_port};
 use crate::lane::{BindSource, DialError, Dialer, Lane, Listener, PendingLane, TcpOptions, tcp};
@@ -38,7 +37,7 @@ impl TlsDialer {
     ) -> Result<Self, DialError> {
         let server = server.into();
         split_host_port(&server)?;
-        // The record layer is the lane's own.
+        // What every lane would have to do for itself.
         Arc::make_mut(&mut config).enable_secret_extraction = true;
         Ok(Self { server, bind, config, options })
     }
@@ -64,9 +63,7 @@ impl TlsDialer {
         // The name only helps a proxy that routes by it; who the server is, its key says.
         let name = ServerName::try_from(host.to_owned())
             .unwrap_or_else(|_| ServerName::IpAddress(addr.ip().into()));
-        let tls = ClientConnection::new(self.config.clone(), name)
-            .map_err(|error| failed(invalid(error)))?;
-        shake_hands(socket, tls.into()).await.map_err(failed)
+        TlsLane::dial(socket, name, self.config.clone()).await.map_err(failed)
     }
 }
 
@@ -106,7 +103,7 @@ impl TlsListener {
         mut config: Arc<ServerConfig>,
         options: TcpOptions,
     ) -> io::Result<Self> {
-        // The record layer is the lane's own.
+        // What every lane would have to do for itself.
         Arc::make_mut(&mut config).enable_secret_extraction = true;
         Ok(Self { socket: tcp::listen(addr)?, config, options })
     }
@@ -140,7 +137,6 @@ impl PendingLane for PendingTls {
 
     async fn handshake(self: Box<Self>) -> io::Result<Box<dyn Lane>> {
         tcp::tune(&SockRef::from(&self.socket), &self.options).map_err(io::Error::other)?;
-        let tls = ServerConnection::new(self.config).map_err(invalid)?;
-        Ok(Box::new(shake_hands(self.socket, tls.into()).await?))
+        Ok(Box::new(TlsLane::accept(self.socket, self.config).await?))
     }
 }

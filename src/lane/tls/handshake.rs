@@ -5,29 +5,29 @@ use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::record::{RecordBuffer, bad_record, ciphers};
+use super::{Outbound, TlsLane, Transport, invalid, truncated};
+use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
 use rustls::Connection;
 use rustls::crypto::SupportedKxGroup;
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-
-use super::record::{RecordBuffer, bad_record, ciphers};
-use super::{Outbound, TlsLane, invalid, truncated};
-use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
 
 /// Shakes hands over a connected socket. Unbounded in time.
-pub(super) async fn shake_hands(socket: TcpStream, tls: Connection) -> io::Result<TlsLane> {
+pub(super) async fn shake_hands<T: Transport>(
+    socket: T,
+    tls: Connection,
+) -> io::Result<TlsLane<T>> {
     let mut handshake = Handshake { socket, tls, received: RecordBuffer::new() };
     poll_fn(|cx| handshake.poll(cx)).await?;
     handshake.finish()
 }
 
-struct Handshake {
-    socket: TcpStream,
+struct Handshake<T> {
+    socket: T,
     tls: Connection,
     received: RecordBuffer,
 }
 
-impl Handshake {
+impl<T: Transport> Handshake<T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_send(cx))?;
@@ -64,7 +64,7 @@ impl Handshake {
         Poll::Ready(Ok(()))
     }
 
-    fn finish(self) -> io::Result<TlsLane> {
+    fn finish(self) -> io::Result<TlsLane<T>> {
         let Self { socket, tls, received } = self;
         if tls.alpn_protocol() != Some(ALPN) {
             return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
@@ -111,12 +111,12 @@ fn feed(tls: &mut Connection, mut record: &[u8]) -> io::Result<()> {
 }
 
 /// Lets rustls write to the socket.
-struct SocketWriter<'a, 'b> {
-    socket: &'a mut TcpStream,
+struct SocketWriter<'a, 'b, T> {
+    socket: &'a mut T,
     cx: &'a mut Context<'b>,
 }
 
-impl Write for SocketWriter<'_, '_> {
+impl<T: Transport> Write for SocketWriter<'_, '_, T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }

@@ -38,7 +38,6 @@ use rustls::{
     Tls13CipherSuite,
 };
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Largest payload of one TLS record (RFC 8446, section 5.1). What does not straddle two records is decoded without being
 /// pieced together, so writers keep their units within it.
@@ -292,7 +291,7 @@ impl RecordBuffer {
     /// Reads once from the socket; 0 is its end.
     pub(super) fn poll_fill(
         &mut self,
-        socket: &mut TcpStream,
+        socket: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         self.make_room();

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
