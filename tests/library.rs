@@ -39,7 +39,10 @@ async fn pair(lanes: u16) -> Pair {
 async fn pair_with(lanes: u16, config: Config) -> Pair {
     let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
     let dialer = dialer.with_peer(key(1));
-    let mut server = Server::start(listener, ServerConfig { session: config.clone() });
+    let mut server = Server::start(
+        listener,
+        ServerConfig { session: config.clone(), ..ServerConfig::default() },
+    );
     let links = vec![Link { dialer: Arc::new(dialer.clone()), lanes }];
     let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
     let client = Client::connect(links, ClientConfig { session: config, trust }).await.unwrap();

@@ -126,6 +126,8 @@ struct Inner {
     current: watch::Sender<Option<Arc<Established>>>,
     /// No more lanes are dialled.
     stopped: watch::Sender<bool>,
+    /// No more streams are opened.
+    draining: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -148,6 +150,7 @@ impl Client {
             creating: tokio::sync::Mutex::default(),
             current: sender,
             stopped: watch::Sender::new(false),
+            draining: watch::Sender::new(false),
         });
         let (failures, mut failed) = mpsc::unbounded_channel();
         let mut waiting = 0usize;
@@ -184,6 +187,9 @@ impl Client {
     /// # Errors
     /// No session came in time, or it is shutting down.
     pub async fn open(&self, kind: StreamKind) -> Result<Stream, OpenError> {
+        if *self.inner.draining.borrow() {
+            return Err(OpenError::Draining);
+        }
         let opening = async {
             let mut current = self.current.clone();
             loop {
@@ -211,9 +217,26 @@ impl Client {
         self.current.borrow().as_ref().map(|established| established.session.stats())
     }
 
+    /// Opens no more streams, and lets the server open none; those that are open go on. Returns how
+    /// many that are.
+    pub fn drain(&self) -> usize {
+        self.inner.draining.send_replace(true);
+        self.session().map_or(0, |session| {
+            session.drain();
+            session.stats().streams
+        })
+    }
+
+    /// Waits until [`drain`](Self::drain) or [`close`](Self::close) is called.
+    pub async fn draining(&self) {
+        // The sender lives as long as the client: an error cannot come.
+        let _ = self.inner.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
     /// Ends the session at once, telling the server `code`, and dials no more. Returns when the
     /// server has been told, or cannot be.
     pub async fn close(&self, code: Code) {
+        self.inner.draining.send_replace(true);
         self.inner.stopped.send_replace(true);
         if let Some(session) = self.session() {
             session.close_and_wait(code).await;
@@ -342,12 +365,12 @@ impl Inner {
         rtt: Duration,
         via: &str,
     ) -> Result<Ready, ConnectError> {
-        let agreed = greeting::create(&mut lane, self.config.params()).await?;
+        let agreed = greeting::create(&mut lane, self.config.params(), None).await?;
         let seed = seed_of(agreed.id);
         let config = self.config.clone();
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
-        let shared = Shared::spawn(core);
+        let shared = Shared::spawn(core, None);
         let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
         let attached = attached.ok_or_else(session_went)?;
         let session = Session::new(shared.clone());

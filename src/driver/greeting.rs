@@ -8,9 +8,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use super::error::ConnectError;
 use crate::lane::Lane;
 use crate::proto::handshake::{self, EXPORT_LEN};
-use crate::proto::wire::{Decoder, Frame, LaneBuf, Params, printable};
+use crate::proto::wire::{Decoder, Frame, LaneBuf, Params, Secret, printable};
 use crate::proto::{Code, LaneId, SessionId, Side};
-use crate::trust::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
+use crate::trust::{InvitationSecret, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 
 /// A session that two ends have agreed on.
 #[derive(Clone, Debug)]
@@ -21,12 +21,17 @@ pub(super) struct Agreed {
     pub(super) peer: Params,
 }
 
-/// Asks the server for a session on its first lane.
+/// Asks the server for a session on its first lane; shows an invitation, if there is one.
 pub(super) async fn create(
     lane: &mut Box<dyn Lane>,
     params: Params,
+    invitation: Option<&InvitationSecret>,
 ) -> Result<Agreed, ConnectError> {
     let secret = session_secret(lane.as_ref()).map_err(ConnectError::Handshake)?;
+    if let Some(invitation) = invitation {
+        let invitation = Frame::Invitation { secret: Secret(*invitation.as_bytes()) };
+        write_frame(lane, &invitation).await.map_err(ConnectError::Handshake)?;
+    }
     let create = Frame::Create { versions: vec![handshake::VERSION], params };
     write_frame(lane, &create).await.map_err(ConnectError::Handshake)?;
     match read_frame(lane).await.map_err(ConnectError::Handshake)? {
@@ -110,6 +115,19 @@ pub(super) async fn write_frame(lane: &mut Box<dyn Lane>, frame: &Frame) -> io::
         lane.write_all(piece).await?;
     }
     lane.flush().await
+}
+
+/// Reads a client's first words: the invitation it shows, if any, and CREATE or JOIN.
+pub(super) async fn read_first(
+    lane: &mut Box<dyn Lane>,
+) -> io::Result<(Option<InvitationSecret>, Frame)> {
+    match read_frame(lane).await? {
+        Frame::Invitation { secret } => {
+            let secret = InvitationSecret::from_bytes(secret.0);
+            Ok((Some(secret), read_frame(lane).await?))
+        }
+        first => Ok((None, first)),
+    }
 }
 
 /// Reads exactly one frame; what follows it stays in the lane.

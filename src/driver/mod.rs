@@ -1,12 +1,14 @@
 //! The driver: sessions on tokio. One task a lane, one timer a session, one lock a session that is
 //! held for bookkeeping only, never over IO, TLS or an await.
 
+mod admission;
 mod chance;
 mod client;
 mod clock;
 mod door;
 mod error;
 mod greeting;
+mod invitation;
 mod lane_task;
 mod server;
 mod session;
@@ -17,6 +19,7 @@ mod stream;
 pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
+pub use invitation::accept_invitation;
 pub use server::{Server, ServerConfig};
 pub use session::{Incoming, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};

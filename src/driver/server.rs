@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::admission::Admission;
 use super::door::Door;
 use super::greeting::{self, Agreed, JoinProof};
 use super::lane_task::{self, Attached, LaneEnd};
@@ -18,7 +20,7 @@ use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
 use crate::proto::{Code, Config, LaneId, SessionId, Side, handshake, limits};
-use crate::trust::Fingerprint;
+use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret};
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -26,11 +28,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Sessions kept at once; each may cost up to its window in memory.
 const SESSIONS_MAX: usize = 1024;
 
+/// Clients of sessions that exist are looked at this often, for those that are not authorised any
+/// more.
+const RECHECK_EVERY: Duration = Duration::from_secs(5);
+
 /// What a server can be set up with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct ServerConfig {
     /// Settings of every session.
     pub session: Config,
+    /// Decides which clients are let in, and what each may do. By default any, and its streams go to
+    /// one destination.
+    pub clients: Arc<dyn ClientTrust>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { session: Config::default(), clients: Arc::new(AnyClient) }
+    }
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfig").field("session", &self.session).finish_non_exhaustive()
+    }
 }
 
 /// Accepts sessions on a listener. Dropping it stops taking lanes; sessions that were accepted go
@@ -75,12 +96,29 @@ struct Known {
     shared: Weak<Shared>,
 }
 
-#[derive(Debug)]
 struct Inner {
     config: Arc<Config>,
+    clients: Arc<dyn ClientTrust>,
     door: Door,
     known: Mutex<BTreeMap<SessionId, Known>>,
     accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
+    /// No more sessions are created.
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+/// A client's CREATE, and what came with it.
+struct Create {
+    versions: Vec<u32>,
+    params: Params,
+    invitation: Option<InvitationSecret>,
+    rtt: Duration,
+    remote: Option<SocketAddr>,
 }
 
 impl Server {
@@ -90,11 +128,15 @@ impl Server {
         let address = listener.local_addr();
         let inner = Arc::new(Inner {
             config: Arc::new(config.session),
+            clients: config.clients,
             door: Door::default(),
             known: Mutex::default(),
             accepted,
+            draining: AtomicBool::new(false),
         });
-        let task = tokio::spawn(inner.clone().take_lanes(listener)).abort_handle();
+        let (taking, checking) =
+            (inner.clone().take_lanes(listener), inner.clone().keep_checking());
+        let task = tokio::spawn(futures::future::join(taking, checking)).abort_handle();
         Self { sessions, address, task, inner }
     }
 
@@ -109,13 +151,36 @@ impl Server {
         }
     }
 
+    /// Ends the sessions of clients that are not authorised any more, telling them UNAUTHORIZED. It
+    /// happens every few seconds by itself; call it for what must not wait.
+    pub fn recheck(&self) {
+        self.inner.recheck();
+    }
+
+    /// Creates no more sessions and lets no more streams be opened; those that are open go on, and
+    /// their sessions' lanes may come and go. Returns how many streams are open.
+    pub fn drain(&self) -> usize {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        let drain = |shared: Arc<Shared>| {
+            shared.with(|state, _| {
+                state.core.drain();
+                state.core.stream_count()
+            })
+        };
+        self.inner.living().into_iter().map(drain).sum()
+    }
+
+    /// Waits until no session has an open stream.
+    pub async fn drained(&self) {
+        let idle = |shared: Arc<Shared>| async move { session::drained(&shared).await };
+        futures::future::join_all(self.inner.living().into_iter().map(idle)).await;
+    }
+
     /// Takes no more lanes and ends all sessions at once, telling their clients `code`. Returns when
     /// they have been told, or cannot be.
     pub async fn close(&self, code: Code) {
         self.task.abort();
-        let living: Vec<_> =
-            self.inner.known().values().filter_map(|known| known.shared.upgrade()).collect();
-        let ends = living.into_iter().map(|shared| async move {
+        let ends = self.inner.living().into_iter().map(|shared| async move {
             Session::new(shared).close_and_wait(code).await;
         });
         futures::future::join_all(ends).await;
@@ -165,17 +230,39 @@ impl Inner {
         }
     }
 
+    /// Ends the sessions of clients whose time is over, or who are authorised no more.
+    async fn keep_checking(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(RECHECK_EVERY).await;
+            self.recheck();
+        }
+    }
+
+    fn recheck(&self) {
+        for shared in self.living() {
+            let Some(admission) = &shared.admission else { continue };
+            if admission.permit().is_none() {
+                shared.with(|state, _| state.core.close(Code::UNAUTHORIZED));
+            }
+        }
+    }
+
+    /// The sessions there are. Nobody of them is held open by it.
+    fn living(&self) -> Vec<Arc<Shared>> {
+        self.known().values().filter_map(|known| known.shared.upgrade()).collect()
+    }
+
     /// Handshakes, until the lane belongs to a session.
     async fn greet(self: &Arc<Self>, pending: Box<dyn PendingLane>) -> io::Result<Greeted> {
         let remote = pending.remote();
         let begun = clock::now();
         let mut lane = pending.handshake().await?;
-        let first = greeting::read_frame(&mut lane).await?;
+        let (invitation, first) = greeting::read_first(&mut lane).await?;
         // TLS and the first frame took two round trips, whatever else they took.
         let rtt = clock::now().duration_since(begun) / 2;
         match first {
             Frame::Create { versions, params } => {
-                self.create(lane, &versions, params, rtt, remote).await
+                self.create(lane, Create { versions, params, invitation, rtt, remote }).await
             }
             Frame::Join { session, lane: number, mac } => {
                 self.join(lane, session, number, &mac, rtt).await
@@ -187,30 +274,35 @@ impl Inner {
     async fn create(
         self: &Arc<Self>,
         mut lane: Box<dyn Lane>,
-        versions: &[u32],
-        peer: Params,
-        rtt: Duration,
-        remote: Option<SocketAddr>,
+        asked: Create,
     ) -> io::Result<Greeted> {
-        let Some(version) = handshake::choose_version(versions) else {
-            greeting::refuse(&mut lane, Code::VERSION, "this server speaks version 1").await;
-            return Err(io::Error::other("no version in common"));
+        let client = lane.peer().map(|peer| peer.fingerprint);
+        let version = match self.grant(client, &asked).await {
+            Ok(version) => version,
+            Err((code, reason)) => {
+                greeting::refuse(&mut lane, code, reason).await;
+                let client = client.map_or_else(|| "none".to_owned(), |key| key.to_string());
+                let from = place(asked.remote);
+                tracing::info!(%from, key = %client, why = %code, "session refused");
+                return Err(io::Error::other(code.to_string()));
+            }
         };
-        if self.known().len() >= SESSIONS_MAX {
-            greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "too many sessions").await;
-            return Err(io::Error::other("too many sessions"));
-        }
+        let Create { params: peer, rtt, remote, .. } = asked;
         let agreed =
             Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
         let id = agreed.id;
         let seed = seed_of(id);
         let core =
             crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
-        let shared = Shared::spawn(core);
+        let admission = Admission { client, clients: self.clients.clone() };
+        let shared = Shared::spawn(core, Some(admission));
         let session = Session::new(shared.clone());
-        let client = lane.peer().map(|peer| peer.fingerprint);
         let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
         self.known().insert(id, known);
+        if self.draining.load(Ordering::Relaxed) {
+            // It began while this session was being granted.
+            shared.with(|state, _| state.core.drain());
+        }
         let inner = self.clone();
         let watched = shared.clone();
         tokio::spawn(async move {
@@ -227,6 +319,26 @@ impl Inner {
         tracing::info!(session = %id, from = %place(remote), "session created");
         self.accepted.send((session, remote)).await.map_err(io::Error::other)?;
         Ok(Greeted { attached, session: id, lane })
+    }
+
+    /// Whether a session is granted: the version to speak, or why not.
+    async fn grant(
+        &self,
+        client: Option<Fingerprint>,
+        asked: &Create,
+    ) -> Result<u32, (Code, &'static str)> {
+        let version = handshake::choose_version(&asked.versions)
+            .ok_or((Code::VERSION, "this server speaks version 1"))?;
+        if self.clients.admit(client, asked.invitation.as_ref()).await.is_none() {
+            return Err((Code::UNAUTHORIZED, ""));
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            return Err((Code::SHUTDOWN, "no new sessions"));
+        }
+        if self.known().len() >= SESSIONS_MAX {
+            return Err((Code::EXCESSIVE_LOAD, "too many sessions"));
+        }
+        Ok(version)
     }
 
     async fn join(

@@ -10,6 +10,7 @@ use super::shared::Shared;
 use super::stream::Stream;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, SessionError, SessionStats};
+use crate::trust::{Fingerprint, Permit};
 
 /// How long the end of a session may take that is waited for.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -141,6 +142,24 @@ impl Session {
         self.shared().with(|state, _| state.core.drain());
     }
 
+    /// Waits until no stream is open, or the session is over.
+    pub async fn drained(&self) {
+        drained(self.shared()).await;
+    }
+
+    /// The key of the client, on the server's side of a session; `None` where it showed none.
+    pub fn client(&self) -> Option<Fingerprint> {
+        self.shared().admission.as_ref()?.client
+    }
+
+    /// What the client may do now, on the server's side of a session: to be asked at each stream's
+    /// opening. `None` if it is not authorised any more. A server, on the client's side, may do what
+    /// any client may do of whom nothing is known.
+    pub fn permit(&self) -> Option<Permit> {
+        let admission = self.shared().admission.as_ref();
+        admission.map_or_else(|| Some(Permit::fixed_destination()), |client| client.permit())
+    }
+
     /// Ends the session at once: its streams are cut off, the peer is told `code`.
     pub fn close(&self, code: Code) {
         self.shared().with(|state, _| state.core.close(code));
@@ -180,6 +199,20 @@ pub(super) async fn closed(shared: &Shared) -> SessionError {
         })
     })
     .await
+}
+
+/// Waits until no stream of a session is open, without holding it open.
+pub(super) async fn drained(shared: &Shared) {
+    poll_fn(|cx| {
+        shared.with(|state, _| {
+            if state.core.stream_count() == 0 || state.over.is_some() {
+                return Poll::Ready(());
+            }
+            state.draining.push(cx.waker().clone());
+            Poll::Pending
+        })
+    })
+    .await;
 }
 
 /// A stream the peer opened.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::admission::Admission;
 use super::clock;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, Event, LaneId, Session, SessionError};
@@ -18,6 +19,8 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Who the client is, and who decides about it; on the server's side only.
+    pub(super) admission: Option<Admission>,
     /// The timer has to be set earlier, or the session is over.
     rearm: Notify,
 }
@@ -48,6 +51,8 @@ pub(super) struct State {
     pub(super) accepting: Vec<Waker>,
     pub(super) opening: Vec<Waker>,
     pub(super) closing: Vec<Waker>,
+    /// Tasks that wait until no stream is open.
+    pub(super) draining: Vec<Waker>,
     pub(super) over: Option<SessionError>,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     released: Option<Instant>,
@@ -57,7 +62,7 @@ pub(super) struct State {
 
 impl Shared {
     /// A session and its timer, which runs until the session is over.
-    pub(super) fn spawn(core: Session) -> Arc<Self> {
+    pub(super) fn spawn(core: Session, admission: Option<Admission>) -> Arc<Self> {
         let shared = Arc::new(Self {
             state: Mutex::new(State {
                 core,
@@ -66,10 +71,12 @@ impl Shared {
                 accepting: Vec::new(),
                 opening: Vec::new(),
                 closing: Vec::new(),
+                draining: Vec::new(),
                 over: None,
                 released: None,
                 armed: None,
             }),
+            admission,
             rearm: Notify::new(),
         });
         tokio::spawn(run_timer(shared.clone()));
@@ -121,6 +128,9 @@ impl State {
     fn settle(&mut self, now: Instant, wake: &mut Vec<Waker>) -> bool {
         if self.released.is_some() && self.core.stream_count() == 0 {
             self.core.close(Code::NONE);
+        }
+        if self.core.stream_count() == 0 {
+            wake.append(&mut self.draining);
         }
         while let Some(event) = self.core.poll_event() {
             self.on_event(event, wake);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Fingerprint, KnownKey};
+use super::{Fingerprint, InvalidComment, KnownKey};
 
 /// Why a peer is not trusted, or our own identity cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,39 @@ pub enum TrustError {
         /// The key it presents.
         presented: Fingerprint,
     },
+    /// A line of the authorised clients cannot be understood: to pass over it could let in, or lock out, whom it is about.
+    #[error("{}, line {line}: {reason}; correct or remove that line", path.display())]
+    MalformedAuthorizedClients {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Who may write the list of authorised clients may let anybody in.
+    #[error(
+        "{} may be written by others (mode {mode:04o}) and is not used; look through it, then run: \
+         chmod go-w '{}'", path.display(), path.display()
+    )]
+    WritableByOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The list of authorised clients was there and is not any more.
+    #[error("{} has gone; put it back, or start the server again to let every client in", .0.display())]
+    AuthorizedClientsGone(PathBuf),
+    /// A comment cannot be written.
+    #[error(transparent)]
+    InvalidComment(#[from] InvalidComment),
+    /// Text that is no invitation. It is not repeated: it may hold a secret.
+    #[error("this is no invitation: {0}")]
+    InvalidInvitation(&'static str),
+    /// The system has no random numbers to give.
+    #[error("the system has no random numbers")]
+    NoRandomness,
     /// rustls does not take the identity.
     #[error("TLS does not accept the identity: {0}")]
     Tls(rustls::Error),

@@ -118,7 +118,7 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-fn base64_encode(bytes: &[u8; 32]) -> String {
+pub(super) fn base64_encode(bytes: &[u8; 32]) -> String {
     let mut out = String::with_capacity(43);
     for chunk in bytes.chunks(3) {
         let mut word = [0; 4];
@@ -133,7 +133,7 @@ fn base64_encode(bytes: &[u8; 32]) -> String {
 }
 
 /// 43 digits to 32 bytes; takes the URL-safe alphabet too. The two bits left over must be zero: one fingerprint, one text.
-fn base64_decode(text: &str) -> Option<[u8; 32]> {
+pub(super) fn base64_decode(text: &str) -> Option<[u8; 32]> {
     if text.len() != 43 {
         return None;
     }

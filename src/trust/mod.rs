@@ -1,9 +1,13 @@
-//! Who the other end is: identity keys, what is known of a host, and the TLS settings that make both count.
+//! Who the other end is, and what it may do: identity keys, what is known of a host, which clients are authorised, and
+//! the TLS settings that make all of it count.
 //!
 //! Certificates are self-signed and mean nothing but the key in them. TLS proves that the peer holds that key
 //! (the handshake's signature is verified by rustls); whether it is the *right* key is decided once, on a session's first
-//! lane, by a [`HostTrust`]. Every other lane must show the same key and prove membership with a [`SessionSecret`].
+//! lane, by a [`HostTrust`] for the client and by a [`ClientTrust`] for the server. Every other lane must show the same key and prove membership with a [`SessionSecret`].
 
+mod authorized_clients;
+mod client_trust;
+mod destination;
 mod error;
 mod files;
 mod fingerprint;
@@ -11,14 +15,19 @@ mod fingerprint;
 pub(crate) mod fuzz;
 mod host_trust;
 mod identity;
+mod invitation;
 mod known_hosts;
 mod secret;
 mod tls;
 
+pub use authorized_clients::{AuthorizedClient, AuthorizedClients, Grant, InvalidComment};
+pub use client_trust::{AnyClient, AuthorizedClientsTrust, ClientTrust, Permit, StreamPlace};
+pub use destination::{Destination, DestinationError, DestinationRule, Destinations};
 pub use error::TrustError;
 pub use fingerprint::{Fingerprint, FingerprintError, PeerIdentity};
 pub use host_trust::{Answer, HostKeyPolicy, HostTrust, KnownHostsTrust, PinnedKeys, Prompter};
 pub use identity::Identity;
+pub use invitation::{Invitation, InvitationSecret};
 pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
 pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 pub use tls::{ALPN, client_config, server_config};

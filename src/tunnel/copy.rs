@@ -36,6 +36,9 @@ pub(super) async fn copy(mut local: TcpStream, stream: Stream) {
                 Broken::Far(StreamError::Reset(why)) if why.is_dial_failure() => {
                     tracing::warn!(%why, "the server could not reach the destination");
                 }
+                Broken::Far(StreamError::Reset(
+                    why @ (Code::UNAUTHORIZED | Code::EXCESSIVE_LOAD),
+                )) => tracing::warn!(%why, "the server does not grant the connection"),
                 _ => tracing::debug!(%broken, "connection broken off"),
             }
             socket::reset(&local);

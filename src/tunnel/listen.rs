@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use super::copy::copy;
 use super::socket;
@@ -13,21 +14,32 @@ use crate::driver::{Client, OpenError, StreamKind};
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Forwards every connection that comes in on `listener` through a stream of its own, for ever.
+/// Forwards every connection that comes in on `listener` through a stream of its own, until the
+/// client is [drained](Client::drain) or closed; then stops listening, and returns when its
+/// connections have ended. Dropped before, it cuts them off.
 pub async fn forward(listener: TcpListener, client: Arc<Client>, kind: StreamKind) {
+    let mut connections = JoinSet::new();
+    let draining = client.draining();
+    tokio::pin!(draining);
     loop {
-        match listener.accept().await {
-            Ok((local, from)) => {
-                let (client, kind) = (client.clone(), kind.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = carry(local, &client, kind).await {
-                        tracing::warn!(%from, %error, "connection refused");
-                    }
-                });
-            }
-            Err(error) => wait_out(&error).await,
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((local, from)) => {
+                    let (client, kind) = (client.clone(), kind.clone());
+                    drop(connections.spawn(async move {
+                        if let Err(error) = carry(local, &client, kind).await {
+                            tracing::warn!(%from, %error, "connection refused");
+                        }
+                    }));
+                }
+                Err(error) => wait_out(&error).await,
+            },
+            Some(_) = connections.join_next() => {}
+            () = &mut draining => break,
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn carry(local: TcpStream, client: &Client, kind: StreamKind) -> Result<(), OpenError> {

@@ -68,7 +68,8 @@ impl Session {
                     self.events.push_back(Event::Draining);
                 }
             }
-            Frame::Create { .. }
+            Frame::Invitation { .. }
+            | Frame::Create { .. }
             | Frame::Created { .. }
             | Frame::Join { .. }
             | Frame::Joined { .. }

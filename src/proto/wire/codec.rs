@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn_proto::coding::Codec;
 
-use super::frame::{Frame, Params, StreamKind, types};
+use super::frame::{Frame, Params, Secret, StreamKind, types};
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{LaneId, SessionId, StreamId, VarInt};
 use crate::proto::limits::{DESTINATION_BYTES_MAX, REASON_BYTES_MAX, VERSIONS_MAX};
@@ -150,6 +150,10 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
             types::CLOSE
         }
         Frame::Drain => types::DRAIN,
+        Frame::Invitation { secret } => {
+            out.put_slice(&secret.0);
+            types::INVITATION
+        }
         Frame::Create { versions, params } => {
             put(out, versions.len() as u64);
             versions.iter().for_each(|&version| put(out, version.into()));
@@ -260,6 +264,7 @@ fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
         }
         types::CLOSE => Frame::Close { code: code(rest)?, reason: reason(rest)? },
         types::DRAIN => Frame::Drain,
+        types::INVITATION => Frame::Invitation { secret: Secret(array(rest)?) },
         types::CREATE => {
             let versions = decode_versions(rest)?;
             Frame::Create { versions, params: decode_params(rest)? }

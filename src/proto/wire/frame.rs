@@ -21,6 +21,7 @@ pub(super) mod types {
     pub(crate) const CLOSE: u64 = 0x16;
     pub(crate) const DRAIN: u64 = 0x18;
     pub(crate) const CREATE: u64 = 0x20;
+    pub(crate) const INVITATION: u64 = 0x21;
     pub(crate) const CREATED: u64 = 0x22;
     pub(crate) const JOIN: u64 = 0x24;
     pub(crate) const JOINED: u64 = 0x26;
@@ -113,6 +114,11 @@ pub enum Frame {
     },
     /// The sender accepts no more streams; those that are open go on.
     Drain,
+    /// From a client, ahead of its CREATE: by what its key is to be authorised.
+    Invitation {
+        /// What the server gave out.
+        secret: Secret,
+    },
     /// First frame of a session's first lane, from the client.
     Create {
         /// Versions the client speaks, best first.
@@ -159,7 +165,8 @@ impl Frame {
     pub const fn is_handshake(&self) -> bool {
         matches!(
             self,
-            Self::Create { .. }
+            Self::Invitation { .. }
+                | Self::Create { .. }
                 | Self::Created { .. }
                 | Self::Join { .. }
                 | Self::Joined { .. }
@@ -200,6 +207,16 @@ pub struct Params {
     pub initial_max_streams: u64,
     /// How long a session without lanes is kept, in milliseconds.
     pub grace_ms: u64,
+}
+
+/// 32 bytes that no log may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// A peer's words for a log: printable ASCII, the rest shown as dots.

@@ -11,7 +11,7 @@ mod lane_buf;
 
 pub use codec::{encode_frame, stream_header_len};
 pub use decoder::{Decoder, FrameBatch};
-pub use frame::{Frame, Params, StreamKind, printable};
+pub use frame::{Frame, Params, Secret, StreamKind, printable};
 pub use lane_buf::LaneBuf;
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             mac
         }),
         any::<[u8; 32]>().prop_map(|mac| Frame::Joined { mac }),
+        any::<[u8; 32]>().prop_map(|secret| Frame::Invitation { secret: Secret(secret) }),
         (any_code(), any_text(256)).prop_map(|(code, reason)| Frame::Refused { code, reason }),
     ]
 }

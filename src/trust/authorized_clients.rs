@@ -1,0 +1,286 @@
+//! The file of authorised clients: whose keys a server lets in, and what each may do.
+//!
+//! One line a client, in the manner of ssh's `authorized_keys`: `[options] SHA256:<base64> comment`.
+//! Blank lines and those that begin with `#` are comments. An invitation that nobody has accepted
+//! yet is a line too, with `INVITATION:<hash of its secret>` in the key's place: to accept it is to
+//! replace that line by the client's, in one stroke.
+//!
+//! The file decides who gets in, so it is read whole or not at all: a line that cannot be read makes
+//! it unusable, and so do permissions that let others write to it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::files::{self, Lock, failed};
+use super::{DestinationRule, Fingerprint, InvitationSecret, TrustError};
+
+mod line;
+
+pub use line::InvalidComment;
+use line::{Entry, Key};
+
+/// The file of authorised clients. Whoever changes it holds its lock, so several processes can.
+#[derive(Debug, Clone)]
+pub struct AuthorizedClients {
+    path: PathBuf,
+}
+
+/// What a client is granted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// Where it may have connections made to; nothing listed is the server's one destination.
+    pub destinations: Vec<DestinationRule>,
+    /// How many connections it may have open at once, in all its sessions; no limit if `None`.
+    pub streams_max: Option<u32>,
+    /// Until when; for ever if `None`. Whole seconds.
+    pub expires: Option<SystemTime>,
+}
+
+/// A client that the file lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizedClient {
+    /// Its key.
+    pub key: Fingerprint,
+    /// What it may do.
+    pub grant: Grant,
+    /// Who it is, in the words of whoever wrote the line.
+    pub comment: String,
+}
+
+/// The file as it was at one moment.
+#[derive(Debug)]
+struct Contents {
+    text: String,
+    stamp: Stamp,
+}
+
+/// Tells one version of the file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    bytes: u64,
+    /// Of its contents or its permissions.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl AuthorizedClients {
+    /// The clients in the file `path`, which need not be there yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The clients that are listed; `None` where there is no file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, others may write to it, or a line cannot be understood.
+    pub fn clients(&self) -> Result<Option<Vec<AuthorizedClient>>, TrustError> {
+        Ok(self.read_clients()?.map(|(_, clients)| clients))
+    }
+
+    /// As [`clients`](Self::clients), and which version of the file lists them.
+    pub(super) fn read_clients(
+        &self,
+    ) -> Result<Option<(Stamp, Vec<AuthorizedClient>)>, TrustError> {
+        let Some(contents) = self.read()? else { return Ok(None) };
+        let entries = self.parse(&contents)?;
+        let clients = entries.into_iter().filter_map(|(_, entry)| entry?.into_client()).collect();
+        Ok(Some((contents.stamp, clients)))
+    }
+
+    /// Lists a client, in place of what was said of it; `true` if it was listed before.
+    ///
+    /// # Errors
+    /// As [`clients`](Self::clients); where the file cannot be written, it is as it was.
+    pub fn authorize(&self, client: &AuthorizedClient) -> Result<bool, TrustError> {
+        let entry = Entry::client(client.clone())?;
+        let _lock = self.lock()?;
+        self.rewrite(|entry| entry.is_client(client.key), Some(&entry))
+    }
+
+    /// Takes a client off the list; `true` if it was on it.
+    ///
+    /// # Errors
+    /// As [`authorize`](Self::authorize).
+    pub fn revoke(&self, client: Fingerprint) -> Result<bool, TrustError> {
+        let _lock = self.lock()?;
+        self.rewrite(|entry| entry.is_client(client), None)
+    }
+
+    /// Makes an invitation that lets whoever accepts it first, until `expires`, have `grant`.
+    ///
+    /// # Errors
+    /// As [`authorize`](Self::authorize), and where there is no randomness.
+    pub fn invite(
+        &self,
+        grant: Grant,
+        expires: SystemTime,
+        comment: &str,
+    ) -> Result<InvitationSecret, TrustError> {
+        if grant.expires.is_some() {
+            return Err(TrustError::InvalidInvitation("what it grants cannot expire as well"));
+        }
+        let secret = InvitationSecret::generate()?;
+        let grant = Grant { expires: Some(expires), ..grant };
+        let entry = Entry::new(Key::Invitation(secret.hash()), grant, comment)?;
+        let _lock = self.lock()?;
+        self.rewrite(|_| false, Some(&entry))?;
+        Ok(secret)
+    }
+
+    /// Lists `client` for an invitation's secret, and the invitation no more; `false` if there is no
+    /// such invitation (any more). Of many that try at once one succeeds.
+    ///
+    /// # Errors
+    /// As [`authorize`](Self::authorize).
+    pub fn redeem(
+        &self,
+        secret: &InvitationSecret,
+        client: Fingerprint,
+    ) -> Result<bool, TrustError> {
+        // Looked for without the lock first: guessing must not keep the lock from its users.
+        if self.invitation(secret)?.is_none() {
+            return Ok(false);
+        }
+        let _lock = self.lock()?;
+        let Some(invited) = self.invitation(secret)? else { return Ok(false) };
+        let grant = Grant { expires: None, ..invited.grant.clone() };
+        let entry = Entry::new(Key::Client(client), grant, &invited.comment)?;
+        self.rewrite(|entry| entry.is_invitation(secret) || entry.is_client(client), Some(&entry))
+    }
+
+    fn invitation(&self, secret: &InvitationSecret) -> Result<Option<Entry>, TrustError> {
+        let Some(contents) = self.read()? else { return Ok(None) };
+        let now = now();
+        let mut found = None;
+        for (_, entry) in self.parse(&contents)? {
+            let valid =
+                entry.filter(|entry| entry.is_invitation(secret) && !entry.grant.is_over(now));
+            found = found.or(valid);
+        }
+        Ok(found)
+    }
+
+    fn lock(&self) -> Result<Lock, TrustError> {
+        if let Some(dir) = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            files::create_dir(dir)?;
+        }
+        Lock::take(&self.path)
+    }
+
+    /// Drops some lines, and invitations that are over, and adds one; `true` if `drop` held for any.
+    /// Other lines stay as they are. Hold the lock.
+    fn rewrite(
+        &self,
+        drop: impl Fn(&Entry) -> bool,
+        add: Option<&Entry>,
+    ) -> Result<bool, TrustError> {
+        let contents = self.read()?;
+        let now = now();
+        let (mut text, mut dropped) = (String::new(), false);
+        if let Some(contents) = &contents {
+            for (line, entry) in self.parse(contents)? {
+                if entry.as_ref().is_some_and(&drop) {
+                    dropped = true;
+                } else if !entry.is_some_and(|entry| entry.is_invitation_over(now)) {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+        if let Some(entry) = add {
+            text.push_str(&entry.to_string());
+            text.push('\n');
+        } else if !dropped {
+            return Ok(false);
+        }
+        files::replace(&self.path, text.as_bytes())?;
+        Ok(dropped)
+    }
+
+    /// Which version of the file is there now.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        std::fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+
+    fn read(&self) -> Result<Option<Contents>, TrustError> {
+        let read = || -> io::Result<(std::fs::Metadata, String)> {
+            let mut file = File::open(&self.path)?;
+            let metadata = file.metadata()?;
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Ok((metadata, text))
+        };
+        let (metadata, text) = match read() {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &self.path)(error)),
+        };
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(TrustError::WritableByOthers { path: self.path.clone(), mode });
+        }
+        Ok(Some(Contents { text, stamp: Stamp::of(&metadata) }))
+    }
+
+    /// All lines, with what each says; none where one cannot be understood.
+    fn parse<'a>(
+        &self,
+        contents: &'a Contents,
+    ) -> Result<Vec<(&'a str, Option<Entry>)>, TrustError> {
+        let malformed = |number: usize, reason: String| TrustError::MalformedAuthorizedClients {
+            path: self.path.clone(),
+            line: number,
+            reason,
+        };
+        let mut seen = std::collections::BTreeMap::new();
+        let mut lines = Vec::new();
+        for (number, line) in (1..).zip(contents.text.lines()) {
+            let entry = Entry::parse(line).map_err(|reason| malformed(number, reason))?;
+            if let Some(Key::Client(key)) = entry.as_ref().map(|entry| entry.key)
+                && let Some(first) = seen.insert(key, number)
+            {
+                // Which of the two counts must not be a guess.
+                return Err(malformed(number, format!("line {first} is about the same key")));
+            }
+            lines.push((line, entry));
+        }
+        Ok(lines)
+    }
+}
+
+impl Grant {
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// The date, for what expires.
+#[expect(clippy::disallowed_methods, reason = "a file's dates are compared with the day's")]
+pub(super) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests;

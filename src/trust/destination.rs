@@ -1,0 +1,359 @@
+//! Where a client may have connections made to: what it names, what the rules say, and which
+//! addresses are never reached by a mere name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// A place a client asks for: `host:port`, where `host` is a name, an IPv4 address, or an IPv6
+/// address in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    /// In lower case and without a dot at its end.
+    Name(String),
+    Address(IpAddr),
+}
+
+/// Text that is no destination, or no rule about one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} {why}")]
+pub struct DestinationError {
+    text: String,
+    why: &'static str,
+}
+
+impl FromStr for Destination {
+    type Err = DestinationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = split(text)?;
+        let port = port.parse().ok().filter(|port| *port != 0 && is_number(text));
+        let port = port.ok_or_else(|| error(text, "has no port from 1 to 65535"))?;
+        Ok(Self { host: parse_host(text, host)?, port })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Address(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+        }
+    }
+}
+
+impl Destination {
+    /// Host and port as the system's resolver takes them; a name without search domains added.
+    #[must_use]
+    pub fn for_resolver(&self) -> (String, u16) {
+        let host = match &self.host {
+            Host::Name(name) => name.clone(),
+            Host::Address(ip) => ip.to_string(),
+        };
+        (host, self.port)
+    }
+}
+
+/// Which destinations a client may choose: those that one of the rules lists, and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Destinations {
+    rules: Vec<DestinationRule>,
+}
+
+impl Destinations {
+    /// These and no other.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = DestinationRule>) -> Self {
+        Self { rules: rules.into_iter().collect() }
+    }
+
+    /// The rules, in their order.
+    #[must_use]
+    pub fn rules(&self) -> &[DestinationRule] {
+        &self.rules
+    }
+
+    /// Where a client goes that names no destination: the first rule, if it is a single place.
+    #[must_use]
+    pub fn default_place(&self) -> Option<Destination> {
+        let first = self.rules.first()?;
+        let host = match &first.host {
+            HostRule::Name(name) => Host::Name(name.clone()),
+            HostRule::Address(ip) => Host::Address(*ip),
+            HostRule::Network(..) | HostRule::Any => return None,
+        };
+        Some(Destination { host, port: first.port? })
+    }
+
+    /// Whether any address could make `asked` an allowed destination. Where not, its name is not
+    /// even looked up.
+    #[must_use]
+    pub fn may_allow(&self, asked: &Destination) -> bool {
+        self.rules.iter().any(|rule| rule.may_allow(asked))
+    }
+
+    /// Whether a client that asks for `asked` may be connected to `address`: the very address that
+    /// is dialled then.
+    #[must_use]
+    pub fn allows(&self, asked: &Destination, address: SocketAddr) -> bool {
+        self.rules.iter().any(|rule| rule.allows(asked, address))
+    }
+}
+
+/// One rule: a host, a network or `*`, and a port or `*`.
+///
+/// `db.example:5432`, `192.0.2.7:*`, `[2001:db8::7]:443`, `10.1.0.0/16:22`, `[2001:db8::/32]:*`,
+/// `*:443`. A name is compared with what the client asks for, an address or a network with the
+/// address that is dialled. Two kinds of address are reached only where they are listed themselves:
+///
+/// - loopback, by its address or, from `localhost`, by that name;
+/// - by their address alone: link-local and the metadata services of clouds, unspecified,
+///   multicast, broadcast and reserved ones, also where an IPv6 address embeds one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationRule {
+    host: HostRule,
+    /// `None` is any.
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HostRule {
+    Any,
+    Name(String),
+    Address(IpAddr),
+    /// Address, whose host part is zero, and length of the prefix.
+    Network(IpAddr, u8),
+}
+
+impl FromStr for DestinationRule {
+    type Err = DestinationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = split(text)?;
+        let port = match port {
+            "*" => None,
+            port => {
+                let port = port.parse().ok().filter(|port| *port != 0 && is_number(text));
+                Some(port.ok_or_else(|| error(text, "has no port from 1 to 65535 and no `*`"))?)
+            }
+        };
+        let host = match host.split_once('/') {
+            _ if host == "*" => HostRule::Any,
+            Some((address, length)) => parse_network(text, address, length)?,
+            None => match parse_host(text, host)? {
+                Host::Name(name) => HostRule::Name(name),
+                Host::Address(ip) => HostRule::Address(ip),
+            },
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for DestinationRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            HostRule::Any => f.write_str("*")?,
+            HostRule::Name(name) => f.write_str(name)?,
+            HostRule::Address(IpAddr::V4(ip)) => ip.fmt(f)?,
+            HostRule::Address(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
+            HostRule::Network(IpAddr::V4(ip), length) => write!(f, "{ip}/{length}")?,
+            HostRule::Network(IpAddr::V6(ip), length) => write!(f, "[{ip}/{length}]")?,
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => f.write_str(":*"),
+        }
+    }
+}
+
+impl DestinationRule {
+    fn may_allow(&self, asked: &Destination) -> bool {
+        let port = self.port.is_none_or(|port| port == asked.port);
+        port && match (&self.host, &asked.host) {
+            (HostRule::Name(listed), Host::Name(name)) => listed == name,
+            (HostRule::Name(_), Host::Address(_)) => false,
+            // A name may stand for any address.
+            (_, Host::Name(_)) | (HostRule::Any, _) => true,
+            (HostRule::Address(listed), Host::Address(ip)) => listed == ip,
+            (HostRule::Network(base, length), Host::Address(ip)) => contains(*base, *length, *ip),
+        }
+    }
+
+    fn allows(&self, asked: &Destination, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let reach = Reach::of(ip);
+        self.may_allow(asked)
+            && asked.port == address.port()
+            && match &self.host {
+                HostRule::Address(listed) => *listed == ip,
+                HostRule::Name(name) if name == "localhost" => reach == Reach::Loopback,
+                HostRule::Name(_) | HostRule::Any => reach == Reach::Ordinary,
+                HostRule::Network(base, length) => {
+                    reach == Reach::Ordinary && contains(*base, *length, ip)
+                }
+            }
+    }
+}
+
+/// How far a rule has to go to reach an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Ordinary,
+    /// What listens there trusts this machine's own users.
+    Loopback,
+    /// What answers there trusts whoever is on the link or inside the cloud, or it is no single
+    /// machine's address at all.
+    Reserved,
+}
+
+impl Reach {
+    fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::of_v4(ip),
+            IpAddr::V6(ip) => Self::of_v6(ip),
+        }
+    }
+
+    fn of_v4(ip: Ipv4Addr) -> Self {
+        // Alibaba's, Oracle's and Azure's services for their own machines; all others use 169.254/16.
+        const METADATA: [Ipv4Addr; 3] = [
+            Ipv4Addr::new(100, 100, 100, 200),
+            Ipv4Addr::new(192, 0, 0, 192),
+            Ipv4Addr::new(168, 63, 129, 16),
+        ];
+        let first = ip.octets()[0];
+        if ip.is_loopback() {
+            Self::Loopback
+        } else if first == 0 || first >= 224 || ip.is_link_local() || METADATA.contains(&ip) {
+            // 0/8 is this host on this network; from 224 on: multicast, reserved, broadcast.
+            Self::Reserved
+        } else {
+            Self::Ordinary
+        }
+    }
+
+    fn of_v6(ip: Ipv6Addr) -> Self {
+        // Those of AWS and of Google.
+        const METADATA: [Ipv6Addr; 2] = [
+            Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+            Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+        ];
+        if ip.is_loopback() {
+            Self::Loopback
+        } else if ip.is_unspecified()
+            || ip.is_multicast()
+            || ip.is_unicast_link_local()
+            || METADATA.contains(&ip)
+        {
+            Self::Reserved
+        } else {
+            embedded_v4(ip).map_or(Self::Ordinary, |ip| match Self::of_v4(ip) {
+                Self::Ordinary => Self::Ordinary,
+                // Written in such a way, not even loopback is meant by an honest client.
+                Self::Loopback | Self::Reserved => Self::Reserved,
+            })
+        }
+    }
+}
+
+/// The IPv4 address that a gateway or the kernel would take an IPv6 address for: mapped and
+/// compatible ones (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056).
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Some(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => v4(high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        _ => None,
+    }
+}
+
+fn contains(base: IpAddr, length: u8, ip: IpAddr) -> bool {
+    masked(ip, length) == Some(base)
+}
+
+/// The address with all but its first `length` bits zero; `None` if it has not so many.
+fn masked(ip: IpAddr, length: u8) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(ip) => {
+            let host_bits = 32_u32.checked_sub(length.into())?;
+            let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+            Some(Ipv4Addr::from_bits(ip.to_bits() & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let host_bits = 128_u32.checked_sub(length.into())?;
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            Some(Ipv6Addr::from_bits(ip.to_bits() & mask).into())
+        }
+    }
+}
+
+fn error(text: &str, why: &'static str) -> DestinationError {
+    // A peer's text is bounded by its frame, a file's or a person's is their own.
+    DestinationError { text: text.to_owned(), why }
+}
+
+/// Host, without brackets, and port.
+fn split(text: &str) -> Result<(&str, &str), DestinationError> {
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| error(text, "has no port"))?;
+    match host.strip_prefix('[') {
+        Some(rest) => {
+            let host = rest.strip_suffix(']').filter(|host| host.contains(':'));
+            let host = host.ok_or_else(|| error(text, "has no IPv6 address in its brackets"))?;
+            Ok((host, port))
+        }
+        None if host.contains(':') => Err(error(text, "needs brackets around its IPv6 address")),
+        None => Ok((host, port)),
+    }
+}
+
+/// Whether the port is written in digits alone: `+80` parses too.
+fn is_number(text: &str) -> bool {
+    text.rsplit(':').next().is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn parse_host(text: &str, host: &str) -> Result<Host, DestinationError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Host::Address(ip.to_canonical()));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let label = |label: &str| {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(valid)
+    };
+    // A resolver takes 127.1 and 0x7f000001 for addresses: no name ends in a number.
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("0x"));
+    if name.len() > 253 || number || !name.split('.').all(label) || name.starts_with('-') {
+        return Err(error(text, "has neither an address nor a host name before its port"));
+    }
+    Ok(Host::Name(name.to_ascii_lowercase()))
+}
+
+fn parse_network(text: &str, address: &str, length: &str) -> Result<HostRule, DestinationError> {
+    let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+    let (ip, length) = match (address.parse::<IpAddr>(), length.parse::<u8>()) {
+        (Ok(ip), Ok(length)) if digits => (ip, length),
+        _ => return Err(error(text, "has no network such as 10.0.0.0/8 before its port")),
+    };
+    match masked(ip, length) {
+        // An IPv4 network in IPv6 clothes would match nothing: addresses are compared as IPv4.
+        _ if ip.to_canonical() != ip => Err(error(text, "is to be written as an IPv4 network")),
+        Some(base) if base == ip => Ok(HostRule::Network(ip, length)),
+        Some(_) => Err(error(text, "has bits set beyond the length of its network")),
+        None => Err(error(text, "has a network longer than its address")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

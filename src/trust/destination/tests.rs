@@ -1,0 +1,233 @@
+use super::*;
+
+fn rule(text: &str) -> DestinationRule {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn asked(text: &str) -> Destination {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Whether `rule` lets a client that asks for `wanted` be connected to `address`.
+#[track_caller]
+fn check(listed: &str, wanted: &str, address: &str, expected: bool) {
+    let rules = Destinations::new([rule(listed)]);
+    let address: SocketAddr = address.parse().unwrap();
+    let allowed = rules.allows(&asked(wanted), address);
+    assert_eq!(allowed, expected, "{listed} for {wanted} at {address}");
+    assert!(!allowed || rules.may_allow(&asked(wanted)), "{listed} {wanted}: not looked up");
+}
+
+#[test]
+fn rules_are_exact() {
+    for (listed, wanted, address, expected) in [
+        ("db.example:5432", "db.example:5432", "192.0.2.7:5432", true),
+        ("DB.example.:5432", "db.EXAMPLE:5432", "192.0.2.7:5432", true),
+        ("db.example:5432", "db.example:5433", "192.0.2.7:5433", false),
+        ("db.example:5432", "xdb.example:5432", "192.0.2.7:5432", false),
+        ("db.example:5432", "db.example.evil:5432", "192.0.2.7:5432", false),
+        // An address is not its name, nor the other way round.
+        ("db.example:5432", "192.0.2.7:5432", "192.0.2.7:5432", false),
+        ("192.0.2.7:5432", "db.example:5432", "192.0.2.7:5432", true),
+        ("192.0.2.7:5432", "db.example:5432", "192.0.2.8:5432", false),
+        ("192.0.2.7:*", "192.0.2.7:1", "192.0.2.7:1", true),
+        ("[2001:db8::7]:443", "[2001:DB8:0::7]:443", "[2001:db8::7]:443", true),
+        ("10.1.0.0/16:22", "10.1.255.255:22", "10.1.255.255:22", true),
+        ("10.1.0.0/16:22", "10.2.0.0:22", "10.2.0.0:22", false),
+        ("10.1.0.0/16:22", "inside.example:22", "10.1.2.3:22", true),
+        ("10.1.0.0/16:22", "inside.example:22", "192.0.2.1:22", false),
+        ("[2001:db8::/32]:*", "[2001:db8:ffff::1]:9", "[2001:db8:ffff::1]:9", true),
+        ("[2001:db8::/32]:*", "[2001:db9::1]:9", "[2001:db9::1]:9", false),
+        ("0.0.0.0/0:*", "203.0.113.1:9", "203.0.113.1:9", true),
+        ("0.0.0.0/0:*", "[2001:db8::1]:9", "[2001:db8::1]:9", false),
+        ("*:443", "anything.example:443", "203.0.113.1:443", true),
+        ("*:443", "anything.example:80", "203.0.113.1:80", false),
+        // What is dialled counts, not what was asked for.
+        ("*:443", "anything.example:443", "203.0.113.1:80", false),
+    ] {
+        check(listed, wanted, address, expected);
+    }
+}
+
+#[test]
+fn mapped_addresses_are_ipv4_addresses() {
+    for (listed, wanted, address) in [
+        ("192.0.2.7:80", "[::ffff:192.0.2.7]:80", "[::ffff:192.0.2.7]:80"),
+        ("[::ffff:192.0.2.7]:80", "192.0.2.7:80", "192.0.2.7:80"),
+        ("192.0.2.0/24:80", "[::ffff:192.0.2.7]:80", "[::ffff:192.0.2.7]:80"),
+    ] {
+        check(listed, wanted, address, true);
+    }
+}
+
+/// No name, network or `*` reaches these, however they are written; their own address does.
+#[test]
+fn reserved_addresses_are_reached_by_their_address_alone() {
+    for ip in [
+        "169.254.169.254",
+        "169.254.0.1",
+        "100.100.100.200",
+        "192.0.0.192",
+        "168.63.129.16",
+        "0.0.0.0",
+        "0.1.2.3",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "fe80::1",
+        "febf::1",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "::",
+        "ff02::1",
+        "::169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "::127.0.0.1",
+    ] {
+        let ip: IpAddr = ip.parse().unwrap();
+        let address = SocketAddr::new(ip, 80).to_string();
+        let network = match ip {
+            IpAddr::V4(_) => "0.0.0.0/0:*",
+            IpAddr::V6(_) => "[::/0]:*",
+        };
+        for listed in ["*:*", "*:80", network, "evil.example:80", "localhost:80"] {
+            for wanted in ["evil.example:80", "localhost:80", &address] {
+                check(listed, wanted, &address, false);
+            }
+        }
+        check(&address, &address, &address, true);
+        if let IpAddr::V4(v4) = ip {
+            let mapped = SocketAddr::new(v4.to_ipv6_mapped().into(), 80).to_string();
+            check("*:*", &mapped, &mapped, false);
+            check("*:*", "evil.example:80", &mapped, false);
+        }
+    }
+}
+
+/// A name whose owner points it at this machine reaches nothing that listens for this machine only.
+#[test]
+fn loopback_is_reached_only_where_it_is_named() {
+    for (listed, wanted, address, expected) in [
+        ("localhost:22", "localhost:22", "127.0.0.1:22", true),
+        ("localhost:22", "LOCALHOST.:22", "[::1]:22", true),
+        ("localhost:22", "127.0.0.1:22", "127.0.0.1:22", false),
+        ("localhost:22", "localhost:22", "192.0.2.1:22", false),
+        ("127.0.0.1:22", "localhost:22", "127.0.0.1:22", true),
+        ("127.0.0.1:22", "rebound.example:22", "127.0.0.1:22", true),
+        ("rebound.example:22", "rebound.example:22", "127.0.0.1:22", false),
+        ("rebound.example:22", "rebound.example:22", "[::1]:22", false),
+        ("rebound.example:22", "rebound.example:22", "[::ffff:127.0.0.1]:22", false),
+        ("*:*", "127.0.0.1:22", "127.0.0.1:22", false),
+        ("0.0.0.0/0:*", "127.0.0.1:22", "127.0.0.1:22", false),
+        ("[::/0]:*", "[::1]:22", "[::1]:22", false),
+    ] {
+        check(listed, wanted, address, expected);
+    }
+}
+
+#[test]
+fn names_that_cannot_be_allowed_are_not_looked_up() {
+    let rules = Destinations::new([rule("db.example:5432"), rule("10.0.0.0/8:22")]);
+    assert!(rules.may_allow(&asked("db.example:5432")));
+    assert!(rules.may_allow(&asked("some.example:22")), "it may be in the network");
+    assert!(!rules.may_allow(&asked("secrets-in-a-name.evil.example:5432")));
+    assert!(!rules.may_allow(&asked("192.0.2.1:22")));
+    assert!(!Destinations::default().may_allow(&asked("db.example:5432")));
+}
+
+#[test]
+fn the_first_rule_is_the_default_where_it_is_one_place() {
+    let default = |rules: &[&str]| {
+        let rules = Destinations::new(rules.iter().map(|text| rule(text)));
+        rules.default_place().map(|place| place.to_string())
+    };
+    assert_eq!(default(&["db.example:5432", "*:80"]), Some("db.example:5432".into()));
+    assert_eq!(default(&["[2001:db8::1]:22"]), Some("[2001:db8::1]:22".into()));
+    for none in [&["*:80", "db.example:5432"][..], &["db.example:*"], &["10.0.0.0/8:22"], &[]] {
+        assert_eq!(default(none), None, "{none:?}");
+    }
+}
+
+#[test]
+fn text_and_back() {
+    for text in [
+        "db.example:5432",
+        "192.0.2.7:*",
+        "[2001:db8::7]:443",
+        "10.1.0.0/16:22",
+        "[2001:db8::/32]:*",
+        "*:443",
+        "*:*",
+    ] {
+        assert_eq!(rule(text).to_string(), text);
+    }
+    assert_eq!(asked("[::ffff:192.0.2.7]:1").to_string(), "192.0.2.7:1");
+    assert_eq!(asked("[2001:db8::7]:1").for_resolver(), ("2001:db8::7".to_owned(), 1));
+}
+
+#[test]
+fn what_is_no_destination() {
+    let long = format!("{}:1", "a".repeat(254));
+    for text in [
+        "",
+        "db",
+        ":80",
+        "db:",
+        "db:0",
+        "db:65536",
+        "db:+80",
+        "db:-1",
+        "db:80x",
+        "db:http",
+        "::1:80",
+        "[::1]",
+        "[::1:80",
+        "[db]:80",
+        "[127.0.0.1]:80",
+        "[fe80::1%eth0]:80",
+        "d b:80",
+        "d\nb:80",
+        "d\u{1b}b:80",
+        "däb:80",
+        "db..example:80",
+        ".db:80",
+        "-db:80",
+        "127.1:80",
+        "0x7f.1:80",
+        "0x7f000001:80",
+        "2130706433:80",
+        "user@db:80",
+        "db/24:80",
+        "db:80:90",
+        "*:80",
+        "db:*",
+        "10.0.0.0/8:80",
+        &long,
+    ] {
+        assert!(text.parse::<Destination>().is_err(), "{text:?} was taken");
+    }
+    for text in [
+        "",
+        "db",
+        "*",
+        "*:",
+        "*:0",
+        "*.example:80",
+        "10.0.0.1/8:80",
+        "10.0.0.0/33:80",
+        "10.0.0.0/:80",
+        "10.0.0.0/+8:80",
+        "10.0.0.0/-1:80",
+        "[::/129]:80",
+        "::/0:80",
+        "db/8:80",
+        "[::ffff:10.0.0.0/104]:80",
+        "*/0:80",
+        "10.0.0.0/8/8:1",
+    ] {
+        assert!(text.parse::<DestinationRule>().is_err(), "{text:?} was taken");
+    }
+}
