@@ -7,14 +7,18 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use imux::lane::{Bind, Congestion};
-use imux::trust::{Fingerprint, HostKeyPolicy};
+use imux::trust::{Destination, Fingerprint, HostKeyPolicy};
 
 use super::address::HostPort;
 use super::bind::{self, BindMap};
-use super::config::{self, Invocation};
+use super::config::{self, Forward, Invocation};
 use super::exit::{self, Exit};
 use super::go_style::{self, Grammar};
 use super::{logging, units};
+
+mod keys;
+
+pub(super) use keys::now;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +37,10 @@ const SERVER_EXAMPLES: &str = "\
 Examples:
   imux server --listen 0.0.0.0:443 --dial localhost:22
   imux server --listen '[::]:443' --dial 192.168.7.20:5432 --grace 10m
-  imux server --listen 127.0.0.1:0 --dial localhost:80 --log-format json";
+  imux server --listen 127.0.0.1:0 --dial localhost:80 --log-format json
+Who may connect (any client, as long as none is listed):
+  imux authorize SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk --comment 'Anna, laptop'
+  imux invite server.example:443 --dial db.example:5432";
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
@@ -42,6 +49,8 @@ Examples:
   Two links by the addresses they have, one by its interface:
     imux client --listen localhost:2222 --dial server.example:443 \\
         --bind 192.168.1.2=4 --bind '[2001:db8::2]=4' --bind dev:wwan0=2
+  Two places that the server allows this client, each at a port of its own here:
+    imux client --dial server.example:443 -L 5432:db.example:5432 -L 8080:192.168.7.20:80
   From a script, where nobody can be asked about the server's key:
     imux client --listen localhost:2222 --dial server.example:443 \\
         --pin SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk";
@@ -78,6 +87,8 @@ enum Command {
     /// Take local connections and carry them to a server over many lanes
     #[command(after_help = CLIENT_EXAMPLES, after_long_help = long_help(CLIENT_EXAMPLES))]
     Client(ClientArgs),
+    #[command(flatten)]
+    Keys(keys::KeysArgs),
     /// Show it working: server, client and destination in one process, over lanes of unlike speed
     #[command(after_help = DEMO_EXAMPLES, after_long_help = long_help(DEMO_EXAMPLES))]
     Demo(DemoArgs),
@@ -120,16 +131,27 @@ struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
     #[arg(value_parser = HostPort::to_dial)]
     dial: HostPort,
+    /// List of the clients that may connect; read again at SIGHUP
+    /// [default: authorized_clients in the directory of keys; any client, if there is no such file]
+    #[arg(long, value_name = "FILE")]
+    authorized_clients: Option<PathBuf>,
     #[command(flatten)]
     session: SessionArgs,
 }
 
 #[derive(Debug, Args)]
 struct ClientArgs {
-    /// Where local programs connect to
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
-    #[arg(value_parser = HostPort::to_listen)]
-    listen: HostPort,
+    /// Where local programs connect to [default: 0.0.0.0:443, if there is no --forward]
+    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
+    listen: Option<HostPort>,
+    /// Where the server shall take what connects to --listen; it has to allow it
+    /// [default: what the server has set]
+    #[arg(long, value_name = "HOST:PORT")]
+    to: Option<Destination>,
+    /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh -L;
+    /// may be given several times
+    #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
+    forward: Vec<Forward>,
     /// The imux server; all addresses of a name are tried
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
     #[arg(value_parser = HostPort::to_dial)]
@@ -162,6 +184,9 @@ struct SessionArgs {
     /// How long a session that has lost all its lanes waits for one to return
     #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = grace)]
     grace: Duration,
+    /// How long open connections may take to finish after SIGTERM; new ones are refused meanwhile
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = drain_timeout)]
+    drain_timeout: Duration,
     /// TCP congestion control of the lanes, such as bbr or cubic; `default` is the system's
     /// [default: bbr where the system allows it]
     #[arg(long, value_name = "NAME", value_parser = congestion)]
@@ -212,6 +237,10 @@ impl From<HostKey> for HostKeyPolicy {
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
+    at_most(units::parse_duration(text)?, Duration::from_secs(7 * 86_400), "168h")
+}
+
+fn drain_timeout(text: &str) -> Result<Duration, String> {
     at_most(units::parse_duration(text)?, Duration::from_secs(7 * 86_400), "168h")
 }
 
@@ -320,6 +349,7 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>) -> Result<Invocation, String> 
     let task = match cli.command {
         Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
         Command::Client(args) => config::Task::Client(client_config(args, home, &mut notices)?),
+        Command::Keys(args) => config::Task::Keys(args.into_config(home)?),
         Command::Demo(args) => {
             let quiet = cli.output.quiet;
             config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })
@@ -345,7 +375,8 @@ fn server_config(
 ) -> Result<config::ServerConfig, String> {
     config::check_forward(&args.listen, &args.dial)?;
     let session = session_config(args.session, notices)?;
-    Ok(config::ServerConfig { listen: args.listen, dial: args.dial, session, home })
+    let ServerArgs { listen, dial, authorized_clients, .. } = args;
+    Ok(config::ServerConfig { listen, dial, session, authorized_clients, home })
 }
 
 fn client_config(
@@ -353,9 +384,18 @@ fn client_config(
     home: Option<PathBuf>,
     notices: &mut Vec<String>,
 ) -> Result<config::ClientConfig, String> {
-    config::check_forward(&args.listen, &args.dial)?;
+    let mut forwards = args.forward;
+    // The original's default, which whoever lists forwards does not expect besides.
+    let default = (forwards.is_empty() || args.to.is_some()).then_some("0.0.0.0:443");
+    let default = default.map(HostPort::to_listen).transpose()?;
+    if let Some(listen) = args.listen.or(default) {
+        forwards.insert(0, Forward { listen, to: args.to });
+    }
+    for forward in &forwards {
+        config::check_forward(&forward.listen, &args.dial)?;
+    }
     Ok(config::ClientConfig {
-        listen: args.listen,
+        forwards,
         dial: args.dial,
         binds: config::binds(args.binds, args.bind)?,
         trust: if args.pin.is_empty() {
@@ -395,6 +435,7 @@ fn session_config(
         window: args.window,
         session_window: args.session_window,
         scheduler: args.scheduler,
+        drain_timeout: args.drain_timeout,
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use imux::SchedulerKind;
 use imux::lane::{Bind, BindSource, Congestion};
-use imux::trust::{Fingerprint, HostKeyPolicy};
+use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPolicy, Invitation};
 
 use super::address::HostPort;
 use super::bind::{self, BindMap};
@@ -27,6 +27,18 @@ pub(crate) enum Task {
     Server(ServerConfig),
     Client(ClientConfig),
     Demo(DemoConfig),
+    Keys(KeysConfig),
+}
+
+impl Task {
+    /// How long open connections may take to finish when a signal asks for the end.
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        match self {
+            Task::Server(ServerConfig { session, .. })
+            | Task::Client(ClientConfig { session, .. }) => session.drain_timeout,
+            Task::Demo(_) | Task::Keys(_) => Duration::ZERO,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -34,13 +46,16 @@ pub(crate) struct ServerConfig {
     pub(crate) listen: HostPort,
     pub(crate) dial: HostPort,
     pub(crate) session: SessionConfig,
+    /// The list of authorised clients, if it is not in `home`.
+    pub(crate) authorized_clients: Option<PathBuf>,
     /// Directory of keys; None when neither IMUX_HOME nor a home directory is known.
     pub(crate) home: Option<PathBuf>,
 }
 
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
-    pub(crate) listen: HostPort,
+    /// Not empty.
+    pub(crate) forwards: Vec<Forward>,
     pub(crate) dial: HostPort,
     /// Not empty; no source twice; at most [`bind::LANES_MAX`] lanes in all.
     pub(crate) binds: Vec<Bind>,
@@ -49,6 +64,66 @@ pub(crate) struct ClientConfig {
     pub(crate) session: SessionConfig,
     /// As in [`ServerConfig`].
     pub(crate) home: Option<PathBuf>,
+}
+
+/// Where a client takes connections, and where the server is to take them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forward {
+    pub(crate) listen: HostPort,
+    /// None is where the server takes a client that names nothing.
+    pub(crate) to: Option<Destination>,
+}
+
+impl Forward {
+    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`. Without an address: this machine only.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432";
+        let incomplete = || format!("this is no forward; {FORM}");
+        let (rest, port) = text.rsplit_once(':').ok_or_else(incomplete)?;
+        let host_at = match rest.strip_suffix(']') {
+            Some(inner) => inner.rfind('[').and_then(|bracket| bracket.checked_sub(1)),
+            None => rest.rfind(':'),
+        };
+        let (listen, host) =
+            host_at.and_then(|at| rest.split_at_checked(at)).ok_or_else(incomplete)?;
+        let host = host.strip_prefix(':').ok_or_else(incomplete)?;
+        let listen =
+            if listen.contains(':') { listen.to_owned() } else { format!("localhost:{listen}") };
+        let listen = HostPort::to_listen(&listen).map_err(|error| format!("{error}; {FORM}"))?;
+        let to = format!("{host}:{port}").parse();
+        let to = to.map_err(|error| format!("{error}; {FORM}"))?;
+        Ok(Self { listen, to: Some(to) })
+    }
+}
+
+/// A command about keys and who may connect.
+#[derive(Debug)]
+pub(crate) struct KeysConfig {
+    pub(crate) command: KeysCommand,
+    pub(crate) json: bool,
+    /// As in [`ServerConfig`].
+    pub(crate) home: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(crate) enum KeysCommand {
+    /// Show the client's key, or that of the server that listens at this place.
+    Identity { listen: Option<HostPort> },
+    /// List a client.
+    Authorize { file: Option<PathBuf>, client: AuthorizedClient },
+    /// List a client no more.
+    Revoke { file: Option<PathBuf>, client: Fingerprint },
+    /// Make an invitation to `server`, whose key is that of `listen`.
+    Invite {
+        file: Option<PathBuf>,
+        server: HostPort,
+        listen: HostPort,
+        grant: Grant,
+        expires: Duration,
+        comment: String,
+    },
+    /// Accept one; None is to read it from standard input.
+    Accept { invitation: Option<Invitation>, bind: Option<BindSource>, connect_timeout: Duration },
 }
 
 /// How a client decides about the server's key.
@@ -70,6 +145,8 @@ pub(crate) struct SessionConfig {
     /// Bytes that may wait for the readers of all streams; None is the library's choice.
     pub(crate) session_window: Option<u64>,
     pub(crate) scheduler: SchedulerKind,
+    /// How long open connections may take to finish once the program is asked to end.
+    pub(crate) drain_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -125,6 +202,44 @@ pub(crate) fn binds(map: Option<BindMap>, mut list: Vec<Bind>) -> Result<Vec<Bin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forwards_as_ssh_writes_them() {
+        for (text, listen, to) in [
+            ("5432:db.example:5433", "localhost:5432", "db.example:5433"),
+            ("127.0.0.1:5432:db.example:5433", "127.0.0.1:5432", "db.example:5433"),
+            ("0.0.0.0:80:[2001:db8::1]:8080", "0.0.0.0:80", "[2001:db8::1]:8080"),
+            ("[::1]:80:[2001:db8::1]:8080", "[::1]:80", "[2001:db8::1]:8080"),
+            ("80:[2001:db8::1]:8080", "localhost:80", "[2001:db8::1]:8080"),
+            (":80:192.0.2.1:22", ":80", "192.0.2.1:22"),
+            ("0:a:1", "localhost:0", "a:1"),
+        ] {
+            let forward = Forward::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(forward.listen.as_written(), listen, "{text}");
+            assert_eq!(forward.to.unwrap().to_string(), to, "{text}");
+        }
+        for text in [
+            "",
+            "80",
+            "80:db",
+            "db:80",
+            "80:db:x",
+            "80:db:0",
+            "x:db:80",
+            "80::1:80",
+            "80:[::1:80",
+            "[::1]:80",
+            "]:80",
+            "[]:80",
+            "80:]:80",
+            "80:d b:80",
+            "80:db:80:90:100",
+            "80:*:80",
+        ] {
+            let error = Forward::parse(text).expect_err(text);
+            assert!(error.contains("5432:db.example:5432"), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn home_directory() {

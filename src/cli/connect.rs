@@ -1,27 +1,36 @@
 //! `imux client`: takes local connections and carries them to the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
-use imux::trust::{Identity, client_config};
+use imux::trust::{Fingerprint, Identity, client_config};
 use imux::{Client, Code, ConnectError, Link, StreamKind, tunnel};
+use tokio::task::JoinSet;
 
-use super::config::{ClientConfig, require_home};
+use super::config::{ClientConfig, Forward, require_home};
 use super::exit::{Exit, Failure};
+use super::keys::CLIENT;
 use super::run::{Stopping, listen_locally};
 use super::trust::{dial_failure, host_trust, trust_failure};
+use super::units;
 
-/// Takes connections at `config.listen` and carries them to the server at `config.dial`, until a
-/// signal.
+/// Takes connections where `config.forwards` says and carries them to the server at `config.dial`,
+/// until a signal.
 pub(super) async fn run_client(
     config: ClientConfig,
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
     // Before anything is dialled: a port that is taken should not cost a prompt.
-    let listeners = listen_locally(&config.listen).await?;
+    let mut listeners = Vec::new();
+    for Forward { listen, to } in &config.forwards {
+        for listener in listen_locally(listen).await? {
+            listeners.push((listener, to.as_ref()));
+        }
+    }
     let home = require_home(config.home)?;
     let server = config.dial.as_written();
-    let identity = Identity::load_or_create(&home, "client").map_err(|e| trust_failure(&e))?;
+    let identity = Identity::load_or_create(&home, CLIENT).map_err(|e| trust_failure(&e))?;
     let tls = client_config(&identity).map_err(|error| trust_failure(&error))?;
     let options = TcpOptions {
         dial_timeout: config.connect_timeout,
@@ -39,26 +48,53 @@ pub(super) async fn run_client(
         trust: host_trust(config.trust, server, &home),
     };
     let client = Client::connect(links, settings).await;
-    let client = Arc::new(client.map_err(|error| connect_failure(server, &error))?);
-    let mut forwards = tokio::task::JoinSet::new();
-    for listener in listeners {
+    let client = client.map_err(|error| connect_failure(server, identity.fingerprint(), &error));
+    let client = Arc::new(client?);
+    let mut forwards = JoinSet::new();
+    for (listener, to) in listeners {
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, %server, "client ready");
+            let to = to.map(tracing::field::display);
+            tracing::info!(%address, %server, to, "client ready");
         }
-        forwards.spawn(tunnel::forward(listener, client.clone(), StreamKind::Default));
+        let kind = to.map_or(StreamKind::Default, |to| StreamKind::Named(to.to_string()));
+        forwards.spawn(tunnel::forward(listener, client.clone(), kind));
     }
-    tokio::select! {
-        _ = forwards.join_next() => Err(Failure::message(Exit::Internal, "a listener has ended")),
-        () = stopping.wait() => {
-            client.close(Code::SHUTDOWN).await;
-            Ok(Exit::Ok)
+    let patience = tokio::select! {
+        _ = forwards.join_next() => {
+            return Err(Failure::message(Exit::Internal, "a listener has ended"));
         }
+        patience = stopping.wait() => patience,
+    };
+    if !patience.is_zero() {
+        tell_draining(client.drain(), patience);
+        let ended = async { while forwards.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(patience, ended).await;
+    }
+    client.close(Code::SHUTDOWN).await;
+    Ok(Exit::Ok)
+}
+
+/// Tells what the program waits for, and how not to.
+pub(super) fn tell_draining(connections: usize, patience: Duration) {
+    if connections > 0 {
+        let patience = units::duration(patience);
+        tracing::info!(
+            connections,
+            "stopping: open connections have {patience} to finish; a second signal ends them"
+        );
     }
 }
 
 /// The exit code of a client that could not begin, and what to do about it.
-fn connect_failure(server: &str, error: &ConnectError) -> Failure {
+pub(super) fn connect_failure(server: &str, own: Fingerprint, error: &ConnectError) -> Failure {
     match error {
+        ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => Failure::message(
+            Exit::Unauthorized,
+            format!(
+                "{server} does not authorise this client, whose key is {own}; \
+                 who runs the server has to run there: imux authorize {own}"
+            ),
+        ),
         ConnectError::Dial(error) => dial_failure(server, error),
         ConnectError::Trust(error) => trust_failure(error),
         ConnectError::Refused { .. } => Failure::message(

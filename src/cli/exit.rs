@@ -21,10 +21,12 @@ pub(crate) enum Exit {
     HostKeyUnknown = 6,
     /// The server's key is another one than the known or pinned one.
     HostKeyChanged = 7,
-    /// The server does not want this client: version, authorisation.
+    /// The server does not want this client: version, load, shutting down.
     Refused = 8,
     /// A defect of imux.
     Internal = 9,
+    /// The server does not authorise this client's key, or its invitation.
+    Unauthorized = 10,
     /// Ended by SIGINT (Ctrl-C).
     Interrupted = 130,
     /// Ended by SIGTERM.
@@ -43,12 +45,13 @@ Exit codes:
     7  the server's key has changed, or is not the pinned one
     8  the server refused this client
     9  internal error
+   10  the server does not authorise this client's key, or its invitation
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)";
 
 impl Exit {
     #[cfg(test)]
-    pub(crate) const ALL: [Exit; 11] = [
+    pub(crate) const ALL: [Exit; 12] = [
         Exit::Ok,
         Exit::Usage,
         Exit::Config,
@@ -58,6 +61,7 @@ impl Exit {
         Exit::HostKeyChanged,
         Exit::Refused,
         Exit::Internal,
+        Exit::Unauthorized,
         Exit::Interrupted,
         Exit::Terminated,
     ];

@@ -14,6 +14,7 @@ mod exit;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod go_style;
+mod keys;
 mod logging;
 mod prompt;
 mod report;

@@ -1,6 +1,6 @@
 //! Runs what was asked for, until it is done or a signal ends it.
 //!
-//! The tasks themselves are in `serve`, `connect` and `demo`; what is around them (log, runtime,
+//! The tasks themselves are in `serve`, `connect`, `demo` and `keys`; what is around them (log, runtime,
 //! signals, exit codes, error texts of sockets) is done here.
 
 use std::io;
@@ -15,6 +15,7 @@ use super::config::{Invocation, Task};
 use super::connect::run_client;
 use super::demo::run_demo;
 use super::exit::{Exit, Failure};
+use super::keys::run_keys;
 use super::logging;
 use super::serve::run_server;
 
@@ -41,7 +42,8 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
         .build()
         .context("cannot start the runtime")
         .map_err(|error| Failure::new(Exit::Internal, error))?;
-    let (stop, stopping) = watch::channel(false);
+    let drain = invocation.task.drain_timeout();
+    let (stop, stopping) = watch::channel(None);
     // A task of its own: a panic ends it, and is an exit code, not the process's end in mid-air.
     let mut task = runtime.spawn(run_task(invocation.task, Stopping(stopping)));
     let outcome = runtime.block_on(async {
@@ -50,10 +52,13 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
                 Err(Failure::new(Exit::Internal, anyhow!(error).context("imux has failed")))
             }),
             signal = ending_signal() => {
-                stop.send_replace(true);
+                // A service manager lets it finish its work; a person at the terminal wants it gone.
+                let graceful = matches!(signal, Ok(Exit::Terminated));
+                let patience = if graceful { drain } else { Duration::ZERO };
+                stop.send_replace(Some(patience));
                 // The peers are told. Whoever is in a hurry asks twice.
                 tokio::select! {
-                    _ = tokio::time::timeout(STOP_PATIENCE, task) => {}
+                    _ = tokio::time::timeout(patience + STOP_PATIENCE, task) => {}
                     _ = ending_signal() => {}
                 }
                 signal
@@ -70,6 +75,7 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Server(config) => run_server(config, stopping).await,
         Task::Client(config) => run_client(config, stopping).await,
         Task::Demo(config) => run_demo(config).await,
+        Task::Keys(config) => run_keys(config).await,
     }
 }
 
@@ -78,13 +84,14 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tells a task that a signal asks for its end.
 #[derive(Clone, Debug)]
-pub(super) struct Stopping(watch::Receiver<bool>);
+pub(super) struct Stopping(watch::Receiver<Option<Duration>>);
 
 impl Stopping {
-    /// Waits for the signal.
-    pub(super) async fn wait(&mut self) {
+    /// Waits for the signal; returns how long open connections may take to finish.
+    pub(super) async fn wait(&mut self) -> Duration {
         // The sender lives as long as the runtime: an error cannot come.
-        let _ = self.0.wait_for(|stopping| *stopping).await;
+        let stopping = self.0.wait_for(Option::is_some).await;
+        stopping.ok().and_then(|patience| *patience).unwrap_or_default()
     }
 }
 

@@ -1,16 +1,22 @@
 //! `imux server`: takes lanes and hands their streams to the destination.
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
 use imux::lane::{TcpOptions, TlsListener};
-use imux::trust::{Identity, server_config};
+use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, server_config};
 use imux::{Code, Server, tunnel};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::address::HostPort;
 use super::config::{ServerConfig, SessionConfig, require_home};
+use super::connect::tell_draining;
 use super::exit::{Exit, Failure};
+use super::keys::authorized_clients;
 use super::run::{Stopping, listen_addresses, listen_failure};
 use super::trust::trust_failure;
 
@@ -19,6 +25,9 @@ pub(super) async fn run_server(
     config: ServerConfig,
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
+    // From here on SIGHUP is no reason to end.
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::new(Exit::Internal, anyhow!(error).context("no SIGHUP")))?;
     let home = require_home(config.home)?;
     let identity = Identity::load_or_create(&home, config.listen.as_written());
     let identity = identity.map_err(|error| trust_failure(&error))?;
@@ -28,14 +37,14 @@ pub(super) async fn run_server(
     let listener =
         listen(&config.listen, |address| TlsListener::bind(address, tls.clone(), options.clone()))
             .await?;
-    let settings = imux::ServerConfig { session: config.session.for_library() };
+    let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
+    let clients = AuthorizedClientsTrust::open(AuthorizedClients::new(&list));
+    let clients = clients.map_err(|error| trust_failure(&error))?;
+    let session = config.session.for_library();
+    let settings = imux::ServerConfig { session, clients: Arc::new(clients.clone()) };
     let mut server = Server::start(listener, settings);
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
-    tracing::warn!(
-        "any client may use this server, for its one destination {}: \
-         who reaches {address} reaches that",
-        config.dial
-    );
+    tell_who_may_connect(&clients, &list, &config.dial, address);
     tracing::info!(
         %address,
         key = %identity.fingerprint(),
@@ -43,17 +52,63 @@ pub(super) async fn run_server(
         "server ready"
     );
     let destination: Arc<str> = config.dial.as_written().into();
-    loop {
+    let mut sessions = JoinSet::new();
+    let patience = loop {
         tokio::select! {
             accepted = server.accept() => match accepted {
-                Some((session, _)) => drop(tokio::spawn(tunnel::serve(session, destination.clone()))),
+                Some((session, _)) => {
+                    drop(sessions.spawn(tunnel::serve(session, destination.clone())));
+                }
                 None => return Err(Failure::message(Exit::Internal, "the listener has ended")),
             },
-            () = stopping.wait() => {
-                server.close(Code::SHUTDOWN).await;
-                return Ok(Exit::Ok);
+            Some(_) = sessions.join_next() => {}
+            _ = hangup.recv() => {
+                reload(&clients).await;
+                server.recheck();
             }
+            patience = stopping.wait() => break patience,
         }
+    };
+    if !patience.is_zero() {
+        tell_draining(server.drain(), patience);
+        let _ = tokio::time::timeout(patience, server.drained()).await;
+    }
+    server.close(Code::SHUTDOWN).await;
+    // What has arrived is on its way to the destinations. The program's end does not wait for ever.
+    while sessions.join_next().await.is_some() {}
+    Ok(Exit::Ok)
+}
+
+/// Says at the start who may connect, and what to do if that is not what is wanted.
+fn tell_who_may_connect(
+    clients: &AuthorizedClientsTrust,
+    list: &Path,
+    destination: &HostPort,
+    address: SocketAddr,
+) {
+    if clients.is_restricted() {
+        tracing::info!("only the clients listed in {} may connect", list.display());
+    } else {
+        tracing::warn!(
+            "any client may use this server, for its one destination {destination}: who reaches \
+             {address} reaches that; to let in only clients you know, list the first one with \
+             `imux authorize KEY`, where KEY is what `imux identity` says on its machine"
+        );
+    }
+}
+
+/// Reads the list of authorised clients again.
+async fn reload(clients: &AuthorizedClientsTrust) {
+    let reading = clients.clone();
+    let read = tokio::task::spawn_blocking(move || reading.reload()).await;
+    match read {
+        Ok(Ok(Some(count))) => tracing::info!(clients = count, "authorised clients read"),
+        Ok(Ok(None)) => tracing::warn!("there is no list of clients: any client may connect"),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the list of authorised clients is not used; what was read \
+                            before goes on to count");
+        }
+        Err(error) => tracing::error!(%error, "the list of authorised clients was not read"),
     }
 }
 

@@ -20,15 +20,16 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     scaled(number, scale).ok_or_else(|| format!("`{number}` is no number; {EXAMPLES}"))
 }
 
-/// Parses `120`, `1.5s`, `250ms`, `2m`, `1h`. Without a unit: seconds.
+/// Parses `120`, `1.5s`, `250ms`, `2m`, `1h`, `7d`. Without a unit: seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    const EXAMPLES: &str = "write a time such as 120, 1.5s, 250ms, 2m or 1h";
+    const EXAMPLES: &str = "write a time such as 120, 1.5s, 250ms, 2m, 1h or 7d";
     let (number, unit) = split_unit(text);
     let scale_us: u64 = match unit.to_ascii_lowercase().as_str() {
         "ms" => 1_000,
         "" | "s" => 1_000_000,
         "m" | "min" => 60_000_000,
         "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
         _ => return Err(format!("`{unit}` is no unit of time; {EXAMPLES}")),
     };
     scaled(number, scale_us)
@@ -156,6 +157,7 @@ mod tests {
             ("250ms", 250),
             ("2m", 120_000),
             ("1h", 3_600_000),
+            ("7d", 604_800_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }

@@ -156,8 +156,10 @@ impl Session {
     /// opening. `None` if it is not authorised any more. A server, on the client's side, may do what
     /// any client may do of whom nothing is known.
     pub fn permit(&self) -> Option<Permit> {
-        let admission = self.shared().admission.as_ref();
-        admission.map_or_else(|| Some(Permit::fixed_destination()), |client| client.permit())
+        match &self.shared().admission {
+            Some(client) => client.permit(),
+            None => Some(Permit::fixed_destination()),
+        }
     }
 
     /// Ends the session at once: its streams are cut off, the peer is told `code`.

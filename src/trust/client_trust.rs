@@ -194,9 +194,7 @@ impl AuthorizedClientsTrust {
     fn look_again(&self, client: Option<Fingerprint>, invitation: Option<&InvitationSecret>) {
         if let (Some(client), Some(secret)) = (client, invitation) {
             match self.file.redeem(secret, client) {
-                Ok(true) => {
-                    tracing::info!(%client, "invitation accepted: the client is authorised")
-                }
+                Ok(true) => tracing::info!(%client, "invitation accepted: client authorised"),
                 Ok(false) => tracing::info!(%client, "no such invitation, or it is over"),
                 Err(error) => tracing::error!(%client, %error, "an invitation cannot be accepted"),
             }

@@ -122,15 +122,25 @@ impl Invitation {
     /// The text to hand over. It holds the secret: show it once, and keep it out of logs.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let key = url_safe(base64_encode(self.key.as_bytes()));
+        let key = base64_encode(self.key.as_bytes());
         let secret = Zeroizing::new(base64_encode(self.secret.as_bytes()));
-        let secret = Zeroizing::new(url_safe(secret.to_string()));
-        Zeroizing::new(format!("{SCHEME}{}/{key}/{}", self.server, *secret))
+        // Of its full size from the beginning: to grow it would leave copies behind.
+        let length = SCHEME.len() + self.server.len() + key.len() + secret.len() + 2;
+        let mut text = Zeroizing::new(String::with_capacity(length));
+        text.extend([SCHEME, &self.server, "/"]);
+        push_url_safe(&mut text, &key);
+        text.push('/');
+        push_url_safe(&mut text, &secret);
+        text
     }
 }
 
-fn url_safe(base64: String) -> String {
-    base64.replace('+', "-").replace('/', "_")
+fn push_url_safe(text: &mut String, base64: &str) {
+    text.extend(base64.chars().map(|digit| match digit {
+        '+' => '-',
+        '/' => '_',
+        digit => digit,
+    }));
 }
 
 impl FromStr for Invitation {

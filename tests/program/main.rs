@@ -3,9 +3,11 @@
 
 #![cfg(feature = "cli")]
 
+mod access;
 mod bulk;
 mod connections;
 mod demo;
+mod drain;
 mod lanes;
 mod memory;
 mod trust;

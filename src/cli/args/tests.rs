@@ -1,6 +1,9 @@
 use imux::lane::BindSource;
 
-use super::super::config::{ClientConfig, ServerConfig, Task, Trust};
+use super::super::config::{ClientConfig, Forward, KeysCommand, ServerConfig, Task, Trust};
+use super::keys::{
+    ACCEPT_EXAMPLES, AUTHORIZE_EXAMPLES, IDENTITY_EXAMPLES, INVITE_EXAMPLES, REVOKE_EXAMPLES,
+};
 use super::*;
 
 fn parse_argv(argv: &[&str]) -> Result<Invocation, Early> {
@@ -33,6 +36,90 @@ fn sources(config: &ClientConfig) -> Vec<(String, u16)> {
     config.binds.iter().map(|bind| (bind.source.to_string(), bind.lanes)).collect()
 }
 
+/// Where the client listens, and where that leads.
+fn listens(config: &ClientConfig) -> Vec<String> {
+    let shown = |forward: &Forward| match &forward.to {
+        Some(to) => format!("{} -> {to}", forward.listen),
+        None => forward.listen.to_string(),
+    };
+    config.forwards.iter().map(shown).collect()
+}
+
+#[test]
+fn where_a_client_listens_and_where_that_leads() {
+    for (argv, expected) in [
+        (&["client", "--dial=s:1"][..], &["0.0.0.0:443"][..]),
+        (&["client", "--dial=s:1", "--to=db:5"], &["0.0.0.0:443 -> db:5"]),
+        (&["client", "--dial=s:1", "--listen=:9", "--to=db:5"], &[":9 -> db:5"]),
+        (&["client", "--dial=s:1", "-L", "9:db:5"], &["localhost:9 -> db:5"]),
+        (&["client", "--dial=s:1", "--listen=:8", "-L", "9:db:5", "--forward", "::1:9:db:5"], &[]),
+        (
+            &["client", "--dial=s:1", "--listen=:8", "-L", "9:db:5", "--forward=[::1]:9:db:6"],
+            &[":8", "localhost:9 -> db:5", "[::1]:9 -> db:6"],
+        ),
+        (&["-client", "-dial=s:1", "-forward", "9:db:5"], &["localhost:9 -> db:5"]),
+        (&["-client", "-dial=s:1", "-to", "db:5"], &["0.0.0.0:443 -> db:5"]),
+    ] {
+        if expected.is_empty() {
+            assert!(refused(argv).contains("--forward"), "{argv:?}");
+        } else {
+            assert_eq!(listens(&client(argv)), expected, "{argv:?}");
+        }
+    }
+    assert!(refused(&["client", "--dial=s:1", "--to=db"]).contains("has no port"));
+    assert!(refused(&["client", "--dial=localhost:9", "-L", "9:db:5"]).contains("to itself"));
+}
+
+#[test]
+fn keys_commands() {
+    let key = "SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk";
+    let command = |argv: &[&str]| match parse_argv(argv) {
+        Ok(Invocation { task: Task::Keys(config), .. }) => config.command,
+        other => panic!("{argv:?}: {other:?}"),
+    };
+    let KeysCommand::Authorize { file, client } = command(&[
+        "authorize",
+        key,
+        "--dial=db:1",
+        "--dial=10.0.0.0/8:*",
+        "--max-streams=3",
+        "--authorized-clients=/x",
+        "--comment",
+        "Anna",
+    ]) else {
+        panic!()
+    };
+    assert_eq!((file, client.key.to_string()), (Some("/x".into()), key.to_owned()));
+    assert_eq!((client.grant.destinations.len(), client.grant.streams_max), (2, Some(3)));
+    assert_eq!((client.grant.expires, client.comment.as_str()), (None, "Anna"));
+    let limited = command(&["authorize", key, "--expires", "30d"]);
+    assert!(
+        matches!(limited, KeysCommand::Authorize { client, .. } if client.grant.expires.is_some())
+    );
+    assert!(matches!(command(&["identity"]), KeysCommand::Identity { listen: None }));
+    assert!(matches!(command(&["revoke", key]), KeysCommand::Revoke { .. }));
+    let invite = command(&["invite", "s:1"]);
+    assert!(
+        matches!(&invite, KeysCommand::Invite { server, listen, expires, .. }
+            if server.as_written() == "s:1" && listen.as_written() == "0.0.0.0:443"
+                && *expires == Duration::from_secs(3600)),
+        "{invite:?}"
+    );
+    assert!(matches!(command(&["accept", "-"]), KeysCommand::Accept { invitation: None, .. }));
+    for (argv, expected) in [
+        (&["authorize"][..], "SHA256:HASH"),
+        (&["authorize", "SHA256:x"], "43 characters"),
+        (&["authorize", key, "--dial=db"], "has no port"),
+        (&["authorize", key, "--max-streams=0"], "max-streams"),
+        (&["invite", "s:1", "--expires=0"], "at least 1s"),
+        (&["invite", "s"], "the port is missing"),
+        (&["accept", "imux://s:1/a"], "three parts"),
+        (&["revoke"], "SHA256:HASH"),
+    ] {
+        assert!(refused(argv).contains(expected), "{argv:?}: {}", refused(argv));
+    }
+}
+
 #[test]
 fn definition_is_consistent() {
     Cli::command().debug_assert();
@@ -51,7 +138,7 @@ fn the_originals_commands_as_written() {
         "--dial=server:443",
     ]);
     assert_eq!(sources(&config), [("192.168.1.2".to_owned(), 20), ("10.0.0.2".to_owned(), 20)]);
-    assert_eq!(config.listen.as_written(), "localhost:22");
+    assert_eq!(listens(&config), ["localhost:22"]);
     assert_eq!(config.dial.as_written(), "server:443");
 
     let config =
@@ -62,7 +149,7 @@ fn the_originals_commands_as_written() {
 #[test]
 fn defaults_are_the_originals() {
     let config = client(&["client", "--dial", "server:443"]);
-    assert_eq!(config.listen.as_written(), "0.0.0.0:443");
+    assert_eq!(listens(&config), ["0.0.0.0:443"]);
     assert_eq!(sources(&config), [("0.0.0.0".to_owned(), 10)]);
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::Ask));
     assert_eq!(config.session.grace, Duration::from_secs(120));
@@ -226,9 +313,12 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn every_help_has_examples_and_exit_codes() {
-    for argv in [&["--help"][..], &["client", "--help"], &["server", "--help"], &["demo", "--help"]]
+    for command in
+        ["", "client", "server", "demo", "identity", "authorize", "revoke", "invite", "accept"]
     {
-        let help = parse_argv(argv).expect_err("help is not run").0.to_string();
+        let argv: Vec<_> =
+            [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let help = parse_argv(&argv).expect_err("help is not run").0.to_string();
         for expected in ["Examples:", "Exit codes:", "IMUX_HOME", "imux "] {
             assert!(help.contains(expected), "{argv:?} lacks {expected}: {help}");
         }
@@ -239,8 +329,13 @@ fn every_help_has_examples_and_exit_codes() {
 #[test]
 fn every_example_of_the_help_is_accepted() {
     let mut checked = 0;
-    for text in [EXAMPLES, SERVER_EXAMPLES, CLIENT_EXAMPLES, DEMO_EXAMPLES] {
-        let text = text.replace("\\\n", " ");
+    let keys =
+        [IDENTITY_EXAMPLES, AUTHORIZE_EXAMPLES, REVOKE_EXAMPLES, INVITE_EXAMPLES, ACCEPT_EXAMPLES];
+    for text in [EXAMPLES, SERVER_EXAMPLES, CLIENT_EXAMPLES, DEMO_EXAMPLES].into_iter().chain(keys)
+    {
+        // What is left out of an invitation is its secret; the shell's part is no argument.
+        let text = text.replace("\\\n", " ").replace('…', &"A".repeat(43));
+        let text = text.replace(" < invitation.txt", "");
         for line in text.lines().map(str::trim).filter(|line| line.starts_with("imux ")) {
             let argv = shell_words(line);
             let argv: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
@@ -248,7 +343,7 @@ fn every_example_of_the_help_is_accepted() {
             checked += 1;
         }
     }
-    assert!(checked >= 14, "only {checked} examples were found");
+    assert!(checked >= 24, "only {checked} examples were found");
 }
 
 /// Splits like a shell that knows single quotes only.

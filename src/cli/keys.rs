@@ -1,0 +1,229 @@
+//! The commands about keys and who may connect: `identity`, `authorize`, `revoke`, `invite`, `accept`.
+//!
+//! Each prints its result on standard output, as a line for people or as one JSON object; what is to
+//! be known besides goes to standard error.
+
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use imux::lane::{BindSource, TcpOptions, TlsDialer};
+use imux::trust::{
+    AuthorizedClient, AuthorizedClients, Fingerprint, Grant, Identity, Invitation, KnownHosts,
+    PinnedKeys, Verdict, client_config,
+};
+use imux::{Code, ConnectError, accept_invitation};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::address::HostPort;
+use super::args::now;
+use super::config::{KeysCommand, KeysConfig, require_home};
+use super::connect::connect_failure;
+use super::exit::{Exit, Failure};
+use super::trust::{dial_failure, trust_failure};
+
+/// The name of a client's key in the directory of keys.
+pub(super) const CLIENT: &str = "client";
+
+/// What a command says: for people, and for machines.
+struct Said {
+    text: Zeroizing<String>,
+    json: Value,
+}
+
+/// Runs one command to its end.
+pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
+    let home = || require_home(config.home.clone());
+    let list = |file: Option<PathBuf>| -> Result<AuthorizedClients, Failure> {
+        Ok(AuthorizedClients::new(match file {
+            Some(file) => file,
+            None => authorized_clients(&home()?),
+        }))
+    };
+    let said = match config.command {
+        KeysCommand::Identity { listen } => identity(&home()?, listen.as_ref()),
+        KeysCommand::Authorize { file, client } => authorize(&list(file)?, &client),
+        KeysCommand::Revoke { file, client } => revoke(&list(file)?, client),
+        KeysCommand::Invite { file, server, listen, grant, expires, comment } => {
+            let key = server_key(&home()?, &listen)?;
+            invite(&list(file)?, &server, key, grant, expires, &comment)
+        }
+        KeysCommand::Accept { invitation, bind, connect_timeout } => {
+            let invitation = invitation.map_or_else(read_invitation, Ok)?;
+            accept(&home()?, &invitation, bind, connect_timeout).await
+        }
+    }?;
+    let text = if config.json { said.json.to_string() } else { said.text.to_string() };
+    writeln!(io::stdout().lock(), "{}", Zeroizing::new(text).as_str()).map_err(|error| {
+        Failure::message(Exit::Config, format!("cannot print the result: {error}"))
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// The list of authorised clients where no option names another.
+pub(super) fn authorized_clients(home: &Path) -> PathBuf {
+    home.join("authorized_clients")
+}
+
+fn identity(home: &Path, listen: Option<&HostPort>) -> Result<Said, Failure> {
+    let key = match listen {
+        Some(listen) => server_key(home, listen)?,
+        None => {
+            let identity = Identity::load_or_create(home, CLIENT);
+            identity.map_err(|error| trust_failure(&error))?.fingerprint()
+        }
+    };
+    let text = Zeroizing::new(key.to_string());
+    Ok(Said { json: json!({ "key": *text }), text })
+}
+
+/// The key of the server that listens at `listen`. None is made here: it would be one that no
+/// server uses.
+fn server_key(home: &Path, listen: &HostPort) -> Result<Fingerprint, Failure> {
+    let name = listen.as_written();
+    if !home.join(format!("{name}.key")).exists() {
+        return Err(Failure::message(
+            Exit::Config,
+            format!(
+                "no server has been started with --listen {name} and the keys in {}; start it \
+                 first, or give the --listen it was started with, as it was written",
+                home.display()
+            ),
+        ));
+    }
+    let identity = Identity::load_or_create(home, name);
+    Ok(identity.map_err(|error| trust_failure(&error))?.fingerprint())
+}
+
+fn authorize(list: &AuthorizedClients, client: &AuthorizedClient) -> Result<Said, Failure> {
+    let replaced = changed(list, || list.authorize(client))?;
+    let (key, file) = (client.key, list.path().display());
+    let text = Zeroizing::new(format!("{key} may connect, by {file}"));
+    let json = json!({ "key": key.to_string(), "replaced": replaced, "file": file.to_string() });
+    Ok(Said { text, json })
+}
+
+fn revoke(list: &AuthorizedClients, client: Fingerprint) -> Result<Said, Failure> {
+    let file = list.path().display();
+    if !list.revoke(client).map_err(|error| trust_failure(&error))? {
+        return Err(Failure::message(
+            Exit::Config,
+            format!("{client} is not listed in {file}; nothing was changed"),
+        ));
+    }
+    tracing::warn!(
+        "a server that runs ends the client's sessions at SIGHUP: kill -HUP its process"
+    );
+    let text = Zeroizing::new(format!("{client} may connect no more, by {file}"));
+    Ok(Said { text, json: json!({ "key": client.to_string(), "file": file.to_string() }) })
+}
+
+fn invite(
+    list: &AuthorizedClients,
+    server: &HostPort,
+    key: Fingerprint,
+    grant: Grant,
+    expires: Duration,
+    comment: &str,
+) -> Result<Said, Failure> {
+    let far = || Failure::message(Exit::Usage, "--expires is too far away");
+    let until = now().checked_add(expires).ok_or_else(far)?;
+    let secret = changed(list, || list.invite(grant, until, comment))?;
+    let invitation = Invitation::new(server.as_written(), key, secret);
+    let link = invitation.map_err(|error| trust_failure(&error))?.to_text();
+    let json = json!({
+        "invitation": *link,
+        "server": server.as_written(),
+        "key": key.to_string(),
+        "expires_in_seconds": expires.as_secs(),
+    });
+    // Quotes, for shells to which brackets mean something.
+    Ok(Said { text: Zeroizing::new(format!("imux accept '{}'", *link)), json })
+}
+
+/// Changes the list, and tells when that is what closes the servers to everybody else.
+fn changed<T>(
+    list: &AuthorizedClients,
+    change: impl FnOnce() -> Result<T, imux::trust::TrustError>,
+) -> Result<T, Failure> {
+    let is_new = !list.path().exists();
+    let done = change().map_err(|error| trust_failure(&error))?;
+    if is_new {
+        tracing::warn!(
+            "{} is new: from now on servers that use it let in nobody who is not listed there",
+            list.path().display()
+        );
+    }
+    Ok(done)
+}
+
+/// Longest invitation: a host name, two hashes and what is between them.
+const INVITATION_BYTES_MAX: u64 = 1024;
+
+fn read_invitation() -> Result<Invitation, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    io::stdin().lock().take(INVITATION_BYTES_MAX).read_to_string(&mut text).map_err(|error| {
+        Failure::message(Exit::Usage, format!("cannot read the invitation: {error}"))
+    })?;
+    // What goes round is the whole command.
+    let words = text.trim();
+    let words = words.strip_prefix("imux accept ").unwrap_or(words).trim().trim_matches('\'');
+    words.parse().map_err(|error| Failure::message(Exit::Usage, error))
+}
+
+async fn accept(
+    home: &Path,
+    invitation: &Invitation,
+    bind: Option<BindSource>,
+    dial_timeout: Duration,
+) -> Result<Said, Failure> {
+    let (server, server_key) = (invitation.server(), invitation.key());
+    let hosts = KnownHosts::new(home.join("known_hosts"));
+    check_known(&hosts, server, server_key)?;
+    let identity = Identity::load_or_create(home, CLIENT).map_err(|e| trust_failure(&e))?;
+    let tls = client_config(&identity).map_err(|error| trust_failure(&error))?;
+    let bind = bind.unwrap_or(BindSource::Addr(Ipv4Addr::UNSPECIFIED.into()));
+    let options = TcpOptions { dial_timeout, ..TcpOptions::default() };
+    let dialer = TlsDialer::new(server, bind, tls, options);
+    let dialer = dialer.map_err(|error| dial_failure(server, &error))?;
+    let key = identity.fingerprint();
+    let pinned = PinnedKeys::new([server_key]);
+    accept_invitation(&dialer, &pinned, invitation.secret()).await.map_err(
+        |error| match error {
+            ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => Failure::message(
+                Exit::Unauthorized,
+                format!(
+                    "{server} does not accept the invitation: it was accepted before, its time is \
+                 over, or it was never made there; ask for another one"
+                ),
+            ),
+            error => connect_failure(server, key, &error),
+        },
+    )?;
+    hosts.record(server, server_key).map_err(|error| trust_failure(&error))?;
+    let text = format!(
+        "{server} knows this client now; to use it: imux client --dial {server} --listen HOST:PORT"
+    );
+    let json = json!({
+        "server": server,
+        "server_key": server_key.to_string(),
+        "key": key.to_string(),
+    });
+    Ok(Said { text: Zeroizing::new(text), json })
+}
+
+/// An invitation makes a server known that was not; it does not replace a key that is.
+fn check_known(hosts: &KnownHosts, server: &str, key: Fingerprint) -> Result<(), Failure> {
+    let invited = imux::trust::PeerIdentity { fingerprint: key, certificate_signature: None };
+    let verdict = hosts.check(server, &invited).map_err(|error| trust_failure(&error))?;
+    match verdict {
+        Verdict::Known | Verdict::Unknown | Verdict::KnownByLegacySignature => Ok(()),
+        Verdict::Changed { old } => Err(trust_failure(&imux::trust::TrustError::Changed {
+            host: server.to_owned(),
+            known: old,
+            presented: key,
+        })),
+    }
+}

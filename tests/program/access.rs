@@ -1,0 +1,482 @@
+//! Who may connect, and where to: keys that are listed, invited and revoked, destinations that are
+//! chosen; what each command prints, and what each refusal says.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::net::Destination;
+use crate::support::process::{self, Imux, field};
+use crate::support::{bounded, eventually};
+
+/// A server, and where its keys are.
+struct Server {
+    imux: Imux,
+    home: TempDir,
+    at: String,
+    key: String,
+}
+
+impl Server {
+    fn start(dial: &str) -> Self {
+        Self::with_clients(dial, None)
+    }
+
+    /// With this list of clients.
+    fn with_clients(dial: &str, clients: Option<&str>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        if let Some(clients) = clients {
+            write_clients(home.path(), clients);
+        }
+        let imux = Imux::start(home.path(), &["server", "--listen", "127.0.0.1:0", "--dial", dial]);
+        let line = imux.line("server ready");
+        let (at, key) = (field(&line, "address").to_owned(), field(&line, "key").to_owned());
+        Self { imux, home, at, key }
+    }
+
+    /// Writes the list and waits until the server has read it.
+    async fn reload(&self, clients: &str) {
+        write_clients(self.home.path(), clients);
+        self.hang_up("authorised clients read").await;
+    }
+
+    async fn hang_up(&self, expected: &str) {
+        let before = self.imux.count(expected);
+        self.imux.signal(Signal::SIGHUP);
+        eventually(10, expected, || self.imux.count(expected) > before).await;
+    }
+
+    fn clients(&self) -> String {
+        fs::read_to_string(self.home.path().join("authorized_clients")).unwrap()
+    }
+}
+
+fn write_clients(home: &Path, clients: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = home.join("authorized_clients");
+    fs::write(&path, clients).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Somebody with a key of their own.
+struct Person {
+    home: TempDir,
+    key: String,
+}
+
+impl Person {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let key = prints(home.path(), &["identity"]);
+        Self { home, key }
+    }
+
+    fn args<'a>(server: &'a Server, more: &[&'a str]) -> Vec<&'a str> {
+        let mut args = vec!["client", "--dial", &server.at, "--pin", &server.key];
+        args.extend(["--bind", "127.0.0.1=2"]);
+        if !more.iter().any(|arg| *arg == "-L" || *arg == "--listen") {
+            args.extend(["--listen", "127.0.0.1:0"]);
+        }
+        args.extend(more);
+        args
+    }
+
+    fn connect(&self, server: &Server, more: &[&str]) -> Imux {
+        let client = Imux::start(self.home.path(), &Self::args(server, more));
+        client.ready();
+        client
+    }
+
+    #[track_caller]
+    fn is_refused(&self, server: &Server) {
+        fails(self.home.path(), &Self::args(server, &[]), 10, &[&self.key, "imux authorize"]);
+    }
+}
+
+/// Runs a command that has one line to say, and returns it.
+#[track_caller]
+fn prints(home: &Path, args: &[&str]) -> String {
+    let (code, out, told) = process::run(home, args);
+    assert_eq!(code, 0, "{args:?}: {told}");
+    assert_eq!(out.lines().count(), 1, "{args:?}: {out}");
+    out.trim_end().to_owned()
+}
+
+#[track_caller]
+fn json(home: &Path, args: &[&str]) -> serde_json::Value {
+    let mut all = args.to_vec();
+    all.push("--json");
+    serde_json::from_str(&prints(home, &all)).unwrap()
+}
+
+#[track_caller]
+fn fails(home: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
+    let (exit, out, told) = process::run(home, args);
+    assert_eq!((exit, out.as_str()), (code, ""), "{args:?}: {told}");
+    for word in words {
+        assert!(told.contains(word), "{args:?} lacks {word:?}: {told}");
+    }
+    told
+}
+
+async fn echoes(at: SocketAddr) -> bool {
+    // One that is reset at once may have been reset before it was told that it was there.
+    match TcpStream::connect(at).await {
+        Ok(mut socket) => answers(&mut socket).await,
+        Err(_) => false,
+    }
+}
+
+async fn answers(socket: &mut TcpStream) -> bool {
+    if socket.write_all(b"x").await.is_err() {
+        return false;
+    }
+    matches!(socket.read_u8().await, Ok(b'x'))
+}
+
+/// The address of the `number`th place where the client listens.
+fn listens(client: &Imux, number: usize) -> SocketAddr {
+    field(&client.nth_line(" ready ", number), "address").parse().unwrap()
+}
+
+#[test]
+fn identity_shows_the_key_and_makes_it_once() {
+    let home = tempfile::tempdir().unwrap();
+    let key = prints(home.path(), &["identity"]);
+    assert!(key.starts_with("SHA256:") && key.len() == 50, "{key}");
+    assert_eq!(prints(home.path(), &["identity"]), key);
+    assert_eq!(json(home.path(), &["identity"])["key"], key.as_str());
+    // A key that no server uses is not made up.
+    fails(home.path(), &["identity", "--listen", ":443"], 3, &["--listen :443"]);
+    assert!(!home.path().join(":443.key").exists());
+
+    let server = Server::start("127.0.0.1:9");
+    assert_eq!(prints(server.home.path(), &["identity", "--listen", "127.0.0.1:0"]), server.key);
+}
+
+#[test]
+fn without_a_list_the_server_says_so_and_takes_anybody_to_its_one_destination() {
+    bounded(60, async {
+        let (destination, other) = (Destination::echo().await, Destination::echo().await);
+        let server = Server::start(&destination.addr.to_string());
+        let warning = server.imux.line("any client may use this server");
+        assert!(warning.contains("WARN") && warning.contains("imux authorize"), "{warning}");
+        let person = Person::new();
+        let client = person.connect(&server, &[]);
+        assert!(echoes(client.ready()).await);
+        // A choice of destination, even of the same, is for those who are listed.
+        for place in [other.addr, destination.addr] {
+            let to = place.to_string();
+            let client = person.connect(&server, &["--to", &to]);
+            assert!(!echoes(client.ready()).await, "{to}");
+            assert!(client.line("could not reach").contains("destination not allowed"));
+        }
+        server.imux.line("may not choose its destination");
+    });
+}
+
+#[test]
+fn an_unlisted_client_is_refused_until_it_is_authorised() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let (listed, other) = (Person::new(), Person::new());
+        let server = Server::with_clients(
+            &destination.addr.to_string(),
+            Some(&format!("{} somebody\n", listed.key)),
+        );
+        assert_eq!(server.imux.count("any client may use"), 0, "{}", server.imux.log());
+        assert!(echoes(listed.connect(&server, &[]).ready()).await);
+        other.is_refused(&server);
+        assert!(server.imux.line("session refused").contains(&other.key));
+
+        // The command from the client's error, and nothing else.
+        let home = server.home.path();
+        let done = json(home, &["authorize", &other.key, "--comment", "Anna, laptop"]);
+        assert_eq!((&done["key"], &done["replaced"]), (&other.key.as_str().into(), &false.into()));
+        assert!(echoes(other.connect(&server, &[]).ready()).await);
+        assert!(server.clients().ends_with(&format!("{} Anna, laptop\n", other.key)));
+        assert_eq!(json(home, &["authorize", &other.key])["replaced"], true);
+    });
+}
+
+/// The first client that is listed closes the server to all others, those that are there included.
+#[test]
+fn the_first_authorised_client_closes_an_open_server() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let server = Server::start(&destination.addr.to_string());
+        let (listed, other) = (Person::new(), Person::new());
+        let there = other.connect(&server, &[]);
+        assert!(echoes(there.ready()).await);
+        let (code, _, told) = process::run(server.home.path(), &["authorize", &listed.key]);
+        assert!(code == 0 && told.contains("who is not listed"), "{told}");
+        assert!(echoes(listed.connect(&server, &[]).ready()).await);
+        other.is_refused(&server);
+        there.line("session over");
+    });
+}
+
+#[test]
+fn a_revoked_client_is_cut_off_and_the_others_stay() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let (good, bad) = (Person::new(), Person::new());
+        let server = Server::with_clients(
+            &destination.addr.to_string(),
+            Some(&format!("{}\n{}\n", good.key, bad.key)),
+        );
+        let (good_client, bad_client) = (good.connect(&server, &[]), bad.connect(&server, &[]));
+        let mut stays = TcpStream::connect(good_client.ready()).await.unwrap();
+        let mut goes = TcpStream::connect(bad_client.ready()).await.unwrap();
+        assert!(answers(&mut stays).await && answers(&mut goes).await);
+
+        prints(server.home.path(), &["revoke", &bad.key]);
+        server.hang_up("authorised clients read").await;
+        assert!(goes.read_u8().await.is_err(), "the revoked client's connection goes on");
+        assert!(bad_client.line("session over").contains("not authorised"));
+        bad.is_refused(&server);
+        assert!(answers(&mut stays).await, "another client was cut off");
+        let words = ["not listed", "nothing was changed"];
+        fails(server.home.path(), &["revoke", &bad.key], 3, &words);
+    });
+}
+
+#[test]
+fn what_a_listed_client_may_do_changes_while_it_is_there() {
+    bounded(60, async {
+        let (first, second) = (Destination::echo().await, Destination::echo().await);
+        let person = Person::new();
+        let line = |rules: &str| format!("{rules} {}\n", person.key);
+        let server = Server::with_clients(
+            "127.0.0.1:9",
+            Some(&line(&format!("dial=\"{}\",dial=\"{}\"", first.addr, second.addr))),
+        );
+        let to = second.addr.to_string();
+        let client = person.connect(&server, &["--to", &to]);
+        let mut old = TcpStream::connect(client.ready()).await.unwrap();
+        assert!(answers(&mut old).await);
+        server.reload(&line(&format!("dial=\"{}\",max-streams=2", first.addr))).await;
+        assert!(!echoes(client.ready()).await, "the rule that is gone still counts");
+        assert!(answers(&mut old).await, "what was open is cut off");
+        // The first rule is the default; and what is open counts against the new limit.
+        let client = person.connect(&server, &[]);
+        let mut one = TcpStream::connect(client.ready()).await.unwrap();
+        assert!(answers(&mut one).await);
+        assert!(!echoes(client.ready()).await, "more connections than allowed");
+        assert!(client.line("does not grant").contains("excessive load"));
+        drop((old, one));
+        eventually(10, "places are given back", || server.imux.count("more") == 0).await;
+        let mut again = false;
+        for _ in 0..100 {
+            again = echoes(client.ready()).await;
+            if again {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(again, "places are not given back");
+    });
+}
+
+#[test]
+fn a_broken_list_ends_the_start_and_changes_nothing_later() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let person = Person::new();
+        let dial = destination.addr.to_string();
+        let server = Server::with_clients(&dial, Some(&person.key));
+        let client = person.connect(&server, &[]);
+        let stranger = Person::new();
+        for broken in ["rubbish\n", "max-streams=x SHA256:y\n"] {
+            write_clients(server.home.path(), &format!("{}\n{broken}", stranger.key));
+            server.hang_up("is not used").await;
+            assert!(server.imux.log().contains("authorized_clients, line 2: "));
+            assert!(echoes(client.ready()).await, "the old rules are gone");
+            stranger.is_refused(&server);
+        }
+        fs::remove_file(server.home.path().join("authorized_clients")).unwrap();
+        server.hang_up("has gone").await;
+        stranger.is_refused(&server);
+        assert!(echoes(person.connect(&server, &[]).ready()).await);
+
+        let home = tempfile::tempdir().unwrap();
+        write_clients(home.path(), "\nrubbish\n");
+        let args = ["server", "--listen", "127.0.0.1:0", "--dial", &dial];
+        fails(home.path(), &args, 3, &["authorized_clients, line 2", "correct or remove"]);
+        let list = home.path().join("authorized_clients");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        fs::set_permissions(&list, mode).unwrap();
+        fails(home.path(), &args, 3, &["may be written by others", "chmod go-w"]);
+        // The option names another file; none there is no list.
+        let mut args = args.to_vec();
+        args.extend(["--authorized-clients", "/nonexistent/list"]);
+        Imux::start(home.path(), &args).line("any client may use");
+    });
+}
+
+#[test]
+fn destinations_are_chosen_among_those_that_are_listed() {
+    bounded(60, async {
+        let (first, second) = (Destination::echo().await, Destination::echo().await);
+        let unlisted = Destination::echo().await;
+        let person = Person::new();
+        let server = Server::with_clients(
+            "127.0.0.1:9",
+            Some(&format!(
+                "dial=\"{}\",dial=\"localhost:{}\",dial=\"*:*\" {}\n",
+                first.addr,
+                second.addr.port(),
+                person.key
+            )),
+        );
+        let forwards: Vec<_> = [
+            format!("127.0.0.1:0:127.0.0.1:{}", first.addr.port()),
+            format!("127.0.0.1:0:localhost:{}", second.addr.port()),
+            format!("127.0.0.1:0:127.0.0.1:{}", second.addr.port()),
+            format!("127.0.0.1:0:127.0.0.1:{}", unlisted.addr.port()),
+            format!("127.0.0.1:0:[::ffff:127.0.0.1]:{}", unlisted.addr.port()),
+            "127.0.0.1:0:169.254.169.254:80".to_owned(),
+            "127.0.0.1:0:[::ffff:169.254.169.254]:80".to_owned(),
+            "127.0.0.1:0:0.0.0.0:80".to_owned(),
+        ]
+        .into();
+        let mut args = Vec::new();
+        forwards.iter().for_each(|forward| args.extend(["-L", forward.as_str()]));
+        let client = person.connect(&server, &args);
+        for (number, expected) in (1..).zip([true, true, false, false, false, false, false, false])
+        {
+            let forward = &forwards[number - 1];
+            assert_eq!(echoes(listens(&client, number)).await, expected, "{forward}");
+        }
+        assert_eq!(client.count("destination not allowed"), 6, "{}", client.log());
+        // One that names nothing goes to the first.
+        assert!(echoes(person.connect(&server, &[]).ready()).await);
+    });
+}
+
+#[test]
+fn an_invitation_makes_both_known_to_each_other_once() {
+    bounded(90, async {
+        let destination = Destination::echo().await;
+        let dial = destination.addr.to_string();
+        let home = tempfile::tempdir().unwrap();
+        let mut command = process::imux(home.path());
+        command.args(["server", "--listen", "127.0.0.1:0", "--dial", &dial]);
+        let imux = Imux::spawn(command.env("RUST_LOG", "trace"));
+        let line = imux.line("server ready");
+        let (at, key) = (field(&line, "address").to_owned(), field(&line, "key").to_owned());
+        let server = Server { imux, home, at, key };
+
+        let invite = ["invite", &server.at, "--listen", "127.0.0.1:0", "--comment", "Anna"];
+        let line = prints(server.home.path(), &invite);
+        let link = line.strip_prefix("imux accept '").and_then(|rest| rest.strip_suffix('\''));
+        let link = link.unwrap_or_else(|| panic!("{line}"));
+        let (anna, bert) = (Person::new(), Person::new());
+        let accepted = json(anna.home.path(), &["accept", link]);
+        assert_eq!(accepted["key"], anna.key.as_str());
+        assert_eq!(accepted["server_key"], server.key.as_str());
+        let known = fs::read_to_string(anna.home.path().join("known_hosts")).unwrap();
+        assert_eq!(known, format!("{} {}\n", server.at, server.key));
+        assert_eq!(server.clients(), format!("{} Anna\n", anna.key));
+        // Nothing else is needed.
+        let args = ["client", "--dial", &server.at, "--listen", "127.0.0.1:0"];
+        let client = Imux::start(anna.home.path(), &args);
+        assert!(echoes(client.ready()).await);
+
+        let told = fails(bert.home.path(), &["accept", link], 10, &["accepted before"]);
+        assert!(!bert.home.path().join("known_hosts").exists(), "a failed attempt left traces");
+        bert.is_refused(&server);
+
+        // The secret is in no log, whatever is logged.
+        let secret = link.rsplit('/').next().unwrap();
+        assert_eq!(secret.len(), 43);
+        for log in [server.imux.log(), told, server.clients()] {
+            assert!(!log.contains(secret) && !log.contains(&secret.replace('_', "/")), "{log}");
+        }
+        assert!(server.imux.count("DEBUG") > 0, "nothing was logged in detail");
+    });
+}
+
+/// Through standard input, with what it grants; of many at once one is let in.
+#[test]
+fn of_many_that_accept_one_invitation_one_is_let_in() {
+    bounded(90, async {
+        let destination = Destination::echo().await;
+        let server = Server::with_clients("127.0.0.1:9", Some(""));
+        let to = destination.addr.to_string();
+        let invite =
+            ["invite", &server.at, "--listen", "127.0.0.1:0", "--dial", &to, "--max-streams", "9"];
+        let line = prints(server.home.path(), &invite);
+        let people: Vec<_> = (0..4).map(|_| Person::new()).collect();
+        let file = server.home.path().join("line");
+        fs::write(&file, format!("{line}\n")).unwrap();
+        let children: Vec<_> = people
+            .iter()
+            .map(|person| {
+                let mut command = process::imux(person.home.path());
+                command.args(["accept", "-"]).stdin(fs::File::open(&file).unwrap());
+                command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+                command.spawn().unwrap()
+            })
+            .collect();
+        let mut won = Vec::new();
+        for (person, child) in people.iter().zip(children) {
+            let output = child.wait_with_output().unwrap();
+            match output.status.code() {
+                Some(0) => won.push(person),
+                Some(10) => {}
+                _ => panic!("{output:?}"),
+            }
+        }
+        assert_eq!(won.len(), 1);
+        assert_eq!(
+            server.clients(),
+            format!("dial=\"{to}\",max-streams=9 {}\n", won[0].key),
+            "not what was granted"
+        );
+        assert!(echoes(won[0].connect(&server, &["--to", &to]).ready()).await);
+    });
+}
+
+#[test]
+fn invitations_that_are_none() {
+    bounded(60, async {
+        let server = Server::with_clients("127.0.0.1:9", Some(""));
+        let person = Person::new();
+        let listen = ["--listen", "127.0.0.1:0"];
+        let invite = |more: &[&'static str]| {
+            let mut args = vec!["invite", server.at.as_str()];
+            args.extend(listen);
+            args.extend(more);
+            let made = json(server.home.path(), &args);
+            made["invitation"].as_str().unwrap().to_owned()
+        };
+        let link = invite(&["--expires", "1s"]);
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        fails(person.home.path(), &["accept", &link], 10, &["its time is over"]);
+
+        // Of another server's key: nothing is sent to this one.
+        let link = invite(&[]);
+        let parts: Vec<_> = link.split('/').collect();
+        let forged = format!("imux://{}/{}/{}", parts[2], "A".repeat(43), parts[4]);
+        fails(person.home.path(), &["accept", &forged], 7, &["nothing was sent", &server.key]);
+        // Nor is a known key replaced.
+        let hosts = person.home.path().join("known_hosts");
+        let other = format!("{} SHA256:{}\n", server.at, "A".repeat(43));
+        fs::write(&hosts, &other).unwrap();
+        fails(person.home.path(), &["accept", &link], 7, &["has changed", "known_hosts"]);
+        assert_eq!(fs::read_to_string(&hosts).unwrap(), other);
+        fs::remove_file(&hosts).unwrap();
+        // After all that it is still good.
+        prints(person.home.path(), &["accept", &link]);
+
+        let told = fails(person.home.path(), &["accept", &link[..link.len() - 1]], 2, &["secret"]);
+        assert!(!told.contains("error: invalid value 'imux://"), "the secret is repeated: {told}");
+        fails(server.home.path(), &["invite", "s:1", "--listen", ":9"], 3, &["--listen :9"]);
+    });
+}
