@@ -65,12 +65,21 @@ pub(super) async fn run_client(
         }
         patience = stopping.wait() => patience,
     };
+    let mut code = Code::SHUTDOWN;
     if !patience.is_zero() {
         tell_draining(client.drain(), patience);
-        let ended = async { while forwards.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(patience, ended).await;
+        let ended = async {
+            while forwards.join_next().await.is_some() {}
+            if let Some(session) = client.session() {
+                session.drained().await;
+            }
+        };
+        if tokio::time::timeout(patience, ended).await.is_ok() {
+            // An end in order: what has arrived at the server can still be read there.
+            code = Code::NONE;
+        }
     }
-    client.close(Code::SHUTDOWN).await;
+    client.close(code).await;
     Ok(Exit::Ok)
 }
 

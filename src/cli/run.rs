@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::address::{Host, HostPort};
@@ -47,21 +48,23 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
     // A task of its own: a panic ends it, and is an exit code, not the process's end in mid-air.
     let mut task = runtime.spawn(run_task(invocation.task, Stopping(stopping)));
     let outcome = runtime.block_on(async {
+        // Both at once and for good: a signal between two listenings would be lost.
+        let mut signals = Signals::listen()?;
         tokio::select! {
             joined = &mut task => joined.unwrap_or_else(|error| {
                 Err(Failure::new(Exit::Internal, anyhow!(error).context("imux has failed")))
             }),
-            signal = ending_signal() => {
+            signal = signals.next() => {
                 // A service manager lets it finish its work; a person at the terminal wants it gone.
-                let graceful = matches!(signal, Ok(Exit::Terminated));
+                let graceful = signal == Exit::Terminated;
                 let patience = if graceful { drain } else { Duration::ZERO };
                 stop.send_replace(Some(patience));
                 // The peers are told. Whoever is in a hurry asks twice.
                 tokio::select! {
                     _ = tokio::time::timeout(patience + STOP_PATIENCE, task) => {}
-                    _ = ending_signal() => {}
+                    _ = signals.next() => {}
                 }
-                signal
+                Ok(signal)
             }
         }
     });
@@ -95,30 +98,28 @@ impl Stopping {
     }
 }
 
-/// Waits for a signal that ends the program, and says which exit code it stands for.
-#[cfg(unix)]
-async fn ending_signal() -> Result<Exit, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| {
-        signal(kind)
-            .context("cannot listen for signals")
-            .map_err(|error| Failure::new(Exit::Internal, error))
-    };
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => Ok(Exit::Interrupted),
-        _ = terminate.recv() => Ok(Exit::Terminated),
-    }
+/// The signals that end the program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-#[cfg(not(unix))]
-async fn ending_signal() -> Result<Exit, Failure> {
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => Ok(Exit::Interrupted),
-        Err(error) => {
-            let error = anyhow!(error).context("cannot listen for signals");
-            Err(Failure::new(Exit::Internal, error))
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .context("cannot listen for signals")
+                .map_err(|error| Failure::new(Exit::Internal, error))
+        };
+        let interrupt = listen(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one, and says which exit code it stands for.
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
         }
     }
 }

@@ -69,11 +69,15 @@ pub(super) async fn run_server(
             patience = stopping.wait() => break patience,
         }
     };
+    let mut code = Code::SHUTDOWN;
     if !patience.is_zero() {
         tell_draining(server.drain(), patience);
-        let _ = tokio::time::timeout(patience, server.drained()).await;
+        if tokio::time::timeout(patience, server.drained()).await.is_ok() {
+            // An end in order: what has arrived at the clients can still be read there.
+            code = Code::NONE;
+        }
     }
-    server.close(Code::SHUTDOWN).await;
+    server.close(code).await;
     // What has arrived is on its way to the destinations. The program's end does not wait for ever.
     while sessions.join_next().await.is_some() {}
     Ok(Exit::Ok)

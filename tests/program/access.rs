@@ -217,7 +217,7 @@ fn the_first_authorised_client_closes_an_open_server() {
         assert!(code == 0 && told.contains("who is not listed"), "{told}");
         assert!(echoes(listed.connect(&server, &[]).ready()).await);
         other.is_refused(&server);
-        there.line("session over");
+        there.line("session over;");
     });
 }
 
@@ -238,7 +238,7 @@ fn a_revoked_client_is_cut_off_and_the_others_stay() {
         prints(server.home.path(), &["revoke", &bad.key]);
         server.hang_up("authorised clients read").await;
         assert!(goes.read_u8().await.is_err(), "the revoked client's connection goes on");
-        assert!(bad_client.line("session over").contains("not authorised"));
+        assert!(bad_client.line("session over;").contains("not authorised"));
         bad.is_refused(&server);
         assert!(answers(&mut stays).await, "another client was cut off");
         let words = ["not listed", "nothing was changed"];
