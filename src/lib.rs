@@ -104,7 +104,7 @@ pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
     ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId, SessionStats,
-    Side, Stream, StreamError, StreamKind, UnknownScheduler, WriteHalf, accept_invitation,
+    Side, Stream, StreamError, StreamKind, UnknownScheduler, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

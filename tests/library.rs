@@ -3,11 +3,12 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use imux::lane::memory::{self, KillSwitch, MemoryDialer};
-use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+use imux::trust::{ClientTrust, Fingerprint, InvitationSecret, PeerIdentity, Permit, PinnedKeys};
 use imux::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, Link, OpenError, Server,
     ServerConfig, Session, Stream, StreamError, StreamKind,
@@ -479,5 +480,83 @@ fn a_stopped_reader_stops_its_own_writer_only() {
         );
         near.unwrap();
         far.unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_drains_creates_no_session_and_takes_lanes() {
+    bounded(30, async {
+        let pair = pair(2).await;
+        let (near, far) = pair.stream().await;
+        assert_eq!(pair.server.drain(), 1);
+        let links = vec![Link { dialer: Arc::new(pair.dialer.clone()), lanes: 1 }];
+        let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
+        let config = ClientConfig { session: Config::default(), trust };
+        let error = Client::connect(links, config).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refused { code: Code::SHUTDOWN, .. }), "{error}");
+        pair.dialer.lanes()[0].reset();
+        eventually(10, "a lane is lost", || pair.client.stats().unwrap().lanes_lost > 0).await;
+        eventually(10, "another joins", || pair.lanes() == 2).await;
+        let error = pair.client.open(StreamKind::Default).await.unwrap_err();
+        assert_eq!(error, OpenError::Draining);
+        let through = tokio::time::timeout(Duration::from_millis(300), pair.server.drained());
+        assert!(through.await.is_err(), "a stream is open");
+        let pattern = Pattern::new(1);
+        let (near, far) = tokio::join!(
+            exchange(near, (&pattern, MIB), (&pattern, MIB)),
+            exchange(far, (&pattern, MIB), (&pattern, MIB)),
+        );
+        near.unwrap();
+        far.unwrap();
+        pair.server.drained().await;
+    });
+}
+
+/// Lets everybody in, or nobody.
+struct Switch(AtomicBool);
+
+#[async_trait::async_trait]
+impl ClientTrust for Switch {
+    async fn admit(
+        &self,
+        client: Option<Fingerprint>,
+        _: Option<&InvitationSecret>,
+    ) -> Option<Permit> {
+        self.permit(client)
+    }
+
+    fn permit(&self, _: Option<Fingerprint>) -> Option<Permit> {
+        self.0.load(Ordering::Relaxed).then(Permit::fixed_destination)
+    }
+}
+
+#[test]
+fn a_program_may_decide_about_clients_itself() {
+    bounded(30, async {
+        let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+        let links = || vec![Link { dialer: Arc::new(dialer.clone().with_peer(key(1))), lanes: 2 }];
+        let clients = Arc::new(Switch(AtomicBool::new(false)));
+        let config = ServerConfig { clients: clients.clone(), ..ServerConfig::default() };
+        let mut server = Server::start(listener, config);
+        let config = || ClientConfig {
+            session: Config::default(),
+            trust: Arc::new(PinnedKeys::new([key(1).fingerprint])),
+        };
+        let error = Client::connect(links(), config()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refused { code: Code::UNAUTHORIZED, .. }), "{error}");
+        clients.0.store(true, Ordering::Relaxed);
+        let client = Client::connect(links(), config()).await.unwrap();
+        let (session, _) = server.accept().await.unwrap();
+        assert!(session.permit().is_some());
+        server.recheck();
+        let mut stream = client.open(StreamKind::Default).await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        session.accept().await.unwrap();
+        clients.0.store(false, Ordering::Relaxed);
+        assert!(session.permit().is_none());
+        server.recheck();
+        let over = session.closed().await;
+        assert_eq!(over, imux::SessionError::Closed(Code::UNAUTHORIZED));
+        assert!(stream.read_u8().await.is_err());
     });
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use imux::proto::ids::VarInt;
-use imux::proto::wire::{Frame, Params, StreamKind, encode_frame};
+use imux::proto::wire::{Frame, Params, Secret, StreamKind, encode_frame};
 use imux::proto::{Code, Dir, LaneId, SessionId, Side, StreamId, limits};
 
 fn document() -> String {
@@ -147,6 +147,7 @@ fn frame_types_are_the_types() {
         (Frame::Close { code, reason: reason.clone() }, "CLOSE"),
         (Frame::Drain, "DRAIN"),
         (Frame::Create { versions: vec![1], params }, "CREATE"),
+        (Frame::Invitation { secret: Secret([0; 32]) }, "INVITATION"),
         (Frame::Created { version: 1, session, params }, "CREATED"),
         (Frame::Join { session, lane, mac }, "JOIN"),
         (Frame::Joined { mac }, "JOINED"),

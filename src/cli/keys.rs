@@ -13,7 +13,7 @@ use imux::trust::{
     AuthorizedClient, AuthorizedClients, Fingerprint, Grant, Identity, Invitation, KnownHosts,
     PinnedKeys, Verdict, client_config,
 };
-use imux::{Code, ConnectError, accept_invitation};
+use imux::{Client, Code, ConnectError};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -190,8 +190,8 @@ async fn accept(
     let dialer = dialer.map_err(|error| dial_failure(server, &error))?;
     let key = identity.fingerprint();
     let pinned = PinnedKeys::new([server_key]);
-    accept_invitation(&dialer, &pinned, invitation.secret()).await.map_err(
-        |error| match error {
+    Client::accept_invitation(&dialer, &pinned, invitation.secret()).await.map_err(|error| {
+        match error {
             ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => Failure::message(
                 Exit::Unauthorized,
                 format!(
@@ -200,8 +200,8 @@ async fn accept(
                 ),
             ),
             error => connect_failure(server, key, &error),
-        },
-    )?;
+        }
+    })?;
     hosts.record(server, server_key).map_err(|error| trust_failure(&error))?;
     let text = format!(
         "{server} knows this client now; to use it: imux client --dial {server} --listen HOST:PORT"

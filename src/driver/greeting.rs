@@ -1,9 +1,11 @@
 //! The first frames of a lane: a session is created, or joined.
 
+use std::fmt;
 use std::io;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use zeroize::Zeroizing;
 
 use super::error::ConnectError;
 use crate::lane::Lane;
@@ -62,17 +64,27 @@ pub(super) async fn join(
 }
 
 /// What both ends of a lane can prove membership over.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct JoinProof {
     id: SessionId,
     number: LaneId,
     secret: SessionSecret,
-    exported: [u8; EXPORT_LEN],
+    exported: Zeroizing<[u8; EXPORT_LEN]>,
+}
+
+impl fmt::Debug for JoinProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The lane's keying material is nobody's business.
+        f.debug_struct("JoinProof")
+            .field("id", &self.id)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
 }
 
 impl JoinProof {
     pub(super) fn new(lane: &dyn Lane, agreed: &Agreed, number: LaneId) -> io::Result<Self> {
-        let mut exported = [0; EXPORT_LEN];
+        let mut exported = Zeroizing::new([0; EXPORT_LEN]);
         lane.export_keying_material(LANE_EXPORTER_LABEL, &mut exported)?;
         Ok(Self { id: agreed.id, number, secret: agreed.secret.clone(), exported })
     }
@@ -94,7 +106,7 @@ impl JoinProof {
 
 /// The secret of a session whose first lane this is.
 pub(super) fn session_secret(lane: &dyn Lane) -> io::Result<SessionSecret> {
-    let mut exported = [0; EXPORT_LEN];
+    let mut exported = Zeroizing::new([0; EXPORT_LEN]);
     lane.export_keying_material(SESSION_EXPORTER_LABEL, &mut exported)?;
     Ok(SessionSecret::new(&exported))
 }

@@ -6,33 +6,37 @@ use crate::proto::wire::Frame;
 use crate::proto::{Code, Config};
 use crate::trust::{HostTrust, InvitationSecret};
 
+use super::client::Client;
 use super::error::ConnectError;
 use super::greeting;
 
-/// Has the server authorise the key of the lanes that `dialer` makes, for an invitation's secret.
-///
-/// The secret is sent only once `trust` has said that it is the right server: pin the key that the
-/// invitation names.
-///
-/// # Errors
-/// The server cannot be reached, is not trusted, or refuses: with UNAUTHORIZED, if there is no such
-/// invitation (any more).
-pub async fn accept_invitation(
-    dialer: &dyn Dialer,
-    trust: &dyn HostTrust,
-    secret: &InvitationSecret,
-) -> Result<(), ConnectError> {
-    let mut lane = dialer.dial().await?;
-    trust.decide(&lane.peer().ok_or(ConnectError::NoKey)?).await?;
-    let params = Config::default().params();
-    let created = greeting::create(&mut lane, params, Some(secret));
-    let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
-    created
-        .unwrap_or_else(|_| Err(ConnectError::Handshake(std::io::ErrorKind::TimedOut.into())))?;
-    // It was for the key alone. A server that does not hear it keeps the session for a while.
-    let close = Frame::Close { code: Code::NONE, reason: bytes::Bytes::new() };
-    if greeting::write_frame(&mut lane, &close).await.is_ok() {
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut lane).await;
+impl Client {
+    /// Has the server authorise the key of the lanes that `dialer` makes, for an invitation's secret.
+    ///
+    /// The secret is sent only once `trust` has said that it is the right server: pin the key that the
+    /// invitation names.
+    ///
+    /// # Errors
+    /// The server cannot be reached, is not trusted, or refuses: with UNAUTHORIZED, if there is no such
+    /// invitation (any more).
+    pub async fn accept_invitation(
+        dialer: &dyn Dialer,
+        trust: &dyn HostTrust,
+        secret: &InvitationSecret,
+    ) -> Result<(), ConnectError> {
+        let mut lane = dialer.dial().await?;
+        trust.decide(&lane.peer().ok_or(ConnectError::NoKey)?).await?;
+        let params = Config::default().params();
+        let created = greeting::create(&mut lane, params, Some(secret));
+        let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
+        created.unwrap_or_else(|_| {
+            Err(ConnectError::Handshake(std::io::ErrorKind::TimedOut.into()))
+        })?;
+        // It was for the key alone. A server that does not hear it keeps the session for a while.
+        let close = Frame::Close { code: Code::NONE, reason: bytes::Bytes::new() };
+        if greeting::write_frame(&mut lane, &close).await.is_ok() {
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut lane).await;
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -19,7 +19,6 @@ mod stream;
 pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
-pub use invitation::accept_invitation;
 pub use server::{Server, ServerConfig};
 pub use session::{Incoming, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};

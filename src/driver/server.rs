@@ -264,7 +264,7 @@ impl Inner {
             Frame::Create { versions, params } => {
                 self.create(lane, Create { versions, params, invitation, rtt, remote }).await
             }
-            Frame::Join { session, lane: number, mac } => {
+            Frame::Join { session, lane: number, mac } if invitation.is_none() => {
                 self.join(lane, session, number, &mac, rtt).await
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "neither CREATE nor JOIN")),

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use self::pair::{CLIENT, Pair, Path, SERVER, pattern};
 use super::testing::pair;
-use super::wire::{Frame, FrameBatch, StreamKind};
+use super::wire::{Frame, FrameBatch, Secret, StreamKind};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -238,6 +238,7 @@ fn a_peer_that_breaks_the_rules_is_told_which() {
         (vec![data(beyond, 0, 1, false)], Code::STREAM_LIMIT),
         (vec![Frame::Open { id: ours, kind: StreamKind::Raw }], Code::PROTOCOL),
         (vec![Frame::Joined { mac: [0; 32] }], Code::PROTOCOL),
+        (vec![Frame::Invitation { secret: Secret([0; 32]) }], Code::PROTOCOL),
         (vec![Frame::Ping; 100_001], Code::EXCESSIVE_LOAD),
         (vec![data(theirs, 7, 1, false); 100_001], Code::EXCESSIVE_LOAD),
         ((1..5000).map(|n| data(theirs, n * 2, 1, false)).collect(), Code::EXCESSIVE_LOAD),
