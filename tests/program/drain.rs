@@ -1,10 +1,11 @@
 //! SIGTERM: what is open may finish, nothing new begins, and it ends within its bound.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::support::bounded;
 use crate::support::net::Destination;

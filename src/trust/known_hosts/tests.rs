@@ -222,3 +222,31 @@ fn processes_at_once_lose_nothing() {
     assert_eq!(text.lines().filter(|line| line.starts_with("process-")).count(), 2 * 40);
     assert_eq!(text.lines().count(), 1 + 40 + 2 * 40);
 }
+
+/// Writers are killed in the middle of their work again and again: the file is whole at every
+/// moment, what was in it stays, and nothing is left locked.
+#[test]
+fn a_killed_writer_leaves_the_known_hosts_whole() {
+    let (_dir, hosts) = hosts(format!("{HOST} {}\n", fingerprint(1)).as_bytes());
+    for round in 0..12_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "trust::known_hosts::tests::another_process"])
+            .env(SHARED_FILE, hosts.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let before = fs::metadata(hosts.path()).unwrap().len();
+        // Killed once it is at work, at another moment each time.
+        while fs::metadata(hosts.path()).unwrap().len() == before
+            && child.try_wait().unwrap().is_none()
+        {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+        std::thread::sleep(std::time::Duration::from_micros(311 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(hosts.malformed().unwrap(), vec![]);
+        assert_eq!(hosts.check(HOST, &PEER).unwrap(), Verdict::Known);
+        hosts.record(&format!("after-{round}:1"), fingerprint(2)).unwrap();
+    }
+}
