@@ -47,7 +47,11 @@ pub(super) async fn run_client(
         session: config.session.for_library(),
         trust: host_trust(config.trust, server, &home),
     };
-    let client = Client::connect(links, settings).await;
+    let client = tokio::select! {
+        client = Client::connect(links, settings) => client,
+        // There is nothing yet that could finish.
+        _ = stopping.wait() => return Ok(Exit::Ok),
+    };
     let client = client.map_err(|error| connect_failure(server, identity.fingerprint(), &error));
     let client = Arc::new(client?);
     let mut forwards = JoinSet::new();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{
-    AuthorizedClient, AuthorizedClients, Fingerprint, Grant, Identity, Invitation, KnownHosts,
-    PinnedKeys, Verdict, client_config,
+    AuthorizedClient, AuthorizedClients, Destination, Fingerprint, Grant, Identity, Invitation,
+    KnownHosts, PinnedKeys, Verdict, client_config,
 };
 use imux::{Client, Code, ConnectError};
 use serde_json::{Value, json};
@@ -128,6 +128,11 @@ fn invite(
     expires: Duration,
     comment: &str,
 ) -> Result<Said, Failure> {
+    // Before anything is written that would lead nowhere.
+    if let Err(error) = server.as_written().parse::<Destination>() {
+        let advice = "write the server as the other person reaches it";
+        return Err(Failure::message(Exit::Usage, format!("{error}; {advice}")));
+    }
     let far = || Failure::message(Exit::Usage, "--expires is too far away");
     let until = now().checked_add(expires).ok_or_else(far)?;
     let secret = changed(list, || list.invite(grant, until, comment))?;

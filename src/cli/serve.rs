@@ -37,9 +37,21 @@ pub(super) async fn run_server(
     let listener =
         listen(&config.listen, |address| TlsListener::bind(address, tls.clone(), options.clone()))
             .await?;
+    let named = config.authorized_clients.is_some();
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
     let clients = AuthorizedClientsTrust::open(AuthorizedClients::new(&list));
     let clients = clients.map_err(|error| trust_failure(&error))?;
+    if named && !clients.is_restricted() {
+        // Whoever names a list does not want everybody in.
+        return Err(Failure::message(
+            Exit::Config,
+            format!(
+                "there is no {}, which --authorized-clients names; nothing was started; correct \
+                 the name, or make an empty file, which lets nobody in",
+                list.display()
+            ),
+        ));
+    }
     let session = config.session.for_library();
     let settings = imux::ServerConfig { session, clients: Arc::new(clients.clone()) };
     let mut server = Server::start(listener, settings);

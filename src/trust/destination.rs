@@ -49,7 +49,7 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
-    /// Host and port as the system's resolver takes them; a name without search domains added.
+    /// Host and port as the system's resolver takes them.
     #[must_use]
     pub fn for_resolver(&self) -> (String, u16) {
         let host = match &self.host {

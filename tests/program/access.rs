@@ -312,10 +312,14 @@ fn a_broken_list_ends_the_start_and_changes_nothing_later() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         fs::set_permissions(&list, mode).unwrap();
         fails(home.path(), &args, 3, &["may be written by others", "chmod go-w"]);
-        // The option names another file; none there is no list.
+        // The option names another file: whoever names a list does not want everybody in.
         let mut args = args.to_vec();
-        args.extend(["--authorized-clients", "/nonexistent/list"]);
-        Imux::start(home.path(), &args).line("any client may use");
+        let other = home.path().join("other");
+        args.extend(["--authorized-clients", other.to_str().unwrap()]);
+        fails(home.path(), &args, 3, &["--authorized-clients", "make an empty file"]);
+        fs::write(&other, "").unwrap();
+        fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        Imux::start(home.path(), &args).line("only the clients listed in");
     });
 }
 
@@ -353,7 +357,8 @@ fn destinations_are_chosen_among_those_that_are_listed() {
             let forward = &forwards[number - 1];
             assert_eq!(echoes(listens(&client, number)).await, expected, "{forward}");
         }
-        assert_eq!(client.count("destination not allowed"), 6, "{}", client.log());
+        client.nth_line("destination not allowed", 6);
+        server.imux.nth_line("not among the destinations", 6);
         // One that names nothing goes to the first.
         assert!(echoes(person.connect(&server, &[]).ready()).await);
     });
@@ -478,5 +483,9 @@ fn invitations_that_are_none() {
         let told = fails(person.home.path(), &["accept", &link[..link.len() - 1]], 2, &["secret"]);
         assert!(!told.contains("error: invalid value 'imux://"), "the secret is repeated: {told}");
         fails(server.home.path(), &["invite", "s:1", "--listen", ":9"], 3, &["--listen :9"]);
+        let before = server.clients();
+        let args = ["invite", ":443", "--listen", "127.0.0.1:0"];
+        fails(server.home.path(), &args, 2, &["as the other person reaches it"]);
+        assert_eq!(server.clients(), before);
     });
 }

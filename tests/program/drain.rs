@@ -90,3 +90,22 @@ fn a_second_signal_ends_at_once() {
         }
     });
 }
+
+/// There is nothing to finish before there is a session.
+#[test]
+fn a_client_that_is_still_dialling_ends_at_once() {
+    bounded(30, async {
+        let silent = Destination::start(|socket| async move {
+            std::future::pending::<()>().await;
+            drop(socket);
+        })
+        .await;
+        let home = tempfile::tempdir().unwrap();
+        let dial = silent.addr.to_string();
+        let args = ["client", "--listen", "127.0.0.1:0", "--dial", &dial, "--drain-timeout", "1h"];
+        let mut client = Imux::start(home.path(), &args);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.signal(Signal::SIGTERM);
+        assert_eq!(client.exit_code(), Some(143));
+    });
+}
