@@ -109,6 +109,8 @@ pub(crate) struct KeysConfig {
 pub(crate) enum KeysCommand {
     /// Show the client's key, or that of the server that listens at this place.
     Identity { listen: Option<HostPort> },
+    /// Prepare the next key of the server that listens at this place, or change to it.
+    RotateKey { listen: HostPort, switch: bool },
     /// List a client.
     Authorize { file: Option<PathBuf>, client: AuthorizedClient },
     /// List a client no more.

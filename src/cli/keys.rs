@@ -44,6 +44,7 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
     };
     let said = match config.command {
         KeysCommand::Identity { listen } => identity(&home()?, listen.as_ref()),
+        KeysCommand::RotateKey { listen, switch } => rotate_key(&home()?, &listen, switch),
         KeysCommand::Authorize { file, client } => authorize(&list(file)?, &client),
         KeysCommand::Revoke { file, client } => revoke(&list(file)?, client),
         KeysCommand::Invite { file, server, listen, grant, expires, comment } => {
@@ -95,6 +96,32 @@ fn server_key(home: &Path, listen: &HostPort) -> Result<Fingerprint, Failure> {
     }
     let identity = Identity::load_or_create(home, name);
     Ok(identity.map_err(|error| trust_failure(&error))?.fingerprint())
+}
+
+fn rotate_key(home: &Path, listen: &HostPort, switch: bool) -> Result<Said, Failure> {
+    let old = server_key(home, listen)?;
+    let name = listen.as_written();
+    let (key, text) = if switch {
+        let changed = Identity::change_to_next(home, name).map_err(|e| trust_failure(&e))?;
+        let Some(new) = changed else {
+            return Err(Failure::message(
+                Exit::Config,
+                format!(
+                    "there is no next key for {name}; nothing was changed; make one with \
+                     `imux rotate-key --listen {name}` and let the server announce it first"
+                ),
+            ));
+        };
+        let key = new.fingerprint();
+        (key, format!("{key} is the server's key from its next start on; start it again now"))
+    } else {
+        let next = Identity::prepare_next(home, name).map_err(|error| trust_failure(&error))?;
+        let key = next.fingerprint();
+        tracing::warn!("a server that runs announces it at SIGHUP: kill -HUP its process");
+        (key, format!("{key} is the server's next key; its clients learn of it while connected"))
+    };
+    let json = json!({ "old": old.to_string(), "key": key.to_string(), "switched": switch });
+    Ok(Said { text: Zeroizing::new(text), json })
 }
 
 fn authorize(list: &AuthorizedClients, client: &AuthorizedClient) -> Result<Said, Failure> {
@@ -224,7 +251,10 @@ fn check_known(hosts: &KnownHosts, server: &str, key: Fingerprint) -> Result<(),
     let invited = imux::trust::PeerIdentity { fingerprint: key, certificate_signature: None };
     let verdict = hosts.check(server, &invited).map_err(|error| trust_failure(&error))?;
     match verdict {
-        Verdict::Known | Verdict::Unknown | Verdict::KnownByLegacySignature => Ok(()),
+        Verdict::Known
+        | Verdict::KnownAsNext
+        | Verdict::KnownByLegacySignature
+        | Verdict::Unknown => Ok(()),
         Verdict::Changed { old } => Err(trust_failure(&imux::trust::TrustError::Changed {
             host: server.to_owned(),
             known: old,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use imux::lane::{TcpOptions, TlsListener};
-use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, server_config};
+use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, NextKey, server_config};
 use imux::{Code, Server, tunnel};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -56,6 +56,7 @@ pub(super) async fn run_server(
     let settings = imux::ServerConfig { session, clients: Arc::new(clients.clone()) };
     let mut server = Server::start(listener, settings);
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
+    announce_next_key(&server, &home, &config.listen)?;
     tell_who_may_connect(&clients, &list, &config.dial, address);
     tracing::info!(
         %address,
@@ -77,6 +78,9 @@ pub(super) async fn run_server(
             _ = hangup.recv() => {
                 reload(&clients).await;
                 server.recheck();
+                if let Err(error) = announce_next_key(&server, &home, &config.listen) {
+                    tracing::error!(%error, "no next key is announced");
+                }
             }
             patience = stopping.wait() => break patience,
         }
@@ -93,6 +97,17 @@ pub(super) async fn run_server(
     // What has arrived is on its way to the destinations. The program's end does not wait for ever.
     while sessions.join_next().await.is_some() {}
     Ok(Exit::Ok)
+}
+
+/// Tells clients of the key that the server will have later, if one was made.
+fn announce_next_key(server: &Server, home: &Path, listen: &HostPort) -> Result<(), Failure> {
+    let next = Identity::load_next(home, listen.as_written());
+    if let Some(next) = next.map_err(|error| trust_failure(&error))? {
+        let next = NextKey::new(&next).map_err(|error| trust_failure(&error))?;
+        tracing::info!(key = %next.fingerprint(), "announcing the server's next key");
+        server.announce(next);
+    }
+    Ok(())
 }
 
 /// Says at the start who may connect, and what to do if that is not what is wanted.

@@ -10,7 +10,7 @@ use super::error::{ConnectError, OpenError};
 use super::greeting::{self, Agreed};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::server::seed_of;
-use super::session::Session;
+use super::session::{self, Session};
 use super::shared::Shared;
 use super::stream::Stream;
 use super::{chance, clock};
@@ -18,7 +18,7 @@ use crate::lane::{Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, Config, LaneId, SessionStats, Side};
-use crate::trust::{Fingerprint, HostTrust};
+use crate::trust::{Fingerprint, HostTrust, NextKey, SessionSecret};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
 const REDIAL_MIN: Duration = Duration::from_millis(200);
@@ -113,6 +113,8 @@ pub struct Client {
 struct Established {
     session: Session,
     agreed: Agreed,
+    /// The key of the server that it was created with.
+    key: Fingerprint,
     next_lane: AtomicU64,
 }
 
@@ -121,6 +123,8 @@ struct Inner {
     trust: Arc<dyn HostTrust>,
     /// The key that was decided on; every lane has to show it.
     trusted: Mutex<Option<Fingerprint>>,
+    /// The key that the server has announced: it may create the next session.
+    next: Mutex<Option<Fingerprint>>,
     /// Held while a session is being created.
     creating: tokio::sync::Mutex<()>,
     current: watch::Sender<Option<Arc<Established>>>,
@@ -147,6 +151,7 @@ impl Client {
             config: Arc::new(config.session),
             trust: config.trust,
             trusted: Mutex::default(),
+            next: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
             current: sender,
             stopped: watch::Sender::new(false),
@@ -318,9 +323,12 @@ impl Inner {
         // Which key is the server's may have been decided while this lane waited.
         self.check_key(presented.fingerprint)?;
         if let Some(established) = self.living() {
+            if established.key != presented.fingerprint {
+                return Err(ConnectError::OtherKey(presented.fingerprint));
+            }
             return Self::join(lane, &established, rtt, &dialer.name()).await;
         }
-        if self.trusted_key().is_none() {
+        if self.trusted_key() != Some(presented.fingerprint) {
             // Decided once, and not by each of the lanes that wait here.
             if *self.stopped.borrow() {
                 return Err(ConnectError::Handshake(std::io::ErrorKind::Interrupted.into()));
@@ -339,7 +347,7 @@ impl Inner {
         }
         // A server that says nothing must not keep the other lanes from trying.
         let via = dialer.name();
-        let created = self.create(lane, rtt, &via);
+        let created = self.create(lane, presented.fingerprint, rtt, &via);
         let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
         created.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -360,8 +368,9 @@ impl Inner {
     }
 
     async fn create(
-        &self,
+        self: &Arc<Self>,
         mut lane: Box<dyn Lane>,
+        key: Fingerprint,
         rtt: Duration,
         via: &str,
     ) -> Result<Ready, ConnectError> {
@@ -377,7 +386,9 @@ impl Inner {
         // Told before anyone who waits for a first lane goes on.
         tracing::info!(lane = %LaneId::FIRST, via, "lane up");
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
-        self.current.send_replace(Some(Arc::new(Established { session, agreed, next_lane })));
+        tokio::spawn(self.clone().heed_announcements(shared, agreed.secret.clone(), key));
+        let established = Established { session, agreed, key, next_lane };
+        self.current.send_replace(Some(Arc::new(established)));
         Ok(Ready { attached, lane, proof: None })
     }
 
@@ -425,9 +436,45 @@ impl Inner {
     /// Whether a lane's server is the one that was decided on, if one was.
     fn check_key(&self, presented: Fingerprint) -> Result<(), ConnectError> {
         match self.trusted_key() {
-            Some(trusted) if trusted != presented => Err(ConnectError::OtherKey(presented)),
+            Some(trusted) if trusted != presented && self.next_key() != Some(presented) => {
+                Err(ConnectError::OtherKey(presented))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Takes what the server announces of its next key, as long as the session lasts.
+    async fn heed_announcements(
+        self: Arc<Self>,
+        shared: Arc<Shared>,
+        secret: SessionSecret,
+        current: Fingerprint,
+    ) {
+        while let Some(announcement) = session::next_key(&shared).await {
+            let Some(next) = NextKey::verify(&announcement, &secret) else {
+                tracing::warn!("the server announces a key without proving that it holds it");
+                continue;
+            };
+            if next == current || self.next_key() == Some(next) {
+                continue;
+            }
+            match self.trust.announced(current, next).await {
+                Ok(true) => {
+                    tracing::info!(key = %next, "the server has announced its next key");
+                    *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+                }
+                Ok(false) => tracing::warn!(
+                    key = %next,
+                    "the server has announced its next key, and nothing here records it: \
+                     give it to --pin before the server changes to it"
+                ),
+                Err(error) => tracing::warn!(key = %next, %error, "the server's next key"),
+            }
+        }
+    }
+
+    fn next_key(&self) -> Option<Fingerprint> {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trusted_key(&self) -> Option<Fingerprint> {

@@ -20,7 +20,7 @@ use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
 use crate::proto::{Code, Config, LaneId, SessionId, Side, handshake, limits};
-use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret};
+use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey};
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -104,6 +104,8 @@ struct Inner {
     accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
     /// No more sessions are created.
     draining: AtomicBool,
+    /// The key this server will have later.
+    next: Mutex<Option<Arc<NextKey>>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -133,6 +135,7 @@ impl Server {
             known: Mutex::default(),
             accepted,
             draining: AtomicBool::new(false),
+            next: Mutex::default(),
         });
         let (taking, checking) =
             (inner.clone().take_lanes(listener), inner.clone().keep_checking());
@@ -155,6 +158,18 @@ impl Server {
     /// happens every few seconds by itself; call it for what must not wait.
     pub fn recheck(&self) {
         self.inner.recheck();
+    }
+
+    /// Announces the key that this server will have later to all clients, those to come included,
+    /// so that they know it when it comes.
+    pub fn announce(&self, next: NextKey) {
+        let next = Arc::new(next);
+        *self.inner.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
+        for known in self.inner.known().values() {
+            let Some(shared) = known.shared.upgrade() else { continue };
+            let announcement = next.announcement(&known.agreed.secret);
+            shared.with(|state, _| state.core.announce_next_key(announcement.to_vec().into()));
+        }
     }
 
     /// Creates no more sessions and lets no more streams be opened; those that are open go on, and
@@ -297,6 +312,10 @@ impl Inner {
         let admission = Admission { client, clients: self.clients.clone() };
         let shared = Shared::spawn(core, Some(admission));
         let session = Session::new(shared.clone());
+        let announcement = self.next_key().map(|next| next.announcement(&agreed.secret));
+        if let Some(announcement) = announcement {
+            shared.with(|state, _| state.core.announce_next_key(announcement.to_vec().into()));
+        }
         let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
         self.known().insert(id, known);
         if self.draining.load(Ordering::Relaxed) {
@@ -379,6 +398,10 @@ impl Inner {
         let proven = proof.verify(Side::Client, mac);
         let shared = known.shared.upgrade().filter(|_| same_client && proven);
         Ok(shared.map(|shared| (shared, proof)))
+    }
+
+    fn next_key(&self) -> Option<Arc<NextKey>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Known>> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::error::OpenError;
-use super::shared::Shared;
+use super::shared::{Shared, remember};
 use super::stream::Stream;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, SessionError, SessionStats};
@@ -198,6 +200,23 @@ pub(super) async fn closed(shared: &Shared) -> SessionError {
                 state.closing.push(cx.waker().clone());
                 Poll::Pending
             }
+        })
+    })
+    .await
+}
+
+/// Waits for what the server announces of its next key; `None` when the session is over.
+pub(super) async fn next_key(shared: &Shared) -> Option<Bytes> {
+    poll_fn(|cx| {
+        shared.with(|state, _| {
+            if let Some(announcement) = state.next_key.0.take() {
+                return Poll::Ready(Some(announcement));
+            }
+            if state.over.is_some() {
+                return Poll::Ready(None);
+            }
+            remember(&mut state.next_key.1, cx);
+            Poll::Pending
         })
     })
     .await

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::admission::Admission;
@@ -53,6 +54,8 @@ pub(super) struct State {
     pub(super) closing: Vec<Waker>,
     /// Tasks that wait until no stream is open.
     pub(super) draining: Vec<Waker>,
+    /// What the server announced last, and who waits for it.
+    pub(super) next_key: (Option<Bytes>, Option<Waker>),
     pub(super) over: Option<SessionError>,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     released: Option<Instant>,
@@ -72,6 +75,7 @@ impl Shared {
                 opening: Vec::new(),
                 closing: Vec::new(),
                 draining: Vec::new(),
+                next_key: (None, None),
                 over: None,
                 released: None,
                 armed: None,
@@ -162,7 +166,12 @@ impl State {
                 }
             }
             Event::LaneSuspect(lane) => tracing::debug!(%lane, "lane does not answer"),
+            Event::NextKey(announcement) => {
+                self.next_key.0 = Some(announcement);
+                wake.extend(self.next_key.1.take());
+            }
             Event::Closed(error) => {
+                wake.extend(self.next_key.1.take());
                 self.over = Some(error);
                 wake.append(&mut self.accepting);
                 wake.append(&mut self.opening);

@@ -1,5 +1,7 @@
 //! What the session tells its driver.
 
+use bytes::Bytes;
+
 use super::error::{Code, SessionError};
 use super::ids::{LaneId, StreamId};
 
@@ -25,6 +27,8 @@ pub enum Event {
     LaneSuspect(LaneId),
     /// The peer accepts no more streams.
     Draining,
+    /// The server announces the key it will have later: what came, still to be verified.
+    NextKey(Bytes),
     /// The session is over; no event follows.
     Closed(SessionError),
 }

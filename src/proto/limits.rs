@@ -16,6 +16,9 @@ pub const DESTINATION_BYTES_MAX: usize = 300;
 /// Longest reason in a CLOSE or REFUSED frame: a line for a log, not a place to store things.
 pub const REASON_BYTES_MAX: usize = 256;
 
+/// A server's next key, Ed25519 (RFC 8032), and a signature with it.
+pub const NEXT_KEY_BYTES: usize = 32 + 64;
+
 /// Versions listed in a CREATE. One exists; the rest is room.
 pub const VERSIONS_MAX: usize = 16;
 

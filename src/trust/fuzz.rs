@@ -23,7 +23,7 @@ pub(crate) fn known_hosts(data: &[u8]) {
     let new = recorded(file, &host, key);
     assert_eq!(recorded(&new, &host, key), new, "saying it again changes nothing");
     let new = String::from_utf8_lossy(&new);
-    assert_eq!(look_up(&new, &host), Ok(Some(KnownKey::Fingerprint(key))));
+    assert_eq!(look_up(&new, &host), Ok(Some((KnownKey::Fingerprint(key), None))));
     for line in text.lines() {
         let Some(other) = line.split_ascii_whitespace().next() else { continue };
         if other != host {

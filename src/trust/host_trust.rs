@@ -17,6 +17,19 @@ pub trait HostTrust: Send + Sync {
     /// # Errors
     /// Why the peer is not trusted. The session is over then.
     async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError>;
+
+    /// The server, whose key is `current`, has announced that it will have `next`, and proven that it holds it. Returns
+    /// whether that is good for a session to come, whose first lane is decided about all the same.
+    ///
+    /// # Errors
+    /// It could not be recorded, and is not trusted.
+    async fn announced(
+        &self,
+        _current: Fingerprint,
+        _next: Fingerprint,
+    ) -> Result<bool, TrustError> {
+        Ok(false)
+    }
 }
 
 /// Trusts the holders of certain keys and nobody else.
@@ -191,6 +204,13 @@ impl HostTrust for KnownHostsTrust {
         }
         match verdict {
             Verdict::Known => Ok(()),
+            Verdict::KnownAsNext => {
+                // From now on its old key is nobody's. If that cannot be written, the right server answers all the same.
+                if let Err(error) = self.record(peer.fingerprint).await {
+                    tracing::warn!("the old key of {} stays known: {error}", self.host);
+                }
+                Ok(())
+            }
             Verdict::KnownByLegacySignature => {
                 // The peer is the right one; that the file stays in its old form is no reason to turn it away.
                 if let Err(error) = self.record(peer.fingerprint).await {
@@ -204,6 +224,10 @@ impl HostTrust for KnownHostsTrust {
             Verdict::Unknown => self.decide_unknown(peer).await,
             Verdict::Changed { old } => self.decide_changed(peer, old).await,
         }
+    }
+
+    async fn announced(&self, current: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
+        self.with_file(move |hosts, host| hosts.record_next(host, current, next)).await
     }
 }
 

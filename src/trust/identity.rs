@@ -48,12 +48,57 @@ impl Identity {
             return Err(TrustError::InvalidName(name.to_owned()));
         }
         files::create_dir(home)?;
-        let files =
-            Paths { crt: home.join(format!("{name}.crt")), key: home.join(format!("{name}.key")) };
+        let files = Paths::of(home, name);
         // Two processes started at once must end up with one identity, so look and write under one lock.
         let _lock = Lock::take(&files.key)?;
         files.complete()?;
         files.load()
+    }
+
+    /// The key that the identity `name` is to have later; made by [`prepare_next`](Self::prepare_next).
+    ///
+    /// # Errors
+    /// As [`load_or_create`](Self::load_or_create).
+    pub fn load_next(home: &Path, name: &str) -> Result<Option<Self>, TrustError> {
+        let path = Paths::of(home, &next_name(name)).key;
+        if path.try_exists().map_err(failed("look for", &path))? {
+            Self::load_or_create(home, &next_name(name)).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Makes the key that the identity `name` is to have later, unless it is there.
+    ///
+    /// # Errors
+    /// As [`load_or_create`](Self::load_or_create).
+    pub fn prepare_next(home: &Path, name: &str) -> Result<Self, TrustError> {
+        Self::load_or_create(home, &next_name(name))
+    }
+
+    /// Puts the next key in the place of the key of the identity `name`, for good; `None` where there is no next one.
+    ///
+    /// # Errors
+    /// As [`load_or_create`](Self::load_or_create). Broken off in the middle it can be called again.
+    pub fn change_to_next(home: &Path, name: &str) -> Result<Option<Self>, TrustError> {
+        if Self::load_next(home, name)?.is_none() {
+            return Ok(None);
+        }
+        let (current, next) = (Paths::of(home, name), Paths::of(home, &next_name(name)));
+        {
+            let _lock = Lock::take(&current.key)?;
+            // Certificates are made again from their keys: whatever is left half done is one key, and whole.
+            for certificate in [&current.crt, &next.crt] {
+                match fs::remove_file(certificate) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed("remove", certificate)(error));
+                    }
+                    _ => {}
+                }
+            }
+            fs::rename(&next.key, &current.key).map_err(failed("replace", &current.key))?;
+        }
+        Self::load_or_create(home, name).map(Some)
     }
 
     /// The fingerprint of the key, by which peers know us.
@@ -94,7 +139,15 @@ struct Paths {
     key: PathBuf,
 }
 
+fn next_name(name: &str) -> String {
+    format!("{name}.next")
+}
+
 impl Paths {
+    fn of(home: &Path, name: &str) -> Self {
+        Self { crt: home.join(format!("{name}.crt")), key: home.join(format!("{name}.key")) }
+    }
+
     /// Makes what is missing, as far as that changes nobody's identity.
     fn complete(&self) -> Result<(), TrustError> {
         let there = |path: &PathBuf| path.try_exists().map_err(failed("look for", path));

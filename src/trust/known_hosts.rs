@@ -1,7 +1,8 @@
 //! The file of known hosts: which key a host has shown before.
 //!
 //! One line a host, `<host> SHA256:<base64>`; blank lines and those that begin with `#` are comments; of several lines for
-//! a host the last one counts. The original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
+//! a host the last one counts. A host that has announced its next key has both in its line, `<host> SHA256:…,SHA256:…`,
+//! until it shows the second. The original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
 //! signature: such lines are understood, and replaced when the host is next recorded.
 
 use std::fmt;
@@ -62,6 +63,8 @@ impl fmt::Display for KnownKey {
 pub enum Verdict {
     /// It is the host's key.
     Known,
+    /// It is the key that the host has announced as its next one: it should take the other's place.
+    KnownAsNext,
     /// Its certificate is the host's, by a line of the original imux: the line should be replaced.
     KnownByLegacySignature,
     /// Nothing is known of the host.
@@ -100,7 +103,16 @@ impl KnownHosts {
     /// # Errors
     /// Where the file cannot be read, or the line that counts for this host cannot.
     pub fn lookup(&self, host: &str) -> Result<Option<KnownKey>, TrustError> {
-        look_up(&self.read()?, host).map_err(|line| TrustError::MalformedKnownHost {
+        Ok(self.last_word(&self.read()?, host)?.map(|(key, _)| key))
+    }
+
+    /// The key of a host, and the next one if it has announced one.
+    fn last_word(
+        &self,
+        text: &str,
+        host: &str,
+    ) -> Result<Option<(KnownKey, Option<Fingerprint>)>, TrustError> {
+        look_up(text, host).map_err(|line| TrustError::MalformedKnownHost {
             path: self.path.clone(),
             line,
             host: host.to_owned(),
@@ -112,11 +124,12 @@ impl KnownHosts {
     /// # Errors
     /// As [`lookup`](Self::lookup).
     pub fn check(&self, host: &str, peer: &PeerIdentity) -> Result<Verdict, TrustError> {
-        Ok(match self.lookup(host)? {
+        Ok(match self.last_word(&self.read()?, host)? {
             None => Verdict::Unknown,
-            Some(old) if !old.is(peer) => Verdict::Changed { old },
-            Some(KnownKey::Fingerprint(_)) => Verdict::Known,
-            Some(KnownKey::LegacySignature(_)) => Verdict::KnownByLegacySignature,
+            Some((_, Some(next))) if next == peer.fingerprint => Verdict::KnownAsNext,
+            Some((old, _)) if !old.is(peer) => Verdict::Changed { old },
+            Some((KnownKey::Fingerprint(_), _)) => Verdict::Known,
+            Some((KnownKey::LegacySignature(_), _)) => Verdict::KnownByLegacySignature,
         })
     }
 
@@ -133,6 +146,31 @@ impl KnownHosts {
     /// # Errors
     /// Where the file or its directory cannot be written; the file is then as it was.
     pub fn record(&self, host: &str, fingerprint: Fingerprint) -> Result<(), TrustError> {
+        self.rewrite(host, |_| Some(fingerprint.to_string())).map(|_| ())
+    }
+
+    /// Records the key that `host`, known by `current`, has announced as its next one. `false`, and nothing is written, if
+    /// it is not known by that.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), and [`lookup`](Self::lookup).
+    pub fn record_next(
+        &self,
+        host: &str,
+        current: Fingerprint,
+        next: Fingerprint,
+    ) -> Result<bool, TrustError> {
+        self.rewrite(host, |known| {
+            (known == Some(KnownKey::Fingerprint(current))).then(|| format!("{current},{next}"))
+        })
+    }
+
+    /// Replaces what is known of `host`, or not, under the lock; `true` if it was.
+    fn rewrite(
+        &self,
+        host: &str,
+        keys: impl FnOnce(Option<KnownKey>) -> Option<String>,
+    ) -> Result<bool, TrustError> {
         if !can_stand_in_a_line(host) {
             return Err(TrustError::InvalidHost(host.to_owned()));
         }
@@ -140,7 +178,12 @@ impl KnownHosts {
             files::create_dir(dir)?;
         }
         let _lock = Lock::take(&self.path)?;
-        files::replace(&self.path, &recorded(&self.read_bytes()?, host, fingerprint))
+        let old = self.read_bytes()?;
+        // A line that cannot be read is replaced with the rest: what is to be known of the host is known now.
+        let known = look_up(&String::from_utf8_lossy(&old), host).ok().flatten();
+        let Some(keys) = keys(known.map(|(key, _)| key)) else { return Ok(false) };
+        files::replace(&self.path, &recorded(&old, host, keys))?;
+        Ok(true)
     }
 
     fn read(&self) -> Result<String, TrustError> {
@@ -161,12 +204,15 @@ pub(super) fn can_stand_in_a_line(host: &str) -> bool {
     !host.is_empty() && !host.starts_with('#') && !host.contains(char::is_whitespace)
 }
 
-/// The last word on `host` in a file; the number of its line where that cannot be read.
-pub(super) fn look_up(text: &str, host: &str) -> Result<Option<KnownKey>, usize> {
+/// The last word on `host` in a file, its key and the next one; the number of its line where that cannot be read.
+pub(super) fn look_up(
+    text: &str,
+    host: &str,
+) -> Result<Option<(KnownKey, Option<Fingerprint>)>, usize> {
     match entries(text).filter(|entry| entry.host == host).last() {
         None => Ok(None),
         // To take the host for unknown would let anybody be trusted in its place.
-        Some(Entry { line, key, .. }) => key.map(Some).ok_or(line),
+        Some(Entry { line, key, next, .. }) => key.map(|key| Some((key, next))).ok_or(line),
     }
 }
 
@@ -178,7 +224,7 @@ pub(super) fn malformed(text: &str) -> Vec<Malformed> {
 }
 
 /// The file `old` with one line for `host`, at its end.
-pub(super) fn recorded(old: &[u8], host: &str, fingerprint: Fingerprint) -> Vec<u8> {
+pub(super) fn recorded(old: &[u8], host: &str, keys: impl fmt::Display) -> Vec<u8> {
     let mut new = Vec::with_capacity(old.len() + 128);
     for line in old.split_inclusive(|&byte| byte == b'\n') {
         if host_of(line) != Some(host.as_bytes()) {
@@ -188,7 +234,7 @@ pub(super) fn recorded(old: &[u8], host: &str, fingerprint: Fingerprint) -> Vec<
     if new.last().is_some_and(|&last| last != b'\n') {
         new.push(b'\n');
     }
-    new.extend_from_slice(format!("{host} {fingerprint}\n").as_bytes());
+    new.extend_from_slice(format!("{host} {keys}\n").as_bytes());
     new
 }
 
@@ -198,15 +244,29 @@ struct Entry<'a> {
     host: &'a str,
     /// `None` where it cannot be read.
     key: Option<KnownKey>,
+    /// The key it will have later.
+    next: Option<Fingerprint>,
 }
 
 fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
     text.lines().enumerate().filter_map(|(index, line)| {
         let mut words = line.split_ascii_whitespace();
         let host = words.next().filter(|word| !word.starts_with('#'))?;
-        let key = words.next().and_then(KnownKey::parse).filter(|_| words.next().is_none());
-        Some(Entry { line: index + 1, host, key })
+        let keys = words.next().and_then(parse_keys).filter(|_| words.next().is_none());
+        let (key, next) = keys.map_or((None, None), |(key, next)| (Some(key), next));
+        Some(Entry { line: index + 1, host, key, next })
     })
+}
+
+/// A key, and the next one behind a comma.
+fn parse_keys(word: &str) -> Option<(KnownKey, Option<Fingerprint>)> {
+    match word.split_once(',') {
+        None => Some((KnownKey::parse(word)?, None)),
+        Some((key, next)) => {
+            next.strip_prefix("SHA256:")?;
+            Some((KnownKey::parse(key)?, Some(next.parse().ok()?)))
+        }
+    }
 }
 
 fn host_of(line: &[u8]) -> Option<&[u8]> {

@@ -17,6 +17,7 @@ mod host_trust;
 mod identity;
 mod invitation;
 mod known_hosts;
+mod next_key;
 mod secret;
 mod tls;
 
@@ -29,5 +30,6 @@ pub use host_trust::{Answer, HostKeyPolicy, HostTrust, KnownHostsTrust, PinnedKe
 pub use identity::Identity;
 pub use invitation::{Invitation, InvitationSecret};
 pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
+pub use next_key::NextKey;
 pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 pub use tls::{ALPN, client_config, server_config};

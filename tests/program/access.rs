@@ -489,3 +489,60 @@ fn invitations_that_are_none() {
         assert_eq!(server.clients(), before);
     });
 }
+
+/// The old key vouches for the new one: clients that were connected meanwhile notice nothing.
+#[test]
+fn a_server_changes_its_key_and_its_clients_follow() {
+    bounded(90, async {
+        let destination = Destination::echo().await;
+        let dial = destination.addr.to_string();
+        let listen = crate::support::net::unused_port().await.to_string();
+        let home = tempfile::tempdir().unwrap();
+        let server = ["server", "--listen", &listen, "--dial", &dial];
+        let mut running = Imux::start(home.path(), &server);
+        let old = field(&running.line("server ready"), "key").to_owned();
+
+        let known = Person::new();
+        let pinned = Person::new();
+        let args =
+            ["client", "--listen", "127.0.0.1:0", "--dial", &listen, "--bind", "127.0.0.1=2"];
+        let with = |more: &[&'static str]| [&args[..], more].concat();
+        let follows = Imux::start(known.home.path(), &with(&["--host-key", "accept-new"]));
+        let mut args_pinned = with(&[]);
+        args_pinned.extend(["--pin", &old]);
+        let stays = Imux::start(pinned.home.path(), &args_pinned);
+        assert!(echoes(follows.ready()).await && echoes(stays.ready()).await);
+        let hosts = || fs::read_to_string(known.home.path().join("known_hosts")).unwrap();
+        assert_eq!(hosts(), format!("{listen} {old}\n"));
+
+        let rotate = ["rotate-key", "--listen", &listen];
+        let switch = ["rotate-key", "--listen", &listen, "--switch"];
+        fails(home.path(), &switch, 3, &["there is no next key", "nothing was changed"]);
+        let made = json(home.path(), &rotate);
+        let new = made["key"].as_str().unwrap().to_owned();
+        assert_eq!((&made["old"], new == old), (&old.as_str().into(), false));
+        running.signal(Signal::SIGHUP);
+        let both = format!("{listen} {old},{new}\n");
+        eventually(10, "the next key is recorded", || hosts() == both).await;
+        assert!(stays.line("give it to --pin").contains(&new));
+        // One that connects later hears of it as well, and the old key is still good.
+        let later = Person::new();
+        let late = Imux::start(later.home.path(), &with(&["--host-key", "accept-new"]));
+        assert!(echoes(late.ready()).await);
+        late.line("has announced its next key");
+        drop(late);
+
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.exit_code(), Some(143));
+        assert_eq!(json(home.path(), &switch)["key"], new.as_str());
+        let running = Imux::start(home.path(), &server);
+        assert_eq!(field(&running.line("server ready"), "key"), new);
+        // The running client goes on by itself; from now on the old key is nobody's.
+        let only = format!("{listen} {new}\n");
+        eventually(20, "the client follows", || hosts() == only).await;
+        assert!(echoes(follows.ready()).await);
+        let strict = with(&["--host-key", "strict"]);
+        assert!(echoes(Imux::start(later.home.path(), &strict).ready()).await);
+        stays.line("another server answers");
+    });
+}

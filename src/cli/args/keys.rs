@@ -20,6 +20,13 @@ Examples:
   The key of the server that listens at this place, for `imux client --pin`:
     imux identity --listen 0.0.0.0:443";
 
+pub(super) const ROTATE_KEY_EXAMPLES: &str = "\
+Examples:
+  Make the server's next key; announce it to its clients (a server that runs: kill -HUP it):
+    imux rotate-key --listen 0.0.0.0:443
+  When all clients have been connected for once, change to it, and start the server again:
+    imux rotate-key --listen 0.0.0.0:443 --switch";
+
 pub(super) const AUTHORIZE_EXAMPLES: &str = "\
 Examples:
   The server's one destination, for the client that showed this key with `imux identity`:
@@ -50,6 +57,9 @@ pub(super) enum KeysArgs {
     /// Show the key by which others know this client, or a server of this machine
     #[command(after_help = IDENTITY_EXAMPLES, after_long_help = long_help(IDENTITY_EXAMPLES))]
     Identity(IdentityArgs),
+    /// Give a server another key, announced to its clients before
+    #[command(after_help = ROTATE_KEY_EXAMPLES, after_long_help = long_help(ROTATE_KEY_EXAMPLES))]
+    RotateKey(RotateKeyArgs),
     /// Let a client connect to the servers of this machine (from the first on: no others)
     #[command(after_help = AUTHORIZE_EXAMPLES, after_long_help = long_help(AUTHORIZE_EXAMPLES))]
     Authorize(AuthorizeArgs),
@@ -69,6 +79,19 @@ pub(super) struct IdentityArgs {
     /// Show the key of the server that is started with this --listen
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
     listen: Option<HostPort>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateKeyArgs {
+    /// The --listen that the server is started with
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
+    #[arg(value_parser = HostPort::to_listen)]
+    listen: HostPort,
+    /// Change to the key that was made before; the old one is gone then
+    #[arg(long)]
+    switch: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -177,6 +200,10 @@ impl KeysArgs {
     pub(super) fn into_config(self, home: Option<PathBuf>) -> Result<KeysConfig, String> {
         let (command, OutputArgs { json }) = match self {
             Self::Identity(args) => (KeysCommand::Identity { listen: args.listen }, args.output),
+            Self::RotateKey(args) => {
+                let (listen, switch) = (args.listen, args.switch);
+                (KeysCommand::RotateKey { listen, switch }, args.output)
+            }
             Self::Authorize(args) => {
                 let expires = args.expires.and_then(|time| now().checked_add(time));
                 let comment = args.granted.comment.clone();

@@ -3,6 +3,7 @@ use imux::lane::BindSource;
 use super::super::config::{ClientConfig, Forward, KeysCommand, ServerConfig, Task, Trust};
 use super::keys::{
     ACCEPT_EXAMPLES, AUTHORIZE_EXAMPLES, IDENTITY_EXAMPLES, INVITE_EXAMPLES, REVOKE_EXAMPLES,
+    ROTATE_KEY_EXAMPLES,
 };
 use super::*;
 
@@ -313,9 +314,18 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn every_help_has_examples_and_exit_codes() {
-    for command in
-        ["", "client", "server", "demo", "identity", "authorize", "revoke", "invite", "accept"]
-    {
+    for command in [
+        "",
+        "client",
+        "server",
+        "demo",
+        "identity",
+        "authorize",
+        "revoke",
+        "invite",
+        "accept",
+        "rotate-key",
+    ] {
         let argv: Vec<_> =
             [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = parse_argv(&argv).expect_err("help is not run").0.to_string();
@@ -329,8 +339,14 @@ fn every_help_has_examples_and_exit_codes() {
 #[test]
 fn every_example_of_the_help_is_accepted() {
     let mut checked = 0;
-    let keys =
-        [IDENTITY_EXAMPLES, AUTHORIZE_EXAMPLES, REVOKE_EXAMPLES, INVITE_EXAMPLES, ACCEPT_EXAMPLES];
+    let keys = [
+        IDENTITY_EXAMPLES,
+        AUTHORIZE_EXAMPLES,
+        REVOKE_EXAMPLES,
+        INVITE_EXAMPLES,
+        ACCEPT_EXAMPLES,
+        ROTATE_KEY_EXAMPLES,
+    ];
     for text in [EXAMPLES, SERVER_EXAMPLES, CLIENT_EXAMPLES, DEMO_EXAMPLES].into_iter().chain(keys)
     {
         // What is left out of an invitation is its secret; the shell's part is no argument.

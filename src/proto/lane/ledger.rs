@@ -20,6 +20,7 @@ pub(in crate::proto) enum Carried {
     MaxStreams,
     LaneClosed(LaneId),
     Drain,
+    NextKey,
     Ping,
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Session, State};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
-use crate::proto::ids::{Dir, LaneId, StreamId};
+use crate::proto::ids::{Dir, LaneId, Side, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, TINY_PAYLOAD_BYTES};
 use crate::proto::mutants::mutant;
 use crate::proto::stream::{Misbehaviour, Received};
@@ -66,6 +66,13 @@ impl Session {
                 if !self.local.peer_drains {
                     self.local.peer_drains = true;
                     self.events.push_back(Event::Draining);
+                }
+            }
+            Frame::NextKey { announcement } => {
+                if self.side == Side::Server {
+                    self.misbehaved(Code::PROTOCOL, "a client has announced a server's key");
+                } else {
+                    self.events.push_back(Event::NextKey(announcement));
                 }
             }
             Frame::Invitation { .. }

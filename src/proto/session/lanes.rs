@@ -153,7 +153,12 @@ impl Session {
     fn control_waits(&self) -> bool {
         let notices = self.dead.iter().any(|dead| dead.notice_due);
         let say = self.say;
-        notices || say.max_data || say.max_streams || say.drain || !self.control_queue.is_empty()
+        notices
+            || say.max_data
+            || say.max_streams
+            || say.drain
+            || say.next_key
+            || !self.control_queue.is_empty()
     }
 
     /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,

@@ -15,12 +15,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use self::budget::{BusyBudget, DuplicateBudget};
 use super::config::Config;
 use super::error::{Code, SessionError};
 use super::event::Event;
 use super::ids::{Dir, LaneId, Side, StreamId};
 use super::lane::{Carried, DeadLane, Health, Lane};
+use super::limits::NEXT_KEY_BYTES;
 use super::mutants::mutant;
 use super::range_set::RangeSet;
 use super::scheduler::FairQueue;
@@ -35,7 +38,8 @@ use super::wire::{Params, StreamKind};
 /// - *getters* (`side`, `stats`, `lane_count`, ...) change nothing;
 /// - *input*: `handle_lane_up`, `handle_lane_metrics`, `handle_frames`, `handle_lane_down`,
 ///   `handle_timeout` tell what happened outside;
-/// - *commands*: `open`, `accept`, `send_stream`, `recv_stream`, `drain`, `close`;
+/// - *commands*: `open`, `accept`, `send_stream`, `recv_stream`, `drain`, `announce_next_key`,
+///   `close`;
 /// - *output*: `poll_event`, `poll_wake`, `poll_transmit`, `poll_timeout`.
 ///
 /// After any input or command the driver drains `poll_event`, wakes every lane that `poll_wake`
@@ -69,6 +73,8 @@ pub struct Session {
     data_queue: FairQueue,
     control_queue: VecDeque<StreamId>,
     say: ToSay,
+    /// What the peer was told of this server's next key.
+    next_key: Option<Bytes>,
     accepted: VecDeque<(StreamId, StreamKind)>,
     events: VecDeque<Event>,
     busy: BusyBudget,
@@ -97,6 +103,7 @@ struct ToSay {
     max_data: bool,
     max_streams: bool,
     drain: bool,
+    next_key: bool,
 }
 
 /// Streams this end opens.
@@ -164,6 +171,7 @@ impl Session {
             data_queue: FairQueue::default(),
             control_queue: VecDeque::new(),
             say: ToSay::default(),
+            next_key: None,
             accepted: VecDeque::new(),
             events: VecDeque::new(),
             busy: BusyBudget::new(now),
@@ -251,6 +259,13 @@ impl Session {
             self.remote.draining = true;
             self.say.drain = true;
         }
+    }
+
+    /// Announces the key that this server will have later (`limits::NEXT_KEY_BYTES`).
+    pub fn announce_next_key(&mut self, announcement: Bytes) {
+        debug_assert!(self.side == Side::Server && announcement.len() == NEXT_KEY_BYTES);
+        self.next_key = Some(announcement);
+        self.say.next_key = true;
     }
 
     /// Ends the session at once, and tells the peer why.
@@ -365,6 +380,7 @@ impl Session {
             | Carried::MaxData
             | Carried::MaxStreams
             | Carried::Drain
+            | Carried::NextKey
             | Carried::Ping => {}
         }
     }
@@ -399,6 +415,7 @@ impl Session {
             Carried::MaxData => self.say.max_data |= !mutant!("lost-max-data-not-resent"),
             Carried::MaxStreams => self.say.max_streams |= !mutant!("lost-max-streams-not-resent"),
             Carried::Drain => self.say.drain = true,
+            Carried::NextKey => self.say.next_key = true,
             Carried::LaneClosed(lane) => {
                 if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
                     dead.notice_due = !dead.notice_acked;

@@ -118,6 +118,11 @@ impl Session {
         if say.drain {
             self.write_noted(now, id, out, Carried::Drain, &Frame::Drain);
         }
+        if say.next_key
+            && let Some(announcement) = self.next_key.clone()
+        {
+            self.write_noted(now, id, out, Carried::NextKey, &Frame::NextKey { announcement });
+        }
         while out.len() < FRAME_BYTES_MAX
             && let Some(stream) = self.control_queue.pop_front()
         {

@@ -238,6 +238,7 @@ fn a_peer_that_breaks_the_rules_is_told_which() {
         (vec![data(beyond, 0, 1, false)], Code::STREAM_LIMIT),
         (vec![Frame::Open { id: ours, kind: StreamKind::Raw }], Code::PROTOCOL),
         (vec![Frame::Joined { mac: [0; 32] }], Code::PROTOCOL),
+        (vec![Frame::NextKey { announcement: vec![0; 96].into() }], Code::PROTOCOL),
         (vec![Frame::Invitation { secret: Secret([0; 32]) }], Code::PROTOCOL),
         (vec![Frame::Ping; 100_001], Code::EXCESSIVE_LOAD),
         (vec![data(theirs, 7, 1, false); 100_001], Code::EXCESSIVE_LOAD),
@@ -272,4 +273,24 @@ fn draining_lets_streams_finish_and_no_new_ones_in() {
     assert_eq!(pair.ends[CLIENT].session.open(StreamKind::Raw), None);
     assert!(!pair.ends[SERVER].read.contains_key(&late));
     assert_eq!(pair.ends[CLIENT].resets.get(&late), Some(&Code::SHUTDOWN));
+}
+
+#[test]
+fn a_next_key_is_announced_again_when_its_lanes_are_lost() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10); 2]);
+    pair.drive(SECOND);
+    let announcement = Bytes::from(vec![7; 96]);
+    pair.ends[SERVER].session.announce_next_key(announcement.clone());
+    // Under way, and not there.
+    pair.drive(SECOND / 500);
+    pair.lane_down(LaneId::FIRST);
+    pair.lane_down(LaneId::FIRST.next());
+    let told = |pair: &Pair| {
+        let events = &pair.ends[CLIENT].events;
+        events.iter().filter(|event| **event == Event::NextKey(announcement.clone())).count()
+    };
+    assert_eq!(told(&pair), 0);
+    pair.lane_up(LaneId::new(2), Path::new(50.0, 10));
+    pair.drive(5 * SECOND);
+    assert_eq!(told(&pair), 1);
 }

@@ -6,7 +6,7 @@ use quinn_proto::coding::Codec;
 use super::frame::{Frame, Params, Secret, StreamKind, types};
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{LaneId, SessionId, StreamId, VarInt};
-use crate::proto::limits::{DESTINATION_BYTES_MAX, REASON_BYTES_MAX, VERSIONS_MAX};
+use crate::proto::limits::{DESTINATION_BYTES_MAX, NEXT_KEY_BYTES, REASON_BYTES_MAX, VERSIONS_MAX};
 
 /// A field did not fit: the body is too short, too long, or out of bounds.
 pub(super) struct Malformed;
@@ -150,6 +150,10 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
             types::CLOSE
         }
         Frame::Drain => types::DRAIN,
+        Frame::NextKey { announcement } => {
+            out.put_slice(announcement);
+            types::NEXT_KEY
+        }
         Frame::Invitation { secret } => {
             out.put_slice(&secret.0);
             types::INVITATION
@@ -264,6 +268,10 @@ fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
         }
         types::CLOSE => Frame::Close { code: code(rest)?, reason: reason(rest)? },
         types::DRAIN => Frame::Drain,
+        types::NEXT_KEY => {
+            let announcement = array::<NEXT_KEY_BYTES>(rest)?;
+            Frame::NextKey { announcement: Bytes::copy_from_slice(&announcement) }
+        }
         types::INVITATION => Frame::Invitation { secret: Secret(array(rest)?) },
         types::CREATE => {
             let versions = decode_versions(rest)?;

@@ -20,6 +20,7 @@ pub(super) mod types {
     pub(crate) const LANE_CLOSED: u64 = 0x14;
     pub(crate) const CLOSE: u64 = 0x16;
     pub(crate) const DRAIN: u64 = 0x18;
+    pub(crate) const NEXT_KEY: u64 = 0x1b;
     pub(crate) const CREATE: u64 = 0x20;
     pub(crate) const INVITATION: u64 = 0x21;
     pub(crate) const CREATED: u64 = 0x22;
@@ -114,6 +115,12 @@ pub enum Frame {
     },
     /// The sender accepts no more streams; those that are open go on.
     Drain,
+    /// From a server: the key it will have later, and proof that it holds it.
+    NextKey {
+        /// `limits::NEXT_KEY_BYTES` of them. What they mean is decided outside: the core knows no
+        /// cryptography.
+        announcement: Bytes,
+    },
     /// From a client, ahead of its CREATE: by what its key is to be authorised.
     Invitation {
         /// What the server gave out.

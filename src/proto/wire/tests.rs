@@ -40,6 +40,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         Just(Frame::Ping),
         Just(Frame::Drain),
+        prop::collection::vec(any::<u8>(), 96)
+            .prop_map(|bytes| Frame::NextKey { announcement: bytes.into() }),
         (lane(), any_offset()).prop_map(|(lane, position)| Frame::Ack { lane, position }),
         (any_id(), any_offset(), any::<bool>(), prop::collection::vec(any::<u8>(), 1..2000))
             .prop_map(|(id, offset, fin, data)| Frame::Stream {

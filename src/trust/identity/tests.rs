@@ -184,3 +184,26 @@ fn debug_shows_no_key() {
     let text = format!("{identity:?}");
     assert_eq!(text, format!("Identity {{ fingerprint: {}, .. }}", identity.fingerprint()));
 }
+
+#[test]
+fn the_next_key_takes_the_place_of_the_other() {
+    let home = tempfile::tempdir().unwrap();
+    let (home, name) = (home.path(), "server:443");
+    let old = Identity::load_or_create(home, name).unwrap().fingerprint();
+    assert!(Identity::load_next(home, name).unwrap().is_none());
+    assert!(Identity::change_to_next(home, name).unwrap().is_none());
+    assert_eq!(Identity::load_or_create(home, name).unwrap().fingerprint(), old);
+    let next = Identity::prepare_next(home, name).unwrap().fingerprint();
+    assert_ne!(next, old);
+    assert_eq!(Identity::prepare_next(home, name).unwrap().fingerprint(), next);
+    assert_eq!(Identity::load_next(home, name).unwrap().unwrap().fingerprint(), next);
+    assert_eq!(Identity::load_or_create(home, name).unwrap().fingerprint(), old);
+    // Broken off after it has removed the certificates.
+    fs::remove_file(home.join("server:443.crt")).unwrap();
+    fs::remove_file(home.join("server:443.next.crt")).unwrap();
+    assert_eq!(Identity::load_or_create(home, name).unwrap().fingerprint(), old);
+    let now = Identity::change_to_next(home, name).unwrap().unwrap();
+    assert_eq!(now.fingerprint(), next);
+    assert_eq!(Identity::load_or_create(home, name).unwrap().fingerprint(), next);
+    assert!(Identity::load_next(home, name).unwrap().is_none());
+}

@@ -250,3 +250,42 @@ fn a_killed_writer_leaves_the_known_hosts_whole() {
         hosts.record(&format!("after-{round}:1"), fingerprint(2)).unwrap();
     }
 }
+
+#[test]
+fn a_next_key_is_known_beside_the_other_until_it_is_shown() {
+    let (_dir, hosts) =
+        hosts(format!("{HOST} {}\nother {}\n", fingerprint(1), fingerprint(1)).as_bytes());
+    let peer = |byte| PeerIdentity { fingerprint: fingerprint(byte), certificate_signature: None };
+    assert!(!hosts.record_next(HOST, fingerprint(9), fingerprint(2)).unwrap(), "not its key");
+    assert!(!hosts.record_next("nobody", fingerprint(1), fingerprint(2)).unwrap());
+    assert_eq!(
+        hosts.check(HOST, &peer(2)).unwrap(),
+        Verdict::Changed { old: KnownKey::Fingerprint(fingerprint(1)) }
+    );
+    assert!(hosts.record_next(HOST, fingerprint(1), fingerprint(2)).unwrap());
+    assert_eq!(hosts.malformed().unwrap(), vec![]);
+    assert_eq!(hosts.check(HOST, &peer(1)).unwrap(), Verdict::Known);
+    assert_eq!(hosts.check(HOST, &peer(2)).unwrap(), Verdict::KnownAsNext);
+    assert_eq!(
+        hosts.check(HOST, &peer(3)).unwrap(),
+        Verdict::Changed { old: KnownKey::Fingerprint(fingerprint(1)) }
+    );
+    assert_eq!(
+        hosts.check("other", &peer(2)).unwrap(),
+        Verdict::Changed { old: KnownKey::Fingerprint(fingerprint(1)) }
+    );
+    hosts.record(HOST, fingerprint(2)).unwrap();
+    assert_eq!(
+        hosts.check(HOST, &peer(1)).unwrap(),
+        Verdict::Changed { old: KnownKey::Fingerprint(fingerprint(2)) }
+    );
+    for line in [
+        format!("{},", fingerprint(1)),
+        format!(",{}", fingerprint(1)),
+        format!("{0},{0},{0}", fingerprint(1)),
+        format!("{},{}", fingerprint(1), hex_encode(&[2; 32])),
+    ] {
+        fs::write(hosts.path(), format!("{HOST} {line}\n")).unwrap();
+        assert!(hosts.check(HOST, &peer(1)).is_err(), "{line}");
+    }
+}
