@@ -211,7 +211,8 @@ impl End {
 
     fn on_event(&mut self, now: Time, event: Event, happened: &mut Vec<Happened>) {
         match event {
-            Event::Opened => {}
+            // No key is announced here.
+            Event::Opened | Event::NextKey(_) => {}
             Event::OpenAvailable => {
                 happened.push(Happened::Counted("open available"));
                 self.try_open = true;
