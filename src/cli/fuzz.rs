@@ -107,9 +107,11 @@ pub(crate) fn arguments(data: &[u8]) {
             Task::Server(server) => assert!(server.dial.port > 0),
             Task::Client(client) => {
                 assert!(client.dial.port > 0 && !client.binds.is_empty());
+                assert!(!client.forwards.is_empty());
                 assert_eq!(check_all(&client.binds), Ok(()));
             }
             Task::Demo(demo) => assert!(demo.bytes >= 1 << 20),
+            Task::Keys(keys) => assert!(keys.home.is_some()),
         },
         Err(early) => assert!(!early.text().is_empty()),
     }
