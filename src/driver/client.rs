@@ -334,7 +334,10 @@ impl Inner {
                 return Err(ConnectError::Handshake(std::io::ErrorKind::Interrupted.into()));
             }
             if let Err(refused) = self.trust.decide(&presented).await {
-                self.stopped.send_replace(true);
+                // One whose key was right before may have it again.
+                if self.trusted_key().is_none() {
+                    self.stopped.send_replace(true);
+                }
                 return Err(refused.into());
             }
             *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) =

@@ -20,7 +20,7 @@ use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
 use crate::proto::{Code, Config, LaneId, SessionId, Side, handshake, limits};
-use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey};
+use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey, SessionSecret};
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -165,10 +165,10 @@ impl Server {
     pub fn announce(&self, next: NextKey) {
         let next = Arc::new(next);
         *self.inner.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
-        for known in self.inner.known().values() {
-            let Some(shared) = known.shared.upgrade() else { continue };
-            let announcement = next.announcement(&known.agreed.secret);
-            shared.with(|state, _| state.core.announce_next_key(announcement.to_vec().into()));
+        let living = |known: &Known| Some((known.shared.upgrade()?, known.agreed.secret.clone()));
+        let living: Vec<_> = self.inner.known().values().filter_map(living).collect();
+        for (shared, secret) in living {
+            announce_to(&shared, &next, &secret);
         }
     }
 
@@ -312,12 +312,12 @@ impl Inner {
         let admission = Admission { client, clients: self.clients.clone() };
         let shared = Shared::spawn(core, Some(admission));
         let session = Session::new(shared.clone());
-        let announcement = self.next_key().map(|next| next.announcement(&agreed.secret));
-        if let Some(announcement) = announcement {
-            shared.with(|state, _| state.core.announce_next_key(announcement.to_vec().into()));
-        }
+        let secret = agreed.secret.clone();
         let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
         self.known().insert(id, known);
+        if let Some(next) = self.next_key() {
+            announce_to(&shared, &next, &secret);
+        }
         if self.draining.load(Ordering::Relaxed) {
             // It began while this session was being granted.
             shared.with(|state, _| state.core.drain());
@@ -425,6 +425,12 @@ impl Greeted {
             tracing::info!(%session, %lane, why = %end, "lane down");
         }
     }
+}
+
+/// Tells the client of a session which key this server will have later.
+fn announce_to(shared: &Shared, next: &NextKey, secret: &SessionSecret) {
+    let announcement = next.announcement(secret).to_vec();
+    shared.with(|state, _| state.core.announce_next_key(announcement.into()));
 }
 
 /// An address for a log.
