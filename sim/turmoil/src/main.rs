@@ -34,28 +34,31 @@ const SOMETIMES: &[&str] = &[
     "fault: latency",
     "fault: server restart",
     "fault: server restart, unheard",
-    "connect failed",
     "lane failed",
     "lane suspect",
     "lane down: timed out",
     "lane down: cut",
     "lane down: reset",
     "lane down: corrupt",
-    "lane down: told of corruption",
     "lane down: join refused",
     "no lanes",
     "resumed from no lanes",
     "resent",
     "duplicate received",
     "reordered",
-    "cut off",
     "finished",
     "reset",
     "stopped",
     "session over: closed by peer",
 ];
-/// What has to happen in a batch of `SELDOM_FROM`, too.
-const SELDOM: &[&str] = &["handshake timed out", "session over: grace expired", "open failed"];
+/// What has to happen in a batch of `SELDOM_FROM`, too: in one of a hundred it is missing now and then.
+const SELDOM: &[&str] = &[
+    "connect failed",
+    "cut off",
+    "handshake timed out",
+    "lane down: told of corruption",
+    "session over: grace expired",
+];
 
 /// Simulates the driver, real TLS included, over networks that fail
 #[derive(Debug, Parser)]
@@ -95,12 +98,13 @@ fn main() -> anyhow::Result<ExitCode> {
         progress: true,
         twice_every: TWICE_EVERY,
     });
-    let sometimes = match sum.seeds {
-        ..SOMETIMES_FROM => Vec::new(),
-        ..SELDOM_FROM => SOMETIMES.to_vec(),
-        _ => [SOMETIMES, SELDOM].concat(),
-    };
-    Ok(tell(&sum, &sometimes, &|seed| format!("cargo run --release -- --replay --seed {seed}")))
+    let mut expected = Vec::new();
+    for (from, what) in [(SOMETIMES_FROM, SOMETIMES), (SELDOM_FROM, SELDOM)] {
+        if sum.seeds >= from {
+            expected.extend_from_slice(what);
+        }
+    }
+    Ok(tell(&sum, &expected, &|seed| format!("cargo run --release -- --replay --seed {seed}")))
 }
 
 fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {
@@ -135,6 +139,9 @@ fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode
 
 /// Runs it once more, and says where that went another way.
 fn tell_difference(plan: &Plan, first: &Outcome) {
+    if !plan.repeats() {
+        return;
+    }
     let (second, _) = run(plan, Watch { trace: true, log: false });
     let differ = first.trace.records().iter().zip(second.trace.records()).find(|(a, b)| a != b);
     if let Some((a, b)) = differ {

@@ -102,24 +102,12 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x7475_726d_6f69_6c00);
-        let mut paths = draw_paths(&mut rng);
+        let paths = draw_paths(&mut rng);
         let sessions = draw_sessions(&mut rng);
         let faults_end_ms = rng.log_range(500.0, 12_000.0) as u64;
         let faults = draw_faults(&mut rng, paths.len() as u64, faults_end_ms);
         let streams = draw_streams(&mut rng, &paths, &sessions, faults_end_ms);
         let close_amid_data = rng.chance(0.5);
-        // A host that dies lets go of its sockets in an order of tokio's own, which does not repeat in a second run: if each
-        // of these farewells drew its delay by chance, no lane would have the delay it had.
-        let heard = |fault: &Fault| {
-            let kind = fault.kind;
-            matches!(
-                kind,
-                FaultKind::Crash { silent: false, .. } | FaultKind::Restart { silent: false, .. }
-            )
-        };
-        if faults.iter().any(heard) {
-            paths.iter_mut().for_each(|path| path.jitter_ms = 0);
-        }
         Self { seed, paths, sessions, streams, faults, faults_end_ms, close_amid_data }
     }
 
@@ -133,6 +121,14 @@ impl Plan {
     #[must_use]
     pub fn lanes(&self) -> usize {
         self.paths.iter().map(|path| usize::from(path.lanes)).sum()
+    }
+
+    /// Whether a second run does the same to the last event. A host that dies lets go of its sockets in an order that follows
+    /// from tokio's task numbers, which go on from run to run.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        let kills = |kind| matches!(kind, FaultKind::Crash { .. } | FaultKind::Restart { .. });
+        !self.faults.iter().any(|fault| kills(fault.kind))
     }
 
     /// How long after the faults a lane may still seem alive that is dead: what was on its way has come by then, and who
