@@ -181,6 +181,13 @@ fn limits_are_the_limits() {
         ("BUSY_FRAMES_PER_SECOND", limits::BUSY_FRAMES_PER_SECOND),
         ("TINY_PAYLOAD_BYTES", limits::TINY_PAYLOAD_BYTES as u64),
         ("HANDSHAKE_TIMEOUT", limits::HANDSHAKE_TIMEOUT.as_secs()),
+        ("BATCH_FRAMES_MAX", limits::BATCH_FRAMES_MAX as u64),
+        ("UNACKED_WINDOWS", limits::UNACKED_WINDOWS),
+        ("WAITING_LANES_MAX", limits::WAITING_LANES_MAX as u64),
+        ("WAITING_LANES_PER_SOURCE_MAX", limits::WAITING_LANES_PER_SOURCE_MAX as u64),
+        ("SESSIONS_MAX", limits::SESSIONS_MAX as u64),
+        ("SESSIONS_PER_SOURCE_MAX", limits::SESSIONS_PER_SOURCE_MAX as u64),
+        ("SESSIONS_PER_CLIENT_MAX", limits::SESSIONS_PER_CLIENT_MAX as u64),
     ];
     let told: BTreeMap<String, u64> = table(&document(), "| limit | value | past it |")
         .into_iter()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::door::Door;
+use super::door::{self, Door, Source};
 use super::greeting::{self, Agreed, JoinProof};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::session::{self, Session};
@@ -22,9 +22,6 @@ use crate::trust::Fingerprint;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Sessions kept at once; each may cost up to its window in memory.
-const SESSIONS_MAX: usize = 1024;
 
 /// What a server can be set up with.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +69,8 @@ pub struct Server {
 struct Known {
     agreed: Agreed,
     client: Option<Fingerprint>,
+    /// Where its first lane came from.
+    source: Source,
     shared: Weak<Shared>,
 }
 
@@ -140,15 +139,19 @@ impl Inner {
             match listener.accept().await {
                 Ok(pending) => {
                     let remote = pending.remote();
-                    let Some(place) = self.door.enter(remote.map(|remote| remote.ip())) else {
-                        tracing::debug!(?remote, "too many lanes in their handshake");
-                        continue;
-                    };
+                    let place = self.door.enter(Source::of(remote.map(|remote| remote.ip())));
                     let inner = self.clone();
                     tokio::spawn(async move {
                         let greeted =
                             tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inner.greet(pending));
-                        let greeted = greeted.await;
+                        let greeted = tokio::select! {
+                            biased;
+                            greeted = greeted => greeted,
+                            () = place.taken_away() => {
+                                tracing::debug!(?remote, "no lane: too many in their handshake");
+                                return;
+                            }
+                        };
                         drop(place);
                         match greeted {
                             Ok(Ok(greeted)) => greeted.run(remote).await,
@@ -196,9 +199,11 @@ impl Inner {
             greeting::refuse(&mut lane, Code::VERSION, "this server speaks version 1").await;
             return Err(io::Error::other("no version in common"));
         };
-        if self.known().len() >= SESSIONS_MAX {
-            greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "too many sessions").await;
-            return Err(io::Error::other("too many sessions"));
+        let client = lane.peer().map(|peer| peer.fingerprint);
+        let source = Source::of(remote.map(|remote| remote.ip()));
+        if let Some(reason) = self.too_many_sessions(client, source) {
+            greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, reason).await;
+            return Err(io::Error::other(reason));
         }
         let agreed =
             Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
@@ -208,8 +213,7 @@ impl Inner {
             crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
         let shared = Shared::spawn(core);
         let session = Session::new(shared.clone());
-        let client = lane.peer().map(|peer| peer.fingerprint);
-        let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
+        let known = Known { agreed, client, source, shared: Arc::downgrade(&shared) };
         self.known().insert(id, known);
         let inner = self.clone();
         let watched = shared.clone();
@@ -267,6 +271,18 @@ impl Inner {
         let proven = proof.verify(Side::Client, mac);
         let shared = known.shared.upgrade().filter(|_| same_client && proven);
         Ok(shared.map(|shared| (shared, proof)))
+    }
+
+    /// Asked right before a session is added. Two that are added at the same moment may both pass: a bound on memory is
+    /// not worth a lock for that.
+    fn too_many_sessions(
+        &self,
+        client: Option<Fingerprint>,
+        source: Source,
+    ) -> Option<&'static str> {
+        let known = self.known();
+        let sessions = known.values().map(|known| (known.client, known.source));
+        door::too_many_sessions(sessions, client, source)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Known>> {

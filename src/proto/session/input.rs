@@ -27,6 +27,7 @@ impl Session {
                 self.handle_frame(now, lane, frame);
             }
             self.count_arrival(now, lane, batch.wire_bytes, eliciting);
+            self.release_kept_back();
         }
         batch.clear();
     }
