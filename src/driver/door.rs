@@ -69,15 +69,17 @@ impl Door {
         }
         let room = WAITING_LANES_MAX - EARLY;
         if waiting.count >= EARLY && random() % room < waiting.count + 1 - EARLY {
-            let most = waiting.sources.iter().max_by_key(|(_, lanes)| lanes.len());
-            if let Some(source) = most.map(|(source, _)| *source) {
-                waiting.evict(source, random());
-            }
+            waiting.evict_of_most(random());
         }
         waiting.sources.entry(source).or_default().push(taken_away.clone());
         waiting.count += 1;
         drop(waiting);
         Place { door: self.clone(), source, taken_away }
+    }
+
+    /// Sends one of those that wait away, when there is nothing left to let another in with; `false` if there is none.
+    pub(super) fn make_way(&self) -> bool {
+        self.lock().evict_of_most(random())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -86,6 +88,14 @@ impl Door {
 }
 
 impl Waiting {
+    /// Takes the place of one lane of the source away that has most.
+    fn evict_of_most(&mut self, random: usize) -> bool {
+        let most = self.sources.iter().max_by_key(|(_, lanes)| lanes.len());
+        let Some(source) = most.map(|(source, _)| *source) else { return false };
+        self.evict(source, random);
+        true
+    }
+
     /// Takes the place of one of a source's lanes away.
     fn evict(&mut self, source: Source, random: usize) {
         let Some(lanes) = self.sources.get_mut(&source) else { return };

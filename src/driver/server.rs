@@ -162,6 +162,8 @@ impl Inner {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept lanes for now");
+                    // It may be the descriptors of strangers that are missing.
+                    self.door.make_way();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -61,6 +61,10 @@ pub const BUSY_FRAMES_BURST: u64 = 100_000;
 /// stays well below; a flood on a fast link is far above.
 pub const BUSY_FRAMES_PER_SECOND: u64 = 50_000;
 
+/// So many acknowledgements count as one of them: each is a look-up. Hundreds of lanes that send one a
+/// millisecond, and one more by a faster way, stay below.
+pub const ACKS_PER_BUSY_FRAME: u64 = 16;
+
 /// STREAM frames that carry less than this count as busy frames, unless they end the stream.
 pub const TINY_PAYLOAD_BYTES: usize = 16;
 

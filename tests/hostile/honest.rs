@@ -214,7 +214,7 @@ impl Drop for Bystander {
     }
 }
 
-async fn connect(server: SocketAddr, key: Fingerprint) -> Client {
+pub(crate) async fn connect(server: SocketAddr, key: Fingerprint) -> Client {
     let bind = BindSource::Addr("127.0.0.9".parse().unwrap());
     let tls = client_tls(&Identity::generate().unwrap());
     let dialer = TlsDialer::new(server.to_string(), bind, tls, TcpOptions::default()).unwrap();

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "scripts wait for a real server in real time")]
 
 mod child;
+mod cuts;
 mod floods;
 mod frames;
 mod handshakes;
@@ -14,6 +15,7 @@ mod honest;
 mod joins;
 mod peer;
 mod servers;
+mod throughput;
 mod wire;
 
 #[path = "../support/mod.rs"]

@@ -6,6 +6,7 @@
 mod bulk;
 mod connections;
 mod demo;
+mod descriptors;
 mod lanes;
 mod memory;
 mod trust;
