@@ -451,6 +451,7 @@ impl Session {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
         self.held = self.held.saturating_sub(stream.send.held_bytes());
+        debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
         self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
         let grown = stream.recv.window.window().saturating_sub(self.config.stream_window);
         self.windows_grown = self.windows_grown.saturating_sub(grown);
