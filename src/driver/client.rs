@@ -248,10 +248,10 @@ impl Inner {
         let mut stopped = self.stopped.subscribe();
         loop {
             let dialled = tokio::select! {
-                dialled = unharmed(self.lane(dialer.as_ref())) => dialled.unwrap_or_else(|| Err(panicked())),
+                dialled = unharmed(self.lane(dialer.as_ref())) => dialled,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
-            match dialled {
+            match dialled.unwrap_or_else(|| Err(panicked())) {
                 Ok(ready) => {
                     failures = None;
                     let begun = clock::now();

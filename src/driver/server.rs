@@ -23,6 +23,9 @@ use crate::trust::Fingerprint;
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// ... and this long where a lane gave way.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
+
 /// What a server can be set up with.
 #[derive(Clone, Debug, Default)]
 pub struct ServerConfig {
@@ -161,10 +164,15 @@ impl Inner {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept lanes for now");
-                    // It may be the descriptors of strangers that are missing.
-                    self.door.make_way();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    let short = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                    // Strangers may hold the descriptors that are missing: the one that gives way frees one.
+                    if short && self.door.make_way() {
+                        tracing::debug!(%error, "a lane in its handshake gave way");
+                        tokio::time::sleep(DESCRIPTOR_PAUSE).await;
+                    } else {
+                        tracing::warn!(%error, "cannot accept lanes for now");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         }

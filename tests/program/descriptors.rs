@@ -68,7 +68,6 @@ fn out_of_descriptors_it_goes_on() {
         // Strangers at the server's door take them all: those that wait have to give way.
         let strangers: Vec<_> =
             (0..200).map(|_| std::net::TcpStream::connect(at).unwrap()).collect();
-        eventually(20, "the door is full", || server.count("cannot accept lanes") > 0).await;
         eventually_echoes(local, "strangers have stopped a session").await;
         drop(strangers);
         eventually_echoes(local, "strangers have left something behind").await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::crypto::SupportedKxGroup;
-use rustls::{Connection, Side};
+use rustls::{AlertDescription, Connection, Side};
 
 use super::keys::TrafficSecrets;
 use super::record::{RecordBuffer, bad_record, directions};
@@ -70,10 +70,8 @@ impl<T: Transport> Handshake<T> {
     }
 
     fn finish(self) -> io::Result<TlsLane<T>> {
-        let Self { socket, tls, secrets, mut received } = self;
-        if tls.alpn_protocol() != Some(ALPN) {
-            return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
-        }
+        let Self { mut socket, tls, secrets, mut received } = self;
+        let agreed = tls.alpn_protocol() == Some(ALPN);
         let peer = match tls.peer_certificates() {
             Some([certificate, ..]) => {
                 Some(PeerIdentity::from_certificate(certificate).map_err(invalid)?)
@@ -92,7 +90,15 @@ impl<T: Transport> Handshake<T> {
             Connection::Server(_) => Side::Server,
         };
         let first = tls.dangerous_extract_secrets().map_err(invalid)?;
-        let (sealer, opener) = directions(suite, &secrets, first, side)?;
+        let (mut sealer, opener) = directions(suite, &secrets, first, side)?;
+        if !agreed {
+            // In order, so that a stranger of good faith (a scanner, say) knows that it has not done anything wrong.
+            let mut farewell = Vec::new();
+            sealer.seal_alert(AlertDescription::CloseNotify, &mut farewell)?;
+            let mut now = Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut socket).poll_write(&mut now, &farewell);
+            return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
+        }
         received.may_grow();
         Ok(TlsLane {
             socket,

@@ -12,7 +12,7 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
     Tag, UnboundKey,
 };
-use rustls::crypto::cipher::{AeadKey, Iv, Nonce as TlsNonce};
+use rustls::crypto::cipher::{Iv, Nonce as TlsNonce};
 use rustls::crypto::tls13::OkmBlock;
 use rustls::{ConnectionTrafficSecrets, KeyLog, Side, Tls13CipherSuite};
 
@@ -118,16 +118,15 @@ impl Keys {
         let now = hkdf.expander_for_okm(&self.secret);
         self.secret = now.expand_block(&[&label("traffic upd", now.hash_len())]);
         let next = hkdf.expander_for_okm(&self.secret);
-        // Wiped when dropped, which a bare array is not.
-        let (mut bytes, mut iv) = ([0; 32], [0; NONCE_LEN]);
         let length = self.algorithm.key_len();
-        let expanded = next
-            .expand_slice(&[&label("key", length)], &mut bytes[..length])
-            .and_then(|()| next.expand_slice(&[&label("iv", NONCE_LEN)], &mut iv));
-        let key = AeadKey::from(bytes);
-        expanded.map_err(|_| io::Error::other("no keys of this length"))?;
-        let key = UnboundKey::new(self.algorithm, &key.as_ref()[..length]);
-        self.key = LessSafeKey::new(key.map_err(io::Error::other)?);
+        // A block is wiped when dropped, which a bare array is not. No key is longer than one.
+        let key = next.expand_block(&[&label("key", length)]);
+        let mut iv = [0; NONCE_LEN];
+        next.expand_slice(&[&label("iv", NONCE_LEN)], &mut iv)
+            .map_err(|_| io::Error::other("no initial vector of this length"))?;
+        let key = key.as_ref().get(..length).ok_or_else(|| io::Error::other("too short a key"))?;
+        let key = UnboundKey::new(self.algorithm, key).map_err(io::Error::other)?;
+        self.key = LessSafeKey::new(key);
         (self.iv, self.next) = (iv.into(), 0);
         Ok(())
     }

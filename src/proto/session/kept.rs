@@ -5,6 +5,9 @@ use super::Session;
 use crate::proto::ids::StreamId;
 use crate::proto::limits::{SEGMENT_OVERHEAD_BYTES, UNACKED_WINDOWS};
 
+/// With windows smaller than this one's own bookkeeping would be all there is room for.
+const ROOM_MIN: u64 = 256 * 1024;
+
 impl Session {
     /// How many bytes more may be written to a stream, so that no more is kept for the peer than it may cost.
     pub(super) fn room_to_keep(&self, id: StreamId) -> u64 {
@@ -45,10 +48,12 @@ impl Session {
     }
 
     fn kept_max(&self) -> u64 {
-        self.config.session_window.saturating_mul(UNACKED_WINDOWS)
+        self.config.session_window.max(ROOM_MIN).saturating_mul(UNACKED_WINDOWS)
     }
 
+    /// Who takes little may send much: what a writer may be ahead of the lanes counts as a window, too.
     fn kept_max_stream(&self) -> u64 {
-        self.config.stream_window_max.saturating_mul(UNACKED_WINDOWS)
+        let window = self.config.stream_window_max.max(self.config.send_buffer_max);
+        window.max(ROOM_MIN).saturating_mul(UNACKED_WINDOWS)
     }
 }
