@@ -32,6 +32,13 @@ impl TrafficSecrets {
         Arc::new(Self { client: OnceLock::new(), server: OnceLock::new(), log })
     }
 
+    /// The same for both, and known to whoever tests with them.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn known(secret: &[u8]) -> Self {
+        let secret = || OnceLock::from(OkmBlock::new(secret));
+        Self { client: secret(), server: secret(), log: Arc::new(rustls::NoKeyLog) }
+    }
+
     /// For what `side` sends.
     fn of(&self, side: Side) -> io::Result<OkmBlock> {
         let secret = match side {

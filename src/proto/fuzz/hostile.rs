@@ -222,8 +222,10 @@ impl Run {
             rtt_var: Duration::from_micros(u.arbitrary::<u16>()?.into()),
             rtt_min: Duration::from_micros(u.arbitrary::<u32>()?.into()),
             delivery_rate: u.arbitrary::<Option<u32>>()?.map(u64::from),
-            unsent_bytes: u.arbitrary::<u16>()?.into(),
-            unacked_bytes: u.arbitrary::<u16>()?.into(),
+            app_limited: u.arbitrary()?,
+            pacing_rate: u.arbitrary::<Option<u32>>()?.map(u64::from),
+            cwnd_bytes: u.arbitrary::<u16>()?.into(),
+            silence: u.arbitrary::<Option<u32>>()?.map(|us| Duration::from_micros(us.into())),
         };
         self.session.handle_lane_metrics(self.now, lane, metrics);
         assert!((16 * 1024..=512 * 1024).contains(&self.session.unsent_limit(lane)));

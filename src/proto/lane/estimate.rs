@@ -121,7 +121,8 @@ impl Estimate {
     /// The kernel's figures.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
         if let Some(rate) = metrics.delivery_rate {
-            let window = (self.rtt() * KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
+            let window =
+                self.rtt().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
         }
         if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
