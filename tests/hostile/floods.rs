@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use super::child::{SESSION_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use super::honest::Scene;
-use super::peer::Out;
 use super::wire::{DEFAULT, MAX, NAMED, RAW, codes, data, frame, last, open, stream, types};
 
 /// More than the allowance for frames that move nothing.
 const MANY: usize = 400_000;
+
+const LOAD: (u64, &str) = (codes::EXCESSIVE_LOAD, "excessive load");
 
 /// Floods a session; it has to be closed for the load.
 #[track_caller]
 fn too_much(scene: &Scene, frames: impl FnMut(u64) -> Vec<u8>) {
     let mut peer = scene.session();
     peer.flood(MANY, frames);
-    peer.expect_close(codes::EXCESSIVE_LOAD);
+    scene.honest.expect_close(&mut peer, &[LOAD]);
 }
 
 #[test]
@@ -64,9 +65,8 @@ fn streams_opened_and_reset_without_end_are_thrown_out() {
         ]
         .concat()
     });
-    let out = peer.thrown_out();
-    let expected = [codes::STREAM_LIMIT, codes::EXCESSIVE_LOAD];
-    assert!(matches!(&out, Out::Closed { code, .. } if expected.contains(code)), "{out:?}");
+    let limit = (codes::STREAM_LIMIT, "stream limit exceeded");
+    scene.honest.expect_close(&mut peer, &[LOAD, limit]);
     scene.end();
 }
 
@@ -92,7 +92,7 @@ fn too_many_gaps_in_a_stream_are_thrown_out() {
     let mut peer = scene.session();
     peer.send(&open(stream(0), RAW));
     peer.flood(5_000, |n| data(stream(0), (n + 1) * 20, &[1; 16]));
-    let reason = peer.expect_close(codes::EXCESSIVE_LOAD);
+    let reason = scene.honest.expect_close(&mut peer, &[LOAD]);
     assert!(reason.contains("gaps"), "{reason}");
     scene.end();
 }
@@ -107,7 +107,7 @@ fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
         let (id, nth) = (stream(n / per_stream), n % per_stream);
         data(id, (nth + 1) * 20, &[1; 16])
     });
-    let reason = peer.expect_close(codes::EXCESSIVE_LOAD);
+    let reason = scene.honest.expect_close(&mut peer, &[LOAD]);
     assert!(reason.contains("out of order"), "{reason}");
     scene.end();
 }
@@ -223,7 +223,7 @@ fn floods_of_acks_are_thrown_out() {
     let scene = Scene::start();
     let mut peer = scene.session();
     peer.flood(20 * MANY, |n| frame(types::ACK, &[n % 3, 0], &[]));
-    peer.expect_close(codes::EXCESSIVE_LOAD);
+    scene.honest.expect_close(&mut peer, &[LOAD]);
     scene.end();
 }
 

@@ -14,7 +14,7 @@ use imux::trust::{Fingerprint, Identity, PinnedKeys};
 use imux::{Client, ClientConfig, Config, Link, StreamKind};
 
 use super::child::{ROLE, SESSION_WINDOW};
-use super::peer::{Peer, client_tls};
+use super::peer::{Out, Peer, client_tls};
 use super::support::bytes::{Pattern, exchange};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -73,6 +73,21 @@ impl Honest {
             }
         });
         line[word.len()..].trim_start().to_owned()
+    }
+
+    /// Asserts that a session was closed with this code, and why. Where the peer goes on flooding, the kernel may cut the
+    /// connection before what was said on it is read; what the honest end says here is always there.
+    #[track_caller]
+    pub(crate) fn expect_close(&self, peer: &mut Peer, codes: &[(u64, &str)]) -> String {
+        match peer.thrown_out() {
+            Out::Closed { code, .. } => assert!(codes.iter().any(|(known, _)| *known == code)),
+            Out::LaneEnded => {}
+            other @ Out::Refused { .. } => panic!("{other:?}"),
+        }
+        let over = self.told("over");
+        let told = codes.iter().any(|(_, name)| over.contains(&format!("misbehaved: {name}")));
+        assert!(told, "{over:?}");
+        over
     }
 
     #[track_caller]

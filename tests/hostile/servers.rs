@@ -85,8 +85,9 @@ fn a_server_that_floods_is_left() {
     let trap = Trap::set();
     let (mut first, _keys, _second) = trap.session();
     first.flood(400_000, |_| frame(types::PING, &[], &[]));
-    first.expect_close(codes::EXCESSIVE_LOAD);
-    assert!(trap.honest.told("over").contains("move nothing"));
+    let load = (codes::EXCESSIVE_LOAD, "excessive load");
+    let over = trap.honest.expect_close(&mut first, &[load]);
+    assert!(over.contains("move nothing"), "{over}");
 }
 
 #[test]
