@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::chance;
 use crate::proto::limits::{
     SESSIONS_MAX, SESSIONS_PER_CLIENT_MAX, SESSIONS_PER_SOURCE_MAX, WAITING_LANES_MAX,
     WAITING_LANES_PER_SOURCE_MAX,
@@ -136,7 +137,7 @@ impl Drop for Place {
 fn random() -> usize {
     let mut bytes = [0; 8];
     // Without randomness it is always the same one who leaves: worse, and still a bound.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    let _ = chance::fill(&mut bytes);
     usize::from_ne_bytes(bytes)
 }
 
