@@ -1,5 +1,6 @@
 //! Holds docs/PROTOCOL.md to the source: its requirements are numbered once, the tests it cites
-//! exist, and its tables of frames, codes and limits are those of the code.
+//! exist, and its tables of frames, codes and limits are those of the code. The tests that
+//! docs/SECURITY.md cites exist, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,8 +12,29 @@ use imux::proto::wire::{Frame, Params, Secret, StreamKind, encode_frame};
 use imux::proto::{Code, Dir, LaneId, SessionId, Side, StreamId, limits};
 
 fn document() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROTOCOL.md");
-    fs::read_to_string(path).unwrap()
+    read("docs/PROTOCOL.md")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// All of the source, tests included.
+fn source() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut source = String::new();
+    let mut folders: Vec<_> = ["src", "tests", "sim"].map(|name| root.join(name)).into();
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                source.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    source
 }
 
 /// The cells of each row of the table that begins with `heading`.
@@ -72,20 +94,7 @@ fn requirements_are_numbered_once_and_in_order() {
 
 #[test]
 fn every_test_that_is_cited_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut source = String::new();
-    let mut folders: Vec<_> = ["src", "tests", "sim"].map(|name| root.join(name)).into();
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for path in entries.map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                source.push_str(&fs::read_to_string(path).unwrap());
-            }
-        }
-    }
-    let document = document();
+    let (source, document) = (source(), document());
     let mut cited = 0;
     for row in table(&document, "| requirement | tests |") {
         assert!(defined(&document).contains(&row[0]), "{} is no requirement", row[0]);
@@ -96,6 +105,23 @@ fn every_test_that_is_cited_exists() {
         }
     }
     assert!(cited > 40, "{cited}");
+}
+
+#[test]
+fn every_defence_that_is_claimed_has_its_test() {
+    let (source, document) = (source(), read("docs/SECURITY.md"));
+    let rows = table(&document, "| attack | defence | tests |");
+    assert!(rows.len() > 30, "{}", rows.len());
+    for row in rows {
+        for test in row[2].split(", ") {
+            let name = test.trim_matches('`');
+            let there = source.contains(&format!("#[test]\nfn {name}("))
+                || source.contains(&format!("    #[test]\n    fn {name}("))
+                || source.contains(&format!("#[tokio::test]\nasync fn {name}("))
+                || source.contains(&format!("        fn {name}(")); // within proptest!
+            assert!(there, "{}: no test {name}", row[0]);
+        }
+    }
 }
 
 #[test]
@@ -182,8 +208,16 @@ fn limits_are_the_limits() {
         ("LANES_MAX", limits::LANES_MAX as u64),
         ("BUSY_FRAMES_BURST", limits::BUSY_FRAMES_BURST),
         ("BUSY_FRAMES_PER_SECOND", limits::BUSY_FRAMES_PER_SECOND),
+        ("ACKS_PER_BUSY_FRAME", limits::ACKS_PER_BUSY_FRAME),
         ("TINY_PAYLOAD_BYTES", limits::TINY_PAYLOAD_BYTES as u64),
         ("HANDSHAKE_TIMEOUT", limits::HANDSHAKE_TIMEOUT.as_secs()),
+        ("BATCH_FRAMES_MAX", limits::BATCH_FRAMES_MAX as u64),
+        ("UNACKED_WINDOWS", limits::UNACKED_WINDOWS),
+        ("WAITING_LANES_MAX", limits::WAITING_LANES_MAX as u64),
+        ("WAITING_LANES_PER_SOURCE_MAX", limits::WAITING_LANES_PER_SOURCE_MAX as u64),
+        ("SESSIONS_MAX", limits::SESSIONS_MAX as u64),
+        ("SESSIONS_PER_SOURCE_MAX", limits::SESSIONS_PER_SOURCE_MAX as u64),
+        ("SESSIONS_PER_CLIENT_MAX", limits::SESSIONS_PER_CLIENT_MAX as u64),
     ];
     let told: BTreeMap<String, u64> = table(&document(), "| limit | value | past it |")
         .into_iter()

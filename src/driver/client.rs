@@ -1,9 +1,11 @@
 //! The client: keeps lanes to a server up, and a session over them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::error::{ConnectError, OpenError};
@@ -274,14 +276,14 @@ impl Inner {
         let mut stopped = self.stopped.subscribe();
         loop {
             let dialled = tokio::select! {
-                dialled = self.lane(dialer.as_ref()) => dialled,
+                dialled = unharmed(self.lane(dialer.as_ref())) => dialled,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
-            match dialled {
+            match dialled.unwrap_or_else(|| Err(panicked())) {
                 Ok(ready) => {
                     failures = None;
                     let begun = clock::now();
-                    self.run(ready, &dialer.name()).await;
+                    let _ = unharmed(self.run(ready, &dialer.name())).await;
                     if clock::now().duration_since(begun) >= LIVED_WELL {
                         backoff = Backoff::default();
                     }
@@ -490,6 +492,16 @@ struct Ready {
     attached: Attached,
     lane: Box<dyn Lane>,
     proof: Option<greeting::JoinProof>,
+}
+
+/// What becomes of a lane; `None` if it panics, which ends the lane and not its keeper.
+async fn unharmed<T>(lane: impl Future<Output = T>) -> Option<T> {
+    let caught = AssertUnwindSafe(lane).catch_unwind().await;
+    caught.inspect_err(|_| tracing::error!("internal error: a lane is given up")).ok()
+}
+
+fn panicked() -> ConnectError {
+    ConnectError::Handshake(std::io::Error::other("internal error: a panic"))
 }
 
 fn timed_out() -> ConnectError {

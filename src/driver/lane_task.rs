@@ -223,7 +223,7 @@ impl LaneTask<'_> {
 
     /// Decodes into the batch; ready when it is full, pending when there is no more.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LaneEnd>> {
-        while self.batch.wire_bytes < READ_BATCH {
+        while self.batch.wire_bytes < READ_BATCH && !self.batch.is_full() {
             let input = ready!(Pin::new(&mut self.lane).poll_fill_buf(cx)).map_err(LaneEnd::Io)?;
             let available = input.len();
             if available == 0 {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::admission::Admission;
-use super::door::Door;
+use super::door::{self, Door, Source};
 use super::greeting::{self, Agreed, JoinProof};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::session::{self, Session};
@@ -25,8 +25,8 @@ use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKe
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Sessions kept at once; each may cost up to its window in memory.
-const SESSIONS_MAX: usize = 1024;
+/// ... and this long where a lane gave way.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
 
 /// Clients of sessions that exist are looked at this often, for those that are not authorised any
 /// more.
@@ -93,6 +93,8 @@ pub struct Server {
 struct Known {
     agreed: Agreed,
     client: Option<Fingerprint>,
+    /// Where its first lane came from.
+    source: Source,
     shared: Weak<Shared>,
 }
 
@@ -220,15 +222,19 @@ impl Inner {
             match listener.accept().await {
                 Ok(pending) => {
                     let remote = pending.remote();
-                    let Some(place) = self.door.enter(remote.map(|remote| remote.ip())) else {
-                        tracing::debug!(?remote, "too many lanes in their handshake");
-                        continue;
-                    };
+                    let place = self.door.enter(Source::of(remote.map(|remote| remote.ip())));
                     let inner = self.clone();
                     tokio::spawn(async move {
                         let greeted =
                             tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inner.greet(pending));
-                        let greeted = greeted.await;
+                        let greeted = tokio::select! {
+                            biased;
+                            greeted = greeted => greeted,
+                            () = place.taken_away() => {
+                                tracing::debug!(?remote, "no lane: too many in their handshake");
+                                return;
+                            }
+                        };
                         drop(place);
                         match greeted {
                             Ok(Ok(greeted)) => greeted.run(remote).await,
@@ -238,8 +244,15 @@ impl Inner {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept lanes for now");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    let short = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                    // Strangers may hold the descriptors that are missing: the one that gives way frees one.
+                    if short && self.door.make_way() {
+                        tracing::debug!(%error, "a lane in its handshake gave way");
+                        tokio::time::sleep(DESCRIPTOR_PAUSE).await;
+                    } else {
+                        tracing::warn!(%error, "cannot accept lanes for now");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         }
@@ -303,6 +316,7 @@ impl Inner {
             }
         };
         let Create { params: peer, rtt, remote, .. } = asked;
+        let source = Source::of(remote.map(|remote| remote.ip()));
         let agreed =
             Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
         let id = agreed.id;
@@ -313,7 +327,7 @@ impl Inner {
         let shared = Shared::spawn(core, Some(admission));
         let session = Session::new(shared.clone());
         let secret = agreed.secret.clone();
-        let known = Known { agreed, client, shared: Arc::downgrade(&shared) };
+        let known = Known { agreed, client, source, shared: Arc::downgrade(&shared) };
         self.known().insert(id, known);
         if let Some(next) = self.next_key() {
             announce_to(&shared, &next, &secret);
@@ -354,8 +368,10 @@ impl Inner {
         if self.draining.load(Ordering::Relaxed) {
             return Err((Code::SHUTDOWN, "no new sessions"));
         }
-        if self.known().len() >= SESSIONS_MAX {
-            return Err((Code::EXCESSIVE_LOAD, "too many sessions"));
+        if let Some(reason) =
+            self.too_many_sessions(client, Source::of(asked.remote.map(|remote| remote.ip())))
+        {
+            return Err((Code::EXCESSIVE_LOAD, reason));
         }
         Ok(version)
     }
@@ -402,6 +418,18 @@ impl Inner {
 
     fn next_key(&self) -> Option<Arc<NextKey>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asked right before a session is added. Two that are added at the same moment may both pass: a bound on memory is
+    /// not worth a lock for that.
+    fn too_many_sessions(
+        &self,
+        client: Option<Fingerprint>,
+        source: Source,
+    ) -> Option<&'static str> {
+        let known = self.known();
+        let sessions = known.values().map(|known| (known.client, known.source));
+        door::too_many_sessions(sessions, client, source)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Known>> {

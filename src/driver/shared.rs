@@ -90,6 +90,13 @@ impl Shared {
     /// Does something with the session, then whatever follows from it. The lock is not held while
     /// others are woken.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let alarm = Alarm(self);
+        let result = self.visit(act);
+        std::mem::forget(alarm);
+        result
+    }
+
+    fn visit<R>(&self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
         let now = clock::now();
         let mut state = self.lock();
         let result = act(&mut state, now);
@@ -109,10 +116,11 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock has ended its task; the others see the session closed.
+        // A panic under the lock has ended its task; the others find the session closed.
         self.state.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, State>>| {
             let mut state = poisoned.into_inner();
-            state.core.close(Code::INTERNAL);
+            state.abandon();
+            self.state.clear_poison();
             state
         })
     }
@@ -127,7 +135,32 @@ impl Shared {
     }
 }
 
+/// Goes off when a visit to the session panics: whoever waits for something there would wait for ever.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.visit(|_, _| ());
+    }
+}
+
 impl State {
+    /// What a panic has left behind is not touched again: in its place comes a session that is over and has only
+    /// to say so on the lanes there are.
+    fn abandon(&mut self) {
+        tracing::error!("internal error: a session is given up; the others go on");
+        let now = clock::now();
+        let config = Arc::new(self.core.config().clone());
+        let peer = config.params();
+        let mut core = Session::new(self.core.side(), config, peer, 0, now);
+        for &lane in self.lanes.keys() {
+            // All of them were in one session before.
+            let _ = core.handle_lane_up(now, lane, None);
+        }
+        core.close(Code::INTERNAL);
+        self.core = core;
+    }
+
     /// Hands out events and wakes lanes; `true` if the timer has to be set earlier.
     fn settle(&mut self, now: Instant, wake: &mut Vec<Waker>) -> bool {
         if self.released.is_some() && self.core.stream_count() == 0 {

@@ -24,10 +24,12 @@ use crate::trust::PeerIdentity;
 
 mod dial;
 mod handshake;
+mod keys;
 mod record;
 mod transport;
 
 pub use dial::{TlsDialer, TlsListener};
+use keys::TrafficSecrets;
 pub use record::TLS_RECORD_MAX;
 #[cfg(any(test, fuzzing))]
 pub(crate) use record::fuzz::records as fuzz_records;
@@ -76,12 +78,13 @@ impl<T: Transport> TlsLane<T> {
         name: ServerName<'static>,
         mut config: Arc<ClientConfig>,
     ) -> io::Result<Self> {
-        // The record layer is the lane's own.
-        if !config.enable_secret_extraction {
-            Arc::make_mut(&mut config).enable_secret_extraction = true;
-        }
+        let own = Arc::make_mut(&mut config);
+        // The record layer is the lane's own, and so are its keys.
+        own.enable_secret_extraction = true;
+        let secrets = TrafficSecrets::catcher(own.key_log.clone());
+        own.key_log = secrets.clone();
         let tls = ClientConnection::new(config, name).map_err(invalid)?;
-        handshake::shake_hands(socket, tls.into()).await
+        handshake::shake_hands(socket, tls.into(), secrets).await
     }
 
     /// Shakes hands over `socket` as the end that was dialled. Takes as long as the peer likes: bound it.
@@ -91,11 +94,13 @@ impl<T: Transport> TlsLane<T> {
     /// # Errors
     /// What went wrong with this peer.
     pub async fn accept(socket: T, mut config: Arc<ServerConfig>) -> io::Result<Self> {
-        if !config.enable_secret_extraction {
-            Arc::make_mut(&mut config).enable_secret_extraction = true;
-        }
+        let own = Arc::make_mut(&mut config);
+        // The record layer is the lane's own, and so are its keys.
+        own.enable_secret_extraction = true;
+        let secrets = TrafficSecrets::catcher(own.key_log.clone());
+        own.key_log = secrets.clone();
         let tls = ServerConnection::new(config).map_err(invalid)?;
-        handshake::shake_hands(socket, tls.into()).await
+        handshake::shake_hands(socket, tls.into(), secrets).await
     }
 
     /// Sends what is encrypted.
@@ -115,7 +120,8 @@ impl<T: Transport> TlsLane<T> {
             Ok(Opened::Data(place)) => {
                 self.plaintext = record.start + place.start..record.start + place.end;
             }
-            Ok(Opened::Nothing) => {}
+            Ok(Opened::NewKeys { requested: true }) => self.sealer.ask_for_update(),
+            Ok(Opened::NewKeys { requested: false } | Opened::Nothing) => {}
             Ok(Opened::Closed) => self.peer_closed = true,
             Err(error) => {
                 self.give_up(cx, &error);
@@ -149,16 +155,10 @@ impl<T: Transport> TlsLane<T> {
         let (mut rest, _) = OutboundChunks::new(&slices).split_at(WRITE_MAX);
         let mut taken = 0;
         while !rest.is_empty() {
-            if self.sealer.is_spent() {
-                break;
-            }
             let (one, more) = rest.split_at(TLS_RECORD_MAX);
             taken += one.len();
             self.sealer.seal(&one, &mut self.outbound.bytes)?;
             rest = more;
-        }
-        if taken == 0 && !rest.is_empty() {
-            return Err(io::Error::other("the lane's keys are used up; another lane takes over"));
         }
         Ok(taken)
     }

@@ -9,6 +9,10 @@ pub const FRAME_BYTES_MAX: usize = 16_384;
 /// Most bytes of a frame's type and length fields: two eight-byte variable-length integers.
 pub const FRAME_HEADER_BYTES_MAX: usize = 16;
 
+/// Frames decoded before they are handed to the session: full ones reach a read's 256 KiB long before;
+/// of two bytes each, a read would be some 100 times its size in memory.
+pub const BATCH_FRAMES_MAX: usize = 1_024;
+
 /// Longest destination an OPEN may name: a DNS name has at most 253 characters (RFC 1035, 2.3.4),
 /// then a colon and a port; rounded up for bracketed IPv6 addresses with zones.
 pub const DESTINATION_BYTES_MAX: usize = 300;
@@ -39,6 +43,11 @@ pub const REORDER_OVERHEAD_FACTOR: u64 = 2;
 /// bookkeeping, the first piece out of order would be an offence.
 pub const REORDER_OVERHEAD_BYTES: u64 = STREAM_GAPS_MAX as u64 * SEGMENT_OVERHEAD_BYTES;
 
+/// What is kept for a peer until it acknowledges it, in windows of our own (of a stream, of the session):
+/// credit bounds it with a peer whose windows are like ours, and one more makes up for acknowledgements
+/// that come after the credit. A peer that grants more than it acknowledges waits.
+pub const UNACKED_WINDOWS: u64 = 2;
+
 /// Dead lanes whose ledgers are kept until the peer says how far it had received on them. Beyond
 /// it the oldest is forgotten: its ranges are sent again, which is safe, only dearer.
 pub const DEAD_LANES_MAX: usize = 256;
@@ -55,8 +64,30 @@ pub const BUSY_FRAMES_BURST: u64 = 100_000;
 /// stays well below; a flood on a fast link is far above.
 pub const BUSY_FRAMES_PER_SECOND: u64 = 50_000;
 
+/// So many acknowledgements count as one of them: each is a look-up. Hundreds of lanes that send one a
+/// millisecond, and one more by a faster way, stay below.
+pub const ACKS_PER_BUSY_FRAME: u64 = 16;
+
 /// STREAM frames that carry less than this count as busy frames, unless they end the stream.
 pub const TINY_PAYLOAD_BYTES: usize = 16;
+
+/// Lanes in their handshake at once: each costs a task, a socket and a TLS state, some 60 KB.
+pub const WAITING_LANES_MAX: usize = 512;
+
+/// Of these, from one source (an IPv4 address, an IPv6 /64): a user with 20 lanes on each of five links
+/// comes back after an outage with all of them at once.
+pub const WAITING_LANES_PER_SOURCE_MAX: usize = 128;
+
+/// Sessions a server keeps at once, those that wait for a lane to come back included; each may cost
+/// up to its windows in memory.
+pub const SESSIONS_MAX: usize = 1_024;
+
+/// Of these, created from one source: as many as there are users behind one address, and far from all.
+pub const SESSIONS_PER_SOURCE_MAX: usize = 256;
+
+/// Of these, created with one client key. One process has one session; one that is killed and
+/// started again each second leaves one behind each time, for the grace time.
+pub const SESSIONS_PER_CLIENT_MAX: usize = 128;
 
 /// Longest time between accepting a connection and a verified JOIN or CREATE.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

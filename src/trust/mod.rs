@@ -33,3 +33,5 @@ pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
 pub use next_key::NextKey;
 pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 pub use tls::{ALPN, client_config, server_config};
+#[cfg(test)]
+pub(crate) use tls::{client_config_of, provider};

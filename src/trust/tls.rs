@@ -28,7 +28,15 @@ pub const ALPN: &[u8] = b"imux/1";
 /// # Errors
 /// [`TrustError::Tls`] where the identity's key cannot be used.
 pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustError> {
-    let provider = Arc::new(provider());
+    client_config_of(identity, provider())
+}
+
+/// As [`client_config`], with another choice of ciphers.
+pub(crate) fn client_config_of(
+    identity: &Identity,
+    provider: CryptoProvider,
+) -> Result<Arc<ClientConfig>, TrustError> {
+    let provider = Arc::new(provider);
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&version::TLS13])
         .map_err(TrustError::Tls)?
@@ -62,7 +70,7 @@ pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TrustErro
 
 /// aws-lc-rs, with AES-128-GCM before AES-256-GCM: a lane's cost is mostly its cipher, 128 bits are beyond anybody's reach,
 /// and the key exchange is what a quantum computer would attack.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
             cipher_suite::TLS13_AES_128_GCM_SHA256,

@@ -7,6 +7,7 @@ mod access;
 mod bulk;
 mod connections;
 mod demo;
+mod descriptors;
 mod drain;
 mod lanes;
 mod memory;

@@ -3,20 +3,24 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::record::{RecordBuffer, bad_record, ciphers};
+use rustls::crypto::SupportedKxGroup;
+use rustls::{AlertDescription, Connection, Side};
+
+use super::keys::TrafficSecrets;
+use super::record::{RecordBuffer, bad_record, directions};
 use super::{Outbound, TlsLane, Transport, invalid, truncated};
 use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
-use rustls::Connection;
-use rustls::crypto::SupportedKxGroup;
 
-/// Shakes hands over a connected socket. Unbounded in time.
+/// Shakes hands over a connected socket. `secrets` is the connection's key log. Unbounded in time.
 pub(super) async fn shake_hands<T: Transport>(
     socket: T,
     tls: Connection,
+    secrets: Arc<TrafficSecrets>,
 ) -> io::Result<TlsLane<T>> {
-    let mut handshake = Handshake { socket, tls, received: RecordBuffer::new() };
+    let mut handshake = Handshake { socket, tls, secrets, received: RecordBuffer::new() };
     poll_fn(|cx| handshake.poll(cx)).await?;
     handshake.finish()
 }
@@ -24,6 +28,7 @@ pub(super) async fn shake_hands<T: Transport>(
 struct Handshake<T> {
     socket: T,
     tls: Connection,
+    secrets: Arc<TrafficSecrets>,
     received: RecordBuffer,
 }
 
@@ -65,10 +70,8 @@ impl<T: Transport> Handshake<T> {
     }
 
     fn finish(self) -> io::Result<TlsLane<T>> {
-        let Self { socket, tls, received } = self;
-        if tls.alpn_protocol() != Some(ALPN) {
-            return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
-        }
+        let Self { mut socket, tls, secrets, mut received } = self;
+        let agreed = tls.alpn_protocol() == Some(ALPN);
         let peer = match tls.peer_certificates() {
             Some([certificate, ..]) => {
                 Some(PeerIdentity::from_certificate(certificate).map_err(invalid)?)
@@ -82,8 +85,21 @@ impl<T: Transport> Handshake<T> {
         let exported = [export(SESSION_EXPORTER_LABEL)?, export(LANE_EXPORTER_LABEL)?];
         let group = tls.negotiated_key_exchange_group().map(SupportedKxGroup::name);
         let suite = tls.negotiated_cipher_suite().ok_or_else(|| bad_record("no cipher suite"))?;
-        let secrets = tls.dangerous_extract_secrets().map_err(invalid)?;
-        let (sealer, opener) = ciphers(suite, secrets)?;
+        let side = match &tls {
+            Connection::Client(_) => Side::Client,
+            Connection::Server(_) => Side::Server,
+        };
+        let first = tls.dangerous_extract_secrets().map_err(invalid)?;
+        let (mut sealer, opener) = directions(suite, &secrets, first, side)?;
+        if !agreed {
+            // In order, so that a stranger of good faith (a scanner, say) knows that it has not done anything wrong.
+            let mut farewell = Vec::new();
+            sealer.seal_alert(AlertDescription::CloseNotify, &mut farewell)?;
+            let mut now = Context::from_waker(std::task::Waker::noop());
+            let _ = Pin::new(&mut socket).poll_write(&mut now, &farewell);
+            return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
+        }
+        received.may_grow();
         Ok(TlsLane {
             socket,
             received,

@@ -18,90 +18,100 @@
 //!
 //! Reading and writing 128 KiB at a time instead of 256 costs 0.16 more, 64 KiB 0.28.
 //!
-//! There are no key updates, as with QUIC (RFC 9001, section 6): a lane whose keys are used up ends, and another one is
-//! dialled.
+//! Keys are updated before they have encrypted as much as they may (RFC 8446, sections 4.6.3 and 5.5), and whenever the peer
+//! says that it goes on with new ones: a lane lasts as long as its connection.
 
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
-};
-use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, Nonce as TlsNonce, OutboundChunks,
-    make_tls13_aad,
-};
-use rustls::{
-    AlertDescription, ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite,
-    Tls13CipherSuite,
-};
+use rustls::crypto::cipher::{OutboundChunks, make_tls13_aad};
+use rustls::{AlertDescription, ContentType, ExtractedSecrets, Side, SupportedCipherSuite};
 use tokio::io::{AsyncRead, ReadBuf};
+
+use super::keys::{Keys, TrafficSecrets};
 
 /// Largest payload of one TLS record (RFC 8446, section 5.1). What does not straddle two records is decoded without being
 /// pieced together, so writers keep their units within it.
 pub const TLS_RECORD_MAX: usize = 1 << 14;
 
 /// Type, version, length.
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 
 /// Largest record on the wire, without its header (RFC 8446, section 5.2).
 const CIPHERTEXT_MAX: usize = TLS_RECORD_MAX + 256;
 
-/// What one read may take from the socket: sixteen records, see the figures above. An idle lane touches only the first pages.
+/// What one read may take from the socket: sixteen records, see the figures above.
 const READ_MAX: usize = 256 * 1024;
+
+/// What the buffer begins with: one record. A stranger gets no more before the handshake is done, and an idle lane never.
+const READ_MIN: usize = HEADER + CIPHERTEXT_MAX;
 
 /// How many records may come in a row that carry nothing (RFC 8446 allows empty ones), before the peer is taken to keep us
 /// busy for nothing.
 const FRUITLESS_MAX: u32 = 32;
 
+/// A peer may update its keys so often ahead, and once more for each thousand records of data. It costs some
+/// microseconds, for which a record of 26 bytes is little.
+const KEY_UPDATES_AHEAD: u64 = 32;
+const RECORDS_PER_KEY_UPDATE: u64 = 1_024;
+
+/// A `KeyUpdate` that asks for none in return, and one that does (RFC 8446, section 4.6.3).
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
+
 pub(super) fn bad_record(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Ciphers for both directions, from the secrets that rustls hands over.
-pub(super) fn ciphers(
+/// Both directions, from the secrets that rustls hands over to the end that is `side`.
+pub(super) fn directions(
     suite: SupportedCipherSuite,
-    secrets: rustls::ExtractedSecrets,
+    secrets: &TrafficSecrets,
+    first: ExtractedSecrets,
+    side: Side,
 ) -> io::Result<(Sealer, Opener)> {
     let suite = suite.tls13().ok_or_else(|| bad_record("not TLS 1.3"))?;
-    let (next_out, out) = secrets.tx;
-    let (next_in, into) = secrets.rx;
-    Ok((Sealer::new(suite, next_out, out)?, Opener::new(suite, next_in, into)?))
+    let peer = match side {
+        Side::Client => Side::Server,
+        Side::Server => Side::Client,
+    };
+    let sealer = Sealer {
+        keys: Keys::new(suite, secrets, side, first.tx)?,
+        limit: suite.common.confidentiality_limit,
+        answer_due: false,
+    };
+    let keys = Keys::new(suite, secrets, peer, first.rx)?;
+    let opener = Opener { keys, fruitless: 0, updates: 0, data_records: 0 };
+    Ok((sealer, opener))
 }
 
 /// Encrypts records.
 pub(super) struct Sealer {
-    key: LessSafeKey,
-    iv: Iv,
-    /// Sequence number of the next record.
-    next: u64,
-    /// How many records the key is good for.
+    keys: Keys,
+    /// How many records the keys are good for.
     limit: u64,
+    /// The peer has asked for new keys: before the next data (RFC 8446, section 4.6.3), however often it asks.
+    answer_due: bool,
 }
 
 impl Sealer {
-    fn new(
-        suite: &Tls13CipherSuite,
-        next: u64,
-        secrets: ConnectionTrafficSecrets,
-    ) -> io::Result<Self> {
-        let (algorithm, key, iv) = parts(secrets)?;
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(io::Error::other)?;
-        let limit = suite.common.confidentiality_limit;
-        Ok(Self { key: LessSafeKey::new(key), iv, next, limit })
-    }
-
-    /// Whether no more data may be encrypted. One record is kept back for the closing alert.
-    pub(super) fn is_spent(&self) -> bool {
-        self.next >= self.limit - 1
-    }
-
-    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`.
+    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`; before it what has to be said of its keys.
     pub(super) fn seal(&mut self, data: &OutboundChunks<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        debug_assert!(data.len() <= TLS_RECORD_MAX && !self.is_spent());
+        debug_assert!(data.len() <= TLS_RECORD_MAX);
+        // Two records are kept back: for this notice, and for an alert.
+        if self.answer_due || self.keys.used() >= self.limit.saturating_sub(2) {
+            self.encrypt(ContentType::Handshake, &OutboundChunks::Single(&KEY_UPDATE), out)?;
+            self.keys.update()?;
+            self.answer_due = false;
+        }
         self.encrypt(ContentType::ApplicationData, data, out)
+    }
+
+    /// The peer wants this end to use new keys.
+    pub(super) fn ask_for_update(&mut self) {
+        self.answer_due = true;
     }
 
     /// Appends an alert to `out`.
@@ -123,21 +133,16 @@ impl Sealer {
         payload: &OutboundChunks<'_>,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        if self.next >= self.limit {
+        if self.keys.used() >= self.limit {
             return Err(io::Error::other("the lane's keys are used up"));
         }
-        let ciphertext = payload.len() + 1 + self.key.algorithm().tag_len();
         // The additional data is the header itself.
-        let header = make_tls13_aad(ciphertext);
-        // Whatever becomes of it, a sequence number is used once.
-        let nonce = Nonce::assume_unique_for_key(TlsNonce::new(&self.iv, self.next).0);
-        self.next += 1;
+        let header = make_tls13_aad(payload.len() + 1 + self.keys.tag_len());
         let start = out.len();
         out.extend_from_slice(&header);
         payload.copy_to_vec(out);
         out.push(typ.into());
-        let inner = &mut out[start + HEADER..];
-        match self.key.seal_in_place_separate_tag(nonce, Aad::from(header), inner) {
+        match self.keys.seal(header, &mut out[start + HEADER..]) {
             Ok(tag) => {
                 out.extend_from_slice(tag.as_ref());
                 Ok(())
@@ -145,22 +150,38 @@ impl Sealer {
             Err(error) => {
                 // Not a byte of it may go out.
                 out.truncate(start);
-                Err(io::Error::other(error))
+                Err(error)
             }
         }
     }
 
     #[cfg(test)]
-    pub(super) fn spend(&mut self, left: u64) {
-        self.limit = self.next + left;
+    pub(super) fn used(&self) -> u64 {
+        self.keys.used()
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, records: u64) {
+        self.limit = records;
+    }
+
+    /// Anything as a record, as a peer could send it.
+    #[cfg(test)]
+    pub(super) fn seal_as(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encrypt(typ, &OutboundChunks::Single(payload), &mut out).unwrap();
+        out
     }
 }
 
 /// Decrypts records.
 pub(super) struct Opener {
-    cipher: Box<dyn MessageDecrypter>,
-    next: u64,
+    keys: Keys,
+    /// Records in a row without data.
     fruitless: u32,
+    /// How often the peer has updated its keys, and how many records of data it has sent.
+    updates: u64,
+    data_records: u64,
 }
 
 /// What a record was.
@@ -170,49 +191,53 @@ pub(super) enum Opened {
     Data(Range<usize>),
     /// Nothing that matters.
     Nothing,
+    /// The peer goes on with new keys, and may want us to do so too.
+    NewKeys { requested: bool },
     /// The peer sends no more.
     Closed,
 }
 
 impl Opener {
-    fn new(
-        suite: &Tls13CipherSuite,
-        next: u64,
-        secrets: ConnectionTrafficSecrets,
-    ) -> io::Result<Self> {
-        let (_, key, iv) = parts(secrets)?;
-        Ok(Self { cipher: suite.aead_alg.decrypter(key, iv), next, fruitless: 0 })
-    }
-
     /// Decrypts a whole record, header and all, in place.
     pub(super) fn open(&mut self, record: &mut [u8]) -> io::Result<Opened> {
-        let start = record.as_ptr().addr();
-        let Some((header, body)) = record.split_at_mut_checked(HEADER) else {
+        let Some((header, body)) = record.split_first_chunk_mut::<HEADER>() else {
             return Err(bad_record("a record without a header"));
         };
         if header[0] != u8::from(ContentType::ApplicationData) {
             return Err(bad_record("an unencrypted record after the handshake"));
         }
-        let typ = ContentType::ApplicationData;
-        let message = InboundOpaqueMessage::new(typ, ProtocolVersion::TLSv1_2, body);
-        let opened = self
-            .cipher
-            .decrypt(message, self.next)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        // 2^64 records take longer than anything lasts.
-        self.next = self.next.checked_add(1).ok_or_else(|| bad_record("too many records"))?;
-        let payload = opened.payload;
-        if opened.typ == ContentType::ApplicationData && !payload.is_empty() {
+        let (typ, payload) = content(self.keys.open(*header, body)?)?;
+        if typ == ContentType::ApplicationData && !payload.is_empty() {
             self.fruitless = 0;
-            let from = payload.as_ptr().addr() - start;
-            return Ok(Opened::Data(from..from + payload.len()));
+            self.data_records = self.data_records.saturating_add(1);
+            return Ok(Opened::Data(HEADER..HEADER + payload.len()));
         }
         self.fruitless += 1;
         if self.fruitless > FRUITLESS_MAX {
             return Err(bad_record("too many records without data"));
         }
-        not_data(opened.typ, payload)
+        let opened = not_data(typ, payload)?;
+        if let Opened::NewKeys { .. } = opened {
+            self.updates = self.updates.saturating_add(1);
+            if self.updates > KEY_UPDATES_AHEAD + self.data_records / RECORDS_PER_KEY_UPDATE {
+                return Err(bad_record("too many key updates"));
+            }
+            self.keys.update()?;
+        }
+        Ok(opened)
     }
+}
+
+/// Type and content of a decrypted record: the last byte that is not padding is the type (RFC 8446, section 5.4).
+fn content(plaintext: &[u8]) -> io::Result<(ContentType, &[u8])> {
+    let end = plaintext.iter().rposition(|&byte| byte != 0);
+    let (typ, content) = end
+        .and_then(|end| plaintext[..=end].split_last())
+        .ok_or_else(|| bad_record("a record of padding alone"))?;
+    if content.len() > TLS_RECORD_MAX {
+        return Err(bad_record("a record longer than TLS allows"));
+    }
+    Ok((ContentType::from(*typ), content))
 }
 
 /// A record that carries no data.
@@ -232,17 +257,15 @@ fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
         (ContentType::ApplicationData, []) | (ContentType::Handshake, [NEW_SESSION_TICKET, ..]) => {
             Ok(Opened::Nothing)
         }
+        // Alone in its record: what followed would be under keys that are no more (RFC 8446, section 5.1).
+        (ContentType::Handshake, payload) if payload == KEY_UPDATE => {
+            Ok(Opened::NewKeys { requested: false })
+        }
+        (ContentType::Handshake, payload) if payload == KEY_UPDATE_REQUESTED => {
+            Ok(Opened::NewKeys { requested: true })
+        }
         (ContentType::Handshake, _) => Err(bad_record("a handshake message after the handshake")),
         _ => Err(bad_record("a record of unknown type")),
-    }
-}
-
-fn parts(secrets: ConnectionTrafficSecrets) -> io::Result<(&'static Algorithm, AeadKey, Iv)> {
-    match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => Ok((&AES_128_GCM, key, iv)),
-        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => Ok((&AES_256_GCM, key, iv)),
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok((&CHACHA20_POLY1305, key, iv)),
-        _ => Err(bad_record("a cipher that is not ours")),
     }
 }
 
@@ -252,11 +275,18 @@ pub(super) struct RecordBuffer {
     // Not yet consumed; 0 <= start <= end <= buffer.len()
     start: usize,
     end: usize,
+    /// What it may grow to, while reads fill it.
+    max: usize,
 }
 
 impl RecordBuffer {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; READ_MAX].into(), start: 0, end: 0 }
+        Self { buffer: vec![0; READ_MIN].into(), start: 0, end: 0, max: READ_MIN }
+    }
+
+    /// The peer is no stranger any more: much may be read at once.
+    pub(super) fn may_grow(&mut self) {
+        self.max = READ_MAX;
     }
 
     /// Takes the next record, if all of it is here.
@@ -302,13 +332,32 @@ impl RecordBuffer {
         Poll::Ready(Ok(read))
     }
 
-    /// Moves the part of a record at the end to the front, when the record would not fit behind.
+    /// Moves the part of a record at the end to the front, when the record would not fit behind; into a larger buffer, if
+    /// the last read has filled this one.
     fn make_room(&mut self) {
         let waiting = self.end - self.start;
+        if self.end == self.buffer.len() && self.buffer.len() < self.max {
+            let mut larger = vec![0; (self.buffer.len() * 4).min(self.max)];
+            larger[..waiting].copy_from_slice(&self.buffer[self.start..self.end]);
+            (self.buffer, self.start, self.end) = (larger.into(), 0, waiting);
+            return;
+        }
         if waiting == 0 || self.buffer.len() - self.start < HEADER + CIPHERTEXT_MAX {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, waiting);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// As after a read that has filled it, all of which was consumed.
+    #[cfg(test)]
+    pub(super) fn fill_up(&mut self) {
+        (self.start, self.end) = (self.buffer.len(), self.buffer.len());
+        self.make_room();
     }
 }
 

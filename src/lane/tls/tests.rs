@@ -10,15 +10,15 @@ use std::time::Duration;
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, ContentType, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::handshake::shake_hands;
 use super::*;
 use crate::lane::{Bind, BindSource, Congestion, DialError, Dialer, Listener, TcpOptions};
 use crate::trust::{
-    Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, client_config, server_config,
+    Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, client_config, client_config_of,
+    provider, server_config,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -77,8 +77,7 @@ async fn tls_lane() -> (TlsLane, TlsLane) {
     let dialer = dialer(&listener);
     let server = async {
         let (socket, _) = listener.socket.accept().await.unwrap();
-        let tls = ServerConnection::new(listener.config.clone()).unwrap();
-        shake_hands(socket, tls.into()).await.unwrap()
+        TlsLane::accept(socket, listener.config.clone()).await.unwrap()
     };
     tokio::join!(async { dialer.dial_tls().await.unwrap() }, server)
 }
@@ -652,21 +651,6 @@ async fn a_few_records_without_data_are_fine() {
 }
 
 #[tokio::test]
-async fn a_lane_whose_keys_are_used_up_ends_in_order() {
-    let (mut client, mut server) = tls_lane().await;
-    // Three records: two of data, one for the end.
-    client.sealer.spend(3);
-    let block = vec![5; 3 * TLS_RECORD_MAX];
-    assert_eq!(client.write(&block).await.unwrap(), 2 * TLS_RECORD_MAX);
-    let error = client.write(&block).await.unwrap_err();
-    assert!(error.to_string().contains("used up"), "{error}");
-    client.shutdown().await.unwrap();
-    let mut got = Vec::new();
-    timeout(SOON, server.read_to_end(&mut got)).await.unwrap().unwrap();
-    assert_eq!(got.len(), 2 * TLS_RECORD_MAX);
-}
-
-#[tokio::test]
 async fn data_right_behind_the_handshake_is_kept() {
     let (listener, _) = listener();
     let dialer = dialer(&listener);
@@ -688,16 +672,33 @@ async fn data_right_behind_the_handshake_is_kept() {
 /// A lane against rustls with its own record layer, in a thread.
 async fn with_plain_rustls(
     talk: impl FnOnce(rustls::StreamOwned<ClientConnection, std::net::TcpStream>) + Send + 'static,
-) -> (Box<dyn Lane>, tokio::task::JoinHandle<()>) {
+) -> (TlsLane, tokio::task::JoinHandle<()>) {
+    with_plain_rustls_of(0, talk).await
+}
+
+/// With one cipher suite only, by its place among ours.
+async fn with_plain_rustls_of(
+    suite: usize,
+    talk: impl FnOnce(rustls::StreamOwned<ClientConnection, std::net::TcpStream>) + Send + 'static,
+) -> (TlsLane, tokio::task::JoinHandle<()>) {
     let (listener, _) = listener();
     let addr = listener.local_addr().unwrap();
     let thread = tokio::task::spawn_blocking(move || {
         let socket = std::net::TcpStream::connect(addr).unwrap();
-        let config = client_config(&Identity::generate().unwrap()).unwrap();
-        let tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
+        let mut provider = provider();
+        provider.cipher_suites = vec![provider.cipher_suites[suite]];
+        let config = client_config_of(&Identity::generate().unwrap(), provider).unwrap();
+        let mut tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
+        let mut socket = socket;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).unwrap();
+        }
         talk(rustls::StreamOwned::new(tls, socket));
     });
-    (timeout(SOON, accept(&listener)).await.unwrap().unwrap(), thread)
+    let (socket, _) = listener.socket.accept().await.unwrap();
+    let lane =
+        timeout(SOON, TlsLane::accept(socket, listener.config.clone())).await.unwrap().unwrap();
+    (lane, thread)
 }
 
 #[tokio::test]
@@ -723,22 +724,154 @@ async fn rustls_understands_us_and_we_it() {
     thread.await.unwrap();
 }
 
+/// Every third record new keys, over and over, both ways, against rustls's own record layer, with each cipher.
 #[tokio::test]
-async fn a_key_update_ends_the_lane() {
+async fn keys_are_updated_before_they_are_used_up() {
+    for suite in 0..3 {
+        let data: Vec<u8> = (0..1_000_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
+        let sent = data.clone();
+        let (mut lane, thread) = with_plain_rustls_of(suite, move |mut stream| {
+            let mut got = vec![0; sent.len()];
+            for (out, back) in sent.chunks(50_000).zip(got.chunks_mut(50_000)) {
+                // Asks for new keys in return.
+                stream.conn.refresh_traffic_keys().unwrap();
+                stream.write_all(out).unwrap();
+                stream.read_exact(back).unwrap();
+            }
+            assert!(got == sent);
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+        })
+        .await;
+        lane.sealer.limit(5);
+        let mut got = vec![0; 50_000];
+        for part in data.chunks(50_000) {
+            timeout(SOON, lane.read_exact(&mut got)).await.unwrap().unwrap();
+            assert!(got == part);
+            lane.write_all(&got).await.unwrap();
+            lane.flush().await.unwrap();
+        }
+        assert_eq!(timeout(SOON, lane.read(&mut got)).await.unwrap().unwrap(), 0);
+        thread.await.unwrap();
+    }
+}
+
+/// Between two lanes, at the least limit there is: two records of data a key.
+#[tokio::test]
+async fn many_keys_one_after_the_other_lose_nothing() {
+    let (mut client, mut server) = tls_lane().await;
+    client.sealer.limit(4);
+    let data: Vec<u8> = (0..40 * TLS_RECORD_MAX).map(|index| (index / 7) as u8).collect();
+    let sending = async {
+        client.write_all(&data).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let (read, ()) =
+        timeout(SOON, async { tokio::join!(server.read_to_end(&mut got), sending) }).await.unwrap();
+    read.unwrap();
+    assert!(got == data);
+}
+
+#[tokio::test]
+async fn requests_for_new_keys_are_answered_once_before_the_next_data() {
     let (mut lane, thread) = with_plain_rustls(|mut stream| {
-        stream.write_all(b"before").unwrap();
-        stream.conn.refresh_traffic_keys().unwrap();
-        stream.write_all(b"after").unwrap();
-        stream.flush().unwrap();
-        // We say why before we go.
-        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("UnexpectedMessage"), "{error}");
+        for _ in 0..20 {
+            stream.conn.refresh_traffic_keys().unwrap();
+        }
+        stream.write_all(b"now").unwrap();
+        let mut answer = [0; 6];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
     })
     .await;
-    let mut got = [0; 6];
+    let mut got = [0; 3];
     timeout(SOON, lane.read_exact(&mut got)).await.unwrap().unwrap();
-    assert_eq!(&got, b"before");
-    let error = timeout(SOON, lane.read_u8()).await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(lane.sealer.used(), 0, "nothing is said before there is data");
+    lane.write_all(b"answer").await.unwrap();
+    lane.flush().await.unwrap();
+    assert_eq!(lane.sealer.used(), 1, "the data is the first under new keys");
     thread.await.unwrap();
+}
+
+#[tokio::test]
+async fn floods_of_key_updates_end_the_lane() {
+    // Between each two a record of data, which is no excuse.
+    let (mut client, mut server) = tls_lane().await;
+    client.sealer.limit(3);
+    let sending = async {
+        for _ in 0..200 {
+            if client.write_all(b"x").await.is_err() {
+                return;
+            }
+        }
+        client.flush().await.unwrap();
+        let told = client.read_u8().await.unwrap_err();
+        assert!(told.to_string().contains("UnexpectedMessage"), "{told}");
+    };
+    let reading = async {
+        let mut got = Vec::new();
+        let error = server.read_to_end(&mut got).await.unwrap_err();
+        assert!(error.to_string().contains("too many key updates"), "{error}");
+        assert_eq!(got.len(), 33, "one for each that was allowed, and the first");
+    };
+    timeout(SOON, async { tokio::join!(sending, reading) }).await.unwrap();
+}
+
+/// Records that decrypt, and still may not be.
+#[tokio::test]
+async fn decrypted_records_that_may_not_be_are_errors() {
+    let padding = vec![0; 300];
+    let cases: [(ContentType, &[u8], &str); 9] = [
+        (ContentType::Handshake, &[24, 0, 0, 1, 2], "handshake message"),
+        (ContentType::Handshake, &[24, 0, 0, 1], "handshake message"),
+        // With something behind it, which would be under the old keys.
+        (ContentType::Handshake, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], "handshake message"),
+        // A ClientHello, and a Finished: no second handshake.
+        (ContentType::Handshake, &[1, 0, 0, 0], "handshake message"),
+        (ContentType::Handshake, &[20, 0, 0, 0], "handshake message"),
+        (ContentType::ChangeCipherSpec, &[1], "unknown type"),
+        (ContentType::Alert, &[1], "unknown type"),
+        (ContentType::Alert, &[1, 0, 1, 0], "unknown type"),
+        // Of type 0: padding alone.
+        (ContentType::Unknown(0), &padding, "padding"),
+    ];
+    for (typ, payload, what) in cases {
+        let (mut client, server) = tls_lane().await;
+        let records = vec![client.sealer.seal_as(typ, payload)];
+        let error = read_records(records, client, server).await;
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains(what), "{typ:?} {payload:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn padding_is_taken_off() {
+    let (mut client, mut server) = tls_lane().await;
+    // The type behind the data, and then zeroes: what `seal_as` appends is the last of the padding.
+    let mut padded = b"padded".to_vec();
+    padded.push(ContentType::ApplicationData.into());
+    padded.extend([0; 1000]);
+    client.outbound.bytes = client.sealer.seal_as(ContentType::Unknown(0), &padded);
+    client.flush().await.unwrap();
+    let mut got = [0; 6];
+    timeout(SOON, server.read_exact(&mut got)).await.unwrap().unwrap();
+    assert_eq!(&got, b"padded");
+    pass_bytes(&mut client, &mut server).await;
+}
+
+/// A stranger has room for one record; whoever has shaken hands gets more while it sends much.
+#[test]
+fn the_read_buffer_grows_with_what_comes() {
+    let mut buffer = RecordBuffer::new();
+    let before = buffer.capacity();
+    assert!(before < TLS_RECORD_MAX + 1024);
+    for grows in [false, true] {
+        for _ in 0..5 {
+            buffer.fill_up();
+        }
+        assert_eq!(buffer.capacity() > before, grows);
+        buffer.may_grow();
+    }
+    assert_eq!(buffer.capacity(), 256 * 1024);
 }

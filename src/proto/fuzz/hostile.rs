@@ -223,9 +223,9 @@ impl Run {
             rtt_min: Duration::from_micros(u.arbitrary::<u32>()?.into()),
             delivery_rate: u.arbitrary::<Option<u32>>()?.map(u64::from),
             app_limited: u.arbitrary()?,
-            pacing_rate: u.arbitrary()?,
-            cwnd_bytes: u.arbitrary()?,
-            silence: u.arbitrary::<Option<u16>>()?.map(|ms| Duration::from_millis(ms.into())),
+            pacing_rate: u.arbitrary::<Option<u32>>()?.map(u64::from),
+            cwnd_bytes: u.arbitrary::<u16>()?.into(),
+            silence: u.arbitrary::<Option<u32>>()?.map(|us| Duration::from_micros(us.into())),
         };
         self.session.handle_lane_metrics(self.now, lane, metrics);
         assert!((16 * 1024..=512 * 1024).contains(&self.session.unsent_limit(lane)));

@@ -73,11 +73,12 @@ impl Estimate {
         match self.srtt {
             None => {
                 self.srtt = Some(rtt);
-                self.rtt_var = rtt / 2;
+                self.rtt_var = part::<2>(rtt);
             }
             Some(srtt) => {
-                self.rtt_var = (self.rtt_var.saturating_mul(3) + srtt.abs_diff(rtt)) / 4;
-                self.srtt = Some((srtt.saturating_mul(7) + rtt) / 8);
+                let var = self.rtt_var.saturating_mul(3).saturating_add(srtt.abs_diff(rtt));
+                self.rtt_var = part::<4>(var);
+                self.srtt = Some(part::<8>(srtt.saturating_mul(7).saturating_add(rtt)));
             }
         }
         match self.rtt_min {
@@ -90,7 +91,8 @@ impl Estimate {
     /// A frame was acknowledged at `now` and had been expected to be at `expected`.
     pub(in crate::proto) fn on_forecast(&mut self, now: Instant, expected: Instant) {
         let error = now.saturating_duration_since(expected);
-        self.forecast_error = (self.forecast_error.saturating_mul(15) + error) / 16;
+        self.forecast_error =
+            part::<16>(self.forecast_error.saturating_mul(15).saturating_add(error));
     }
 
     /// By how much acknowledgements are later than forecast, as a rule.
@@ -119,7 +121,8 @@ impl Estimate {
     /// The kernel's figures.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
         if let Some(rate) = metrics.delivery_rate {
-            let window = (self.rtt() * KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
+            let window =
+                self.rtt().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
         }
         if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
@@ -190,10 +193,15 @@ impl Estimate {
         self.rtt_var
     }
 
+    /// The way there, or back: half of the smallest round trip.
+    pub(in crate::proto) fn half_trip(&self) -> Duration {
+        part::<2>(self.rtt_min())
+    }
+
     /// How long an acknowledgement may reasonably take.
     pub(in crate::proto) fn timeout(&self) -> Duration {
         match self.srtt {
-            Some(srtt) => srtt.saturating_mul(2) + self.rtt_var.saturating_mul(4),
+            Some(srtt) => srtt.saturating_mul(2).saturating_add(self.rtt_var.saturating_mul(4)),
             None => self.rtt().saturating_mul(3),
         }
     }
@@ -240,6 +248,12 @@ impl MaxFilter {
     fn max(&self) -> f64 {
         self.current.max(self.previous)
     }
+}
+
+/// A part of a duration; `duration / N` for a divisor that cannot be zero.
+pub(in crate::proto) fn part<const N: u32>(duration: Duration) -> Duration {
+    const { assert!(N > 0) };
+    duration.checked_div(N).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::estimate::part;
 use crate::proto::mutants::mutant;
 
 /// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs
@@ -51,7 +52,7 @@ impl Inbound {
         if !eliciting {
             return;
         }
-        let delay = (rtt / ACK_DELAY_FRACTION).clamp(ACK_DELAY_MIN, ACK_DELAY_MAX);
+        let delay = part::<ACK_DELAY_FRACTION>(rtt).clamp(ACK_DELAY_MIN, ACK_DELAY_MAX);
         let full = self.position.saturating_sub(self.acked) >= ACK_EVERY_BYTES;
         let due = if full { now } else { now.checked_add(delay).unwrap_or(now) };
         let sooner = |owed: Option<Instant>| Some(owed.map_or(due, |already| already.min(due)));

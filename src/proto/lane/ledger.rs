@@ -74,6 +74,11 @@ impl Ledger {
         self.payload
     }
 
+    /// Frames in flight that matter if they are lost.
+    pub(in crate::proto) fn frames(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether an acknowledgement is due to come.
     pub(in crate::proto) fn owes(&self) -> bool {
         !self.entries.is_empty()

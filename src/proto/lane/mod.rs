@@ -138,7 +138,7 @@ impl Lane {
             return true; // overtaken by a later one on another lane
         }
         let estimate = &mut self.estimate;
-        let half_trip = estimate.rtt_min() / 2;
+        let half_trip = estimate.half_trip();
         let mut settle = settle;
         let mut newest = None;
         let delivered = self.ledger.ack(position, |entry| {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::budget::Cost;
 use super::{Session, State};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
@@ -27,6 +28,7 @@ impl Session {
                 self.handle_frame(now, lane, frame);
             }
             self.count_arrival(now, lane, batch.wire_bytes, eliciting);
+            self.release_kept_back();
         }
         batch.clear();
     }
@@ -41,7 +43,7 @@ impl Session {
     }
 
     fn handle_frame(&mut self, now: Instant, lane: LaneId, frame: Frame) {
-        if is_busy(&frame) && !self.busy.spend(now) {
+        if cost(&frame).is_some_and(|cost| !self.busy.spend(now, cost)) {
             self.misbehaved(Code::EXCESSIVE_LOAD, "too many frames that move nothing");
             return;
         }
@@ -255,10 +257,12 @@ impl Session {
 }
 
 /// Frames that cost work and move nothing: each has to be paid for (`limits`).
-fn is_busy(frame: &Frame) -> bool {
+fn cost(frame: &Frame) -> Option<Cost> {
     match frame {
-        Frame::Stream { data, fin, .. } => data.len() < TINY_PAYLOAD_BYTES && !fin,
-        Frame::Ack { .. } => false,
-        _ => true,
+        Frame::Stream { data, fin, .. } => {
+            (data.len() < TINY_PAYLOAD_BYTES && !fin).then_some(Cost::Busy)
+        }
+        Frame::Ack { .. } => Some(Cost::Ack),
+        _ => Some(Cost::Busy),
     }
 }

@@ -3,6 +3,7 @@
 
 mod budget;
 mod input;
+mod kept;
 mod lanes;
 mod output;
 mod reinject;
@@ -70,6 +71,10 @@ pub struct Session {
     credit_waiters: BTreeSet<StreamId>,
     /// Bytes of streams that wait to be sent.
     pending: u64,
+    /// Bytes of streams that are kept: written and not acknowledged.
+    held: u64,
+    /// Streams whose writer waits for acknowledgements.
+    kept_back: BTreeSet<StreamId>,
     data_queue: FairQueue,
     control_queue: VecDeque<StreamId>,
     say: ToSay,
@@ -168,6 +173,8 @@ impl Session {
             reorder_cost: 0,
             credit_waiters: BTreeSet::new(),
             pending: 0,
+            held: 0,
+            kept_back: BTreeSet::new(),
             data_queue: FairQueue::default(),
             control_queue: VecDeque::new(),
             say: ToSay::default(),
@@ -325,9 +332,11 @@ impl Session {
         self.accepted.retain(|(id, _)| self.streams.contains_key(id));
         self.dead.clear();
         self.credit_waiters.clear();
+        self.kept_back.clear();
         self.control_queue.clear();
         self.data_queue = FairQueue::default();
         self.pending = 0;
+        self.held = 0;
         self.reorder_cost = 0;
         self.events.clear();
         self.events.push_back(Event::Closed(error));
@@ -429,10 +438,12 @@ impl Session {
     /// the sum of what waits, its writer's event, its end.
     fn with_stream(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let before = stream.send.pending_bytes();
+        let (pending, held) = (stream.send.pending_bytes(), stream.send.held_bytes());
         change(stream);
-        self.pending = self.pending.saturating_sub(before);
+        self.pending = self.pending.saturating_sub(pending);
         self.pending = self.pending.saturating_add(stream.send.pending_bytes());
+        self.held = self.held.saturating_sub(held);
+        self.held = self.held.saturating_add(stream.send.held_bytes());
         self.settle(id);
     }
 
@@ -456,6 +467,8 @@ impl Session {
     fn forget(&mut self, id: StreamId) {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
+        self.held = self.held.saturating_sub(stream.send.held_bytes());
+        debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
         self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
         let grown = stream.recv.window.window().saturating_sub(self.config.stream_window);
         self.windows_grown = self.windows_grown.saturating_sub(grown);

@@ -225,7 +225,7 @@ impl Session {
             (room as u64).min(waiting),
         );
         let Grant::Skip(skip) = grant else { return None };
-        let share = skip / self.data_queue.len().max(1) as u64;
+        let share = skip.checked_div(self.data_queue.len() as u64).unwrap_or(skip);
         let mut nearest = None;
         for nth in 0..STREAMS_LOOKED_AT.min(self.data_queue.len()) {
             let Some(id) = self.data_queue.peek(nth) else { break };
@@ -374,8 +374,7 @@ impl Session {
         let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));
         let leaves = lane.leaves_at.map_or(now, |at| at.max(now));
         lane.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
-        let arrival =
-            view.map_or(lane.estimate.rtt_min() / 2, |v| seconds(v.arrival(bytes as f64)));
+        let arrival = view.map_or(lane.estimate.half_trip(), |v| seconds(v.arrival(bytes as f64)));
         let eta = now.checked_add(arrival).unwrap_or(now);
         let in_flight = lane.ledger.in_flight().saturating_add(bytes) as f64;
         let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();

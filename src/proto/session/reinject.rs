@@ -24,7 +24,7 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        first.eta.checked_add(lane.estimate.rtt_min() / 2)?.checked_add(lane.patience())
+        first.eta.checked_add(lane.estimate.half_trip())?.checked_add(lane.patience())
     }
 
     /// What is late on the lane waits for the others again, in stream order.
@@ -37,7 +37,7 @@ impl Session {
         }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let patience = lane.patience();
-        let grace = (lane.estimate.rtt_min() / 2).saturating_add(patience);
+        let grace = lane.estimate.half_trip().saturating_add(patience);
         // Slower than forecast is one thing, no answer at all another.
         lane.late = !lane.answers(now);
         for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {

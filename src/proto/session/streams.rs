@@ -134,17 +134,21 @@ impl SendStream<'_> {
     pub fn capacity(&mut self) -> Result<u64, WriteError> {
         let session_credit = self.session.credit.left();
         let room = self.session.send_room();
+        let keepable = self.session.room_to_keep(self.id);
         if self.session.is_closed() {
             return Err(WriteError::Closed);
         }
         let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
         stream.send.writable()?;
         let room = room.saturating_sub(stream.send.pending_bytes());
-        let capacity = room.min(session_credit).min(stream.send.credit_left());
+        let capacity = room.min(session_credit).min(stream.send.credit_left()).min(keepable);
         if capacity == 0 {
             stream.send.writer_waits = true;
             if session_credit == 0 {
                 self.session.credit_waiters.insert(self.id);
+            }
+            if keepable == 0 {
+                self.session.keep_back(self.id);
             }
             return Err(WriteError::Blocked);
         }

@@ -215,16 +215,12 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
     }
 }
 
-/// Reads the body of a frame of type `kind`. `share` gives the tail of the body that belongs to
-/// the frame as owned bytes: a copy of just that, or a slice where the body is owned already.
-pub(super) fn decode_body(
-    kind: u64,
-    body: &[u8],
-    share: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<Frame, DecodeError> {
+/// Reads the body of a frame of type `kind`. The payload is copied: what is kept of a frame then pins
+/// no larger buffer.
+pub(super) fn decode_body(kind: u64, body: &[u8]) -> Result<Frame, DecodeError> {
     let mut rest = body;
     let frame = match kind {
-        types::STREAM | types::STREAM_FIN => decode_stream(kind, &mut rest, share),
+        types::STREAM | types::STREAM_FIN => decode_stream(kind, &mut rest),
         _ => decode_control(kind, &mut rest),
     };
     match frame {
@@ -235,11 +231,7 @@ pub(super) fn decode_body(
     }
 }
 
-fn decode_stream(
-    kind: u64,
-    rest: &mut &[u8],
-    share: impl FnOnce(&[u8]) -> Bytes,
-) -> Field<Option<Frame>> {
+fn decode_stream(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
     let id = stream_id(rest)?;
     let offset = get(rest)?;
     let payload = std::mem::take(rest);
@@ -247,8 +239,7 @@ fn decode_stream(
     if payload.is_empty() && !fin {
         return Err(Malformed);
     }
-    let data = if payload.is_empty() { Bytes::new() } else { share(payload) };
-    Ok(Some(Frame::Stream { id, offset, fin, data }))
+    Ok(Some(Frame::Stream { id, offset, fin, data: Bytes::copy_from_slice(payload) }))
 }
 
 fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {

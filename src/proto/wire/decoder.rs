@@ -1,13 +1,13 @@
 //! Frames out of a byte stream that arrives in pieces of any size.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use quinn_proto::coding::Codec;
 
 use super::codec::decode_body;
 use super::frame::Frame;
 use crate::proto::error::DecodeError;
 use crate::proto::ids::VarInt;
-use crate::proto::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
+use crate::proto::limits::{BATCH_FRAMES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
 use crate::proto::mutants::mutant;
 
 /// Frames decoded from one lane, and how far on that lane they reach.
@@ -20,10 +20,17 @@ pub struct FrameBatch {
 }
 
 impl FrameBatch {
-    /// Forgets the frames and keeps the room.
+    /// Forgets the frames and keeps the room, but for what a flood of tiny frames has taken.
     pub fn clear(&mut self) {
         self.frames.clear();
+        self.frames.shrink_to(BATCH_FRAMES_MAX);
         self.wire_bytes = 0;
+    }
+
+    /// Whether it is time to hand over what there is, however few bytes it is: a frame in memory is
+    /// many times what a tiny one is on the wire.
+    pub fn is_full(&self) -> bool {
+        self.frames.len() >= BATCH_FRAMES_MAX
     }
 
     /// Whether there is nothing to hand to the session.
@@ -79,8 +86,7 @@ impl Decoder {
             && let Some(whole) = input.get(..header.total())
         {
             let body = whole.get(header.len..).unwrap_or_default();
-            // A copy of just the payload: what is kept then pins no larger buffer.
-            let frame = decode_body(header.kind, body, Bytes::copy_from_slice)?;
+            let frame = decode_body(header.kind, body)?;
             input.advance(header.total());
             return Ok(Some((frame, header.total())));
         }
@@ -108,9 +114,9 @@ impl Decoder {
         if self.partial.len() < header.total() {
             return Ok(None);
         }
-        let whole = self.partial.split().freeze();
-        let body = whole.slice(header.len..);
-        let frame = decode_body(header.kind, &body, |payload| whole.slice_ref(payload))?;
+        let body = self.partial.get(header.len..).unwrap_or_default();
+        let frame = decode_body(header.kind, body)?;
+        self.partial.clear();
         Ok(Some((frame, header.total())))
     }
 }

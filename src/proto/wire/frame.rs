@@ -30,7 +30,7 @@ pub(super) mod types {
 
     /// Types `0x40 n + 0x3f` are reserved for exercising the rule that odd ones are skipped.
     pub(crate) const fn reserved(n: u8) -> u64 {
-        0x40 * (n as u64) + 0x3f
+        ((n as u64) << 6) | 0x3f
     }
 }
 

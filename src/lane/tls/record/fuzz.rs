@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use arbitrary::{Result, Unstructured};
-use rustls::CipherSuite;
 use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+use rustls::crypto::cipher::{AeadKey, Iv};
+use rustls::{CipherSuite, ConnectionTrafficSecrets};
 
 use super::*;
 
@@ -17,6 +18,7 @@ pub(crate) fn records(data: &[u8]) {
     let Peer { wire, mut expected, mut opener, .. } = peer;
 
     let mut received = RecordBuffer::new();
+    received.buffer = vec![0; READ_MAX].into();
     received.buffer[..wire.len()].copy_from_slice(&wire);
     let mut cuts = data.iter().map(|&cut| 1 + usize::from(cut)).cycle();
     while received.end < wire.len() {
@@ -31,12 +33,16 @@ pub(crate) fn records(data: &[u8]) {
             let bytes = received.get_mut(record);
             match (opener.open(bytes), expected.pop_front()) {
                 (Ok(Opened::Data(place)), Some(Said::Data(said))) => assert_eq!(bytes[place], said),
-                (Ok(Opened::Nothing), Some(Said::Nothing)) => {}
+                (Ok(Opened::Nothing), Some(Said::Nothing))
+                | (Ok(Opened::NewKeys { .. }), Some(Said::NewKeys)) => {}
                 (Ok(Opened::Closed), Some(Said::End)) | (Err(_), Some(Said::Nonsense)) => return,
                 // Thirty-two records without data are enough.
-                (Err(_), Some(Said::Nothing | Said::End)) if opener.fruitless > FRUITLESS_MAX => {
+                (Err(_), Some(Said::Nothing | Said::End | Said::NewKeys))
+                    if opener.fruitless > FRUITLESS_MAX =>
+                {
                     return;
                 }
+                (Err(_), Some(Said::NewKeys)) if opener.updates > KEY_UPDATES_AHEAD => return,
                 (opened, said) => panic!("{opened:?} for {said:?}"),
             }
         }
@@ -48,6 +54,8 @@ pub(crate) fn records(data: &[u8]) {
 enum Said {
     Data(Vec<u8>),
     Nothing,
+    /// What follows is encrypted with the next keys.
+    NewKeys,
     End,
     /// An error, and nothing counts after it.
     Nonsense,
@@ -70,12 +78,13 @@ impl Peer {
             iv: Iv::from([5; 12]),
         };
         let both = rustls::ExtractedSecrets { tx: (0, secrets()), rx: (0, secrets()) };
-        let (sealer, opener) = ciphers(*suite, both)?;
+        let known = TrafficSecrets::known(&[7; 32]);
+        let (sealer, opener) = directions(*suite, &known, both, Side::Client)?;
         Ok(Self { sealer, opener, wire: Vec::new(), expected: VecDeque::new() })
     }
 
     fn say(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        match u.int_in_range(0..=7)? {
+        match u.int_in_range(0..=8)? {
             0..=2 => {
                 let len = u.int_in_range(1..=300)?;
                 let data = vec![u.arbitrary()?; len];
@@ -93,10 +102,13 @@ impl Peer {
                 self.seal(ContentType::ApplicationData, b"data");
                 let at = u.int_in_range(0..=self.wire.len() - start - 1)?;
                 self.wire[start + at] ^= u.int_in_range(1..=255)?;
-                // The version has to be ignored (RFC 8446, section 5.1).
-                let harmless = (1..3).contains(&at);
-                let data = || Said::Data(b"data".to_vec());
-                self.expected.push_back(if harmless { data() } else { Said::Nonsense });
+                // All of the header is authenticated (RFC 8446, section 5.2).
+                self.expected.push_back(Said::Nonsense);
+            }
+            6 => {
+                self.seal(ContentType::Handshake, &KEY_UPDATE);
+                assert!(self.sealer.keys.update().is_ok());
+                self.expected.push_back(Said::NewKeys);
             }
             _ => {
                 let len = u.int_in_range(1..=50)?;

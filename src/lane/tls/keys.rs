@@ -1,0 +1,177 @@
+//! The keys of one direction, and those that follow them (RFC 8446, sections 5.2, 5.3, 7.2 and 7.3).
+//!
+//! rustls updates keys within its own record layer, or for an unbuffered connection that is handed over (`kernel`), which
+//! has no exporter in 0.23. So the secrets that the next keys are made of are taken where rustls offers them for logging,
+//! once in a handshake; what is derived from them is derived with rustls's own HKDF.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
+    Tag, UnboundKey,
+};
+use rustls::crypto::cipher::{Iv, Nonce as TlsNonce};
+use rustls::crypto::tls13::OkmBlock;
+use rustls::{ConnectionTrafficSecrets, KeyLog, Side, Tls13CipherSuite};
+
+use super::record::{HEADER, bad_record};
+
+/// What the keys after the first ones are made of, for both directions of one connection.
+pub(super) struct TrafficSecrets {
+    client: OnceLock<OkmBlock>,
+    server: OnceLock<OkmBlock>,
+    /// Whatever log was set up besides.
+    log: Arc<dyn KeyLog>,
+}
+
+impl TrafficSecrets {
+    /// To be the key log of one connection, in the place of `log`.
+    pub(super) fn catcher(log: Arc<dyn KeyLog>) -> Arc<Self> {
+        Arc::new(Self { client: OnceLock::new(), server: OnceLock::new(), log })
+    }
+
+    /// The same for both, and known to whoever tests with them.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn known(secret: &[u8]) -> Self {
+        let secret = || OnceLock::from(OkmBlock::new(secret));
+        Self { client: secret(), server: secret(), log: Arc::new(rustls::NoKeyLog) }
+    }
+
+    /// For what `side` sends.
+    fn of(&self, side: Side) -> io::Result<OkmBlock> {
+        let secret = match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        };
+        secret.get().cloned().ok_or_else(|| io::Error::other("TLS has kept its secrets"))
+    }
+
+    fn place(&self, label: &str) -> Option<&OnceLock<OkmBlock>> {
+        match label {
+            "CLIENT_TRAFFIC_SECRET_0" => Some(&self.client),
+            "SERVER_TRAFFIC_SECRET_0" => Some(&self.server),
+            _ => None,
+        }
+    }
+}
+
+impl KeyLog for TrafficSecrets {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        if let Some(place) = self.place(label) {
+            place.get_or_init(|| OkmBlock::new(secret));
+        }
+        if self.log.will_log(label) {
+            self.log.log(label, client_random, secret);
+        }
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        self.place(label).is_some() || self.log.will_log(label)
+    }
+}
+
+impl fmt::Debug for TrafficSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrafficSecrets").finish_non_exhaustive()
+    }
+}
+
+/// Keys for what one end sends, and how many records they were used for.
+pub(super) struct Keys {
+    suite: &'static Tls13CipherSuite,
+    algorithm: &'static Algorithm,
+    /// What the next keys are made of.
+    secret: OkmBlock,
+    key: LessSafeKey,
+    iv: Iv,
+    /// Sequence number of the next record.
+    next: u64,
+}
+
+impl Keys {
+    /// The first ones, `given` by rustls, for what `side` sends.
+    pub(super) fn new(
+        suite: &'static Tls13CipherSuite,
+        secrets: &TrafficSecrets,
+        side: Side,
+        (next, given): (u64, ConnectionTrafficSecrets),
+    ) -> io::Result<Self> {
+        let (algorithm, key, iv) = match given {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return Err(io::Error::other("a cipher that is not ours")),
+        };
+        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(io::Error::other)?;
+        let key = LessSafeKey::new(key);
+        Ok(Self { suite, algorithm, secret: secrets.of(side)?, key, iv, next })
+    }
+
+    /// How many records these keys were used for.
+    pub(super) fn used(&self) -> u64 {
+        self.next
+    }
+
+    /// Bytes a record is longer by than what is in it.
+    pub(super) fn tag_len(&self) -> usize {
+        self.algorithm.tag_len()
+    }
+
+    /// Goes on with the next keys (RFC 8446, section 7.2); numbers begin at 0 again (section 5.3).
+    pub(super) fn update(&mut self) -> io::Result<()> {
+        let hkdf = self.suite.hkdf_provider;
+        let now = hkdf.expander_for_okm(&self.secret);
+        self.secret = now.expand_block(&[&label("traffic upd", now.hash_len())]);
+        let next = hkdf.expander_for_okm(&self.secret);
+        let length = self.algorithm.key_len();
+        // A block is wiped when dropped, which a bare array is not. No key is longer than one.
+        let key = next.expand_block(&[&label("key", length)]);
+        let mut iv = [0; NONCE_LEN];
+        next.expand_slice(&[&label("iv", NONCE_LEN)], &mut iv)
+            .map_err(|_| io::Error::other("no initial vector of this length"))?;
+        let key = key.as_ref().get(..length).ok_or_else(|| io::Error::other("too short a key"))?;
+        let key = UnboundKey::new(self.algorithm, key).map_err(io::Error::other)?;
+        self.key = LessSafeKey::new(key);
+        (self.iv, self.next) = (iv.into(), 0);
+        Ok(())
+    }
+
+    /// Encrypts in place; the tag has to follow.
+    pub(super) fn seal(&mut self, header: [u8; HEADER], inner: &mut [u8]) -> io::Result<Tag> {
+        let nonce = self.nonce()?;
+        self.key
+            .seal_in_place_separate_tag(nonce, Aad::from(header), inner)
+            .map_err(io::Error::other)
+    }
+
+    /// Decrypts in place, if it is whole and what the peer has sent in this place.
+    pub(super) fn open<'a>(
+        &mut self,
+        header: [u8; HEADER],
+        body: &'a mut [u8],
+    ) -> io::Result<&'a mut [u8]> {
+        let nonce = self.nonce()?;
+        self.key
+            .open_in_place(nonce, Aad::from(header), body)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError))
+    }
+
+    /// Whatever becomes of it, a sequence number is used once.
+    fn nonce(&mut self) -> io::Result<Nonce> {
+        let number = self.next;
+        self.next = number.checked_add(1).ok_or_else(|| bad_record("too many records"))?;
+        Ok(Nonce::assume_unique_for_key(TlsNonce::new(&self.iv, number).0))
+    }
+}
+
+/// HkdfLabel, without context (RFC 8446, section 7.1).
+fn label(text: &str, length: usize) -> Vec<u8> {
+    const PREFIX: &[u8] = b"tls13 ";
+    // Both are small: a key's length, and words from above.
+    let mut label = (length as u16).to_be_bytes().to_vec();
+    label.push((PREFIX.len() + text.len()) as u8);
+    label.extend([PREFIX, text.as_bytes(), &[0]].concat());
+    label
+}
