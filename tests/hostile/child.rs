@@ -73,7 +73,8 @@ async fn serve() {
     let listener = TlsListener::bind("127.0.0.1:0".parse().unwrap(), tls, TcpOptions::default());
     let listener = listener.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut server = Server::start(listener, ServerConfig { session: config(), ..ServerConfig::default() });
+    let mut server =
+        Server::start(listener, ServerConfig { session: config(), ..ServerConfig::default() });
     tell!("ready {address} {}", identity.fingerprint());
     while let Some((session, _)) = server.accept().await {
         tokio::spawn(attend(session));
