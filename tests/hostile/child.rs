@@ -73,7 +73,8 @@ async fn serve() {
     let listener = TlsListener::bind("127.0.0.1:0".parse().unwrap(), tls, TcpOptions::default());
     let listener = listener.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut server = Server::start(listener, ServerConfig { session: config(), ..ServerConfig::default() });
+    let mut server =
+        Server::start(listener, ServerConfig { session: config(), ..ServerConfig::default() });
     tell!("ready {address} {}", identity.fingerprint());
     while let Some((session, _)) = server.accept().await {
         tokio::spawn(attend(session));
@@ -84,7 +85,7 @@ async fn connect(address: SocketAddr, key: Fingerprint) -> Option<Client> {
     let tls = client_config(&Identity::generate().unwrap()).unwrap();
     let bind = BindSource::Addr("0.0.0.0".parse().unwrap());
     let dialer = TlsDialer::new(address.to_string(), bind, tls, TcpOptions::default()).unwrap();
-    let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+    let link = Link::new(Arc::new(dialer), 2);
     let trust = Arc::new(PinnedKeys::new([key]));
     match Client::connect(vec![link], ClientConfig { session: config(), trust }).await {
         Ok(client) => {
