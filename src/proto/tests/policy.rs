@@ -96,7 +96,11 @@ fn a_slow_primary_is_no_reason_for_a_backup() {
 #[test]
 fn idle_metered_lanes_are_asked_less_often() {
     let pings = |tier| {
-        let mut pair = tiers(&[Tier::Primary, tier]);
+        let mut pair = tiers(&[Tier::Primary]);
+        pair.drive(SECOND);
+        pair.now += 7 * SECOND; // or one timer would serve both lanes
+        pair.lane_up(LaneId::new(1), Path::new(50.0, 10));
+        tell(&mut pair, 1, policy(tier, 1));
         pair.drive(600 * SECOND);
         pair.ends.iter().map(|end| end.timers[&Timer::Keepalive]).sum::<u64>()
     };
