@@ -202,7 +202,7 @@ pub(crate) async fn echo(
         }
     });
 
-    let link = Link { dialer: Arc::new(UnixDialer { path: path.to_owned() }), lanes: 4 };
+    let link = Link::new(Arc::new(UnixDialer { path: path.to_owned() }), 4);
     let trust = Arc::new(PinnedKeys::new([me.fingerprint]));
     let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
     let client = client.await?;

@@ -56,10 +56,7 @@
 //!     }
 //! });
 //!
-//! let link = |name: &str| Link {
-//!     dialer: Arc::new(dialer.named(name).with_peer(identity)),
-//!     lanes: 2,
-//! };
+//! let link = |name: &str| Link::new(Arc::new(dialer.named(name).with_peer(identity)), 2);
 //! let config = ClientConfig {
 //!     session: Config::default(),
 //!     trust: Arc::new(PinnedKeys::new([key])),
@@ -103,8 +100,9 @@ extern crate self as imux;
 pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
-    ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId, SessionStats,
-    Side, Stream, StreamError, StreamKind, UnknownScheduler, WriteHalf,
+    OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
+    SessionStats, Side, Stream, StreamError, StreamKind, Tier, UnknownScheduler, UnknownTier,
+    WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

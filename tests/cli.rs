@@ -58,6 +58,17 @@ fn bad_binds_show_the_place() {
         &["line 1, column 12", "\n    {\"0.0.0.0\" 10}\n               ^\n", "--binds='{"],
     );
     refused(&["client", "--dial=localhost:1", "--bind=eth7"], &["dev:eth7"]);
+    for (option, expected) in [
+        ("tier=gold", "`gold` is no tier; there are primary, backup and metered"),
+        ("rate=20", "`20` has no unit; write a rate such as 500kbit, 20mbit"),
+        ("rate=1kbit", "write at least 64kbit"),
+        ("speed=1", "known: lanes=COUNT, tier=primary|backup|metered, rate=RATE"),
+    ] {
+        let bind = format!("--bind=127.0.0.1=4,{option}");
+        refused(&["client", "--dial=localhost:1", &bind], &[expected, "--bind"]);
+    }
+    let json = "--binds={\"0.0.0.0\": {\"rate\": 20}}";
+    refused(&["client", "--dial=localhost:1", json], &["`rate` has to be text in quotes"]);
 }
 
 #[test]

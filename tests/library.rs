@@ -44,7 +44,7 @@ async fn pair_with(lanes: u16, config: Config) -> Pair {
         listener,
         ServerConfig { session: config.clone(), ..ServerConfig::default() },
     );
-    let links = vec![Link { dialer: Arc::new(dialer.clone()), lanes }];
+    let links = vec![Link::new(Arc::new(dialer.clone()), lanes)];
     let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
     let client = Client::connect(links, ClientConfig { session: config, trust }).await.unwrap();
     let (session, remote) = server.accept().await.unwrap();
@@ -233,7 +233,7 @@ fn a_session_ends_with_its_last_user() {
         let over = session.accept().await.unwrap_err();
         assert!(!over.to_string().is_empty());
         // The next client finds the server in order.
-        let links = vec![Link { dialer: Arc::new(dialer), lanes: 1 }];
+        let links = vec![Link::new(Arc::new(dialer), 1)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
         let config = ClientConfig { session: Config::default(), trust };
         let client = Client::connect(links, config).await.unwrap();
@@ -385,7 +385,7 @@ fn a_server_with_another_key_gets_nothing() {
     bounded(20, async {
         let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
         let mut server = Server::start(listener, ServerConfig::default());
-        let links = vec![Link { dialer: Arc::new(dialer.with_peer(key(2))), lanes: 2 }];
+        let links = vec![Link::new(Arc::new(dialer.with_peer(key(2))), 2)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
         let config = ClientConfig { session: Config::default(), trust };
         let error = Client::connect(links, config).await.unwrap_err();
@@ -404,10 +404,7 @@ fn a_lane_with_another_key_is_not_used() {
         let wrong = dialer.named("wrong").with_peer(key(2));
         let right = dialer.named("right").with_peer(key(1));
         wrong.refuse(true);
-        let links = vec![
-            Link { dialer: Arc::new(right), lanes: 2 },
-            Link { dialer: Arc::new(wrong.clone()), lanes: 1 },
-        ];
+        let links = vec![Link::new(Arc::new(right), 2), Link::new(Arc::new(wrong.clone()), 1)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint, key(2).fingerprint]));
         let config = ClientConfig { session: Config::default(), trust };
         let client = Client::connect(links, config).await.unwrap();
@@ -433,7 +430,7 @@ fn links_of_which_none_works_are_an_error() {
     bounded(10, async {
         let (dialer, _listener) = memory::network(memory::DEFAULT_CAPACITY);
         dialer.refuse(true);
-        let links = vec![Link { dialer: Arc::new(dialer), lanes: 3 }];
+        let links = vec![Link::new(Arc::new(dialer), 3)];
         let trust = Arc::new(PinnedKeys::new([]));
         let config = ClientConfig { session: Config::default(), trust };
         let error = Client::connect(links, config).await.unwrap_err();
@@ -489,7 +486,7 @@ fn a_server_that_drains_creates_no_session_and_takes_lanes() {
         let pair = pair(2).await;
         let (near, far) = pair.stream().await;
         assert_eq!(pair.server.drain(), 1);
-        let links = vec![Link { dialer: Arc::new(pair.dialer.clone()), lanes: 1 }];
+        let links = vec![Link::new(Arc::new(pair.dialer.clone()), 1)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
         let config = ClientConfig { session: Config::default(), trust };
         let error = Client::connect(links, config).await.unwrap_err();
@@ -534,7 +531,7 @@ impl ClientTrust for Switch {
 fn a_program_may_decide_about_clients_itself() {
     bounded(30, async {
         let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
-        let links = || vec![Link { dialer: Arc::new(dialer.clone().with_peer(key(1))), lanes: 2 }];
+        let links = || vec![Link::new(Arc::new(dialer.clone().with_peer(key(1))), 2)];
         let clients = Arc::new(Switch(AtomicBool::new(false)));
         let config = ServerConfig { clients: clients.clone(), ..ServerConfig::default() };
         let mut server = Server::start(listener, config);

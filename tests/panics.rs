@@ -29,7 +29,7 @@ fn network() -> (MemoryDialer, Server) {
 }
 
 async fn connect(dialer: impl Dialer, lanes: u16) -> Client {
-    let links = vec![Link { dialer: Arc::new(dialer), lanes }];
+    let links = vec![Link::new(Arc::new(dialer), lanes)];
     let trust = Arc::new(PinnedKeys::new([KEY.fingerprint]));
     Client::connect(links, ClientConfig { session: Config::default(), trust }).await.unwrap()
 }

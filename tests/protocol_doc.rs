@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use imux::proto::ids::VarInt;
 use imux::proto::wire::{Frame, Params, Secret, StreamKind, encode_frame};
-use imux::proto::{Code, Dir, LaneId, SessionId, Side, StreamId, limits};
+use imux::proto::{Code, Dir, LaneId, LanePolicy, SessionId, Side, StreamId, limits};
 
 fn document() -> String {
     read("docs/PROTOCOL.md")
@@ -164,6 +164,7 @@ fn frame_types_are_the_types() {
         (stream(false), "STREAM"),
         (stream(true), "STREAM, last"),
         (Frame::Open { id, kind: StreamKind::Default }, "OPEN"),
+        (Frame::Redundant { id }, "REDUNDANT"),
         (Frame::Reset { id, code, final_size: 0 }, "RESET"),
         (Frame::Stop { id, code }, "STOP"),
         (Frame::MaxData { max: 0 }, "MAX_DATA"),
@@ -175,6 +176,7 @@ fn frame_types_are_the_types() {
         (Frame::NextKey { announcement: vec![0; 96].into() }, "NEXT_KEY"),
         (Frame::Create { versions: vec![1], params }, "CREATE"),
         (Frame::Invitation { secret: Secret([0; 32]) }, "INVITATION"),
+        (Frame::LanePolicy(LanePolicy::default()), "LANE_POLICY"),
         (Frame::Created { version: 1, session, params }, "CREATED"),
         (Frame::Join { session, lane, mac }, "JOIN"),
         (Frame::Joined { mac }, "JOINED"),
@@ -210,6 +212,7 @@ fn limits_are_the_limits() {
         ("BUSY_FRAMES_PER_SECOND", limits::BUSY_FRAMES_PER_SECOND),
         ("ACKS_PER_BUSY_FRAME", limits::ACKS_PER_BUSY_FRAME),
         ("TINY_PAYLOAD_BYTES", limits::TINY_PAYLOAD_BYTES as u64),
+        ("LINK_RATE_MIN", limits::LINK_RATE_MIN),
         ("HANDSHAKE_TIMEOUT", limits::HANDSHAKE_TIMEOUT.as_secs()),
         ("BATCH_FRAMES_MAX", limits::BATCH_FRAMES_MAX as u64),
         ("UNACKED_WINDOWS", limits::UNACKED_WINDOWS),

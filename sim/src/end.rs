@@ -258,6 +258,10 @@ impl End {
                 return;
             };
             debug_assert!(plan < options.streams.len());
+            if options.streams[plan].redundant {
+                self.session.send_stream(id).set_redundant();
+                happened.push(Happened::Counted("redundant stream"));
+            }
             self.to_open.pop_front();
             self.add_user(App::new(plan, id, true));
             happened.push(Happened::Noted("open", id.index(), plan as u64, 0));

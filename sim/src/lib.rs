@@ -8,6 +8,7 @@ pub mod lab;
 pub mod net;
 pub mod options;
 pub mod picture;
+pub mod policy;
 pub mod report;
 pub mod rng;
 pub mod scenarios;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use imux::proto::{Config, SchedulerKind};
+use imux::proto::{Config, LanePolicy, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
 /// One run. With the seed it determines everything.
@@ -38,6 +38,26 @@ pub struct PathOptions {
     pub loss: f64,
     pub lanes: usize,
     pub control: Congestion,
+    /// Of the lanes: primary, backup or metered.
+    pub tier: String,
+    /// Most that the lanes are to carry together, each way; 0: no cap.
+    pub cap_mbit: f64,
+}
+
+impl PathOptions {
+    /// What lanes of path `number` tell the server.
+    pub fn policy(&self, number: usize) -> LanePolicy {
+        LanePolicy {
+            tier: self.tier.parse().unwrap_or_default(),
+            link: number as u64,
+            rate_max: (self.cap_mbit > 0.0).then_some((self.cap_mbit * 125_000.0) as u64),
+        }
+    }
+
+    /// What the path lets through one way, its cap included.
+    pub fn usable_mbit(&self, way: usize) -> f64 {
+        if self.cap_mbit > 0.0 { self.mbit[way].min(self.cap_mbit) } else { self.mbit[way] }
+    }
 }
 
 impl Default for PathOptions {
@@ -49,6 +69,8 @@ impl Default for PathOptions {
             loss: 0.0,
             lanes: 1,
             control: Congestion::Bbr,
+            tier: "primary".to_owned(),
+            cap_mbit: 0.0,
         }
     }
 }
@@ -155,6 +177,8 @@ pub struct StreamPlan {
     pub at_ms: f64,
     /// The server opens it.
     pub from_server: bool,
+    /// Every byte goes on two lanes.
+    pub redundant: bool,
     /// Opener to accepter, and back.
     pub halves: [HalfPlan; 2],
 }

@@ -23,6 +23,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("many-lanes", "two paths with ten lanes each"),
     ("tail", "transfers of 256 KB to 4 MB over unlike paths, one after another"),
     ("echo", "200-byte questions and answers, nothing else"),
+    ("backup", "a primary path whose lane dies at 2 s and is dialled again, and a backup"),
+    ("metered", "a primary path that is away from 2 s to 5 s, and a metered one"),
+    ("capped", "two equal paths, one of which is to carry 10 Mbit/s at most"),
+    ("redundant", "200-byte questions and answers on two lanes that lose 3 %, each sent twice"),
     ("echo-bulk", "200-byte questions and answers while bulk fills both paths"),
 ];
 
@@ -35,13 +39,13 @@ fn path(mbit: f64, delay_ms: f64) -> PathOptions {
 fn bulk(seconds: f64, mbit: f64) -> StreamPlan {
     let bytes = (seconds * mbit * 125_000.0) as u64;
     let half = HalfPlan { bytes, ..HalfPlan::default() };
-    StreamPlan { at_ms: 400.0, from_server: false, halves: [half, HalfPlan::default()] }
+    StreamPlan { at_ms: 400.0, halves: [half, HalfPlan::default()], ..StreamPlan::default() }
 }
 
 fn echo(at_ms: f64) -> StreamPlan {
     let question = HalfPlan { bytes: 200, ..HalfPlan::default() };
     let answer = HalfPlan { bytes: 200, after_bytes: 200, ..HalfPlan::default() };
-    StreamPlan { at_ms, from_server: false, halves: [question, answer] }
+    StreamPlan { at_ms, halves: [question, answer], ..StreamPlan::default() }
 }
 
 fn fault(at_ms: f64, path: usize, kind: FaultKind) -> Fault {
@@ -74,6 +78,23 @@ pub fn named(name: &str) -> Option<Options> {
             let low = two(path(50.0, 10.0), low);
             (low, vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 50.0 })])
         }
+        "backup" => {
+            let backup = PathOptions { tier: "backup".to_owned(), ..path(50.0, 10.0) };
+            (two(path(50.0, 10.0), backup), vec![fault(2_000.0, 0, FaultKind::Silent)])
+        }
+        "metered" => {
+            let metered = PathOptions { tier: "metered".to_owned(), ..path(50.0, 10.0) };
+            let away = FaultKind::Down { for_ms: 3_000.0 };
+            (two(path(50.0, 10.0), metered), vec![fault(2_000.0, 0, away)])
+        }
+        "capped" => {
+            let capped = PathOptions { cap_mbit: 10.0, ..path(50.0, 10.0) };
+            (two(path(50.0, 10.0), capped), vec![])
+        }
+        "redundant" => {
+            let lossy = PathOptions { loss: 0.03, ..path(50.0, 10.0) };
+            (two(lossy.clone(), lossy), vec![])
+        }
         "silent-death" => (equal(), vec![fault(2_000.0, 1, FaultKind::Silent)]),
         "reset" => (equal(), vec![fault(2_000.0, 1, FaultKind::Reset)]),
         "flap" => {
@@ -97,13 +118,23 @@ pub fn named(name: &str) -> Option<Options> {
                     let bytes = 262_144 << (n % 5);
                     let half = HalfPlan { bytes, ..HalfPlan::default() };
                     let halves = [half, HalfPlan::default()];
-                    StreamPlan { at_ms: 2_400.0 + 1_500.0 * n as f64, from_server: false, halves }
+                    StreamPlan {
+                        at_ms: 2_400.0 + 1_500.0 * n as f64,
+                        halves,
+                        ..StreamPlan::default()
+                    }
                 })
                 .collect();
             // Warm lanes: something went before.
             streams.insert(0, bulk(1.0, 60.0));
         }
         "echo" => streams = (0..200).map(|n| echo(500.0 + 30.0 * f64::from(n))).collect(),
+        "redundant" => {
+            streams = (0..200).map(|n| echo(500.0 + 30.0 * f64::from(n))).collect();
+            streams.iter_mut().for_each(|stream| stream.redundant = true);
+        }
+        "backup" | "metered" => streams = vec![bulk(6.0, 50.0)],
+        "capped" => streams = vec![bulk(6.0, 60.0)],
         "echo-bulk" => streams.extend((0..200).map(|n| echo(1_000.0 + 23.0 * f64::from(n)))),
         _ => {}
     }

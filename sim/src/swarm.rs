@@ -19,8 +19,15 @@ pub fn draw(seed: u64) -> Options {
         (draw_paths(&mut rng), draw_sessions(&mut rng))
     };
     let faults_end_ms = rng.log_range(100.0, 8_000.0);
-    let slowest = paths.iter().map(|p| p.mbit[0].min(p.mbit[1])).fold(f64::INFINITY, f64::min);
-    Options {
+    let mut paths = paths;
+    // A stream of its own: what else a seed means does not change with it.
+    let mut policy = Rng::new(seed ^ 0x706f_6c69_6379_0000);
+    if !scattered && policy.chance(0.35) {
+        draw_policies(&mut policy, &mut paths);
+    }
+    let usable = paths.iter().map(|p| p.usable_mbit(0).min(p.usable_mbit(1)));
+    let slowest = usable.fold(f64::INFINITY, f64::min);
+    let mut options = Options {
         name: format!("swarm {seed}"),
         faults: draw_faults(&mut rng, &paths, faults_end_ms),
         streams: draw_streams(&mut rng, &sessions, faults_end_ms, slowest),
@@ -30,6 +37,23 @@ pub fn draw(seed: u64) -> Options {
         sessions,
         faults_end_ms,
         stop_ms: 0.0,
+    };
+    if !scattered && policy.chance(0.2) {
+        options.streams.iter_mut().for_each(|stream| stream.redundant = policy.chance(0.6));
+    }
+    options
+}
+
+fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) {
+    let tiers = rng.chance(0.7);
+    let caps = !tiers || rng.chance(0.5);
+    for path in paths {
+        if tiers {
+            path.tier = (*rng.pick(&["primary", "primary", "backup", "metered"])).to_owned();
+        }
+        if caps && rng.chance(0.6) {
+            path.cap_mbit = rng.log_range(0.1, path.mbit[0] * 1.5).max(0.064);
+        }
     }
 }
 
@@ -52,6 +76,7 @@ fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {
                 loss: if losses { rng.log_range(0.0005, 0.03) } else { 0.0 },
                 lanes: if many { rng.range(1..=6) as usize } else { 1 },
                 control,
+                ..PathOptions::default()
             }
         })
         .collect()
@@ -160,7 +185,12 @@ fn draw_streams(
     (0..count)
         .map(|_| {
             let halves = [half(rng), half(rng)];
-            StreamPlan { at_ms: rng.unit() * end_ms, from_server: rng.chance(0.4), halves }
+            StreamPlan {
+                at_ms: rng.unit() * end_ms,
+                from_server: rng.chance(0.4),
+                halves,
+                redundant: false,
+            }
         })
         .collect()
 }

@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use imux::proto::{Code, LaneId, SessionError, SessionStats, Side, StreamId};
+use imux::proto::{Code, LaneId, LanePolicy, SessionError, SessionStats, Side, StreamId};
 
 use crate::app::{Truth, patience};
 use crate::end::{End, Happened};
 use crate::net::{Later, Link, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
 use crate::options::{Ending, FaultKind, Options};
+use crate::policy::Policies;
 use crate::rng::Rng;
 use crate::trace::{Record, Trace};
 
@@ -108,6 +109,7 @@ pub struct World {
     events: u64,
     at_once: u64,
     path_bytes: Vec<[u64; 2]>,
+    policies: Policies,
     later: Vec<(Time, Later)>,
     closed_at: Option<Time>,
 }
@@ -186,6 +188,7 @@ impl World {
             events: 0,
             at_once: 0,
             path_bytes: vec![[0; 2]; options.paths.len()],
+            policies: Policies::new(&options.paths),
             later: Vec::new(),
             closed_at: None,
             options,
@@ -217,7 +220,14 @@ impl World {
     fn bound(&self) -> Time {
         let bytes: u64 = self.options.streams.iter().flat_map(|s| &s.halves).map(|h| h.bytes).sum();
         let paths = &self.options.paths;
-        let best = |way: usize| paths.iter().map(|p| p.mbit[way]).fold(0.0, f64::max) * 125_000.0;
+        let mbit = |way: usize| paths.iter().map(move |path| path.usable_mbit(way));
+        let unlike = paths.iter().any(|path| path.policy(0) != LanePolicy::default());
+        // Of paths that are not all used at once, the one that is may be the slowest.
+        let best = |way: usize| {
+            let slowest = mbit(way).fold(f64::INFINITY, f64::min);
+            let fastest = mbit(way).fold(0.0, f64::max);
+            if unlike { slowest * 125_000.0 } else { fastest * 125_000.0 }
+        };
         let rate = best(0).min(best(1)).max(1_000.0);
         let delay = |path: &crate::options::PathOptions| path.delay_ms[0] + path.delay_ms[1];
         let round_trip = ms(paths.iter().map(delay).fold(300.0, f64::max)) + 50 * MS;
@@ -551,6 +561,8 @@ impl World {
             self.fail(format!("the server does not take lane {lane}"));
             return;
         }
+        let policy = self.policies.of(path);
+        self.ends[SERVER].session.handle_lane_policy(self.instant(), LaneId::new(lane), policy);
         self.note("lane up", "server", lane, path as u64, 0);
         if self.ends[SERVER].session.lane_count() == 1 && lane > 0 {
             self.count("resumed from no lanes");
@@ -639,6 +651,7 @@ impl World {
             self.fail(format!("the client does not take lane {lane}"));
             return;
         }
+        self.ends[CLIENT].session.handle_lane_policy(self.instant(), id, self.policies.of(path));
         self.note("lane up", "client", lane, path as u64, 0);
         self.ends[CLIENT].lane_up(id);
         self.wires[lane as usize].pipes[CLIENT].write(Parcel::Hello);
@@ -891,9 +904,15 @@ impl World {
             {
                 self.ends[end].session.handle_lane_metrics(at, lane, metrics);
             }
+            let path = self.wires[number].path;
+            let may_carry = self.policies.may_carry(path, &self.ends[end].session);
             match self.ends[end].pull(at, lane) {
                 Ok(Some(bytes)) => {
                     any = true;
+                    match self.policies.on_pull(self.now, end, path, lane, &bytes, may_carry) {
+                        Ok(seen) => seen.into_iter().for_each(|what| self.count(what)),
+                        Err(why) => self.fail(format!("{}: {why}", NAMES[end])),
+                    }
                     self.note("pull", NAMES[end], lane.number(), bytes.len() as u64, 0);
                     self.wires[number].pipes[end].write(Parcel::Bytes(bytes));
                     // Not `pump`: that would pull again from within.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use imux::lane::{Bind, Congestion};
+use imux::lane::Congestion;
 use imux::trust::{Destination, Fingerprint, HostKeyPolicy};
 
 use super::address::HostPort;
-use super::bind::{self, BindMap};
+use super::bind::{self, BindMap, LinkPlan};
 use super::config::{self, Forward, Invocation};
 use super::exit::{self, Exit};
 use super::go_style::{self, Grammar};
@@ -51,6 +51,9 @@ Examples:
         --bind 192.168.1.2=4 --bind '[2001:db8::2]=4' --bind dev:wwan0=2
   Two places that the server allows this client, each at a port of its own here:
     imux client --dial server.example:443 -L 5432:db.example:5432 -L 8080:192.168.7.20:80
+  DSL for everything, LTE only while DSL does not answer, and never faster than 20 Mbit/s:
+    imux client --listen localhost:2222 --dial server.example:443 \\
+        --bind 192.168.1.2=4 --bind dev:wwan0=2,tier=backup,rate=20mbit
   From a script, where nobody can be asked about the server's key:
     imux client --listen localhost:2222 --dial server.example:443 \\
         --pin SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk";
@@ -158,11 +161,23 @@ struct ClientArgs {
     dial: HostPort,
     /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4;
     /// may be given several times; 10 lanes if COUNT is left out
-    #[arg(long, value_name = "ADDR[=COUNT]", value_parser = bind::parse_bind)]
-    bind: Vec<Bind>,
+    ///
+    /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
+    /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte and
+    /// are used only when all others are lost; `rate=20mbit` for the most that all lanes of the bind
+    /// carry together, each way. The server keeps to it as well.
+    #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
+    bind: Vec<LinkPlan>,
     /// The same as one JSON object of address to number of lanes [default: {"0.0.0.0": 10}]
+    ///
+    /// Instead of a number there may be an object: {"dev:wwan0": {"lanes": 2, "tier": "backup",
+    /// "rate": "20mbit"}}.
     #[arg(long, value_name = "JSON")]
     binds: Option<BindMap>,
+    /// Send every byte of a connection, both ways, on two lanes, of two binds if there are two: for
+    /// connections that want the lowest latency and may cost twice the bytes
+    #[arg(long)]
+    redundant: bool,
     /// What to do about a server whose key is not known yet; a changed key is never accepted
     /// without asking
     #[arg(long, value_enum, value_name = "POLICY", default_value = "ask")]
@@ -398,6 +413,7 @@ fn client_config(
         forwards,
         dial: args.dial,
         binds: config::binds(args.binds, args.bind)?,
+        redundant: args.redundant,
         trust: if args.pin.is_empty() {
             config::Trust::KnownHosts(args.host_key.into())
         } else {

@@ -5,10 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use imux::Tier;
 use imux::lane::{Bind, BindSource};
+use imux::proto::limits::LINK_RATE_MIN;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::text::escape;
+use super::units;
 
 /// Lanes of a bind that does not say how many, as the original's default has it.
 pub(crate) const LANES_DEFAULT: u16 = 10;
@@ -16,6 +19,35 @@ pub(crate) const LANES_DEFAULT: u16 = 10;
 /// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a number above
 /// this is a slip of the finger, not a plan.
 pub(crate) const LANES_MAX: u16 = 256;
+
+/// Highest cap: no link of today needs one above it.
+const RATE_MAX: u64 = 1_000_000_000_000 / 8;
+
+/// A bind, and what its lanes may carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkPlan {
+    pub(crate) bind: Bind,
+    pub(crate) tier: Tier,
+    /// Bytes a second of all its lanes together, each way.
+    pub(crate) rate_max: Option<u64>,
+}
+
+impl LinkPlan {
+    pub(crate) fn new(source: BindSource, lanes: u16) -> Self {
+        Self { bind: Bind { source, lanes }, tier: Tier::default(), rate_max: None }
+    }
+}
+
+impl fmt::Display for LinkPlan {
+    /// As `--bind` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.bind)?;
+        if self.tier != Tier::default() {
+            write!(f, ",tier={}", self.tier)?;
+        }
+        self.rate_max.map_or(Ok(()), |rate| write!(f, ",rate={}bit", u128::from(rate) * 8))
+    }
+}
 
 /// An address, with or without brackets, or `dev:` and an interface.
 fn parse_source(text: &str) -> Result<BindSource, String> {
@@ -74,7 +106,7 @@ fn not_an_address(text: &str) -> String {
 }
 
 /// `ADDR[=COUNT][,OPTION=VALUE]…`, the value of one `--bind`.
-pub(crate) fn parse_bind(text: &str) -> Result<Bind, String> {
+pub(crate) fn parse_bind(text: &str) -> Result<LinkPlan, String> {
     let mut parts = text.split(',');
     // split() always yields a first part, if only an empty one.
     let head = parts.next().unwrap_or_default();
@@ -82,9 +114,9 @@ pub(crate) fn parse_bind(text: &str) -> Result<Bind, String> {
         Some((source, count)) => (source, Some(count)),
         None => (head, None),
     };
-    let mut bind = Bind { source: parse_source(source)?, lanes: LANES_DEFAULT };
+    let mut plan = LinkPlan::new(parse_source(source)?, LANES_DEFAULT);
     if let Some(count) = count {
-        bind.lanes = parse_lanes(count)?;
+        plan.bind.lanes = parse_lanes(count)?;
     }
     let mut given = BTreeSet::new();
     for option in parts {
@@ -94,20 +126,43 @@ pub(crate) fn parse_bind(text: &str) -> Result<Bind, String> {
         if !given.insert(name) || (name == "lanes" && count.is_some()) {
             return Err(format!("`{}` is given twice", escape(name)));
         }
-        set_option(&mut bind, name, value)?;
+        set_option(&mut plan, name, value)?;
     }
-    Ok(bind)
+    Ok(plan)
 }
 
 /// What may follow the address, for messages: one line to extend with each option.
-const OPTIONS: &str = "known: lanes=COUNT";
+const OPTIONS: &str = "known: lanes=COUNT, tier=primary|backup|metered, rate=RATE";
 
-fn set_option(bind: &mut Bind, name: &str, value: &str) -> Result<(), String> {
+fn set_option(plan: &mut LinkPlan, name: &str, value: &str) -> Result<(), String> {
     match name {
-        "lanes" => bind.lanes = parse_lanes(value)?,
+        "lanes" => plan.bind.lanes = parse_lanes(value)?,
+        "tier" => plan.tier = parse_tier(value)?,
+        "rate" => plan.rate_max = Some(parse_rate(value)?),
         _ => return Err(format!("`{}` is no option of a bind; {OPTIONS}", escape(name))),
     }
     Ok(())
+}
+
+fn parse_tier(text: &str) -> Result<Tier, String> {
+    text.parse().map_err(|_| {
+        format!("`{}` is no tier; there are primary, backup and metered", escape(text))
+    })
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let rate = units::parse_rate(text)?;
+    if rate < LINK_RATE_MIN {
+        return Err(format!(
+            "`{}` is too slow a cap to tell a living lane from a dead one; write at least 64kbit, \
+             or leave the bind out",
+            escape(text)
+        ));
+    }
+    if rate > RATE_MAX {
+        return Err(format!("`{}` is no cap for any link; leave rate= out", escape(text)));
+    }
+    Ok(rate)
 }
 
 fn parse_lanes(text: &str) -> Result<u16, String> {
@@ -131,9 +186,10 @@ fn check_lanes(count: Option<u64>, shown: &str) -> Result<u16, String> {
     }
 }
 
-/// The value of `--binds`: a JSON object of address to number of lanes, in the order written.
+/// The value of `--binds`: a JSON object of address to number of lanes, or to an object of options,
+/// in the order written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BindMap(pub(crate) Vec<Bind>);
+pub(crate) struct BindMap(pub(crate) Vec<LinkPlan>);
 
 impl FromStr for BindMap {
     type Err = String;
@@ -149,26 +205,50 @@ impl FromStr for BindMap {
 struct BindsVisitor;
 
 impl<'de> Visitor<'de> for BindsVisitor {
-    type Value = Vec<Bind>;
+    type Value = Vec<LinkPlan>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of address to number of lanes")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Bind>, A::Error> {
-        let mut binds: Vec<Bind> = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<LinkPlan>, A::Error> {
+        let mut binds: Vec<LinkPlan> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             let source = parse_source(&key).map_err(de::Error::custom)?;
             let value = map.next_value::<serde_json::Value>()?;
-            let lanes = check_lanes(value.as_u64(), &value.to_string())
-                .map_err(|problem| de::Error::custom(format!("{source}: {problem}")))?;
-            binds.push(Bind { source, lanes });
+            let mut plan = LinkPlan::new(source, LANES_DEFAULT);
+            set_json(&mut plan, &value)
+                .map_err(|problem| de::Error::custom(format!("{}: {problem}", plan.bind.source)))?;
+            binds.push(plan);
         }
         if binds.is_empty() {
             return Err(de::Error::custom("there is no bind in it, so there would be no lane"));
         }
         Ok(binds)
     }
+}
+
+/// `4`, or `{"lanes": 4, "tier": "backup", "rate": "20mbit"}`.
+fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String> {
+    let lanes = |value: &serde_json::Value| check_lanes(value.as_u64(), &value.to_string());
+    let Some(options) = value.as_object() else {
+        plan.bind.lanes = lanes(value)?;
+        return Ok(());
+    };
+    for (name, value) in options {
+        match value.as_str() {
+            _ if name == "lanes" => plan.bind.lanes = lanes(value)?,
+            Some(text) => set_option(plan, name, text)?,
+            None => {
+                return Err(format!(
+                    "the value of `{}` has to be text in quotes, not {}; {OPTIONS}",
+                    escape(name),
+                    escape(&value.to_string())
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The JSON error with the place it points at shown under the text.
@@ -186,16 +266,17 @@ fn explain_json(text: &str, error: &serde_json::Error) -> String {
     format!(
         "{problem} (line {}, column {})\n    {excerpt}\n    {mark}^\n\
          Expected a JSON object of address to number of lanes, quoted for the shell, such as\n    \
-         --binds='{{\"192.168.1.2\": 20, \"dev:eth1\": 4}}'",
+         --binds='{{\"192.168.1.2\": 20, \"dev:eth1\": {{\"lanes\": 4, \"tier\": \"backup\"}}}}'",
         error.line(),
         error.column(),
     )
 }
 
 /// All binds of a client together: no source twice, no more lanes than [`LANES_MAX`].
-pub(crate) fn check_all(binds: &[Bind]) -> Result<(), String> {
+pub(crate) fn check_all(plans: &[LinkPlan]) -> Result<(), String> {
     let mut sources = HashSet::new();
-    for bind in binds {
+    let binds = || plans.iter().map(|plan| &plan.bind);
+    for bind in binds() {
         if !sources.insert(&bind.source) {
             return Err(format!(
                 "{} is bound twice; give it once, with the number of lanes it shall have",
@@ -203,7 +284,7 @@ pub(crate) fn check_all(binds: &[Bind]) -> Result<(), String> {
             ));
         }
     }
-    let total: u64 = binds.iter().map(|bind| u64::from(bind.lanes)).sum();
+    let total: u64 = binds().map(|bind| u64::from(bind.lanes)).sum();
     if total > u64::from(LANES_MAX) {
         return Err(format!(
             "all binds together ask for {total} lanes; at most {LANES_MAX} are possible"
@@ -216,12 +297,12 @@ pub(crate) fn check_all(binds: &[Bind]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn addr(text: &str, lanes: u16) -> Bind {
-        Bind { source: BindSource::Addr(text.parse().unwrap()), lanes }
+    fn addr(text: &str, lanes: u16) -> LinkPlan {
+        LinkPlan::new(BindSource::Addr(text.parse().unwrap()), lanes)
     }
 
-    fn device(name: &str, lanes: u16) -> Bind {
-        Bind { source: BindSource::Device(name.to_owned()), lanes }
+    fn device(name: &str, lanes: u16) -> LinkPlan {
+        LinkPlan::new(BindSource::Device(name.to_owned()), lanes)
     }
 
     #[test]
@@ -245,6 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn tiers_and_caps() {
+        let plan = parse_bind("10.0.0.2=3,tier=backup,rate=20mbit").unwrap();
+        assert_eq!((plan.tier, plan.rate_max), (Tier::Backup, Some(2_500_000)));
+        assert_eq!(plan.to_string(), "10.0.0.2=3,tier=backup,rate=20000000bit");
+        assert_eq!(parse_bind(&plan.to_string()).as_ref(), Ok(&plan));
+        let plan = parse_bind("dev:wwan0,rate=64kbit,tier=metered,lanes=1").unwrap();
+        assert_eq!((plan.bind.lanes, plan.tier, plan.rate_max), (1, Tier::Metered, Some(8_000)));
+        let map: BindMap =
+            r#"{"10.0.0.2": {"lanes": 3, "tier": "backup", "rate": "20mbit"}, "dev:wwan0": {}}"#
+                .parse()
+                .unwrap();
+        let expected = parse_bind("10.0.0.2=3,tier=backup,rate=20mbit").unwrap();
+        assert_eq!(map.0, [expected, device("wwan0", LANES_DEFAULT)]);
+    }
+
+    #[test]
     fn binds_that_cannot_be() {
         for (text, expected) in [
             ("", "address is missing"),
@@ -263,7 +360,18 @@ mod tests {
             ("10.0.0.1=1.5", "whole number"),
             ("10.0.0.1=1001", "too many"),
             ("10.0.0.1=99999999999999999999999", "too many"),
-            ("10.0.0.1=4,tier=backup", "`tier` is no option of a bind; known: lanes=COUNT"),
+            ("10.0.0.1=4,colour=red", "`colour` is no option of a bind; known: lanes=COUNT, tier="),
+            ("10.0.0.1=4,tier=", "`` is no tier; there are primary, backup and metered"),
+            ("10.0.0.1=4,tier=Backup", "`Backup` is no tier"),
+            ("10.0.0.1=4,tier", "`tier` is no option of a bind"),
+            ("10.0.0.1=4,tier=backup,tier=backup", "`tier` is given twice"),
+            ("10.0.0.1=4,rate=20", "has no unit; write a rate such as"),
+            ("10.0.0.1=4,rate=20M", "`M` is no unit of rate"),
+            ("10.0.0.1=4,rate=0mbit", "at least 64kbit"),
+            ("10.0.0.1=4,rate=63kbit", "at least 64kbit"),
+            ("10.0.0.1=4,rate=-5mbit", "no unit of rate"),
+            ("10.0.0.1=4,rate=2000gbit", "leave rate= out"),
+            ("10.0.0.1=4,rate=99999999999999999999gbit", "is no rate"),
             ("10.0.0.1=4,", "no option"),
             ("10.0.0.1=4,lanes=5", "twice"),
             ("10.0.0.1,lanes=4,lanes=5", "twice"),
@@ -301,6 +409,10 @@ mod tests {
             ("{\"0.0.0.0\": -1}", "not -1"),
             ("{\"0.0.0.0\": null}", "not null"),
             ("{\"0.0.0.0\": 0}", "0 lanes"),
+            ("{\"0.0.0.0\": {\"lanes\": 0}}", "0 lanes"),
+            ("{\"0.0.0.0\": {\"tier\": \"gold\"}}", "0.0.0.0: `gold` is no tier"),
+            ("{\"0.0.0.0\": {\"rate\": 20}}", "has to be text in quotes, not 20"),
+            ("{\"0.0.0.0\": {\"speed\": \"20\"}}", "`speed` is no option"),
             ("{\"0.0.0.0\": 100000}", "too many"),
             ("{\"eth0\": 1}", "write dev:eth0"),
             ("{\n  \"0.0.0.0\": 10,\n  oops\n}", "line 3"),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use imux::SchedulerKind;
-use imux::lane::{Bind, BindSource, Congestion};
+use imux::lane::{BindSource, Congestion};
 use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPolicy, Invitation};
 
 use super::address::HostPort;
-use super::bind::{self, BindMap};
+use super::bind::{self, BindMap, LinkPlan};
 use super::exit::{Exit, Failure};
 use super::logging;
 
@@ -58,7 +58,9 @@ pub(crate) struct ClientConfig {
     pub(crate) forwards: Vec<Forward>,
     pub(crate) dial: HostPort,
     /// Not empty; no source twice; at most [`bind::LANES_MAX`] lanes in all.
-    pub(crate) binds: Vec<Bind>,
+    pub(crate) binds: Vec<LinkPlan>,
+    /// Every byte goes on two lanes.
+    pub(crate) redundant: bool,
     pub(crate) trust: Trust,
     pub(crate) connect_timeout: Duration,
     pub(crate) session: SessionConfig,
@@ -190,12 +192,15 @@ pub(crate) fn check_forward(listen: &HostPort, dial: &HostPort) -> Result<(), St
 }
 
 /// All binds, those of `--binds` first; the original's default when there are none.
-pub(crate) fn binds(map: Option<BindMap>, mut list: Vec<Bind>) -> Result<Vec<Bind>, String> {
+pub(crate) fn binds(
+    map: Option<BindMap>,
+    mut list: Vec<LinkPlan>,
+) -> Result<Vec<LinkPlan>, String> {
     let mut binds = map.map(|map| map.0).unwrap_or_default();
     binds.append(&mut list);
     if binds.is_empty() {
         let anywhere = BindSource::Addr(std::net::Ipv4Addr::UNSPECIFIED.into());
-        binds.push(Bind { source: anywhere, lanes: bind::LANES_DEFAULT });
+        binds.push(LinkPlan::new(anywhere, bind::LANES_DEFAULT));
     }
     bind::check_all(&binds)?;
     Ok(binds)

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
 use imux::trust::{Fingerprint, Identity, client_config};
-use imux::{Client, Code, ConnectError, Link, StreamKind, tunnel};
+use imux::{Client, Code, ConnectError, Link, OpenOptions, StreamKind, tunnel};
 use tokio::task::JoinSet;
 
+use super::bind::LinkPlan;
 use super::config::{ClientConfig, Forward, require_home};
 use super::exit::{Exit, Failure};
 use super::keys::CLIENT;
@@ -37,9 +38,11 @@ pub(super) async fn run_client(
         congestion: config.session.congestion.clone(),
         ..TcpOptions::default()
     };
-    let link = |bind: &imux::lane::Bind| {
+    let link = |plan: &LinkPlan| {
+        let bind = &plan.bind;
         let dialer = TlsDialer::new(server, bind.source.clone(), tls.clone(), options.clone())?;
-        Ok(Link { dialer: Arc::new(dialer), lanes: bind.lanes })
+        let (tier, rate_max) = (plan.tier, plan.rate_max);
+        Ok(Link { tier, rate_max, ..Link::new(Arc::new(dialer), bind.lanes) })
     };
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
@@ -61,7 +64,8 @@ pub(super) async fn run_client(
             tracing::info!(%address, %server, to, "client ready");
         }
         let kind = to.map_or(StreamKind::Default, |to| StreamKind::Named(to.to_string()));
-        forwards.spawn(tunnel::forward(listener, client.clone(), kind));
+        let options = OpenOptions { kind, redundant: config.redundant };
+        forwards.spawn(tunnel::forward(listener, client.clone(), options));
     }
     let patience = tokio::select! {
         _ = forwards.join_next() => {

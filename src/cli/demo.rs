@@ -108,7 +108,7 @@ async fn start(
     let links = wires.iter().zip(addresses).map(|(wire, address)| {
         let (place, source) = (address.to_string(), source.clone());
         let dialer = TlsDialer::new(place, source, tls.clone(), TcpOptions::default())?;
-        Ok(Link { dialer: Arc::new(PacedDialer { dialer, wire: wire.clone() }), lanes: 1 })
+        Ok(Link::new(Arc::new(PacedDialer { dialer, wire: wire.clone() }), 1))
     });
     let links = links.collect::<anyhow::Result<Vec<_>>>()?;
     let settings = imux::ClientConfig {

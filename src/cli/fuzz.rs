@@ -7,7 +7,7 @@ use std::time::Duration;
 use imux::lane::Bind;
 
 use super::address::HostPort;
-use super::bind::{BindMap, LANES_MAX, check_all, parse_bind};
+use super::bind::{BindMap, LANES_MAX, LinkPlan, check_all, parse_bind};
 use super::config::Task;
 use super::{args, text, units};
 
@@ -28,7 +28,7 @@ pub(crate) fn options(data: &[u8]) {
 fn bind(value: &str) {
     match parse_bind(value) {
         Ok(bind) => {
-            assert!((1..=LANES_MAX).contains(&bind.lanes));
+            assert!((1..=LANES_MAX).contains(&bind.bind.lanes));
             assert_eq!(parse_bind(&bind.to_string()), Ok(bind), "as it is written in logs");
         }
         Err(problem) => explains(&problem),
@@ -41,7 +41,12 @@ fn binds(value: &str) {
             assert!(!binds.is_empty());
             let json: Vec<String> = binds
                 .iter()
-                .map(|Bind { source, lanes }| format!("\"{source}\": {lanes}"))
+                .map(|LinkPlan { bind: Bind { source, lanes }, tier, rate_max }| {
+                    let rate = rate_max.map_or(String::new(), |rate| {
+                        format!(", \"rate\": \"{}bit\"", u128::from(rate) * 8)
+                    });
+                    format!("\"{source}\": {{\"lanes\": {lanes}, \"tier\": \"{tier}\"{rate}}}")
+                })
                 .collect();
             let again = format!("{{{}}}", json.join(", ")).parse();
             assert_eq!(again.as_ref(), Ok(&BindMap(binds.clone())));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::text::escape;
+
 /// Parses `16MiB`, `1.5GB`, `64k`, `4096`. Without a unit: bytes. A bare `K`/`M`/`G` is binary,
 /// as everywhere in buffer sizes; `kB`, `MB`, `GB` are decimal, as the standard has it.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
@@ -18,6 +20,24 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("`{unit}` is no unit of size; {EXAMPLES}")),
     };
     scaled(number, scale).ok_or_else(|| format!("`{number}` is no number; {EXAMPLES}"))
+}
+
+/// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit has to be there, and in bits:
+/// what `20M` or `20mbps` means depends on whom one asks.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    const EXAMPLES: &str = "write a rate such as 500kbit, 20mbit or 1.5gbit (a second)";
+    let (number, unit) = split_unit(text);
+    let lower = unit.to_ascii_lowercase();
+    let scale: u64 = match lower.strip_suffix("/s").unwrap_or(&lower) {
+        "bit" => 1,
+        "kbit" => 1_000,
+        "mbit" => 1_000_000,
+        "gbit" => 1_000_000_000,
+        "" => return Err(format!("`{number}` has no unit; {EXAMPLES}")),
+        _ => return Err(format!("`{}` is no unit of rate; {EXAMPLES}", escape(unit))),
+    };
+    let bits = scaled(number, scale);
+    bits.map(|bits| bits / 8).ok_or_else(|| format!("`{}` is no rate; {EXAMPLES}", escape(number)))
 }
 
 /// Parses `120`, `1.5s`, `250ms`, `2m`, `1h`, `7d`. Without a unit: seconds.
@@ -164,6 +184,25 @@ mod tests {
         for text in ["", "s", "-3", "2 weeks", "1:30"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rates() {
+        for (text, expected) in [
+            ("20mbit", 2_500_000),
+            ("20 Mbit/s", 2_500_000),
+            ("1.5gbit", 187_500_000),
+            ("64kbit", 8_000),
+            ("1000bit/s", 125),
+        ] {
+            assert_eq!(parse_rate(text), Ok(expected), "{text}");
+        }
+        for text in ["", "20", "20M", "20mbps", "20MB/s", "-1mbit", "mbit", "1e3mbit", "fast"] {
+            let error = parse_rate(text).unwrap_err();
+            assert!(error.contains("20mbit"), "{text}: {error}");
+        }
+        assert!(parse_rate("20").unwrap_err().contains("has no unit"));
+        assert!(parse_rate("9\u{1b}").unwrap_err().contains("\\u{1b}"));
     }
 
     #[test]

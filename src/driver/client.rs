@@ -12,14 +12,13 @@ use super::error::{ConnectError, OpenError};
 use super::greeting::{self, Agreed};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::server::seed_of;
-use super::session::{self, Session};
+use super::session::{self, OpenOptions, Session};
 use super::shared::Shared;
 use super::stream::Stream;
 use super::{chance, clock};
 use crate::lane::{Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
-use crate::proto::wire::StreamKind;
-use crate::proto::{Code, Config, LaneId, SessionStats, Side};
+use crate::proto::{Code, Config, LaneId, LanePolicy, SessionStats, Side, Tier};
 use crate::trust::{Fingerprint, HostTrust, NextKey, SessionSecret};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
@@ -34,18 +33,50 @@ const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 /// How long `open` waits for a session.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How lanes are made over one local address or device, and how many of them.
+/// How lanes are made over one local address or device, how many of them, and what they may carry.
 #[derive(Clone)]
 pub struct Link {
     /// Makes them.
     pub dialer: Arc<dyn Dialer>,
     /// How many are kept up.
     pub lanes: u16,
+    /// When they carry streams at all.
+    pub tier: Tier,
+    /// Most bytes a second that they carry together, in each direction, counted before TLS, TCP and
+    /// IP add some 4 %. At least 8,000 (64 kbit/s): less is taken for that.
+    pub rate_max: Option<u64>,
+}
+
+impl Link {
+    /// Primary lanes without a cap.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use imux::lane::memory;
+    /// use imux::{Link, Tier};
+    ///
+    /// # let (dialer, _listener) = memory::network(memory::DEFAULT_CAPACITY);
+    /// let dsl = Link::new(Arc::new(dialer.clone()), 4);
+    /// // Used only while the other does not answer, and never for more than 20 Mbit/s.
+    /// let lte = Link {
+    ///     tier: Tier::Backup,
+    ///     rate_max: Some(20_000_000 / 8),
+    ///     ..Link::new(Arc::new(dialer), 1)
+    /// };
+    /// ```
+    pub fn new(dialer: Arc<dyn Dialer>, lanes: u16) -> Self {
+        Self { dialer, lanes, tier: Tier::default(), rate_max: None }
+    }
+
+    /// What its lanes tell the server; `number` is the link's among the client's.
+    fn policy(&self, number: usize) -> LanePolicy {
+        LanePolicy { tier: self.tier, link: number as u64, rate_max: self.rate_max }
+    }
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Link({} x {})", self.dialer.name(), self.lanes)
+        write!(f, "Link({} x {}, {})", self.dialer.name(), self.lanes, self.tier)
     }
 }
 
@@ -87,7 +118,7 @@ impl std::fmt::Debug for ClientConfig {
 ///     session: Config::default(),
 ///     trust: Arc::new(PinnedKeys::new([key])),
 /// };
-/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let link = Link::new(Arc::new(dialer), 2);
 /// let client = Client::connect(vec![link], config).await?;
 /// assert!(client.session().is_some());
 ///
@@ -99,7 +130,7 @@ impl std::fmt::Debug for ClientConfig {
 ///     session: Config::default(),
 ///     trust: Arc::new(PinnedKeys::new([Fingerprint::from_bytes([8; 32])])),
 /// };
-/// let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// let link = Link::new(Arc::new(dialer), 2);
 /// let refused = Client::connect(vec![link], config).await;
 /// assert!(matches!(refused, Err(imux::ConnectError::Trust(_))));
 /// # Ok(())
@@ -161,9 +192,10 @@ impl Client {
         });
         let (failures, mut failed) = mpsc::unbounded_channel();
         let mut waiting = 0usize;
-        for link in &links {
+        for (number, link) in links.iter().enumerate() {
             for _ in 0..link.lanes {
-                tokio::spawn(inner.clone().keep_lane(link.dialer.clone(), failures.clone()));
+                let place = Place { dialer: link.dialer.clone(), policy: link.policy(number) };
+                tokio::spawn(inner.clone().keep_lane(place, failures.clone()));
                 waiting += 1;
             }
         }
@@ -193,7 +225,8 @@ impl Client {
     ///
     /// # Errors
     /// No session came in time, or it is shutting down.
-    pub async fn open(&self, kind: StreamKind) -> Result<Stream, OpenError> {
+    pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
+        let options = options.into();
         if *self.inner.draining.borrow() {
             return Err(OpenError::Draining);
         }
@@ -207,7 +240,7 @@ impl Client {
                     .as_ref()
                     .map(|established| established.session.clone());
                 let Some(session) = session else { continue };
-                match session.open(kind.clone()).await {
+                match session.open(options.clone()).await {
                     // It ended while we asked: the next one may do.
                     Err(OpenError::Session(_)) => {
                         current.changed().await.map_err(|_| OpenError::NoLane)?;
@@ -268,15 +301,16 @@ impl Inner {
     /// Keeps one lane up for ever.
     async fn keep_lane(
         self: Arc<Self>,
-        dialer: Arc<dyn Dialer>,
+        place: Place,
         failures: mpsc::UnboundedSender<ConnectError>,
     ) {
+        let dialer = &place.dialer;
         let mut failures = Some(failures);
         let mut backoff = Backoff::default();
         let mut stopped = self.stopped.subscribe();
         loop {
             let dialled = tokio::select! {
-                dialled = unharmed(self.lane(dialer.as_ref())) => dialled,
+                dialled = unharmed(self.lane(&place)) => dialled,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
             match dialled.unwrap_or_else(|| Err(panicked())) {
@@ -307,7 +341,8 @@ impl Inner {
     }
 
     /// Dials and handshakes, until the lane belongs to a session.
-    async fn lane(self: &Arc<Self>, dialer: &dyn Dialer) -> Result<Ready, ConnectError> {
+    async fn lane(self: &Arc<Self>, place: &Place) -> Result<Ready, ConnectError> {
+        let dialer = &place.dialer;
         let begun = clock::now();
         let mut lane = dialer.dial().await?;
         // A TCP and a TLS handshake: two round trips.
@@ -328,7 +363,7 @@ impl Inner {
             if established.key != presented.fingerprint {
                 return Err(ConnectError::OtherKey(presented.fingerprint));
             }
-            return Self::join(lane, &established, rtt, &dialer.name()).await;
+            return Self::join(lane, &established, rtt, place).await;
         }
         if self.trusted_key() != Some(presented.fingerprint) {
             // Decided once, and not by each of the lanes that wait here.
@@ -351,8 +386,7 @@ impl Inner {
             }
         }
         // A server that says nothing must not keep the other lanes from trying.
-        let via = dialer.name();
-        let created = self.create(lane, presented.fingerprint, rtt, &via);
+        let created = self.create(lane, presented.fingerprint, rtt, place);
         let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
         created.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -361,14 +395,14 @@ impl Inner {
         mut lane: Box<dyn Lane>,
         established: &Established,
         rtt: Duration,
-        via: &str,
+        place: &Place,
     ) -> Result<Ready, ConnectError> {
         let number = LaneId::new(established.next_lane.fetch_add(1, Ordering::Relaxed));
-        let proof = greeting::join(&mut lane, &established.agreed, number).await;
+        let proof = greeting::join(&mut lane, &established.agreed, number, place.policy).await;
         let proof = proof.map_err(ConnectError::Handshake)?;
-        let attached = Attached::new(established.session.shared(), number, Some(rtt));
+        let attached = Attached::new(established.session.shared(), number, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
-        tracing::info!(lane = %number, via, "lane up");
+        place.tell_up(number);
         Ok(Ready { attached, lane, proof: Some(proof) })
     }
 
@@ -377,19 +411,19 @@ impl Inner {
         mut lane: Box<dyn Lane>,
         key: Fingerprint,
         rtt: Duration,
-        via: &str,
+        place: &Place,
     ) -> Result<Ready, ConnectError> {
-        let agreed = greeting::create(&mut lane, self.config.params(), None).await?;
+        let agreed = greeting::create(&mut lane, self.config.params(), place.policy, None).await?;
         let seed = seed_of(agreed.id);
         let config = self.config.clone();
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
         let shared = Shared::spawn(core, None);
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
         let session = Session::new(shared.clone());
         // Told before anyone who waits for a first lane goes on.
-        tracing::info!(lane = %LaneId::FIRST, via, "lane up");
+        place.tell_up(LaneId::FIRST);
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
         tokio::spawn(self.clone().heed_announcements(shared, agreed.secret.clone(), key));
         let established = Established { session, agreed, key, next_lane };
@@ -484,6 +518,18 @@ impl Inner {
 
     fn trusted_key(&self) -> Option<Fingerprint> {
         *self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a lane belongs: how it is dialled, and what it may carry.
+struct Place {
+    dialer: Arc<dyn Dialer>,
+    policy: LanePolicy,
+}
+
+impl Place {
+    fn tell_up(&self, lane: LaneId) {
+        tracing::info!(%lane, via = self.dialer.name(), tier = %self.policy.tier, "lane up");
     }
 }
 

@@ -11,7 +11,7 @@ use super::error::ConnectError;
 use crate::lane::Lane;
 use crate::proto::handshake::{self, EXPORT_LEN};
 use crate::proto::wire::{Decoder, Frame, LaneBuf, Params, Secret, printable};
-use crate::proto::{Code, LaneId, SessionId, Side};
+use crate::proto::{Code, LaneId, LanePolicy, SessionId, Side};
 use crate::trust::{InvitationSecret, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 
 /// A session that two ends have agreed on.
@@ -27,15 +27,14 @@ pub(super) struct Agreed {
 pub(super) async fn create(
     lane: &mut Box<dyn Lane>,
     params: Params,
+    policy: LanePolicy,
     invitation: Option<&InvitationSecret>,
 ) -> Result<Agreed, ConnectError> {
     let secret = session_secret(lane.as_ref()).map_err(ConnectError::Handshake)?;
-    if let Some(invitation) = invitation {
-        let invitation = Frame::Invitation { secret: Secret(*invitation.as_bytes()) };
-        write_frame(lane, &invitation).await.map_err(ConnectError::Handshake)?;
-    }
-    let create = Frame::Create { versions: vec![handshake::VERSION], params };
-    write_frame(lane, &create).await.map_err(ConnectError::Handshake)?;
+    let mut frames = vec![Frame::LanePolicy(policy)];
+    frames.extend(invitation.map(|it| Frame::Invitation { secret: Secret(*it.as_bytes()) }));
+    frames.push(Frame::Create { versions: vec![handshake::VERSION], params });
+    write_frames(lane, &frames).await.map_err(ConnectError::Handshake)?;
     match read_frame(lane).await.map_err(ConnectError::Handshake)? {
         Frame::Created { version: handshake::VERSION, session, params } => {
             Ok(Agreed { id: session, secret, peer: params })
@@ -56,10 +55,12 @@ pub(super) async fn join(
     lane: &mut Box<dyn Lane>,
     agreed: &Agreed,
     number: LaneId,
+    policy: LanePolicy,
 ) -> io::Result<JoinProof> {
     let proof = JoinProof::new(lane.as_ref(), agreed, number)?;
     let mac = proof.mac(Side::Client);
-    write_frame(lane, &Frame::Join { session: agreed.id, lane: number, mac }).await?;
+    let join = Frame::Join { session: agreed.id, lane: number, mac };
+    write_frames(lane, &[Frame::LanePolicy(policy), join]).await?;
     Ok(proof)
 }
 
@@ -121,28 +122,42 @@ pub(super) async fn refuse(lane: &mut Box<dyn Lane>, code: Code, reason: &'stati
 }
 
 pub(super) async fn write_frame(lane: &mut Box<dyn Lane>, frame: &Frame) -> io::Result<()> {
+    write_frames(lane, std::slice::from_ref(frame)).await
+}
+
+async fn write_frames(lane: &mut Box<dyn Lane>, frames: &[Frame]) -> io::Result<()> {
     let mut out = LaneBuf::new();
-    out.push(frame);
+    frames.iter().for_each(|frame| out.push(frame));
     for piece in out.pieces() {
         lane.write_all(piece).await?;
     }
     lane.flush().await
 }
 
-/// Reads a client's first words: the invitation it shows, if any, and CREATE or JOIN.
-pub(super) async fn read_first(
-    lane: &mut Box<dyn Lane>,
-) -> io::Result<(Option<InvitationSecret>, Frame)> {
-    match read_frame(lane).await? {
-        Frame::Invitation { secret } => {
-            let secret = InvitationSecret::from_bytes(secret.0);
-            Ok((Some(secret), read_frame(lane).await?))
+/// What a client says before CREATE or JOIN.
+#[derive(Default)]
+pub(super) struct Prelude {
+    /// The invitation it shows, if any.
+    pub(super) invitation: Option<InvitationSecret>,
+    /// How the lane may be used.
+    pub(super) policy: LanePolicy,
+}
+
+/// Reads a client's first words: what it says beforehand, and CREATE or JOIN.
+pub(super) async fn read_first(lane: &mut Box<dyn Lane>) -> io::Result<(Prelude, Frame)> {
+    let mut prelude = Prelude::default();
+    loop {
+        match read_frame(lane).await? {
+            Frame::LanePolicy(policy) => prelude.policy = policy,
+            Frame::Invitation { secret } if prelude.invitation.is_none() => {
+                prelude.invitation = Some(InvitationSecret::from_bytes(secret.0));
+            }
+            first => return Ok((prelude, first)),
         }
-        first => Ok((None, first)),
     }
 }
 
-/// Reads exactly one frame; what follows it stays in the lane.
+/// Reads exactly one frame that is not to be skipped; what follows it stays in the lane.
 pub(super) async fn read_frame(lane: &mut Box<dyn Lane>) -> io::Result<Frame> {
     let mut decoder = Decoder::new();
     loop {

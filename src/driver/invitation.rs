@@ -3,7 +3,7 @@
 use crate::lane::Dialer;
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::wire::Frame;
-use crate::proto::{Code, Config};
+use crate::proto::{Code, Config, LanePolicy};
 use crate::trust::{HostTrust, InvitationSecret};
 
 use super::client::Client;
@@ -27,7 +27,7 @@ impl Client {
         let mut lane = dialer.dial().await?;
         trust.decide(&lane.peer().ok_or(ConnectError::NoKey)?).await?;
         let params = Config::default().params();
-        let created = greeting::create(&mut lane, params, Some(secret));
+        let created = greeting::create(&mut lane, params, LanePolicy::default(), Some(secret));
         let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
         created.unwrap_or_else(|_| {
             Err(ConnectError::Handshake(std::io::ErrorKind::TimedOut.into()))

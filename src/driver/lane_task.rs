@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::lane::Lane;
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
-use crate::proto::{Code, DecodeError, LaneId, LaneMetrics, Side};
+use crate::proto::{Code, DecodeError, LaneId, LaneMetrics, LanePolicy, Side};
 
 /// Most bytes read before the frames are handed over: the lock is taken once for them.
 const READ_BATCH: u64 = 256 * 1024;
@@ -88,10 +88,16 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Attaches a lane. `None`: the session does not take it.
-    pub(super) fn new(shared: &Arc<Shared>, id: LaneId, rtt: Option<Duration>) -> Option<Self> {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        id: LaneId,
+        rtt: Option<Duration>,
+        policy: LanePolicy,
+    ) -> Option<Self> {
         shared.with(|state, now| {
             let up = state.core.handle_lane_up(now, id, rtt);
             up.then(|| {
+                state.core.handle_lane_policy(now, id, policy);
                 state.lanes.insert(id, LaneSlot::default());
                 Self { shared: shared.clone(), id }
             })

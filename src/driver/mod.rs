@@ -20,11 +20,11 @@ pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
 pub use server::{Server, ServerConfig};
-pub use session::{Incoming, Session};
+pub use session::{Incoming, OpenOptions, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 pub use crate::proto::wire::StreamKind;
 pub use crate::proto::{
     Code, Config, LaneId, LaneStats, SchedulerKind, SessionError, SessionId, SessionStats, Side,
-    UnknownScheduler,
+    Tier, UnknownScheduler, UnknownTier,
 };

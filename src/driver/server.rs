@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
-use crate::proto::{Code, Config, LaneId, SessionId, Side, handshake, limits};
+use crate::proto::{Code, Config, LaneId, LanePolicy, SessionId, Side, handshake, limits};
 use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey, SessionSecret};
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
@@ -121,7 +121,7 @@ struct Create {
     versions: Vec<u32>,
     params: Params,
     invitation: Option<InvitationSecret>,
-    rtt: Duration,
+    terms: Terms,
     remote: Option<SocketAddr>,
 }
 
@@ -285,15 +285,17 @@ impl Inner {
         let remote = pending.remote();
         let begun = clock::now();
         let mut lane = pending.handshake().await?;
-        let (invitation, first) = greeting::read_first(&mut lane).await?;
+        let (greeting::Prelude { invitation, policy }, first) =
+            greeting::read_first(&mut lane).await?;
         // TLS and the first frame took two round trips, whatever else they took.
         let rtt = clock::now().duration_since(begun) / 2;
+        let terms = Terms { rtt, policy };
         match first {
             Frame::Create { versions, params } => {
-                self.create(lane, Create { versions, params, invitation, rtt, remote }).await
+                self.create(lane, Create { versions, params, invitation, terms, remote }).await
             }
             Frame::Join { session, lane: number, mac } if invitation.is_none() => {
-                self.join(lane, session, number, &mac, rtt).await
+                self.join(lane, session, number, &mac, terms).await
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "neither CREATE nor JOIN")),
         }
@@ -315,7 +317,7 @@ impl Inner {
                 return Err(io::Error::other(code.to_string()));
             }
         };
-        let Create { params: peer, rtt, remote, .. } = asked;
+        let Create { params: peer, terms, remote, .. } = asked;
         let source = Source::of(remote.map(|remote| remote.ip()));
         let agreed =
             Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
@@ -347,7 +349,7 @@ impl Inner {
         let params = self.config.params();
         let created = Frame::Created { version, session: id, params };
         greeting::write_frame(&mut lane, &created).await?;
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt));
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(terms.rtt), terms.policy);
         let attached = attached.ok_or_else(|| io::Error::other("the session is over already"))?;
         tracing::info!(session = %id, from = %place(remote), "session created");
         self.accepted.send((session, remote)).await.map_err(io::Error::other)?;
@@ -382,7 +384,7 @@ impl Inner {
         id: SessionId,
         number: LaneId,
         mac: &[u8; 32],
-        rtt: Duration,
+        terms: Terms,
     ) -> io::Result<Greeted> {
         let Some((shared, proof)) = self.verify(lane.as_ref(), id, number, mac)? else {
             // One answer for all of it: an attacker learns nothing about which sessions exist.
@@ -390,7 +392,8 @@ impl Inner {
             return Err(io::Error::other("a JOIN for no session, or without proof"));
         };
         let joined = Frame::Joined { mac: proof.mac(Side::Server) };
-        let Some(attached) = Attached::new(&shared, number, Some(rtt)) else {
+        let attached = Attached::new(&shared, number, Some(terms.rtt), terms.policy);
+        let Some(attached) = attached else {
             // It is the session's own client: not a word that its session is gone.
             greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "no room for the lane now").await;
             return Err(io::Error::other("the lane's number is used, or there are too many"));
@@ -435,6 +438,14 @@ impl Inner {
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is known of a lane before it belongs to a session.
+#[derive(Clone, Copy)]
+struct Terms {
+    rtt: Duration,
+    /// What its client has said of it.
+    policy: LanePolicy,
 }
 
 /// A lane that belongs to a session.

@@ -38,7 +38,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// # let dialer = dialer.with_peer(identity);
 /// # let mut server = Server::start(listener, ServerConfig::default());
 /// # let trust = Arc::new(PinnedKeys::new([key]));
-/// # let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+/// # let link = Link::new(Arc::new(dialer), 2);
 /// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
 /// # let client = client.await?;
 /// # let ours = client.session().unwrap();
@@ -89,7 +89,8 @@ impl Session {
     ///
     /// # Errors
     /// The session is over, or one end is shutting down.
-    pub async fn open(&self, kind: StreamKind) -> Result<Stream, OpenError> {
+    pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
+        let OpenOptions { kind, redundant } = options.into();
         let id = poll_fn(|cx| {
             self.shared().with(|state, _| {
                 if let Some(over) = &state.over {
@@ -97,6 +98,9 @@ impl Session {
                 }
                 match state.core.open(kind.clone()) {
                     Some(id) => {
+                        if redundant {
+                            state.core.send_stream(id).set_redundant();
+                        }
                         state.streams.insert(id, Stream::wakers());
                         Poll::Ready(Ok(id))
                     }
@@ -234,6 +238,22 @@ pub(super) async fn drained(shared: &Shared) {
         })
     })
     .await;
+}
+
+/// What a stream is for, and how it is carried. A [`StreamKind`] alone will do.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct OpenOptions {
+    /// What it is for.
+    pub kind: StreamKind,
+    /// Latency at any price: every byte, both ways, goes on the two lanes that get it there first,
+    /// over two links if there are two. It costs twice the bytes. Metered lanes carry no second copy.
+    pub redundant: bool,
+}
+
+impl From<StreamKind> for OpenOptions {
+    fn from(kind: StreamKind) -> Self {
+        Self { kind, redundant: false }
+    }
 }
 
 /// A stream the peer opened.

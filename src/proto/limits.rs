@@ -71,6 +71,10 @@ pub const ACKS_PER_BUSY_FRAME: u64 = 16;
 /// STREAM frames that carry less than this count as busy frames, unless they end the stream.
 pub const TINY_PAYLOAD_BYTES: usize = 16;
 
+/// Slowest cap a link may be given, in bytes a second (64 kbit/s): at less, acknowledgements and
+/// signs of life would come so late that the lane is taken for dead.
+pub const LINK_RATE_MIN: u64 = 8_000;
+
 /// Lanes in their handshake at once: each costs a task, a socket and a TLS state, some 60 KB.
 pub const WAITING_LANES_MAX: usize = 512;
 

@@ -85,6 +85,7 @@ pub mod limits;
 pub mod mutants;
 #[cfg(not(imux_mutants))]
 mod mutants;
+pub mod policy;
 pub mod range_set;
 mod scheduler;
 pub mod session;
@@ -98,6 +99,7 @@ pub use error::{Code, DecodeError, ReadError, SessionError, WriteError};
 pub use event::Event;
 pub use ids::{Dir, LaneId, SessionId, Side, StreamId};
 pub use lane::{Health, LaneMetrics};
+pub use policy::{LanePolicy, Tier, UnknownTier};
 pub use scheduler::{SchedulerKind, UnknownScheduler};
 pub use session::{Session, Transmit};
 pub use stats::{CreditStats, LaneStats, SessionStats};

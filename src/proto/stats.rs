@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::ids::LaneId;
 use super::lane::{Health, Lane};
+use super::policy::Tier;
 
 /// One session at one moment. Bytes are stream payload unless said otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +72,10 @@ pub struct LaneStats {
     pub rate: u64,
     /// Whether it answers.
     pub health: Health,
+    /// What it carries is overdue, and nothing was acknowledged for a while: others come first.
+    pub late: bool,
+    /// When it carries streams at all.
+    pub tier: Tier,
 }
 
 impl LaneStats {
@@ -85,6 +90,8 @@ impl LaneStats {
             rtt_min: lane.estimate.rtt_min(),
             rate: lane.estimate.rate() as u64,
             health: lane.health,
+            late: lane.late,
+            tier: lane.policy.tier,
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum Timer {
     LaneLost,
     /// Nothing was heard on a lane for a while.
     Keepalive,
+    /// A link's cap lets it go on.
+    Paced,
     /// No lane came back.
     Grace,
 }

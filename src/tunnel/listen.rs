@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::copy::copy;
 use super::socket;
-use crate::driver::{Client, OpenError, StreamKind};
+use crate::driver::{Client, OpenError, OpenOptions};
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -17,7 +17,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Forwards every connection that comes in on `listener` through a stream of its own, until the
 /// client is [drained](Client::drain) or closed; then stops listening, and returns when its
 /// connections have ended. Dropped before, it cuts them off.
-pub async fn forward(listener: TcpListener, client: Arc<Client>, kind: StreamKind) {
+pub async fn forward(listener: TcpListener, client: Arc<Client>, options: impl Into<OpenOptions>) {
+    let options = options.into();
     let mut connections = JoinSet::new();
     let draining = client.draining();
     tokio::pin!(draining);
@@ -25,9 +26,9 @@ pub async fn forward(listener: TcpListener, client: Arc<Client>, kind: StreamKin
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((local, from)) => {
-                    let (client, kind) = (client.clone(), kind.clone());
+                    let (client, options) = (client.clone(), options.clone());
                     drop(connections.spawn(async move {
-                        if let Err(error) = carry(local, &client, kind).await {
+                        if let Err(error) = carry(local, &client, options).await {
                             tracing::warn!(%from, %error, "connection refused");
                         }
                     }));
@@ -42,8 +43,8 @@ pub async fn forward(listener: TcpListener, client: Arc<Client>, kind: StreamKin
     while connections.join_next().await.is_some() {}
 }
 
-async fn carry(local: TcpStream, client: &Client, kind: StreamKind) -> Result<(), OpenError> {
-    match client.open(kind).await {
+async fn carry(local: TcpStream, client: &Client, options: OpenOptions) -> Result<(), OpenError> {
+    match client.open(options).await {
         Ok(stream) => {
             copy(local, stream).await;
             Ok(())

@@ -21,7 +21,7 @@
 //! # let dialer = dialer.with_peer(identity);
 //! # let mut server = Server::start(listener, ServerConfig::default());
 //! # let trust = Arc::new(PinnedKeys::new([key]));
-//! # let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+//! # let link = Link::new(Arc::new(dialer), 2);
 //! # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
 //! # let client = client.await?;
 //! # let (session, _) = server.accept().await.unwrap();

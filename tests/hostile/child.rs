@@ -85,7 +85,7 @@ async fn connect(address: SocketAddr, key: Fingerprint) -> Option<Client> {
     let tls = client_config(&Identity::generate().unwrap()).unwrap();
     let bind = BindSource::Addr("0.0.0.0".parse().unwrap());
     let dialer = TlsDialer::new(address.to_string(), bind, tls, TcpOptions::default()).unwrap();
-    let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+    let link = Link::new(Arc::new(dialer), 2);
     let trust = Arc::new(PinnedKeys::new([key]));
     match Client::connect(vec![link], ClientConfig { session: config(), trust }).await {
         Ok(client) => {

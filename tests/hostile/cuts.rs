@@ -198,7 +198,7 @@ fn streams_survive_lanes_that_are_cut_or_changed_at_any_byte() {
         let link = |to: SocketAddr, lanes| {
             let bind = BindSource::Addr("0.0.0.0".parse().unwrap());
             let dialer = TlsDialer::new(to.to_string(), bind, tls.clone(), options.clone());
-            Link { dialer: Arc::new(dialer.unwrap()), lanes }
+            Link::new(Arc::new(dialer.unwrap()), lanes)
         };
         let trust = Arc::new(PinnedKeys::new([identity.fingerprint()]));
         let config = ClientConfig { session: Config::default(), trust };

@@ -233,7 +233,7 @@ pub(crate) async fn connect(server: SocketAddr, key: Fingerprint) -> Client {
     let bind = BindSource::Addr("127.0.0.9".parse().unwrap());
     let tls = client_tls(&Identity::generate().unwrap());
     let dialer = TlsDialer::new(server.to_string(), bind, tls, TcpOptions::default()).unwrap();
-    let link = Link { dialer: Arc::new(dialer), lanes: 2 };
+    let link = Link::new(Arc::new(dialer), 2);
     let trust = Arc::new(PinnedKeys::new([key]));
     Client::connect(vec![link], ClientConfig { session: Config::default(), trust }).await.unwrap()
 }

@@ -70,6 +70,72 @@ fn a_link_that_comes_back_is_used_again() {
     });
 }
 
+/// A backup is kept up and carries signs of life only, until the primary link is gone; then all of it,
+/// and nothing once the primary is back.
+#[test]
+fn a_backup_is_idle_until_its_primary_is_cut() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let binds = ["--bind", "127.0.0.2=2", "--bind", "127.0.0.3=2,tier=backup,rate=80mbit"];
+        let mut tunnel = Tunnel::with(destination.addr, &binds, &[]).await;
+        eventually(10, "four lanes", || tunnel.client.count("lane up") == 4).await;
+        assert_eq!(tunnel.client.count("tier=backup"), 2, "{}", tunnel.client.log());
+        let mut socket = tunnel.connect().await;
+        ping(&mut socket).await; // should a backup lane have been there first
+        let idle = tunnel.relay.carried("127.0.0.3");
+        exchange(&mut socket, 1_000_000).await;
+        let carried = tunnel.relay.carried("127.0.0.3") - idle;
+        assert!(carried < 10_000, "{carried} bytes on the backup");
+
+        tunnel.relay.silence_path("127.0.0.2");
+        tunnel.relay.close(true); // what is dialled meanwhile gets nowhere
+        let idle = tunnel.relay.carried("127.0.0.3");
+        exchange(&mut socket, 1_000_000).await;
+        let carried = tunnel.relay.carried("127.0.0.3") - idle;
+        assert!(carried > 2_000_000, "{carried} bytes on the backup, both ways");
+
+        tunnel.relay.close(false);
+        eventually(20, "primary lanes again", || tunnel.client.count("lane up") >= 6).await;
+        exchange(&mut socket, 10_000).await;
+        let idle = tunnel.relay.carried("127.0.0.3");
+        exchange(&mut socket, 1_000_000).await;
+        let carried = tunnel.relay.carried("127.0.0.3") - idle;
+        assert!(carried < 10_000, "{carried} bytes on the backup");
+        tunnel.assert_healthy();
+    });
+}
+
+/// Every byte on two lanes arrives once, and the server does the same.
+#[test]
+fn a_redundant_connection_uses_both_links_both_ways() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let args = ["--bind", "127.0.0.2=1", "--bind", "127.0.0.3=1", "--redundant"];
+        let mut tunnel = Tunnel::with(destination.addr, &args, &[]).await;
+        eventually(10, "two lanes", || tunnel.relay.alive() == 2).await;
+        let mut socket = tunnel.connect().await;
+        for _ in 0..100 {
+            exchange(&mut socket, 2_000).await;
+        }
+        let paths = ["127.0.0.2", "127.0.0.3"].map(|path| tunnel.relay.carried(path));
+        // On loopback the first may have arrived before the second was sent.
+        assert!(paths[0] + paths[1] > 500_000, "{paths:?} bytes for 400,000 both ways");
+        assert!(paths.iter().all(|carried| *carried > 100_000), "{paths:?}");
+        tunnel.assert_healthy();
+    });
+}
+
+/// Sends `len` bytes and reads them back.
+async fn exchange(socket: &mut TcpStream, len: usize) {
+    let data: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+    let mut back = vec![0; len];
+    let (mut read, mut write) = socket.split();
+    let (sent, got) = tokio::join!(write.write_all(&data), read.read_exact(&mut back));
+    sent.unwrap();
+    got.unwrap();
+    assert!(back == data);
+}
+
 /// A new connection that finds its lanes dead without anyone having been told is carried by those
 /// that replace them.
 #[test]

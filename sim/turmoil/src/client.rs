@@ -78,13 +78,13 @@ async fn connect(plan: &Plan, book: &Book) -> turmoil::Result<Client> {
     let config = client_config(&keys::CLIENT)?;
     let trust = Arc::new(PinnedKeys::new([keys::SERVER.fingerprint()]));
     loop {
-        let links = plan.paths.iter().enumerate().map(|(path, of)| Link {
-            dialer: Arc::new(SimDialer {
+        let links = plan.paths.iter().enumerate().map(|(path, of)| {
+            let dialer = SimDialer {
                 relay: format!("relay-{path}"),
                 config: config.clone(),
                 segment_bytes: of.segment_bytes,
-            }),
-            lanes: of.lanes,
+            };
+            Link::new(Arc::new(dialer), of.lanes)
         });
         let session = plan.sessions[0].config();
         let client_config = ClientConfig { session, trust: trust.clone() };

@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use crate::proto::error::Code;
 use crate::proto::ids::{Dir, LaneId, SessionId, Side, StreamId, VarInt};
-use crate::proto::limits::{DESTINATION_BYTES_MAX, REASON_BYTES_MAX, VERSIONS_MAX};
+use crate::proto::limits::{DESTINATION_BYTES_MAX, LINK_RATE_MIN, REASON_BYTES_MAX, VERSIONS_MAX};
+use crate::proto::policy::{LanePolicy, Tier};
 use crate::proto::wire::{Frame, Params, StreamKind};
 
 /// Most often a small number, sometimes any that a variable-length integer holds.
@@ -73,6 +74,15 @@ fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
     })
 }
 
+fn policy(u: &mut Unstructured<'_>) -> Result<LanePolicy> {
+    let rate = number(u)?;
+    Ok(LanePolicy {
+        tier: *u.choose(&Tier::ALL)?,
+        link: number(u)?,
+        rate_max: (rate > 0).then_some(rate.max(LINK_RATE_MIN)),
+    })
+}
+
 fn versions(u: &mut Unstructured<'_>) -> Result<Vec<u32>> {
     let count = u.int_in_range(1..=VERSIONS_MAX)?;
     (0..count).map(|_| Ok(number(u)? as u32)).collect()
@@ -99,6 +109,8 @@ pub(super) fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
         24 => Ok(Frame::LaneClosed { lane: lane_id(u)?, position: number(u)?, code: code(u)? }),
         25 => Ok(Frame::Close { code: code(u)?, reason: bytes(u, REASON_BYTES_MAX)? }),
         26 => Ok(Frame::Drain),
+        27 => Ok(Frame::Redundant { id: stream_id(u)? }),
+        28 => Ok(Frame::LanePolicy(policy(u)?)),
         _ => handshake(u),
     }
 }

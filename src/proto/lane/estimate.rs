@@ -49,6 +49,8 @@ pub(in crate::proto) struct Estimate {
     kernel: Option<LaneMetrics>,
     /// When the kernel last heard of the peer's.
     kernel_heard_at: Option<Instant>,
+    /// The lane's part of its link's cap, in bytes a second: no estimate exceeds it.
+    rate_max: f64,
     /// By how much acknowledgements missed their forecast, smoothed.
     forecast_error: Duration,
 }
@@ -64,6 +66,7 @@ impl Estimate {
             kernel_rate: MaxFilter::default(),
             kernel: None,
             kernel_heard_at: None,
+            rate_max: f64::INFINITY,
             forecast_error: Duration::ZERO,
         }
     }
@@ -148,7 +151,7 @@ impl Estimate {
     /// What the kernel would send at now, at least the rate: more while it looks for the path's.
     pub(in crate::proto) fn pacing_rate(&self) -> f64 {
         let pacing = self.end_to_end_kernel().and_then(|kernel| kernel.pacing_rate);
-        pacing.map_or(0.0, |rate| rate as f64).max(self.rate())
+        pacing.map_or(0.0, |rate| rate as f64).min(self.rate_max).max(self.rate())
     }
 
     /// When the peer's kernel was last heard of: while it answers, the path carries, even if nothing
@@ -185,7 +188,12 @@ impl Estimate {
     /// Bytes a second; before anything was measured, what TCP's initial window makes.
     pub(in crate::proto) fn rate(&self) -> f64 {
         let assumed = || INITIAL_WINDOW_BYTES / self.rtt_min().as_secs_f64().max(1e-4);
-        self.measured_rate().unwrap_or_else(assumed)
+        self.measured_rate().unwrap_or_else(assumed).min(self.rate_max)
+    }
+
+    /// Bounds all rates from now on.
+    pub(in crate::proto) fn set_rate_max(&mut self, rate: f64) {
+        self.rate_max = rate;
     }
 
     /// Mean deviation of the round-trip time.
@@ -276,6 +284,19 @@ mod tests {
         assert_eq!(estimate.rate(), 1e5, "many do");
         estimate.on_delivery(start + ms(900), 10, ms(10), false);
         assert_eq!(estimate.rate(), 1e5, "an idle lane's little is no evidence of slowness");
+    }
+
+    #[test]
+    fn no_rate_exceeds_the_cap() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        estimate.set_rate_max(5e5);
+        assert_eq!(estimate.rate(), 5e5, "what is assumed");
+        estimate.on_delivery(start, 10_000, ms(10), true);
+        assert_eq!((estimate.rate(), estimate.pacing_rate()), (5e5, 5e5), "what is measured");
+        estimate.set_rate_max(f64::INFINITY);
+        assert_eq!(estimate.rate(), 1e6);
     }
 
     #[test]

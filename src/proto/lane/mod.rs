@@ -9,10 +9,12 @@ pub(in crate::proto) use estimate::Estimate;
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::error::Code;
 use super::ids::LaneId;
+use super::policy::LanePolicy;
 
 /// What the kernel knows of a lane, where it tells (on Linux, `TCP_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +55,9 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) inbound: Inbound,
     pub(in crate::proto) estimate: Estimate,
     pub(in crate::proto) health: Health,
+    pub(in crate::proto) policy: LanePolicy,
+    /// Data of redundant streams that another lane was given first.
+    pub(in crate::proto) copies: VecDeque<Carried>,
     /// The lane asked for bytes and there were none for it; it has to be woken.
     pub(in crate::proto) idle: bool,
     /// The driver was told to wake it, and it has not come yet.
@@ -108,6 +113,8 @@ impl Lane {
             inbound: Inbound::default(),
             estimate: Estimate::new(rtt),
             health: Health::Good,
+            policy: LanePolicy::default(),
+            copies: VecDeque::new(),
             idle: false,
             waking: false,
             ping_due: false,
@@ -183,8 +190,13 @@ impl Lane {
 
     /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged anything.
     pub(in crate::proto) fn answers(&self, now: Instant) -> bool {
+        self.answered_until().is_some_and(|until| now < until)
+    }
+
+    /// When it will have been silent for too long to say that it answers.
+    pub(in crate::proto) fn answered_until(&self) -> Option<Instant> {
         let heard = self.estimate.kernel_heard_at().unwrap_or(self.progress_at);
-        now.saturating_duration_since(heard.max(self.progress_at)) < self.patience()
+        heard.max(self.progress_at).checked_add(self.patience())
     }
 
     /// How long the lane may owe without making progress before it is suspect.

@@ -48,10 +48,12 @@ impl Session {
             return;
         }
         match frame {
-            Frame::Ping | Frame::Ignored => {}
+            // The lane is up: how it may be used was said before.
+            Frame::Ping | Frame::LanePolicy(_) | Frame::Ignored => {}
             Frame::Ack { lane, position } => self.on_ack(now, lane, position),
             Frame::Stream { id, offset, fin, data } => self.on_data(lane, id, offset, fin, data),
             Frame::Open { id, kind } => self.on_open(id, kind),
+            Frame::Redundant { id } => self.on_redundant(id),
             Frame::Reset { id, code, final_size } => self.on_reset(id, code, final_size),
             Frame::Stop { id, code } => self.on_stop(id, code),
             Frame::MaxData { max } => self.on_max_data(max),
@@ -183,6 +185,18 @@ impl Session {
         }
         self.accepted.push_back((id, kind));
         self.events.push_back(Event::Opened);
+    }
+
+    fn on_redundant(&mut self, id: StreamId) {
+        if self.is_local(id) {
+            self.misbehaved(Code::PROTOCOL, "a REDUNDANT for a stream of the receiver's");
+            return;
+        }
+        if self.peers_stream(id)
+            && let Some(stream) = self.streams.get_mut(&id)
+        {
+            stream.redundant = true;
+        }
     }
 
     fn on_stop(&mut self, id: StreamId, code: Code) {

@@ -3,18 +3,22 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::output::Standing;
+use super::standing::{Answering, Relief, Standing};
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{DeadLane, Health, Lane, LaneMetrics};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
 use crate::proto::mutants::mutant;
+use crate::proto::policy::{LanePolicy, Tier};
 use crate::proto::scheduler::LaneView;
 use crate::proto::timer::Timer;
 
 /// A way back counts as faster if it saves at least this: less is not worth a frame of its own.
 const FASTER_WAY_SECONDS: f64 = 0.002;
+
+/// A lane that costs money is asked for a sign of life so many times less often while others answer.
+const METERED_KEEPALIVE_FACTOR: u32 = 4;
 
 /// What a lane may have in flight: this many times what fills its pipe, so that no buffer on the
 /// way swallows what other lanes could carry ...
@@ -56,6 +60,27 @@ impl Session {
         true
     }
 
+    /// How a lane may be used. Told right after `handle_lane_up`, before the lane pulls; a lane of
+    /// which nothing is told is primary and has no cap.
+    pub fn handle_lane_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.policy = policy;
+        let lanes = &self.lanes;
+        let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
+        self.caps.set(now, &policy, in_use);
+        self.share_cap(policy.link);
+    }
+
+    /// The lanes of a link expect equal parts of its cap.
+    fn share_cap(&mut self, link: u64) {
+        let of_link = |lane: &&mut Lane| lane.policy.link == link;
+        let lanes = self.lanes.values_mut().filter(of_link).count().max(1) as f64;
+        for lane in self.lanes.values_mut().filter(of_link) {
+            let rate_max = lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes);
+            lane.estimate.set_rate_max(rate_max);
+        }
+    }
+
     /// What the kernel knows of a lane.
     pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
         if let Some(lane) = self.lanes.get_mut(&id) {
@@ -67,6 +92,7 @@ impl Session {
     /// A lane is down; what it owes travels elsewhere. Does nothing for a lane that is not up.
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(&id) else { return };
+        self.share_cap(lane.policy.link);
         if self.lanes.is_empty() {
             self.alone_since = Some(now);
         }
@@ -106,7 +132,10 @@ impl Session {
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
         self.prune_data_queue();
-        let id = self.lane_to_wake(now)?;
+        let Some(id) = self.lane_to_wake(now) else {
+            self.paced_until = self.pace(now);
+            return None;
+        };
         let lane = self.lanes.get_mut(&id)?;
         lane.waking = true;
         Some(id)
@@ -122,32 +151,62 @@ impl Session {
                 .find(|lane| !lane.close_sent)
                 .map(|l| l.id);
         }
-        let urgent = |lane: &&Lane| lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now);
+        let urgent = |lane: &&Lane| is_urgent(lane, now) && self.caps.may_speak(now, &lane.policy);
         if let Some(lane) = self.lanes.values().filter(sleeping).find(urgent) {
             return Some(lane.id);
         }
         let overdue = |lane: &&Lane| lane.inbound.due_elsewhere().is_some_and(|at| at <= now);
-        if let Some(way) = self.lanes.values().filter(overdue).find_map(|l| self.way_back(l.id)) {
-            return Some(way);
+        let mut ways = self.lanes.values().filter(overdue).filter_map(|l| self.way_back(l.id));
+        if let Some(way) = ways.find(|way| self.caps.may_speak(now, &way.policy)) {
+            return Some(way.id);
         }
         let control = self.control_waits();
-        if !control && self.data_queue.is_empty() && !self.tail_possible() {
+        if !control && !self.payload_waits() {
             return None;
         }
         // The fastest first: whatever waits, it is the first to be asked.
         let mut views = self.views(now);
         views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
-        let control = control && !self.lanes.values().any(|lane| lane.waking);
-        let mut sleeping = views.iter().filter(|view| view.idle).map(|view| view.id);
+        let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.waking);
+        let control = control && !views.iter().any(waking);
+        let mut sleeping =
+            views.iter().filter(|view| view.idle && !self.is_paced(now, view.id)).map(|v| v.id);
         sleeping.find(|&id| control || self.would_carry(now, id, &views))
     }
 
+    /// Whether anything waits that only moves payload.
+    fn payload_waits(&self) -> bool {
+        !self.data_queue.is_empty() || self.tail_possible() || self.copies_wait()
+    }
+
+    /// Whether the lane has to wait for its link's cap.
+    fn is_paced(&self, now: Instant, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| !self.caps.allowance(now, &lane.policy).ready)
+    }
+
+    /// When the first of the lanes that sleep because of their links' caps may go on.
+    fn pace(&self, now: Instant) -> Option<Instant> {
+        if self.is_closed() {
+            return None;
+        }
+        let work = self.control_waits() || self.payload_waits();
+        let best = self.best_standing();
+        let sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
+        let times = sleeping.filter_map(|lane| {
+            let speaks = self.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
+            let used = work && Standing::of(lane) >= best;
+            let ready = self.caps.ready_at(&lane.policy).filter(|_| used);
+            [speaks, ready].into_iter().flatten().filter(|at| *at > now).min()
+        });
+        times.min()
+    }
+
     /// A lane that sleeps and could take an acknowledgement for what came on `id`.
-    fn way_back(&self, id: LaneId) -> Option<LaneId> {
+    fn way_back(&self, id: LaneId) -> Option<&Lane> {
         let best = self.best_standing();
         let free =
             |lane: &&Lane| lane.id != id && lane.idle && !lane.waking && Standing::of(lane) >= best;
-        self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min()).map(|lane| lane.id)
+        self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min())
     }
 
     fn control_waits(&self) -> bool {
@@ -166,7 +225,17 @@ impl Session {
     pub(super) fn views(&self, now: Instant) -> Vec<LaneView> {
         let best = self.best_standing();
         let usable = |lane: &&Lane| Standing::of(lane) >= best;
-        self.lanes.values().filter(usable).map(|lane| view(lane, now)).collect()
+        self.lanes.values().filter(usable).map(|lane| self.paced_view(lane, now)).collect()
+    }
+
+    /// A lane as the scheduler sees it, its link's cap included.
+    fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
+        let mut view = view(lane, now);
+        if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
+            view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
+            view.window = 0.0; // no room until then
+        }
+        view
     }
 
     /// Whether an acknowledgement for what comes on `id` would be there sooner on another lane.
@@ -176,51 +245,72 @@ impl Session {
         }
         let Some(own) = self.lanes.get(&id) else { return false };
         let own = view(own, now).arrival(1.0);
-        let good = self.lanes.values().filter(|lane| lane.health == Health::Good && lane.id != id);
+        let best = self.best_standing();
+        let used = |lane: &&Lane| Standing::of(lane) >= best && lane.policy.tier != Tier::Metered;
+        let good = self.lanes.values().filter(|lane| lane.id != id).filter(used);
         good.map(|lane| view(lane, now).arrival(1.0)).any(|other| other + FASTER_WAY_SECONDS < own)
     }
 
     /// When something is due for a lane.
-    pub(super) fn lane_timeout(&self, lane: &Lane, healthy: usize) -> Option<(Instant, Timer)> {
+    pub(super) fn lane_timeout(
+        &self,
+        lane: &Lane,
+        answering: Answering,
+    ) -> Option<(Instant, Timer)> {
+        let relief = answering.relief(lane);
         let sleeping = lane.idle && !lane.waking;
-        let ack = lane.inbound.due().filter(|_| sleeping).map(|at| (at, Timer::Ack));
-        let elsewhere = lane
-            .inbound
-            .due_elsewhere()
-            .filter(|_| self.way_back(lane.id).is_some())
-            .map(|at| (at, Timer::Ack));
-        let suspect = lane.suspect_at().filter(|_| healthy > 1).map(|at| (at, Timer::Suspect));
-        let late = self.late_at(lane).filter(|_| healthy > 1).map(|at| (at, Timer::Late));
+        // Not before the lane it goes on may speak.
+        let ack_at = |at: Instant, on: &Lane| {
+            (self.caps.speaks_at(&on.policy).max(Some(at)).unwrap_or(at), Timer::Ack)
+        };
+        let ack = lane.inbound.due().filter(|_| sleeping).map(|at| ack_at(at, lane));
+        let elsewhere = lane.inbound.due_elsewhere();
+        let elsewhere = elsewhere.and_then(|at| Some(ack_at(at, self.way_back(lane.id)?)));
+        let suspect =
+            lane.suspect_at().filter(|_| relief != Relief::None).map(|at| (at, Timer::Suspect));
+        let late = self.late_at(lane, relief).map(|at| (at, Timer::Late));
         let lost = lane.lost_at().map(|at| (at, Timer::LaneLost));
         let idle_ping = (!lane.ledger.owes() && !lane.ping_due)
-            .then(|| lane.heard_at.checked_add(self.config.keepalive))
+            .then(|| lane.heard_at.checked_add(self.keepalive(lane, answering)))
             .flatten()
             .map(|at| (at, Timer::Keepalive));
         [ack, elsewhere, suspect, late, lost, idle_ping].into_iter().flatten().min_by_key(|t| t.0)
+    }
+
+    /// How long nothing may be heard on the lane before it is asked for a sign of life.
+    fn keepalive(&self, lane: &Lane, answering: Answering) -> Duration {
+        let factor = if lane.policy.tier == Tier::Metered && answering.unmetered() {
+            METERED_KEEPALIVE_FACTOR
+        } else {
+            1
+        };
+        self.config.keepalive.saturating_mul(factor)
     }
 
     /// Looks at every lane for what is overdue.
     pub(super) fn check_lanes(&mut self, now: Instant) {
         let ids: Vec<LaneId> = self.lanes.keys().copied().collect();
         for id in ids {
-            let healthy = self.healthy_lanes();
+            let answering = Answering::count(self.lanes.values());
+            let Some(lane) = self.lanes.get(&id) else { continue };
+            let (relief, keepalive) = (answering.relief(lane), self.keepalive(lane, answering));
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             if lane.lost_at().is_some_and(|at| at <= now) {
                 let futile = lane.ledger.acked_position() == 0;
                 self.futile = if futile { self.futile.saturating_add(1) } else { 0 };
                 self.events.push_back(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
-            } else if healthy > 1 && lane.suspect_at().is_some_and(|at| at <= now) {
+            } else if relief != Relief::None && lane.suspect_at().is_some_and(|at| at <= now) {
                 self.suspect(id);
             } else if !lane.ledger.owes()
-                && now.saturating_duration_since(lane.heard_at) >= self.config.keepalive
+                && now.saturating_duration_since(lane.heard_at) >= keepalive
             {
                 lane.ping_due = true;
                 if !mutant!("pings-without-end") {
                     lane.heard_at = now;
                 }
-            } else if healthy > 1 {
-                self.move_late(now, id);
+            } else {
+                self.move_late(now, id, relief);
             }
         }
     }
@@ -230,6 +320,7 @@ impl Session {
     fn suspect(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
+        lane.copies.clear();
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);
         let owed: Vec<_> = lane.ledger.entries().map(|entry| entry.carried.clone()).collect();
         self.totals.suspected = self.totals.suspected.saturating_add(1);
@@ -280,7 +371,12 @@ impl Session {
     }
 }
 
-/// A lane as the scheduler sees it.
+/// Whether the lane has something to say that concerns itself.
+fn is_urgent(lane: &Lane, now: Instant) -> bool {
+    lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
+}
+
+/// A lane as the scheduler sees it, if its link has no cap.
 fn view(lane: &Lane, now: Instant) -> LaneView {
     let estimate = &lane.estimate;
     let rate = estimate.rate().max(1.0);

@@ -2,11 +2,14 @@
 //! know is in their rooms; this one only brings them together.
 
 mod budget;
+mod caps;
 mod input;
 mod kept;
 mod lanes;
 mod output;
+mod redundant;
 mod reinject;
+mod standing;
 mod streams;
 
 pub use output::Transmit;
@@ -19,11 +22,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::budget::{BusyBudget, DuplicateBudget};
+use self::caps::Caps;
+use self::standing::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError};
 use super::event::Event;
 use super::ids::{Dir, LaneId, Side, StreamId};
-use super::lane::{Carried, DeadLane, Health, Lane};
+use super::lane::{Carried, DeadLane, Lane};
 use super::limits::NEXT_KEY_BYTES;
 use super::mutants::mutant;
 use super::range_set::RangeSet;
@@ -37,8 +42,8 @@ use super::wire::{Params, StreamKind};
 ///
 /// Four kinds of method:
 /// - *getters* (`side`, `stats`, `lane_count`, ...) change nothing;
-/// - *input*: `handle_lane_up`, `handle_lane_metrics`, `handle_frames`, `handle_lane_down`,
-///   `handle_timeout` tell what happened outside;
+/// - *input*: `handle_lane_up`, `handle_lane_policy`, `handle_lane_metrics`, `handle_frames`,
+///   `handle_lane_down`, `handle_timeout` tell what happened outside;
 /// - *commands*: `open`, `accept`, `send_stream`, `recv_stream`, `drain`, `announce_next_key`,
 ///   `close`;
 /// - *output*: `poll_event`, `poll_wake`, `poll_transmit`, `poll_timeout`.
@@ -84,6 +89,9 @@ pub struct Session {
     events: VecDeque<Event>,
     busy: BusyBudget,
     duplicates: DuplicateBudget,
+    caps: Caps,
+    /// When a lane that was held back by its link's cap may go on.
+    paced_until: Option<Instant>,
     /// Lanes given up in a row of which nothing was ever acknowledged.
     futile: u32,
     /// When the last lane went, and the session began to wait for another.
@@ -183,6 +191,8 @@ impl Session {
             events: VecDeque::new(),
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
+            caps: Caps::default(),
+            paced_until: None,
             futile: 0,
             alone_since: Some(now),
             random: seed | 1,
@@ -296,9 +306,10 @@ impl Session {
         }
         let alone = self.alone_since.and_then(|since| since.checked_add(self.config.grace));
         let grace = alone.map(|at| (at, Timer::Grace));
-        let healthy = self.healthy_lanes();
-        let lanes = self.lanes.values().filter_map(|lane| self.lane_timeout(lane, healthy));
-        lanes.chain(grace).min_by_key(|(at, _)| *at)
+        let paced = self.paced_until.map(|at| (at, Timer::Paced));
+        let answering = Answering::count(self.lanes.values());
+        let lanes = self.lanes.values().filter_map(|lane| self.lane_timeout(lane, answering));
+        lanes.chain(grace).chain(paced).min_by_key(|(at, _)| *at)
     }
 
     /// Time has passed: call at or after the instant `poll_timeout` named.
@@ -306,6 +317,8 @@ impl Session {
         if self.is_closed() {
             return;
         }
+        // `poll_wake` says how to go on.
+        self.paced_until = self.paced_until.filter(|at| *at > now);
         self.check_lanes(now);
         let grace_over = self
             .alone_since
@@ -340,11 +353,6 @@ impl Session {
         self.reorder_cost = 0;
         self.events.clear();
         self.events.push_back(Event::Closed(error));
-    }
-
-    /// Lanes that answer.
-    fn healthy_lanes(&self) -> usize {
-        self.lanes.values().filter(|lane| lane.health == Health::Good).count()
     }
 
     /// The longest round trip of any lane: how long credit may be on its way.

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::caps::Allowance;
+use super::standing::Standing;
 use super::{Session, State};
 use crate::proto::ids::{LaneId, StreamId};
-use crate::proto::lane::{Carried, Health, Lane};
+use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::scheduler::{self, Grant, LaneView};
@@ -34,6 +36,9 @@ const PULL_BYTES_MAX: f64 = 16.0 * FRAME_BYTES_MAX as f64;
 const FRAME_SECONDS: f64 = 0.010;
 /// Smaller frames cost more than they gain.
 const FRAME_BYTES_MIN: f64 = 2048.0;
+
+/// What is left of a cap is not cut into frames smaller than this.
+const FRAME_ROOM_MIN: usize = 512;
 
 /// How many streams are looked at for one that has bytes where the lane's share begins.
 const STREAMS_LOOKED_AT: usize = 8;
@@ -70,13 +75,10 @@ impl Session {
             return (!out.is_empty()).then(|| Transmit { bytes: out.len() });
         }
         let budget = pull_budget(pulling.estimate.rate()).min(max_bytes);
-        self.write_control(now, lane, out);
-        self.write_data(now, lane, budget, out);
-        if out.is_empty() || (self.pending == 0 && out.len() < budget) {
-            self.write_tail(now, lane, budget, out);
-        }
-        let bytes = out.len();
-        if bytes == 0 {
+        let policy = pulling.policy;
+        let allowance = self.caps.allowance(now, &policy);
+        self.write_all(now, lane, budget, allowance, out);
+        if out.is_empty() {
             if let Some(lane) = self.lanes.get_mut(&lane) {
                 lane.idle = true;
             }
@@ -86,12 +88,37 @@ impl Session {
             let n = (self.next_random() >> 40) as u8;
             self.write(lane, out, |out| out.push_reserved(n));
         }
+        self.caps.spend(now, &policy, out.len());
         Some(Transmit { bytes: out.len() })
+    }
+
+    /// What the lane shall carry, as far as its link's cap allows.
+    fn write_all(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        budget: usize,
+        allowance: Allowance,
+        out: &mut LaneBuf,
+    ) {
+        if allowance.bytes == 0 {
+            return;
+        }
+        self.write_control(now, lane, allowance, out);
+        if !allowance.ready {
+            return;
+        }
+        let limits = Limits { budget, cap: allowance.bytes };
+        self.write_copies(now, lane, limits, out);
+        self.write_data(now, lane, limits, out);
+        if out.is_empty() || (self.pending == 0 && out.len() < budget) {
+            self.write_tail(now, lane, limits, out);
+        }
     }
 
     /// Acknowledgements, and whatever else is not stream data. A suspect lane carries only what
     /// concerns itself while another one answers.
-    fn write_control(&mut self, now: Instant, id: LaneId, out: &mut LaneBuf) {
+    fn write_control(&mut self, now: Instant, id: LaneId, allowance: Allowance, out: &mut LaneBuf) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let ping = std::mem::take(&mut lane.ping_due);
         if let Some(position) = lane.inbound.take_ack() {
@@ -104,6 +131,9 @@ impl Session {
             return;
         }
         self.write_acks_of_others(now, id, out);
+        if !allowance.ready {
+            return;
+        }
         self.write_lane_notices(now, id, out);
         let say = std::mem::take(&mut self.say);
         if say.max_data {
@@ -123,7 +153,7 @@ impl Session {
         {
             self.write_noted(now, id, out, Carried::NextKey, &Frame::NextKey { announcement });
         }
-        while out.len() < FRAME_BYTES_MAX
+        while out.len() < FRAME_BYTES_MAX.min(allowance.bytes)
             && let Some(stream) = self.control_queue.pop_front()
         {
             self.write_stream_control(now, id, stream, out);
@@ -163,10 +193,15 @@ impl Session {
         stream.in_control_queue = false;
         let say = std::mem::take(&mut stream.say);
         let open = stream.opening.clone().filter(|_| say.open);
+        let redundant = stream.redundant;
         let reset = stream.send.reset_due().filter(|_| say.reset);
         let credit = (say.max_stream_data && stream.recv.wants_credit())
             .then(|| stream.recv.window.announce());
         if let Some(kind) = open {
+            // Before the OPEN, whose acknowledgement then covers it.
+            if redundant {
+                self.write(lane, out, |out| out.push(&Frame::Redundant { id }));
+            }
             self.write_noted(now, lane, out, Carried::Open(id), &Frame::Open { id, kind });
         }
         if let Some((code, final_size)) = reset {
@@ -186,7 +221,7 @@ impl Session {
         self.settle(id);
     }
 
-    fn write_data(&mut self, now: Instant, id: LaneId, budget: usize, out: &mut LaneBuf) {
+    fn write_data(&mut self, now: Instant, id: LaneId, limits: Limits, out: &mut LaneBuf) {
         self.prune_data_queue();
         if self.data_queue.is_empty() || !self.may_carry(id) {
             return;
@@ -194,9 +229,10 @@ impl Session {
         let mut others = self.views(now);
         let Some(at) = others.iter().position(|view| view.id == id) else { return };
         let mut own = others.swap_remove(at);
-        while out.len() < budget
+        while let Some(left) = limits.left(out)
             && own.in_flight < own.window
-            && let Some((nth, chunk)) = self.choose(&own, &others, frame_room(&own, out.len()))
+            && let room = frame_room(&own, out.len()).min(left)
+            && let Some((nth, chunk)) = self.choose(&own, &others, room)
         {
             let bytes = self.write_chunk(now, id, &own, nth, &chunk, out) as f64;
             own.in_flight += bytes;
@@ -209,8 +245,9 @@ impl Session {
     pub(super) fn would_carry(&self, now: Instant, id: LaneId, views: &[LaneView]) -> bool {
         let Some(own) = views.iter().find(|view| view.id == id) else { return false };
         let others: Vec<LaneView> = views.iter().filter(|view| view.id != id).copied().collect();
-        let data =
-            own.in_flight < own.window && self.choose(own, &others, frame_room(own, 0)).is_some();
+        let copies = self.lanes.get(&id).is_some_and(|lane| !lane.copies.is_empty());
+        let data = own.in_flight < own.window
+            && (copies || self.choose(own, &others, frame_room(own, 0)).is_some());
         data || self.tail_choice(now, id).is_some()
     }
 
@@ -257,6 +294,9 @@ impl Session {
         let bytes = self.write_stream(now, lane, own, id, chunk, out);
         let payload = chunk.range.end.saturating_sub(chunk.range.start);
         self.note_payload(lane, payload, first_time);
+        if first_time && self.streams.get(&id).is_some_and(|stream| stream.redundant) {
+            self.plan_copy(now, lane, id, chunk);
+        }
         match self.streams.get_mut(&id) {
             Some(stream) if !stream.send.has_pending() => {
                 stream.in_data_queue = false;
@@ -389,28 +429,24 @@ impl Session {
 
     /// How the best lane stands: only its like are given work.
     pub(super) fn best_standing(&self) -> Standing {
-        self.lanes.values().map(Standing::of).max().unwrap_or(Standing::Suspect)
+        self.lanes.values().map(Standing::of).max().unwrap_or(Standing::WORST)
     }
 }
 
-/// How much a lane is trusted with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
-    /// Does not answer.
-    Suspect,
-    /// What it carries is overdue and travels elsewhere too: if it were given that again, or what
-    /// comes next, the reader would wait for it until the lane is suspect.
-    Late,
-    Good,
+/// What a pull may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Past it no frame is begun.
+    budget: usize,
+    /// What the link's cap allows: past it no frame ends.
+    cap: usize,
 }
 
-impl Standing {
-    pub(super) fn of(lane: &Lane) -> Self {
-        match lane.health {
-            Health::Suspect => Self::Suspect,
-            Health::Good if lane.late => Self::Late,
-            Health::Good => Self::Good,
-        }
+impl Limits {
+    /// Room for one more frame, if one may be begun.
+    pub(super) fn left(&self, out: &LaneBuf) -> Option<usize> {
+        let left = self.cap.saturating_sub(out.len());
+        (out.len() < self.budget && left >= FRAME_ROOM_MIN).then_some(left)
     }
 }
 

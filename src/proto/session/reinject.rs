@@ -4,10 +4,12 @@
 use std::time::Instant;
 
 use super::Session;
-use super::output::fit_payload;
+use super::output::{Limits, fit_payload};
+use super::standing::Relief;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::policy::Tier;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::LaneBuf;
 
@@ -19,20 +21,28 @@ const TAIL_LOOKED_AT: usize = 32;
 
 impl Session {
     /// When the next frame in flight on the lane counts as late.
-    pub(super) fn late_at(&self, lane: &Lane) -> Option<Instant> {
-        if lane.health != Health::Good || self.duplicates.left() < FRAME_BYTES_MAX as u64 {
+    pub(super) fn late_at(&self, lane: &Lane, relief: Relief) -> Option<Instant> {
+        if lane.health != Health::Good
+            || relief == Relief::None
+            || lane.policy.tier == Tier::Metered
+            || self.duplicates.left() < FRAME_BYTES_MAX as u64
+        {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        first.eta.checked_add(lane.estimate.half_trip())?.checked_add(lane.patience())
+        let late = first.eta.checked_add(lane.estimate.half_trip())?;
+        let late = late.checked_add(lane.patience())?;
+        // A backup takes over from a lane that does not answer, not from one that is slow.
+        let silent = lane.answered_until().filter(|_| relief == Relief::Backup);
+        Some(silent.map_or(late, |silent| silent.max(late)))
     }
 
     /// What is late on the lane waits for the others again, in stream order.
-    pub(super) fn move_late(&mut self, now: Instant, id: LaneId) {
+    pub(super) fn move_late(&mut self, now: Instant, id: LaneId, relief: Relief) {
         let mut late = Vec::new();
         let mut budget = self.duplicates.left();
         let Some(lane) = self.lanes.get(&id) else { return };
-        if self.late_at(lane).is_none_or(|at| at > now) {
+        if self.late_at(lane, relief).is_none_or(|at| at > now) {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
@@ -70,14 +80,14 @@ impl Session {
         &mut self,
         now: Instant,
         id: LaneId,
-        budget: usize,
+        limits: Limits,
         out: &mut LaneBuf,
     ) {
-        while out.len() < budget
+        while let Some(room) = limits.left(out)
             && let Some((lane, end)) = self.tail_choice(now, id)
         {
             let Some(own) = self.views(now).into_iter().find(|view| view.id == id) else { return };
-            let Some((stream, chunk)) = self.take_tail(lane, end) else { continue };
+            let Some((stream, chunk)) = self.take_tail(lane, end, room) else { continue };
             let payload = chunk.range.end.saturating_sub(chunk.range.start);
             self.duplicates.spend(payload.max(1));
             self.write_stream(now, id, &own, stream, &chunk, out);
@@ -87,7 +97,8 @@ impl Session {
 
     /// The lane and the position on it of a frame that `id` would deliver sooner.
     pub(super) fn tail_choice(&self, now: Instant, id: LaneId) -> Option<(LaneId, u64)> {
-        if !self.tail_possible() {
+        let metered = |lane: &Lane| lane.policy.tier == Tier::Metered;
+        if !self.tail_possible() || self.lanes.get(&id).is_none_or(metered) {
             return None;
         }
         let views = self.views(now);
@@ -116,14 +127,14 @@ impl Session {
 
     /// Marks the frame that ends at `end` on `lane` as sent twice, and returns what of it is still
     /// worth sending.
-    fn take_tail(&mut self, lane: LaneId, end: u64) -> Option<(StreamId, Chunk)> {
+    fn take_tail(&mut self, lane: LaneId, end: u64, room: usize) -> Option<(StreamId, Chunk)> {
         let ledger = &mut self.lanes.get_mut(&lane)?.ledger;
         let entry = ledger.entries_mut().rev().find(|entry| entry.end == end)?;
         entry.duplicated = true;
         let Carried::Data { id, range, fin } = &entry.carried else { return None };
         let chunk = Chunk { range: range.clone(), fin: *fin };
         let mut owed = self.streams.get(id)?.send.still_owed(&chunk)?;
-        let fits = fit_payload(*id, owed.range.start, FRAME_BYTES_MAX);
+        let fits = fit_payload(*id, owed.range.start, room.min(FRAME_BYTES_MAX));
         if owed.range.end.saturating_sub(owed.range.start) > fits {
             owed = Chunk {
                 range: owed.range.start..owed.range.start.saturating_add(fits),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Session;
+use super::standing::Standing;
 use crate::proto::error::{Code, ReadError, WriteError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, StreamId};
@@ -82,7 +83,8 @@ impl Session {
     fn send_spread(&self) -> u64 {
         let mut rate = 0.0;
         let (mut near, mut far) = (f64::INFINITY, 0.0f64);
-        for lane in self.lanes.values() {
+        let best = self.best_standing();
+        for lane in self.lanes.values().filter(|lane| Standing::of(lane) >= best) {
             let queue = lane.ledger.in_flight() as f64 / lane.estimate.rate().max(1.0);
             let arrival = lane.estimate.rtt_min().as_secs_f64() / 2.0 + queue;
             rate += lane.estimate.rate();
@@ -93,7 +95,9 @@ impl Session {
     }
 
     fn send_slack(&self) -> u64 {
-        let rate: f64 = self.lanes.values().map(|lane| lane.estimate.rate()).sum();
+        let best = self.best_standing();
+        let used = self.lanes.values().filter(|lane| Standing::of(lane) >= best);
+        let rate: f64 = used.map(|lane| lane.estimate.rate()).sum();
         ((rate * SEND_AHEAD_SECONDS) as u64).max(SEND_ROOM_MIN)
     }
 }
@@ -165,6 +169,14 @@ impl SendStream<'_> {
         let finished = stream.send.finish();
         self.session.settle(self.id);
         finished
+    }
+
+    /// Wants latency at any price: every byte goes on the two best lanes, over two links if there are
+    /// two. The peer is asked to do the same if it has not been told of the stream yet.
+    pub fn set_redundant(&mut self) {
+        if let Some(stream) = self.session.streams.get_mut(&self.id) {
+            stream.redundant = true;
+        }
     }
 
     /// Gives the stream up: what was not sent is dropped, and the peer's reader is told.

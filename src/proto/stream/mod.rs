@@ -25,6 +25,8 @@ pub(in crate::proto) struct Stream {
     pub(in crate::proto) opening: Option<StreamKind>,
     /// The peer's OPEN has arrived (or this end opened it).
     pub(in crate::proto) opened: bool,
+    /// Its bytes go on two lanes, and the peer's shall.
+    pub(in crate::proto) redundant: bool,
     /// The stream's place in the queue for control frames is taken.
     pub(in crate::proto) in_control_queue: bool,
     /// The code this end has stopped the peer with.
@@ -56,6 +58,7 @@ impl Stream {
             say: ToSay::default(),
             opening: None,
             opened: false,
+            redundant: false,
             in_control_queue: false,
             stop_sent: None,
             in_data_queue: false,

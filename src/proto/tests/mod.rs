@@ -1,5 +1,6 @@
 //! The core on virtual time: a pair of sessions and the lanes between them.
 
+mod policy;
 mod random;
 mod regressions;
 

@@ -6,7 +6,10 @@ use quinn_proto::coding::Codec;
 use super::frame::{Frame, Params, Secret, StreamKind, types};
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{LaneId, SessionId, StreamId, VarInt};
-use crate::proto::limits::{DESTINATION_BYTES_MAX, NEXT_KEY_BYTES, REASON_BYTES_MAX, VERSIONS_MAX};
+use crate::proto::limits::{
+    DESTINATION_BYTES_MAX, LINK_RATE_MIN, NEXT_KEY_BYTES, REASON_BYTES_MAX, VERSIONS_MAX,
+};
+use crate::proto::policy::{LanePolicy, Tier};
 
 /// A field did not fit: the body is too short, too long, or out of bounds.
 pub(super) struct Malformed;
@@ -23,6 +26,10 @@ const PARAM_MAX_DATA: u64 = 0x00;
 const PARAM_MAX_STREAM_DATA: u64 = 0x01;
 const PARAM_MAX_STREAMS: u64 = 0x02;
 const PARAM_GRACE: u64 = 0x03;
+
+const TIER_PRIMARY: u64 = 0;
+const TIER_BACKUP: u64 = 1;
+const TIER_METERED: u64 = 2;
 
 const KIND_DEFAULT: u64 = 0;
 const KIND_NAMED: u64 = 1;
@@ -114,6 +121,10 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
             encode_kind(kind, out);
             types::OPEN
         }
+        Frame::Redundant { id } => {
+            VarInt::from(*id).encode(out);
+            types::REDUNDANT
+        }
         Frame::Reset { id, code, final_size } => {
             VarInt::from(*id).encode(out);
             code.to_wire().encode(out);
@@ -158,6 +169,10 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
             out.put_slice(&secret.0);
             types::INVITATION
         }
+        Frame::LanePolicy(policy) => {
+            encode_policy(policy, out);
+            types::LANE_POLICY
+        }
         Frame::Create { versions, params } => {
             put(out, versions.len() as u64);
             versions.iter().for_each(|&version| put(out, version.into()));
@@ -199,6 +214,19 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
         StreamKind::Raw => put(out, KIND_RAW),
         StreamKind::Unknown(kind) => put(out, *kind),
     }
+}
+
+fn encode_policy(policy: &LanePolicy, out: &mut BytesMut) {
+    put(
+        out,
+        match policy.tier {
+            Tier::Primary => TIER_PRIMARY,
+            Tier::Backup => TIER_BACKUP,
+            Tier::Metered => TIER_METERED,
+        },
+    );
+    put(out, policy.link);
+    put(out, policy.rate_max.map_or(0, |rate| rate.max(LINK_RATE_MIN)));
 }
 
 fn encode_params(params: &Params, out: &mut BytesMut) {
@@ -247,6 +275,7 @@ fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
         types::PING => Frame::Ping,
         types::ACK => Frame::Ack { lane: lane_id(rest)?, position: get(rest)? },
         types::OPEN => Frame::Open { id: stream_id(rest)?, kind: decode_kind(rest)? },
+        types::REDUNDANT => Frame::Redundant { id: stream_id(rest)? },
         types::RESET => {
             Frame::Reset { id: stream_id(rest)?, code: code(rest)?, final_size: get(rest)? }
         }
@@ -264,6 +293,7 @@ fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
             Frame::NextKey { announcement: Bytes::copy_from_slice(&announcement) }
         }
         types::INVITATION => Frame::Invitation { secret: Secret(array(rest)?) },
+        types::LANE_POLICY => Frame::LanePolicy(decode_policy(rest)?),
         types::CREATE => {
             let versions = decode_versions(rest)?;
             Frame::Create { versions, params: decode_params(rest)? }
@@ -334,6 +364,22 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
             Ok(StreamKind::Unknown(unknown))
         }
     }
+}
+
+/// A tier that is not known is none that asks for anything.
+fn decode_policy(rest: &mut &[u8]) -> Field<LanePolicy> {
+    let tier = match get(rest)? {
+        TIER_BACKUP => Tier::Backup,
+        TIER_METERED => Tier::Metered,
+        _ => Tier::Primary,
+    };
+    let link = get(rest)?;
+    let rate_max = match get(rest)? {
+        0 => None,
+        rate if rate < LINK_RATE_MIN => return Err(Malformed),
+        rate => Some(rate),
+    };
+    Ok(LanePolicy { tier, link, rate_max })
 }
 
 fn decode_versions(rest: &mut &[u8]) -> Field<Vec<u32>> {

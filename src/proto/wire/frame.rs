@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, SessionId, StreamId};
+use crate::proto::policy::LanePolicy;
 
 /// Frame types. Even ones must be understood; odd ones may be skipped (PROTOCOL.md, 2.3).
 pub(super) mod types {
@@ -12,6 +13,7 @@ pub(super) mod types {
     pub(crate) const STREAM: u64 = 0x04;
     pub(crate) const STREAM_FIN: u64 = 0x06;
     pub(crate) const OPEN: u64 = 0x08;
+    pub(crate) const REDUNDANT: u64 = 0x09;
     pub(crate) const RESET: u64 = 0x0a;
     pub(crate) const STOP: u64 = 0x0c;
     pub(crate) const MAX_DATA: u64 = 0x0e;
@@ -24,6 +26,7 @@ pub(super) mod types {
     pub(crate) const CREATE: u64 = 0x20;
     pub(crate) const INVITATION: u64 = 0x21;
     pub(crate) const CREATED: u64 = 0x22;
+    pub(crate) const LANE_POLICY: u64 = 0x23;
     pub(crate) const JOIN: u64 = 0x24;
     pub(crate) const JOINED: u64 = 0x26;
     pub(crate) const REFUSED: u64 = 0x28;
@@ -63,6 +66,11 @@ pub enum Frame {
         id: StreamId,
         /// What it is for.
         kind: StreamKind,
+    },
+    /// The opener of a stream wants its bytes, both ways, on two lanes. Stands right before the OPEN.
+    Redundant {
+        /// Which.
+        id: StreamId,
     },
     /// The sender gives its direction of a stream up.
     Reset {
@@ -126,6 +134,8 @@ pub enum Frame {
         /// What the server gave out.
         secret: Secret,
     },
+    /// How the lane it stands on may be used. Stands before the client's CREATE or JOIN.
+    LanePolicy(LanePolicy),
     /// First frame of a session's first lane, from the client.
     Create {
         /// Versions the client speaks, best first.
@@ -182,9 +192,11 @@ impl Frame {
     }
 
     /// Whether the receiver owes an acknowledgement for it. An ACK does not, or two ends would
-    /// answer each other for ever (RFC 9000, 13.2).
+    /// answer each other for ever (RFC 9000, 13.2); nor does what a receiver may ignore.
     pub const fn is_ack_eliciting(&self) -> bool {
-        !matches!(self, Self::Ack { .. } | Self::Close { .. } | Self::Ignored)
+        let ignorable =
+            matches!(self, Self::Redundant { .. } | Self::LanePolicy(_) | Self::Ignored);
+        !ignorable && !matches!(self, Self::Ack { .. } | Self::Close { .. })
     }
 }
 

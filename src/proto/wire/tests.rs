@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{Dir, LaneId, SessionId, Side, StreamId, VarInt};
-use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::limits::{FRAME_BYTES_MAX, LINK_RATE_MIN};
+use crate::proto::policy::{LanePolicy, Tier};
 
 fn any_offset() -> impl Strategy<Value = u64> {
     prop_oneof![0..64u64, 0..0x4000u64, 0..=VarInt::MAX.into_inner()]
@@ -66,6 +67,12 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             final_size
         }),
         (any_id(), any_code()).prop_map(|(id, code)| Frame::Stop { id, code }),
+        any_id().prop_map(|id| Frame::Redundant { id }),
+        (0..3usize, any_offset(), prop::option::of(LINK_RATE_MIN..1 << 62)).prop_map(
+            |(tier, link, rate_max)| {
+                Frame::LanePolicy(LanePolicy { tier: Tier::ALL[tier], link, rate_max })
+            }
+        ),
         any_offset().prop_map(|max| Frame::MaxData { max }),
         (any_id(), any_offset()).prop_map(|(id, max)| Frame::MaxStreamData { id, max }),
         any_offset().prop_map(|max| Frame::MaxStreams { max }),
@@ -188,5 +195,22 @@ fn truncated_and_padded_bodies_are_malformed() {
     {
         let refused = Decoder::new().decode(wire, &mut FrameBatch::default());
         assert_eq!(refused, Err(DecodeError::Malformed(wire[0].into())), "{wire:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_asks_too_little_is_malformed_and_an_unknown_tier_is_primary() {
+    let decode = |wire: &[u8]| {
+        let mut batch = FrameBatch::default();
+        Decoder::new().decode(wire, &mut batch).map(|()| batch.frames)
+    };
+    // Tier 1, link 5, 8,000 bytes a second.
+    let policy = |tier, rate_max| Frame::LanePolicy(LanePolicy { tier, link: 5, rate_max });
+    let backup = policy(Tier::Backup, Some(LINK_RATE_MIN));
+    assert_eq!(decode(&[0x23, 4, 1, 5, 0x5f, 0x40]), Ok(vec![backup]));
+    assert_eq!(decode(&[0x23, 3, 2, 5, 0]), Ok(vec![policy(Tier::Metered, None)]));
+    assert_eq!(decode(&[0x23, 3, 9, 5, 0]), Ok(vec![policy(Tier::Primary, None)]));
+    for wire in [&[0x23, 4, 1, 5, 0x5f, 0x3f][..], &[0x23, 3, 0, 0, 1], &[0x23, 2, 0, 0]] {
+        assert_eq!(decode(wire), Err(DecodeError::Malformed(0x23)), "{wire:?}");
     }
 }

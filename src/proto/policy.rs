@@ -1,0 +1,64 @@
+//! How a lane may be used. Whoever dials a lane decides, and tells the other end.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Which lanes come first. The order is that of preference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Carries whatever the scheduler gives it.
+    #[default]
+    Primary,
+    /// Is kept up, and carries streams only while no primary lane answers.
+    Backup,
+    /// Costs money by the byte: carries streams only while no other lane answers, nothing twice to
+    /// save time, and is asked for a sign of life four times less often while others answer.
+    Metered,
+}
+
+impl Tier {
+    /// All of them, in order of preference.
+    pub const ALL: [Self; 3] = [Self::Primary, Self::Backup, Self::Metered];
+
+    /// The name it is chosen by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+            Self::Metered => "metered",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No tier has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no tier is called {0:?}; there are primary, backup and metered")]
+pub struct UnknownTier(String);
+
+impl FromStr for Tier {
+    type Err = UnknownTier;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|tier| tier.name() == name);
+        found.ok_or_else(|| UnknownTier(name.to_owned()))
+    }
+}
+
+/// What both ends of a lane keep to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LanePolicy {
+    /// When it carries streams at all.
+    pub tier: Tier,
+    /// Lanes with the same number go over the same link: they share its cap, and what is sent twice
+    /// on purpose goes over two links.
+    pub link: u64,
+    /// Most bytes of frames a second that the lanes of the link carry together, in each direction;
+    /// at least [`LINK_RATE_MIN`](super::limits::LINK_RATE_MIN), or it is taken for that.
+    pub rate_max: Option<u64>,
+}

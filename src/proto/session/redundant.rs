@@ -1,0 +1,103 @@
+//! Streams that want latency at any price: what one lane was given, a second one is given too.
+
+use std::time::Instant;
+
+use super::Session;
+use super::output::{Limits, fit_payload};
+use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::lane::Carried;
+use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::policy::Tier;
+use crate::proto::stream::Chunk;
+use crate::proto::wire::LaneBuf;
+
+impl Session {
+    /// Whether any lane has something to carry that another was given first.
+    pub(super) fn copies_wait(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.copies.is_empty())
+    }
+
+    /// `lane` was given bytes of a redundant stream for the first time: notes them for the lane that
+    /// would get them there next, over another link if there is one.
+    pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, id: StreamId, chunk: &Chunk) {
+        let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
+        let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
+        let others = self.views(now).into_iter().filter_map(|view| {
+            let policy = policy(&view.id)?;
+            let may = view.id != lane && policy.tier != Tier::Metered;
+            may.then_some((policy.link == link, view.arrival(1.0), view.id))
+        });
+        let second = others.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let Some((_, _, second)) = second else { return };
+        let streams = &self.streams;
+        let Some(second) = self.lanes.get_mut(&second) else { return };
+        // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
+        while let Some(Carried::Data { id, range, fin }) = second.copies.front() {
+            let chunk = Chunk { range: range.clone(), fin: *fin };
+            if streams.get(id).is_some_and(|stream| stream.send.still_owed(&chunk).is_some()) {
+                break;
+            }
+            second.copies.pop_front();
+        }
+        second.copies.push_back(Carried::Data { id, range: chunk.range.clone(), fin: chunk.fin });
+    }
+
+    /// What other lanes were given first and has not arrived. It is not charged to the budget for
+    /// duplicates: the stream's user has asked for it.
+    pub(super) fn write_copies(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        limits: Limits,
+        out: &mut LaneBuf,
+    ) {
+        if self.lanes.get(&id).is_none_or(|lane| lane.copies.is_empty()) {
+            return;
+        }
+        let own = self.views(now).into_iter().find(|view| view.id == id);
+        // A lane that is given nothing else is given no copies.
+        let Some(mut own) = own else { return self.drop_copies(id) };
+        while let Some(room) = limits.left(out)
+            && own.in_flight < own.window
+            && let Some((stream, chunk)) = self.next_copy(id, room)
+        {
+            let bytes = self.write_stream(now, id, &own, stream, &chunk, out) as f64;
+            own.in_flight += bytes;
+            own.queue += bytes / own.rate;
+            self.note_payload(id, chunk.range.end.saturating_sub(chunk.range.start), false);
+            if let Some(lane) = self.lanes.get_mut(&id)
+                && let Some(entry) = lane.ledger.entries_mut().next_back()
+            {
+                entry.duplicated = true; // a third time is not worth it
+            }
+        }
+    }
+
+    pub(super) fn drop_copies(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.copies.clear();
+        }
+    }
+
+    /// Takes the first copy that is still worth sending, cut to `room` bytes of frame.
+    fn next_copy(&mut self, id: LaneId, room: usize) -> Option<(StreamId, Chunk)> {
+        let lane = self.lanes.get_mut(&id)?;
+        while let Some(copy) = lane.copies.pop_front() {
+            let Carried::Data { id, range, fin } = copy else { continue };
+            let Some(stream) = self.streams.get(&id) else { continue };
+            let Some(mut owed) = stream.send.still_owed(&Chunk { range: range.clone(), fin })
+            else {
+                continue;
+            };
+            let fits = fit_payload(id, owed.range.start, room.min(FRAME_BYTES_MAX));
+            let end = owed.range.end.min(owed.range.start.saturating_add(fits));
+            owed.fin &= end == owed.range.end;
+            owed.range.end = end;
+            if end < range.end {
+                lane.copies.push_front(Carried::Data { id, range: end..range.end, fin });
+            }
+            return Some((id, owed));
+        }
+        None
+    }
+}

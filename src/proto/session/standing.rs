@@ -1,0 +1,98 @@
+//! Which lanes are given work: by tier, and by whether they answer.
+
+use crate::proto::lane::{Health, Lane};
+use crate::proto::policy::Tier;
+
+/// How much a lane is trusted with, in ascending order: only lanes that stand best are given what
+/// another could carry as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Does not answer.
+    SuspectMetered,
+    SuspectBackup,
+    Suspect,
+    /// Costs money: comes before what does not answer at all, and nothing else.
+    LateMetered,
+    Metered,
+    /// What it carries is overdue and travels elsewhere too: if it were given that again, or what
+    /// comes next, the reader would wait for it until the lane is suspect.
+    LateBackup,
+    Late,
+    Backup,
+    Good,
+}
+
+impl Standing {
+    pub(super) const WORST: Self = Self::SuspectMetered;
+
+    pub(super) fn of(lane: &Lane) -> Self {
+        match (lane.health, lane.late, lane.policy.tier) {
+            (Health::Suspect, _, Tier::Metered) => Self::SuspectMetered,
+            (Health::Suspect, _, Tier::Backup) => Self::SuspectBackup,
+            (Health::Suspect, _, Tier::Primary) => Self::Suspect,
+            (Health::Good, true, Tier::Metered) => Self::LateMetered,
+            (Health::Good, false, Tier::Metered) => Self::Metered,
+            (Health::Good, true, Tier::Backup) => Self::LateBackup,
+            (Health::Good, true, Tier::Primary) => Self::Late,
+            (Health::Good, false, Tier::Backup) => Self::Backup,
+            (Health::Good, false, Tier::Primary) => Self::Good,
+        }
+    }
+}
+
+/// How many lanes of each tier answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answering {
+    primary: usize,
+    backup: usize,
+    metered: usize,
+}
+
+/// What there is to take over from a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relief {
+    /// Nothing: it is used until it is lost.
+    None,
+    /// Lanes that are used only if it does not answer.
+    Backup,
+    /// Lanes as good as it, or better.
+    Peers,
+}
+
+impl Answering {
+    pub(super) fn count<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
+        let mut answering = Self::default();
+        for lane in lanes.filter(|lane| lane.health == Health::Good) {
+            let count = match lane.policy.tier {
+                Tier::Primary => &mut answering.primary,
+                Tier::Backup => &mut answering.backup,
+                Tier::Metered => &mut answering.metered,
+            };
+            *count = count.saturating_add(1);
+        }
+        answering
+    }
+
+    /// Whether any answers that costs no money.
+    pub(super) fn unmetered(&self) -> bool {
+        self.primary > 0 || self.backup > 0
+    }
+
+    /// What could take over from the lane. Metered lanes wait until others are lost.
+    pub(super) fn relief(&self, lane: &Lane) -> Relief {
+        let (same_or_better, worse) = match lane.policy.tier {
+            Tier::Primary => (self.primary, self.backup),
+            Tier::Backup => (self.primary.saturating_add(self.backup), 0),
+            Tier::Metered => {
+                (self.primary.saturating_add(self.backup).saturating_add(self.metered), 0)
+            }
+        };
+        if same_or_better > usize::from(lane.health == Health::Good) {
+            Relief::Peers
+        } else if worse > 0 {
+            Relief::Backup
+        } else {
+            Relief::None
+        }
+    }
+}
