@@ -86,7 +86,7 @@ impl Peer {
 
     /// Answers an honest client's CREATE.
     pub(crate) fn created(&mut self) -> Keys {
-        let (kind, _) = self.frame().expect("CREATE");
+        let (kind, _) = self.required().expect("CREATE");
         assert_eq!(kind, types::CREATE);
         let session = [0x5e; 16];
         self.send(&created(1, &session));
@@ -157,6 +157,16 @@ impl Peer {
             assert!(begun.elapsed() < PATIENCE, "the other end neither speaks nor goes");
             if self.receive()? == 0 {
                 return None;
+            }
+        }
+    }
+
+    /// The next frame that may not be ignored: those of odd types may, and this peer does.
+    pub(crate) fn required(&mut self) -> Option<(u64, Vec<u8>)> {
+        loop {
+            match self.frame()? {
+                (kind, _) if kind % 2 == 1 => {}
+                frame => return Some(frame),
             }
         }
     }

@@ -53,7 +53,7 @@ impl Trap {
     /// The lane that asks for a session, asked; and the other.
     fn asked(&self) -> (Peer, Peer) {
         let (mut first, second) = self.lanes();
-        let (kind, _) = first.frame().unwrap();
+        let (kind, _) = first.required().unwrap();
         assert_eq!(kind, types::CREATE);
         (first, second)
     }
@@ -95,7 +95,7 @@ fn a_server_that_cannot_prove_the_session_gets_nothing() {
     for wrong in ["mac", "reflected", "refused", "nothing"] {
         let mut trap = Trap::set();
         let (mut first, keys, mut second) = trap.session();
-        let (kind, join) = second.frame().unwrap();
+        let (kind, join) = second.required().unwrap();
         assert_eq!(kind, types::JOIN);
         let number = u64::from(join[16]);
         // Frames behind a wrong proof must not be acted upon.
