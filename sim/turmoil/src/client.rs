@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imux::trust::{PinnedKeys, client_config};
-use imux::{Client, ClientConfig, Code, Link, OpenError, Session, Stream, StreamKind};
+use imux::{Client, ClientConfig, Code, Link, OpenError, OpenOptions, Session, Stream, StreamKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
@@ -106,7 +106,8 @@ async fn open(client: Arc<Client>, plan: Arc<Plan>, book: Arc<Book>, stream: usi
     loop {
         let trial = book.begin(stream);
         let kind = StreamKind::Named(trial.to_string());
-        match client.open(kind).await {
+        let redundant = plan.streams[stream].redundant;
+        match client.open(OpenOptions { kind, redundant }).await {
             Ok(opened) => {
                 let user = User { plan: plan.clone(), book: book.clone(), trial, server: false };
                 if user.run(opened).await {

@@ -253,7 +253,8 @@ fn draw_streams(
         .map(|_| {
             let halves = [half(rng), half(rng)];
             let at_ms = (rng.unit() * rng.unit() * end_ms as f64).floor();
-            StreamPlan { at_ms, from_server: rng.chance(0.4), halves }
+            let from_server = rng.chance(0.4);
+            StreamPlan { at_ms, from_server, halves, redundant: rng.chance(0.1) }
         })
         .collect()
 }

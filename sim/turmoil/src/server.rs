@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imux::trust::server_config;
-use imux::{Server, ServerConfig, Session, Stream, StreamKind};
+use imux::{OpenOptions, Server, ServerConfig, Session, Stream, StreamKind};
 use tokio::time::sleep;
 
 use crate::book::{Book, Trial};
@@ -95,7 +95,9 @@ fn open_own(session: &Session, plan: &Arc<Plan>, book: &Arc<Book>) {
                 sleep(until(plan.streams[stream].at_ms)).await;
                 let trial = book.begin(stream);
                 // Where it cannot be opened the session is over, and that is told otherwise.
-                if let Ok(opened) = session.open(StreamKind::Named(trial.to_string())).await {
+                let kind = StreamKind::Named(trial.to_string());
+                let redundant = plan.streams[stream].redundant;
+                if let Ok(opened) = session.open(OpenOptions { kind, redundant }).await {
                     User { plan, book, trial, server: true }.run(opened).await;
                 }
             });
