@@ -68,8 +68,10 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
             }
         }
     });
-    // A thread that waits for the terminal or for a name server must not hold up the end.
-    runtime.shutdown_background();
+    // A handshake that a thread is in the middle of is let finish: its code must not run while the
+    // process's own end takes the libraries apart under it. A thread that waits for the terminal or
+    // for a name server must not hold up the end.
+    runtime.shutdown_timeout(THREADS_PATIENCE);
     outcome
 }
 
@@ -81,6 +83,9 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Keys(config) => run_keys(config).await,
     }
 }
+
+/// How long threads have to come to an end of what they are doing.
+const THREADS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long telling the peers that this end stops may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
