@@ -307,6 +307,7 @@ impl Inner {
         let dialer = &place.dialer;
         let mut failures = Some(failures);
         let mut backoff = Backoff::default();
+        let mut told = None;
         let mut stopped = self.stopped.subscribe();
         loop {
             let dialled = tokio::select! {
@@ -315,7 +316,7 @@ impl Inner {
             };
             match dialled.unwrap_or_else(|| Err(panicked())) {
                 Ok(ready) => {
-                    failures = None;
+                    (failures, told) = (None, None);
                     let begun = clock::now();
                     let _ = unharmed(self.run(ready, &dialer.name())).await;
                     if clock::now().duration_since(begun) >= LIVED_WELL {
@@ -323,10 +324,13 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    // Told once for each outage, and to whoever waits for the first lane.
+                    // Told to whoever waits for the first lane; then once for each kind of outage: a server that
+                    // was away and comes back as another is news.
+                    let kind = Some(std::mem::discriminant(&error));
                     match failures.take() {
                         Some(failures) => drop(failures.send(error)),
-                        None if backoff.waits <= 1 => {
+                        None if told != kind => {
+                            told = kind;
                             tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
                         }
                         None => tracing::debug!(via = %dialer.name(), %error, "still no lane"),
