@@ -127,9 +127,11 @@ impl App {
         done: &mut Done,
     ) -> Result<(), String> {
         let half = self.own_half();
-        let HalfPlan { bytes, write_bytes, write_every_ms, after_bytes, reset_at, .. } =
-            plan.halves[half];
+        let HalfPlan {
+            bytes, write_bytes, write_every_ms, until_ms, after_bytes, reset_at, ..
+        } = plan.halves[half];
         let target = reset_at.map_or(bytes, |at| at.min(bytes));
+        let target = if until_ms > 0.0 && now >= ms(until_ms) { self.written } else { target };
         while self.writer == Fate::Open {
             if self.read < after_bytes && self.reader == Fate::Open {
                 return Ok(());

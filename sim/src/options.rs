@@ -191,6 +191,8 @@ pub struct HalfPlan {
     pub write_bytes: u64,
     /// ... and then waits this long.
     pub write_every_ms: f64,
+    /// The writer ends the stream then, however much it has written (0: when it has written all).
+    pub until_ms: f64,
     /// The writer begins once it has read as much of the other half.
     pub after_bytes: u64,
     /// The writer resets the stream after as many bytes, instead of ending it.

@@ -174,6 +174,7 @@ fn draw_streams(
             bytes,
             write_bytes: if slow_writer { (bytes / rng.range(1..=20)).max(1) } else { 0 },
             write_every_ms: if slow_writer { rng.log_range(0.1, 60.0) } else { 0.0 },
+            until_ms: 0.0,
             after_bytes: 0,
             reset_at: rng.chance(resets).then(|| rng.range(0..=bytes)),
             read_bytes: if slow_reader { (bytes / rng.range(1..=20)).max(1) } else { 0 },

@@ -88,7 +88,7 @@ pub struct CpuArgs {
 #[derive(Args, Debug, Clone)]
 pub struct RunArgs {
     /// Contenders, comma-separated: tcp (best path), tcpN (path N), mptcp, agg, goimux[:LANES],
-    /// imux[:LANES][@PROGRAM]
+    /// imux[:LANES][@PROGRAM], sim[:LANES] (the simulator's imux: no root, no kernel)
     #[arg(long, value_delimiter = ',', default_value = "tcp,mptcp,agg,imux")]
     pub peers: Vec<String>,
     /// Runs of each contender; contenders take turns
@@ -252,7 +252,9 @@ mod linux {
                 imux_server_args: words(&args.imux_server_args),
             },
         };
-        prepare()?;
+        if !peers.iter().all(Peer::is_simulated) {
+            prepare()?;
+        }
         Ok((available(&peers, &settings)?, settings))
     }
 

@@ -80,11 +80,12 @@ pub fn measure(
     runs: u32,
     settings: &Settings,
 ) -> Result<SettingReport, LabError> {
-    let singles: Vec<Peer> = (0..cell.paths.len()).map(|i| Peer::Tcp(Some(i))).collect();
-    let all: Vec<&Peer> = singles.iter().chain(peers).collect();
+    let mut all: Vec<(Cell, Peer)> =
+        (0..cell.paths.len()).map(|path| alone(cell, path, peers)).collect();
+    all.extend(peers.iter().map(|peer| (cell.clone(), peer.clone())));
     let mut goodputs = vec![Vec::new(); all.len()];
     for run in 0..runs {
-        for (peer, goodputs) in all.iter().zip(&mut goodputs) {
+        for ((cell, peer), goodputs) in all.iter().zip(&mut goodputs) {
             let goodput = match run_calm(cell, peer, run.into(), settings) {
                 Ok(result) => result.figures.get(FIGURE).copied().unwrap_or(0.0),
                 Err(e @ LabError::Run(_)) => {
@@ -100,6 +101,15 @@ pub fn measure(
     let singles = medians.by_ref().take(cell.paths.len()).collect();
     let peers = peers.iter().map(ToString::to_string).zip(medians).collect();
     Ok(SettingReport { paths: cell.paths.clone(), singles, peers })
+}
+
+/// What a path does alone: kernel TCP on it or, where nothing touches a kernel, the simulator.
+fn alone(cell: &Cell, path: usize, peers: &[Peer]) -> (Cell, Peer) {
+    if peers.iter().all(Peer::is_simulated) {
+        (Cell { paths: vec![cell.paths[path]], ..cell.clone() }, Peer::Simulated(1))
+    } else {
+        (cell.clone(), Peer::Tcp(Some(path)))
+    }
 }
 
 impl DesignReport {

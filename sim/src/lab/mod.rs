@@ -48,6 +48,8 @@ pub mod scenarios;
 #[cfg(target_os = "linux")]
 pub mod scratch;
 #[cfg(target_os = "linux")]
+pub mod simulated;
+#[cfg(target_os = "linux")]
 pub mod sink;
 #[cfg(target_os = "linux")]
 pub mod svg;

@@ -44,6 +44,8 @@ pub enum Peer {
         /// Another program than the default one, to compare builds.
         program: Option<PathBuf>,
     },
+    /// The simulator's imux with this many lanes a path, on the simulator's network.
+    Simulated(u16),
 }
 
 impl fmt::Display for Peer {
@@ -61,6 +63,8 @@ impl fmt::Display for Peer {
                 }
                 program.as_ref().map_or(Ok(()), |p| write!(f, "@{}", p.display()))
             }
+            Self::Simulated(1) => write!(f, "sim"),
+            Self::Simulated(lanes) => write!(f, "sim:{lanes}"),
         }
     }
 }
@@ -72,7 +76,7 @@ impl FromStr for Peer {
         let wrong = || {
             LabError::Usage(format!(
                 "no contender `{text}`; there are tcp (best path), tcpN (path N), mptcp, agg, \
-                 goimux[:LANES] and imux[:LANES][@PROGRAM]"
+                 goimux[:LANES], imux[:LANES][@PROGRAM] and sim[:LANES]"
             ))
         };
         let lanes = |text: &str| match text.strip_prefix(':') {
@@ -91,6 +95,9 @@ impl FromStr for Peer {
         }
         if let Some(rest) = text.strip_prefix("goimux") {
             return lanes(rest).map(Self::GoImux);
+        }
+        if let Some(rest) = text.strip_prefix("sim") {
+            return lanes(rest).map(Self::Simulated);
         }
         let rest = text.strip_prefix("imux").ok_or_else(wrong)?;
         let (number, program) = match rest.split_once('@') {
@@ -137,10 +144,16 @@ pub fn best_path(paths: &[PathSpec]) -> usize {
 }
 
 impl Peer {
+    /// Nothing of this machine is touched.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        matches!(self, Self::Simulated(_))
+    }
+
     /// An error that says what is missing, unless this contender can run here.
     pub fn check(&self, programs: &Programs) -> Result<(), LabError> {
         match self {
-            Self::Tcp(_) => Ok(()),
+            Self::Tcp(_) | Self::Simulated(_) => Ok(()),
             Self::Mptcp => match std::fs::read_to_string("/proc/sys/net/mptcp/enabled") {
                 Ok(_) => Ok(()),
                 Err(_) => Err(LabError::Unsupported("this kernel has no MPTCP".to_owned())),
@@ -151,7 +164,7 @@ impl Peer {
 
     fn program(&self, programs: &Programs) -> Result<PathBuf, LabError> {
         let (found, program, fix) = match self {
-            Self::Tcp(_) | Self::Mptcp => (None, "", ""),
+            Self::Tcp(_) | Self::Mptcp | Self::Simulated(_) => (None, "", ""),
             Self::Aggligator => {
                 let fix =
                     "install it with `cargo install --locked aggligator-util`, or leave `agg` out";
@@ -202,6 +215,9 @@ impl Peer {
                 let program = self.program(programs)?;
                 self.start_tunnel(&program, topology, programs, scratch)
             }
+            Self::Simulated(_) => {
+                Err(LabError::Unsupported("the simulator runs on no kernel's network".to_owned()))
+            }
         }
     }
 
@@ -236,7 +252,7 @@ impl Peer {
         let sink = format!("127.0.0.1:{SINK_PORT}");
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         match self {
-            Self::Tcp(_) | Self::Mptcp => (Vec::new(), Vec::new()),
+            Self::Tcp(_) | Self::Mptcp | Self::Simulated(_) => (Vec::new(), Vec::new()),
             Self::Aggligator => (
                 words(&format!("server --no-monitor --tcp {TUNNEL_PORT} --port {SINK_PORT}")),
                 words(&format!(
@@ -290,11 +306,11 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for name in ["tcp", "tcp3", "mptcp", "agg", "goimux:4", "imux", "imux:10", "imux:2@/x/imux"]
-        {
+        let imux = ["imux", "imux:10", "imux:2@/x/imux", "sim", "sim:10"];
+        for name in ["tcp", "tcp3", "mptcp", "agg", "goimux:4"].into_iter().chain(imux) {
             assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
         }
-        for bad in ["", "tcpx", "imux:0", "imux10", "mptcp2", "goimux:"] {
+        for bad in ["", "tcpx", "imux:0", "imux10", "mptcp2", "goimux:", "sim3"] {
             assert_eq!(bad.parse::<Peer>().unwrap_err().exit_code(), 2, "{bad}");
         }
     }

@@ -13,6 +13,7 @@ use super::measure::{Figures, Notes};
 use super::peers::{Peer, Programs, SINK_PORT};
 use super::proc::{Helper, Usage};
 use super::scratch::Scratch;
+use super::simulated;
 use super::sink::SinkReport;
 use super::stream::mix;
 use super::topology::Topology;
@@ -69,6 +70,9 @@ pub fn run_once(
     settings: &Settings,
 ) -> Result<RunResult, LabError> {
     let seed = mix(settings.seed ^ mix(number) ^ name_hash(&cell.name));
+    if let Peer::Simulated(lanes) = peer {
+        return simulated::run(cell, *lanes, &settings.congestion, seed);
+    }
     let scratch = Scratch::new("run")?;
     let topology = Topology::new(&cell.paths, &settings.congestion, seed)?;
     let mptcp = *peer == Peer::Mptcp;
