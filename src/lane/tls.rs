@@ -18,6 +18,7 @@ use rustls::{AlertDescription, CipherSuite, NamedGroup};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use zeroize::Zeroizing;
 
 use super::{Lane, LaneMetrics};
 use crate::trust::PeerIdentity;
@@ -49,15 +50,24 @@ pub struct TlsLane<T = TcpStream> {
     opener: Opener,
     /// Where in `received` decrypted bytes wait to be read.
     plaintext: Range<usize>,
-    /// The peer has said that nothing more comes (close_notify).
-    peer_closed: bool,
+    incoming: Incoming,
     sealer: Sealer,
     outbound: Outbound,
     /// We have said that nothing more comes.
     closed: bool,
     peer: Option<PeerIdentity>,
-    exported: [(&'static str, [u8; 32]); 2],
+    exported: [(&'static str, Zeroizing<[u8; 32]>); 2],
     negotiated: Negotiated,
+}
+
+/// What is to be expected of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Incoming {
+    Open,
+    /// Nothing more, as it has said itself (close_notify).
+    Closed,
+    /// Nothing that could be told from what was lost: not a byte behind an error is handed out.
+    Broken,
 }
 
 struct Negotiated {
@@ -110,23 +120,28 @@ impl<T: Transport> TlsLane<T> {
 
     /// Decrypts the next record, wherever it must come from.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let received = ready!(self.poll_record(cx));
+        if let Err(error) = &received {
+            self.incoming = Incoming::Broken;
+            self.give_up(cx, error);
+        }
+        Poll::Ready(received)
+    }
+
+    fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(record) = self.received.next_record()? else {
             if ready!(self.received.poll_fill(&mut self.socket, cx))? == 0 {
                 return Poll::Ready(Err(truncated()));
             }
             return Poll::Ready(Ok(()));
         };
-        match self.opener.open(self.received.get_mut(record.clone())) {
-            Ok(Opened::Data(place)) => {
+        match self.opener.open(self.received.get_mut(record.clone()))? {
+            Opened::Data(place) => {
                 self.plaintext = record.start + place.start..record.start + place.end;
             }
-            Ok(Opened::NewKeys { requested: true }) => self.sealer.ask_for_update(),
-            Ok(Opened::NewKeys { requested: false } | Opened::Nothing) => {}
-            Ok(Opened::Closed) => self.peer_closed = true,
-            Err(error) => {
-                self.give_up(cx, &error);
-                return Poll::Ready(Err(error));
-            }
+            Opened::NewKeys { requested: true } => self.sealer.ask_for_update(),
+            Opened::NewKeys { requested: false } | Opened::Nothing => {}
+            Opened::Closed => self.incoming = Incoming::Closed,
         }
         Poll::Ready(Ok(()))
     }
@@ -137,12 +152,10 @@ impl<T: Transport> TlsLane<T> {
             return;
         }
         self.closed = true;
-        let undecryptable =
-            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
-        let alert = if undecryptable {
-            AlertDescription::BadRecordMac
-        } else {
-            AlertDescription::UnexpectedMessage
+        let alert = match error.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(rustls::Error::DecryptError) => AlertDescription::BadRecordMac,
+            Some(rustls::Error::PeerSentOversizedRecord) => AlertDescription::RecordOverflow,
+            _ => AlertDescription::UnexpectedMessage,
         };
         if self.sealer.seal_alert(alert, &mut self.outbound.bytes).is_ok() {
             let _ = self.poll_send(cx);
@@ -175,8 +188,12 @@ fn truncated() -> io::Error {
 impl<T: Transport> AsyncBufRead for TlsLane<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        while this.plaintext.is_empty() && !this.peer_closed {
-            ready!(this.poll_receive(cx))?;
+        while this.plaintext.is_empty() {
+            match this.incoming {
+                Incoming::Open => ready!(this.poll_receive(cx))?,
+                Incoming::Closed => break,
+                Incoming::Broken => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            }
         }
         Poll::Ready(Ok(this.received.get(this.plaintext.clone())))
     }
@@ -255,7 +272,7 @@ impl<T: Transport> Lane for TlsLane<T> {
             self.exported.iter().find(|(known, _)| *known == label).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::Unsupported, "no keying material of this label")
             })?;
-        *out = *value;
+        *out = **value;
         Ok(())
     }
 
@@ -303,7 +320,7 @@ impl<T: fmt::Debug> fmt::Debug for TlsLane<T> {
         f.debug_struct("TlsLane")
             .field("socket", &self.socket)
             .field("peer", &self.peer)
-            .field("peer_closed", &self.peer_closed)
+            .field("incoming", &self.incoming)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
     }

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 
 use rustls::crypto::SupportedKxGroup;
 use rustls::{AlertDescription, Connection, Side};
+use zeroize::Zeroizing;
 
 use super::keys::TrafficSecrets;
 use super::record::{RecordBuffer, bad_record, directions};
-use super::{Outbound, TlsLane, Transport, invalid, truncated};
+use super::{Incoming, Outbound, TlsLane, Transport, invalid, truncated};
 use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
 
 /// Shakes hands over a connected socket. `secrets` is the connection's key log. Unbounded in time.
@@ -79,7 +80,7 @@ impl<T: Transport> Handshake<T> {
             _ => None,
         };
         let export = |label: &'static str| {
-            let value = tls.export_keying_material([0; 32], label.as_bytes(), None);
+            let value = tls.export_keying_material(Zeroizing::new([0; 32]), label.as_bytes(), None);
             value.map(|value| (label, value)).map_err(invalid)
         };
         let exported = [export(SESSION_EXPORTER_LABEL)?, export(LANE_EXPORTER_LABEL)?];
@@ -105,7 +106,7 @@ impl<T: Transport> Handshake<T> {
             received,
             opener,
             plaintext: 0..0,
-            peer_closed: false,
+            incoming: Incoming::Open,
             sealer,
             outbound: Outbound::default(),
             closed: false,

@@ -58,11 +58,15 @@ const KEY_UPDATES_AHEAD: u64 = 32;
 const RECORDS_PER_KEY_UPDATE: u64 = 1_024;
 
 /// A `KeyUpdate` that asks for none in return, and one that does (RFC 8446, section 4.6.3).
-const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+pub(super) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
 
 pub(super) fn bad_record(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn oversized() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, rustls::Error::PeerSentOversizedRecord)
 }
 
 /// Both directions, from the secrets that rustls hands over to the end that is `side`.
@@ -83,7 +87,8 @@ pub(super) fn directions(
         answer_due: false,
     };
     let keys = Keys::new(suite, secrets, peer, first.rx)?;
-    let opener = Opener { keys, fruitless: 0, updates: 0, data_records: 0 };
+    let tickets = peer == Side::Server;
+    let opener = Opener { keys, tickets, fruitless: 0, updates: 0, data_records: 0 };
     Ok((sealer, opener))
 }
 
@@ -161,6 +166,11 @@ impl Sealer {
     }
 
     #[cfg(test)]
+    pub(super) fn update(&mut self) {
+        self.keys.update().unwrap();
+    }
+
+    #[cfg(test)]
     pub(super) fn limit(&mut self, records: u64) {
         self.limit = records;
     }
@@ -177,6 +187,8 @@ impl Sealer {
 /// Decrypts records.
 pub(super) struct Opener {
     keys: Keys,
+    /// The peer is a server, which may offer session tickets.
+    tickets: bool,
     /// Records in a row without data.
     fruitless: u32,
     /// How often the peer has updated its keys, and how many records of data it has sent.
@@ -216,7 +228,10 @@ impl Opener {
         if self.fruitless > FRUITLESS_MAX {
             return Err(bad_record("too many records without data"));
         }
-        let opened = not_data(typ, payload)?;
+        let opened = match typ {
+            ContentType::Handshake => handshake_messages(payload, self.tickets)?,
+            _ => not_data(typ, payload)?,
+        };
         if let Opened::NewKeys { .. } = opened {
             self.updates = self.updates.saturating_add(1);
             if self.updates > KEY_UPDATES_AHEAD + self.data_records / RECORDS_PER_KEY_UPDATE {
@@ -230,20 +245,19 @@ impl Opener {
 
 /// Type and content of a decrypted record: the last byte that is not padding is the type (RFC 8446, section 5.4).
 fn content(plaintext: &[u8]) -> io::Result<(ContentType, &[u8])> {
+    // Padding counts: all of it is at most a whole record's data and its type.
+    if plaintext.len() > TLS_RECORD_MAX + 1 {
+        return Err(oversized());
+    }
     let end = plaintext.iter().rposition(|&byte| byte != 0);
     let (typ, content) = end
         .and_then(|end| plaintext[..=end].split_last())
         .ok_or_else(|| bad_record("a record of padding alone"))?;
-    if content.len() > TLS_RECORD_MAX {
-        return Err(bad_record("a record longer than TLS allows"));
-    }
     Ok((ContentType::from(*typ), content))
 }
 
-/// A record that carries no data.
+/// A record that carries neither data nor messages of the handshake protocol.
 fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
-    /// `new_session_ticket` (RFC 8446, section 4.6.1): offered to us by servers of other makes, and never used.
-    const NEW_SESSION_TICKET: u8 = 4;
     match (typ, payload) {
         (ContentType::Alert, &[_level, alert]) => match AlertDescription::from(alert) {
             AlertDescription::CloseNotify => Ok(Opened::Closed),
@@ -254,19 +268,33 @@ fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, what))
             }
         },
-        (ContentType::ApplicationData, []) | (ContentType::Handshake, [NEW_SESSION_TICKET, ..]) => {
-            Ok(Opened::Nothing)
-        }
-        // Alone in its record: what followed would be under keys that are no more (RFC 8446, section 5.1).
-        (ContentType::Handshake, payload) if payload == KEY_UPDATE => {
-            Ok(Opened::NewKeys { requested: false })
-        }
-        (ContentType::Handshake, payload) if payload == KEY_UPDATE_REQUESTED => {
-            Ok(Opened::NewKeys { requested: true })
-        }
-        (ContentType::Handshake, _) => Err(bad_record("a handshake message after the handshake")),
+        (ContentType::ApplicationData, []) => Ok(Opened::Nothing),
         _ => Err(bad_record("a record of unknown type")),
     }
+}
+
+/// Messages of the handshake protocol after the handshake, each of them whole.
+fn handshake_messages(mut messages: &[u8], tickets: bool) -> io::Result<Opened> {
+    /// `new_session_ticket` (RFC 8446, section 4.6.1): offered to us by servers of other makes, and never used.
+    const NEW_SESSION_TICKET: u8 = 4;
+    let refused = || bad_record("a handshake message after the handshake");
+    // A record that holds no message may not be (RFC 8446, section 5.1).
+    while let &[typ, a, b, c, ref rest @ ..] = messages {
+        // The last in its record: what followed would be under keys that are no more (section 5.1).
+        if messages == KEY_UPDATE {
+            return Ok(Opened::NewKeys { requested: false });
+        }
+        if messages == KEY_UPDATE_REQUESTED {
+            return Ok(Opened::NewKeys { requested: true });
+        }
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let ticket = typ == NEW_SESSION_TICKET && tickets;
+        messages = rest.get(length..).filter(|_| ticket).ok_or_else(refused)?;
+        if messages.is_empty() {
+            return Ok(Opened::Nothing);
+        }
+    }
+    Err(refused())
 }
 
 /// Bytes from the socket, cut into records.
@@ -299,7 +327,7 @@ impl RecordBuffer {
         }
         let length = usize::from(u16::from_be_bytes([high, low]));
         if length > CIPHERTEXT_MAX {
-            return Err(bad_record("a record longer than TLS allows"));
+            return Err(oversized());
         }
         let record = self.start..self.start + HEADER + length;
         if record.end > self.end {

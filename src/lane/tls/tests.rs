@@ -14,6 +14,7 @@ use rustls::{ClientConfig, ClientConnection, ContentType, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
+use super::record::{HEADER, KEY_UPDATE};
 use super::*;
 use crate::lane::{Bind, BindSource, Congestion, DialError, Dialer, Listener, TcpOptions};
 use crate::trust::{
@@ -822,7 +823,10 @@ async fn floods_of_key_updates_end_the_lane() {
 #[tokio::test]
 async fn decrypted_records_that_may_not_be_are_errors() {
     let padding = vec![0; 300];
-    let cases: [(ContentType, &[u8], &str); 9] = [
+    // One zero of padding too many.
+    let mut oversized = vec![1; TLS_RECORD_MAX];
+    oversized.extend([ContentType::ApplicationData.into(), 0]);
+    let cases: [(ContentType, &[u8], &str); 14] = [
         (ContentType::Handshake, &[24, 0, 0, 1, 2], "handshake message"),
         (ContentType::Handshake, &[24, 0, 0, 1], "handshake message"),
         // With something behind it, which would be under the old keys.
@@ -831,10 +835,16 @@ async fn decrypted_records_that_may_not_be_are_errors() {
         (ContentType::Handshake, &[1, 0, 0, 0], "handshake message"),
         (ContentType::Handshake, &[20, 0, 0, 0], "handshake message"),
         (ContentType::ChangeCipherSpec, &[1], "unknown type"),
+        // No message at all; a ticket to a server, alone and before new keys.
+        (ContentType::Handshake, &[], "handshake message"),
+        (ContentType::Handshake, &[4, 0, 0, 1, 9], "handshake message"),
+        (ContentType::Handshake, &[4, 0, 0, 0, 24, 0, 0, 1, 0], "handshake message"),
         (ContentType::Alert, &[1], "unknown type"),
         (ContentType::Alert, &[1, 0, 1, 0], "unknown type"),
         // Of type 0: padding alone.
         (ContentType::Unknown(0), &padding, "padding"),
+        (ContentType::Unknown(0), &oversized, "record size"),
+        (ContentType::ApplicationData, &oversized, "record size"),
     ];
     for (typ, payload, what) in cases {
         let (mut client, server) = tls_lane().await;
@@ -842,6 +852,66 @@ async fn decrypted_records_that_may_not_be_are_errors() {
         let error = read_records(records, client, server).await;
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().contains(what), "{typ:?} {payload:?}: {error}");
+    }
+}
+
+/// From a server, several in a record, in front of new keys: whatever they say. But whole, each of them.
+#[tokio::test]
+async fn session_tickets_are_ignored() {
+    let ticket = |length: u8| [vec![4, 0, 0, length], vec![9; length.into()]].concat();
+    let (mut client, mut server) = tls_lane().await;
+    for records in [ticket(7), [ticket(200), ticket(0)].concat()] {
+        server.outbound.bytes = server.sealer.seal_as(ContentType::Handshake, &records);
+        pass_bytes(&mut server, &mut client).await;
+    }
+    let last = [ticket(3), KEY_UPDATE.to_vec()].concat();
+    server.outbound.bytes = server.sealer.seal_as(ContentType::Handshake, &last);
+    server.sealer.update();
+    pass_bytes(&mut server, &mut client).await;
+    pass_bytes(&mut client, &mut server).await;
+
+    for broken in [vec![4, 0, 0], vec![4, 0, 0, 2, 9], [ticket(1), vec![20, 0, 0, 0]].concat()] {
+        let (client, mut server) = tls_lane().await;
+        let records = vec![server.sealer.seal_as(ContentType::Handshake, &broken)];
+        let error = read_records(records, server, client).await;
+        assert!(error.to_string().contains("handshake message"), "{broken:?}: {error}");
+    }
+}
+
+/// Otherwise what was cut out of a lane would be missing in the middle.
+#[tokio::test]
+async fn nothing_behind_an_error_is_handed_out() {
+    let (mut client, mut server) = tls_lane().await;
+    let mut wire = vec![record(&mut client, b"one"), record(&mut client, b"lost")];
+    wire[1][HEADER] ^= 1;
+    wire.push(record(&mut client, b"three"));
+    client.outbound.bytes = wire.concat();
+    client.shutdown().await.unwrap();
+    let mut got = [0; 8];
+    assert_eq!(timeout(SOON, server.read(&mut got)).await.unwrap().unwrap(), 3);
+    for _ in 0..3 {
+        assert!(timeout(SOON, server.read(&mut got)).await.unwrap().is_err());
+    }
+    assert_eq!(server.write(b"on").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+/// The alert says what it was.
+#[tokio::test]
+async fn a_peer_is_told_what_was_wrong_with_its_records() {
+    type Spoil = fn(&mut TlsLane) -> Vec<u8>;
+    let cases: [(Spoil, &str); 3] = [
+        (|_| vec![23, 3, 3, 0x41, 1], "RecordOverflow"),
+        (|_| [&[23, 3, 3, 0, 17][..], &[0; 17]].concat(), "BadRecordMac"),
+        (|lane| lane.sealer.seal_as(ContentType::Handshake, &[20, 0, 0, 0]), "UnexpectedMessage"),
+    ];
+    for (spoil, alert) in cases {
+        let (mut client, mut server) = tls_lane().await;
+        client.outbound.bytes = spoil(&mut client);
+        client.flush().await.unwrap();
+        assert!(timeout(SOON, server.read_u8()).await.unwrap().is_err());
+        let told = timeout(SOON, client.read_u8()).await.unwrap().unwrap_err();
+        assert_eq!(told.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(told.to_string().contains(alert), "{told}");
     }
 }
 
