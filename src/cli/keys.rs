@@ -113,7 +113,8 @@ fn rotate_key(home: &Path, listen: &HostPort, switch: bool) -> Result<Said, Fail
             ));
         };
         let key = new.fingerprint();
-        (key, format!("{key} is the server's key from its next start on; start it again now"))
+        tracing::warn!("a server that runs goes on with it at SIGHUP: kill -HUP its process");
+        (key, format!("{key} is the server's key now"))
     } else {
         let next = Identity::prepare_next(home, name).map_err(|error| trust_failure(&error))?;
         let key = next.fingerprint();

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use imux::lane::{TcpOptions, TlsListener};
+use imux::lane::{TcpOptions, TlsListener, TlsSettings};
 use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, NextKey, server_config};
 use imux::{Code, Server, tunnel};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,13 +54,14 @@ pub(super) async fn run_server(
     }
     let session = config.session.for_library();
     let settings = imux::ServerConfig { session, clients: Arc::new(clients.clone()) };
+    let mut keys = ServerKeys { home, listen: config.listen.clone(), tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
-    announce_next_key(&server, &home, &config.listen)?;
+    keys.announce_next(&server)?;
     tell_who_may_connect(&clients, &list, &config.dial, address);
     tracing::info!(
         %address,
-        key = %identity.fingerprint(),
+        key = %keys.identity.fingerprint(),
         destination = %config.dial,
         "server ready"
     );
@@ -78,8 +79,8 @@ pub(super) async fn run_server(
             _ = hangup.recv() => {
                 reload(&clients).await;
                 server.recheck();
-                if let Err(error) = announce_next_key(&server, &home, &config.listen) {
-                    tracing::error!(%error, "no next key is announced");
+                if let Err(error) = keys.reload(&server) {
+                    tracing::error!(%error, "the server's keys stay as they were");
                 }
             }
             patience = stopping.wait() => break patience,
@@ -99,15 +100,44 @@ pub(super) async fn run_server(
     Ok(Exit::Ok)
 }
 
-/// Tells clients of the key that the server will have later, if one was made.
-fn announce_next_key(server: &Server, home: &Path, listen: &HostPort) -> Result<(), Failure> {
-    let next = Identity::load_next(home, listen.as_written());
-    if let Some(next) = next.map_err(|error| trust_failure(&error))? {
-        let next = NextKey::new(&next).map_err(|error| trust_failure(&error))?;
-        tracing::info!(key = %next.fingerprint(), "announcing the server's next key");
-        server.announce(next);
+/// The key the server shows, and where that and its next one are kept.
+struct ServerKeys {
+    home: PathBuf,
+    listen: HostPort,
+    tls: TlsSettings,
+    identity: Identity,
+}
+
+impl ServerKeys {
+    /// Reads them again: lanes to come are shown the key that is there now.
+    fn reload(&mut self, server: &Server) -> Result<(), Failure> {
+        let found = Identity::load(&self.home, self.listen.as_written());
+        // A key that has gone is no reason to be somebody else.
+        if let Some(identity) = found.map_err(|error| trust_failure(&error))?
+            && identity.fingerprint() != self.identity.fingerprint()
+        {
+            let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
+            // Sessions that go on are told before their next lanes show it. What is no Ed25519 key cannot be told.
+            if let Ok(key) = NextKey::new(&identity) {
+                server.announce(key);
+            }
+            self.tls.replace(tls);
+            tracing::info!(key = %identity.fingerprint(), "the server shows another key");
+            self.identity = identity;
+        }
+        self.announce_next(server)
     }
-    Ok(())
+
+    /// Tells clients of the key that the server will have later, if one was made.
+    fn announce_next(&self, server: &Server) -> Result<(), Failure> {
+        let next = Identity::load_next(&self.home, self.listen.as_written());
+        if let Some(next) = next.map_err(|error| trust_failure(&error))? {
+            let next = NextKey::new(&next).map_err(|error| trust_failure(&error))?;
+            tracing::info!(key = %next.fingerprint(), "announcing the server's next key");
+            server.announce(next);
+        }
+        Ok(())
+    }
 }
 
 /// Says at the start who may connect, and what to do if that is not what is wanted.

@@ -19,7 +19,7 @@ use super::{chance, clock};
 use crate::lane::{Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::{Code, Config, LaneId, LanePolicy, SessionStats, Side, Tier};
-use crate::trust::{Fingerprint, HostTrust, NextKey, SessionSecret};
+use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, SessionSecret};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
 const REDIAL_MIN: Duration = Duration::from_millis(200);
@@ -147,7 +147,6 @@ struct Established {
     session: Session,
     agreed: Agreed,
     /// The key of the server that it was created with.
-    key: Fingerprint,
     next_lane: AtomicU64,
 }
 
@@ -156,7 +155,7 @@ struct Inner {
     trust: Arc<dyn HostTrust>,
     /// The key that was decided on; every lane has to show it.
     trusted: Mutex<Option<Fingerprint>>,
-    /// The key that the server has announced: it may create the next session.
+    /// The key that the server has announced: lanes may show it from now on.
     next: Mutex<Option<Fingerprint>>,
     /// Held while a session is being created.
     creating: tokio::sync::Mutex<()>,
@@ -352,47 +351,48 @@ impl Inner {
         // A TCP and a TLS handshake: two round trips.
         let rtt = clock::now().duration_since(begun) / 2;
         let presented = lane.peer().ok_or(ConnectError::NoKey)?;
-        self.check_key(presented.fingerprint)?;
-        // One lane creates the session, the others wait for it.
-        let _creating = match self.living() {
-            Some(_) => None,
-            None => {
-                let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
-                Some(turn.map_err(|_| timed_out())?)
-            }
+        let key = presented.fingerprint;
+        self.check_key(key)?;
+        // One lane creates the session, or has a key decided on; the others wait for it.
+        let _turn = if self.living().is_some() && self.trusted_key() == Some(key) {
+            None
+        } else {
+            let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
+            Some(turn.map_err(|_| timed_out())?)
         };
         // Which key is the server's may have been decided while this lane waited.
-        self.check_key(presented.fingerprint)?;
-        if let Some(established) = self.living() {
-            if established.key != presented.fingerprint {
-                return Err(ConnectError::OtherKey(presented.fingerprint));
-            }
-            return Self::join(lane, &established, rtt, place).await;
-        }
-        if self.trusted_key() != Some(presented.fingerprint) {
-            // Decided once, and not by each of the lanes that wait here.
-            if *self.stopped.borrow() {
-                return Err(ConnectError::Handshake(std::io::ErrorKind::Interrupted.into()));
-            }
-            if let Err(refused) = self.trust.decide(&presented).await {
-                // One whose key was right before may have it again.
-                if self.trusted_key().is_none() {
-                    self.stopped.send_replace(true);
-                }
-                return Err(refused.into());
-            }
-            *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(presented.fingerprint);
+        self.check_key(key)?;
+        if self.trusted_key() != Some(key) {
+            self.decide(&presented).await?;
             // A person takes longer to answer than a server waits for a first frame.
             if clock::now().duration_since(begun) > CREATION_PATIENCE {
                 lane = dialer.dial().await?;
                 self.check_key(lane.peer().ok_or(ConnectError::NoKey)?.fingerprint)?;
             }
         }
+        if let Some(established) = self.living() {
+            return Self::join(lane, &established, rtt, place).await;
+        }
         // A server that says nothing must not keep the other lanes from trying.
-        let created = self.create(lane, presented.fingerprint, rtt, place);
+        let created = self.create(lane, rtt, place);
         let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
         created.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Has it decided whether this is the server; once, and not by each of the lanes that wait.
+    async fn decide(&self, presented: &PeerIdentity) -> Result<(), ConnectError> {
+        if *self.stopped.borrow() {
+            return Err(ConnectError::Handshake(std::io::ErrorKind::Interrupted.into()));
+        }
+        if let Err(refused) = self.trust.decide(presented).await {
+            // One whose key was right before may have it again.
+            if self.trusted_key().is_none() {
+                self.stopped.send_replace(true);
+            }
+            return Err(refused.into());
+        }
+        *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(presented.fingerprint);
+        Ok(())
     }
 
     async fn join(
@@ -413,7 +413,6 @@ impl Inner {
     async fn create(
         self: &Arc<Self>,
         mut lane: Box<dyn Lane>,
-        key: Fingerprint,
         rtt: Duration,
         place: &Place,
     ) -> Result<Ready, ConnectError> {
@@ -429,8 +428,8 @@ impl Inner {
         // Told before anyone who waits for a first lane goes on.
         place.tell_up(LaneId::FIRST);
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
-        tokio::spawn(self.clone().heed_announcements(shared, agreed.secret.clone(), key));
-        let established = Established { session, agreed, key, next_lane };
+        tokio::spawn(self.clone().heed_announcements(shared, agreed.secret.clone()));
+        let established = Established { session, agreed, next_lane };
         self.current.send_replace(Some(Arc::new(established)));
         Ok(Ready { attached, lane, proof: None })
     }
@@ -491,13 +490,14 @@ impl Inner {
         self: Arc<Self>,
         shared: Arc<Shared>,
         secret: SessionSecret,
-        current: Fingerprint,
     ) {
         while let Some(announcement) = session::next_key(&shared).await {
             let Some(next) = NextKey::verify(&announcement, &secret) else {
                 tracing::warn!("the server announces a key without proving that it holds it");
                 continue;
             };
+            // The session's key, or the one that has taken its place meanwhile.
+            let Some(current) = self.trusted_key() else { continue };
             if next == current || self.next_key() == Some(next) {
                 continue;
             }

@@ -11,7 +11,7 @@ use super::error::ConnectError;
 use crate::lane::Lane;
 use crate::proto::handshake::{self, EXPORT_LEN};
 use crate::proto::wire::{Decoder, Frame, LaneBuf, Params, Secret, printable};
-use crate::proto::{Code, LaneId, LanePolicy, SessionId, Side};
+use crate::proto::{Code, LaneId, LanePolicy, SessionId, Side, limits};
 use crate::trust::{InvitationSecret, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 
 /// A session that two ends have agreed on.
@@ -35,7 +35,7 @@ pub(super) async fn create(
     frames.extend(invitation.map(|it| Frame::Invitation { secret: Secret(*it.as_bytes()) }));
     frames.push(Frame::Create { versions: vec![handshake::VERSION], params });
     write_frames(lane, &frames).await.map_err(ConnectError::Handshake)?;
-    match read_frame(lane).await.map_err(ConnectError::Handshake)? {
+    match FirstWords::default().next(lane).await.map_err(ConnectError::Handshake)? {
         Frame::Created { version: handshake::VERSION, session, params } => {
             Ok(Agreed { id: session, secret, peer: params })
         }
@@ -146,8 +146,9 @@ pub(super) struct Prelude {
 /// Reads a client's first words: what it says beforehand, and CREATE or JOIN.
 pub(super) async fn read_first(lane: &mut Box<dyn Lane>) -> io::Result<(Prelude, Frame)> {
     let mut prelude = Prelude::default();
+    let mut words = FirstWords::default();
     loop {
-        match read_frame(lane).await? {
+        match words.next(lane).await? {
             Frame::LanePolicy(policy) => prelude.policy = policy,
             Frame::Invitation { secret } if prelude.invitation.is_none() => {
                 prelude.invitation = Some(InvitationSecret::from_bytes(secret.0));
@@ -157,21 +158,33 @@ pub(super) async fn read_first(lane: &mut Box<dyn Lane>) -> io::Result<(Prelude,
     }
 }
 
-/// Reads exactly one frame that is not to be skipped; what follows it stays in the lane.
-pub(super) async fn read_frame(lane: &mut Box<dyn Lane>) -> io::Result<Frame> {
-    let mut decoder = Decoder::new();
-    loop {
-        let mut input = lane.fill_buf().await?;
-        let available = input.len();
-        if available == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let frame = decoder.decode_one(&mut input).map_err(io::Error::other)?;
-        let taken = available - input.len();
-        lane.consume(taken);
-        match frame {
-            Some((Frame::Ignored, _)) | None => {}
-            Some((frame, _)) => return Ok(frame),
+/// What the other end says before the lane belongs to a session, which is not much.
+#[derive(Default)]
+struct FirstWords {
+    decoder: Decoder,
+    bytes: usize,
+}
+
+impl FirstWords {
+    /// Reads exactly one frame that is not to be skipped; what follows it stays in the lane.
+    async fn next(&mut self, lane: &mut Box<dyn Lane>) -> io::Result<Frame> {
+        loop {
+            let mut input = lane.fill_buf().await?;
+            let available = input.len();
+            if available == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let frame = self.decoder.decode_one(&mut input).map_err(io::Error::other)?;
+            let taken = available - input.len();
+            lane.consume(taken);
+            self.bytes += taken;
+            if self.bytes > limits::GREETING_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "too much before CREATE or JOIN"));
+            }
+            match frame {
+                Some((Frame::Ignored, _)) | None => {}
+                Some((frame, _)) => return Ok(frame),
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ pub use resolve::resolve;
 pub use tcp::{Congestion, TcpOptions};
 #[cfg(any(test, fuzzing))]
 pub(crate) use tls::fuzz_records;
-pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener, Transport};
+pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener, TlsSettings, Transport};
 
 /// One reliable, ordered, confidential and authenticated byte pipe.
 ///

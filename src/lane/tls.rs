@@ -29,7 +29,7 @@ mod keys;
 mod record;
 mod transport;
 
-pub use dial::{TlsDialer, TlsListener};
+pub use dial::{TlsDialer, TlsListener, TlsSettings};
 use keys::TrafficSecrets;
 pub use record::TLS_RECORD_MAX;
 #[cfg(any(test, fuzzing))]

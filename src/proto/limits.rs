@@ -75,6 +75,9 @@ pub const TINY_PAYLOAD_BYTES: usize = 16;
 /// signs of life would come so late that the lane is taken for dead.
 pub const LINK_RATE_MIN: u64 = 8_000;
 
+/// What a lane may say before it is created or joined, and be answered with, in all: the frame itself and as much again.
+pub const GREETING_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
 /// Lanes in their handshake at once: each costs a task, a socket and a TLS state, some 60 KB.
 pub const WAITING_LANES_MAX: usize = 512;
 

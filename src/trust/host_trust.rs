@@ -12,14 +12,15 @@ use super::{Fingerprint, KnownHosts, KnownKey, PeerIdentity, TrustError, Verdict
 #[async_trait]
 pub trait HostTrust: Send + Sync {
     /// Called once for a session, for its first lane, before any byte of an application is sent. Whatever the answer, the
-    /// session's other lanes must show the same key.
+    /// session's other lanes must show the same key; or the one that was [announced](Self::announced), for which this is
+    /// called again, once.
     ///
     /// # Errors
     /// Why the peer is not trusted. The session is over then.
     async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError>;
 
     /// The server, whose key is `current`, has announced that it will have `next`, and proven that it holds it. Returns
-    /// whether that is good for a session to come, whose first lane is decided about all the same.
+    /// whether that is good for lanes and sessions to come, the first of which is decided about all the same.
     ///
     /// # Errors
     /// It could not be recorded, and is not trusted.
@@ -54,6 +55,10 @@ impl HostTrust for PinnedKeys {
         } else {
             Err(TrustError::PinMismatch { presented: peer.fingerprint })
         }
+    }
+
+    async fn announced(&self, _: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
+        Ok(self.pins.contains(&next))
     }
 }
 

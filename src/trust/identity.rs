@@ -55,17 +55,25 @@ impl Identity {
         files.load()
     }
 
+    /// The identity `name`, if it has a key; none is made.
+    ///
+    /// # Errors
+    /// As [`load_or_create`](Self::load_or_create).
+    pub fn load(home: &Path, name: &str) -> Result<Option<Self>, TrustError> {
+        let path = Paths::of(home, name).key;
+        if path.try_exists().map_err(failed("look for", &path))? {
+            Self::load_or_create(home, name).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// The key that the identity `name` is to have later; made by [`prepare_next`](Self::prepare_next).
     ///
     /// # Errors
     /// As [`load_or_create`](Self::load_or_create).
     pub fn load_next(home: &Path, name: &str) -> Result<Option<Self>, TrustError> {
-        let path = Paths::of(home, &next_name(name)).key;
-        if path.try_exists().map_err(failed("look for", &path))? {
-            Self::load_or_create(home, &next_name(name)).map(Some)
-        } else {
-            Ok(None)
-        }
+        Self::load(home, &next_name(name))
     }
 
     /// Makes the key that the identity `name` is to have later, unless it is there.

@@ -24,7 +24,7 @@ pub(super) const ROTATE_KEY_EXAMPLES: &str = "\
 Examples:
   Make the server's next key; announce it to its clients (a server that runs: kill -HUP it):
     imux rotate-key --listen 0.0.0.0:443
-  When all clients have been connected for once, change to it, and start the server again:
+  When all clients have been connected for once, change to it (a server that runs: kill -HUP it):
     imux rotate-key --listen 0.0.0.0:443 --switch";
 
 pub(super) const AUTHORIZE_EXAMPLES: &str = "\

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
@@ -89,8 +89,33 @@ impl Dialer for TlsDialer {
 #[derive(Debug)]
 pub struct TlsListener {
     pub(super) socket: TcpListener,
-    pub(super) config: Arc<ServerConfig>,
+    pub(super) settings: TlsSettings,
     options: TcpOptions,
+}
+
+/// Settings of a [`TlsListener`], which may be replaced while it listens.
+#[derive(Clone, Debug)]
+pub struct TlsSettings(Arc<Mutex<Arc<ServerConfig>>>);
+
+impl TlsSettings {
+    fn new(config: Arc<ServerConfig>) -> Self {
+        Self(Arc::new(Mutex::new(prepared(config))))
+    }
+
+    /// From now on connections that come in are answered with `config`. Lanes that are up stay as they are.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = prepared(config);
+    }
+
+    pub(super) fn get(&self) -> Arc<ServerConfig> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What every lane would have to do for itself.
+fn prepared(mut config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+    Arc::make_mut(&mut config).enable_secret_extraction = true;
+    config
 }
 
 impl TlsListener {
@@ -100,12 +125,16 @@ impl TlsListener {
     /// As the kernel says: the address is in use, is not this machine's, or needs more rights.
     pub fn bind(
         addr: SocketAddr,
-        mut config: Arc<ServerConfig>,
+        config: Arc<ServerConfig>,
         options: TcpOptions,
     ) -> io::Result<Self> {
-        // What every lane would have to do for itself.
-        Arc::make_mut(&mut config).enable_secret_extraction = true;
-        Ok(Self { socket: tcp::listen(addr)?, config, options })
+        Ok(Self { socket: tcp::listen(addr)?, settings: TlsSettings::new(config), options })
+    }
+
+    /// Its settings, for when it is to have others: another key, say.
+    #[must_use]
+    pub fn settings(&self) -> TlsSettings {
+        self.settings.clone()
     }
 }
 
@@ -113,7 +142,7 @@ impl TlsListener {
 impl Listener for TlsListener {
     async fn accept(&self) -> io::Result<Box<dyn PendingLane>> {
         let (socket, remote) = self.socket.accept().await?;
-        let (config, options) = (self.config.clone(), self.options.clone());
+        let (config, options) = (self.settings.get(), self.options.clone());
         Ok(Box::new(PendingTls { socket, remote, config, options }))
     }
 

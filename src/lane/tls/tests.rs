@@ -78,7 +78,7 @@ async fn tls_lane() -> (TlsLane, TlsLane) {
     let dialer = dialer(&listener);
     let server = async {
         let (socket, _) = listener.socket.accept().await.unwrap();
-        TlsLane::accept(socket, listener.config.clone()).await.unwrap()
+        TlsLane::accept(socket, listener.settings.get()).await.unwrap()
     };
     tokio::join!(async { dialer.dial_tls().await.unwrap() }, server)
 }
@@ -698,7 +698,7 @@ async fn with_plain_rustls_of(
     });
     let (socket, _) = listener.socket.accept().await.unwrap();
     let lane =
-        timeout(SOON, TlsLane::accept(socket, listener.config.clone())).await.unwrap().unwrap();
+        timeout(SOON, TlsLane::accept(socket, listener.settings.get())).await.unwrap().unwrap();
     (lane, thread)
 }
 
