@@ -1,7 +1,7 @@
 //! Scanners that others have written, against the listener: TLS 1.3 and nothing else, and nothing to find but that the
 //! certificate is one of our own making.
 //!
-//! A scanner that is not installed is left out. `IMUX_REQUIRE_PROGRAMS=1` demands testssl, as it does other programs.
+//! A scanner that is not installed is left out. `IMUX_REQUIRE_PROGRAMS=1` demands both, as it does other programs.
 
 #![cfg(feature = "cli")]
 
@@ -13,9 +13,16 @@ use support::process::Imux;
 
 mod support;
 
-fn installed(program: &str) -> bool {
+/// Whether the program is there; if it must be and is not, the test fails.
+fn installed(program: &str, from: &str) -> bool {
     let asked = Command::new("which").arg(program).stdout(Stdio::null()).status();
-    asked.is_ok_and(|status| status.success())
+    let found = asked.is_ok_and(|status| status.success());
+    let required = std::env::var_os("IMUX_REQUIRE_PROGRAMS").is_some();
+    assert!(found || !required, "{program} is not installed ({from})");
+    if !found {
+        eprintln!("left out: {program} is not installed");
+    }
+    found
 }
 
 fn server(home: &Path) -> Imux {
@@ -28,10 +35,7 @@ fn json(file: &Path) -> Value {
 
 #[test]
 fn testssl_finds_tls_1_3_and_nothing_wrong() {
-    if !installed("testssl") {
-        let required = std::env::var_os("IMUX_REQUIRE_PROGRAMS").is_some();
-        assert!(!required, "testssl is not installed (Debian: testssl.sh)");
-        eprintln!("left out: testssl is not installed");
+    if !installed("testssl", "Debian: testssl.sh") {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -65,8 +69,7 @@ fn testssl_finds_tls_1_3_and_nothing_wrong() {
 
 #[test]
 fn sslyze_finds_tls_1_3_and_nothing_wrong() {
-    if !installed("sslyze") {
-        eprintln!("left out: sslyze is not installed");
+    if !installed("sslyze", "PyPI: sslyze") {
         return;
     }
     let home = tempfile::tempdir().unwrap();

@@ -1,14 +1,20 @@
 //! The log on standard error.
 //!
 //! Levels: errors and warnings always; `info` is what an operator wants to see of a healthy run
-//! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame.
+//! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame. What others
+//! cause is bounded (`throttle`), but for the last two.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Once;
 
+use throttle::Throttle;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::{Exit, Failure};
+
+mod throttle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -40,8 +46,10 @@ pub(crate) fn install(options: Options) -> Result<(), Failure> {
     let rust_log = rust_log.as_deref().map(|value| value.to_string_lossy());
     let filter = filter(options.level, rust_log.as_deref())
         .map_err(|problem| Failure::message(Exit::Usage, problem))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let throttle = Throttle::default();
+    throttle.start();
+    let log = tracing_subscriber::registry().with(filter).with(throttle);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         // A closed standard error must not become a panic.
         .log_internal_errors(false)
@@ -49,9 +57,10 @@ pub(crate) fn install(options: Options) -> Result<(), Failure> {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
         }));
     let installed = if options.json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        let lines = lines.json().flatten_event(true);
+        log.with(lines.with_current_span(true).with_span_list(false)).try_init()
     } else {
-        builder.with_target(options.level == Level::Debug).try_init()
+        log.with(lines.with_target(options.level == Level::Debug)).try_init()
     };
     installed.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
 }

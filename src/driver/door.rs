@@ -31,6 +31,10 @@ impl Source {
             }
         }))
     }
+
+    pub(super) fn is_nowhere(self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// Lanes in their handshake. A newcomer is always let in; where there are too many, one that waits gives way, at random,

@@ -8,6 +8,7 @@ mod clock;
 mod door;
 mod error;
 mod greeting;
+mod handshake_rate;
 mod invitation;
 mod lane_task;
 mod server;

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::admission::Admission;
 use super::door::{self, Door, Source};
 use super::greeting::{self, Agreed, JoinProof};
+use super::handshake_rate::{HandshakeRate, Turn};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::session::{self, Session};
 use super::shared::Shared;
@@ -101,6 +102,7 @@ struct Known {
 struct Inner {
     config: Arc<Config>,
     clients: Arc<dyn ClientTrust>,
+    handshakes: HandshakeRate,
     door: Door,
     known: Mutex<BTreeMap<SessionId, Known>>,
     accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
@@ -133,6 +135,7 @@ impl Server {
         let inner = Arc::new(Inner {
             config: Arc::new(config.session),
             clients: config.clients,
+            handshakes: HandshakeRate::default(),
             door: Door::default(),
             known: Mutex::default(),
             accepted,
@@ -220,29 +223,7 @@ impl Inner {
     async fn take_lanes(self: Arc<Self>, listener: impl Listener) {
         loop {
             match listener.accept().await {
-                Ok(pending) => {
-                    let remote = pending.remote();
-                    let place = self.door.enter(Source::of(remote.map(|remote| remote.ip())));
-                    let inner = self.clone();
-                    tokio::spawn(async move {
-                        let greeted =
-                            tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inner.greet(pending));
-                        let greeted = tokio::select! {
-                            biased;
-                            greeted = greeted => greeted,
-                            () = place.taken_away() => {
-                                tracing::debug!(?remote, "no lane: too many in their handshake");
-                                return;
-                            }
-                        };
-                        drop(place);
-                        match greeted {
-                            Ok(Ok(greeted)) => greeted.run(remote).await,
-                            Ok(Err(error)) => tracing::debug!(?remote, %error, "no lane"),
-                            Err(_) => tracing::debug!(?remote, "no lane: handshake timed out"),
-                        }
-                    });
-                }
+                Ok(pending) => self.take_lane(pending),
                 Err(error) => {
                     let short = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
                     // Strangers may hold the descriptors that are missing: the one that gives way frees one.
@@ -256,6 +237,38 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Lets a connection in, for as long as a handshake may take; or hangs up at once.
+    fn take_lane(self: &Arc<Self>, pending: Box<dyn PendingLane>) {
+        let remote = pending.remote();
+        let source = Source::of(remote.map(|remote| remote.ip()));
+        if let Turn::Refused { first } = self.handshakes.take(source, clock::now()) {
+            if first {
+                let from = place(remote);
+                tracing::info!(%from, "too many handshakes from this address: no more for a while");
+            }
+            return;
+        }
+        let place = self.door.enter(source);
+        let inner = self.clone();
+        tokio::spawn(async move {
+            let greeted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inner.greet(pending));
+            let greeted = tokio::select! {
+                biased;
+                greeted = greeted => greeted,
+                () = place.taken_away() => {
+                    tracing::debug!(?remote, "no lane: too many in their handshake");
+                    return;
+                }
+            };
+            drop(place);
+            match greeted {
+                Ok(Ok(greeted)) => greeted.run(remote).await,
+                Ok(Err(error)) => tracing::debug!(?remote, %error, "no lane"),
+                Err(_) => tracing::debug!(?remote, "no lane: handshake timed out"),
+            }
+        });
     }
 
     /// Ends the sessions of clients whose time is over, or who are authorised no more.

@@ -85,6 +85,16 @@ pub const WAITING_LANES_MAX: usize = 512;
 /// comes back after an outage with all of them at once.
 pub const WAITING_LANES_PER_SOURCE_MAX: usize = 128;
 
+/// TLS handshakes with one source, in one burst: ten users behind one address who come back after an outage with 20 lanes on
+/// each of five links ...
+pub const HANDSHAKES_PER_SOURCE_BURST: u32 = 1_000;
+
+/// ... and a second: each costs about half a millisecond of a core, so that one source takes a twentieth of it.
+pub const HANDSHAKES_PER_SOURCE_PER_SECOND: u32 = 100;
+
+/// Sources whose handshakes are counted, some 80 bytes each.
+pub const HANDSHAKE_SOURCES_MAX: usize = 16_384;
+
 /// Sessions a server keeps at once, those that wait for a lane to come back included; each may cost
 /// up to its windows in memory.
 pub const SESSIONS_MAX: usize = 1_024;

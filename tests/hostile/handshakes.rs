@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use super::honest::Scene;
+use super::honest::{self, Scene};
 use super::peer::{self, Out, Peer, client_tls, connect};
 use super::wire::{self, codes, frame, types};
 
@@ -138,6 +138,45 @@ fn a_full_door_keeps_no_one_out() {
     lane.expect_alive();
     drop(crowd);
     scene.end_with(1, 129);
+}
+
+/// Whole ones, one after the other, as fast as they can be made: the server stops making them with this source, and with
+/// no other. A second later some more are granted.
+#[test]
+fn floods_of_handshakes_are_hung_up_on() {
+    const BURST: usize = 1_000;
+    const A_SECOND: f64 = 100.0;
+    let scene = Scene::start();
+    let dial = || Peer::dial(scene.server, client_tls(&scene.identity));
+    let begun = Instant::now();
+    let made = (0..).find(|_| dial().is_err()).unwrap();
+    let refilled = A_SECOND * begun.elapsed().as_secs_f64();
+    assert!((BURST..=BURST + refilled as usize + 1).contains(&made), "{made}");
+    let refused = (0..200).filter(|_| dial().is_err()).count();
+    assert!(refused >= 100, "{refused} of 200 were refused");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Another address: the bystander's.
+    runtime.block_on(async { drop(honest::connect(scene.server, scene.key).await) });
+    std::thread::sleep(Duration::from_secs(1));
+    scene.session().expect_alive();
+    scene.end_with(2, 10);
+}
+
+/// Ignorable frames, and how the lane may be used, said again and again in front of CREATE.
+#[test]
+fn words_before_a_lane_are_bounded() {
+    let scene = Scene::start();
+    for word in [frame(0x3f, &[], b"never mind"), frame(types::LANE_POLICY, &[0, 0, 0], &[])] {
+        let mut lane = scene.dial();
+        lane.send(&word.repeat(1_000));
+        lane.create();
+        lane.expect_alive();
+        let mut lane = scene.dial();
+        lane.flood(100_000, |_| word.clone());
+        lane.send(&peer::create(&[1]));
+        assert_eq!(lane.thrown_out(), Out::LaneEnded);
+    }
+    scene.end_with(2, 4);
 }
 
 #[test]

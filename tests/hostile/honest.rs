@@ -118,6 +118,8 @@ pub(crate) struct Scene {
     bystander: Bystander,
     pub(crate) honest: Honest,
     pub(crate) server: SocketAddr,
+    /// The server's.
+    pub(crate) key: Fingerprint,
     pub(crate) identity: Identity,
     before: u64,
 }
@@ -127,14 +129,14 @@ impl Scene {
         let mut honest = Honest::start("server");
         let ready = honest.told("ready");
         let (server, key) = ready.split_once(' ').unwrap();
-        let server = server.parse().unwrap();
-        let bystander = Bystander::start(server, key.parse().unwrap());
+        let (server, key) = (server.parse().unwrap(), key.parse().unwrap());
+        let bystander = Bystander::start(server, key);
         bystander.work(5);
         // Since then: the most that honest work costs.
         honest.heap();
         bystander.work(5);
         let (_, before) = honest.heap();
-        Self { bystander, honest, server, identity: Identity::generate().unwrap(), before }
+        Self { bystander, honest, server, key, identity: Identity::generate().unwrap(), before }
     }
 
     /// A lane with the hostile client's own key.

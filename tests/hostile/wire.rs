@@ -18,6 +18,7 @@ pub(crate) mod types {
     pub(crate) const DRAIN: u64 = 0x18;
     pub(crate) const CREATE: u64 = 0x20;
     pub(crate) const CREATED: u64 = 0x22;
+    pub(crate) const LANE_POLICY: u64 = 0x23;
     pub(crate) const JOIN: u64 = 0x24;
     pub(crate) const JOINED: u64 = 0x26;
     pub(crate) const REFUSED: u64 = 0x28;

@@ -4,7 +4,11 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
+use imux::lane::{BindSource, Dialer, TcpOptions, TlsDialer};
+use imux::trust::{Identity, PinnedKeys, client_config};
+use imux::{Client, ClientConfig, ConnectError, Link};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -244,6 +248,27 @@ fn a_revoked_client_is_cut_off_and_the_others_stay() {
         assert!(answers(&mut stays).await, "another client was cut off");
         let words = ["not listed", "nothing was changed"];
         fails(server.home.path(), &["revoke", &bad.key], 3, &words);
+    });
+}
+
+/// A stranger who knocks all day long.
+#[test]
+fn a_stranger_cannot_fill_the_log() {
+    bounded(90, async {
+        let server = Server::with_clients("127.0.0.1:9", Some(""));
+        let trust = Arc::new(PinnedKeys::new([server.key.parse().unwrap()]));
+        let tls = client_config(&Identity::generate().unwrap()).unwrap();
+        let bind = BindSource::Addr("127.0.0.1".parse().unwrap());
+        let dialer = TlsDialer::new(&*server.at, bind, tls, TcpOptions::default()).unwrap();
+        let dialer: Arc<dyn Dialer> = Arc::new(dialer);
+        for _ in 0..900 {
+            let config = ClientConfig { trust: trust.clone(), session: imux::Config::default() };
+            let refused = Client::connect(vec![Link::new(dialer.clone(), 1)], config).await;
+            assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+        }
+        let told = server.imux.count("session refused");
+        assert!((500..800).contains(&told), "{told} lines for 900 refusals");
+        server.hang_up("authorised clients read").await;
     });
 }
 

@@ -1,0 +1,154 @@
+//! How often one source may have us shake hands.
+//!
+//! A handshake costs the server a signature and two key exchanges before it knows whom it is for; the client can do with
+//! less. What is beyond the rate is hung up on, which costs next to nothing.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::door::Source;
+use crate::proto::limits::{
+    HANDSHAKE_SOURCES_MAX, HANDSHAKES_PER_SOURCE_BURST, HANDSHAKES_PER_SOURCE_PER_SECOND,
+};
+
+/// What one handshake takes of its source's allowance.
+const COST: Duration = Duration::from_micros(1_000_000 / HANDSHAKES_PER_SOURCE_PER_SECOND as u64);
+
+/// A token bucket for each source.
+#[derive(Debug, Default)]
+pub(super) struct HandshakeRate {
+    sources: Mutex<BTreeMap<Source, Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    /// When it will be full again, if nothing more is taken. A full one is not kept.
+    full_at: Instant,
+    /// Somebody was turned away since it was full.
+    exceeded: bool,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Granted,
+    /// One too many: the first of its source for a while, or one more.
+    Refused {
+        first: bool,
+    },
+}
+
+impl HandshakeRate {
+    /// Whether a handshake with `source` is due. What has no address comes from within this process, and always is.
+    pub(super) fn take(&self, source: Source, now: Instant) -> Turn {
+        if source.is_nowhere() {
+            return Turn::Granted;
+        }
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if sources.len() >= HANDSHAKE_SOURCES_MAX && !sources.contains_key(&source) {
+            make_room(&mut sources, now);
+        }
+        let bucket = match sources.entry(source) {
+            Entry::Occupied(known) => {
+                let bucket = known.into_mut();
+                if bucket.full_at <= now {
+                    *bucket = Bucket { full_at: now, exceeded: false };
+                }
+                bucket
+            }
+            Entry::Vacant(new) => new.insert(Bucket { full_at: now, exceeded: false }),
+        };
+        let full_at = bucket.full_at + COST;
+        if full_at.duration_since(now) > COST * HANDSHAKES_PER_SOURCE_BURST {
+            let first = !std::mem::replace(&mut bucket.exceeded, true);
+            return Turn::Refused { first };
+        }
+        bucket.full_at = full_at;
+        Turn::Granted
+    }
+}
+
+/// Forgets sources that have all of their allowance; or else the half that has used least of it, so that it happens
+/// seldom, and those who use theirs up are not forgotten for it.
+fn make_room(sources: &mut BTreeMap<Source, Bucket>, now: Instant) {
+    sources.retain(|_, bucket| bucket.full_at > now);
+    if sources.len() >= HANDSHAKE_SOURCES_MAX {
+        let mut ends: Vec<_> = sources.values().map(|bucket| bucket.full_at).collect();
+        let half = ends.len() / 2;
+        let median = *ends.select_nth_unstable(half).1;
+        let mut excess = half;
+        sources.retain(|_, bucket| {
+            let goes = excess > 0 && bucket.full_at <= median;
+            excess -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::driver::clock;
+
+    fn source(number: u32) -> Source {
+        Source::of(Some(IpAddr::V4(number.into())))
+    }
+
+    /// How many of so many handshakes are granted.
+    fn granted(rate: &HandshakeRate, source: Source, now: Instant, tries: u32) -> u32 {
+        let granted = (0..tries).filter(|_| rate.take(source, now) == Turn::Granted);
+        granted.count() as u32
+    }
+
+    #[test]
+    fn one_source_has_us_shake_hands_only_so_often() {
+        let (rate, now) = (HandshakeRate::default(), clock::now());
+        let greedy = granted(&rate, source(1), now, 10_000);
+        assert_eq!(greedy, HANDSHAKES_PER_SOURCE_BURST);
+        assert_eq!(rate.take(source(1), now), Turn::Refused { first: false });
+        // Another is none the worse for it.
+        assert_eq!(granted(&rate, source(2), now, 100), 100);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(granted(&rate, source(1), later, 10_000), HANDSHAKES_PER_SOURCE_PER_SECOND);
+        // Being refused is no reason to be refused for longer.
+        let rested = later + COST * HANDSHAKES_PER_SOURCE_BURST;
+        assert_eq!(granted(&rate, source(1), rested, 10_000), HANDSHAKES_PER_SOURCE_BURST);
+        let nowhere = Source::of(None);
+        assert_eq!(granted(&rate, nowhere, now, 10_000), 10_000);
+    }
+
+    #[test]
+    fn the_first_refusal_is_told_apart() {
+        let (rate, now) = (HandshakeRate::default(), clock::now());
+        let exceed = |now| {
+            granted(&rate, source(1), now, HANDSHAKES_PER_SOURCE_BURST);
+            [(); 3].map(|()| rate.take(source(1), now))
+        };
+        let expected = [true, false, false].map(|first| Turn::Refused { first });
+        assert_eq!(exceed(now), expected);
+        assert_eq!(exceed(now + COST), [Turn::Refused { first: false }; 3]);
+        assert_eq!(exceed(now + COST * (HANDSHAKES_PER_SOURCE_BURST + 1)), expected);
+    }
+
+    #[test]
+    fn sources_are_forgotten_and_the_greedy_ones_last() {
+        let (rate, now) = (HandshakeRate::default(), clock::now());
+        granted(&rate, source(0), now, 10_000);
+        for number in 1..200_000 {
+            assert_eq!(rate.take(source(number), now), Turn::Granted);
+            assert!(rate.sources.lock().unwrap().len() <= HANDSHAKE_SOURCES_MAX);
+        }
+        assert_eq!(rate.take(source(0), now), Turn::Refused { first: false });
+        // Later on all of them are full again, and gone with the next that comes.
+        let rested = now + COST * HANDSHAKES_PER_SOURCE_BURST;
+        let left = HANDSHAKE_SOURCES_MAX - rate.sources.lock().unwrap().len();
+        for number in 0..=left as u32 {
+            rate.take(source(300_000 + number), rested);
+        }
+        assert_eq!(rate.sources.lock().unwrap().len(), left + 1);
+    }
+}
