@@ -39,22 +39,11 @@ pub(super) async fn run_server(
             .await?;
     let named = config.authorized_clients.is_some();
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
-    let clients = AuthorizedClientsTrust::open(AuthorizedClients::new(&list));
-    let clients = clients.map_err(|error| trust_failure(&error))?;
-    if named && !clients.is_restricted() {
-        // Whoever names a list does not want everybody in.
-        return Err(Failure::message(
-            Exit::Config,
-            format!(
-                "there is no {}, which --authorized-clients names; nothing was started; correct \
-                 the name, or make an empty file, which lets nobody in",
-                list.display()
-            ),
-        ));
-    }
+    let clients = open_clients(&list, named)?;
     let session = config.session.for_library();
     let settings = imux::ServerConfig { session, clients: Arc::new(clients.clone()) };
-    let mut keys = ServerKeys { home, listen: config.listen.clone(), tls: listener.settings(), identity };
+    let mut keys =
+        ServerKeys { home, listen: config.listen.clone(), tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
     keys.announce_next(&server)?;
@@ -100,6 +89,24 @@ pub(super) async fn run_server(
     Ok(Exit::Ok)
 }
 
+/// Who may connect, by this list. One that is `named` has to be there.
+fn open_clients(list: &Path, named: bool) -> Result<AuthorizedClientsTrust, Failure> {
+    let clients = AuthorizedClientsTrust::open(AuthorizedClients::new(list));
+    let clients = clients.map_err(|error| trust_failure(&error))?;
+    if named && !clients.is_restricted() {
+        // Whoever names a list does not want everybody in.
+        return Err(Failure::message(
+            Exit::Config,
+            format!(
+                "there is no {}, which --authorized-clients names; nothing was started; correct \
+                 the name, or make an empty file, which lets nobody in",
+                list.display()
+            ),
+        ));
+    }
+    Ok(clients)
+}
+
 /// The key the server shows, and where that and its next one are kept.
 struct ServerKeys {
     home: PathBuf,
@@ -112,10 +119,12 @@ impl ServerKeys {
     /// Reads them again: lanes to come are shown the key that is there now.
     fn reload(&mut self, server: &Server) -> Result<(), Failure> {
         let found = Identity::load(&self.home, self.listen.as_written());
-        // A key that has gone is no reason to be somebody else.
-        if let Some(identity) = found.map_err(|error| trust_failure(&error))?
-            && identity.fingerprint() != self.identity.fingerprint()
-        {
+        let Some(identity) = found.map_err(|error| trust_failure(&error))? else {
+            // That is no reason to be somebody else.
+            tracing::error!("the server's key file has gone; it goes on with what was in it");
+            return Ok(());
+        };
+        if identity.fingerprint() != self.identity.fingerprint() {
             let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
             // Sessions that go on are told before their next lanes show it. What is no Ed25519 key cannot be told.
             if let Ok(key) = NextKey::new(&identity) {

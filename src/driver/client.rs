@@ -486,11 +486,7 @@ impl Inner {
     }
 
     /// Takes what the server announces of its next key, as long as the session lasts.
-    async fn heed_announcements(
-        self: Arc<Self>,
-        shared: Arc<Shared>,
-        secret: SessionSecret,
-    ) {
+    async fn heed_announcements(self: Arc<Self>, shared: Arc<Shared>, secret: SessionSecret) {
         while let Some(announcement) = session::next_key(&shared).await {
             let Some(next) = NextKey::verify(&announcement, &secret) else {
                 tracing::warn!("the server announces a key without proving that it holds it");

@@ -54,8 +54,7 @@ fn floods_of_stops_and_resets_are_thrown_out() {
 /// the number is exceeded sooner or later, or the load.
 #[test]
 fn streams_opened_and_reset_without_end_are_thrown_out() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     peer.flood(MANY, |n| {
         let id = stream(n);
         [
@@ -88,8 +87,7 @@ fn floods_of_lane_notices_are_thrown_out() {
 
 #[test]
 fn too_many_gaps_in_a_stream_are_thrown_out() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     peer.send(&open(stream(0), RAW));
     peer.flood(5_000, |n| data(stream(0), (n + 1) * 20, &[1; 16]));
     let reason = scene.honest.expect_close(&mut peer, &[LOAD]);
@@ -99,8 +97,7 @@ fn too_many_gaps_in_a_stream_are_thrown_out() {
 
 #[test]
 fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     // Few gaps each, many together: 16 bytes that cost ten times as much to remember.
     let per_stream = 200;
     peer.flood(STREAMS_MAX as usize * per_stream as usize, |n| {
@@ -115,8 +112,7 @@ fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
 /// All the window, out of order, and never the first byte: that is allowed, and costs what was granted.
 #[test]
 fn a_window_full_of_bytes_out_of_order_costs_the_window() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     for index in 0..SESSION_WINDOW / STREAM_WINDOW {
         peer.send(&open(stream(index), RAW));
         let mut offset = 1;
@@ -134,8 +130,7 @@ fn a_window_full_of_bytes_out_of_order_costs_the_window() {
 /// not hold on to more than it is.
 #[test]
 fn pieces_that_straddle_records_cost_what_they_are() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     peer.send(&open(stream(0), RAW));
     // A big frame that makes the buffer big and is gone, and a small one out of order behind it.
     let filler = frame(0x3f, &[], &[0; 9_000]);
@@ -154,8 +149,7 @@ fn pieces_that_straddle_records_cost_what_they_are() {
 /// The peer asks for endless data, grants credit without end, and reads nothing: its window is closed, TCP's is.
 #[test]
 fn a_peer_that_reads_nothing_costs_what_a_stream_may() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     for index in 0..8 {
         peer.send(&open(stream(index), NAMED));
     }
@@ -167,8 +161,7 @@ fn a_peer_that_reads_nothing_costs_what_a_stream_may() {
 /// It reads everything and acknowledges nothing: what it has not acknowledged has to be kept for it.
 #[test]
 fn a_peer_that_acknowledges_nothing_costs_what_a_session_may() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     for index in 0..30 {
         peer.send(&open(stream(index), NAMED));
     }
@@ -181,8 +174,7 @@ fn a_peer_that_acknowledges_nothing_costs_what_a_session_may() {
 #[test]
 fn lanes_that_come_and_go_without_acknowledging_cost_what_a_session_may() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     for index in 0..30 {
         first.send(&open(stream(index), NAMED));
     }
@@ -198,8 +190,7 @@ fn lanes_that_come_and_go_without_acknowledging_cost_what_a_session_may() {
 /// Every stream makes the server answer with a reset, and none of the answers is read.
 #[test]
 fn resets_queued_behind_a_closed_window_are_bounded() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     // Fill the way back first.
     peer.send(&open(stream(0), NAMED));
     std::thread::sleep(Duration::from_millis(300));
@@ -220,8 +211,7 @@ fn resets_queued_behind_a_closed_window_are_bounded() {
 /// Acknowledgements cost a look each: a sixteenth of another frame that moves nothing.
 #[test]
 fn floods_of_acks_are_thrown_out() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     peer.flood(20 * MANY, |n| frame(types::ACK, &[n % 3, 0], &[]));
     scene.honest.expect_close(&mut peer, &[LOAD]);
     scene.end();
@@ -229,8 +219,7 @@ fn floods_of_acks_are_thrown_out() {
 
 #[test]
 fn a_thousand_idle_streams_cost_little_and_harm_nobody() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     for index in 0..STREAMS_MAX {
         peer.send(
             &[open(stream(index), DEFAULT), data(stream(index), 0, b"0123456789abcdef")].concat(),
@@ -263,8 +252,7 @@ fn floods_of_sessions_are_refused() {
 /// Credit in absurd amounts, and none at all, change nothing for others.
 #[test]
 fn absurd_credit_is_taken_for_what_it_is() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     for max in [0, 1, MAX, 0] {
         peer.send(&frame(types::MAX_DATA, &[max], &[]));
         peer.send(&frame(types::MAX_STREAMS, &[max], &[]));

@@ -21,8 +21,7 @@ fn closes(scene: &Scene, code: u64, frames: &[Vec<u8>]) {
 /// Sends the frames on a lane of a session with two: the lane ends, the session does not.
 #[track_caller]
 fn ends_the_lane(scene: &Scene, frames: &[Vec<u8>]) {
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     let mut second = scene.dial();
     assert_eq!(second.join(&keys, 1), Ok(()));
     second.send(&frames.concat());
@@ -42,8 +41,7 @@ fn an_ack_of_what_was_never_sent_closes_the_session() {
 
 #[test]
 fn acks_that_go_backwards_or_lead_nowhere_are_nothing() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     let mut carried = 0;
     // The server sends 6 bytes or more in answer to each of these.
     for index in 0..10 {
@@ -86,8 +84,7 @@ fn more_data_than_credit_closes_the_session() {
 
 #[test]
 fn more_streams_full_than_the_session_has_credit_for_close_it() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     let full = SESSION_WINDOW / STREAM_WINDOW;
     for index in 0..full {
         // The last byte of the window takes credit for all of it.
@@ -206,8 +203,7 @@ fn bytes_that_are_no_frames_end_their_lane_only() {
 
 #[test]
 fn frames_that_may_be_ignored_are() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     // A kind of stream that nobody knows is the stream's own affair.
     peer.send(&frame(types::OPEN, &[stream(0), 9], b"whatever it may want"));
     for kind in [0x3f, 0x7f, 0x01, 0x1b, MAX] {
@@ -220,8 +216,7 @@ fn frames_that_may_be_ignored_are() {
 /// Words of a peer go to logs: bounded, and nothing that a terminal would act on.
 #[test]
 fn a_peers_words_are_printed_harmlessly() {
-    let scene = Scene::start();
-    let mut peer = scene.session();
+    let (scene, mut peer) = Scene::with_session();
     peer.send(&frame(types::CLOSE, &[0x111], "\x1b[2J\r\n\u{202e}evil\0".as_bytes()));
     assert_eq!(peer.thrown_out(), Out::LaneEnded);
     let over = scene.honest.told("over");

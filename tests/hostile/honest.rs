@@ -14,7 +14,7 @@ use imux::trust::{Fingerprint, Identity, PinnedKeys};
 use imux::{Client, ClientConfig, Config, Link, StreamKind};
 
 use super::child::{ROLE, SESSION_WINDOW};
-use super::peer::{Out, Peer, client_tls};
+use super::peer::{Keys, Out, Peer, client_tls};
 use super::support::bytes::{Pattern, exchange};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -125,6 +125,13 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// And a hostile session.
+    pub(crate) fn with_session() -> (Self, Peer) {
+        let scene = Self::start();
+        let peer = scene.session();
+        (scene, peer)
+    }
+
     pub(crate) fn start() -> Self {
         let mut honest = Honest::start("server");
         let ready = honest.told("ready");
@@ -146,9 +153,14 @@ impl Scene {
 
     /// A hostile session's first lane.
     pub(crate) fn session(&self) -> Peer {
+        self.session_and_keys().0
+    }
+
+    /// As [`session`](Self::session), with what it takes to join it.
+    pub(crate) fn session_and_keys(&self) -> (Peer, Keys) {
         let mut peer = self.dial();
-        peer.create();
-        peer
+        let keys = peer.create();
+        (peer, keys)
     }
 
     /// The honest session has been at work all the time and goes on; one hostile session on one lane has cost no more

@@ -47,8 +47,7 @@ fn a_proof_for_another_lane_number_is_refused() {
 #[test]
 fn a_replayed_join_is_refused() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     let mut lane = scene.dial();
     // Seen on one lane, said on another: before and after the first was granted.
     let mac = lane.proof(&keys, b'c', 1);
@@ -93,8 +92,7 @@ fn a_reflected_proof_is_refused() {
 #[test]
 fn a_truncated_join_costs_its_lane_only() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     for keep in [0, 1, 31] {
         let mut lane = scene.dial();
         let mac = lane.proof(&keys, b'c', 1);
@@ -115,8 +113,7 @@ fn a_truncated_join_costs_its_lane_only() {
 #[test]
 fn the_right_proof_from_another_client_is_refused() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     let stranger = client_tls(&Identity::generate().unwrap());
     let mut nobody = (*stranger).clone();
     nobody.client_auth_cert_resolver = std::sync::Arc::new(NoKey);
@@ -163,8 +160,7 @@ fn unknown_sessions_and_wrong_proofs_are_answered_alike() {
 #[test]
 fn a_lane_number_in_use_is_refused() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     let mut second = scene.dial();
     assert_eq!(second.join(&keys, 1), Ok(()));
     for number in [0, 1] {
@@ -180,8 +176,7 @@ fn a_lane_number_in_use_is_refused() {
 #[test]
 fn a_lane_number_used_again_harms_nobody() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     for _ in 0..20 {
         let mut lane = scene.dial();
         if lane.join(&keys, 1).is_err() {
@@ -202,8 +197,7 @@ fn a_lane_number_used_again_harms_nobody() {
 #[test]
 fn lanes_of_one_session_are_bounded() {
     let scene = Scene::start();
-    let mut first = scene.dial();
-    let keys = first.create();
+    let (mut first, keys) = scene.session_and_keys();
     let mut lanes = Vec::new();
     let refused = loop {
         let mut lane = scene.dial();

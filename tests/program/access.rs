@@ -251,6 +251,30 @@ fn a_revoked_client_is_cut_off_and_the_others_stay() {
     });
 }
 
+/// What other programs with TLS do for whoever sets a variable, which decrypts all they send.
+#[test]
+fn no_key_log_is_written() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("keys");
+        let start = |args: &[&str]| {
+            let mut command = process::imux(home.path());
+            Imux::spawn(command.args(args).env("SSLKEYLOGFILE", &file).env("RUST_LOG", "trace"))
+        };
+        let dial = destination.addr.to_string();
+        let server = start(&["server", "--listen", "127.0.0.1:0", "--dial", &dial]);
+        let line = server.line("server ready");
+        let (at, key) = (field(&line, "address"), field(&line, "key"));
+        let client = start(&["client", "--listen", "127.0.0.1:0", "--dial", at, "--pin", key]);
+        assert!(echoes(client.ready()).await);
+        assert!(!file.exists());
+        for log in [server.log(), client.log()] {
+            assert!(log.contains("DEBUG") && !log.contains("TRAFFIC_SECRET"), "{log}");
+        }
+    });
+}
+
 /// A stranger who knocks all day long.
 #[test]
 fn a_stranger_cannot_fill_the_log() {
@@ -610,7 +634,7 @@ fn a_running_server_changes_its_key_and_its_sessions_stay() {
 
         // A key that is lost is no reason to show yet another.
         fs::remove_file(home.join("127.0.0.1:0.key")).unwrap();
-        server.hang_up("any client may connect").await;
+        server.hang_up("key file has gone").await;
         assert!(echoes(follows.ready()).await);
         assert_eq!(server.imux.count("shows another key"), 1);
         assert!(!home.join("127.0.0.1:0.key").exists());
