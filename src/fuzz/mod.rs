@@ -45,6 +45,9 @@ targets! {
     records => crate::lane::fuzz_records;
     known_hosts => crate::trust::fuzz::known_hosts;
     certificate => crate::trust::fuzz::certificate;
+    authorized_clients => crate::trust::fuzz::authorized_clients;
+    destinations => crate::trust::fuzz::destinations;
+    invitation => crate::trust::fuzz::invitation;
     // Tests have them in the program, where they belong.
     #[cfg(all(fuzzing, feature = "cli"))]
     options => crate::cli::fuzz::options;

@@ -17,6 +17,8 @@ use std::time::SystemTime;
 use super::files::{self, Lock, failed};
 use super::{DestinationRule, Fingerprint, InvitationSecret, TrustError};
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod line;
 
 pub use line::InvalidComment;
@@ -195,25 +197,11 @@ impl AuthorizedClients {
         add: Option<&Entry>,
     ) -> Result<bool, TrustError> {
         let contents = self.read()?;
-        let now = now();
-        let (mut text, mut dropped) = (String::new(), false);
-        if let Some(contents) = &contents {
-            for (line, entry) in self.parse(contents)? {
-                if entry.as_ref().is_some_and(&drop) {
-                    dropped = true;
-                } else if !entry.is_some_and(|entry| entry.is_invitation_over(now)) {
-                    text.push_str(line);
-                    text.push('\n');
-                }
-            }
+        let lines = contents.as_ref().map_or(Ok(Vec::new()), |contents| self.parse(contents))?;
+        let (text, dropped) = edited(lines, drop, add, now());
+        if dropped || add.is_some() {
+            files::replace(&self.path, text.as_bytes())?;
         }
-        if let Some(entry) = add {
-            text.push_str(&entry.to_string());
-            text.push('\n');
-        } else if !dropped {
-            return Ok(false);
-        }
-        files::replace(&self.path, text.as_bytes())?;
         Ok(dropped)
     }
 
@@ -243,29 +231,56 @@ impl AuthorizedClients {
     }
 
     /// All lines, with what each says; none where one cannot be understood.
-    fn parse<'a>(
-        &self,
-        contents: &'a Contents,
-    ) -> Result<Vec<(&'a str, Option<Entry>)>, TrustError> {
-        let malformed = |number: usize, reason: String| TrustError::MalformedAuthorizedClients {
+    fn parse<'a>(&self, contents: &'a Contents) -> Result<Vec<Line<'a>>, TrustError> {
+        parse(&contents.text).map_err(|(line, reason)| TrustError::MalformedAuthorizedClients {
             path: self.path.clone(),
-            line: number,
+            line,
             reason,
-        };
-        let mut seen = std::collections::BTreeMap::new();
-        let mut lines = Vec::new();
-        for (number, line) in (1..).zip(contents.text.lines()) {
-            let entry = Entry::parse(line).map_err(|reason| malformed(number, reason))?;
-            if let Some(Key::Client(key)) = entry.as_ref().map(|entry| entry.key)
-                && let Some(first) = seen.insert(key, number)
-            {
-                // Which of the two counts must not be a guess.
-                return Err(malformed(number, format!("line {first} is about the same key")));
-            }
-            lines.push((line, entry));
-        }
-        Ok(lines)
+        })
     }
+}
+
+/// A line as it is written, and what it says, if anything.
+type Line<'a> = (&'a str, Option<Entry>);
+
+/// All lines; or the number of one that cannot be understood, and why.
+fn parse(text: &str) -> Result<Vec<Line<'_>>, (usize, String)> {
+    let mut seen = std::collections::BTreeMap::new();
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let entry = Entry::parse(line).map_err(|reason| (number, reason))?;
+        if let Some(Key::Client(key)) = entry.as_ref().map(|entry| entry.key)
+            && let Some(first) = seen.insert(key, number)
+        {
+            // Which of the two counts must not be a guess.
+            return Err((number, format!("line {first} is about the same key")));
+        }
+        lines.push((line, entry));
+    }
+    Ok(lines)
+}
+
+/// The lines without some, and without invitations that are over at `now`, and with one more; whether `drop` held for any.
+fn edited(
+    lines: Vec<Line<'_>>,
+    drop: impl Fn(&Entry) -> bool,
+    add: Option<&Entry>,
+    now: SystemTime,
+) -> (String, bool) {
+    let (mut text, mut dropped) = (String::new(), false);
+    for (line, entry) in lines {
+        if entry.as_ref().is_some_and(&drop) {
+            dropped = true;
+        } else if !entry.is_some_and(|entry| entry.is_invitation_over(now)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    if let Some(entry) = add {
+        text.push_str(&entry.to_string());
+        text.push('\n');
+    }
+    (text, dropped)
 }
 
 impl Grant {

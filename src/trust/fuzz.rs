@@ -1,9 +1,12 @@
 //! Fuzz targets of what decides whom to trust (see `crate::fuzz`).
 
+use std::net::{IpAddr, SocketAddr};
+
 use rustls::pki_types::CertificateDer;
 
+pub(crate) use super::authorized_clients::fuzz::authorized_clients;
 use super::known_hosts::{KnownKey, can_stand_in_a_line, look_up, malformed, recorded};
-use super::{Fingerprint, PeerIdentity};
+use super::{Destination, DestinationRule, Destinations, Fingerprint, Invitation, PeerIdentity};
 
 /// Any file of known hosts: what is recorded is found again, and nothing else changes its meaning.
 pub(crate) fn known_hosts(data: &[u8]) {
@@ -46,5 +49,90 @@ pub(crate) fn certificate(data: &[u8]) {
         && let Ok(fingerprint) = text.parse::<Fingerprint>()
     {
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+    }
+}
+
+/// Any place that a client asks for, any rules about it, any address that its name may stand for: what is read is written
+/// in the same way, and no rule but the address itself leads where none may lead by accident.
+pub(crate) fn destinations(data: &[u8]) {
+    let (address, text) = data.split_at(data.len().min(16));
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text.lines();
+    let asked = lines.next().unwrap_or_default().parse::<Destination>();
+    let rules: Vec<_> = lines.map(str::parse::<DestinationRule>).collect();
+    for rule in &rules {
+        match rule {
+            Ok(rule) => assert_eq!(rule.to_string().parse().as_ref(), Ok(rule)),
+            Err(error) => assert!(!error.to_string().contains(char::is_control), "{error:?}"),
+        }
+    }
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return assert!(!error.to_string().contains(char::is_control), "{error:?}"),
+    };
+    let said = asked.to_string();
+    assert!(said.bytes().all(|byte| byte.is_ascii_graphic()), "{said:?}");
+    assert_eq!(said.parse().as_ref(), Ok(&asked));
+    let (host, port) = asked.for_resolver();
+    assert!(!host.is_empty() && port != 0);
+
+    let ip = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {
+        (Ok(v4), _) => IpAddr::from(v4),
+        // Of every second one the last four bytes alone: short inputs are seldom.
+        (_, Ok(v6)) if v6[0] % 2 == 0 => IpAddr::from([v6[12], v6[13], v6[14], v6[15]]),
+        (_, Ok(v6)) => IpAddr::from(v6),
+        _ => return,
+    };
+    let rules = Destinations::new(rules.into_iter().flatten());
+    let address = SocketAddr::new(ip, port);
+    if rules.allows(&asked, address) {
+        assert!(rules.may_allow(&asked));
+        let ip = ip.to_canonical();
+        let exact = SocketAddr::new(ip, port).to_string();
+        let any_port = format!("{}*", exact.trim_end_matches(|c: char| c.is_ascii_digit()));
+        let by_itself =
+            rules.rules().iter().any(|rule| [&exact, &any_port].contains(&&rule.to_string()));
+        let local = ip.is_loopback() && host == "localhost";
+        assert!(by_itself || local || !must_be_named(ip), "{said} leads to {ip} by {rules:?}");
+    }
+    assert!(!rules.allows(&asked, SocketAddr::new(ip, port ^ 1)), "another port than was asked for");
+}
+
+/// Addresses that mean the machine itself, its link, its cloud, or no single machine.
+fn must_be_named(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_broadcast()
+                || ip.is_multicast()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unicast_link_local()
+                || ip.to_ipv4().is_some_and(|ip| must_be_named(ip.into()))
+        }
+    }
+}
+
+/// Any text as an invitation: what is read is written in the same way, and no error repeats it.
+pub(crate) fn invitation(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match text.parse::<Invitation>() {
+        Ok(invitation) => {
+            let said = invitation.to_text();
+            assert!(said.bytes().all(|byte| byte.is_ascii_graphic()), "{said:?}");
+            let Ok(again) = said.parse::<Invitation>() else { panic!("{said:?}") };
+            assert_eq!((again.server(), again.key()), (invitation.server(), invitation.key()));
+            assert_eq!(again.secret().as_bytes(), invitation.secret().as_bytes());
+        }
+        Err(error) => {
+            let error = error.to_string();
+            let repeated = |word: &str| word.len() > 20 && error.contains(word);
+            assert!(!text.split('/').any(repeated), "{error:?}");
+        }
     }
 }
