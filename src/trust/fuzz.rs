@@ -95,7 +95,10 @@ pub(crate) fn destinations(data: &[u8]) {
         let local = ip.is_loopback() && host == "localhost";
         assert!(by_itself || local || !must_be_named(ip), "{said} leads to {ip} by {rules:?}");
     }
-    assert!(!rules.allows(&asked, SocketAddr::new(ip, port ^ 1)), "another port than was asked for");
+    assert!(
+        !rules.allows(&asked, SocketAddr::new(ip, port ^ 1)),
+        "another port than was asked for"
+    );
 }
 
 /// Addresses that mean the machine itself, its link, its cloud, or no single machine.
