@@ -146,7 +146,6 @@ pub struct Client {
 struct Established {
     session: Session,
     agreed: Agreed,
-    /// The key of the server that it was created with.
     next_lane: AtomicU64,
 }
 
@@ -353,13 +352,14 @@ impl Inner {
         let presented = lane.peer().ok_or(ConnectError::NoKey)?;
         let key = presented.fingerprint;
         self.check_key(key)?;
+        if let Some(established) = self.living()
+            && self.trusted_key() == Some(key)
+        {
+            return Self::join(lane, &established, rtt, place).await;
+        }
         // One lane creates the session, or has a key decided on; the others wait for it.
-        let _turn = if self.living().is_some() && self.trusted_key() == Some(key) {
-            None
-        } else {
-            let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
-            Some(turn.map_err(|_| timed_out())?)
-        };
+        let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
+        let _turn = turn.map_err(|_| timed_out())?;
         // Which key is the server's may have been decided while this lane waited.
         self.check_key(key)?;
         if self.trusted_key() != Some(key) {
@@ -367,7 +367,10 @@ impl Inner {
             // A person takes longer to answer than a server waits for a first frame.
             if clock::now().duration_since(begun) > CREATION_PATIENCE {
                 lane = dialer.dial().await?;
-                self.check_key(lane.peer().ok_or(ConnectError::NoKey)?.fingerprint)?;
+                let again = lane.peer().ok_or(ConnectError::NoKey)?.fingerprint;
+                if again != key {
+                    return Err(ConnectError::OtherKey(again));
+                }
             }
         }
         if let Some(established) = self.living() {

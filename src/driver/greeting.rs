@@ -179,7 +179,7 @@ impl FirstWords {
             lane.consume(taken);
             self.bytes += taken;
             if self.bytes > limits::GREETING_BYTES_MAX {
-                return Err(io::Error::other("too much before CREATE or JOIN"));
+                return Err(io::Error::other("more was said than belongs to a greeting"));
             }
             match frame {
                 Some((Frame::Ignored, _)) | None => {}
