@@ -86,7 +86,7 @@ impl Session {
         while let Some(room) = limits.left(out)
             && let Some((lane, end)) = self.tail_choice(now, id)
         {
-            let Some(own) = self.views(now).into_iter().find(|view| view.id == id) else { return };
+            let Some(own) = self.view_of(now, id) else { return };
             let Some((stream, chunk)) = self.take_tail(lane, end, room) else { continue };
             let payload = chunk.range.end.saturating_sub(chunk.range.start);
             self.duplicates.spend(payload.max(1));
@@ -101,8 +101,7 @@ impl Session {
         if !self.tail_possible() || self.lanes.get(&id).is_none_or(metered) {
             return None;
         }
-        let views = self.views(now);
-        let own = views.iter().find(|view| view.id == id)?;
+        let own = self.view_of(now, id)?;
         let slower = self.lanes.values().filter(|lane| lane.id != id);
         slower
             .filter_map(|lane| {
