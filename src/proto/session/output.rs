@@ -262,6 +262,7 @@ impl Session {
             others,
             waiting,
             (room as u64).min(waiting),
+            !self.data_queue.is_fresh(0),
         );
         let Grant::Skip(skip) = grant else { return None };
         let share = skip.checked_div(self.data_queue.len() as u64).unwrap_or(skip);
