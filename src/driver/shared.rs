@@ -110,6 +110,15 @@ impl Shared {
         result
     }
 
+    /// Asks the session something, and notes who waits for it to change. Nothing follows from that, and
+    /// nothing is looked for.
+    pub(super) fn ask<R>(&self, question: impl FnOnce(&mut State) -> R) -> R {
+        let alarm = Alarm(self);
+        let answer = question(&mut self.lock());
+        std::mem::forget(alarm);
+        answer
+    }
+
     /// Looks at the session without changing it.
     pub(super) fn look<R>(&self, see: impl FnOnce(&State) -> R) -> R {
         see(&self.lock())

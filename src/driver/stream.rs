@@ -288,7 +288,8 @@ impl WriteHalf {
         cx: &mut Context<'_>,
         data: &mut Bytes,
     ) -> Poll<Result<usize, StreamError>> {
-        self.poll_send(cx, |stream| stream.write(data))
+        let id = self.id;
+        self.handle.shared.with(|state, _| poll_send(state, id, cx, |stream| stream.write(data)))
     }
 
     /// Waits until something would be taken; returns how many bytes.
@@ -296,8 +297,9 @@ impl WriteHalf {
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn capacity(&mut self) -> Result<u64, StreamError> {
+        let (id, shared) = (self.id, &self.handle.shared);
         #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
-        poll_fn(|cx| self.poll_send(cx, |stream| stream.capacity())).await
+        poll_fn(|cx| shared.ask(|state| poll_send(state, id, cx, |stream| stream.capacity()))).await
     }
 
     /// Waits until the peer wants no more of the stream, or the session is over; says which. While
@@ -305,7 +307,7 @@ impl WriteHalf {
     pub async fn stopped(&mut self) -> StreamError {
         let id = self.id;
         poll_fn(|cx| {
-            self.handle.shared.with(|state, _| {
+            self.handle.shared.ask(|state| {
                 if let Some(code) = state.core.send_stream(id).stopped() {
                     return Poll::Ready(StreamError::Reset(code));
                 }
@@ -345,22 +347,6 @@ impl WriteHalf {
             self.handle.shared.with(|state, _| state.core.send_stream(id).reset(code));
         }
     }
-
-    fn poll_send<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        act: impl FnOnce(&mut crate::proto::session::SendStream<'_>) -> Result<T, WriteError>,
-    ) -> Poll<Result<T, StreamError>> {
-        let id = self.id;
-        self.handle.shared.with(|state, _| match act(&mut state.core.send_stream(id)) {
-            Ok(done) => Poll::Ready(Ok(done)),
-            Err(WriteError::Blocked) => {
-                remember_stream(state, id, |wakers| &mut wakers.write, cx);
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(write_error(state, error))),
-        })
-    }
 }
 
 impl Drop for WriteHalf {
@@ -372,17 +358,20 @@ impl Drop for WriteHalf {
 
 impl AsyncWrite for WriteHalf {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let taken = self.poll_send(cx, |stream| {
-            let room = usize::try_from(stream.capacity()?).unwrap_or(usize::MAX);
-            let part = &bytes[..bytes.len().min(room)];
-            stream.write(&mut Bytes::copy_from_slice(part))
+        let id = self.id;
+        let taken = self.handle.shared.with(|state, _| {
+            poll_send(state, id, cx, |stream| {
+                let room = usize::try_from(stream.capacity()?).unwrap_or(usize::MAX);
+                let part = &bytes[..bytes.len().min(room)];
+                stream.write(&mut Bytes::copy_from_slice(part))
+            })
         });
         taken.map_err(Into::into)
     }
@@ -393,6 +382,23 @@ impl AsyncWrite for WriteHalf {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.finish().map_err(Into::into))
+    }
+}
+
+/// Does something with the sending side of a stream, or waits until that makes sense.
+fn poll_send<T>(
+    state: &mut State,
+    id: StreamId,
+    cx: &Context<'_>,
+    act: impl FnOnce(&mut crate::proto::session::SendStream<'_>) -> Result<T, WriteError>,
+) -> Poll<Result<T, StreamError>> {
+    match act(&mut state.core.send_stream(id)) {
+        Ok(done) => Poll::Ready(Ok(done)),
+        Err(WriteError::Blocked) => {
+            remember_stream(state, id, |wakers| &mut wakers.write, cx);
+            Poll::Pending
+        }
+        Err(error) => Poll::Ready(Err(write_error(state, error))),
     }
 }
 

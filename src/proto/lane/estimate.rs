@@ -53,11 +53,21 @@ pub(in crate::proto) struct Estimate {
     rate_max: f64,
     /// By how much acknowledgements missed their forecast, smoothed.
     forecast_error: Duration,
+    found: Found,
+}
+
+/// What follows from the samples: asked for many times for each that comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Found {
+    rtt_min: Duration,
+    /// Bytes a second; `None` before any was measured.
+    measured_rate: Option<f64>,
+    rate: f64,
 }
 
 impl Estimate {
     pub(in crate::proto) fn new(handshake_rtt: Option<Duration>) -> Self {
-        Self {
+        let mut estimate = Self {
             srtt: None,
             rtt_var: Duration::ZERO,
             rtt_min: None,
@@ -68,7 +78,23 @@ impl Estimate {
             kernel_heard_at: None,
             rate_max: f64::INFINITY,
             forecast_error: Duration::ZERO,
-        }
+            found: Found { rtt_min: RTT_UNKNOWN, measured_rate: None, rate: 0.0 },
+        };
+        estimate.conclude();
+        estimate
+    }
+
+    /// Draws the conclusions from what is known now.
+    fn conclude(&mut self) {
+        let own = self.rtt_min.map(|(min, _)| min);
+        let kernel = self.kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
+        let smallest = [own, kernel, self.handshake_rtt].into_iter().flatten().min();
+        let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
+        let kernel = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
+        let measured_rate = [kernel, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
+        let assumed = || INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
+        let rate = measured_rate.unwrap_or_else(assumed).min(self.rate_max);
+        self.found = Found { rtt_min, measured_rate, rate };
     }
 
     /// A frame was acknowledged `rtt` after it was given to the lane.
@@ -89,6 +115,7 @@ impl Estimate {
                 if min < rtt && now.saturating_duration_since(at) < RTT_MIN_LIFETIME => {}
             _ => self.rtt_min = Some((rtt, now)),
         }
+        self.conclude();
     }
 
     /// A frame was acknowledged at `now` and had been expected to be at `expected`.
@@ -119,6 +146,7 @@ impl Estimate {
         let rate = bytes as f64 / interval.as_secs_f64();
         let window = self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN);
         self.acked_rate.add_sample(now, rate, busy, window);
+        self.conclude();
     }
 
     /// The kernel's figures.
@@ -132,6 +160,7 @@ impl Estimate {
             self.kernel_heard_at = self.kernel_heard_at.max(Some(heard));
         }
         self.kernel = Some(metrics);
+        self.conclude();
     }
 
     /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
@@ -141,11 +170,6 @@ impl Estimate {
         let nearer = kernel.rtt_min.saturating_mul(2).saturating_add(SPLIT_DELAY);
         let split = self.rtt_min.is_some_and(|(min, _)| min > nearer);
         (!split).then_some(kernel)
-    }
-
-    fn measured_rate(&self) -> Option<f64> {
-        let kernel = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
-        [kernel, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0)
     }
 
     /// What the kernel would send at now, at least the rate: more while it looks for the path's.
@@ -175,25 +199,23 @@ impl Estimate {
 
     /// Smallest round-trip time: that of the path without queues.
     pub(in crate::proto) fn rtt_min(&self) -> Duration {
-        let own = self.rtt_min.map(|(min, _)| min);
-        let kernel = self.kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
-        [own, kernel, self.handshake_rtt].into_iter().flatten().min().unwrap_or(RTT_UNKNOWN)
+        self.found.rtt_min
     }
 
     /// Whether any rate was measured.
     pub(in crate::proto) fn is_measured(&self) -> bool {
-        self.measured_rate().is_some()
+        self.found.measured_rate.is_some()
     }
 
     /// Bytes a second; before anything was measured, what TCP's initial window makes.
     pub(in crate::proto) fn rate(&self) -> f64 {
-        let assumed = || INITIAL_WINDOW_BYTES / self.rtt_min().as_secs_f64().max(1e-4);
-        self.measured_rate().unwrap_or_else(assumed).min(self.rate_max)
+        self.found.rate
     }
 
     /// Bounds all rates from now on.
     pub(in crate::proto) fn set_rate_max(&mut self, rate: f64) {
         self.rate_max = rate;
+        self.conclude();
     }
 
     /// Mean deviation of the round-trip time.

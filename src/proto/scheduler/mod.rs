@@ -114,19 +114,20 @@ pub(in crate::proto) enum Grant {
 }
 
 /// Whether `lane` shall take `chunk` of the `waiting` bytes, with `others` being the lanes that
-/// answer beside it.
+/// answer beside it. `bulk`: no stream waits that sent little lately.
 pub(in crate::proto) fn decide(
     kind: SchedulerKind,
     lane: &LaneView,
     others: &[LaneView],
     waiting: u64,
     chunk: u64,
+    bulk: bool,
 ) -> Grant {
     match kind {
         SchedulerKind::RoundRobin => Grant::Skip(0),
         SchedulerKind::MinRtt => classic::min_rtt(lane, others, chunk as f64),
         SchedulerKind::Blest => classic::blest(lane, others, waiting as f64, chunk as f64),
         SchedulerKind::Ecf => classic::ecf(lane, others, waiting as f64, chunk as f64),
-        SchedulerKind::Imux => forecast::decide(lane, others, waiting as f64, chunk as f64),
+        SchedulerKind::Imux => forecast::decide(lane, others, waiting as f64, chunk as f64, bulk),
     }
 }

@@ -62,6 +62,15 @@ const INITIAL_BYTES: f64 = 128.0 * 1024.0;
 /// What can be saved up during a long one.
 const SAVED_BYTES_MAX: f64 = 512.0 * 1024.0;
 
+/// A frame costs at least this, however little it carries: its header, and those of the TLS record and
+/// the packet around it.
+const FRAME_COST_MIN: u64 = 64;
+
+/// What it costs to send a frame with this much payload twice.
+pub(super) fn cost_twice(payload: u64) -> u64 {
+    payload.max(FRAME_COST_MIN)
+}
+
 impl DuplicateBudget {
     pub(super) fn new(share: f64) -> Self {
         Self { share, left: if share > 0.0 { INITIAL_BYTES } else { 0.0 } }

@@ -131,8 +131,15 @@ impl Session {
     /// An idle lane for which there is work now, each at most once until it has come.
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
+        if !self.lanes.values().any(|lane| lane.idle && !lane.waking) {
+            self.paced_until = None;
+            return None;
+        }
         self.prune_data_queue();
-        let Some(id) = self.lane_to_wake(now) else {
+        let mut views = std::mem::take(&mut self.view_space);
+        let id = self.lane_to_wake(now, &mut views);
+        self.view_space = views;
+        let Some(id) = id else {
             self.paced_until = self.pace(now);
             return None;
         };
@@ -141,7 +148,8 @@ impl Session {
         Some(id)
     }
 
-    fn lane_to_wake(&self, now: Instant) -> Option<LaneId> {
+    /// `views` is room for snapshots.
+    fn lane_to_wake(&self, now: Instant, views: &mut Vec<LaneView>) -> Option<LaneId> {
         let sleeping = |lane: &&Lane| lane.idle && !lane.waking;
         if self.is_closed() {
             return self
@@ -165,13 +173,24 @@ impl Session {
             return None;
         }
         // The fastest first: whatever waits, it is the first to be asked.
-        let mut views = self.views(now);
+        views.clear();
+        views.extend(self.views(now));
         views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
         let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.waking);
         let control = control && !views.iter().any(waking);
-        let mut sleeping =
-            views.iter().filter(|view| view.idle && !self.is_paced(now, view.id)).map(|v| v.id);
-        sleeping.find(|&id| control || self.would_carry(now, id, &views))
+        // One by one to the front, the others behind it in their order.
+        for nth in 0..views.len() {
+            views.get_mut(..=nth)?.rotate_right(1);
+            let (own, others) = views.split_first()?;
+            if own.idle
+                && !self.is_paced(now, own.id)
+                && (control || self.would_carry(now, own, others))
+            {
+                return Some(own.id);
+            }
+            views.get_mut(..=nth)?.rotate_left(1);
+        }
+        None
     }
 
     /// Whether anything waits that only moves payload.
@@ -222,10 +241,15 @@ impl Session {
 
     /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,
     /// the next best.
-    pub(super) fn views(&self, now: Instant) -> Vec<LaneView> {
+    pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = LaneView> {
         let best = self.best_standing();
-        let usable = |lane: &&Lane| Standing::of(lane) >= best;
-        self.lanes.values().filter(usable).map(|lane| self.paced_view(lane, now)).collect()
+        let usable = self.lanes.values().filter(move |lane| Standing::of(lane) >= best);
+        usable.map(move |lane| self.paced_view(lane, now))
+    }
+
+    /// Snapshot of a lane, if it may be given work.
+    pub(super) fn view_of(&self, now: Instant, id: LaneId) -> Option<LaneView> {
+        self.may_carry(id).then(|| self.lanes.get(&id)).flatten().map(|l| self.paced_view(l, now))
     }
 
     /// A lane as the scheduler sees it, its link's cap included.

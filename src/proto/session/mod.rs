@@ -32,7 +32,7 @@ use super::lane::{Carried, DeadLane, Lane};
 use super::limits::NEXT_KEY_BYTES;
 use super::mutants::mutant;
 use super::range_set::RangeSet;
-use super::scheduler::FairQueue;
+use super::scheduler::{FairQueue, LaneView};
 use super::stats::{CreditStats, LaneStats, SessionStats};
 use super::stream::{ReceiveWindow, SendCredit, Stream};
 use super::timer::Timer;
@@ -98,6 +98,8 @@ pub struct Session {
     alone_since: Option<Instant>,
     random: u64,
     totals: Totals,
+    /// Room for snapshots of the lanes, so that a pull allocates none.
+    view_space: Vec<LaneView>,
 }
 
 /// Where the session stands.
@@ -197,6 +199,7 @@ impl Session {
             alone_since: Some(now),
             random: seed | 1,
             totals: Totals::default(),
+            view_space: Vec::new(),
             config,
             peer,
         }

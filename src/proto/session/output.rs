@@ -226,29 +226,31 @@ impl Session {
         if self.data_queue.is_empty() || !self.may_carry(id) {
             return;
         }
-        let mut others = self.views(now);
-        let Some(at) = others.iter().position(|view| view.id == id) else { return };
-        let mut own = others.swap_remove(at);
-        while let Some(left) = limits.left(out)
-            && own.in_flight < own.window
-            && let room = frame_room(&own, out.len()).min(left)
-            && let Some((nth, chunk)) = self.choose(&own, &others, room)
-        {
-            let bytes = self.write_chunk(now, id, &own, nth, &chunk, out) as f64;
-            own.in_flight += bytes;
-            own.queue += bytes / own.rate;
-            self.prune_data_queue();
+        let mut others = std::mem::take(&mut self.view_space);
+        others.clear();
+        others.extend(self.views(now));
+        if let Some(at) = others.iter().position(|view| view.id == id) {
+            let mut own = others.swap_remove(at);
+            while let Some(left) = limits.left(out)
+                && own.in_flight < own.window
+                && let room = frame_room(&own, out.len()).min(left)
+                && let Some((nth, chunk)) = self.choose(&own, &others, room)
+            {
+                let bytes = self.write_chunk(now, id, &own, nth, &chunk, out) as f64;
+                own.in_flight += bytes;
+                own.queue += bytes / own.rate;
+                self.prune_data_queue();
+            }
         }
+        self.view_space = others;
     }
 
     /// Whether the lane, which is idle, would be given anything if it pulled.
-    pub(super) fn would_carry(&self, now: Instant, id: LaneId, views: &[LaneView]) -> bool {
-        let Some(own) = views.iter().find(|view| view.id == id) else { return false };
-        let others: Vec<LaneView> = views.iter().filter(|view| view.id != id).copied().collect();
-        let copies = self.lanes.get(&id).is_some_and(|lane| !lane.copies.is_empty());
+    pub(super) fn would_carry(&self, now: Instant, own: &LaneView, others: &[LaneView]) -> bool {
+        let copies = self.lanes.get(&own.id).is_some_and(|lane| !lane.copies.is_empty());
         let data = own.in_flight < own.window
-            && (copies || self.choose(own, &others, frame_room(own, 0)).is_some());
-        data || self.tail_choice(now, id).is_some()
+            && (copies || self.choose(own, others, frame_room(own, 0)).is_some());
+        data || self.tail_choice(now, own.id).is_some()
     }
 
     /// Stream (as its place in the queue) and bytes that the lane shall carry next.
@@ -260,6 +262,7 @@ impl Session {
             others,
             waiting,
             (room as u64).min(waiting),
+            !self.data_queue.is_fresh(0),
         );
         let Grant::Skip(skip) = grant else { return None };
         let share = skip.checked_div(self.data_queue.len() as u64).unwrap_or(skip);

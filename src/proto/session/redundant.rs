@@ -22,7 +22,7 @@ impl Session {
     pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, id: StreamId, chunk: &Chunk) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
-        let others = self.views(now).into_iter().filter_map(|view| {
+        let others = self.views(now).filter_map(|view| {
             let policy = policy(&view.id)?;
             let may = view.id != lane && policy.tier != Tier::Metered;
             may.then_some((policy.link == link, view.arrival(1.0), view.id))
@@ -54,9 +54,8 @@ impl Session {
         if self.lanes.get(&id).is_none_or(|lane| lane.copies.is_empty()) {
             return;
         }
-        let own = self.views(now).into_iter().find(|view| view.id == id);
         // A lane that is given nothing else is given no copies.
-        let Some(mut own) = own else { return self.drop_copies(id) };
+        let Some(mut own) = self.view_of(now, id) else { return self.drop_copies(id) };
         while let Some(room) = limits.left(out)
             && own.in_flight < own.window
             && let Some((stream, chunk)) = self.next_copy(id, room)

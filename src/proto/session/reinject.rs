@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::Session;
+use super::budget::cost_twice;
 use super::output::{Limits, fit_payload};
 use super::standing::Relief;
 use crate::proto::ids::{LaneId, StreamId};
@@ -57,7 +58,7 @@ impl Session {
             }
             entry.duplicated = true;
             if let Carried::Data { range, .. } = &entry.carried {
-                budget = budget.saturating_sub(range.end.saturating_sub(range.start));
+                budget = budget.saturating_sub(cost_twice(range.end.saturating_sub(range.start)));
                 late.push(entry.carried.clone());
             }
         }
@@ -86,10 +87,10 @@ impl Session {
         while let Some(room) = limits.left(out)
             && let Some((lane, end)) = self.tail_choice(now, id)
         {
-            let Some(own) = self.views(now).into_iter().find(|view| view.id == id) else { return };
+            let Some(own) = self.view_of(now, id) else { return };
             let Some((stream, chunk)) = self.take_tail(lane, end, room) else { continue };
             let payload = chunk.range.end.saturating_sub(chunk.range.start);
-            self.duplicates.spend(payload.max(1));
+            self.duplicates.spend(cost_twice(payload));
             self.write_stream(now, id, &own, stream, &chunk, out);
             self.note_payload(id, payload, false);
         }
@@ -101,8 +102,7 @@ impl Session {
         if !self.tail_possible() || self.lanes.get(&id).is_none_or(metered) {
             return None;
         }
-        let views = self.views(now);
-        let own = views.iter().find(|view| view.id == id)?;
+        let own = self.view_of(now, id)?;
         let slower = self.lanes.values().filter(|lane| lane.id != id);
         slower
             .filter_map(|lane| {
@@ -142,5 +142,44 @@ impl Session {
             };
         }
         Some((*id, owed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proto::config::Config;
+    use crate::proto::ids::Side;
+    use crate::proto::testing;
+    use crate::proto::wire::StreamKind;
+
+    #[test]
+    fn a_late_end_without_bytes_costs_its_frame() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let config = Arc::new(Config::default());
+        let mut session = Session::new(Side::Client, config.clone(), config.params(), 7, start);
+        let lanes = [LaneId::new(0), LaneId::new(1)];
+        for lane in lanes {
+            assert!(session.handle_lane_up(start, lane, Some(ms(20))));
+        }
+        for _ in 0..20 {
+            let id = session.open(StreamKind::Raw).unwrap();
+            session.send_stream(id).finish().unwrap();
+        }
+        for lane in lanes {
+            assert!(session.poll_transmit(start, lane, usize::MAX, &mut LaneBuf::new()).is_some());
+        }
+        let before = session.duplicates.left();
+        session.handle_timeout(start + ms(70));
+        let entries = session.lanes.values().flat_map(|lane| lane.ledger.entries());
+        let late = entries.filter(|entry| entry.duplicated);
+        let ends = late.filter(|entry| matches!(entry.carried, Carried::Data { .. })).count();
+        assert_eq!(ends, 20, "all are late");
+        assert_eq!(before - session.duplicates.left(), 20 * cost_twice(0));
+        assert!(cost_twice(0) > 0);
     }
 }
