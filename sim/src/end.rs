@@ -5,16 +5,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use imux::proto::range_set::RangeSet;
-use imux::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf, Params, StreamKind};
+use imux::proto::wire::{Decoder, FrameBatch, LaneBuf, Params, StreamKind};
 use imux::proto::{
     Code, Config, DecodeError, Event, LaneId, Session, SessionError, Side, StreamId,
 };
 
-use crate::app::{App, Done, Fate, Truth};
+use crate::app::{App, Done, Fate};
 use crate::net::{Time, ms};
 use crate::options::Options;
+use crate::oracle::liveness::AtOnce;
+use crate::oracle::memory;
+use crate::oracle::session::{check_credit, check_lanes};
+use crate::oracle::stream::Truth;
+use crate::order::Order;
 use crate::rng::Rng;
+
+/// A timer that is due so often at one instant is due for ever.
+const SPINS_MAX: u64 = 1_000;
 
 /// What an end's turn asks of the world.
 #[derive(Debug)]
@@ -40,6 +47,7 @@ struct LaneEnd {
 pub struct End {
     pub session: Session,
     config: Config,
+    bounds: memory::Bounds,
     lanes: BTreeMap<LaneId, LaneEnd>,
     pub apps: BTreeMap<StreamId, App>,
     /// Streams whose users have something to do.
@@ -54,7 +62,7 @@ pub struct End {
     let_go: bool,
     pub alone_since: Option<Time>,
     pub timers_fired: u64,
-    spins: (Time, u32),
+    spins: AtOnce,
     faults_end: Time,
     read_bytes: [u64; 2],
     batch: FrameBatch,
@@ -73,6 +81,7 @@ impl End {
     ) -> Self {
         Self {
             session: Session::new(side, Arc::new(config.clone()), peer, seed, base),
+            bounds: memory::Bounds::new(&config),
             config,
             lanes: BTreeMap::new(),
             apps: BTreeMap::new(),
@@ -86,11 +95,11 @@ impl End {
             let_go: false,
             alone_since: Some(0),
             timers_fired: 0,
-            spins: (0, 0),
+            spins: AtOnce::new(SPINS_MAX),
             faults_end: ms(options.faults_end_ms),
             read_bytes: options.driver.read_bytes,
             batch: FrameBatch::default(),
-            order: Order { on: observe, ..Order::default() },
+            order: Order::new(observe),
         }
     }
 
@@ -125,10 +134,9 @@ impl End {
         self.lanes.iter().filter(|(_, lane)| lane.awake).map(|(id, _)| *id).collect()
     }
 
-    /// Whether the session's timer is due again and again at one instant.
+    /// The session's timer is due at once. `true`: again and again at one instant.
     pub fn is_spinning(&mut self, now: Time) -> bool {
-        self.spins = if self.spins.0 == now { (now, self.spins.1 + 1) } else { (now, 0) };
-        self.spins.1 > 1_000
+        self.spins.again(now)
     }
 
     /// Bytes have come on a lane: in pieces, to the decoder, to the session.
@@ -352,69 +360,45 @@ impl End {
         if let Err(why) = result {
             happened.push(Happened::Failed(format!("stream {id} of plan {}: {why}", app.plan)));
         }
-        self.order.on_read(id, app.read);
     }
 
-    pub fn idle_since_timers(&mut self) {
+    pub fn begin_idling(&mut self) {
         self.timers_fired = 0;
     }
 
-    /// What must hold at every step; the rule that does not.
-    pub fn check(&self) -> Option<String> {
+    /// Whether nothing is left to do, and the session is still connected.
+    pub fn is_drained(&self) -> bool {
+        self.to_open.is_empty()
+            && self.apps_open == 0
+            && self.session.stream_count() == 0
+            && self.session.lane_count() > 0
+    }
+
+    /// What an unfinished run waits for.
+    pub fn undone(&self) -> String {
+        let open = self.apps.values().filter(|app| !app.is_over()).take(4);
+        let users: Vec<String> = open
+            .map(|app| format!("plan {} {:?}/{:?}", app.plan, app.writer, app.reader))
+            .collect();
+        let stats = self.session.stats();
+        format!(
+            "{} streams in the session, {} to open, {} lanes, users {users:?}, pending {}, credit {:?}",
+            stats.streams,
+            self.to_open.len(),
+            stats.lanes.len(),
+            stats.pending_bytes,
+            stats.credit,
+        )
+    }
+
+    /// What must hold at every step; an error is the rule that does not.
+    pub fn check(&self) -> Result<(), String> {
         if self.session.is_closed() {
-            return None;
+            return Ok(());
         }
         let stats = self.session.stats();
-        let credit = stats.credit;
-        let config = &self.config;
-        // Twice the window, and what the gaps of one stream may cost.
-        let reorder_max = config.session_window.saturating_mul(2).saturating_add(4_097 * 160);
-        if stats.reorder_bytes > reorder_max {
-            return Some(format!("reorder memory of {} bytes", stats.reorder_bytes));
-        }
-        if credit.received - credit.consumed > config.session_window {
-            return Some(format!("more unread than the window: {credit:?}"));
-        }
-        if credit.sent > credit.sent_max || credit.received > credit.announced {
-            return Some(format!("credit overdrawn: {credit:?}"));
-        }
-        if self.lanes.len() < self.session.lane_count() {
-            return Some("the session has lanes that the driver has not".into());
-        }
-        None
+        self.bounds.check(&stats, self.session.memory())?;
+        check_credit(stats.credit, self.config.session_window)?;
+        check_lanes(self.lanes.len(), self.session.lane_count())
     }
-}
-
-/// How long data waits for what comes before it.
-#[derive(Debug, Default)]
-pub struct Order {
-    on: bool,
-    streams: BTreeMap<StreamId, (RangeSet, VecDeque<(u64, Time)>)>,
-    pub delays: Vec<Time>,
-}
-
-impl Order {
-    fn on_frames(&mut self, now: Time, frames: &[Frame]) {
-        if !self.on {
-            return;
-        }
-        for frame in frames {
-            let Frame::Stream { id, offset, data, .. } = frame else { continue };
-            let (set, waiting) = self.streams.entry(*id).or_default();
-            let end = *offset + data.len() as u64;
-            set.insert(*offset..end);
-            waiting.push_back((end, now));
-            let contiguous = set.first().filter(|range| range.start == 0).map_or(0, |r| r.end);
-            let delays = &mut self.delays;
-            waiting.retain(|(end, since)| {
-                let ready = *end <= contiguous;
-                if ready {
-                    delays.push(now - since);
-                }
-                !ready
-            });
-        }
-    }
-
-    fn on_read(&mut self, _id: StreamId, _read: u64) {}
 }
