@@ -23,6 +23,20 @@ use crate::rng::Rng;
 /// A timer that is due so often at one instant is due for ever.
 const SPINS_MAX: u64 = 1_000;
 
+/// The pieces that reads give of bytes that arrived: of any size in the range, as TCP knows no borders.
+fn cut_anew<'a>(bytes: &'a [u8], sizes: [u64; 2], rng: &mut Rng) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let size = rng.range(sizes[0]..=sizes[1]) as usize;
+        let (piece, later) = rest.split_at(size.clamp(1, rest.len()));
+        rest = later;
+        Some(piece)
+    })
+}
+
 /// What an end's turn asks of the world.
 #[derive(Debug)]
 pub enum Happened {
@@ -148,11 +162,7 @@ impl End {
         bytes: &Bytes,
         rng: &mut Rng,
     ) -> Result<(), DecodeError> {
-        let mut rest: &[u8] = bytes;
-        while !rest.is_empty() {
-            let size = rng.range(self.read_bytes[0]..=self.read_bytes[1]) as usize;
-            let (piece, later) = rest.split_at(size.clamp(1, rest.len()));
-            rest = later;
+        for piece in cut_anew(bytes, self.read_bytes, rng) {
             let Some(state) = self.lanes.get_mut(&lane) else { return Ok(()) };
             state.decoder.decode(piece, &mut self.batch)?;
             if self.batch.is_empty() {
@@ -400,5 +410,24 @@ impl End {
         self.bounds.check(&stats, self.session.memory())?;
         check_credit(stats.credit, self.config.session_window)?;
         check_lanes(self.lanes.len(), self.session.lane_count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_are_cut_anew_and_lose_nothing() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+        for sizes in [[1, 1], [1, 64], [700, 900], [65_536, 65_536], [0, 0]] {
+            let mut rng = Rng::new(1);
+            let pieces: Vec<&[u8]> = cut_anew(&bytes, sizes, &mut rng).collect();
+            assert_eq!(pieces.concat(), bytes);
+            let (last, whole) = pieces.split_last().unwrap();
+            let fits =
+                |piece: &&[u8]| (sizes[0].max(1)..=sizes[1].max(1)).contains(&(piece.len() as u64));
+            assert!(whole.iter().all(fits) && last.len() as u64 <= sizes[1].max(1), "{sizes:?}");
+        }
     }
 }
