@@ -44,6 +44,7 @@ pub enum Happened {
     Counted(&'static str),
     Noted(&'static str, u64, u64, u64),
     LaneWoken(LaneId),
+    LaneSuspect(LaneId),
     LaneLost(LaneId, Code),
     Again(StreamId, Time),
     Closed(SessionError),
@@ -246,8 +247,7 @@ impl End {
                 }
             }
             Event::LaneSuspect(lane) => {
-                happened.push(Happened::Counted("lane suspect"));
-                happened.push(Happened::Noted("suspect", lane.number(), 0, 0));
+                happened.push(Happened::LaneSuspect(lane));
             }
             Event::Draining => {
                 self.peer_drains = true;

@@ -66,6 +66,11 @@ impl World {
                     self.at(self.now + wait, Event::Wake { end, lane });
                 }
             }
+            Happened::LaneSuspect(lane) => {
+                self.count("lane suspect");
+                self.note("suspect", NAMES[end], lane.number(), 0, 0);
+                self.copies[end].excuse(lane);
+            }
             Happened::LaneLost(lane, code) => {
                 self.note("lane lost", NAMES[end], lane.number(), code.to_wire().into_inner(), 0);
                 self.count(if code == Code::LANE_TIMEOUT { "lane timed out" } else { "lane lost" });
@@ -126,21 +131,20 @@ impl World {
             {
                 self.ends[end].session.handle_lane_metrics(at, lane, metrics);
             }
-            let path = self.wires[number].path;
-            let may_carry = self.policies.may_carry(path, &self.ends[end].session);
+            let lanes = self.lanes_seen(end);
             match self.ends[end].pull(at, lane) {
                 Ok(Some(bytes)) => {
                     any = true;
-                    match self.policies.on_pull(self.now, end, path, lane, &bytes, may_carry) {
-                        Ok(seen) => seen.into_iter().for_each(|what| self.count(what)),
-                        Err(why) => self.fail(format!("{}: {why}", NAMES[end])),
-                    }
+                    self.on_pulled(end, lane, &lanes, &bytes);
                     self.note("pull", NAMES[end], lane.number(), bytes.len() as u64, 0);
                     self.wires[number].pipes[end].write(Parcel::Bytes(bytes));
                     // Not `pump`: that would pull again from within.
                     self.send(lane.number(), end);
                 }
-                Ok(None) => return any,
+                Ok(None) => {
+                    self.on_idle_pull(end, lane, &lanes);
+                    return any;
+                }
                 Err(why) => {
                     self.fail(format!("{}: {why}", NAMES[end]));
                     return any;

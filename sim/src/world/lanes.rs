@@ -96,6 +96,7 @@ impl World {
             match parcel {
                 Parcel::Bytes(bytes) => {
                     self.path_bytes[path][direction] += bytes.len() as u64;
+                    self.copies[direction].on_arrive(LaneId::new(lane), bytes.len() as u64);
                     if !self.ends[end].has_lane(LaneId::new(lane)) {
                         self.refuse(end, lane);
                         continue;
@@ -182,6 +183,7 @@ impl World {
     /// The driver's half of a lane's end.
     pub(super) fn drop_lane(&mut self, end: usize, lane: u64, tell_peer: bool) {
         self.ends[end].forget_lane(LaneId::new(lane));
+        self.copies[end].excuse(LaneId::new(lane));
         if tell_peer {
             self.send_reset(end, lane);
         } else {

@@ -5,6 +5,7 @@ mod faults;
 mod lanes;
 mod outcome;
 mod queue;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use self::queue::Queue;
 use crate::end::End;
 use crate::net::{Later, Link, SECOND, Time, ms};
 use crate::options::Options;
+use crate::oracle::copies::Copies;
 use crate::oracle::liveness::{Liveness, Phase};
 use crate::oracle::policy::Policies;
 use crate::oracle::session::check_drained;
@@ -71,6 +73,7 @@ struct World {
     truths: Vec<[Truth; 2]>,
     liveness: Liveness,
     policies: Policies,
+    copies: [Copies; 2],
     // ... and what has come of it.
     failure: Option<String>,
     counts: BTreeMap<&'static str, u64>,
@@ -113,6 +116,7 @@ impl World {
             truths: vec![[Truth::default(); 2]; options.streams.len()],
             liveness: Liveness::new(&options),
             policies: Policies::new(&options.paths),
+            copies: [0, 1].map(|end: usize| Copies::new(options.sessions[end].duplicate_share)),
             failure: None,
             counts: BTreeMap::new(),
             trace: Trace::new(observe),

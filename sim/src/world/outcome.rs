@@ -33,6 +33,7 @@ pub struct Outcome {
 impl World {
     pub(super) fn finish(mut self) -> Outcome {
         self.check_idle();
+        self.check_copies();
         let stats = [CLIENT, SERVER].map(|end| self.ends[end].session.stats());
         self.count_figures(&stats);
         let events = self.liveness.events;
