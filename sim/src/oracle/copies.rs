@@ -38,7 +38,9 @@ impl Sent {
         let fresh = self.once.gaps_in(range.clone());
         let mut again = RangeSet::new();
         again.insert(range.clone());
-        fresh.into_iter().for_each(|range| drop(again.remove(range)));
+        for range in fresh {
+            again.remove(range);
+        }
         let new_twice: u64 = again.iter().map(|range| self.twice.insert(range)).sum();
         let first = self.once.insert(range.clone());
         (first, range.end - range.start - first - new_twice)

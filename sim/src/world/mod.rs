@@ -10,14 +10,14 @@ mod watch;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use imux::proto::{LaneId, Side, StreamId};
+use imux::proto::{LaneId, LanePolicy, Side, StreamId};
 
 use self::lanes::{Slot, Wire};
 pub use self::outcome::Outcome;
 use self::queue::Queue;
 use crate::end::End;
 use crate::net::{Later, Link, SECOND, Time, ms};
-use crate::options::Options;
+use crate::options::{Options, PathOptions};
 use crate::oracle::copies::Copies;
 use crate::oracle::liveness::{Liveness, Phase};
 use crate::oracle::policy::Policies;
@@ -72,6 +72,8 @@ struct World {
     // What they are held to ...
     truths: Vec<[Truth; 2]>,
     liveness: Liveness,
+    /// Lanes are unlike, or streams are.
+    watched: bool,
     policies: Policies,
     copies: [Copies; 2],
     // ... and what has come of it.
@@ -98,9 +100,8 @@ impl World {
             End::new(Side::Server, second, params[CLIENT], seed ^ 2, base, &options, observe);
         let links =
             options.paths.iter().map(|path| [0, 1].map(|way| Link::new(path, way))).collect();
-        let lanes_of = |(path, o): (usize, &crate::options::PathOptions)| {
-            (0..o.lanes.max(1)).map(move |_| Slot::new(path))
-        };
+        let lanes_of =
+            |(path, o): (usize, &PathOptions)| (0..o.lanes.max(1)).map(move |_| Slot::new(path));
         let mut world = Self {
             now: 0,
             base,
@@ -115,6 +116,7 @@ impl World {
             timer_at: [None; 2],
             truths: vec![[Truth::default(); 2]; options.streams.len()],
             liveness: Liveness::new(&options),
+            watched: is_watched(&options),
             policies: Policies::new(&options.paths),
             copies: [0, 1].map(|end: usize| Copies::new(options.sessions[end].duplicate_share)),
             failure: None,
@@ -260,6 +262,12 @@ impl World {
             self.failure = Some(format!("at {seconds:.6} s: {why}"));
         }
     }
+}
+
+/// Whether the rules of tiers or of copies apply.
+fn is_watched(options: &Options) -> bool {
+    let plain = |path: &PathOptions| path.policy(0) == LanePolicy::default();
+    options.streams.iter().any(|stream| stream.redundant) || !options.paths.iter().all(plain)
 }
 
 /// Whether all that was planned is done, and the ends are still connected.

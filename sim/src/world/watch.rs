@@ -7,8 +7,12 @@ use super::{NAMES, World};
 use crate::oracle::copies::Pull;
 
 impl World {
-    /// The lanes of an end as they stand, with the tiers that they truly have.
+    /// The lanes of an end as they stand, with the tiers that they truly have; none if no rule looks
+    /// at them.
     pub(super) fn lanes_seen(&self, end: usize) -> Vec<LaneStats> {
+        if !self.watched {
+            return Vec::new();
+        }
         let mut lanes = self.ends[end].session.stats().lanes;
         for lane in &mut lanes {
             lane.tier = self.policies.of(self.wires[lane.id.number() as usize].path).tier;
