@@ -41,6 +41,7 @@ pub const SOMETIMES: &[&str] = &[
     "metered carried",
     "capped carried",
     "redundant stream",
+    "copy sent",
     "writer blocked",
     "writer stopped",
     "reset",

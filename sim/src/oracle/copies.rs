@@ -221,3 +221,167 @@ fn only_other(pull: Pull<'_>) -> Option<LaneId> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use imux::proto::{Code, CreditStats, Dir, Side};
+
+    use super::*;
+
+    const ONE: LaneId = LaneId::new(1);
+    const TWO: LaneId = LaneId::new(2);
+
+    fn lane(id: LaneId, tier: Tier) -> LaneStats {
+        LaneStats {
+            id,
+            sent_bytes: 0,
+            received_bytes: 0,
+            resent_bytes: 0,
+            in_flight_bytes: 0,
+            rtt: Duration::ZERO,
+            rtt_min: Duration::ZERO,
+            rate: 0,
+            health: Health::Good,
+            late: false,
+            tier,
+        }
+    }
+
+    fn two(tier: Tier) -> [LaneStats; 2] {
+        [lane(ONE, tier), lane(TWO, tier)]
+    }
+
+    fn stream() -> StreamId {
+        StreamId::new(Side::Client, Dir::Bi, 0)
+    }
+
+    fn data(offset: u64, len: usize) -> Frame {
+        Frame::Stream { id: stream(), offset, fin: false, data: Bytes::from(vec![0; len]) }
+    }
+
+    fn give(copies: &mut Copies, id: LaneId, lanes: &[LaneStats], frame: Frame, redundant: bool) {
+        let pull = Pull { lane: id, lanes, frames: &[frame] };
+        copies.on_pull(pull, 10_000, |_| redundant);
+    }
+
+    fn stats(sent_bytes: u64, resent_bytes: u64) -> SessionStats {
+        SessionStats {
+            sent_bytes,
+            resent_bytes,
+            received_bytes: 0,
+            duplicate_bytes: 0,
+            pending_bytes: 0,
+            reorder_bytes: 0,
+            reorder_bytes_max: 0,
+            lanes_lost: 0,
+            lanes_suspected: 0,
+            credit: CreditStats::default(),
+            streams: 0,
+            lanes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_not_sent_is_told_of() {
+        let lanes = two(Tier::Primary);
+        let mut copies = Copies::new(0.0);
+        give(&mut copies, ONE, &lanes, data(0, 100), true);
+        assert!(copies.owes(TWO) && !copies.owes(ONE));
+        let why = copies.on_idle(TWO, &lanes).unwrap_err();
+        assert!(why.contains("no copy was sent"), "{why}");
+        give(&mut copies, TWO, &lanes, data(0, 99), true);
+        copies.on_idle(TWO, &lanes).unwrap_err();
+        give(&mut copies, TWO, &lanes, data(99, 1), true);
+        assert_eq!(copies.on_idle(TWO, &lanes), Ok(()));
+        assert_eq!(copies.check(&stats(200, 100)), Ok(()));
+    }
+
+    #[test]
+    fn a_copy_may_be_left_out_for_a_reason() {
+        let lanes = two(Tier::Primary);
+        let begun = || {
+            let mut copies = Copies::new(0.0);
+            give(&mut copies, ONE, &lanes, data(0, 100), true);
+            copies
+        };
+        // It has arrived; the stream was reset; the lane could not; the lane is full.
+        let mut copies = begun();
+        copies.on_arrive(ONE, 9_999);
+        copies.on_idle(TWO, &lanes).unwrap_err();
+        let mut copies = begun();
+        copies.on_arrive(ONE, 10_000);
+        assert_eq!(copies.on_idle(TWO, &lanes), Ok(()));
+        let mut copies = begun();
+        let reset = Frame::Reset { id: stream(), code: Code::NONE, final_size: 100 };
+        give(&mut copies, ONE, &lanes, reset, true);
+        assert_eq!(copies.on_idle(TWO, &lanes), Ok(()));
+        let mut copies = begun();
+        copies.excuse(TWO);
+        assert_eq!(copies.on_idle(TWO, &lanes), Ok(()));
+        let full = [lanes[0], LaneStats { in_flight_bytes: ROOM_BELOW, ..lanes[1] }];
+        assert_eq!(begun().on_idle(TWO, &full), Ok(()));
+        // Nobody asked for one; there is no other lane, or it is late.
+        let mut copies = Copies::new(0.0);
+        give(&mut copies, ONE, &lanes, data(0, 100), false);
+        give(&mut copies, ONE, &lanes[..1], data(100, 100), true);
+        let late = [lanes[0], LaneStats { late: true, ..lanes[1] }];
+        give(&mut copies, ONE, &late, data(200, 100), true);
+        assert!(!copies.owes(TWO));
+    }
+
+    #[test]
+    fn wrong_sums_are_told_of() {
+        let lanes = two(Tier::Primary);
+        let mut copies = Copies::new(0.0);
+        give(&mut copies, ONE, &lanes, data(0, 100), true);
+        give(&mut copies, TWO, &lanes, data(0, 100), true);
+        assert_eq!(copies.check(&stats(200, 100)), Ok(()));
+        for (sent, resent) in [(200, 0), (200, 200), (100, 100), (300, 100)] {
+            copies.check(&stats(sent, resent)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn more_than_one_copy_is_told_of_and_so_is_one_of_what_is_not_redundant() {
+        let lanes = two(Tier::Primary);
+        for (redundant, times) in [(true, 2), (false, 1)] {
+            let mut copies = Copies::new(0.0);
+            let mut sums = stats(0, 0);
+            for time in 0..=times {
+                give(&mut copies, ONE, &lanes, data(0, 100), redundant);
+                sums.sent_bytes += 100;
+                sums.resent_bytes += if time > 0 { 100 } else { 0 };
+                assert_eq!(copies.check(&sums).is_ok(), time < times, "{redundant} {time}");
+            }
+            // A lane that was lost excuses everything.
+            assert_eq!(copies.check(&SessionStats { lanes_lost: 1, ..sums }), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_budget_is_held() {
+        let lanes = two(Tier::Primary);
+        let mut copies = Copies::new(0.5);
+        give(&mut copies, ONE, &lanes, data(0, 1_000_000), false);
+        let budget = BUDGET_INITIAL + FRAME_BYTES_MAX as u64 + 500_000;
+        give(&mut copies, TWO, &lanes, data(0, budget as usize), false);
+        assert_eq!(copies.check(&stats(1_000_000 + budget, budget)), Ok(()));
+        give(&mut copies, TWO, &lanes, data(0, 1), false);
+        let why = copies.check(&stats(1_000_001 + budget, budget + 1)).unwrap_err();
+        assert!(why.contains("were sent twice"), "{why}");
+    }
+
+    #[test]
+    fn a_copy_on_a_metered_lane_is_told_of() {
+        let lanes = two(Tier::Metered);
+        let mut copies = Copies::new(0.5);
+        give(&mut copies, ONE, &lanes, data(0, 100), true);
+        assert!(!copies.owes(TWO));
+        give(&mut copies, TWO, &lanes, data(0, 100), true);
+        let why = copies.check(&stats(200, 100)).unwrap_err();
+        assert!(why.contains("metered"), "{why}");
+    }
+}
