@@ -22,9 +22,7 @@ pub fn draw(seed: u64) -> Options {
     let mut paths = paths;
     // A stream of its own: what else a seed means does not change with it.
     let mut policy = Rng::new(seed ^ 0x706f_6c69_6379_0000);
-    if !scattered && policy.chance(0.35) {
-        draw_policies(&mut policy, &mut paths);
-    }
+    let alike = !scattered && policy.chance(0.35) && draw_policies(&mut policy, &mut paths);
     let usable = paths.iter().map(|p| p.usable_mbit(0).min(p.usable_mbit(1)));
     let slowest = usable.fold(f64::INFINITY, f64::min);
     let mut options = Options {
@@ -38,7 +36,7 @@ pub fn draw(seed: u64) -> Options {
         faults_end_ms,
         stop_ms: 0.0,
     };
-    if !scattered && policy.chance(0.2) {
+    if !scattered && policy.chance(if alike { 0.7 } else { 0.2 }) {
         options.streams.iter_mut().for_each(|stream| stream.redundant = policy.chance(0.6));
     }
     // Likewise.
@@ -75,12 +73,12 @@ fn draw_narrow(rng: &mut Rng, options: &mut Options) {
     options.faults.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
 }
 
-fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) {
+/// Tiers, caps, or both. `true`: none is better than the others, and none is primary.
+fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) -> bool {
     let tiers = rng.chance(0.7);
     let caps = !tiers || rng.chance(0.5);
-    // Now and then all are alike, and none is better than the others.
-    let alike = rng.chance(0.2);
-    let tier_of_all = *rng.pick(&["backup", "metered"]);
+    let alike = tiers && rng.chance(0.2);
+    let tier_of_all = *rng.pick(&["backup", "metered", "metered"]);
     for path in paths {
         if tiers {
             let tier = *rng.pick(&["primary", "primary", "backup", "metered"]);
@@ -90,6 +88,7 @@ fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) {
             path.cap_mbit = rng.log_range(0.1, path.mbit[0] * 1.5).max(0.064);
         }
     }
+    alike
 }
 
 fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {

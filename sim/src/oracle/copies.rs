@@ -55,9 +55,17 @@ struct Owed {
     by: LaneId,
 }
 
+/// Payload given to a lane, in bytes; and what of it had been given to a lane before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    pub sent: u64,
+    pub again: u64,
+}
+
 /// What is under way on a lane.
 #[derive(Debug, Default)]
 struct Flight {
+    payload: Payload,
     given: u64,
     arrived: u64,
     data: VecDeque<(u64, StreamId, Range<u64>)>,
@@ -137,6 +145,8 @@ impl Copies {
             self.on_metered += len - first;
         }
         let flight = self.flights.entry(pull.lane).or_default();
+        flight.payload.sent += len;
+        flight.payload.again += len - first;
         flight.data.push_back((flight.given, id, range.clone()));
         if redundant
             && !again
@@ -180,6 +190,11 @@ impl Copies {
         }
         self.excuse(lane);
         Ok(())
+    }
+
+    /// What each lane was given.
+    pub fn payload(&self, lane: LaneId) -> Payload {
+        self.flights.get(&lane).map(|flight| flight.payload).unwrap_or_default()
     }
 
     /// At any time: what the session says of it, and what it was allowed.

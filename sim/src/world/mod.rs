@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use imux::proto::{LaneId, LanePolicy, Side, StreamId};
 
 use self::lanes::{Slot, Wire};
-pub use self::outcome::Outcome;
+pub use self::outcome::{LaneSum, Outcome};
 use self::queue::Queue;
 use crate::end::End;
 use crate::net::{Later, Link, SECOND, Time, ms};

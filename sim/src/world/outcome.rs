@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use imux::proto::SessionStats;
+use imux::proto::{LaneId, SessionStats};
 
 use super::{CLIENT, NAMES, SERVER, World};
 use crate::net::{MS, Time};
+use crate::oracle::copies::Payload;
 use crate::oracle::liveness::check_idle;
 use crate::oracle::stream::Truth;
 use crate::trace::Trace;
@@ -26,8 +27,17 @@ pub struct Outcome {
     pub stats: [SessionStats; 2],
     /// By path: payload bytes that arrived, towards the server and back.
     pub path_bytes: Vec<[u64; 2]>,
+    /// By number; what the client gave each, and the server.
+    pub lanes: Vec<LaneSum>,
     /// Delays between arrival and being in order, in nanoseconds, of bytes that waited or not.
     pub order_delays: Vec<Time>,
+}
+
+/// What one lane has carried.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneSum {
+    pub path: usize,
+    pub payload: [Payload; 2],
 }
 
 impl World {
@@ -37,6 +47,14 @@ impl World {
         let stats = [CLIENT, SERVER].map(|end| self.ends[end].session.stats());
         self.count_figures(&stats);
         let events = self.liveness.events;
+        let lanes = self.wires.iter().enumerate().map(|(number, wire)| {
+            let id = LaneId::new(number as u64);
+            LaneSum {
+                path: wire.path,
+                payload: [0, 1].map(|end: usize| self.copies[end].payload(id)),
+            }
+        });
+        let lanes = lanes.collect();
         Outcome {
             failure: self.failure,
             hash: self.trace.hash() ^ events,
@@ -48,6 +66,7 @@ impl World {
             truths: self.truths,
             stats,
             path_bytes: self.path_bytes,
+            lanes,
             order_delays: self.ends.into_iter().flat_map(|end| end.order.delays).collect(),
         }
     }
