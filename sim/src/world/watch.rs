@@ -3,7 +3,7 @@
 use imux::proto::wire::{Decoder, FrameBatch};
 use imux::proto::{LaneId, LaneStats};
 
-use super::{NAMES, World};
+use super::{CLIENT, NAMES, SERVER, World};
 use crate::oracle::copies::Pull;
 
 impl World {
@@ -61,7 +61,7 @@ impl World {
 
     /// What was sent twice, by both ends.
     pub(super) fn check_copies(&mut self) {
-        for end in 0..2 {
+        for end in [CLIENT, SERVER] {
             if let Err(why) = self.copies[end].check(&self.ends[end].session.stats()) {
                 self.fail(format!("{}: {why}", NAMES[end]));
             }
