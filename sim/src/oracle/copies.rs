@@ -68,6 +68,7 @@ struct Flight {
     payload: Payload,
     given: u64,
     arrived: u64,
+    /// From which byte of the lane on it may stand: it counts as arrived with the first of its pull.
     data: VecDeque<(u64, StreamId, Range<u64>)>,
 }
 
@@ -112,7 +113,6 @@ impl Copies {
         bytes: u64,
         is_redundant: impl Fn(StreamId) -> bool,
     ) -> Option<&'static str> {
-        self.flights.entry(pull.lane).or_default().given += bytes;
         if !pull.lanes.iter().any(|lane| lane.id == pull.lane && stands_best(lane)) {
             self.excuse(pull.lane);
         }
@@ -126,6 +126,7 @@ impl Copies {
                 _ => {}
             }
         }
+        self.flights.entry(pull.lane).or_default().given += bytes;
         std::mem::take(&mut self.copied).then_some("copy sent")
     }
 
@@ -160,7 +161,7 @@ impl Copies {
     pub fn on_arrive(&mut self, lane: LaneId, bytes: u64) {
         let flight = self.flights.entry(lane).or_default();
         flight.arrived += bytes;
-        while let Some((_, id, range)) = flight.data.front().filter(|d| d.0 <= flight.arrived) {
+        while let Some((_, id, range)) = flight.data.front().filter(|d| d.0 < flight.arrived) {
             self.streams.entry(*id).or_default().arrived.insert(range.clone());
             flight.data.pop_front();
         }
@@ -324,10 +325,10 @@ mod tests {
         };
         // It has arrived; the stream was reset; the lane could not; the lane is full.
         let mut copies = begun();
-        copies.on_arrive(ONE, 9_999);
+        copies.on_arrive(TWO, 10_000);
         copies.on_idle(TWO, &lanes).unwrap_err();
         let mut copies = begun();
-        copies.on_arrive(ONE, 10_000);
+        copies.on_arrive(ONE, 1);
         assert_eq!(copies.on_idle(TWO, &lanes), Ok(()));
         let mut copies = begun();
         let reset = Frame::Reset { id: stream(), code: Code::NONE, final_size: 100 };
