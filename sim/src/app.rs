@@ -1,5 +1,4 @@
-//! Who uses the streams: a writer and a reader on each half, doing what the plan says, and the
-//! model they are checked against.
+//! Who uses the streams: a writer and a reader on each half, doing what the plan says.
 
 use std::sync::OnceLock;
 
@@ -8,20 +7,8 @@ use imux::proto::{Code, ReadError, Session, StreamId, WriteError};
 
 use crate::net::{MS, Time, ms};
 use crate::options::{HalfPlan, StreamPlan};
+use crate::oracle::stream::Truth;
 use crate::rng::mix;
-
-/// What is true of one half of a stream, whatever the sessions believe.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Truth {
-    pub written: u64,
-    pub read: u64,
-    pub finished: bool,
-    pub reset: Option<Code>,
-    pub stopped: Option<Code>,
-    pub first_write: Option<Time>,
-    pub last_read: Option<Time>,
-    pub longest_gap: Time,
-}
 
 /// Where one half stands at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,12 +137,8 @@ impl App {
             match session.send_stream(self.id).write(&mut data) {
                 Ok(taken) => {
                     let taken = taken as u64;
-                    if taken == 0 || taken > offered {
-                        return Err(format!("write of {offered} bytes took {taken}"));
-                    }
-                    self.written += taken;
-                    truth.written = self.written;
-                    truth.first_write.get_or_insert(now);
+                    truth.on_write(now, offered, taken)?;
+                    self.written = truth.written;
                     done.written += taken;
                     if write_every_ms > 0.0 {
                         self.write_at = now + ms(write_every_ms);
@@ -205,14 +188,7 @@ impl App {
         self.writer = Fate::Stopped;
         // Having heard of it, the writer lets go.
         session.send_stream(self.id).reset(Code::RESET);
-        match (error, truth.stopped) {
-            (WriteError::Stopped(code), Some(true_code)) if code == true_code => Ok(()),
-            // Stopped, and all of it forgotten before the writer looked.
-            // Likewise if a draining peer refused it.
-            (WriteError::Closed, stopped) if stopped.is_some() || self.refused => Ok(()),
-            (WriteError::Stopped(Code::SHUTDOWN), None) => Ok(()),
-            _ => Err(format!("writing failed with \"{error}\", stopped is {:?}", truth.stopped)),
-        }
+        truth.on_write_error(error, self.refused)
     }
 
     /// Reads what can be read. An error is a rule the core broke.
@@ -250,47 +226,28 @@ impl App {
             let max = if read_bytes == 0 { max } else { max.min(read_bytes) };
             match session.recv_stream(self.id).read(at, max.min(1 << 40) as usize) {
                 Ok(Some(data)) => {
-                    self.check(&data, max, truth)?;
-                    self.read += data.len() as u64;
+                    let is_content =
+                        |offset, data: &[u8]| is_content(self.plan, half, offset, data);
+                    truth.on_read(now, max, &data, is_content)?;
+                    self.read = truth.read;
                     done.read += data.len() as u64;
-                    let since = truth.last_read.or(truth.first_write).unwrap_or(now);
-                    truth.longest_gap = truth.longest_gap.max(now.saturating_sub(since));
-                    truth.last_read = Some(now);
-                    truth.read = self.read;
                     if read_every_ms > 0.0 {
                         self.read_at = now + ms(read_every_ms);
                     }
                 }
-                Ok(None) if truth.finished && truth.written == self.read => {
+                Ok(None) => {
+                    truth.on_end()?;
                     self.reader = Fate::Ended;
                 }
-                Ok(None) => {
-                    return Err(format!("end of stream at {}, truth is {truth:?}", self.read));
-                }
                 Err(ReadError::Blocked) => return Ok(()),
-                Err(ReadError::Reset(code)) => {
-                    self.reader = Fate::Reset;
-                    self.refused = code == Code::SHUTDOWN;
-                    if truth.reset != Some(code) && code != Code::SHUTDOWN {
-                        return Err(format!("reset with {code:?}, truth is {truth:?}"));
+                Err(error) => {
+                    if let ReadError::Reset(code) = error {
+                        self.reader = Fate::Reset;
+                        self.refused = code == Code::SHUTDOWN;
                     }
+                    truth.on_read_error(error)?;
                 }
-                Err(ReadError::Closed) => return Err("the stream was forgotten unread".into()),
             }
-        }
-        Ok(())
-    }
-
-    fn check(&self, data: &Bytes, max: u64, truth: &Truth) -> Result<(), String> {
-        let end = self.read + data.len() as u64;
-        if data.is_empty() || data.len() as u64 > max {
-            return Err(format!("read of {max} bytes gave {}", data.len()));
-        }
-        if end > truth.written {
-            return Err(format!("{end} bytes read of {} written", truth.written));
-        }
-        if !is_content(self.plan, 1 - self.own_half(), self.read, data) {
-            return Err(format!("bytes {}..{end} are not those written", self.read));
         }
         Ok(())
     }

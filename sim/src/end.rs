@@ -5,16 +5,39 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use imux::proto::range_set::RangeSet;
-use imux::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf, Params, StreamKind};
+use imux::proto::wire::{Decoder, FrameBatch, LaneBuf, Params, StreamKind};
 use imux::proto::{
     Code, Config, DecodeError, Event, LaneId, Session, SessionError, Side, StreamId,
 };
 
-use crate::app::{App, Done, Fate, Truth};
+use crate::app::{App, Done, Fate};
 use crate::net::{Time, ms};
 use crate::options::Options;
+use crate::oracle::liveness::AtOnce;
+use crate::oracle::memory;
+use crate::oracle::session::{check_credit, check_lanes};
+use crate::oracle::stream::Truth;
+use crate::order::Order;
 use crate::rng::Rng;
+
+/// A timer that is due so often at one instant is due for ever.
+const SPINS_MAX: u64 = 1_000;
+/// Memory is looked at once in so many steps.
+const MEMORY_EVERY: u64 = 16;
+
+/// The pieces that reads give of bytes that arrived: of any size in the range, as TCP knows no borders.
+fn cut_anew<'a>(bytes: &'a [u8], sizes: [u64; 2], rng: &mut Rng) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let size = rng.range(sizes[0]..=sizes[1]) as usize;
+        let (piece, later) = rest.split_at(size.clamp(1, rest.len()));
+        rest = later;
+        Some(piece)
+    })
+}
 
 /// What an end's turn asks of the world.
 #[derive(Debug)]
@@ -23,6 +46,7 @@ pub enum Happened {
     Counted(&'static str),
     Noted(&'static str, u64, u64, u64),
     LaneWoken(LaneId),
+    LaneSuspect(LaneId),
     LaneLost(LaneId, Code),
     Again(StreamId, Time),
     Closed(SessionError),
@@ -40,6 +64,7 @@ struct LaneEnd {
 pub struct End {
     pub session: Session,
     config: Config,
+    bounds: memory::Bounds,
     lanes: BTreeMap<LaneId, LaneEnd>,
     pub apps: BTreeMap<StreamId, App>,
     /// Streams whose users have something to do.
@@ -54,7 +79,8 @@ pub struct End {
     let_go: bool,
     pub alone_since: Option<Time>,
     pub timers_fired: u64,
-    spins: (Time, u32),
+    spins: AtOnce,
+    steps: u64,
     faults_end: Time,
     read_bytes: [u64; 2],
     batch: FrameBatch,
@@ -73,6 +99,7 @@ impl End {
     ) -> Self {
         Self {
             session: Session::new(side, Arc::new(config.clone()), peer, seed, base),
+            bounds: memory::Bounds::new(&config),
             config,
             lanes: BTreeMap::new(),
             apps: BTreeMap::new(),
@@ -86,11 +113,12 @@ impl End {
             let_go: false,
             alone_since: Some(0),
             timers_fired: 0,
-            spins: (0, 0),
+            spins: AtOnce::new(SPINS_MAX),
+            steps: 0,
             faults_end: ms(options.faults_end_ms),
             read_bytes: options.driver.read_bytes,
             batch: FrameBatch::default(),
-            order: Order { on: observe, ..Order::default() },
+            order: Order::new(observe),
         }
     }
 
@@ -125,10 +153,9 @@ impl End {
         self.lanes.iter().filter(|(_, lane)| lane.awake).map(|(id, _)| *id).collect()
     }
 
-    /// Whether the session's timer is due again and again at one instant.
+    /// The session's timer is due at once. `true`: again and again at one instant.
     pub fn is_spinning(&mut self, now: Time) -> bool {
-        self.spins = if self.spins.0 == now { (now, self.spins.1 + 1) } else { (now, 0) };
-        self.spins.1 > 1_000
+        self.spins.again(now)
     }
 
     /// Bytes have come on a lane: in pieces, to the decoder, to the session.
@@ -140,11 +167,7 @@ impl End {
         bytes: &Bytes,
         rng: &mut Rng,
     ) -> Result<(), DecodeError> {
-        let mut rest: &[u8] = bytes;
-        while !rest.is_empty() {
-            let size = rng.range(self.read_bytes[0]..=self.read_bytes[1]) as usize;
-            let (piece, later) = rest.split_at(size.clamp(1, rest.len()));
-            rest = later;
+        for piece in cut_anew(bytes, self.read_bytes, rng) {
             let Some(state) = self.lanes.get_mut(&lane) else { return Ok(()) };
             state.decoder.decode(piece, &mut self.batch)?;
             if self.batch.is_empty() {
@@ -228,8 +251,7 @@ impl End {
                 }
             }
             Event::LaneSuspect(lane) => {
-                happened.push(Happened::Counted("lane suspect"));
-                happened.push(Happened::Noted("suspect", lane.number(), 0, 0));
+                happened.push(Happened::LaneSuspect(lane));
             }
             Event::Draining => {
                 self.peer_drains = true;
@@ -352,69 +374,68 @@ impl End {
         if let Err(why) = result {
             happened.push(Happened::Failed(format!("stream {id} of plan {}: {why}", app.plan)));
         }
-        self.order.on_read(id, app.read);
     }
 
-    pub fn idle_since_timers(&mut self) {
+    pub fn begin_idling(&mut self) {
         self.timers_fired = 0;
     }
 
-    /// What must hold at every step; the rule that does not.
-    pub fn check(&self) -> Option<String> {
+    /// Whether nothing is left to do, and the session is still connected.
+    pub fn is_drained(&self) -> bool {
+        self.to_open.is_empty()
+            && self.apps_open == 0
+            && self.session.stream_count() == 0
+            && self.session.lane_count() > 0
+    }
+
+    /// What an unfinished run waits for.
+    pub fn undone(&self) -> String {
+        let open = self.apps.values().filter(|app| !app.is_over()).take(4);
+        let users: Vec<String> = open
+            .map(|app| format!("plan {} {:?}/{:?}", app.plan, app.writer, app.reader))
+            .collect();
+        let stats = self.session.stats();
+        format!(
+            "{} streams in the session, {} to open, {} lanes, users {users:?}, pending {}, credit {:?}",
+            stats.streams,
+            self.to_open.len(),
+            stats.lanes.len(),
+            stats.pending_bytes,
+            stats.credit,
+        )
+    }
+
+    /// What must hold at every step; an error is the rule that does not.
+    pub fn check(&mut self) -> Result<(), String> {
         if self.session.is_closed() {
-            return None;
+            return Ok(());
         }
         let stats = self.session.stats();
-        let credit = stats.credit;
-        let config = &self.config;
-        // Twice the window, and what the gaps of one stream may cost.
-        let reorder_max = config.session_window.saturating_mul(2).saturating_add(4_097 * 160);
-        if stats.reorder_bytes > reorder_max {
-            return Some(format!("reorder memory of {} bytes", stats.reorder_bytes));
+        self.steps += 1;
+        // It takes a look at every stream.
+        if self.steps.is_multiple_of(MEMORY_EVERY) {
+            self.bounds.check(&stats, self.session.memory())?;
         }
-        if credit.received - credit.consumed > config.session_window {
-            return Some(format!("more unread than the window: {credit:?}"));
-        }
-        if credit.sent > credit.sent_max || credit.received > credit.announced {
-            return Some(format!("credit overdrawn: {credit:?}"));
-        }
-        if self.lanes.len() < self.session.lane_count() {
-            return Some("the session has lanes that the driver has not".into());
-        }
-        None
+        check_credit(stats.credit, self.config.session_window)?;
+        check_lanes(self.lanes.len(), self.session.lane_count())
     }
 }
 
-/// How long data waits for what comes before it.
-#[derive(Debug, Default)]
-pub struct Order {
-    on: bool,
-    streams: BTreeMap<StreamId, (RangeSet, VecDeque<(u64, Time)>)>,
-    pub delays: Vec<Time>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Order {
-    fn on_frames(&mut self, now: Time, frames: &[Frame]) {
-        if !self.on {
-            return;
-        }
-        for frame in frames {
-            let Frame::Stream { id, offset, data, .. } = frame else { continue };
-            let (set, waiting) = self.streams.entry(*id).or_default();
-            let end = *offset + data.len() as u64;
-            set.insert(*offset..end);
-            waiting.push_back((end, now));
-            let contiguous = set.first().filter(|range| range.start == 0).map_or(0, |r| r.end);
-            let delays = &mut self.delays;
-            waiting.retain(|(end, since)| {
-                let ready = *end <= contiguous;
-                if ready {
-                    delays.push(now - since);
-                }
-                !ready
-            });
+    #[test]
+    fn reads_are_cut_anew_and_lose_nothing() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+        for sizes in [[1, 1], [1, 64], [700, 900], [65_536, 65_536], [0, 0]] {
+            let mut rng = Rng::new(1);
+            let pieces: Vec<&[u8]> = cut_anew(&bytes, sizes, &mut rng).collect();
+            assert_eq!(pieces.concat(), bytes);
+            let (last, whole) = pieces.split_last().unwrap();
+            let fits =
+                |piece: &&[u8]| (sizes[0].max(1)..=sizes[1].max(1)).contains(&(piece.len() as u64));
+            assert!(whole.iter().all(fits) && last.len() as u64 <= sizes[1].max(1), "{sizes:?}");
         }
     }
-
-    fn on_read(&mut self, _id: StreamId, _read: u64) {}
 }

@@ -20,9 +20,12 @@ enum Command {
     Lab(imux_sim::lab::cli::LabArgs),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Sim(command) => imux_sim::cli::run(command),
-        Command::Lab(args) => Ok(imux_sim::lab::cli::main(args)),
+        Command::Sim(command) => {
+            let ran = imux_sim::cli::run(command, &mut std::io::stdout().lock());
+            ran.unwrap_or_else(|error| imux_sim::cli::report(&error))
+        }
+        Command::Lab(args) => imux_sim::lab::cli::main(args),
     }
 }

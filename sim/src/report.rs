@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::net::{MS, SECOND, Time, ms};
 use crate::options::{FaultKind, Options};
-use crate::world::Outcome;
+use crate::world::{LaneSum, Outcome};
 
 /// The smallest step of the ideal's clock.
 const STEP: Time = MS / 10;
@@ -30,8 +30,10 @@ pub struct Report {
     pub order_delays: Vec<Time>,
     pub duplicate_share: f64,
     pub reorder_bytes_max: u64,
-    /// Payload bytes by path, towards the server.
+    /// Bytes by path, towards the server.
     pub path_bytes: Vec<u64>,
+    /// What each lane was given, by its number.
+    pub lanes: Vec<LaneSum>,
     pub failure: Option<String>,
 }
 
@@ -83,6 +85,7 @@ impl Report {
             duplicate_share: duplicate as f64 / received.max(1) as f64,
             reorder_bytes_max: outcome.stats.iter().map(|s| s.reorder_bytes_max).max().unwrap_or(0),
             path_bytes: outcome.path_bytes.iter().map(|bytes| bytes[0]).collect(),
+            lanes: outcome.lanes.clone(),
             failure: outcome.failure.clone(),
         }
     }
@@ -192,6 +195,19 @@ impl fmt::Display for Report {
             .map(|bytes| format!("{:.1} %", *bytes as f64 * 100.0 / sum.max(1) as f64))
             .collect();
         writeln!(f, "by path          {}", shares.join(", "))?;
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let megabytes = |bytes: u64| bytes as f64 / 1e6;
+            let [up, down] = lane.payload;
+            writeln!(
+                f,
+                "{:<16} path {}: {:.3} MB up, {:.3} MB down; {:.3} MB of it sent before",
+                format!("lane {number}"),
+                lane.path,
+                megabytes(up.sent),
+                megabytes(down.sent),
+                megabytes(up.again + down.again),
+            )?;
+        }
         write!(f, "duplicates       {:.2} % of bytes received", self.duplicate_share * 100.0)
     }
 }

@@ -80,10 +80,61 @@ mod tests {
 
     #[test]
     fn a_seed_means_the_same_for_ever() {
-        let mut rng = Rng::new(7);
-        let drawn: Vec<u64> = (0..3).map(|_| rng.range(0..=999)).collect();
-        assert_eq!(drawn, [Rng::new(7).range(0..=999), drawn[1], drawn[2]]);
+        let drawn = |seed| -> Vec<u64> {
+            let mut rng = Rng::new(seed);
+            (0..4).map(|_| rng.next_u64()).collect()
+        };
         assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
-        assert!((0..1000).map(|_| rng.range(3..=5)).all(|n| (3..=5).contains(&n)));
+        assert_eq!(mix(1), 0x910a_2dec_8902_5cc1);
+        assert_eq!(
+            drawn(7),
+            [
+                0xe31a_50a2_19a1_1335,
+                0x9bdd_e32a_4e77_92c2,
+                0x3f98_1c55_73a7_1280,
+                0x2d46_6557_39ca_32fc
+            ]
+        );
+        assert_eq!(drawn(0)[0], 0x1a70_a846_bd9c_c2a9);
+        assert_eq!(drawn(u64::MAX)[3], 0x939e_26ae_8c3a_89e7);
+    }
+
+    #[test]
+    fn the_generator_is_the_published_one() {
+        // xoshiro256** from the state 1, 2, 3, 4, as its authors' program has it.
+        let mut rng = Rng { state: [1, 2, 3, 4] };
+        let drawn = [0; 4].map(|_| rng.next_u64());
+        assert_eq!(drawn, [11_520, 0, 1_509_978_240, 1_215_971_899_390_074_240]);
+    }
+
+    #[test]
+    fn what_is_made_of_it_means_the_same_for_ever() {
+        let mut rng = Rng::new(7);
+        assert_eq!([0; 8].map(|_| rng.range(0..=999)), [887, 608, 248, 176, 644, 409, 588, 102]);
+        let mut rng = Rng::new(7);
+        let units = [0.887_120_284_629_080_9, 0.608_854_482_487_428_9, 0.248_414_774_763_343_84];
+        assert_eq!([0; 3].map(|_| rng.unit()), units);
+        let mut rng = Rng::new(7);
+        let half = [0; 8].map(|_| rng.chance(0.5));
+        assert_eq!(half, [false, false, true, true, false, true, false, true]);
+        let mut rng = Rng::new(7);
+        assert_eq!(rng.fork().next_u64(), 0x166d_5956_c1e8_9d39);
+        assert_eq!(rng.next_u64(), 0x9bdd_e32a_4e77_92c2);
+        assert_eq!(*Rng::new(7).pick(&["a", "b", "c", "d"]), "d");
+        let mut rng = Rng::new(7);
+        for exact in [594.621_446_769_890_3, 165.085_513_510_834_91, 31.392_763_591_753_926] {
+            // Logarithms are the platform's, and may differ in the last place.
+            let drawn = rng.log_range(10.0, 1_000.0);
+            assert!((drawn / exact - 1.0).abs() < 1e-14, "{drawn} {exact}");
+        }
+    }
+
+    #[test]
+    fn a_range_has_both_its_ends() {
+        let mut rng = Rng::new(7);
+        let mut seen = [0; 3];
+        (0..1_000).for_each(|_| seen[rng.range(3..=5) as usize - 3] += 1);
+        assert!(seen.iter().all(|count| (250..420).contains(count)), "{seen:?}");
+        assert_eq!(rng.range(9..=9), 9);
     }
 }

@@ -41,6 +41,7 @@ pub const SOMETIMES: &[&str] = &[
     "metered carried",
     "capped carried",
     "redundant stream",
+    "copy sent",
     "writer blocked",
     "writer stopped",
     "reset",
@@ -79,17 +80,19 @@ impl From<&Outcome> for Tried {
     }
 }
 
-/// One swarm run of the core; a panic counts as a broken rule.
+/// One swarm run of the core.
 pub fn try_seed(seed: u64) -> Tried {
     let options = swarm::draw(seed);
-    match catch_unwind(AssertUnwindSafe(|| world::run(&options, seed, false))) {
-        Ok(outcome) => Tried::from(&outcome),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
-            Tried { failure: Some(format!("panic: {text}")), ..Tried::default() }
-        }
-    }
+    caught(|| Tried::from(&world::run(&options, seed, false)))
+}
+
+/// A panic counts as a broken rule.
+fn caught(run: impl FnOnce() -> Tried) -> Tried {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        Tried { failure: Some(format!("panic: {text}")), ..Tried::default() }
+    })
 }
 
 /// A seed that broke a rule, and how.
@@ -170,14 +173,7 @@ impl std::fmt::Debug for Batch<'_> {
 
 /// Runs a batch.
 pub fn soak(batch: Batch<'_>) -> Sum {
-    let work = Work {
-        batch,
-        next: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-        sum: Mutex::default(),
-        running: Mutex::default(),
-        started: clock(),
-    };
+    let work = Work::new(batch);
     std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..batch.jobs.max(1)).map(|_| scope.spawn(|| work.run_seeds())).collect();
@@ -205,7 +201,18 @@ struct Work<'a> {
     started: Instant,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(batch: Batch<'a>) -> Self {
+        Self {
+            batch,
+            next: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            sum: Mutex::default(),
+            running: Mutex::default(),
+            started: clock(),
+        }
+    }
+
     fn run_seeds(&self) {
         while !self.stop.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -244,7 +251,7 @@ impl Work<'_> {
             if over {
                 return;
             }
-            if let Some(seed) = self.stuck() {
+            if let Some(seed) = self.stuck(clock()) {
                 eprintln!("seed {seed} has not ended after {STUCK_AFTER:?}: it turns in circles");
                 std::process::exit(1);
             }
@@ -252,9 +259,10 @@ impl Work<'_> {
         }
     }
 
-    fn stuck(&self) -> Option<u64> {
+    fn stuck(&self, now: Instant) -> Option<u64> {
         let running = lock(&self.running);
-        running.iter().find(|(_, since)| since.elapsed() > STUCK_AFTER).map(|(seed, _)| *seed)
+        let is_stuck = |since: &Instant| now.duration_since(*since) > STUCK_AFTER;
+        running.iter().find(|(_, since)| is_stuck(since)).map(|(seed, _)| *seed)
     }
 
     fn show(&self, over: bool) {
@@ -282,4 +290,89 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Simulated seconds of an outcome.
 pub fn seconds(time: u64) -> f64 {
     time as f64 / SECOND as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(run: &(dyn Fn(u64) -> Tried + Sync)) -> Batch<'_> {
+        Batch {
+            run,
+            from: 100,
+            seeds: 50,
+            jobs: 2,
+            failures_max: usize::MAX,
+            progress: false,
+            twice_every: 10,
+        }
+    }
+
+    fn seeds_that_failed(sum: &Sum) -> Vec<u64> {
+        sum.failures.iter().map(|failure| failure.seed).collect()
+    }
+
+    #[test]
+    fn every_seed_is_tried_and_some_twice() {
+        let runs = AtomicU64::new(0);
+        let sum = soak(batch(&|seed| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            let counts = BTreeMap::from([("seen", seed % 2)]);
+            Tried { hash: seed, counts, events: 3, ..Tried::default() }
+        }));
+        assert_eq!((sum.seeds, sum.twice, sum.events), (50, 5, 150));
+        assert_eq!(runs.into_inner(), 55);
+        assert_eq!(sum.counts["seen"], 25);
+        assert!(sum.failures.is_empty());
+    }
+
+    #[test]
+    fn a_run_that_does_not_repeat_is_told_of() {
+        let seen = Mutex::new(BTreeMap::new());
+        let sum = soak(batch(&|seed| {
+            let mut seen = lock(&seen);
+            let runs: &mut u64 = seen.entry(seed).or_default();
+            *runs += 1;
+            // The lie: two of those that are run twice go another way the second time.
+            let another = matches!(seed, 110 | 140) && *runs == 2;
+            Tried { hash: seed + u64::from(another), ..Tried::default() }
+        }));
+        assert_eq!(seeds_that_failed(&sum), [110, 140]);
+        assert!(sum.failures[0].why.contains("two runs differ"), "{:?}", sum.failures);
+    }
+
+    #[test]
+    fn a_broken_rule_and_a_panic_are_told_of() {
+        let lie = |seed| {
+            caught(|| {
+                assert!(seed != 120, "seed {seed} is no good");
+                let failure = (seed == 105).then(|| "broken".to_owned());
+                Tried { failure, ..Tried::default() }
+            })
+        };
+        let sum = soak(batch(&lie));
+        assert_eq!(seeds_that_failed(&sum), [105, 120]);
+        assert_eq!(sum.failures[1].why, "panic: seed 120 is no good");
+        let sum = soak(Batch { failures_max: 1, jobs: 1, ..batch(&lie) });
+        assert_eq!((seeds_that_failed(&sum), sum.seeds), (vec![105], 6), "it stops there");
+    }
+
+    #[test]
+    fn what_never_happened_is_told_of() {
+        let sum = soak(batch(&|_| Tried {
+            counts: BTreeMap::from([("fault: reset", 1)]),
+            ..Tried::default()
+        }));
+        assert_eq!(sum.missing(&["fault: reset", "no lanes"]), ["no lanes"]);
+        assert!(sum.missing(&["fault: reset"]).is_empty());
+        assert_eq!(sum.missing(SOMETIMES).len(), SOMETIMES.len() - 1);
+    }
+
+    #[test]
+    fn a_seed_that_does_not_end_is_told_of() {
+        let work = Work::new(batch(&|_| Tried::default()));
+        lock(&work.running).insert(7, work.started);
+        assert_eq!(work.stuck(work.started + STUCK_AFTER), None);
+        assert_eq!(work.stuck(work.started + STUCK_AFTER + Duration::from_secs(1)), Some(7));
+    }
 }

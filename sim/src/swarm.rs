@@ -22,9 +22,7 @@ pub fn draw(seed: u64) -> Options {
     let mut paths = paths;
     // A stream of its own: what else a seed means does not change with it.
     let mut policy = Rng::new(seed ^ 0x706f_6c69_6379_0000);
-    if !scattered && policy.chance(0.35) {
-        draw_policies(&mut policy, &mut paths);
-    }
+    let alike = !scattered && policy.chance(0.35) && draw_policies(&mut policy, &mut paths);
     let usable = paths.iter().map(|p| p.usable_mbit(0).min(p.usable_mbit(1)));
     let slowest = usable.fold(f64::INFINITY, f64::min);
     let mut options = Options {
@@ -38,23 +36,59 @@ pub fn draw(seed: u64) -> Options {
         faults_end_ms,
         stop_ms: 0.0,
     };
-    if !scattered && policy.chance(0.2) {
+    if !scattered && policy.chance(if alike { 0.7 } else { 0.2 }) {
         options.streams.iter_mut().for_each(|stream| stream.redundant = policy.chance(0.6));
+    }
+    // Likewise.
+    let mut narrow = Rng::new(seed ^ 0x6e61_7272_6f77_0000);
+    if narrow.chance(0.06) {
+        draw_narrow(&mut narrow, &mut options);
     }
     options
 }
 
-fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) {
+/// Many streams through the needle's eye of one or two at once, on lanes that fail all the time: each
+/// word about how many may be opened is one that must not be lost.
+fn draw_narrow(rng: &mut Rng, options: &mut Options) {
+    let streams_max = rng.range(1..=2);
+    options.sessions.iter_mut().for_each(|session| session.streams_max = streams_max);
+    let (end_ms, from_server) = (options.faults_end_ms, rng.chance(0.5));
+    options.streams = (0..rng.range(20..=60))
+        .map(|_| {
+            let half = HalfPlan { bytes: rng.range(0..=200), ..HalfPlan::default() };
+            let halves = [half, HalfPlan::default()];
+            StreamPlan { at_ms: rng.unit() * end_ms, from_server, halves, redundant: false }
+        })
+        .collect();
+    let paths = options.paths.len() as u64;
+    let resets = (0..rng.range(20..=60)).map(|_| {
+        let path = rng.range(0..=paths - 1) as usize;
+        let kind = match rng.chance(0.7) {
+            true => FaultKind::Reset,
+            false => FaultKind::ResetOneEnd { server: rng.chance(0.5), told: true },
+        };
+        Fault { at_ms: rng.unit() * end_ms, path, kind }
+    });
+    options.faults.extend(resets);
+    options.faults.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
+}
+
+/// Tiers, caps, or both. `true`: none is better than the others, and none is primary.
+fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) -> bool {
     let tiers = rng.chance(0.7);
     let caps = !tiers || rng.chance(0.5);
+    let alike = tiers && rng.chance(0.2);
+    let tier_of_all = *rng.pick(&["backup", "metered", "metered"]);
     for path in paths {
         if tiers {
-            path.tier = (*rng.pick(&["primary", "primary", "backup", "metered"])).to_owned();
+            let tier = *rng.pick(&["primary", "primary", "backup", "metered"]);
+            path.tier = (if alike { tier_of_all } else { tier }).to_owned();
         }
         if caps && rng.chance(0.6) {
             path.cap_mbit = rng.log_range(0.1, path.mbit[0] * 1.5).max(0.064);
         }
     }
+    alike
 }
 
 fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {

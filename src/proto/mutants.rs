@@ -45,6 +45,14 @@ pub const ALL: &[&str] = &[
     "wake-up-lost",
     "stream-credit-off-by-one",
     "decoder-skips-a-byte",
+    "backup-used-like-primary",
+    "metered-used-like-backup",
+    "cap-doubled",
+    "cap-forgotten-after-redial",
+    "copy-not-sent",
+    "copy-sent-twice",
+    "copy-counted-as-new",
+    "metered-carries-copies",
 ];
 
 #[cfg(imux_mutants)]

@@ -7,6 +7,7 @@ use super::matrix::prepare;
 use super::peers::Peer;
 use super::report::number;
 use super::runner::{RunResult, Settings, run_once};
+use super::say;
 use super::scenarios::bulk;
 use super::topology::PathSpec;
 
@@ -61,18 +62,18 @@ pub fn run(paths: usize, mbit: f64, rtt_ms: f64, congestion: &str) -> Result<(),
     }
     prepare()?;
     let got = measure(&vec![PathSpec::new(mbit, rtt_ms); paths], congestion)?;
-    println!(
+    say(format_args!(
         "echo, idle: {} ms above the {rtt_ms} ms set (both kernels and processes included)",
         number(got.echo_excess_ms)
-    );
-    println!(
+    ));
+    say(format_args!(
         "rate, {paths} x {mbit} Mbit/s busy: {:.4} of what was set (MPTCP bulk)",
         got.rate_ratio
-    );
+    ));
     let (mean, p999, worst) = got.late_us;
-    println!(
+    say(format_args!(
         "deliveries behind their due time: mean {mean:.0} us, 99.9 % within {p999:.0} us, worst {worst:.0} us"
-    );
-    println!("cost: {:.2} of one core", got.core_share);
+    ));
+    say(format_args!("cost: {:.2} of one core", got.core_share));
     Ok(())
 }

@@ -171,7 +171,7 @@ fn dispatch(command: LabCommand) -> Result<(), LabError> {
         LabCommand::Cpu(args) => cpu::run(&args),
         LabCommand::Cells => {
             for cell in scenarios::all() {
-                println!("{:22} {}", cell.name, cell.about);
+                super::say(format_args!("{:22} {}", cell.name, cell.about));
             }
             Ok(())
         }
@@ -200,6 +200,7 @@ mod linux {
     use super::super::peers::{Peer, Programs};
     use super::super::report::Report;
     use super::super::runner::Settings;
+    use super::super::say;
     use super::super::scenarios;
     use super::super::topology::PathSpec;
     use super::{CellArgs, MatrixArgs, RunArgs};
@@ -234,7 +235,7 @@ mod linux {
         let save = |report: &Report| report.write(&args.out);
         let runs = args.run.runs;
         run_all(&cells, args.settings, &peers, runs, &args.run.congestion, &settings, save)?;
-        println!("written to {}", args.out.join("report.md").display());
+        say(format_args!("written to {}", args.out.join("report.md").display()));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use super::clock::{self, NS_PER_MS, now_ns};
 use super::error::LabError;
 use super::load::{Direction, Job, LoadReport, Plan};
 use super::proc::{Helper, Place, Process, established_to, find_program, usage, wait_listening};
+use super::say;
 use super::scratch::Scratch;
 use super::stats::median;
 
@@ -92,7 +93,7 @@ pub fn run(args: &CpuArgs) -> Result<(), LabError> {
             }
         }
     }
-    println!("{}", table(&rows));
+    say(table(&rows));
     if let Some(path) = &args.json {
         let text =
             serde_json::to_string_pretty(&rows).map_err(|e| LabError::setup("write JSON", e))?;

@@ -154,7 +154,7 @@ pub fn run() -> io::Result<()> {
         std::process::exit(0);
     });
     let report = execute(&plan);
-    println!("{}", serde_json::to_string(&report).map_err(io::Error::other)?);
+    writeln!(io::stdout(), "{}", serde_json::to_string(&report).map_err(io::Error::other)?)?;
     // Keep connections and figures in `/proc` until the runner has read them.
     std::thread::sleep(Duration::from_secs(60));
     Ok(())

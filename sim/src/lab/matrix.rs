@@ -7,6 +7,7 @@ use super::error::LabError;
 use super::peers::Peer;
 use super::report::{CellReport, PeerReport, Report, cells_table, host};
 use super::runner::{RunResult, Settings, run_once};
+use super::say;
 use super::topology::{check_supported, sweep};
 
 /// A calm machine delivers within 0.1 ms. Beyond this in the mean something else (other work, or
@@ -115,7 +116,7 @@ pub fn run_all(
         let settings = Settings { congestion: congestion.clone(), ..settings.clone() };
         for cell in cells {
             let cell = run_cell(cell, peers, runs, &settings)?;
-            println!("{}", cells_table(&[&cell]));
+            say(cells_table(&[&cell]));
             report.cells.push(cell);
             save(&report)?;
         }

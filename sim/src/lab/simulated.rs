@@ -15,8 +15,8 @@ use super::runner::RunResult;
 use super::scenarios::ideal_ms;
 use super::sink::SinkReport;
 use super::topology::{PAYLOAD_SHARE, PathSpec};
-use crate::app::Truth;
 use crate::options::{Congestion, Fault, FaultKind, HalfPlan, Options, PathOptions, StreamPlan};
+use crate::oracle::stream::Truth;
 use crate::world::{self, CLIENT, NAMES, Outcome};
 
 /// The load starts as much later than the lanes are dialled: handshakes over the longest paths are through.

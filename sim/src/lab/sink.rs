@@ -46,14 +46,18 @@ pub(crate) fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Runs until standard input ends.
 pub fn run(listen: SocketAddr, mptcp: bool) -> io::Result<()> {
     let listener = listen_on(listen, mptcp)?;
-    println!("ready {}", listener.local_addr()?.port());
+    writeln!(io::stdout(), "ready {}", listener.local_addr()?.port())?;
     let book = Shared::<Book>::default();
     let accepting = Arc::clone(&book);
     std::thread::spawn(move || accept_loop(&listener, &accepting));
     for line in io::stdin().lock().lines() {
         if line?.trim() == "report" {
             let report = report(&book);
-            println!("{}", serde_json::to_string(&report).map_err(io::Error::other)?);
+            writeln!(
+                io::stdout(),
+                "{}",
+                serde_json::to_string(&report).map_err(io::Error::other)?
+            )?;
         }
     }
     Ok(())

@@ -304,3 +304,167 @@ const fn name_of(why: &SessionError) -> &'static str {
         SessionError::GraceExpired => "session over: grace expired",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use imux_sim::options::StreamPlan;
+
+    use super::*;
+
+    const LONG: u64 = 120_000;
+    const SHORT: u64 = 1_000;
+
+    /// The book of a run with one stream, whose sessions bear to be without lanes for `grace_ms`.
+    fn book(grace_ms: u64) -> Arc<Book> {
+        let mut plan = Plan::draw(1);
+        plan.streams = vec![StreamPlan::default()];
+        plan.sessions.iter_mut().for_each(|session| session.grace_ms = grace_ms);
+        Book::new(Arc::new(plan), false)
+    }
+
+    /// The client's ends are the writer of half 0 and the reader of half 1.
+    fn place(trial: Trial, half: usize, reader: bool) -> Place {
+        Place { trial, half, reader, server: reader == (half == 0) }
+    }
+
+    fn end_all(book: &Book, trial: Trial, ends: impl IntoIterator<Item = (usize, bool)>) {
+        for (half, reader) in ends {
+            book.end(place(trial, half, reader), 0, Ok(End::Finished));
+        }
+    }
+
+    fn refused() -> SessionError {
+        SessionError::Closed(Code::JOIN_REFUSED)
+    }
+
+    fn accused() -> SessionError {
+        SessionError::PeerMisbehaved { code: Code::PROTOCOL, detail: "" }
+    }
+
+    #[test]
+    fn a_stream_is_settled_when_all_its_ends_are() {
+        let book = book(LONG);
+        let trial = book.begin(0);
+        let ends = [(0, false), (0, true), (1, false), (1, true)];
+        for end in ends {
+            assert!(!book.is_settled(0), "before {end:?}");
+            end_all(&book, trial, [end]);
+        }
+        assert!(book.is_settled(0));
+        assert_eq!(book.failure(), None);
+    }
+
+    #[test]
+    fn ends_of_several_attempts_do_not_add_up() {
+        let book = book(SHORT);
+        let first = book.begin(0);
+        end_all(&book, first, [(0, false), (0, true)]);
+        let second = book.begin(0);
+        assert_eq!((first.attempt, second.attempt), (0, 1));
+        end_all(&book, second, [(1, false), (1, true)]);
+        assert!(!book.is_settled(0));
+        assert!(book.unsettled().contains("streams [0]"), "{}", book.unsettled());
+    }
+
+    #[test]
+    fn a_lost_session_excuses_only_whoever_did_not_open_the_stream() {
+        let lost = book(SHORT);
+        let trial = lost.begin(0);
+        lost.session_over(true, &SessionError::GraceExpired, true);
+        end_all(&lost, trial, [(0, false)]);
+        assert!(!lost.is_settled(0));
+        end_all(&lost, trial, [(1, true)]);
+        assert!(lost.is_settled(0));
+        // A loss before the stream was opened is no excuse.
+        let fresh = book(SHORT);
+        fresh.session_over(true, &SessionError::GraceExpired, true);
+        let trial = fresh.begin(0);
+        end_all(&fresh, trial, [(0, false), (1, true)]);
+        assert!(!fresh.is_settled(0));
+    }
+
+    #[test]
+    fn a_cut_stream_is_not_settled_and_needs_a_cause() {
+        for (grace_ms, fine) in [(SHORT, true), (LONG, false)] {
+            let book = book(grace_ms);
+            let trial = book.begin(0);
+            end_all(&book, trial, [(0, true), (1, false), (1, true)]);
+            let why = Err(StreamError::Session(SessionError::GraceExpired));
+            assert_eq!(book.end(place(trial, 0, false), 5, why), End::Cut);
+            assert!(!book.is_settled(0));
+            assert_eq!(book.failure().is_none(), fine, "{:?}", book.failure());
+        }
+    }
+
+    #[test]
+    fn a_stream_error_that_nobody_caused_is_told_of() {
+        for error in [StreamError::Reset(Code::application(9)), StreamError::Closed] {
+            let book = book(LONG);
+            let trial = book.begin(0);
+            book.end(place(trial, 0, true), 5, Err(error));
+            let why = book.failure().unwrap();
+            assert!(why.contains("after 5 bytes"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_ends_without_need_is_told_of() {
+        let told = |grace_ms, server, why: &SessionError, had| {
+            let book = book(grace_ms);
+            book.session_over(server, why, had);
+            book.failure().is_some()
+        };
+        let by_peer = SessionError::ClosedByPeer { code: Code::NONE, reason: String::new() };
+        for why in [by_peer, SessionError::Closed(Code::NONE), refused(), accused()] {
+            assert!(told(LONG, false, &why, true), "{why}");
+            assert!(told(LONG, true, &why, true), "{why}");
+        }
+        assert!(told(LONG, false, &SessionError::GraceExpired, true));
+        assert!(told(LONG, true, &SessionError::GraceExpired, true));
+        assert!(!told(LONG, true, &SessionError::GraceExpired, false), "it never had a client");
+        assert!(!told(SHORT, false, &SessionError::GraceExpired, true));
+        assert!(!told(SHORT, false, &refused(), true));
+        assert!(told(SHORT, true, &refused(), true), "a server refuses, and is not refused");
+    }
+
+    #[test]
+    fn a_restart_explains_a_refusal_and_a_close_everything_but_an_accusation() {
+        let restarted = book(LONG);
+        restarted.restarted();
+        restarted.session_over(false, &refused(), true);
+        assert_eq!(restarted.failure(), None);
+        restarted.session_over(false, &accused(), true);
+        assert!(restarted.failure().is_some());
+
+        let closing = book(LONG);
+        closing.close();
+        for why in [SessionError::GraceExpired, SessionError::Closed(Code::NONE), refused()] {
+            closing.session_over(true, &why, true);
+            assert_eq!(closing.failure(), None);
+        }
+        closing.session_over(true, &accused(), true);
+        assert!(closing.failure().is_some());
+    }
+
+    #[test]
+    fn sessions_at_the_server_are_counted() {
+        let book = book(SHORT);
+        book.server_session();
+        book.server_session();
+        book.session_over(true, &SessionError::GraceExpired, false);
+        book.session_over(false, &SessionError::GraceExpired, true);
+        assert_eq!(book.server_sessions(), 2, "neither was one of them");
+        book.session_over(true, &SessionError::GraceExpired, true);
+        assert_eq!(book.server_sessions(), 1);
+        book.restarted();
+        assert_eq!(book.server_sessions(), 0);
+    }
+
+    #[test]
+    fn the_first_failure_counts() {
+        let book = book(LONG);
+        book.fail("first".to_owned());
+        book.fail("second".to_owned());
+        assert_eq!(book.outcome().failure.as_deref(), Some("first"));
+    }
+}

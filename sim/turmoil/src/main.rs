@@ -1,11 +1,12 @@
 //! `imux-turmoil`: many simulated networks for the driver, or one of them again.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use imux_sim::cli::{jobs, tell};
+use imux_sim::cli::{jobs, report, tell};
 use imux_sim::soak::{Batch, soak};
 use imux_turmoil::book::Outcome;
 use imux_turmoil::plan::Plan;
@@ -84,11 +85,14 @@ struct Cli {
     trace: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    if cli.replay {
-        return replay(cli.seed, cli.trace.as_deref());
-    }
+    let out = &mut std::io::stdout();
+    let ran = if cli.replay { replay(&cli, out) } else { run_many(&cli, out) };
+    ran.unwrap_or_else(|error| report(&error))
+}
+
+fn run_many(cli: &Cli, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let sum = soak(Batch {
         run: &try_seed,
         from: cli.seed,
@@ -104,14 +108,16 @@ fn main() -> anyhow::Result<ExitCode> {
             expected.extend_from_slice(what);
         }
     }
-    Ok(tell(&sum, &expected, &|seed| format!("cargo run --release -- --replay --seed {seed}")))
+    let again = |seed| format!("cargo run --release -- --replay --seed {seed}");
+    Ok(tell(out, &sum, &expected, &again)?)
 }
 
-fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {
+fn replay(cli: &Cli, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let seed = cli.seed;
     let plan = Plan::draw(seed);
-    println!("{}", serde_json::to_string_pretty(&plan)?);
+    writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;
     let (outcome, took) = run(&plan, Watch { trace: true, log: true });
-    if let Some(path) = trace {
+    if let Some(path) = &cli.trace {
         let cannot = || format!("cannot write {}", path.display());
         let file = std::fs::File::create(path).with_context(cannot)?;
         let mut file = std::io::BufWriter::new(file);
@@ -119,18 +125,19 @@ fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode
         std::io::Write::flush(&mut file).with_context(cannot)?;
     }
     for (what, count) in &outcome.counts {
-        println!("  {what:<32} {count}");
+        writeln!(out, "  {what:<32} {count}")?;
     }
-    tell_difference(&plan, &outcome);
-    println!(
+    tell_difference(&plan, &outcome, out)?;
+    writeln!(
+        out,
         "seed {seed}: {:.3} virtual s, trace {:016x}",
         took.as_secs_f64(),
         outcome.trace.hash()
-    );
+    )?;
     match outcome.failure {
-        None => println!("no rule was broken"),
+        None => writeln!(out, "no rule was broken")?,
         Some(why) => {
-            println!("FAILED: {why}");
+            writeln!(out, "FAILED: {why}")?;
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -138,13 +145,14 @@ fn replay(seed: u64, trace: Option<&std::path::Path>) -> anyhow::Result<ExitCode
 }
 
 /// Runs it once more, and says where that went another way.
-fn tell_difference(plan: &Plan, first: &Outcome) {
+fn tell_difference(plan: &Plan, first: &Outcome, out: &mut impl Write) -> io::Result<()> {
     if !plan.repeats() {
-        return;
+        return Ok(());
     }
     let (second, _) = run(plan, Watch { trace: true, log: false });
     let differ = first.trace.records().iter().zip(second.trace.records()).find(|(a, b)| a != b);
     if let Some((a, b)) = differ {
-        println!("a second run went another way, at first in this: {a:?}, then {b:?}");
+        writeln!(out, "a second run went another way, at first in this: {a:?}, then {b:?}")?;
     }
+    Ok(())
 }

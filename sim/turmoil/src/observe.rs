@@ -1,6 +1,7 @@
 //! The driver's own log, as events of the run.
 
-use std::fmt::{Debug, Write};
+use std::fmt::{Debug, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 
 use tracing::field::{Field, Visit};
@@ -57,7 +58,14 @@ impl<S: Subscriber> Layer<S> for Observer {
         }
         if self.print {
             let now = turmoil::sim_elapsed().unwrap_or_default();
-            println!("{:>9.3} s  {}{}", now.as_secs_f64(), said.message, said.fields);
+            // Whoever has heard enough ends the program, not the run.
+            let _ = writeln!(
+                std::io::stdout(),
+                "{:>9.3} s  {}{}",
+                now.as_secs_f64(),
+                said.message,
+                said.fields
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::proto::limits::LINK_RATE_MIN;
+use crate::proto::mutants::mutant;
 use crate::proto::policy::LanePolicy;
 
 /// What may leave at once: this much of the cap's time, so that a timer may be some milliseconds
@@ -45,7 +46,8 @@ impl Bucket {
 
     fn tokens_at(&self, now: Instant) -> f64 {
         let seconds = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        (self.tokens + seconds * self.rate).min(self.burst())
+        let rate = if mutant!("cap-doubled") { 2.0 * self.rate } else { self.rate };
+        (self.tokens + seconds * rate).min(self.burst())
     }
 
     /// When there will be `tokens`; in the past if there are.
@@ -69,6 +71,9 @@ impl Caps {
     /// A lane of the link is up: its cap is the newest said of it. `in_use`: links that have lanes.
     pub(super) fn set(&mut self, now: Instant, policy: &LanePolicy, in_use: impl Fn(u64) -> bool) {
         let Some(rate) = policy.rate_max else { return };
+        if mutant!("cap-forgotten-after-redial") && self.0.remove(&policy.link).is_some() {
+            return;
+        }
         let rate = rate.max(LINK_RATE_MIN) as f64;
         // A full bucket of a link without lanes is like none; one that owes is kept until it is full.
         self.0.retain(|link, bucket| in_use(*link) || bucket.tokens_at(now) < bucket.burst());

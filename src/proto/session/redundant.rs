@@ -7,6 +7,7 @@ use super::output::{Limits, fit_payload};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::LaneBuf;
@@ -24,7 +25,8 @@ impl Session {
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
         let others = self.views(now).filter_map(|view| {
             let policy = policy(&view.id)?;
-            let may = view.id != lane && policy.tier != Tier::Metered;
+            let free = policy.tier != Tier::Metered || mutant!("metered-carries-copies");
+            let may = view.id != lane && free && !mutant!("copy-not-sent");
             may.then_some((policy.link == link, view.arrival(1.0), view.id))
         });
         let second = others.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -39,7 +41,11 @@ impl Session {
             }
             second.copies.pop_front();
         }
-        second.copies.push_back(Carried::Data { id, range: chunk.range.clone(), fin: chunk.fin });
+        let copy = Carried::Data { id, range: chunk.range.clone(), fin: chunk.fin };
+        if mutant!("copy-sent-twice") {
+            second.copies.push_back(copy.clone());
+        }
+        second.copies.push_back(copy);
     }
 
     /// What other lanes were given first and has not arrived. It is not charged to the budget for
@@ -63,7 +69,8 @@ impl Session {
             let bytes = self.write_stream(now, id, &own, stream, &chunk, out) as f64;
             own.in_flight += bytes;
             own.queue += bytes / own.rate;
-            self.note_payload(id, chunk.range.end.saturating_sub(chunk.range.start), false);
+            let payload = chunk.range.end.saturating_sub(chunk.range.start);
+            self.note_payload(id, payload, mutant!("copy-counted-as-new"));
             if let Some(lane) = self.lanes.get_mut(&id)
                 && let Some(entry) = lane.ledger.entries_mut().next_back()
             {

@@ -1,6 +1,7 @@
 //! Which lanes are given work: by tier, and by whether they answer.
 
 use crate::proto::lane::{Health, Lane};
+use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 
 /// How much a lane is trusted with, in ascending order: only lanes that stand best are given what
@@ -26,7 +27,12 @@ impl Standing {
     pub(super) const WORST: Self = Self::SuspectMetered;
 
     pub(super) fn of(lane: &Lane) -> Self {
-        match (lane.health, lane.late, lane.policy.tier) {
+        let tier = match lane.policy.tier {
+            Tier::Backup if mutant!("backup-used-like-primary") => Tier::Primary,
+            Tier::Metered if mutant!("metered-used-like-backup") => Tier::Backup,
+            tier => tier,
+        };
+        match (lane.health, lane.late, tier) {
             (Health::Suspect, _, Tier::Metered) => Self::SuspectMetered,
             (Health::Suspect, _, Tier::Backup) => Self::SuspectBackup,
             (Health::Suspect, _, Tier::Primary) => Self::Suspect,

@@ -1,102 +1,15 @@
-//! The network: paths with a bottleneck each way, and lanes on them as TCP makes them — reliable,
-//! ordered, bounded by a window, held up at the head when something is lost.
+//! One direction of a lane: what was written, what flies, what was acknowledged.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use imux::proto::LaneMetrics;
 
-use crate::options::{Congestion, PathOptions};
+use super::link::Fate;
+use super::tcp::{Estimates, Window};
+use super::{Link, MS, MSS, Parcel, RTO_MIN, SECOND, Time};
+use crate::options::Congestion;
 use crate::rng::Rng;
-
-/// Nanoseconds since the run began.
-pub type Time = u64;
-
-pub const MS: Time = 1_000_000;
-pub const SECOND: Time = 1_000 * MS;
-
-/// Ethernet's segment without headers and timestamps.
-const MSS: f64 = 1_448.0;
-/// Linux's shortest retransmission time-out.
-const RTO_MIN: Time = 200 * MS;
-/// A sender that is a pipe keeps this much of its link's time queued.
-const PIPE_AHEAD: Time = MS / 2;
-
-/// BBR's, at the least: a few segments.
-const BBR_AHEAD_MIN: Time = MS;
-
-/// Milliseconds as time.
-pub fn ms(value: f64) -> Time {
-    (value.max(0.0) * MS as f64) as Time
-}
-
-/// One direction of a path.
-#[derive(Clone, Debug)]
-pub struct Link {
-    /// Bytes a second.
-    pub rate: f64,
-    pub delay: Time,
-    queue_bytes: f64,
-    pub loss: f64,
-    /// When what was queued will have left.
-    free_at: Time,
-    pub down: bool,
-    control: Congestion,
-    /// Lanes that share it.
-    sharers: f64,
-}
-
-impl Link {
-    pub fn new(options: &PathOptions, direction: usize) -> Self {
-        Self {
-            rate: options.mbit[direction] * 125_000.0,
-            delay: ms(options.delay_ms[direction]),
-            queue_bytes: options.queue_bytes,
-            loss: options.loss,
-            free_at: 0,
-            down: false,
-            control: options.control,
-            sharers: options.lanes.max(1) as f64,
-        }
-    }
-
-    /// How much of the link's time a sender that paces what it sends has queued at most: BBR goes a
-    /// little beyond the rate of the link, and never in bursts.
-    fn paces_ahead(&self, back: Time) -> Time {
-        match self.control {
-            Congestion::Pipe => PIPE_AHEAD,
-            Congestion::Bbr => BBR_AHEAD_MIN + (self.delay + back) * 15 / 100,
-            Congestion::Cubic => Time::MAX,
-        }
-    }
-
-    fn time_of(&self, bytes: u64) -> Time {
-        (bytes as f64 / self.rate * SECOND as f64) as Time
-    }
-}
-
-/// What travels on a lane.
-#[derive(Clone, Debug)]
-pub enum Parcel {
-    Bytes(Bytes),
-    /// The lane's opening handshake.
-    Hello,
-    /// The other end has closed in order.
-    Eof,
-    /// The other end has given the lane up.
-    Reset,
-}
-
-impl Parcel {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Hello => 120,
-            Self::Eof | Self::Reset => 40,
-        }
-    }
-}
 
 /// TCP's own acknowledgement of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -123,11 +36,7 @@ pub struct Pipe {
     unsent_bytes: u64,
     flying: VecDeque<(Time, Parcel)>,
     in_flight: u64,
-    window: f64,
-    threshold: f64,
-    window_max: f64,
-    cut_at: Time,
-    recovers_until: Time,
+    window: Window,
     last_arrival: Time,
     pump_at: Option<Time>,
     /// Swallows everything for good.
@@ -135,10 +44,7 @@ pub struct Pipe {
     /// Acknowledgements that an outage swallowed.
     unheard: u64,
     delivered: u64,
-    rtt: f64,
-    rtt_var: f64,
-    rtt_min: f64,
-    delivery_rate: Option<u64>,
+    estimates: Estimates,
     /// When anything was last acknowledged.
     heard_at: Option<Time>,
 }
@@ -156,20 +62,13 @@ impl Pipe {
             unsent_bytes: 0,
             flying: VecDeque::new(),
             in_flight: 0,
-            window: 10.0 * MSS,
-            threshold: f64::INFINITY,
-            window_max: 0.0,
-            cut_at: 0,
-            recovers_until: 0,
+            window: Window::new(),
             last_arrival: 0,
             pump_at: None,
             stuck: false,
             unheard: 0,
             delivered: 0,
-            rtt: 0.0,
-            rtt_var: 0.0,
-            rtt_min: f64::INFINITY,
-            delivery_rate: None,
+            estimates: Estimates::new(),
             heard_at: None,
         }
     }
@@ -190,7 +89,7 @@ impl Pipe {
         self.unsent.clear();
         self.unsent_bytes = 0;
         self.in_flight = 0;
-        self.window = self.window.max(10.0 * MSS);
+        self.window.reopen();
     }
 
     /// Sends what the window and the bottleneck let through.
@@ -206,7 +105,7 @@ impl Pipe {
             self.pump_at = None;
         }
         let segment = (link.rate * 0.000_4).clamp(MSS, 16_384.0) as u64;
-        let window = self.window_now(link, back);
+        let window = self.window.now(link, back);
         while self.unsent_bytes > 0 && !link.down && !self.stuck && (self.in_flight as f64) < window
         {
             let ahead = link.free_at.saturating_sub(now);
@@ -248,20 +147,11 @@ impl Pipe {
         later: &mut Vec<(Time, Later)>,
     ) {
         let bytes = parcel.len();
-        let queued = link.free_at.saturating_sub(now) as f64 / SECOND as f64 * link.rate;
-        let overflow = link.control != Congestion::Pipe
-            && queued + bytes as f64 > link.queue_bytes
-            && queued > MSS;
-        let segments = (bytes as f64 / MSS).max(1.0);
-        let lost =
-            overflow || (link.loss > 0.0 && rng.chance(1.0 - (1.0 - link.loss).powf(segments)));
-        // What is lost is sent again, on the same link.
-        let copies = if lost && !overflow { 2 } else { 1 };
-        link.free_at = link.free_at.max(now) + link.time_of(bytes * copies);
-        let round_trip = link.free_at.max(now) - now + link.delay + back;
-        let mut arrives = link.free_at.max(now) + link.delay;
+        let (leaves, fate) = link.carry(now, bytes, rng);
+        let lost = fate != Fate::Passed;
+        let mut arrives = leaves + link.delay;
         if lost {
-            arrives += self.repair(now, round_trip, link, rng);
+            arrives += self.repair(now, arrives - now + back, link, rng);
         }
         later.push((
             arrives + back,
@@ -282,12 +172,8 @@ impl Pipe {
 
     /// A segment was lost: how much later it arrives; the window is cut.
     fn repair(&mut self, now: Time, round_trip: Time, link: &Link, rng: &mut Rng) -> Time {
-        if now >= self.recovers_until && link.control == Congestion::Cubic {
-            self.recovers_until = now + round_trip;
-            self.window_max = self.window;
-            self.window = (self.window * 0.7).max(2.0 * MSS);
-            self.threshold = self.window;
-            self.cut_at = now;
+        if link.control == Congestion::Cubic {
+            self.window.cut(now, round_trip);
         }
         // Three segments behind it tell of the loss; without them a probe does (RFC 8985, 7.2).
         let few = (self.in_flight as f64) < 3.0 * MSS;
@@ -301,18 +187,6 @@ impl Pipe {
         wait
     }
 
-    fn window_now(&self, link: &Link, back: Time) -> f64 {
-        match link.control {
-            Congestion::Pipe => f64::INFINITY,
-            Congestion::Cubic => self.window,
-            Congestion::Bbr => {
-                let round_trip = (link.delay + back) as f64 / SECOND as f64 + 0.001;
-                let pipe = link.rate / link.sharers * round_trip;
-                self.window.min(1.15 * pipe + 4.0 * MSS).max(4.0 * MSS)
-            }
-        }
-    }
-
     /// A segment was acknowledged. `false` if an outage swallowed the acknowledgement.
     pub fn on_ack(&mut self, now: Time, ack: TcpAck, down: bool) -> bool {
         if down || self.stuck {
@@ -322,39 +196,13 @@ impl Pipe {
         self.in_flight = self.in_flight.saturating_sub(ack.bytes);
         self.delivered += ack.bytes;
         self.heard_at = Some(now);
-        self.grow(now, ack.bytes as f64);
-        let sample = now.saturating_sub(ack.sent_at).max(1) as f64;
+        self.window.grow(now, ack.bytes as f64);
         if !ack.lost {
-            let first = self.rtt == 0.0;
-            self.rtt_var = if first {
-                sample / 2.0
-            } else {
-                0.75 * self.rtt_var + 0.25 * (self.rtt - sample).abs()
-            };
-            self.rtt = if first { sample } else { 0.875 * self.rtt + 0.125 * sample };
-            self.rtt_min = self.rtt_min.min(sample);
-            let delivered = (self.delivered - ack.delivered_then) as f64;
-            let rate = delivered / sample * SECOND as f64;
-            // Of a sender that had nothing to send, only what is more than was known.
-            if !ack.app_limited || self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
-                self.delivery_rate = Some(rate as u64);
-            }
+            let sample = now.saturating_sub(ack.sent_at).max(1) as f64;
+            let delivered = self.delivered - ack.delivered_then;
+            self.estimates.on_sample(sample, delivered, ack.app_limited);
         }
         true
-    }
-
-    fn grow(&mut self, now: Time, bytes: f64) {
-        if self.window < self.threshold {
-            self.window = (self.window + bytes).min(64e6);
-            return;
-        }
-        // CUBIC (RFC 9438, 4.2), and no slower than Reno.
-        let since = now.saturating_sub(self.cut_at) as f64 / SECOND as f64;
-        let segments = self.window_max / MSS;
-        let plateau = (segments * 0.3 / 0.4).cbrt();
-        let cubic = (0.4 * (since - plateau).powi(3) + segments) * MSS;
-        let reno = self.window + MSS * bytes / self.window;
-        self.window = reno.max(cubic.min(self.window + bytes)).min(64e6);
     }
 
     /// What has arrived by now, in order.
@@ -363,6 +211,12 @@ impl Pipe {
             return None;
         }
         self.flying.pop_front().map(|(_, parcel)| parcel)
+    }
+
+    /// What will arrive last, and when.
+    #[cfg(test)]
+    pub(super) fn last_flying(&self) -> Option<(Time, &Parcel)> {
+        self.flying.back().map(|(at, parcel)| (*at, parcel))
     }
 
     /// The path is back after `outage`: TCP repairs what was lost when its time-out comes round.
@@ -403,15 +257,7 @@ impl Pipe {
 
     /// What a kernel would tell of it.
     pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
-        (self.rtt > 0.0).then(|| LaneMetrics {
-            rtt: Duration::from_nanos(self.rtt as u64),
-            rtt_var: Duration::from_nanos(self.rtt_var as u64),
-            rtt_min: Duration::from_nanos(self.rtt_min as u64),
-            delivery_rate: self.delivery_rate,
-            app_limited: false,
-            pacing_rate: None,
-            cwnd_bytes: self.window as u64,
-            silence: self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at))),
-        })
+        let silence = self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
+        self.estimates.metrics(&self.window, silence)
     }
 }

@@ -1,5 +1,8 @@
 //! The commands of the simulator.
 
+mod mutants;
+
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,17 +27,7 @@ pub enum Command {
     /// Run one seed of a soak again.
     Replay(Replay),
     /// Plant bugs in the core, one at a time, and show that each is found.
-    Mutants(Mutants),
-}
-
-#[derive(Debug, Args)]
-pub struct Mutants {
-    /// Seeds within which each has to be found.
-    #[arg(long, default_value_t = 1_000)]
-    seeds: u64,
-    /// Only the one of this name.
-    #[arg(long)]
-    only: Option<String>,
+    Mutants(mutants::Mutants),
 }
 
 #[derive(Debug, Args)]
@@ -112,15 +105,32 @@ pub struct Replay {
     picture: Option<PathBuf>,
 }
 
-/// Runs a command.
-pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// Runs a command, which prints to `out`.
+pub fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(args) => run_scenario(&args),
-        Command::Compare(args) => compare(&args),
-        Command::Soak(args) => Ok(run_soak(&args)),
-        Command::Replay(args) => replay(&args),
-        Command::Mutants(args) => mutants(&args),
+        Command::Run(args) => run_scenario(&args, out),
+        Command::Compare(args) => compare(&args, out),
+        Command::Soak(args) => Ok(run_soak(&args, out)?),
+        Command::Replay(args) => replay(&args, out),
+        Command::Mutants(args) => mutants::run(&args, out),
     }
+}
+
+/// How a program ends that SIGPIPE has killed, as shells show it.
+const OUTPUT_CLOSED: u8 = 128 + 13;
+
+/// What the whole program makes of an error. Whoever reads the output may have heard enough (`| head`):
+/// that is no news, and no success either.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let is_closed = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(is_closed) {
+        return ExitCode::from(OUTPUT_CLOSED);
+    }
+    eprintln!("Error: {error:?}");
+    ExitCode::FAILURE
 }
 
 /// A built-in scenario, or the options in a file.
@@ -138,10 +148,10 @@ fn load(name: &str) -> anyhow::Result<Options> {
     Ok(options)
 }
 
-fn run_scenario(args: &Run) -> anyhow::Result<ExitCode> {
+fn run_scenario(args: &Run, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if args.list {
         for (name, what) in scenarios::ALL {
-            println!("{name:<14} {what}");
+            writeln!(out, "{name:<14} {what}")?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -150,7 +160,7 @@ fn run_scenario(args: &Run) -> anyhow::Result<ExitCode> {
         options = scenarios::with_scheduler(options, scheduler);
     }
     if args.options {
-        println!("{}", serde_json::to_string_pretty(&options)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&options)?)?;
     }
     let outcome = world::run(&options, args.seed, true);
     let title = format!(
@@ -159,9 +169,9 @@ fn run_scenario(args: &Run) -> anyhow::Result<ExitCode> {
         args.seed,
         options.sessions[0].scheduler()
     );
-    println!("{title}\n{}", Report::new(&options, &outcome));
+    writeln!(out, "{title}\n{}", Report::new(&options, &outcome))?;
     write_files(&options, &outcome, &title, args.trace.as_deref(), args.picture.as_deref())?;
-    Ok(verdict(&outcome))
+    Ok(verdict(&outcome, out)?)
 }
 
 fn write_files(
@@ -185,21 +195,22 @@ fn write_files(
     Ok(())
 }
 
-fn verdict(outcome: &Outcome) -> ExitCode {
+fn verdict(outcome: &Outcome, out: &mut impl Write) -> io::Result<ExitCode> {
     match &outcome.failure {
         None => {
-            println!("no rule was broken");
-            ExitCode::SUCCESS
+            writeln!(out, "no rule was broken")?;
+            Ok(ExitCode::SUCCESS)
         }
         Some(why) => {
-            println!("FAILED: {why}");
-            ExitCode::FAILURE
+            writeln!(out, "FAILED: {why}")?;
+            Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
-    println!(
+fn compare(args: &Compare, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    writeln!(
+        out,
         "{:<14} {:<11} {:>7} {:>8} {:>8} {:>9} {:>9} {:>7} {:>9}",
         "scenario",
         "scheduler",
@@ -210,7 +221,7 @@ fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
         "dup %",
         "tail x",
         "answer99"
-    );
+    )?;
     for name in &args.scenario {
         let options = load(name)?;
         for scheduler in &args.scheduler {
@@ -221,7 +232,8 @@ fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
             let mean = |of: &dyn Fn(&Report) -> f64| {
                 reports.iter().map(of).sum::<f64>() / reports.len().max(1) as f64
             };
-            println!(
+            writeln!(
+                out,
                 "{name:<14} {:<11} {:>7.3} {:>8.2} {:>8.1} {:>9.1} {:>9.2} {:>7.2} {:>9.2}{}",
                 scheduler.name(),
                 mean(&Report::goodput_share),
@@ -232,7 +244,7 @@ fn compare(args: &Compare) -> anyhow::Result<ExitCode> {
                 mean(&|r| quantile(&r.ratios, 0.5)),
                 mean(&|r| quantile(&r.answers, 0.99) as f64 / 1e6),
                 if reports.iter().any(|r| r.failure.is_some()) { "  FAILED" } else { "" },
-            );
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -243,7 +255,7 @@ const TWICE_EVERY: u64 = 100;
 /// A batch of at least this many must have seen everything that happens sometimes.
 const SOMETIMES_FROM: u64 = 1_000;
 
-fn run_soak(args: &Soak) -> ExitCode {
+fn run_soak(args: &Soak, out: &mut impl Write) -> io::Result<ExitCode> {
     let sum = soak::soak(Batch {
         run: &soak::try_seed,
         from: args.from,
@@ -254,7 +266,7 @@ fn run_soak(args: &Soak) -> ExitCode {
         twice_every: TWICE_EVERY,
     });
     let sometimes = if sum.seeds < SOMETIMES_FROM { &[] } else { soak::SOMETIMES };
-    tell(&sum, sometimes, &|seed| format!("imux-sim replay {seed}"))
+    tell(out, &sum, sometimes, &|seed| format!("imux-sim replay {seed}"))
 }
 
 /// Threads for a batch; asked for 0: one for each core.
@@ -263,89 +275,69 @@ pub fn jobs(asked: usize) -> usize {
 }
 
 /// Prints what came of a batch, and how a failure is seen `again`.
-pub fn tell(sum: &Sum, sometimes: &[&'static str], again: &dyn Fn(u64) -> String) -> ExitCode {
-    println!("{sum}");
+pub fn tell(
+    out: &mut impl Write,
+    sum: &Sum,
+    sometimes: &[&'static str],
+    again: &dyn Fn(u64) -> String,
+) -> io::Result<ExitCode> {
+    writeln!(out, "{sum}")?;
     for (what, count) in &sum.counts {
-        println!("  {what:<28} {count}");
+        writeln!(out, "  {what:<28} {count}")?;
     }
     for failure in &sum.failures {
-        println!("seed {}: {}", failure.seed, failure.why);
-        println!("  again: {}", again(failure.seed));
+        writeln!(out, "seed {}: {}", failure.seed, failure.why)?;
+        writeln!(out, "  again: {}", again(failure.seed))?;
     }
     let missing = sum.missing(sometimes);
     if !missing.is_empty() {
-        println!("never happened in {} seeds: {}", sum.seeds, missing.join(", "));
+        writeln!(out, "never happened in {} seeds: {}", sum.seeds, missing.join(", "))?;
     }
-    if sum.failures.is_empty() && missing.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let fine = sum.failures.is_empty() && missing.is_empty();
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn replay(args: &Replay) -> anyhow::Result<ExitCode> {
+fn replay(args: &Replay, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let options = swarm::draw(args.seed);
     if args.options {
-        println!("{}", serde_json::to_string_pretty(&options)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&options)?)?;
     }
     let observe = args.trace.is_some() || args.picture.is_some();
     let outcome = world::run(&options, args.seed, observe);
     write_files(&options, &outcome, &options.name, args.trace.as_deref(), args.picture.as_deref())?;
-    println!(
+    writeln!(
+        out,
         "seed {}: {:.3} simulated s, {} events, trace {:016x}",
         args.seed,
         soak::seconds(outcome.ended_at),
         outcome.events,
         outcome.hash,
-    );
-    Ok(verdict(&outcome))
+    )?;
+    Ok(verdict(&outcome, out)?)
 }
 
-#[cfg(not(imux_mutants))]
-fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
-    anyhow::bail!(
-        "this program was built without the planted bugs (asked for {} seeds each, {}); build it \
-         with RUSTFLAGS=\"--cfg imux_mutants\" and a target directory of its own",
-        args.seeds,
-        args.only.as_deref().unwrap_or("all"),
-    )
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
 
-#[cfg(imux_mutants)]
-fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
-    use imux::proto::mutants::ALL;
+    use super::*;
+    use crate::soak::Failure;
 
-    let chosen = |name: &&&str| args.only.as_ref().is_none_or(|only| only == **name);
-    let mut survivors = Vec::new();
-    std::panic::set_hook(Box::new(|_| {}));
-    for name in ALL.iter().filter(chosen) {
-        let sum = soak::soak(Batch {
-            run: &|seed| {
-                imux::proto::mutants::switch_on(Some(name));
-                soak::try_seed(seed)
-            },
-            from: 1,
-            seeds: args.seeds,
-            jobs: jobs(0),
-            failures_max: 1,
-            progress: false,
-            twice_every: 0,
-        });
-        match sum.failures.first() {
-            Some(failure) => {
-                let why: String = failure.why.chars().take(90).collect();
-                println!("{name:<32} seed {:>4}: {why}", failure.seed);
-            }
-            None => {
-                println!("{name:<32} SURVIVED {} seeds", sum.seeds);
-                survivors.push(*name);
-            }
-        }
+    #[test]
+    fn a_batch_fails_for_a_failure_and_for_what_never_happened() {
+        let told = |sum: &Sum| {
+            let mut out = Vec::new();
+            let code = tell(&mut out, sum, &["no lanes"], &|seed| format!("replay {seed}"));
+            (code.unwrap(), String::from_utf8(out).unwrap())
+        };
+        let fine = || Sum { counts: BTreeMap::from([("no lanes", 1)]), ..Sum::default() };
+        assert_eq!(told(&fine()).0, ExitCode::SUCCESS);
+        let (code, words) = told(&Sum::default());
+        assert_eq!(code, ExitCode::FAILURE);
+        assert!(words.contains("never happened in 0 seeds: no lanes"), "{words}");
+        let failures = vec![Failure { seed: 8, why: "lost bytes".to_owned() }];
+        let (code, words) = told(&Sum { failures, ..fine() });
+        assert_eq!(code, ExitCode::FAILURE);
+        assert!(words.contains("seed 8: lost bytes\n  again: replay 8"), "{words}");
     }
-    println!(
-        "{} of {} found",
-        ALL.iter().filter(chosen).count() - survivors.len(),
-        ALL.iter().filter(chosen).count()
-    );
-    Ok(if survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,0 +1,134 @@
+//! What a lane's TCP knows: how much it may have in flight, and how long and how fast the path is.
+
+use std::time::Duration;
+
+use imux::proto::LaneMetrics;
+
+use super::{Link, MSS, SECOND, Time};
+use crate::options::Congestion;
+
+/// Segments in flight before anything was acknowledged (RFC 6928).
+const INITIAL_WINDOW: f64 = 10.0 * MSS;
+/// The largest window.
+const WINDOW_MAX: f64 = 64e6;
+
+/// The congestion window, in bytes.
+#[derive(Debug)]
+pub(super) struct Window {
+    bytes: f64,
+    threshold: f64,
+    /// Before the last cut.
+    most: f64,
+    cut_at: Time,
+    recovers_until: Time,
+}
+
+impl Window {
+    pub(super) fn new() -> Self {
+        Self {
+            bytes: INITIAL_WINDOW,
+            threshold: f64::INFINITY,
+            most: 0.0,
+            cut_at: 0,
+            recovers_until: 0,
+        }
+    }
+
+    /// What may be in flight now, as the link's control has it.
+    pub(super) fn now(&self, link: &Link, back: Time) -> f64 {
+        match link.control {
+            Congestion::Pipe => f64::INFINITY,
+            Congestion::Cubic => self.bytes,
+            Congestion::Bbr => {
+                let round_trip = (link.delay + back) as f64 / SECOND as f64 + 0.001;
+                let pipe = link.rate / link.sharers * round_trip;
+                self.bytes.min(1.15 * pipe + 4.0 * MSS).max(4.0 * MSS)
+            }
+        }
+    }
+
+    /// Something was lost: once a round trip the window is cut.
+    pub(super) fn cut(&mut self, now: Time, round_trip: Time) {
+        if now >= self.recovers_until {
+            self.recovers_until = now + round_trip;
+            self.most = self.bytes;
+            self.bytes = (self.bytes * 0.7).max(2.0 * MSS);
+            self.threshold = self.bytes;
+            self.cut_at = now;
+        }
+    }
+
+    /// So many bytes were acknowledged.
+    pub(super) fn grow(&mut self, now: Time, bytes: f64) {
+        if self.bytes < self.threshold {
+            self.bytes = (self.bytes + bytes).min(WINDOW_MAX);
+            return;
+        }
+        // CUBIC (RFC 9438, 4.2), and no slower than Reno.
+        let since = now.saturating_sub(self.cut_at) as f64 / SECOND as f64;
+        let segments = self.most / MSS;
+        let plateau = (segments * 0.3 / 0.4).cbrt();
+        let cubic = (0.4 * (since - plateau).powi(3) + segments) * MSS;
+        let reno = self.bytes + MSS * bytes / self.bytes;
+        self.bytes = reno.max(cubic.min(self.bytes + bytes)).min(WINDOW_MAX);
+    }
+
+    /// The socket is closed: what is still to be said of that fits.
+    pub(super) fn reopen(&mut self) {
+        self.bytes = self.bytes.max(INITIAL_WINDOW);
+    }
+
+    pub(super) fn bytes(&self) -> f64 {
+        self.bytes
+    }
+}
+
+/// Measured by acknowledgements; times in nanoseconds.
+#[derive(Debug)]
+pub(super) struct Estimates {
+    rtt: f64,
+    rtt_var: f64,
+    rtt_min: f64,
+    delivery_rate: Option<u64>,
+}
+
+impl Estimates {
+    pub(super) fn new() -> Self {
+        Self { rtt: 0.0, rtt_var: 0.0, rtt_min: f64::INFINITY, delivery_rate: None }
+    }
+
+    /// A segment took `sample`, and `delivered` bytes were delivered meanwhile.
+    pub(super) fn on_sample(&mut self, sample: f64, delivered: u64, app_limited: bool) {
+        let first = self.rtt == 0.0;
+        self.rtt_var = if first {
+            sample / 2.0
+        } else {
+            0.75 * self.rtt_var + 0.25 * (self.rtt - sample).abs()
+        };
+        self.rtt = if first { sample } else { 0.875 * self.rtt + 0.125 * sample };
+        self.rtt_min = self.rtt_min.min(sample);
+        let rate = delivered as f64 / sample * SECOND as f64;
+        // Of a sender that had nothing to send, only what is more than was known.
+        if !app_limited || self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
+            self.delivery_rate = Some(rate as u64);
+        }
+    }
+
+    /// What a kernel would tell, if it has measured anything.
+    pub(super) fn metrics(
+        &self,
+        window: &Window,
+        silence: Option<Duration>,
+    ) -> Option<LaneMetrics> {
+        (self.rtt > 0.0).then(|| LaneMetrics {
+            rtt: Duration::from_nanos(self.rtt as u64),
+            rtt_var: Duration::from_nanos(self.rtt_var as u64),
+            rtt_min: Duration::from_nanos(self.rtt_min as u64),
+            delivery_rate: self.delivery_rate,
+            app_limited: false,
+            pacing_rate: None,
+            cwnd_bytes: window.bytes() as u64,
+            silence,
+        })
+    }
+}

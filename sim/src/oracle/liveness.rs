@@ -1,0 +1,230 @@
+//! That a run comes to an end: everything drains within a bound once nothing is broken any more, what
+//! has drained is quiet, and nothing goes round in circles.
+
+use imux::proto::LanePolicy;
+
+use crate::app::patience;
+use crate::net::{MS, SECOND, Time, ms};
+use crate::options::{Options, PathOptions};
+
+/// After all is done the sessions are watched for this long: idle ones do next to nothing.
+const IDLE_WATCH: Time = 40 * SECOND;
+/// One end has closed the session: beyond its grace, the other knows after this at the latest.
+const CLOSED_WATCH: Time = 60 * SECOND;
+/// More events than any honest run has: something is going round in circles.
+const EVENTS_MAX: u64 = 30_000_000;
+/// The same within one instant.
+const EVENTS_AT_ONCE_MAX: u64 = 200_000;
+
+/// Counts how often something happens at one instant.
+#[derive(Clone, Copy, Debug)]
+pub struct AtOnce {
+    most: u64,
+    at: Time,
+    count: u64,
+}
+
+impl AtOnce {
+    pub const fn new(most: u64) -> Self {
+        Self { most, at: 0, count: 0 }
+    }
+
+    /// It has happened again. `true`: too often.
+    #[must_use]
+    pub fn again(&mut self, now: Time) -> bool {
+        let count = if self.at == now { self.count + 1 } else { 0 };
+        *self = Self { at: now, count, ..*self };
+        count > self.most
+    }
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It goes on.
+    Busy,
+    /// All that was planned is done, as of now.
+    Drained,
+    /// There is nothing more to be seen.
+    Over,
+}
+
+/// The clock that a run is held to.
+#[derive(Debug)]
+pub struct Liveness {
+    faults_end: Time,
+    deadline: Time,
+    /// The longest grace of both ends.
+    grace: Time,
+    drained_at: Option<Time>,
+    closed_at: Option<Time>,
+    pub events: u64,
+    at_once: AtOnce,
+}
+
+impl Liveness {
+    pub fn new(options: &Options) -> Self {
+        let faults_end = ms(options.faults_end_ms);
+        let grace = options.sessions.iter().map(|s| s.grace_ms).max().unwrap_or(0);
+        Self {
+            faults_end,
+            deadline: faults_end + bound(options),
+            grace: grace * MS,
+            drained_at: None,
+            closed_at: None,
+            events: 0,
+            at_once: AtOnce::new(EVENTS_AT_ONCE_MAX),
+        }
+    }
+
+    pub fn drained_at(&self) -> Option<Time> {
+        self.drained_at
+    }
+
+    /// One more event. An error: there is no end of them.
+    pub fn on_event(&mut self, now: Time) -> Result<(), String> {
+        self.events += 1;
+        let too_often = self.at_once.again(now);
+        if too_often || self.events > EVENTS_MAX {
+            return Err("no end of events".into());
+        }
+        Ok(())
+    }
+
+    /// One end's session is over.
+    pub fn on_closed(&mut self, now: Time) {
+        self.closed_at.get_or_insert(now);
+    }
+
+    /// How far the run has come. An error: it should have come further.
+    pub fn phase(&mut self, now: Time, is_done: impl FnOnce() -> bool) -> Result<Phase, String> {
+        if let Some(closed_at) = self.closed_at {
+            // The other end hears of it, is refused, or gives up after its grace.
+            if now > closed_at.max(self.faults_end) + self.grace + CLOSED_WATCH {
+                return Err(
+                    "one end closed the session long ago, the other does not know".to_owned()
+                );
+            }
+            return Ok(Phase::Busy);
+        }
+        if let Some(drained_at) = self.drained_at {
+            return Ok(if now > drained_at + IDLE_WATCH { Phase::Over } else { Phase::Busy });
+        }
+        if now > self.faults_end && is_done() {
+            self.drained_at = Some(now);
+            return Ok(Phase::Drained);
+        }
+        if now > self.deadline {
+            let seconds = (now - self.faults_end) / SECOND;
+            return Err(format!("not drained {seconds} s after the faults ended"));
+        }
+        Ok(Phase::Busy)
+    }
+}
+
+/// How long all that was planned may take once nothing is broken any more.
+fn bound(options: &Options) -> Time {
+    let bytes: u64 = options.streams.iter().flat_map(|s| &s.halves).map(|h| h.bytes).sum();
+    let rate = sure_rate(options, 0).min(sure_rate(options, 1)).max(1_000.0);
+    let delay = |path: &PathOptions| path.delay_ms[0] + path.delay_ms[1];
+    let round_trip = ms(options.paths.iter().map(delay).fold(300.0, f64::max)) + 50 * MS;
+    let windows = options.sessions.iter();
+    let window = windows.map(|s| s.stream_window.min(s.session_window)).min().unwrap_or(1);
+    // Credit comes back by quarters of a window, and pieces may be a byte each.
+    let turns = 8 * bytes / window.max(1) + 40 * options.streams.len() as u64;
+    let lazy = options.driver.wake_us_max + options.driver.timer_us_max;
+    let slowest_read = options.streams.iter().flat_map(|s| &s.halves);
+    let slowest_read = slowest_read.map(|h| ms(h.read_every_ms)).max().unwrap_or(0);
+    let patience: Time = options.streams.iter().map(patience).sum();
+    30 * SECOND
+        + (20.0 * bytes as f64 / rate * SECOND as f64) as Time
+        + turns * (round_trip + 4_000 * lazy + slowest_read)
+        + patience
+}
+
+/// Bytes a second that the paths are sure to carry one way.
+fn sure_rate(options: &Options, way: usize) -> f64 {
+    let paths = &options.paths;
+    let rates = paths.iter().map(|path| path.usable_mbit(way) * 125_000.0);
+    // Of paths that are not all used at once, the one that is may be the slowest.
+    if paths.iter().any(|path| path.policy(0) != LanePolicy::default()) {
+        rates.fold(f64::INFINITY, f64::min)
+    } else {
+        rates.fold(0.0, f64::max)
+    }
+}
+
+/// An idle end keeps its lanes alive, and does nothing else: `fired` timers in `watched`.
+pub fn check_idle(fired: u64, watched: Time, lanes: u64, keepalive: Time) -> Result<(), String> {
+    // Pings of both ends and the acknowledgements for them.
+    let intervals = watched / keepalive.max(1) + 2;
+    if fired > 16 * lanes * intervals + 200 {
+        return Err(format!("idles with {fired} timers in {} ms", watched / MS));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenarios;
+
+    fn liveness() -> Liveness {
+        let mut options = scenarios::named("reset").unwrap();
+        options.faults_end_ms = 1_000.0;
+        options.sessions.iter_mut().for_each(|session| session.grace_ms = 5_000);
+        Liveness::new(&options)
+    }
+
+    #[test]
+    fn a_run_that_does_not_drain_is_told_of() {
+        let mut run = liveness();
+        let deadline = run.deadline;
+        assert_eq!(run.phase(deadline, || false), Ok(Phase::Busy));
+        let why = run.phase(deadline + 1, || false).unwrap_err();
+        assert!(why.contains("not drained"), "{why}");
+        // The bound is not for ever: one of the two paths alone would take 12 s.
+        assert!(deadline < 500 * SECOND, "{deadline}");
+    }
+
+    #[test]
+    fn what_has_drained_is_watched_for_a_while() {
+        let mut run = liveness();
+        assert_eq!(run.phase(SECOND, || true), Ok(Phase::Busy), "faults may still come");
+        assert_eq!(run.phase(SECOND + 1, || true), Ok(Phase::Drained));
+        assert_eq!(run.phase(SECOND + 1 + IDLE_WATCH, || true), Ok(Phase::Busy));
+        assert_eq!(run.phase(SECOND + 2 + IDLE_WATCH, || true), Ok(Phase::Over));
+    }
+
+    #[test]
+    fn an_end_that_does_not_hear_of_the_close_is_told_of() {
+        let mut run = liveness();
+        run.on_closed(3 * SECOND);
+        let patience = 3 * SECOND + 5 * SECOND + CLOSED_WATCH;
+        assert_eq!(run.phase(patience, || true), Ok(Phase::Busy));
+        let why = run.phase(patience + 1, || true).unwrap_err();
+        assert!(why.contains("does not know"), "{why}");
+    }
+
+    #[test]
+    fn circles_are_told_of() {
+        let mut run = liveness();
+        let circle = (0..=EVENTS_AT_ONCE_MAX + 1).map(|_| run.on_event(7)).find(Result::is_err);
+        assert_eq!(circle, Some(Err("no end of events".to_owned())));
+        let mut run = liveness();
+        run.events = EVENTS_MAX - 1;
+        assert_eq!(run.on_event(8), Ok(()));
+        run.on_event(9).unwrap_err();
+        let mut spins = AtOnce::new(2);
+        assert_eq!([5, 5, 5, 6, 6, 6].map(|at| spins.again(at)), [false; 6]);
+        assert!(spins.again(6));
+    }
+
+    #[test]
+    fn an_idle_end_that_is_busy_is_told_of() {
+        let watched = 40 * SECOND;
+        assert_eq!(check_idle(4 * 16 * 2 + 200, watched, 2, 15 * SECOND), Ok(()));
+        check_idle(4 * 16 * 2 + 201, watched, 2, 15 * SECOND).unwrap_err();
+        check_idle(1_000_000, watched, 64, SECOND).unwrap_err();
+    }
+}

@@ -1,0 +1,75 @@
+//! How much a session may keep for its peer's sake, at every step.
+
+use imux::proto::limits::{
+    REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, SEGMENT_OVERHEAD_BYTES, UNACKED_WINDOWS,
+};
+use imux::proto::{Config, SessionStats};
+
+/// Windows smaller than this count as this for what is kept until it is acknowledged.
+const UNACKED_WINDOW_MIN: u64 = 256 * 1024;
+
+/// The bounds that a session's settings mean, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of what waits for what comes before it, bookkeeping included.
+    pub reorder: u64,
+    /// Of that, and what is unread, and what is not acknowledged.
+    pub all: u64,
+}
+
+impl Bounds {
+    pub fn new(config: &Config) -> Self {
+        let window = config.session_window;
+        // One piece may come on top of what was already too much.
+        let reorder = window
+            .saturating_mul(REORDER_OVERHEAD_FACTOR)
+            .saturating_add(REORDER_OVERHEAD_BYTES + SEGMENT_OVERHEAD_BYTES);
+        let unacked = window.max(UNACKED_WINDOW_MIN).saturating_mul(UNACKED_WINDOWS);
+        Self { reorder, all: reorder.saturating_add(window).saturating_add(unacked) }
+    }
+
+    /// `kept`: what the session says it keeps in all.
+    pub fn check(&self, stats: &SessionStats, kept: u64) -> Result<(), String> {
+        if stats.reorder_bytes > self.reorder {
+            return Err(format!("reorder memory of {} bytes", stats.reorder_bytes));
+        }
+        if kept > self.all {
+            return Err(format!("memory of {kept} bytes, {} are allowed", self.all));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use imux::proto::{Session, Side};
+
+    use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made any other way")]
+    fn stats(reorder_bytes: u64) -> SessionStats {
+        let config = Config::default();
+        let peer = config.params();
+        let now = std::time::Instant::now();
+        let session = Session::new(Side::Client, Arc::new(config), peer, 1, now);
+        SessionStats { reorder_bytes, ..session.stats() }
+    }
+
+    #[test]
+    fn the_bounds_follow_from_the_window() {
+        let bounds = Bounds::new(&Config { session_window: 1_000_000, ..Config::default() });
+        let overhead = 4_097 * 160;
+        assert_eq!(bounds.reorder, 2_000_000 + overhead);
+        assert_eq!(bounds.all, bounds.reorder + 1_000_000 + 2_000_000);
+    }
+
+    #[test]
+    fn what_is_beyond_them_is_told_of() {
+        let bounds = Bounds { reorder: 100, all: 500 };
+        assert_eq!(bounds.check(&stats(100), 500), Ok(()));
+        assert!(bounds.check(&stats(101), 0).unwrap_err().contains("reorder memory"));
+        assert!(bounds.check(&stats(0), 501).unwrap_err().contains("501 bytes"));
+    }
+}

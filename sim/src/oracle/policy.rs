@@ -1,0 +1,213 @@
+//! What lanes may carry, watched from outside: what each pull yields, against tiers and caps.
+
+use imux::proto::wire::Frame;
+use imux::proto::{Health, LanePolicy, LaneStats, Tier};
+
+use crate::net::{SECOND, Time};
+use crate::options::PathOptions;
+use crate::oracle::copies::Pull;
+
+/// What may leave at once under a cap: the core's burst, by its own words a few milliseconds ...
+const BURST_SECONDS: f64 = 0.005;
+/// ... or two small frames, and control frames that are not cut to what is left of it.
+const BURST_BYTES_MIN: f64 = 4096.0;
+const CONTROL_BYTES: f64 = 8192.0;
+
+/// What all lanes of one path have sent beyond what its cap has let through since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    bytes: f64,
+    at: Time,
+}
+
+/// The policies of a run's paths, and what was seen of them.
+#[derive(Debug)]
+pub struct Policies {
+    paths: Vec<LanePolicy>,
+    /// By path, towards the server and back.
+    levels: Vec<[Level; 2]>,
+}
+
+impl Policies {
+    pub fn new(paths: &[PathOptions]) -> Self {
+        Self {
+            paths: paths.iter().enumerate().map(|(n, path)| path.policy(n)).collect(),
+            levels: vec![[Level::default(); 2]; paths.len()],
+        }
+    }
+
+    pub fn of(&self, path: usize) -> LanePolicy {
+        self.paths[path]
+    }
+
+    /// Whether lanes of the path have to keep to anything.
+    pub fn binds(&self, path: usize) -> bool {
+        let policy = self.paths[path];
+        policy != LanePolicy { link: policy.link, ..LanePolicy::default() }
+    }
+
+    /// A lane of the path was given `bytes` by `end`, which are these frames: what has happened by
+    /// that, or the rule that was broken.
+    pub fn on_pull(
+        &mut self,
+        now: Time,
+        end: usize,
+        path: usize,
+        pull: Pull<'_>,
+        bytes: u64,
+    ) -> Result<Option<&'static str>, String> {
+        let last_words = |frame: &Frame| matches!(frame, Frame::Close { .. });
+        if !self.binds(path) || pull.frames.iter().any(last_words) {
+            return Ok(None);
+        }
+        self.check_cap(now, end, path, bytes as f64)?;
+        let tier = self.paths[path].tier;
+        let own = |frame: &&Frame| match frame {
+            Frame::Ping | Frame::Ignored => true,
+            Frame::Ack { lane, .. } => *lane == pull.lane,
+            _ => false,
+        };
+        let work = pull.frames.iter().find(|frame| !own(frame));
+        if let Some(frame) = work.filter(|_| better_answers(tier, pull.lanes)) {
+            return Err(format!("a {tier} lane carries {frame:?} while better answer"));
+        }
+        let data = pull.frames.iter().any(|frame| matches!(frame, Frame::Stream { .. }));
+        Ok(data.then_some(match tier {
+            Tier::Backup => "backup carried",
+            Tier::Metered => "metered carried",
+            Tier::Primary => "capped carried",
+        }))
+    }
+
+    fn check_cap(&mut self, now: Time, end: usize, path: usize, bytes: f64) -> Result<(), String> {
+        let Some(rate) = self.paths[path].rate_max.map(|rate| rate as f64) else { return Ok(()) };
+        let level = &mut self.levels[path][end];
+        let passed = rate * (now - level.at) as f64 / SECOND as f64;
+        *level = Level { bytes: (level.bytes - passed).max(0.0) + bytes, at: now };
+        let most = (rate * BURST_SECONDS).max(BURST_BYTES_MIN) + CONTROL_BYTES;
+        if level.bytes > most {
+            return Err(format!(
+                "path {path} is {:.0} bytes beyond its cap of {rate}",
+                level.bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether lanes of a better tier could carry what one of this tier is given.
+fn better_answers(tier: Tier, lanes: &[LaneStats]) -> bool {
+    let better = |lane: &LaneStats| match tier {
+        Tier::Primary => false,
+        // A backup takes over from what is late, a metered lane only from what is lost.
+        Tier::Backup => lane.tier == Tier::Primary && !lane.late,
+        Tier::Metered => lane.tier != Tier::Metered,
+    };
+    lanes.iter().any(|lane| lane.health == Health::Good && better(lane))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use imux::proto::{Dir, LaneId, Side, StreamId};
+
+    use super::*;
+
+    fn lane(number: u64, tier: Tier) -> LaneStats {
+        LaneStats {
+            id: LaneId::new(number),
+            sent_bytes: 0,
+            received_bytes: 0,
+            resent_bytes: 0,
+            in_flight_bytes: 0,
+            rtt: Duration::ZERO,
+            rtt_min: Duration::ZERO,
+            rate: 0,
+            health: Health::Good,
+            late: false,
+            tier,
+        }
+    }
+
+    fn data() -> Frame {
+        let id = StreamId::new(Side::Client, Dir::Bi, 0);
+        Frame::Stream { id, offset: 0, fin: false, data: Bytes::from_static(b"x") }
+    }
+
+    fn paths(tiers: [&str; 2], cap_mbit: f64) -> Policies {
+        let path =
+            |tier: &str| PathOptions { tier: tier.to_owned(), cap_mbit, ..PathOptions::default() };
+        Policies::new(&tiers.map(path))
+    }
+
+    /// What comes of it if lane 1 of two is given a frame.
+    fn given(
+        tiers: [&str; 2],
+        frame: Frame,
+        change: impl Fn(&mut LaneStats),
+    ) -> Result<Option<&'static str>, String> {
+        let mut other = lane(0, tiers[0].parse().unwrap());
+        change(&mut other);
+        let lanes = [other, lane(1, tiers[1].parse().unwrap())];
+        let pull = Pull { lane: LaneId::new(1), lanes: &lanes, frames: &[frame] };
+        paths(tiers, 0.0).on_pull(0, 0, 1, pull, 100)
+    }
+
+    #[test]
+    fn a_worse_tier_that_works_beside_a_better_is_told_of() {
+        let well = |_: &mut LaneStats| {};
+        for tiers in [["primary", "backup"], ["primary", "metered"], ["backup", "metered"]] {
+            given(tiers, data(), well).unwrap_err();
+            given(tiers, Frame::MaxData { max: 1 }, well).unwrap_err();
+            given(tiers, Frame::Ack { lane: LaneId::new(0), position: 1 }, well).unwrap_err();
+            assert_eq!(given(tiers, Frame::Ping, well), Ok(None));
+            assert_eq!(
+                given(tiers, Frame::Ack { lane: LaneId::new(1), position: 1 }, well),
+                Ok(None)
+            );
+        }
+        for tiers in [["backup", "backup"], ["metered", "backup"], ["metered", "metered"]] {
+            assert!(given(tiers, data(), well).unwrap().is_some(), "{tiers:?}");
+        }
+    }
+
+    #[test]
+    fn a_backup_may_relieve_what_is_late_a_metered_lane_what_is_suspect() {
+        let late = |lane: &mut LaneStats| lane.late = true;
+        let suspect = |lane: &mut LaneStats| lane.health = Health::Suspect;
+        assert_eq!(given(["primary", "backup"], data(), late), Ok(Some("backup carried")));
+        given(["primary", "metered"], data(), late).unwrap_err();
+        given(["backup", "metered"], data(), late).unwrap_err();
+        assert_eq!(given(["primary", "metered"], data(), suspect), Ok(Some("metered carried")));
+    }
+
+    #[test]
+    fn a_cap_that_is_exceeded_is_told_of() {
+        // 10 Mbit/s are 1.25 bytes in a microsecond; 1.4 are too much once the burst is used up.
+        for (bytes_a_ms, fine) in [(1_250, true), (1_400, false)] {
+            let mut policies = paths(["primary"; 2], 10.0);
+            let lanes = [lane(0, Tier::Primary)];
+            let frames = [data()];
+            let pull = Pull { lane: LaneId::new(0), lanes: &lanes, frames: &frames };
+            let mut times = (0..1_000).map(|ms| ms * 1_000_000);
+            let kept = times.all(|now| policies.on_pull(now, 0, 0, pull, bytes_a_ms).is_ok());
+            assert_eq!(kept, fine, "{bytes_a_ms}");
+        }
+    }
+
+    #[test]
+    fn a_burst_beyond_a_cap_is_told_of_and_the_other_direction_counts_apart() {
+        let mut policies = paths(["primary"; 2], 10.0);
+        let lanes = [lane(0, Tier::Primary)];
+        let pull = Pull { lane: LaneId::new(0), lanes: &lanes, frames: &[] };
+        let burst = (1_250_000.0 * BURST_SECONDS + CONTROL_BYTES) as u64;
+        assert_eq!(policies.on_pull(0, 0, 0, pull, burst), Ok(None));
+        assert_eq!(policies.on_pull(0, 1, 0, pull, burst), Ok(None));
+        policies.on_pull(0, 0, 0, pull, 1).unwrap_err();
+        let close = [Frame::Close { code: imux::Code::NONE, reason: Bytes::new() }];
+        let last_words = Pull { frames: &close, ..pull };
+        assert_eq!(policies.on_pull(0, 1, 0, last_words, 1), Ok(None));
+    }
+}

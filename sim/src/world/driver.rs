@@ -1,0 +1,172 @@
+//! The driver's part: timers, and what has to be done after any input to a session.
+
+use imux::proto::{Code, LaneId, SessionError};
+
+use super::{Event, NAMES, World};
+use crate::end::Happened;
+use crate::net::{MS, Parcel, Time};
+use crate::oracle::ending::Cause;
+
+/// A session that has work after so many rounds has work for ever.
+const ROUNDS_MAX: u32 = 10_000;
+
+impl World {
+    pub(super) fn on_timer(&mut self, end: usize) {
+        if self.timer_at[end].is_some_and(|at| at <= self.now) {
+            self.timer_at[end] = None;
+        }
+        let now = self.instant();
+        if let Some((_, timer)) = self.ends[end].session.poll_timeout().filter(|(at, _)| *at <= now)
+        {
+            self.ends[end].timers_fired += 1;
+            self.note("timer", NAMES[end], timer as u64, 0, 0);
+            self.ends[end].session.handle_timeout(now);
+        }
+        self.serve(end);
+    }
+
+    /// After any input: events, wake-ups, pulls, the timer.
+    pub(super) fn serve(&mut self, end: usize) {
+        let mut rounds = 0;
+        loop {
+            let now = self.now;
+            let at = self.instant();
+            let happened = self.ends[end].turn(now, at, &self.options, &mut self.truths);
+            let idle = happened.is_empty();
+            for happened in happened {
+                self.on_happened(end, happened);
+            }
+            let mut pulled = false;
+            for lane in self.ends[end].awake_lanes() {
+                pulled |= self.pull_once(end, lane);
+            }
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                self.fail(format!("{} is served without end", NAMES[end]));
+            }
+            if (idle && !pulled) || self.failure.is_some() {
+                break;
+            }
+        }
+        self.set_timer(end);
+    }
+
+    fn on_happened(&mut self, end: usize, happened: Happened) {
+        match happened {
+            Happened::Failed(why) => self.fail(format!("{}: {why}", NAMES[end])),
+            Happened::Counted(what) => self.count(what),
+            Happened::Noted(what, id, a, b) => {
+                self.note(what, NAMES[end], id, a, b);
+            }
+            Happened::LaneWoken(lane) => {
+                let wait = self.rng.range(0..=self.options.driver.wake_us_max) * 1_000;
+                if wait == 0 {
+                    self.ends[end].wake(lane);
+                } else {
+                    self.at(self.now + wait, Event::Wake { end, lane });
+                }
+            }
+            Happened::LaneSuspect(lane) => {
+                self.count("lane suspect");
+                self.note("suspect", NAMES[end], lane.number(), 0, 0);
+                self.copies[end].excuse(lane);
+            }
+            Happened::LaneLost(lane, code) => {
+                self.note("lane lost", NAMES[end], lane.number(), code.to_wire().into_inner(), 0);
+                self.count(if code == Code::LANE_TIMEOUT { "lane timed out" } else { "lane lost" });
+                self.drop_lane(end, lane.number(), true);
+            }
+            Happened::Again(stream, time) => self.at(time, Event::App { end, stream }),
+            Happened::Closed(error) => self.on_closed(end, &error),
+            Happened::LetGo => {
+                let lanes = self.ends[end].lanes();
+                for lane in lanes {
+                    self.ends[end].forget_lane(lane);
+                    self.wires[lane.number() as usize].pipes[end].write(Parcel::Eof);
+                    self.pump(lane.number(), end);
+                }
+            }
+        }
+    }
+
+    fn on_closed(&mut self, end: usize, error: &SessionError) {
+        self.note("closed", NAMES[end], 0, 0, 0);
+        self.liveness.on_closed(self.now);
+        if matches!(error, SessionError::GraceExpired) {
+            self.count("grace expired");
+        }
+        let cause = Cause {
+            closed_here: self.ends[end].closed_by_user,
+            closed_there: self.ends[1 - end].closed_by_user,
+            alone_for: self.ends[end].alone_since.map(|since| self.now - since),
+            grace: self.options.sessions[end].grace_ms * MS,
+        };
+        if let Err(broken) = cause.check(error) {
+            self.fail(format!("{} {broken}", NAMES[end]));
+        }
+    }
+
+    pub(super) fn pull(&mut self, end: usize, lane: LaneId) {
+        if self.pull_once(end, lane) {
+            self.serve(end);
+        }
+    }
+
+    /// Fills a lane's socket as far as it takes bytes. `true` if it took any.
+    fn pull_once(&mut self, end: usize, lane: LaneId) -> bool {
+        let mut any = false;
+        let number = lane.number() as usize;
+        let at = self.instant();
+        loop {
+            let limit = match self.options.driver.unsent_bytes {
+                0 => u64::from(self.ends[end].session.unsent_limit(lane)),
+                bytes => bytes,
+            };
+            let pipe = &mut self.wires[number].pipes[end];
+            if pipe.unsent_bytes() >= limit {
+                return any;
+            }
+            if self.options.driver.metrics
+                && let Some(metrics) = pipe.metrics(self.now)
+            {
+                self.ends[end].session.handle_lane_metrics(at, lane, metrics);
+            }
+            let lanes = self.lanes_seen(end);
+            match self.ends[end].pull(at, lane) {
+                Ok(Some(bytes)) => {
+                    any = true;
+                    self.on_pulled(end, lane, &lanes, &bytes);
+                    self.note("pull", NAMES[end], lane.number(), bytes.len() as u64, 0);
+                    self.wires[number].pipes[end].write(Parcel::Bytes(bytes));
+                    // Not `pump`: that would pull again from within.
+                    self.send(lane.number(), end);
+                }
+                Ok(None) => {
+                    self.on_idle_pull(end, lane, &lanes);
+                    return any;
+                }
+                Err(why) => {
+                    self.fail(format!("{}: {why}", NAMES[end]));
+                    return any;
+                }
+            }
+        }
+    }
+
+    fn set_timer(&mut self, end: usize) {
+        let Some((at, timer)) = self.ends[end].session.poll_timeout() else { return };
+        let at = at.saturating_duration_since(self.base).as_nanos() as Time;
+        if at <= self.now && self.ends[end].is_spinning(self.now) {
+            self.fail(format!("{}: the timer for {timer:?} spins", NAMES[end]));
+            return;
+        }
+        if self.timer_at[end].is_none_or(|set| set > at.max(self.now)) {
+            let late = self.rng.range(0..=self.options.driver.timer_us_max) * 1_000;
+            let time = at.max(self.now) + late;
+            if self.timer_at[end].is_none_or(|set| set > time) {
+                self.timer_at[end] = Some(time);
+                self.at(time, Event::Timer { end });
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What lanes are given, shown to the oracles that look at it.
+
+use imux::proto::wire::{Decoder, FrameBatch};
+use imux::proto::{LaneId, LaneStats};
+
+use super::{CLIENT, NAMES, SERVER, World};
+use crate::oracle::copies::Pull;
+
+impl World {
+    /// The lanes of an end as they stand, with the tiers that they truly have; none if no rule looks
+    /// at them.
+    pub(super) fn lanes_seen(&self, end: usize) -> Vec<LaneStats> {
+        if !self.watched {
+            return Vec::new();
+        }
+        let mut lanes = self.ends[end].session.stats().lanes;
+        for lane in &mut lanes {
+            lane.tier = self.policies.of(self.wires[lane.id.number() as usize].path).tier;
+        }
+        lanes
+    }
+
+    /// A lane was given bytes; `lanes` are from just before.
+    pub(super) fn on_pulled(
+        &mut self,
+        end: usize,
+        lane: LaneId,
+        lanes: &[LaneStats],
+        bytes: &[u8],
+    ) {
+        let mut batch = FrameBatch::default();
+        if let Err(error) = Decoder::new().decode(bytes, &mut batch) {
+            return self
+                .fail(format!("{} gives lane {lane} what cannot be read: {error}", NAMES[end]));
+        }
+        let path = self.wires[lane.number() as usize].path;
+        let pull = Pull { lane, lanes, frames: &batch.frames };
+        let bytes = bytes.len() as u64;
+        match self.policies.on_pull(self.now, end, path, pull, bytes) {
+            Ok(seen) => seen.into_iter().for_each(|what| self.count(what)),
+            Err(why) => self.fail(format!("{}: {why}", NAMES[end])),
+        }
+        let (apps, plans) = (&self.ends[end].apps, &self.options.streams);
+        let is_redundant = |id| apps.get(&id).is_some_and(|app| plans[app.plan].redundant);
+        let seen = self.copies[end].on_pull(pull, bytes, is_redundant);
+        seen.into_iter().for_each(|what| self.count(what));
+    }
+
+    /// A lane asked for bytes and got none.
+    pub(super) fn on_idle_pull(&mut self, end: usize, lane: LaneId, lanes: &[LaneStats]) {
+        let path = self.wires[lane.number() as usize].path;
+        let may_wait =
+            self.policies.of(path).rate_max.is_some() || self.ends[end].session.is_closed();
+        if may_wait || !self.copies[end].owes(lane) {
+            return;
+        }
+        if let Err(why) = self.copies[end].on_idle(lane, lanes) {
+            self.fail(format!("{}: {why}", NAMES[end]));
+        }
+    }
+
+    /// What was sent twice, by both ends.
+    pub(super) fn check_copies(&mut self) {
+        for end in [CLIENT, SERVER] {
+            if let Err(why) = self.copies[end].check(&self.ends[end].session.stats()) {
+                self.fail(format!("{}: {why}", NAMES[end]));
+            }
+        }
+    }
+}
