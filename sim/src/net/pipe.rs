@@ -17,6 +17,7 @@ pub struct TcpAck {
     pub bytes: u64,
     sent_at: Time,
     delivered_then: u64,
+    delivered_at_then: Time,
     app_limited: bool,
     lost: bool,
 }
@@ -44,6 +45,8 @@ pub struct Pipe {
     /// Acknowledgements that an outage swallowed.
     unheard: u64,
     delivered: u64,
+    /// When it was last so much, or nothing was under way.
+    delivered_at: Time,
     estimates: Estimates,
     /// When anything was last acknowledged.
     heard_at: Option<Time>,
@@ -68,6 +71,7 @@ impl Pipe {
             stuck: false,
             unheard: 0,
             delivered: 0,
+            delivered_at: 0,
             estimates: Estimates::new(),
             heard_at: None,
         }
@@ -147,6 +151,9 @@ impl Pipe {
         later: &mut Vec<(Time, Later)>,
     ) {
         let bytes = parcel.len();
+        if self.in_flight == 0 {
+            self.delivered_at = now;
+        }
         let (leaves, fate) = link.carry(now, bytes, rng);
         let lost = fate != Fate::Passed;
         let mut arrives = leaves + link.delay;
@@ -159,6 +166,7 @@ impl Pipe {
                 bytes,
                 sent_at: now,
                 delivered_then: self.delivered,
+                delivered_at_then: self.delivered_at,
                 app_limited: self.unsent_bytes == 0,
                 lost,
             }),
@@ -195,12 +203,16 @@ impl Pipe {
         }
         self.in_flight = self.in_flight.saturating_sub(ack.bytes);
         self.delivered += ack.bytes;
+        self.delivered_at = now;
         self.heard_at = Some(now);
         self.window.grow(now, ack.bytes as f64);
         if !ack.lost {
-            let sample = now.saturating_sub(ack.sent_at).max(1) as f64;
+            self.estimates.on_round_trip(now.saturating_sub(ack.sent_at).max(1) as f64);
+            // From one acknowledgement to another, as Linux has it: counted from the sending, the last
+            // segment that was delivered before would be one too many.
+            let interval = now.saturating_sub(ack.delivered_at_then).max(1) as f64;
             let delivered = self.delivered - ack.delivered_then;
-            self.estimates.on_sample(sample, delivered, ack.app_limited);
+            self.estimates.on_delivery(interval, delivered, ack.app_limited);
         }
         true
     }
@@ -247,6 +259,7 @@ impl Pipe {
                 bytes: std::mem::take(&mut self.unheard),
                 sent_at: now,
                 delivered_then: self.delivered,
+                delivered_at_then: self.delivered_at,
                 app_limited: true,
                 lost: true,
             };

@@ -97,8 +97,8 @@ impl Estimates {
         Self { rtt: 0.0, rtt_var: 0.0, rtt_min: f64::INFINITY, delivery_rate: None }
     }
 
-    /// A segment took `sample`, and `delivered` bytes were delivered meanwhile.
-    pub(super) fn on_sample(&mut self, sample: f64, delivered: u64, app_limited: bool) {
+    /// A segment and its acknowledgement took `sample`.
+    pub(super) fn on_round_trip(&mut self, sample: f64) {
         let first = self.rtt == 0.0;
         self.rtt_var = if first {
             sample / 2.0
@@ -107,7 +107,11 @@ impl Estimates {
         };
         self.rtt = if first { sample } else { 0.875 * self.rtt + 0.125 * sample };
         self.rtt_min = self.rtt_min.min(sample);
-        let rate = delivered as f64 / sample * SECOND as f64;
+    }
+
+    /// `delivered` bytes were delivered within `interval`.
+    pub(super) fn on_delivery(&mut self, interval: f64, delivered: u64, app_limited: bool) {
+        let rate = delivered as f64 / interval * SECOND as f64;
         // Of a sender that had nothing to send, only what is more than was known.
         if !app_limited || self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
             self.delivery_rate = Some(rate as u64);
