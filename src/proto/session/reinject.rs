@@ -33,8 +33,11 @@ impl Session {
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
         let late = first.eta.checked_add(lane.estimate.half_trip())?;
         let late = late.checked_add(lane.patience())?;
-        // A backup takes over from a lane that does not answer, not from one that is slow.
-        let silent = lane.answered_until().filter(|_| relief == Relief::Backup);
+        // A backup takes over from a lane that does not answer, not from one that is slow; and what is
+        // only held up (TCP repairs a loss in a round trip) has no need of a lane that takes longer.
+        let repaired = lane.estimate.rtt().saturating_add(lane.patience());
+        let sooner = matches!(relief, Relief::Peers { rtt } if rtt < repaired);
+        let silent = lane.answered_until().filter(|_| !sooner);
         Some(silent.map_or(late, |silent| silent.max(late)))
     }
 

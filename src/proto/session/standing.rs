@@ -1,5 +1,8 @@
 //! Which lanes are given work: by tier, and by whether they answer.
 
+use std::time::Duration;
+
+use crate::proto::ids::LaneId;
 use crate::proto::lane::{Health, Lane};
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
@@ -52,6 +55,8 @@ pub(super) struct Answering {
     primary: usize,
     backup: usize,
     metered: usize,
+    /// The two of the shortest round trips, queues included.
+    quickest: [Option<(Duration, LaneId)>; 2],
 }
 
 /// What there is to take over from a lane.
@@ -61,8 +66,8 @@ pub(super) enum Relief {
     None,
     /// Lanes that are used only if it does not answer.
     Backup,
-    /// Lanes as good as it, or better.
-    Peers,
+    /// Lanes as good as it, or better, of which the quickest has this round trip.
+    Peers { rtt: Duration },
 }
 
 impl Answering {
@@ -75,8 +80,19 @@ impl Answering {
                 Tier::Metered => &mut answering.metered,
             };
             *count = count.saturating_add(1);
+            answering.time(lane);
         }
         answering
+    }
+
+    fn time(&mut self, lane: &Lane) {
+        let new = (lane.estimate.rtt(), lane.id);
+        let [first, second] = self.quickest;
+        if first.is_none_or(|first| new < first) {
+            self.quickest = [Some(new), first];
+        } else if second.is_none_or(|second| new < second) {
+            self.quickest = [first, Some(new)];
+        }
     }
 
     /// Whether any answers that costs no money.
@@ -94,7 +110,8 @@ impl Answering {
             }
         };
         if same_or_better > usize::from(lane.health == Health::Good) {
-            Relief::Peers
+            let mut others = self.quickest.into_iter().flatten().filter(|(_, id)| *id != lane.id);
+            Relief::Peers { rtt: others.next().map_or(Duration::MAX, |(rtt, _)| rtt) }
         } else if worse > 0 {
             Relief::Backup
         } else {
