@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use support::bytes::Pattern;
 use support::net::unused_port;
+use support::relay::Death;
 use support::tunnel::Tunnel;
 use support::{bounded, eventually};
 
@@ -87,21 +88,16 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs the program to its end, killing a lane now and then, one by reset, the next by silence.
+/// Runs the program to its end, killing a lane now and then, each in another way than the one before.
 async fn run(tunnel: &Tunnel, mut command: Command) -> Output {
     let shown = format!("{command:?}");
     let mut running = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let mut silence = false;
+    let mut deaths = Death::ALL.into_iter().cycle();
     let output = loop {
         tokio::select! {
             done = &mut running => break done.unwrap(),
             () = tokio::time::sleep(Duration::from_millis(150)) => {
-                if silence {
-                    tunnel.relay.silence_one();
-                } else {
-                    tunnel.relay.reset_one();
-                }
-                silence = !silence;
+                deaths.next().map(|death| tunnel.relay.kill(death));
             }
         }
     };

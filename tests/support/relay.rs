@@ -3,24 +3,52 @@
 //! One relay stands for all networks between the two ends. Paths are told apart by the address a
 //! lane comes from: lanes bound to 127.0.0.2 are one path, those bound to 127.0.0.3 another.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+/// How a lane dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Both ends are reset.
+    Reset,
+    /// Both ends see the connection end in order, as when a proxy is stopped.
+    Fin,
+    /// Nothing moves any more, and nobody is told.
+    Silence,
+}
+
+impl Death {
+    pub(crate) const ALL: [Self; 3] = [Self::Reset, Self::Fin, Self::Silence];
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Alive,
-    /// Nothing moves, and nobody is told.
+    /// Dies of the next bytes that it is to carry: half of them arrive.
+    Doomed(Death),
     Silent,
     Reset,
+    Ended,
+}
+
+impl Fate {
+    fn after(death: Death) -> Self {
+        match death {
+            Death::Reset => Self::Reset,
+            Death::Fin => Self::Ended,
+            Death::Silence => Self::Silent,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -37,6 +65,8 @@ struct Shared {
     closed: AtomicBool,
     /// Bytes a second, each way and lane; 0 is no limit.
     rate: AtomicU64,
+    /// Lanes that have died in the middle of what they carried, by [`Death`].
+    deaths: [AtomicU64; 3],
 }
 
 #[derive(Debug)]
@@ -71,14 +101,22 @@ impl Relay {
         living.cloned().collect()
     }
 
-    /// Resets the lane that has been alive longest; false if there is none.
-    pub(crate) fn reset_one(&self) -> bool {
-        Self::decide(self.living(None).into_iter().take(1), Fate::Reset)
+    /// Lanes whose sockets are still held here: those that carry, and silent ones that an end has
+    /// not given up.
+    pub(crate) fn held(&self) -> usize {
+        let lanes = self.shared.lanes.lock().unwrap();
+        lanes.iter().filter(|lane| lane.fate.receiver_count() > 0).count()
     }
 
-    /// Silences the lane that has been alive longest; false if there is none.
-    pub(crate) fn silence_one(&self) -> bool {
-        Self::decide(self.living(None).into_iter().take(1), Fate::Silent)
+    /// Dooms the lane that has been alive longest: of the next bytes that it is to carry half arrive,
+    /// and it dies. `false` if there is none.
+    pub(crate) fn kill(&self, death: Death) -> bool {
+        Self::decide(self.living(None).into_iter().take(1), Fate::Doomed(death))
+    }
+
+    /// How many lanes have died so, in the middle of what they carried.
+    pub(crate) fn deaths(&self, death: Death) -> u64 {
+        self.shared.deaths[death as usize].load(Ordering::Relaxed)
     }
 
     /// Silences every lane of one path; new ones go through.
@@ -155,13 +193,13 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
 }
 
 async fn carry(
-    near: TcpStream,
+    mut near: TcpStream,
     target: SocketAddr,
     lane: Arc<Lane>,
     mut fate: watch::Receiver<Fate>,
     shared: Arc<Shared>,
 ) {
-    let Ok(far) = TcpStream::connect(target).await else {
+    let Ok(mut far) = TcpStream::connect(target).await else {
         super::net::reset(near);
         return;
     };
@@ -170,43 +208,69 @@ async fn carry(
         // Dropped before its end, it is cut off.
         let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
-    let (near_read, near_write) = near.into_split();
-    let (far_read, far_write) = far.into_split();
-    let up = copy(near_read, far_write, lane.clone(), fate.clone(), shared.clone());
-    let down = copy(far_read, near_write, lane, fate.clone(), shared);
+    let (near_read, near_write) = near.split();
+    let (far_read, far_write) = far.split();
+    let up = copy(near_read, far_write, &lane, fate.clone(), &shared);
+    let down = copy(far_read, near_write, &lane, fate.clone(), &shared);
     tokio::select! {
-        _ = async { tokio::join!(up, down) } => {}
-        _ = fate.wait_for(|fate| *fate == Fate::Reset) => {}
+        // An error of either is the end of both; an end goes on one way.
+        _ = async { tokio::try_join!(up, down) } => {}
+        _ = fate.wait_for(|fate| matches!(fate, Fate::Reset | Fate::Ended)) => {}
+    }
+    if *fate.borrow() == Fate::Ended {
+        let _ = tokio::time::timeout(END_PATIENCE, end(near, far)).await;
     }
 }
 
+/// How long the ends may take to close what has ended.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends both connections in order. What still comes is swallowed: a socket closed with bytes unread
+/// would be reset.
+async fn end(mut near: TcpStream, mut far: TcpStream) {
+    for socket in [&mut near, &mut far] {
+        let _ = socket.shutdown().await;
+    }
+    let (mut nowhere, mut neither) = (tokio::io::sink(), tokio::io::sink());
+    let _ = tokio::join!(
+        tokio::io::copy(&mut near, &mut nowhere),
+        tokio::io::copy(&mut far, &mut neither)
+    );
+}
+
 async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    lane: Arc<Lane>,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    lane: &Lane,
     mut fate: watch::Receiver<Fate>,
-    shared: Arc<Shared>,
-) {
+    shared: &Shared,
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut free_at = Instant::now();
     loop {
-        if fate.wait_for(|fate| *fate == Fate::Alive).await.is_err() {
-            return;
+        if !may_move(&mut fate, &from).await {
+            return Ok(());
         }
-        let got = match from.read(&mut buffer).await {
-            Ok(0) => {
-                let _ = to.shutdown().await;
-                return;
-            }
-            Ok(got) => got,
-            Err(_) => return,
-        };
+        let got = from.read(&mut buffer).await?;
+        if got == 0 {
+            return to.shutdown().await;
+        }
         // It may have fallen silent while it waited for something to read.
-        if fate.wait_for(|fate| *fate == Fate::Alive).await.is_err()
-            || to.write_all(&buffer[..got]).await.is_err()
-        {
-            return;
+        if !may_move(&mut fate, &from).await {
+            return Ok(());
         }
+        let mut rest = &buffer[..got];
+        let now = *fate.borrow();
+        if let Fate::Doomed(death) = now {
+            let half;
+            (half, rest) = rest.split_at(got / 2);
+            to.write_all(half).await?;
+            shared.die(lane, death);
+            if !may_move(&mut fate, &from).await {
+                return Ok(());
+            }
+        }
+        to.write_all(rest).await?;
         lane.carried.fetch_add(got as u64, Ordering::Relaxed);
         let rate = shared.rate.load(Ordering::Relaxed);
         if rate > 0 {
@@ -214,5 +278,28 @@ async fn copy(
                 free_at.max(Instant::now()) + Duration::from_secs_f64(got as f64 / rate as f64);
             tokio::time::sleep_until(free_at).await;
         }
+    }
+}
+
+/// Waits while the lane is silent or has died; `false` when who sends on it has given it up.
+async fn may_move(fate: &mut watch::Receiver<Fate>, from: &ReadHalf<'_>) -> bool {
+    tokio::select! {
+        biased;
+        alive = fate.wait_for(|fate| matches!(fate, Fate::Alive | Fate::Doomed(_))) => alive.is_ok(),
+        _ = from.ready(Interest::ERROR) => false,
+    }
+}
+
+impl Shared {
+    /// A doomed lane dies, unless it already has, of what it carried the other way.
+    fn die(&self, lane: &Lane, death: Death) {
+        let died = lane.fate.send_if_modified(|fate| {
+            let doomed = matches!(fate, Fate::Doomed(_));
+            if doomed {
+                *fate = Fate::after(death);
+            }
+            doomed
+        });
+        self.deaths[death as usize].fetch_add(u64::from(died), Ordering::Relaxed);
     }
 }
