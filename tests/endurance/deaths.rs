@@ -19,15 +19,20 @@ use crate::support::relay::Death;
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
 
-/// Enough that those that live carry on while silent ones have not been noticed.
-const LANES: usize = 40;
-const BINDS: [&str; 4] = ["--bind", "127.0.0.2=20", "--bind", "127.0.0.3=20"];
+/// Enough that some carry on while it has not been noticed yet that others are silent.
+const LANES: usize = 60;
+const BINDS: [&str; 4] = ["--bind", "127.0.0.2=30", "--bind", "127.0.0.3=30"];
 
 /// Bytes a second, each way and lane: slow enough that every lane always has something to carry.
-const RATE: u64 = 200_000;
+const RATE: u64 = 250_000;
 
-/// A lane lives for about two seconds, then.
-const EVERY: Duration = Duration::from_millis(50);
+/// How often one dies: a silent lane is missed for some seconds, on a network whose queues are full.
+fn pause(death: Death) -> Duration {
+    match death {
+        Death::Reset | Death::Fin => Duration::from_millis(50),
+        Death::Silence => Duration::from_millis(150),
+    }
+}
 
 const CONNECTIONS: u8 = 4;
 
@@ -68,7 +73,7 @@ fn dying(death: Death) {
         let begun = Instant::now();
         while tunnel.relay.deaths(death) < wanted {
             tunnel.relay.kill(death);
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(pause(death)).await;
         }
         let (deaths, took) = (tunnel.relay.deaths(death), begun.elapsed());
         stop.send(true).unwrap();
@@ -87,7 +92,9 @@ fn dying(death: Death) {
         // Every death was noticed, and what it had held let go.
         let client_lost = || tunnel.client.count("lane down") as u64;
         eventually(60, "every death is noticed", || client_lost() >= deaths).await;
-        eventually(60, "dead lanes are let go", || tunnel.relay.held() == LANES).await;
+        tunnel.relay.restore();
+        let let_go = || tunnel.relay.held() == tunnel.relay.alive();
+        eventually(60, "dead lanes are let go", let_go).await;
         tunnel.assert_healthy();
     });
 }

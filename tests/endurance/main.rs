@@ -4,6 +4,7 @@
 #![cfg(feature = "cli")]
 
 mod deaths;
+mod soak;
 
 #[path = "../support/mod.rs"]
 mod support;

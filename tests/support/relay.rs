@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(crate) enum Death {
     Reset,
     /// Both ends see the connection end in order, as when a proxy is stopped.
     Fin,
-    /// Nothing moves any more, and nobody is told.
+    /// What is sent is taken and never arrives, and nobody is told.
     Silence,
 }
 
@@ -36,19 +36,9 @@ enum Fate {
     Alive,
     /// Dies of the next bytes that it is to carry: half of them arrive.
     Doomed(Death),
+    Dead(Death),
+    /// Nothing moves, and nobody is told; it may go on later.
     Silent,
-    Reset,
-    Ended,
-}
-
-impl Fate {
-    fn after(death: Death) -> Self {
-        match death {
-            Death::Reset => Self::Reset,
-            Death::Fin => Self::Ended,
-            Death::Silence => Self::Silent,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -79,7 +69,10 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) async fn start(target: SocketAddr) -> Self {
         let place = if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
-        let listener = TcpListener::bind(place).await.unwrap();
+        // What is accepted inherits its buffers.
+        let listener = socket(target);
+        listener.bind(place.parse().unwrap()).unwrap();
+        let listener = listener.listen(1024).unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::<Shared>::default();
         let task = tokio::spawn(accept(listener, target, shared.clone())).abort_handle();
@@ -101,17 +94,18 @@ impl Relay {
         living.cloned().collect()
     }
 
-    /// Lanes whose sockets are still held here: those that carry, and silent ones that an end has
+    /// Lanes whose sockets are still held here: those that carry, and those that have died and that an end has
     /// not given up.
     pub(crate) fn held(&self) -> usize {
         let lanes = self.shared.lanes.lock().unwrap();
         lanes.iter().filter(|lane| lane.fate.receiver_count() > 0).count()
     }
 
-    /// Dooms the lane that has been alive longest: of the next bytes that it is to carry half arrive,
-    /// and it dies. `false` if there is none.
+    /// Dooms the lane that has been alive longest, of those that have carried more than a handshake: of the
+    /// next bytes that it is to carry half arrive, and it dies. `false` if there is none.
     pub(crate) fn kill(&self, death: Death) -> bool {
-        Self::decide(self.living(None).into_iter().take(1), Fate::Doomed(death))
+        let in_use = |lane: &Arc<Lane>| lane.carried.load(Ordering::Relaxed) > HANDSHAKE_BYTES;
+        Self::decide(self.living(None).into_iter().filter(in_use).take(1), Fate::Doomed(death))
     }
 
     /// How many lanes have died so, in the middle of what they carried.
@@ -130,16 +124,18 @@ impl Relay {
         Self::decide(self.living(None).into_iter(), Fate::Silent);
     }
 
+    /// What is silent or doomed goes on.
     pub(crate) fn restore(&self) {
         let lanes = self.shared.lanes.lock().unwrap();
-        for lane in lanes.iter().filter(|lane| *lane.fate.borrow() == Fate::Silent) {
+        let waits = |fate: Fate| matches!(fate, Fate::Silent | Fate::Doomed(_));
+        for lane in lanes.iter().filter(|lane| waits(*lane.fate.borrow())) {
             lane.fate.send_replace(Fate::Alive);
         }
     }
 
     pub(crate) fn reset_all(&self) {
         let lanes = self.shared.lanes.lock().unwrap().clone();
-        Self::decide(lanes.into_iter(), Fate::Reset);
+        Self::decide(lanes.into_iter(), Fate::Dead(Death::Reset));
     }
 
     /// New lanes are reset at once, or let through again.
@@ -178,6 +174,20 @@ impl Drop for Relay {
     }
 }
 
+/// More than TLS and the first frames are, there and back.
+const HANDSHAKE_BYTES: u64 = 8 << 10;
+
+/// A network's queue: it has an end.
+const QUEUE_BYTES: u32 = 24 << 10;
+
+/// A socket of the address's kind. Left to itself the kernel would give it megabytes to queue in, which is
+/// half a minute on a slow lane.
+fn socket(like: SocketAddr) -> TcpSocket {
+    let socket = if like.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+    socket.set_recv_buffer_size(QUEUE_BYTES).unwrap();
+    socket
+}
+
 async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
     loop {
         let (near, from) = listener.accept().await.unwrap();
@@ -199,7 +209,7 @@ async fn carry(
     mut fate: watch::Receiver<Fate>,
     shared: Arc<Shared>,
 ) {
-    let Ok(mut far) = TcpStream::connect(target).await else {
+    let Ok(mut far) = socket(target).connect(target).await else {
         super::net::reset(near);
         return;
     };
@@ -215,22 +225,21 @@ async fn carry(
     tokio::select! {
         // An error of either is the end of both; an end goes on one way.
         _ = async { tokio::try_join!(up, down) } => {}
-        _ = fate.wait_for(|fate| matches!(fate, Fate::Reset | Fate::Ended)) => {}
+        _ = fate.wait_for(|fate| matches!(fate, Fate::Dead(_))) => {}
     }
-    if *fate.borrow() == Fate::Ended {
-        let _ = tokio::time::timeout(END_PATIENCE, end(near, far)).await;
+    let fate = *fate.borrow();
+    match fate {
+        Fate::Dead(Death::Fin) => {
+            let _ = tokio::join!(near.shutdown(), far.shutdown());
+            swallow(near, far).await;
+        }
+        Fate::Dead(Death::Silence) => swallow(near, far).await,
+        _ => {}
     }
 }
 
-/// How long the ends may take to close what has ended.
-const END_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Ends both connections in order. What still comes is swallowed: a socket closed with bytes unread
-/// would be reset.
-async fn end(mut near: TcpStream, mut far: TcpStream) {
-    for socket in [&mut near, &mut far] {
-        let _ = socket.shutdown().await;
-    }
+/// Nothing of what comes arrives, until both ends have given it up: neither hears of the other's end.
+async fn swallow(mut near: TcpStream, mut far: TcpStream) {
     let (mut nowhere, mut neither) = (tokio::io::sink(), tokio::io::sink());
     let _ = tokio::join!(
         tokio::io::copy(&mut near, &mut nowhere),
@@ -248,17 +257,20 @@ async fn copy(
     let mut buffer = vec![0; 64 << 10];
     let mut free_at = Instant::now();
     loop {
-        if !may_move(&mut fate, &from).await {
-            return Ok(());
-        }
-        let got = from.read(&mut buffer).await?;
+        moving(&mut fate).await;
+        // A slow lane is slow all the time, and not now and then.
+        let rate = shared.rate.load(Ordering::Relaxed);
+        let room = if rate > 0 {
+            (rate / 50).clamp(1, buffer.len() as u64) as usize
+        } else {
+            buffer.len()
+        };
+        let got = from.read(&mut buffer[..room]).await?;
         if got == 0 {
             return to.shutdown().await;
         }
         // It may have fallen silent while it waited for something to read.
-        if !may_move(&mut fate, &from).await {
-            return Ok(());
-        }
+        moving(&mut fate).await;
         let mut rest = &buffer[..got];
         let now = *fate.borrow();
         if let Fate::Doomed(death) = now {
@@ -266,13 +278,10 @@ async fn copy(
             (half, rest) = rest.split_at(got / 2);
             to.write_all(half).await?;
             shared.die(lane, death);
-            if !may_move(&mut fate, &from).await {
-                return Ok(());
-            }
+            moving(&mut fate).await;
         }
         to.write_all(rest).await?;
         lane.carried.fetch_add(got as u64, Ordering::Relaxed);
-        let rate = shared.rate.load(Ordering::Relaxed);
         if rate > 0 {
             free_at =
                 free_at.max(Instant::now()) + Duration::from_secs_f64(got as f64 / rate as f64);
@@ -281,13 +290,10 @@ async fn copy(
     }
 }
 
-/// Waits while the lane is silent or has died; `false` when who sends on it has given it up.
-async fn may_move(fate: &mut watch::Receiver<Fate>, from: &ReadHalf<'_>) -> bool {
-    tokio::select! {
-        biased;
-        alive = fate.wait_for(|fate| matches!(fate, Fate::Alive | Fate::Doomed(_))) => alive.is_ok(),
-        _ = from.ready(Interest::ERROR) => false,
-    }
+/// Waits while the lane is silent; if it has died, for ever.
+async fn moving(fate: &mut watch::Receiver<Fate>) {
+    // The sender is held by the relay, and by the lane's own task.
+    let _ = fate.wait_for(|fate| matches!(fate, Fate::Alive | Fate::Doomed(_))).await;
 }
 
 impl Shared {
@@ -296,7 +302,7 @@ impl Shared {
         let died = lane.fate.send_if_modified(|fate| {
             let doomed = matches!(fate, Fate::Doomed(_));
             if doomed {
-                *fate = Fate::after(death);
+                *fate = Fate::Dead(death);
             }
             doomed
         });
