@@ -47,6 +47,8 @@ struct Lane {
     fate: watch::Sender<Fate>,
     /// Bytes carried, both ways.
     carried: AtomicU64,
+    /// What the relay had carried when this lane last carried something: whose is highest did last.
+    turn: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,8 @@ struct Shared {
     closed: AtomicBool,
     /// Bytes a second, each way and lane; 0 is no limit.
     rate: AtomicU64,
+    /// Bytes carried by all lanes.
+    carried: AtomicU64,
     /// Lanes that have died in the middle of what they carried, by [`Death`].
     deaths: [AtomicU64; 3],
 }
@@ -81,17 +85,7 @@ impl Relay {
 
     /// Lanes that have not ended and are not silent.
     pub(crate) fn alive(&self) -> usize {
-        self.living(None).len()
-    }
-
-    fn living(&self, path: Option<IpAddr>) -> Vec<Arc<Lane>> {
-        let lanes = self.shared.lanes.lock().unwrap();
-        let living = lanes.iter().filter(|lane| {
-            path.is_none_or(|path| path == lane.from)
-                && *lane.fate.borrow() == Fate::Alive
-                && lane.fate.receiver_count() > 0
-        });
-        living.cloned().collect()
+        self.shared.living(None).len()
     }
 
     /// Lanes whose sockets are still held here: those that carry, and those that have died and that an end has
@@ -104,8 +98,25 @@ impl Relay {
     /// Dooms the lane that has been alive longest, of those that have carried more than a handshake: of the
     /// next bytes that it is to carry half arrive, and it dies. `false` if there is none.
     pub(crate) fn kill(&self, death: Death) -> bool {
-        let in_use = |lane: &Arc<Lane>| lane.carried.load(Ordering::Relaxed) > HANDSHAKE_BYTES;
-        Self::decide(self.living(None).into_iter().filter(in_use).take(1), Fate::Doomed(death))
+        let in_use = self.shared.in_use().into_iter();
+        decide(in_use.take(1), Fate::Doomed(death))
+    }
+
+    /// Dooms lanes from now on, each in another way than the one before: after each pause the one that has
+    /// carried something last, unless another is doomed still.
+    pub(crate) fn kill_after(&self, pauses: impl Iterator<Item = Duration> + Send + 'static) {
+        let shared = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            for (pause, death) in pauses.zip(Death::ALL.into_iter().cycle()) {
+                tokio::time::sleep(pause).await;
+                let Some(shared) = shared.upgrade() else { return };
+                if !shared.anyone_doomed() {
+                    let last = |lane: &Arc<Lane>| lane.turn.load(Ordering::Relaxed);
+                    let busy = shared.in_use().into_iter().max_by_key(last);
+                    decide(busy.into_iter(), Fate::Doomed(death));
+                }
+            }
+        });
     }
 
     /// How many lanes have died so, in the middle of what they carried.
@@ -116,12 +127,12 @@ impl Relay {
     /// Silences every lane of one path; new ones go through.
     pub(crate) fn silence_path(&self, path: &str) -> bool {
         let path = path.parse().unwrap();
-        Self::decide(self.living(Some(path)).into_iter(), Fate::Silent)
+        decide(self.shared.living(Some(path)).into_iter(), Fate::Silent)
     }
 
     /// Nothing moves on any lane there is, until [`restore`](Self::restore).
     pub(crate) fn silence_all(&self) {
-        Self::decide(self.living(None).into_iter(), Fate::Silent);
+        decide(self.shared.living(None).into_iter(), Fate::Silent);
     }
 
     /// What is silent or doomed goes on.
@@ -135,7 +146,7 @@ impl Relay {
 
     pub(crate) fn reset_all(&self) {
         let lanes = self.shared.lanes.lock().unwrap().clone();
-        Self::decide(lanes.into_iter(), Fate::Dead(Death::Reset));
+        decide(lanes.into_iter(), Fate::Dead(Death::Reset));
     }
 
     /// New lanes are reset at once, or let through again.
@@ -154,16 +165,6 @@ impl Relay {
         let lanes = self.shared.lanes.lock().unwrap();
         let of_path = lanes.iter().filter(|lane| lane.from == path);
         of_path.map(|lane| lane.carried.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Whether there were any.
-    fn decide(lanes: impl Iterator<Item = Arc<Lane>>, fate: Fate) -> bool {
-        let mut any = false;
-        for lane in lanes {
-            lane.fate.send_replace(fate);
-            any = true;
-        }
-        any
     }
 }
 
@@ -196,7 +197,12 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
             continue;
         }
         let (fate, watched) = watch::channel(Fate::Alive);
-        let lane = Arc::new(Lane { from: from.ip(), fate, carried: AtomicU64::new(0) });
+        let lane = Arc::new(Lane {
+            from: from.ip(),
+            fate,
+            carried: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+        });
         shared.lanes.lock().unwrap().push(lane.clone());
         tokio::spawn(carry(near, target, lane, watched, shared.clone()));
     }
@@ -282,6 +288,8 @@ async fn copy(
         }
         to.write_all(rest).await?;
         lane.carried.fetch_add(got as u64, Ordering::Relaxed);
+        let turn = shared.carried.fetch_add(got as u64, Ordering::Relaxed);
+        lane.turn.store(turn, Ordering::Relaxed);
         if rate > 0 {
             free_at =
                 free_at.max(Instant::now()) + Duration::from_secs_f64(got as f64 / rate as f64);
@@ -297,6 +305,30 @@ async fn moving(fate: &mut watch::Receiver<Fate>) {
 }
 
 impl Shared {
+    fn living(&self, path: Option<IpAddr>) -> Vec<Arc<Lane>> {
+        let lanes = self.lanes.lock().unwrap();
+        let living = lanes.iter().filter(|lane| {
+            path.is_none_or(|path| path == lane.from)
+                && *lane.fate.borrow() == Fate::Alive
+                && lane.fate.receiver_count() > 0
+        });
+        living.cloned().collect()
+    }
+
+    fn anyone_doomed(&self) -> bool {
+        let doomed = |lane: &Arc<Lane>| {
+            matches!(*lane.fate.borrow(), Fate::Doomed(_)) && lane.fate.receiver_count() > 0
+        };
+        self.lanes.lock().unwrap().iter().any(doomed)
+    }
+
+    /// Living lanes that have carried more than a handshake, the oldest first.
+    fn in_use(&self) -> Vec<Arc<Lane>> {
+        let mut lanes = self.living(None);
+        lanes.retain(|lane| lane.carried.load(Ordering::Relaxed) > HANDSHAKE_BYTES);
+        lanes
+    }
+
     /// A doomed lane dies, unless it already has, of what it carried the other way.
     fn die(&self, lane: &Lane, death: Death) {
         let died = lane.fate.send_if_modified(|fate| {
@@ -308,4 +340,14 @@ impl Shared {
         });
         self.deaths[death as usize].fetch_add(u64::from(died), Ordering::Relaxed);
     }
+}
+
+/// Whether there were any.
+fn decide(lanes: impl Iterator<Item = Arc<Lane>>, fate: Fate) -> bool {
+    let mut any = false;
+    for lane in lanes {
+        lane.fate.send_replace(fate);
+        any = true;
+    }
+    any
 }
