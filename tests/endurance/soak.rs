@@ -29,8 +29,8 @@ const LANES: usize = 10;
 /// Connections at once.
 const CALLERS: usize = 24;
 
-/// Sessions of clients that were killed are gone after this.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long the server keeps what killed clients leave behind, in seconds: not more than a few at a time, then.
+const GRACE: &str = "15";
 
 /// Resident memory is the allocator's as much as the program's: it keeps some of what was freed, more or less of it. In
 /// a long run this is a few bytes a connection.
@@ -80,9 +80,8 @@ struct Soak {
 impl Soak {
     async fn start(destination: &Destination) -> Self {
         let binds = ["--bind", "127.0.0.2=5", "--bind", "127.0.0.3=5"];
-        let grace = ["--grace", &GRACE.as_secs().to_string()];
         Self {
-            tunnel: Tunnel::with(destination.addr, &binds, &grace).await,
+            tunnel: Tunnel::with(destination.addr, &binds, &["--grace", GRACE]).await,
             guest: tempfile::tempdir().unwrap(),
             guests: 0,
             pattern: Arc::new(Pattern::new(0)),
@@ -107,11 +106,11 @@ impl Soak {
         }
         let begun = Instant::now();
         let mut deaths = Death::ALL.into_iter().cycle();
-        // Every second or so at first, then every five.
         let mut turn = 0;
         while begun.elapsed() < time || self.calls.load(Ordering::Relaxed) < wanted {
             turn += 1;
             if turn % 10 == 0 {
+                // For a moment there is no lane at all.
                 self.tunnel.relay.reset_all();
             } else {
                 deaths.next().map(|death| self.tunnel.relay.kill(death));
@@ -147,15 +146,21 @@ impl Soak {
             relay.alive() == LANES && relay.held() == LANES
         })
         .await;
-        sleep(GRACE).await;
         let ends = [&self.tunnel.client, &self.tunnel.server];
+        // The allocator gives back what was freed some time before when it is next asked for something.
+        let mut rss_kib = ends.map(Imux::rss_kib);
+        for number in 10..40 {
+            call(self.tunnel.addr, number, &self.pattern).await;
+            sleep(Duration::from_millis(50)).await;
+            rss_kib = [0, 1].map(|end: usize| rss_kib[end].min(ends[end].rss_kib()));
+        }
+        sleep(Duration::from_secs(1)).await;
         let descriptors = || ends.map(Imux::descriptors);
         if let Some(base) = base {
-            let same = || descriptors() == base.descriptors;
-            let what = format!("the descriptors of {base:?}");
-            eventually(60, &what, same).await;
+            let what = format!("descriptors as in {base:?}, not {:?}", descriptors());
+            eventually(60, &what, || descriptors() == base.descriptors).await;
         }
-        Held { descriptors: descriptors(), rss_kib: ends.map(Imux::rss_kib) }
+        Held { descriptors: descriptors(), rss_kib }
     }
 
     fn report(&self) -> String {

@@ -179,7 +179,7 @@ impl Drop for Relay {
 const HANDSHAKE_BYTES: u64 = 8 << 10;
 
 /// A network's queue: it has an end.
-const QUEUE_BYTES: u32 = 24 << 10;
+const QUEUE_BYTES: u32 = 32 << 10;
 
 /// A socket of the address's kind. Left to itself the kernel would give it megabytes to queue in, which is
 /// half a minute on a slow lane.
