@@ -46,28 +46,6 @@ fn each_way_at_once_over_ten_lanes() {
 }
 
 #[test]
-fn while_lanes_are_reset_and_silenced_again_and_again() {
-    bounded(120, async {
-        let length = 48 * MIB;
-        let destination = peer(length).await;
-        let mut tunnel = Tunnel::start(destination.addr).await;
-        // 10 lanes of 1.2 MB/s each way: some four seconds, so that many lanes die in them.
-        tunnel.relay.throttle(1_200_000);
-        let transfer = tokio::spawn(both_ways(tunnel.connect().await, length));
-        let mut killed = (0, 0);
-        while !transfer.is_finished() {
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            killed.0 += u32::from(tunnel.relay.reset_one());
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            killed.1 += u32::from(tunnel.relay.silence_one());
-        }
-        transfer.await.unwrap();
-        assert!(killed.0 >= 5 && killed.1 >= 5, "lanes killed: {killed:?}");
-        tunnel.assert_healthy();
-    });
-}
-
-#[test]
 fn while_all_lanes_are_gone_for_some_seconds_and_come_back() {
     bounded(60, async {
         let length = 24 * MIB;

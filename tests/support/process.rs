@@ -139,6 +139,11 @@ impl Imux {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Resident memory now, in KiB.
     pub(crate) fn rss_kib(&self) -> u64 {
         self.status("VmRSS:")
