@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,6 +21,7 @@ use support::eventually;
 use support::net::unused_port;
 use support::relay::Death;
 use support::tunnel::Tunnel;
+use tokio::time::Instant;
 
 mod curl;
 mod git;
