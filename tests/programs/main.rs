@@ -21,6 +21,7 @@ use support::eventually;
 use support::net::unused_port;
 use support::relay::Death;
 use support::tunnel::Tunnel;
+use tokio::time::Instant;
 
 mod curl;
 mod git;

@@ -219,10 +219,15 @@ async fn carry(
         super::net::reset(near);
         return;
     };
+    // A reset that finds the queue full is lost: this asks whether anybody is there, unseen by either end.
+    let every = Duration::from_secs(5);
+    let keepalive = socket2::TcpKeepalive::new().with_time(every).with_interval(every);
     for socket in [&near, &far] {
         let _ = socket.set_nodelay(true);
+        let socket = socket2::SockRef::from(socket);
+        let _ = socket.set_tcp_keepalive(&keepalive);
         // Dropped before its end, it is cut off.
-        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        let _ = socket.set_linger(Some(Duration::ZERO));
     }
     let (near_read, near_write) = near.split();
     let (far_read, far_write) = far.split();
