@@ -127,7 +127,7 @@ fn bounded(test: impl Future<Output = ()>) {
 /// A tunnel whose lanes die all the time.
 struct Chaos {
     tunnel: Tunnel,
-    until: tokio::time::Instant,
+    until: Instant,
     turns: u64,
 }
 
@@ -141,13 +141,13 @@ impl Chaos {
             None => [150; 5],
         };
         tunnel.relay.kill_after(pauses.map(Duration::from_millis).into_iter().cycle());
-        let until = tokio::time::Instant::now() + Duration::from_secs(chaos_seconds().unwrap_or(0));
+        let until = Instant::now() + Duration::from_secs(chaos_seconds().unwrap_or(0));
         Self { tunnel, until, turns: 0 }
     }
 
     /// Whether the work is to be done, once at least.
     fn goes_on(&mut self) -> bool {
-        let go_on = self.turns == 0 || tokio::time::Instant::now() < self.until;
+        let go_on = self.turns == 0 || Instant::now() < self.until;
         self.turns += u64::from(go_on);
         go_on
     }
