@@ -6,7 +6,9 @@ use rustls::pki_types::CertificateDer;
 
 pub(crate) use super::authorized_clients::fuzz::authorized_clients;
 use super::known_hosts::{KnownKey, can_stand_in_a_line, look_up, malformed, recorded};
-use super::{Destination, DestinationRule, Destinations, Fingerprint, Invitation, PeerIdentity};
+use super::{
+    Destination, DestinationRule, Destinations, Fingerprint, Invitation, PeerIdentity, TrustError,
+};
 
 /// Any file of known hosts: what is recorded is found again, and nothing else changes its meaning.
 pub(crate) fn known_hosts(data: &[u8]) {
@@ -132,10 +134,10 @@ pub(crate) fn invitation(data: &[u8]) {
             assert_eq!((again.server(), again.key()), (invitation.server(), invitation.key()));
             assert_eq!(again.secret().as_bytes(), invitation.secret().as_bytes());
         }
-        Err(error) => {
-            let error = error.to_string();
-            let repeated = |word: &str| word.len() > 20 && error.contains(word);
-            assert!(!text.split('/').any(repeated), "{error:?}");
+        // What is said of it was written before it came.
+        Err(TrustError::InvalidInvitation(why)) => {
+            let _: &'static str = why;
         }
+        Err(error) => panic!("{error}"),
     }
 }
