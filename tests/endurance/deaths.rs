@@ -36,6 +36,9 @@ fn pause(death: Death) -> Duration {
 
 const CONNECTIONS: u8 = 4;
 
+/// So many lines of a kind are in the log, however soon after each other.
+const LOGGED: u64 = 500;
+
 #[test]
 fn lanes_that_are_reset_in_mid_transfer_lose_nothing() {
     dying(Death::Reset);
@@ -89,9 +92,9 @@ fn dying(death: Death) {
         assert_eq!(near, far, "what was sent is not what arrived");
         println!("{deaths} deaths by {death:?} in {took:.1?}, under {} MB", moved / 1_000_000);
 
-        // Every death was noticed, and what it had held let go.
+        // Every death was noticed (of many the log has the first, and how many more), and what it had held let go.
         let client_lost = || tunnel.client.count("lane down") as u64;
-        eventually(60, "every death is noticed", || client_lost() >= deaths).await;
+        eventually(60, "every death is noticed", || client_lost() >= deaths.min(LOGGED)).await;
         tunnel.relay.restore();
         let let_go = || tunnel.relay.held() == tunnel.relay.alive();
         eventually(60, "dead lanes are let go", let_go).await;
