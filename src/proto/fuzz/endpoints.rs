@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::proto::ids::StreamId;
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR};
 use crate::proto::testing::pair::{CLIENT, End, Pair, Path, SERVER, pattern};
-use crate::proto::{Code, Config, LaneId, SchedulerKind};
+use crate::proto::{Code, Config, LaneId, LanePolicy, SchedulerKind, Tier};
 
 /// What happens. Indices are taken modulo what there is, so that cases shrink.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,7 @@ pub(in crate::proto) enum Op {
     Open {
         from_server: bool,
         bytes: usize,
+        redundant: bool,
     },
     /// The other end of a stream writes too.
     Answer {
@@ -35,6 +36,7 @@ pub(in crate::proto) enum Op {
     LaneUp {
         mbit: u8,
         delay_ms: u8,
+        policy: LanePolicy,
     },
     Silence(usize),
     SilenceOneWay {
@@ -85,21 +87,36 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
     let server = nth & 1 == 1;
     let bytes = nth * nth / 6;
     Ok(match choice {
-        0..=3 => Op::Open { from_server: server, bytes },
+        0..=3 => Op::Open { from_server: server, bytes, redundant: choice == 3 },
         4 | 5 => Op::Answer { flow: nth, bytes: usize::from(u.arbitrary::<u16>()? >> 4) },
         6 => Op::Reset(nth),
         7 => Op::Stop(nth),
         8 => Op::Pause(nth),
         9 => Op::Drain { server },
         10 => Op::LaneDown(nth),
-        11 | 12 => {
-            Op::LaneUp { mbit: u.int_in_range(1..=100)?, delay_ms: u.int_in_range(1..=120)? }
-        }
+        11 | 12 => Op::LaneUp {
+            mbit: u.int_in_range(1..=100)?,
+            delay_ms: u.int_in_range(1..=120)?,
+            policy: some_policy(nth as u8),
+        },
         13 => Op::Silence(nth),
         14 => Op::SilenceOneWay { lane: nth >> 1, server },
         15 => Op::Slow { lane: nth, factor: u.int_in_range(2..=20)? },
         _ => Op::Wait(1 + 2 * nth as u16),
     })
+}
+
+/// Half of them the usual one; otherwise any tier, with or without a cap.
+pub(in crate::proto) fn some_policy(choice: u8) -> LanePolicy {
+    if choice < 128 {
+        return LanePolicy::default();
+    }
+    let tiers = [Tier::Primary, Tier::Backup, Tier::Metered];
+    LanePolicy {
+        tier: tiers[usize::from(choice) % tiers.len()],
+        link: u64::from(choice >> 5),
+        rate_max: (choice & 16 != 0).then(|| 1_000 << (choice & 15)),
+    }
 }
 
 /// One direction of a stream, as the model has it.
@@ -154,7 +171,7 @@ impl Case {
 impl Run {
     fn act(&mut self, op: Op) {
         match op {
-            Op::Open { from_server, bytes } => self.open(from_server, bytes),
+            Op::Open { from_server, bytes, redundant } => self.open(from_server, bytes, redundant),
             Op::Answer { flow, bytes } => self.answer(flow, bytes),
             Op::Reset(flow) => self.reset(flow),
             Op::Stop(flow) => self.stop(flow),
@@ -167,8 +184,8 @@ impl Run {
                 self.drained = true;
                 self.pair.ends[usize::from(server)].session.drain();
             }
-            Op::LaneUp { mbit, delay_ms } if self.lanes.len() < 6 => {
-                self.lane_up(Path::new(mbit.into(), delay_ms.into()));
+            Op::LaneUp { mbit, delay_ms, policy } if self.lanes.len() < 6 => {
+                self.lane_up(Path::new(mbit.into(), delay_ms.into()), policy);
             }
             Op::Wait(ms) => drop(self.pair.drive(Duration::from_millis(ms.into()))),
             _ if !self.lanes.is_empty() => self.trouble(op),
@@ -202,17 +219,23 @@ impl Run {
         self.lanes.remove(n);
     }
 
-    fn lane_up(&mut self, path: Path) {
+    fn lane_up(&mut self, path: Path, policy: LanePolicy) {
         let lane = LaneId::new(self.next_lane);
         self.next_lane += 1;
         self.lanes.push(lane);
         self.pair.lane_up(lane, path);
+        for end in &mut self.pair.ends {
+            end.session.handle_lane_policy(self.pair.now, lane, policy);
+        }
     }
 
-    fn open(&mut self, from_server: bool, bytes: usize) {
+    fn open(&mut self, from_server: bool, bytes: usize, redundant: bool) {
         let end = if from_server { SERVER } else { CLIENT };
         let data = pattern(bytes, self.flows.len() as u64 * 2 + 1);
         if let Some(id) = self.pair.try_open(end, data.clone()) {
+            if redundant {
+                self.pair.ends[end].session.send_stream(id).set_redundant();
+            }
             self.flows.push(Flow { id, reader: 1 - end, data, cut: false, answered: false });
         }
     }
@@ -264,7 +287,7 @@ impl Run {
     /// Everything is set right and goes to its end.
     fn finish(&mut self) {
         self.pair.ends.iter_mut().for_each(|end| end.unread.clear());
-        self.lane_up(Path::new(50.0, 10));
+        self.lane_up(Path::new(50.0, 10), LanePolicy::default());
         let (flows, drained) = (&self.flows, self.drained);
         self.pair.drive_until(LONG_ENOUGH, |pair| {
             let is_there = |flow: &Flow| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use bytes::{Bytes, BytesMut};
 
+use super::endpoints::some_policy;
 use super::frames::{frame, stream_id};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
@@ -207,7 +208,9 @@ impl Run {
     fn change_lanes(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         if u.arbitrary()? && self.wires.len() < 8 {
             let ms = u64::from(u.arbitrary::<u8>()?);
+            let id = LaneId::new(self.next_lane);
             self.lane_up((ms > 0).then(|| Duration::from_millis(ms)));
+            self.session.handle_lane_policy(self.now, id, some_policy(ms as u8));
         } else {
             let lane = self.some_lane(u)?;
             self.lane_down(lane, Code::NONE);
@@ -242,6 +245,9 @@ impl Run {
         match choice {
             0..=3 => {
                 if let Some(id) = self.session.open(StreamKind::Default) {
+                    if choice == 3 {
+                        self.session.send_stream(id).set_redundant();
+                    }
                     self.opened += 1;
                     self.streams.push(id);
                 }

@@ -4,19 +4,26 @@
 use proptest::prelude::*;
 
 use crate::proto::SchedulerKind;
-use crate::proto::fuzz::{Case, Op};
+use crate::proto::fuzz::{Case, Op, some_policy};
 
 fn any_op() -> impl Strategy<Value = Op> {
     let n = any::<usize>;
     prop_oneof![
-        6 => (any::<bool>(), 0usize..300_000)
-            .prop_map(|(from_server, bytes)| Op::Open { from_server, bytes }),
+        6 => (any::<bool>(), 0usize..300_000, any::<u8>()).prop_map(|(from_server, bytes, dice)| Op::Open {
+            from_server,
+            bytes,
+            redundant: dice < 50,
+        }),
         2 => (n(), 0usize..100_000).prop_map(|(flow, bytes)| Op::Answer { flow, bytes }),
         1 => n().prop_map(Op::Reset),
         1 => n().prop_map(Op::Stop),
         1 => n().prop_map(Op::Pause),
         2 => n().prop_map(Op::LaneDown),
-        4 => (1u8..100, 1u8..120).prop_map(|(mbit, delay_ms)| Op::LaneUp { mbit, delay_ms }),
+        4 => (1u8..100, 1u8..120, any::<u8>()).prop_map(|(mbit, delay_ms, dice)| Op::LaneUp {
+            mbit,
+            delay_ms,
+            policy: some_policy(dice),
+        }),
         2 => n().prop_map(Op::Silence),
         1 => (n(), any::<bool>()).prop_map(|(lane, server)| Op::SilenceOneWay { lane, server }),
         2 => (n(), 2u8..20).prop_map(|(lane, factor)| Op::Slow { lane, factor }),
