@@ -207,7 +207,9 @@ impl Lane {
     /// How long until it is given up.
     pub(in crate::proto) fn lost_after(&self) -> Duration {
         let patience = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
-        patience.saturating_mul(1 << self.futile.min(FUTILE_MAX))
+        // What was acknowledged shows that frames get through.
+        let futile = if self.ledger.acked_position() == 0 { self.futile } else { 0 };
+        patience.saturating_mul(1 << futile.min(FUTILE_MAX))
     }
 
     /// When the lane becomes suspect if it stays silent.

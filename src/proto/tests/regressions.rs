@@ -97,3 +97,26 @@ fn very_slow_lanes_are_waited_for_longer() {
     }
     panic!("{:?}", pair.ends[CLIENT].events);
 }
+
+/// Of a thousand lanes that fell silent, those were noticed after minutes that followed some that had died young.
+#[test]
+fn a_lane_that_has_carried_is_not_waited_for_longer_because_others_never_did() {
+    let mut pair = Pair::new(Config::default(), &[]);
+    let id = pair.open(CLIENT, pattern(30_000, 1));
+    let dead = |pair: &Pair| pair.ends[CLIENT].session.lane_count() == 0;
+    for number in 0..6 {
+        let lane = LaneId::new(number);
+        pair.lane_up(lane, Path::new(10.0, 10));
+        pair.set_path(lane, |path| path.silent = true);
+        pair.drive_until(100 * SECOND, dead);
+        pair.lane_down(lane);
+    }
+    let lane = LaneId::new(6);
+    pair.lane_up(lane, Path::new(10.0, 10));
+    pair.drive(10 * SECOND);
+    assert!(pair.ends[SERVER].read[&id].1, "it carries");
+    pair.set_path(lane, |path| path.silent = true);
+    pair.open(CLIENT, pattern(30_000, 2));
+    let took = pair.drive_until(100 * SECOND, dead);
+    assert!(took < 3 * SECOND, "{took:?}");
+}
