@@ -240,31 +240,14 @@ fn only_other(pull: Pull<'_>) -> Option<LaneId> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use imux::proto::{Code, CreditStats, Dir, Side};
 
     use super::*;
+    use crate::oracle::lane;
 
     const ONE: LaneId = LaneId::new(1);
     const TWO: LaneId = LaneId::new(2);
-
-    fn lane(id: LaneId, tier: Tier) -> LaneStats {
-        LaneStats {
-            id,
-            sent_bytes: 0,
-            received_bytes: 0,
-            resent_bytes: 0,
-            in_flight_bytes: 0,
-            rtt: Duration::ZERO,
-            rtt_min: Duration::ZERO,
-            rate: 0,
-            health: Health::Good,
-            late: false,
-            tier,
-        }
-    }
 
     fn two(tier: Tier) -> [LaneStats; 2] {
         [lane(ONE, tier), lane(TWO, tier)]

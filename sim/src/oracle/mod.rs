@@ -8,3 +8,21 @@ pub mod memory;
 pub mod policy;
 pub mod session;
 pub mod stream;
+
+/// A lane on which nothing has happened yet.
+#[cfg(test)]
+fn lane(id: imux::proto::LaneId, tier: imux::proto::Tier) -> imux::proto::LaneStats {
+    imux::proto::LaneStats {
+        id,
+        sent_bytes: 0,
+        received_bytes: 0,
+        resent_bytes: 0,
+        in_flight_bytes: 0,
+        rtt: std::time::Duration::ZERO,
+        rtt_min: std::time::Duration::ZERO,
+        rate: 0,
+        health: imux::proto::Health::Good,
+        late: false,
+        tier,
+    }
+}

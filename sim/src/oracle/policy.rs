@@ -108,27 +108,13 @@ fn better_answers(tier: Tier, lanes: &[LaneStats]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use imux::proto::{Dir, LaneId, Side, StreamId};
 
     use super::*;
 
     fn lane(number: u64, tier: Tier) -> LaneStats {
-        LaneStats {
-            id: LaneId::new(number),
-            sent_bytes: 0,
-            received_bytes: 0,
-            resent_bytes: 0,
-            in_flight_bytes: 0,
-            rtt: Duration::ZERO,
-            rtt_min: Duration::ZERO,
-            rate: 0,
-            health: Health::Good,
-            late: false,
-            tier,
-        }
+        crate::oracle::lane(LaneId::new(number), tier)
     }
 
     fn data() -> Frame {
