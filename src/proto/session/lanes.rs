@@ -73,10 +73,10 @@ impl Session {
 
     /// The lanes of a link expect equal parts of its cap.
     fn share_cap(&mut self, link: u64) {
-        let of_link = |lane: &&mut Lane| lane.policy.link == link;
-        let lanes = self.lanes.values_mut().filter(of_link).count().max(1) as f64;
-        for lane in self.lanes.values_mut().filter(of_link) {
-            let rate_max = lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes);
+        let lanes = self.lanes.values().filter(|lane| lane.policy.link == link).count().max(1);
+        let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
+        for (_, lane) in of_link {
+            let rate_max = lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes as f64);
             lane.estimate.set_rate_max(rate_max);
         }
     }

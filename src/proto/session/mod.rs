@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use litemap::LiteMap;
 
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
@@ -63,7 +64,7 @@ pub struct Session {
     streams: BTreeMap<StreamId, Stream>,
     local: LocalStreams,
     remote: RemoteStreams,
-    lanes: BTreeMap<LaneId, Lane>,
+    lanes: LiteMap<LaneId, Lane>,
     dead: VecDeque<DeadLane>,
     /// What all streams together may send, and receive.
     credit: SendCredit,
@@ -175,7 +176,7 @@ impl Session {
                 announced: own.initial_max_streams,
                 draining: false,
             },
-            lanes: BTreeMap::new(),
+            lanes: LiteMap::new(),
             dead: VecDeque::new(),
             credit: SendCredit::new(peer.initial_max_data),
             window: ReceiveWindow::new(own.initial_max_data, own.initial_max_data),
