@@ -49,6 +49,14 @@ impl RangeSet {
         self.ranges.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
     }
 
+    /// The first number above `number` of which `contains` says otherwise; `u64::MAX` without one.
+    pub fn next_change(&self, number: u64) -> u64 {
+        match self.ranges.range(..=number).next_back() {
+            Some((_, &end)) if number < end => end,
+            _ => self.ranges.range(number..).next().map_or(u64::MAX, |(&start, _)| start),
+        }
+    }
+
     /// Adds a range; returns how many numbers were not in the set before.
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
         let Range { mut start, mut end } = range;
@@ -179,6 +187,8 @@ mod tests {
                     prop_assert_eq!(chunk.map(|c| c.start), sorted.get(skip).copied());
                 }
                 prop_assert_eq!(set.contains(start), model.contains(&start));
+                let change = (start..100).find(|n| model.contains(n) != model.contains(&start));
+                prop_assert_eq!(set.next_change(start), change.unwrap_or(u64::MAX));
             }
         }
     }

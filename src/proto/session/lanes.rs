@@ -76,7 +76,8 @@ impl Session {
         let lanes = self.lanes.values().filter(|lane| lane.policy.link == link).count().max(1);
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
-            let rate_max = lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes as f64);
+            let rate_max =
+                lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes as f64);
             lane.estimate.set_rate_max(rate_max);
         }
     }

@@ -155,7 +155,8 @@ impl SendSide {
         !self.pending.is_empty() || self.ending == Ending::FinWaits
     }
 
-    /// Whether the chunk, which waits, has been given to a lane before.
+    /// Whether the chunk, which waits, has been given to a lane before; `next_chunk` mixes no bytes
+    /// that were with bytes that were not.
     pub(in crate::proto) fn was_sent(&self, chunk: &Chunk) -> bool {
         !self.fresh.contains(chunk.range.start)
     }
@@ -173,7 +174,8 @@ impl SendSide {
             return bare_fin.then_some(Chunk { range: end..end, fin: true });
         };
         let max = fit(range.start);
-        let range = range.start..range.end.min(range.start.saturating_add(max));
+        let end_max = range.start.saturating_add(max).min(self.fresh.next_change(range.start));
+        let range = range.start..range.end.min(end_max);
         let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
         let fin = finishing && (range.end == end || mutant!("fin-too-early"));
         (!range.is_empty()).then_some(Chunk { fin, range })
@@ -253,5 +255,28 @@ impl SendSide {
             Ending::ResetAcked => !self.held,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_and_what_is_new_share_no_chunk() {
+        let mut side = SendSide::new(1000);
+        let write = |side: &mut SendSide| side.write(Bytes::from_static(&[7; 100]));
+        write(&mut side);
+        let first = side.next_chunk(0, |_| 1000).unwrap();
+        assert!(!side.was_sent(&first));
+        side.send(&first, drop);
+        side.on_lost(&Chunk { range: 40..100, fin: false });
+        write(&mut side);
+
+        let again = side.next_chunk(0, |_| 1000).unwrap();
+        assert_eq!((again.range.clone(), side.was_sent(&again)), (40..100, true));
+        side.send(&again, drop);
+        let new = side.next_chunk(0, |_| 1000).unwrap();
+        assert_eq!((new.range.clone(), side.was_sent(&new)), (100..200, false));
     }
 }
