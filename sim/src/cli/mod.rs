@@ -3,7 +3,7 @@
 mod mutants;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -46,12 +46,8 @@ pub struct Run {
     /// Print the options of the run: a file of them is a scenario.
     #[arg(long)]
     options: bool,
-    /// Write what happened to this file, as JSON lines.
-    #[arg(long)]
-    trace: Option<PathBuf>,
-    /// Draw what each lane carried when into this file, as SVG.
-    #[arg(long)]
-    picture: Option<PathBuf>,
+    #[command(flatten)]
+    files: Files,
 }
 
 #[derive(Debug, Args)]
@@ -97,12 +93,41 @@ pub struct Replay {
     /// Print the options the seed stands for.
     #[arg(long)]
     options: bool,
+    #[command(flatten)]
+    files: Files,
+}
+
+/// Where a run is written down.
+#[derive(Debug, Args)]
+struct Files {
     /// Write what happened to this file, as JSON lines.
     #[arg(long)]
     trace: Option<PathBuf>,
     /// Draw what each lane carried when into this file, as SVG.
     #[arg(long)]
     picture: Option<PathBuf>,
+}
+
+impl Files {
+    /// Whether the run has to be watched for them.
+    fn any(&self) -> bool {
+        self.trace.is_some() || self.picture.is_some()
+    }
+
+    fn write(&self, options: &Options, outcome: &Outcome, title: &str) -> anyhow::Result<()> {
+        if let Some(path) = &self.trace {
+            let file = std::fs::File::create(path);
+            let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+            let mut file = std::io::BufWriter::new(file);
+            outcome.trace.write_to(&mut file)?;
+            std::io::Write::flush(&mut file)?;
+        }
+        if let Some(path) = &self.picture {
+            std::fs::write(path, picture::draw(options, outcome.trace.records(), title))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// Runs a command, which prints to `out`.
@@ -170,29 +195,8 @@ fn run_scenario(args: &Run, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         options.sessions[0].scheduler()
     );
     writeln!(out, "{title}\n{}", Report::new(&options, &outcome))?;
-    write_files(&options, &outcome, &title, args.trace.as_deref(), args.picture.as_deref())?;
+    args.files.write(&options, &outcome, &title)?;
     Ok(verdict(&outcome, out)?)
-}
-
-fn write_files(
-    options: &Options,
-    outcome: &Outcome,
-    title: &str,
-    trace: Option<&Path>,
-    svg: Option<&Path>,
-) -> anyhow::Result<()> {
-    if let Some(path) = trace {
-        let file = std::fs::File::create(path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        let mut file = std::io::BufWriter::new(file);
-        outcome.trace.write_to(&mut file)?;
-        std::io::Write::flush(&mut file)?;
-    }
-    if let Some(path) = svg {
-        std::fs::write(path, picture::draw(options, outcome.trace.records(), title))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
 }
 
 fn verdict(outcome: &Outcome, out: &mut impl Write) -> io::Result<ExitCode> {
@@ -302,9 +306,8 @@ fn replay(args: &Replay, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if args.options {
         writeln!(out, "{}", serde_json::to_string_pretty(&options)?)?;
     }
-    let observe = args.trace.is_some() || args.picture.is_some();
-    let outcome = world::run(&options, args.seed, observe);
-    write_files(&options, &outcome, &options.name, args.trace.as_deref(), args.picture.as_deref())?;
+    let outcome = world::run(&options, args.seed, args.files.any());
+    args.files.write(&options, &outcome, &options.name)?;
     writeln!(
         out,
         "seed {}: {:.3} simulated s, {} events, trace {:016x}",
