@@ -74,7 +74,7 @@ pub(in crate::proto) struct Lane {
     /// When anything last arrived on it, or it was last asked for a sign of life: the answer may
     /// come on another lane.
     pub(in crate::proto) heard_at: Instant,
-    /// The last time it owed nothing or made progress.
+    /// The last time it owed nothing, made progress, or had room for more.
     pub(in crate::proto) progress_at: Instant,
     /// When what was given to it will have left this end, at the estimated rate.
     pub(in crate::proto) leaves_at: Option<Instant>,
@@ -212,9 +212,16 @@ impl Lane {
         patience.saturating_mul(1 << futile.min(FUTILE_MAX))
     }
 
+    /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,
+    /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does not
+    /// say that any leave.
+    pub(in crate::proto) fn owes(&self) -> bool {
+        self.ledger.owes() || !self.idle
+    }
+
     /// When the lane becomes suspect if it stays silent.
     pub(in crate::proto) fn suspect_at(&self) -> Option<Instant> {
-        (self.ledger.owes() && self.health == Health::Good)
+        (self.owes() && self.health == Health::Good)
             .then(|| self.progress_at.checked_add(self.timeout()))
             .flatten()
     }
@@ -222,7 +229,7 @@ impl Lane {
     /// When the lane is given up if it stays silent: what was sent is not acknowledged, or what
     /// should be sent to see whether it is alive does not leave, because its buffer stays full.
     pub(in crate::proto) fn lost_at(&self) -> Option<Instant> {
-        let since = if self.ledger.owes() {
+        let since = if self.owes() {
             self.progress_at
         } else if self.ping_due {
             self.heard_at

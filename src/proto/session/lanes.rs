@@ -328,6 +328,7 @@ impl Session {
             } else if relief != Relief::None && lane.suspect_at().is_some_and(|at| at <= now) {
                 self.suspect(id);
             } else if !lane.ledger.owes()
+                && !lane.ping_due
                 && now.saturating_duration_since(lane.heard_at) >= keepalive
             {
                 lane.ping_due = true;
@@ -345,6 +346,8 @@ impl Session {
     fn suspect(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
+        // Without anything to be acknowledged it would stay suspect.
+        lane.ping_due |= !lane.ledger.owes();
         lane.copies.clear();
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);
         let owed: Vec<_> = lane.ledger.entries().map(|entry| entry.carried.clone()).collect();

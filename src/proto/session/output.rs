@@ -61,6 +61,9 @@ impl Session {
         let pulling = self.lanes.get_mut(&lane)?;
         pulling.idle = false;
         pulling.waking = mutant!("wake-up-lost");
+        if !pulling.ledger.owes() {
+            pulling.progress_at = now; // there is room
+        }
         if let State::Closed { tell } = &self.state {
             if let Some((code, reason)) = tell
                 && !pulling.close_sent
@@ -247,9 +250,12 @@ impl Session {
 
     /// Whether the lane, which is idle, would be given anything if it pulled.
     pub(super) fn would_carry(&self, now: Instant, own: &LaneView, others: &[LaneView]) -> bool {
-        let copies = self.lanes.get(&own.id).is_some_and(|lane| !lane.copies.is_empty());
+        let Some(lane) = self.lanes.get(&own.id) else { return false };
+        // The same room as in the pull: the choice depends on it, and a lane that is woken for nothing
+        // is woken for ever.
+        let room = frame_room(own, 0).min(self.caps.allowance(now, &lane.policy).bytes);
         let data = own.in_flight < own.window
-            && (copies || self.choose(own, others, frame_room(own, 0)).is_some());
+            && (!lane.copies.is_empty() || self.choose(own, others, room).is_some());
         data || self.tail_choice(now, own.id).is_some()
     }
 

@@ -36,7 +36,7 @@ impl Session {
         // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
         while let Some(Carried::Data { id, range, fin }) = second.copies.front() {
             let chunk = Chunk { range: range.clone(), fin: *fin };
-            if streams.get(id).is_some_and(|stream| stream.send.still_owed(&chunk).is_some()) {
+            if streams.get(id).is_some_and(|stream| stream.send.not_arrived(&chunk).is_some()) {
                 break;
             }
             second.copies.pop_front();
@@ -66,6 +66,7 @@ impl Session {
             && own.in_flight < own.window
             && let Some((stream, chunk)) = self.next_copy(id, room)
         {
+            let pending = self.pending;
             let bytes = self.write_stream(now, id, &own, stream, &chunk, out) as f64;
             own.in_flight += bytes;
             own.queue += bytes / own.rate;
@@ -74,7 +75,8 @@ impl Session {
             if let Some(lane) = self.lanes.get_mut(&id)
                 && let Some(entry) = lane.ledger.entries_mut().next_back()
             {
-                entry.duplicated = true; // a third time is not worth it
+                // A third time is not worth it; but what the first lane has lost is here alone.
+                entry.duplicated = self.pending == pending;
             }
         }
     }
@@ -85,13 +87,14 @@ impl Session {
         }
     }
 
-    /// Takes the first copy that is still worth sending, cut to `room` bytes of frame.
+    /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the first
+    /// lane has lost meanwhile waits to be sent again; that is not waited for.
     fn next_copy(&mut self, id: LaneId, room: usize) -> Option<(StreamId, Chunk)> {
         let lane = self.lanes.get_mut(&id)?;
         while let Some(copy) = lane.copies.pop_front() {
             let Carried::Data { id, range, fin } = copy else { continue };
             let Some(stream) = self.streams.get(&id) else { continue };
-            let Some(mut owed) = stream.send.still_owed(&Chunk { range: range.clone(), fin })
+            let Some(mut owed) = stream.send.not_arrived(&Chunk { range: range.clone(), fin })
             else {
                 continue;
             };

@@ -194,15 +194,20 @@ impl SendSide {
     /// Whether a chunk that was sent is still worth sending once more, and which part of it: the
     /// first unacknowledged part that no lane is about to carry anyway.
     pub(in crate::proto) fn still_owed(&self, chunk: &Chunk) -> Option<Chunk> {
+        self.owed(chunk, |range| !self.pending.gaps_in(range.clone()).is_empty())
+    }
+
+    /// The first unacknowledged part of a chunk that was sent, though it may wait to be sent again.
+    pub(in crate::proto) fn not_arrived(&self, chunk: &Chunk) -> Option<Chunk> {
+        self.owed(chunk, |_| true)
+    }
+
+    fn owed(&self, chunk: &Chunk, worth: impl Fn(&Range<u64>) -> bool) -> Option<Chunk> {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return None;
         }
         let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
-        let range = self.buffer.unacked_in(chunk.range.clone()).into_iter().find(|range| {
-            let waits = self.pending.gaps_in(range.clone());
-            !waits.is_empty()
-        });
-        match range {
+        match self.buffer.unacked_in(chunk.range.clone()).into_iter().find(worth) {
             Some(range) => {
                 Some(Chunk { fin: chunk.fin && finishing && range.end == chunk.range.end, range })
             }
