@@ -30,3 +30,9 @@ fn no_lane_is_woken_for_what_it_would_not_carry() {
 fn redundant_streams_lose_no_copy() {
     holds(&[20_131_598, 20_741_342, 20_790_038, 20_890_589, 20_943_071]);
 }
+
+/// A writer that waited for what was to be sent again was not told when that had arrived after all.
+#[test]
+fn a_writer_is_told_of_room_that_an_acknowledgement_makes() {
+    holds(&[30_052_880]);
+}

@@ -380,6 +380,8 @@ impl Session {
                     let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
                     stream.send.on_acked(&chunk);
                 });
+                // What waited to be sent again has arrived after all.
+                self.wake_writer(*id);
             }
             Carried::Open(id) => self.with_stream(*id, |stream| {
                 stream.opening = None;

@@ -350,14 +350,14 @@ impl Session {
         let bytes = out.len().saturating_sub(before) as u64;
         let range = chunk.range.clone();
         self.note(now, lane, Carried::Data { id, range, fin: chunk.fin }, bytes, Some(own));
-        self.wake_writer(id, waits);
+        self.wake_writer(id);
         bytes
     }
 
     /// A writer that waits for room is told when there is enough of it.
-    fn wake_writer(&mut self, id: StreamId, waits: u64) {
-        let waiting = self.streams.get(&id).is_some_and(|stream| stream.send.writer_waits);
-        if !waiting || waits > self.send_low_water() {
+    pub(super) fn wake_writer(&mut self, id: StreamId) {
+        let waiting = self.streams.get(&id).filter(|stream| stream.send.writer_waits);
+        if waiting.is_none_or(|stream| stream.send.pending_bytes() > self.send_low_water()) {
             return;
         }
         if let Some(stream) = self.streams.get_mut(&id)
