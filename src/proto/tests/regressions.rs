@@ -1,13 +1,14 @@
 //! What the simulator found, each once and for all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::SECOND;
 use super::pair::{CLIENT, Pair, Path, SERVER, pattern};
-use crate::proto::wire::{Frame, FrameBatch};
-use crate::proto::{Code, Config, Event, LaneId, Timer};
+use crate::proto::wire::{Frame, FrameBatch, LaneBuf};
+use crate::proto::{Code, Config, Event, LaneId, Session, Side, Timer, testing};
 
 /// Each of several equal lanes left the last chunk to the others, for ever.
 #[test]
@@ -119,4 +120,30 @@ fn a_lane_that_has_carried_is_not_waited_for_longer_because_others_never_did() {
     pair.open(CLIENT, pattern(30_000, 2));
     let took = pair.drive_until(100 * SECOND, dead);
     assert!(took < 3 * SECOND, "{took:?}");
+}
+
+/// A lane whose buffer was full and on which its peer was still heard owed nothing, and was waited
+/// for without end.
+#[test]
+fn a_lane_that_takes_nothing_more_is_given_up_though_its_peer_is_heard() {
+    let start = testing::start();
+    let config = Config { keepalive: Duration::from_millis(250), ..Config::default() };
+    let config = Arc::new(config);
+    let mut session = Session::new(Side::Client, config.clone(), config.params(), 7, start);
+    let [stuck, other] = [LaneId::new(0), LaneId::new(1)];
+    for lane in [stuck, other] {
+        assert!(session.handle_lane_up(start, lane, Some(Duration::from_millis(20))));
+    }
+    let lost = (0..500u64).map(|n| start + Duration::from_millis(10 * n)).find(|&now| {
+        session.handle_timeout(now);
+        for lane in [stuck, other] {
+            let mut heard = FrameBatch { frames: vec![Frame::Ping], wire_bytes: 2 };
+            session.handle_frames(now, lane, &mut heard);
+        }
+        // Only one has room whenever it is asked.
+        while session.poll_transmit(now, other, usize::MAX, &mut LaneBuf::new()).is_some() {}
+        let mut events = std::iter::from_fn(|| session.poll_event());
+        events.any(|event| matches!(event, Event::LaneLost { lane, .. } if lane == stuck))
+    });
+    assert!(lost.is_some_and(|at| at < start + Duration::from_secs(2)), "{lost:?}");
 }
