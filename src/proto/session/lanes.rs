@@ -295,21 +295,22 @@ impl Session {
             lane.suspect_at().filter(|_| relief != Relief::None).map(|at| (at, Timer::Suspect));
         let late = self.late_at(lane, relief).map(|at| (at, Timer::Late));
         let lost = lane.lost_at().map(|at| (at, Timer::LaneLost));
-        let idle_ping = (!lane.ledger.owes() && !lane.ping_due)
-            .then(|| lane.heard_at.checked_add(self.keepalive(lane, answering)))
-            .flatten()
-            .map(|at| (at, Timer::Keepalive));
+        let idle_ping = self.ping_at(lane, answering).map(|at| (at, Timer::Keepalive));
         [ack, elsewhere, suspect, late, lost, idle_ping].into_iter().flatten().min_by_key(|t| t.0)
     }
 
-    /// How long nothing may be heard on the lane before it is asked for a sign of life.
-    fn keepalive(&self, lane: &Lane, answering: Answering) -> Duration {
+    /// When the lane is asked for a sign of life if nothing is heard on it. Not again before it has
+    /// been asked: its time to answer would begin anew.
+    fn ping_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
+        if lane.ledger.owes() || lane.ping_due {
+            return None;
+        }
         let factor = if lane.policy.tier == Tier::Metered && answering.unmetered() {
             METERED_KEEPALIVE_FACTOR
         } else {
             1
         };
-        self.config.keepalive.saturating_mul(factor)
+        lane.heard_at.checked_add(self.config.keepalive.saturating_mul(factor))
     }
 
     /// Looks at every lane for what is overdue.
@@ -318,7 +319,8 @@ impl Session {
         for id in ids {
             let answering = Answering::count(self.lanes.values());
             let Some(lane) = self.lanes.get(&id) else { continue };
-            let (relief, keepalive) = (answering.relief(lane), self.keepalive(lane, answering));
+            let relief = answering.relief(lane);
+            let ping = self.ping_at(lane, answering).is_some_and(|at| at <= now);
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             if lane.lost_at().is_some_and(|at| at <= now) {
                 let futile = lane.ledger.acked_position() == 0;
@@ -327,10 +329,7 @@ impl Session {
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
             } else if relief != Relief::None && lane.suspect_at().is_some_and(|at| at <= now) {
                 self.suspect(id);
-            } else if !lane.ledger.owes()
-                && !lane.ping_due
-                && now.saturating_duration_since(lane.heard_at) >= keepalive
-            {
+            } else if ping {
                 lane.ping_due = true;
                 if !mutant!("pings-without-end") {
                     lane.heard_at = now;
