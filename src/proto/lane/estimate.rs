@@ -22,7 +22,8 @@ const RATE_WINDOW_ROUND_TRIPS: u32 = 5;
 const RATE_WINDOW_MIN: Duration = Duration::from_millis(150);
 
 /// The kernel's samples span a round trip each, and are not upset by losses: a shorter memory notices
-/// sooner that a path has become slower.
+/// sooner that a path has become slower. These are round trips without queues: when a path becomes
+/// slower its queue makes them longer, and it would be noticed the later.
 const KERNEL_WINDOW_ROUND_TRIPS: u32 = 2;
 const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
 
@@ -51,8 +52,9 @@ pub(in crate::proto) struct Estimate {
     kernel_heard_at: Option<Instant>,
     /// The lane's part of its link's cap, in bytes a second: no estimate exceeds it.
     rate_max: f64,
-    /// By how much acknowledgements missed their forecast, smoothed.
-    forecast_error: Duration,
+    /// By how much acknowledgements missed their forecast, smoothed, and when the last one came.
+    lateness: Duration,
+    lateness_at: Option<Instant>,
     found: Found,
 }
 
@@ -77,7 +79,8 @@ impl Estimate {
             kernel: None,
             kernel_heard_at: None,
             rate_max: f64::INFINITY,
-            forecast_error: Duration::ZERO,
+            lateness: Duration::ZERO,
+            lateness_at: None,
             found: Found { rtt_min: RTT_UNKNOWN, measured_rate: None, rate: 0.0 },
         };
         estimate.conclude();
@@ -118,16 +121,18 @@ impl Estimate {
         self.conclude();
     }
 
-    /// A frame was acknowledged at `now` and had been expected to be at `expected`.
-    pub(in crate::proto) fn on_forecast(&mut self, now: Instant, expected: Instant) {
-        let error = now.saturating_duration_since(expected);
-        self.forecast_error =
-            part::<16>(self.forecast_error.saturating_mul(15).saturating_add(error));
+    /// A frame was acknowledged this much later than the path and the queue before it explain.
+    pub(in crate::proto) fn on_lateness(&mut self, now: Instant, late: Duration) {
+        let usual = self.lateness(now).saturating_mul(15).saturating_add(late);
+        self.lateness = part::<16>(usual);
+        self.lateness_at = Some(now);
     }
 
-    /// By how much acknowledgements are later than forecast, as a rule.
-    pub(in crate::proto) fn forecast_error(&self) -> Duration {
-        self.forecast_error
+    /// By how much acknowledgements are later than forecast, as a rule. What made them late passes:
+    /// after a round trip without any, half of the time that goes by is taken off.
+    pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
+        let age = self.lateness_at.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
+        self.lateness.saturating_sub(part::<2>(age.saturating_sub(self.rtt())))
     }
 
     /// `bytes` were delivered within `interval`. Unless the lane was `busy` all the while, that
@@ -153,7 +158,7 @@ impl Estimate {
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
         if let Some(rate) = metrics.delivery_rate {
             let window =
-                self.rtt().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
+                self.rtt_min().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
         }
         if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
@@ -340,5 +345,47 @@ mod tests {
         (0..100).for_each(|_| estimate.on_rtt(start, ms(50)));
         assert!(estimate.timeout() < ms(101), "{:?}", estimate.timeout());
         assert_eq!(estimate.rtt_min(), ms(50));
+    }
+
+    #[test]
+    fn a_path_that_became_slower_is_noticed_before_its_queue_has_drained() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let kernel = |rate, rtt| LaneMetrics {
+            rtt,
+            rtt_var: ms(1),
+            rtt_min: ms(20),
+            delivery_rate: Some(rate),
+            app_limited: false,
+            pacing_rate: None,
+            cwnd_bytes: 0,
+            silence: None,
+        };
+        let mut estimate = Estimate::new(Some(ms(20)));
+        estimate.on_rtt(start, ms(20));
+        estimate.on_metrics(start, kernel(6_000_000, ms(20)));
+        let noticed = (1..100).map(|step| start + ms(10 * step)).find(|&at| {
+            let rtt = ms(20) + at.saturating_duration_since(start);
+            estimate.on_rtt(at, rtt);
+            estimate.on_metrics(at, kernel(600_000, rtt));
+            estimate.rate() < 1e6
+        });
+        assert!(noticed.is_some_and(|at| at <= start + ms(100)), "{noticed:?}");
+    }
+
+    #[test]
+    fn lateness_is_learnt_and_forgotten() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        estimate.on_lateness(start, ms(160));
+        assert_eq!(estimate.lateness(start), ms(10), "one proves little");
+        (1..100).for_each(|step| estimate.on_lateness(start + ms(step), ms(160)));
+        let last = start + ms(99);
+        let learnt = estimate.lateness(last);
+        assert!(learnt > ms(150) && learnt <= ms(160), "{learnt:?}");
+        assert_eq!(estimate.lateness(last + ms(20)), learnt, "nothing could have come since");
+        assert!(estimate.lateness(last + ms(120)) < learnt - ms(40));
+        assert_eq!(estimate.lateness(last + ms(400)), Duration::ZERO);
     }
 }

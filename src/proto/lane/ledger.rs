@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::mutants::mutant;
@@ -33,6 +33,8 @@ pub(in crate::proto) struct Entry {
     pub(in crate::proto) sent_at: Instant,
     /// When it should have arrived at the peer, by the estimate when it was sent.
     pub(in crate::proto) eta: Instant,
+    /// How much of that is allowed for because the lane is late as a rule.
+    pub(in crate::proto) lateness: Duration,
     /// Another lane was given the same bytes after this one.
     pub(in crate::proto) duplicated: bool,
     /// The lane had more to send than it could at the time: its delivery tells the lane's rate.
@@ -96,6 +98,7 @@ impl Ledger {
         bytes: u64,
         now: Instant,
         eta: Instant,
+        lateness: Duration,
         busy: bool,
     ) {
         // After idling, the rate is measured from this frame on, not from the last one's arrival.
@@ -109,6 +112,7 @@ impl Ledger {
             end: self.sent,
             sent_at: now,
             eta,
+            lateness,
             duplicated: false,
             busy,
             delivered_then: self.acked,

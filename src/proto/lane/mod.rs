@@ -151,8 +151,12 @@ impl Lane {
         let delivered = self.ledger.ack(position, |entry| {
             newest =
                 Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
-            let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
-            estimate.on_forecast(now, expected);
+            // Control frames are forecast without the queue before them.
+            if let Carried::Data { .. } = entry.carried {
+                let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
+                let now_and_usual = now.checked_add(entry.lateness).unwrap_or(now);
+                estimate.on_lateness(now, now_and_usual.saturating_duration_since(expected));
+            }
             settle(entry);
         });
         if let Some((sent_at, delivered_then, delivered_at_then, busy)) = newest {
@@ -184,8 +188,14 @@ impl Lane {
 
     /// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
     pub(in crate::proto) fn patience(&self) -> Duration {
-        let usual = self.estimate.forecast_error().saturating_mul(4);
+        let usual = self.estimate.lateness(self.progress_at).saturating_mul(4);
         usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ACK_DELAY_USUAL)
+    }
+
+    /// How much later than its rate and its queue explain the lane delivers as a rule, as when TCP
+    /// repairs one loss after another: what it is given has to stand that much further back.
+    pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
+        self.estimate.lateness(now).saturating_sub(ACK_DELAY_USUAL)
     }
 
     /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged anything.

@@ -55,12 +55,18 @@ const PER_SECOND: u64 = BUSY_FRAMES_PER_SECOND.saturating_mul(ACKS_PER_BUSY_FRAM
 pub(super) struct DuplicateBudget {
     share: f64,
     left: f64,
+    /// The part of `left` that is kept for what is very late. Without it, what is a little late now
+    /// and then, as when TCP repairs a loss, has used up all when a path becomes slow.
+    reserve: f64,
 }
 
 /// What an unknown lane is given at first fits into it twice: a short transfer's tail.
 const INITIAL_BYTES: f64 = 128.0 * 1024.0;
 /// What can be saved up during a long one.
-const SAVED_BYTES_MAX: f64 = 512.0 * 1024.0;
+const SAVED_BYTES_MAX: f64 = 1024.0 * 1024.0;
+/// Half of what is earned is kept until there is this much: what is under way on a path of 100 Mbit/s
+/// and 40 ms when it becomes slow.
+const RESERVE_BYTES_MAX: f64 = 512.0 * 1024.0;
 
 /// A frame costs at least this, however little it carries: its header, and those of the TLS record and
 /// the packet around it.
@@ -73,20 +79,28 @@ pub(super) fn cost_twice(payload: u64) -> u64 {
 
 impl DuplicateBudget {
     pub(super) fn new(share: f64) -> Self {
-        Self { share, left: if share > 0.0 { INITIAL_BYTES } else { 0.0 } }
+        Self { share, left: if share > 0.0 { INITIAL_BYTES } else { 0.0 }, reserve: 0.0 }
     }
 
     /// `bytes` were sent for the first time.
     pub(super) fn earn(&mut self, bytes: u64) {
-        self.left = (self.left + bytes as f64 * self.share).min(SAVED_BYTES_MAX);
+        let earned = bytes as f64 * self.share;
+        self.left = (self.left + earned).min(SAVED_BYTES_MAX);
+        self.reserve = (self.reserve + earned / 2.0).min(RESERVE_BYTES_MAX);
     }
 
     pub(super) fn left(&self) -> u64 {
         self.left.max(0.0) as u64
     }
 
+    /// What of it is not kept for what is very late.
+    pub(super) fn unreserved(&self) -> u64 {
+        (self.left - self.reserve).max(0.0) as u64
+    }
+
     pub(super) fn spend(&mut self, bytes: u64) {
         self.left -= bytes as f64;
+        self.reserve = self.reserve.min(self.left.max(0.0));
     }
 }
 
@@ -108,5 +122,28 @@ mod tests {
         let later = later + Duration::from_secs(1);
         let granted = (0..BURST).take_while(|_| budget.spend(later, Cost::Ack)).count();
         assert_eq!(granted as u64, BUSY_FRAMES_PER_SECOND * ACKS_PER_BUSY_FRAME);
+    }
+
+    #[test]
+    fn half_of_what_is_earned_is_kept_until_the_reserve_is_full() {
+        let mut budget = DuplicateBudget::new(0.02);
+        assert_eq!(budget.unreserved(), budget.left(), "there is no reserve to begin with");
+        budget.spend(budget.left());
+        budget.earn(10_000_000);
+        assert_eq!((budget.left(), budget.unreserved()), (200_000, 100_000));
+        budget.spend(150_000);
+        assert_eq!((budget.left(), budget.unreserved()), (50_000, 0), "into the reserve");
+        budget.earn(1_000_000);
+        assert_eq!((budget.left(), budget.unreserved()), (70_000, 10_000));
+        budget.earn(1_000_000_000);
+        let [all, kept] = [SAVED_BYTES_MAX as u64, RESERVE_BYTES_MAX as u64];
+        assert_eq!((budget.left(), budget.unreserved()), (all, all - kept));
+    }
+
+    #[test]
+    fn without_a_share_nothing_is_sent_twice() {
+        let mut budget = DuplicateBudget::new(0.0);
+        budget.earn(1_000_000_000);
+        assert_eq!((budget.left(), budget.unreserved()), (0, 0));
     }
 }

@@ -33,6 +33,11 @@ impl Session {
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
         let late = first.eta.checked_add(lane.estimate.half_trip())?;
         let late = late.checked_add(lane.patience())?;
+        let late = if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
+            late.checked_add(lane.patience())? // very late
+        } else {
+            late
+        };
         // A backup takes over from a lane that does not answer, not from one that is slow; and what is
         // only held up (TCP repairs a loss in a round trip) has no need of a lane that takes longer.
         let repaired = lane.estimate.rtt().saturating_add(lane.patience());
@@ -44,7 +49,7 @@ impl Session {
     /// What is late on the lane waits for the others again, in stream order.
     pub(super) fn move_late(&mut self, now: Instant, id: LaneId, relief: Relief) {
         let mut late = Vec::new();
-        let mut budget = self.duplicates.left();
+        let mut cost = 0_u64;
         let Some(lane) = self.lanes.get(&id) else { return };
         if self.late_at(lane, relief).is_none_or(|at| at > now) {
             return;
@@ -55,17 +60,20 @@ impl Session {
         // Slower than forecast is one thing, no answer at all another.
         lane.late = !lane.answers(now);
         for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {
-            let due = entry.eta.checked_add(grace).is_some_and(|at| at <= now);
-            if !due || budget == 0 {
+            let due = |grace| entry.eta.checked_add(grace).is_some_and(|at| at <= now);
+            let very_late = due(grace.saturating_add(patience));
+            let budget =
+                if very_late { self.duplicates.left() } else { self.duplicates.unreserved() };
+            if !due(grace) || cost >= budget {
                 break;
             }
             entry.duplicated = true;
             if let Carried::Data { range, .. } = &entry.carried {
-                budget = budget.saturating_sub(cost_twice(range.end.saturating_sub(range.start)));
+                cost = cost.saturating_add(cost_twice(range.end.saturating_sub(range.start)));
                 late.push(entry.carried.clone());
             }
         }
-        self.duplicates.spend(self.duplicates.left().saturating_sub(budget));
+        self.duplicates.spend(cost);
         for carried in &late {
             self.on_undelivered(carried);
         }
@@ -75,7 +83,7 @@ impl Session {
     pub(super) fn tail_possible(&self) -> bool {
         self.pending == 0
             && self.lanes.len() > 1
-            && self.duplicates.left() > 0
+            && self.duplicates.unreserved() > 0
             && self.lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
     }
 
