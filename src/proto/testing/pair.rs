@@ -1,6 +1,6 @@
 //! Two sessions and the lanes between them, on virtual time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,8 @@ pub(crate) struct End {
     pub(crate) accepted: Vec<StreamId>,
     /// Bytes still to be written to each stream; the end follows.
     pub(crate) to_write: BTreeMap<StreamId, Bytes>,
+    /// Streams whose writers wait to be told that there is room.
+    blocked: BTreeSet<StreamId>,
     /// Streams that are not read.
     pub(crate) unread: Vec<StreamId>,
     /// Most bytes that one read asks for.
@@ -124,6 +126,7 @@ impl Pair {
             resets: BTreeMap::new(),
             accepted: Vec::new(),
             to_write: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             unread: Vec::new(),
             read_max: usize::MAX,
             asleep: BTreeMap::new(),
@@ -287,6 +290,9 @@ impl End {
             self.read.insert(id, (Vec::new(), false));
         }
         while let Some(event) = self.session.poll_event() {
+            if let Event::Writable(id) = event {
+                self.blocked.remove(&id);
+            }
             self.events.push(event);
         }
         self.write();
@@ -295,11 +301,17 @@ impl End {
 
     fn write(&mut self) {
         self.to_write.retain(|&id, data| {
+            if self.blocked.contains(&id) {
+                return true;
+            }
             let mut stream = self.session.send_stream(id);
             while !data.is_empty() {
                 match stream.write(data) {
                     Ok(taken) => assert!(taken > 0),
-                    Err(WriteError::Blocked) => return true,
+                    Err(WriteError::Blocked) => {
+                        self.blocked.insert(id);
+                        return true;
+                    }
                     Err(_) => return false,
                 }
             }

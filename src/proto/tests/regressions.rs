@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::SECOND;
 use super::pair::{CLIENT, Pair, Path, SERVER, pattern};
-use crate::proto::wire::{Frame, FrameBatch, LaneBuf};
-use crate::proto::{Code, Config, Event, LaneId, Session, Side, Timer, testing};
+use crate::proto::wire::{Frame, FrameBatch, LaneBuf, StreamKind};
+use crate::proto::{Code, Config, Event, LaneId, Session, Side, Timer, WriteError, testing};
 
 /// Each of several equal lanes left the last chunk to the others, for ever.
 #[test]
@@ -146,4 +146,30 @@ fn a_lane_that_takes_nothing_more_is_given_up_though_its_peer_is_heard() {
         events.any(|event| matches!(event, Event::LaneLost { lane, .. } if lane == stuck))
     });
     assert!(lost.is_some_and(|at| at < start + Duration::from_secs(2)), "{lost:?}");
+}
+
+/// A writer that waited for what was to be sent again was not told when that had arrived after all.
+#[test]
+fn a_writer_is_told_of_room_that_news_of_a_lost_lane_makes() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 100)]);
+    let [unheard, stuck] = [LaneId::FIRST, LaneId::new(1)];
+    pair.open(CLIENT, pattern(10_000_000, 1));
+    pair.drive(5 * SECOND);
+    pair.silence_one_way(unheard, SERVER);
+    let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
+    pair.ends[SERVER].unread.push(id); // no credit comes that would wake the writer
+    for _ in 0..2 {
+        pair.ends[CLIENT].session.send_stream(id).write(&mut pattern(250_000, 2)).unwrap();
+        pair.drive(SECOND / 20);
+    }
+    assert_eq!(pair.ends[CLIENT].session.stats().pending_bytes, 0, "all is under way");
+    pair.drive(SECOND / 10);
+    pair.lane_down(unheard);
+    let more = pair.ends[CLIENT].session.send_stream(id).write(&mut pattern(1, 3));
+    assert_eq!(more, Err(WriteError::Blocked), "all waits to be sent again");
+    pair.ends[CLIENT].events.clear();
+    pair.lane_up(stuck, Path::new(50.0, 10));
+    pair.clog(stuck, CLIENT);
+    pair.drive(SECOND / 5);
+    assert!(pair.ends[CLIENT].events.contains(&Event::Writable(id)));
 }
