@@ -6,7 +6,7 @@ use imux_sim::{swarm, world};
 /// another moment: `imux-sim replay SEED` prints the new ones.
 const TRACES: [(u64, u64); 6] = [
     (1, 0x6de9_177c_3786_6406),
-    (2, 0x6ba5_78d1_180a_ed71),
+    (2, 0x5e25_edd2_de46_a7a9),
     (3, 0xb612_9f60_fea7_4344),
     (4, 0xd74c_7266_9958_3a60),
     (5, 0xa0fe_09dd_676e_892d),

@@ -132,7 +132,7 @@ impl Estimate {
     /// after a round trip without any, half of the time that goes by is taken off.
     pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
         let age = self.lateness_at.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
-        self.lateness.saturating_sub(part::<2>(age.saturating_sub(self.rtt())))
+        self.lateness.saturating_sub(part::<2>(age.saturating_sub(self.rtt_min())))
     }
 
     /// `bytes` were delivered within `interval`. Unless the lane was `busy` all the while, that

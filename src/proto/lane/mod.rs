@@ -76,6 +76,9 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) heard_at: Instant,
     /// The last time it owed nothing, made progress, or had room for more.
     pub(in crate::proto) progress_at: Instant,
+    /// What ends here or before was on its way while the lane was suspect: how late it was is not
+    /// the rule.
+    pub(in crate::proto) excused: u64,
     /// When what was given to it will have left this end, at the estimated rate.
     pub(in crate::proto) leaves_at: Option<Instant>,
     /// Payload of streams given to it and received from it.
@@ -123,6 +126,7 @@ impl Lane {
             close_sent: false,
             heard_at: now,
             progress_at: now,
+            excused: 0,
             leaves_at: None,
             sent_payload: 0,
             received_payload: 0,
@@ -146,13 +150,17 @@ impl Lane {
         }
         let estimate = &mut self.estimate;
         let half_trip = estimate.half_trip();
+        if self.health != Health::Good {
+            self.excused = self.ledger.sent_position();
+        }
+        let excused = self.excused;
         let mut settle = settle;
         let mut newest = None;
         let delivered = self.ledger.ack(position, |entry| {
             newest =
                 Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
             // Control frames are forecast without the queue before them.
-            if let Carried::Data { .. } = entry.carried {
+            if matches!(entry.carried, Carried::Data { .. }) && entry.end > excused {
                 let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
                 let now_and_usual = now.checked_add(entry.lateness).unwrap_or(now);
                 estimate.on_lateness(now, now_and_usual.saturating_duration_since(expected));
@@ -270,5 +278,38 @@ pub(in crate::proto) struct DeadLane {
 impl DeadLane {
     pub(in crate::proto) fn is_done(&self) -> bool {
         self.notice_acked && self.peer_closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::ids::{Dir, Side, StreamId};
+    use crate::proto::testing;
+
+    /// A lane whose frame was acknowledged half a second late.
+    fn late_lane(health: Health) -> Lane {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut lane = Lane::new(LaneId::FIRST, start, Some(ms(20)));
+        let id = StreamId::new(Side::Client, Dir::Bi, 0);
+        for end in [1000, 2000] {
+            let carried = Carried::Data { id, range: end - 1000..end, fin: false };
+            lane.ledger.record(carried, 1000, start, start + ms(10), Duration::ZERO, true);
+        }
+        lane.health = health;
+        // The second frame's comes when the first one's has made the lane good again.
+        for (at, position) in [(500, 1000), (510, 2000)] {
+            assert!(lane.on_ack(start + ms(at), position, drop));
+        }
+        lane
+    }
+
+    #[test]
+    fn an_outage_is_not_the_rule() {
+        let now = testing::start() + Duration::from_millis(510);
+        let lateness = |health| late_lane(health).estimate.lateness(now);
+        assert!(lateness(Health::Good) > Duration::from_millis(50));
+        assert_eq!(lateness(Health::Suspect), Duration::ZERO);
     }
 }

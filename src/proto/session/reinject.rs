@@ -193,4 +193,21 @@ mod tests {
         assert_eq!(before - session.duplicates.left(), 20 * cost_twice(0));
         assert!(cost_twice(0) > 0);
     }
+
+    #[test]
+    fn a_lane_that_is_late_as_a_rule_is_forecast_to_be() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let config = Arc::new(Config::default());
+        let mut session = Session::new(Side::Client, config.clone(), config.params(), 7, start);
+        let [late, other] = [LaneId::new(0), LaneId::new(1)];
+        for lane in [late, other] {
+            assert!(session.handle_lane_up(start, lane, Some(ms(20))));
+        }
+        let lane = session.lanes.get_mut(&late).unwrap();
+        (0..100).for_each(|_| lane.estimate.on_lateness(start, ms(160)));
+        let arrival = |lane| session.view_of(start, lane).unwrap().arrival(1000.0);
+        let later = arrival(late) - arrival(other);
+        assert!((0.14..0.16).contains(&later), "{later}");
+    }
 }

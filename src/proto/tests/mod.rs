@@ -99,23 +99,6 @@ fn a_silent_lane_loses_nothing_and_holds_nothing_up_for_long() {
     assert!(pair.ends[SERVER].events.contains(&lost), "the peer is told");
 }
 
-/// The smallest round trip is believed for ten seconds, so each forecast for this lane is wrong.
-#[test]
-fn what_is_late_as_a_rule_is_forecast_and_not_sent_twice() {
-    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10); 2]);
-    pair.open(CLIENT, pattern(100_000_000, 1));
-    pair.drive(SECOND);
-    pair.set_path(LaneId::new(1), |path| path.delay = Duration::from_millis(80));
-    pair.drive(2 * SECOND);
-    let then = pair.ends[CLIENT].session.stats();
-    pair.drive(4 * SECOND);
-    let now = pair.ends[CLIENT].session.stats();
-    let resent = now.resent_bytes - then.resent_bytes;
-    let sent = now.sent_bytes - then.sent_bytes;
-    assert!(sent > 27_000_000, "one lane carries 25 MB: {sent}");
-    assert!(resent * 200 < sent, "{resent} of {sent} sent twice");
-}
-
 #[test]
 fn a_session_survives_the_loss_of_all_lanes() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10), Path::new(20.0, 30)]);
