@@ -153,14 +153,13 @@ impl Lane {
         if self.health != Health::Good {
             self.excused = self.ledger.sent_position();
         }
-        let excused = self.excused;
         let mut settle = settle;
         let mut newest = None;
         let delivered = self.ledger.ack(position, |entry| {
             newest =
                 Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
             // Control frames are forecast without the queue before them.
-            if matches!(entry.carried, Carried::Data { .. }) && entry.end > excused {
+            if matches!(entry.carried, Carried::Data { .. }) && entry.end > self.excused {
                 let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
                 let now_and_usual = now.checked_add(entry.lateness).unwrap_or(now);
                 estimate.on_lateness(now, now_and_usual.saturating_duration_since(expected));
@@ -198,6 +197,11 @@ impl Lane {
     pub(in crate::proto) fn patience(&self) -> Duration {
         let usual = self.estimate.lateness(self.progress_at).saturating_mul(4);
         usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ACK_DELAY_USUAL)
+    }
+
+    /// How long after its forecast arrival a frame counts as late: its acknowledgement has to come.
+    pub(in crate::proto) fn grace(&self) -> Duration {
+        self.estimate.half_trip().saturating_add(self.patience())
     }
 
     /// How much later than its rate and its queue explain the lane delivers as a rule, as when TCP

@@ -54,6 +54,7 @@ mod tests {
             rtt: rtt_ms / 1e3,
             rtt_var: 0.0,
             delay: rtt_ms / 2e3,
+            lateness: std::time::Duration::ZERO,
             queue: 0.0,
             in_flight: 0.0,
             window: rate * rtt_ms / 1e3,

@@ -12,6 +12,7 @@ pub(in crate::proto) use fair::FairQueue;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::ids::LaneId;
 
@@ -82,6 +83,8 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) rtt_var: f64,
     /// One way, without queues.
     pub(in crate::proto) delay: f64,
+    /// How much later than the rest explains it delivers as a rule.
+    pub(in crate::proto) lateness: Duration,
     /// Until what the lane was given already has left this end.
     pub(in crate::proto) queue: f64,
     pub(in crate::proto) in_flight: f64,
@@ -96,7 +99,7 @@ pub(in crate::proto) struct LaneView {
 impl LaneView {
     /// Seconds until `bytes` more have arrived at the other end.
     pub(in crate::proto) fn arrival(&self, bytes: f64) -> f64 {
-        self.queue + self.delay + bytes / self.rate
+        self.queue + (self.delay + self.lateness.as_secs_f64()) + bytes / self.rate
     }
 
     fn has_room(&self, bytes: f64) -> bool {

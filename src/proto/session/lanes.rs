@@ -419,7 +419,8 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
         rate,
         rtt: estimate.rtt().as_secs_f64(),
         rtt_var: estimate.rtt_var().as_secs_f64(),
-        delay: rtt_min / 2.0 + lane.lateness(now).as_secs_f64(),
+        delay: rtt_min / 2.0,
+        lateness: lane.lateness(now),
         queue,
         in_flight,
         window: (PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN))

@@ -427,7 +427,7 @@ impl Session {
         let eta = now.checked_add(arrival).unwrap_or(now);
         let in_flight = lane.ledger.in_flight().saturating_add(bytes) as f64;
         let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();
-        let lateness = if view.is_some() { lane.lateness(now) } else { Duration::ZERO };
+        let lateness = view.map_or(Duration::ZERO, |view| view.lateness);
         lane.ledger.record(carried, bytes, now, eta, lateness, busy);
     }
 

@@ -31,13 +31,10 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let late = first.eta.checked_add(lane.estimate.half_trip())?;
-        let late = late.checked_add(lane.patience())?;
-        let late = if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
-            late.checked_add(lane.patience())? // very late
-        } else {
-            late
-        };
+        let mut late = first.eta.checked_add(lane.grace())?;
+        if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
+            late = late.checked_add(lane.patience())?; // very late
+        }
         // A backup takes over from a lane that does not answer, not from one that is slow; and what is
         // only held up (TCP repairs a loss in a round trip) has no need of a lane that takes longer.
         let repaired = lane.estimate.rtt().saturating_add(lane.patience());
@@ -55,16 +52,19 @@ impl Session {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let patience = lane.patience();
-        let grace = lane.estimate.half_trip().saturating_add(patience);
+        let grace = lane.grace();
+        let very_late_after = grace.saturating_add(lane.patience());
         // Slower than forecast is one thing, no answer at all another.
         lane.late = !lane.answers(now);
         for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {
             let due = |grace| entry.eta.checked_add(grace).is_some_and(|at| at <= now);
-            let very_late = due(grace.saturating_add(patience));
+            if !due(grace) {
+                break;
+            }
+            let very_late = due(very_late_after);
             let budget =
                 if very_late { self.duplicates.left() } else { self.duplicates.unreserved() };
-            if !due(grace) || cost >= budget {
+            if cost >= budget {
                 break;
             }
             entry.duplicated = true;
@@ -167,25 +167,31 @@ mod tests {
     use crate::proto::testing;
     use crate::proto::wire::StreamKind;
 
+    const LANES: [LaneId; 2] = [LaneId::new(0), LaneId::new(1)];
+
+    /// A client with two lanes of 20 ms, up at `start`.
+    fn session(start: Instant) -> Session {
+        let config = Arc::new(Config::default());
+        let mut session = Session::new(Side::Client, config.clone(), config.params(), 7, start);
+        for lane in LANES {
+            assert!(session.handle_lane_up(start, lane, Some(Duration::from_millis(20))));
+        }
+        session
+    }
+
     #[test]
     fn a_late_end_without_bytes_costs_its_frame() {
         let start = testing::start();
-        let ms = Duration::from_millis;
-        let config = Arc::new(Config::default());
-        let mut session = Session::new(Side::Client, config.clone(), config.params(), 7, start);
-        let lanes = [LaneId::new(0), LaneId::new(1)];
-        for lane in lanes {
-            assert!(session.handle_lane_up(start, lane, Some(ms(20))));
-        }
+        let mut session = session(start);
         for _ in 0..20 {
             let id = session.open(StreamKind::Raw).unwrap();
             session.send_stream(id).finish().unwrap();
         }
-        for lane in lanes {
+        for lane in LANES {
             assert!(session.poll_transmit(start, lane, usize::MAX, &mut LaneBuf::new()).is_some());
         }
         let before = session.duplicates.left();
-        session.handle_timeout(start + ms(70));
+        session.handle_timeout(start + Duration::from_millis(70));
         let entries = session.lanes.values().flat_map(|lane| lane.ledger.entries());
         let late = entries.filter(|entry| entry.duplicated);
         let ends = late.filter(|entry| matches!(entry.carried, Carried::Data { .. })).count();
@@ -197,15 +203,10 @@ mod tests {
     #[test]
     fn a_lane_that_is_late_as_a_rule_is_forecast_to_be() {
         let start = testing::start();
-        let ms = Duration::from_millis;
-        let config = Arc::new(Config::default());
-        let mut session = Session::new(Side::Client, config.clone(), config.params(), 7, start);
-        let [late, other] = [LaneId::new(0), LaneId::new(1)];
-        for lane in [late, other] {
-            assert!(session.handle_lane_up(start, lane, Some(ms(20))));
-        }
+        let mut session = session(start);
+        let [late, other] = LANES;
         let lane = session.lanes.get_mut(&late).unwrap();
-        (0..100).for_each(|_| lane.estimate.on_lateness(start, ms(160)));
+        (0..100).for_each(|_| lane.estimate.on_lateness(start, Duration::from_millis(160)));
         let arrival = |lane| session.view_of(start, lane).unwrap().arrival(1000.0);
         let later = arrival(late) - arrival(other);
         assert!((0.14..0.16).contains(&later), "{later}");
