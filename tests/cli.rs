@@ -59,10 +59,10 @@ fn bad_binds_show_the_place() {
     );
     refused(&["client", "--dial=localhost:1", "--bind=eth7"], &["dev:eth7"]);
     for (option, expected) in [
-        ("tier=gold", "`gold` is no tier; there are primary, backup and metered"),
+        ("tier=gold", "`gold` is no tier; there are primary, express, backup and metered"),
         ("rate=20", "`20` has no unit; write a rate such as 500kbit, 20mbit"),
         ("rate=1kbit", "write at least 64kbit"),
-        ("speed=1", "known: lanes=COUNT, tier=primary|backup|metered, rate=RATE"),
+        ("speed=1", "known: lanes=COUNT, tier=primary|express|backup|metered, express=yes|no, rate=RATE"),
     ] {
         let bind = format!("--bind=127.0.0.1=4,{option}");
         refused(&["client", "--dial=localhost:1", &bind], &[expected, "--bind"]);

@@ -174,6 +174,7 @@ fn frame_types_are_the_types() {
         (Frame::Close { code, reason: reason.clone() }, "CLOSE"),
         (Frame::Drain, "DRAIN"),
         (Frame::NextKey { announcement: vec![0; 96].into() }, "NEXT_KEY"),
+        (Frame::Express, "EXPRESS"),
         (Frame::Create { versions: vec![1], params }, "CREATE"),
         (Frame::Invitation { secret: Secret([0; 32]) }, "INVITATION"),
         (Frame::LanePolicy(LanePolicy::default()), "LANE_POLICY"),

@@ -49,6 +49,8 @@ pub enum Happened {
     LaneSuspect(LaneId),
     LaneLost(LaneId, Code),
     Again(StreamId, Time),
+    /// The client is to dial its express lanes.
+    ExpressWanted,
     Closed(SessionError),
     /// The CLOSE is with all lanes: they may go.
     LetGo,
@@ -253,6 +255,7 @@ impl End {
             Event::LaneSuspect(lane) => {
                 happened.push(Happened::LaneSuspect(lane));
             }
+            Event::ExpressWanted => happened.push(Happened::ExpressWanted),
             Event::Draining => {
                 self.peer_drains = true;
                 self.to_open.clear();

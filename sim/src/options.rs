@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use imux::proto::{Config, LanePolicy, SchedulerKind};
+use imux::proto::{Config, LanePolicy, SchedulerKind, Tier};
 use serde::{Deserialize, Serialize};
 
 /// One run. With the seed it determines everything.
@@ -37,15 +37,24 @@ pub struct PathOptions {
     /// Part of the segments that is lost, of 1.
     pub loss: f64,
     pub lanes: usize,
+    /// One more lane, which is kept free of bulk.
+    pub express: bool,
     pub control: Congestion,
-    /// Of the lanes: primary, backup or metered.
+    /// Of the lanes: primary, express, backup or metered.
     pub tier: String,
     /// Most that the lanes are to carry together, each way; 0: no cap.
     pub cap_mbit: f64,
 }
 
 impl PathOptions {
-    /// What lanes of path `number` tell the server.
+    /// What each lane of path `number` tells the server.
+    pub fn policies(&self, number: usize) -> impl Iterator<Item = LanePolicy> {
+        let policy = self.policy(number);
+        let express = self.express.then_some(LanePolicy { tier: Tier::Express, ..policy });
+        std::iter::repeat_n(policy, self.lanes.max(1)).chain(express)
+    }
+
+    /// What lanes of path `number` tell the server, but for its express lane.
     pub fn policy(&self, number: usize) -> LanePolicy {
         LanePolicy {
             tier: self.tier.parse().unwrap_or_default(),
@@ -68,6 +77,7 @@ impl Default for PathOptions {
             queue_bytes: 125_000.0,
             loss: 0.0,
             lanes: 1,
+            express: false,
             control: Congestion::Bbr,
             tier: "primary".to_owned(),
             cap_mbit: 0.0,

@@ -44,6 +44,11 @@ pub fn draw(seed: u64) -> Options {
     if narrow.chance(0.06) {
         draw_narrow(&mut narrow, &mut options);
     }
+    // Likewise.
+    let mut express = Rng::new(seed ^ 0x6578_7072_6573_7300);
+    if !scattered && express.chance(0.4) {
+        draw_express(&mut express, &mut options.paths);
+    }
     options
 }
 
@@ -89,6 +94,17 @@ fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) -> bool {
         }
     }
     alike
+}
+
+/// Express lanes beside the others of a path, or nothing but them.
+fn draw_express(rng: &mut Rng, paths: &mut [PathOptions]) {
+    let everywhere = rng.chance(0.6);
+    for path in paths.iter_mut().filter(|path| path.tier == "primary") {
+        path.express = everywhere || rng.chance(0.5);
+        if rng.chance(0.1) {
+            "express".clone_into(&mut path.tier);
+        }
+    }
 }
 
 fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {

@@ -164,8 +164,10 @@ struct ClientArgs {
     ///
     /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
     /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte and
-    /// are used only when all others are lost; `rate=20mbit` for the most that all lanes of the bind
-    /// carry together, each way. The server keeps to it as well.
+    /// are used only when all others are lost; `tier=express` for lanes that carry what is urgent, and
+    /// no bulk; `rate=20mbit` for the most that all lanes of the bind carry together, each way. The
+    /// server keeps to it as well. If something small has to wait behind bulk, primary lanes get
+    /// an express lane beside them, unless `express=no` is said.
     #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
     bind: Vec<LinkPlan>,
     /// The same as one JSON object of address to number of lanes [default: {"0.0.0.0": 10}]

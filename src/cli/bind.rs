@@ -28,13 +28,26 @@ const RATE_MAX: u64 = 1_000_000_000_000 / 8;
 pub(crate) struct LinkPlan {
     pub(crate) bind: Bind,
     pub(crate) tier: Tier,
+    /// Whether primary lanes have an express lane beside them; they have if nothing is said.
+    pub(crate) express: Option<bool>,
     /// Bytes a second of all its lanes together, each way.
     pub(crate) rate_max: Option<u64>,
 }
 
 impl LinkPlan {
     pub(crate) fn new(source: BindSource, lanes: u16) -> Self {
-        Self { bind: Bind { source, lanes }, tier: Tier::default(), rate_max: None }
+        Self { bind: Bind { source, lanes }, tier: Tier::default(), express: None, rate_max: None }
+    }
+
+    /// What contradicts itself, once all options are known.
+    fn check(&self) -> Result<(), String> {
+        if self.express == Some(true) && self.tier != Tier::Primary {
+            return Err(format!(
+                "express=yes goes with primary lanes, and these are {}; leave one of the two out",
+                self.tier
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -44,6 +57,9 @@ impl fmt::Display for LinkPlan {
         write!(f, "{}", self.bind)?;
         if self.tier != Tier::default() {
             write!(f, ",tier={}", self.tier)?;
+        }
+        if let Some(express) = self.express {
+            write!(f, ",express={}", if express { "yes" } else { "no" })?;
         }
         self.rate_max.map_or(Ok(()), |rate| write!(f, ",rate={}bit", u128::from(rate) * 8))
     }
@@ -128,16 +144,18 @@ pub(crate) fn parse_bind(text: &str) -> Result<LinkPlan, String> {
         }
         set_option(&mut plan, name, value)?;
     }
-    Ok(plan)
+    plan.check().map(|()| plan)
 }
 
 /// What may follow the address, for messages: one line to extend with each option.
-const OPTIONS: &str = "known: lanes=COUNT, tier=primary|backup|metered, rate=RATE";
+const OPTIONS: &str =
+    "known: lanes=COUNT, tier=primary|express|backup|metered, express=yes|no, rate=RATE";
 
 fn set_option(plan: &mut LinkPlan, name: &str, value: &str) -> Result<(), String> {
     match name {
         "lanes" => plan.bind.lanes = parse_lanes(value)?,
         "tier" => plan.tier = parse_tier(value)?,
+        "express" => plan.express = Some(parse_yes_no(value)?),
         "rate" => plan.rate_max = Some(parse_rate(value)?),
         _ => return Err(format!("`{}` is no option of a bind; {OPTIONS}", escape(name))),
     }
@@ -146,8 +164,16 @@ fn set_option(plan: &mut LinkPlan, name: &str, value: &str) -> Result<(), String
 
 fn parse_tier(text: &str) -> Result<Tier, String> {
     text.parse().map_err(|_| {
-        format!("`{}` is no tier; there are primary, backup and metered", escape(text))
+        format!("`{}` is no tier; there are primary, express, backup and metered", escape(text))
     })
+}
+
+fn parse_yes_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("`{}` is neither yes nor no", escape(text))),
+    }
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {
@@ -238,6 +264,7 @@ fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String
     for (name, value) in options {
         match value.as_str() {
             _ if name == "lanes" => plan.bind.lanes = lanes(value)?,
+            _ if name == "express" && value.is_boolean() => plan.express = value.as_bool(),
             Some(text) => set_option(plan, name, text)?,
             None => {
                 return Err(format!(
@@ -248,7 +275,7 @@ fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String
             }
         }
     }
-    Ok(())
+    plan.check()
 }
 
 /// The JSON error with the place it points at shown under the text.
@@ -342,8 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn express_lanes() {
+        let plan = parse_bind("10.0.0.2=3,express=no").unwrap();
+        assert_eq!((plan.express, plan.to_string()), (Some(false), "10.0.0.2=3,express=no".into()));
+        assert_eq!(parse_bind("10.0.0.2=3,express=yes").unwrap().express, Some(true));
+        assert_eq!(parse_bind("10.0.0.2=3,tier=express").unwrap().tier, Tier::Express);
+        let both = r#"{"10.0.0.2": {"express": "no"}, "dev:wwan0": {"express": false}}"#;
+        let BindMap(plans) = both.parse().unwrap();
+        assert!(plans.iter().all(|plan| plan.express == Some(false)), "{plans:?}");
+    }
+
+    #[test]
     fn binds_that_cannot_be() {
         for (text, expected) in [
+            ("10.0.0.1,express=maybe", "neither yes nor no"),
+            ("10.0.0.1,tier=backup,express=yes", "leave one of the two out"),
             ("", "address is missing"),
             ("=4", "address is missing"),
             ("eth1", "write dev:eth1"),
@@ -361,7 +401,7 @@ mod tests {
             ("10.0.0.1=1001", "too many"),
             ("10.0.0.1=99999999999999999999999", "too many"),
             ("10.0.0.1=4,colour=red", "`colour` is no option of a bind; known: lanes=COUNT, tier="),
-            ("10.0.0.1=4,tier=", "`` is no tier; there are primary, backup and metered"),
+            ("10.0.0.1=4,tier=", "`` is no tier; there are primary, express, backup and metered"),
             ("10.0.0.1=4,tier=Backup", "`Backup` is no tier"),
             ("10.0.0.1=4,tier", "`tier` is no option of a bind"),
             ("10.0.0.1=4,tier=backup,tier=backup", "`tier` is given twice"),

@@ -42,7 +42,8 @@ pub(super) async fn run_client(
         let bind = &plan.bind;
         let dialer = TlsDialer::new(server, bind.source.clone(), tls.clone(), options.clone())?;
         let (tier, rate_max) = (plan.tier, plan.rate_max);
-        Ok(Link { tier, rate_max, ..Link::new(Arc::new(dialer), bind.lanes) })
+        let express = plan.express.unwrap_or(true);
+        Ok(Link { tier, express, rate_max, ..Link::new(Arc::new(dialer), bind.lanes) })
     };
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;

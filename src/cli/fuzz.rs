@@ -41,11 +41,15 @@ fn binds(value: &str) {
             assert!(!binds.is_empty());
             let json: Vec<String> = binds
                 .iter()
-                .map(|LinkPlan { bind: Bind { source, lanes }, tier, rate_max }| {
+                .map(|LinkPlan { bind: Bind { source, lanes }, tier, express, rate_max }| {
                     let rate = rate_max.map_or(String::new(), |rate| {
                         format!(", \"rate\": \"{}bit\"", u128::from(rate) * 8)
                     });
-                    format!("\"{source}\": {{\"lanes\": {lanes}, \"tier\": \"{tier}\"{rate}}}")
+                    let express =
+                        express.map_or(String::new(), |yes| format!(", \"express\": {yes}"));
+                    format!(
+                        "\"{source}\": {{\"lanes\": {lanes}, \"tier\": \"{tier}\"{express}{rate}}}"
+                    )
                 })
                 .collect();
             let again = format!("{{{}}}", json.join(", ")).parse();

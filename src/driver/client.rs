@@ -42,13 +42,16 @@ pub struct Link {
     pub lanes: u16,
     /// When they carry streams at all.
     pub tier: Tier,
+    /// Whether primary lanes get one more beside them, of the express tier, once something urgent had to
+    /// wait behind bulk.
+    pub express: bool,
     /// Most bytes a second that they carry together, in each direction, counted before TLS, TCP and
     /// IP add some 4 %. At least 8,000 (64 kbit/s): less is taken for that.
     pub rate_max: Option<u64>,
 }
 
 impl Link {
-    /// Primary lanes without a cap.
+    /// Primary lanes without a cap, and an express lane beside them when it is of use.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -65,7 +68,7 @@ impl Link {
     /// };
     /// ```
     pub fn new(dialer: Arc<dyn Dialer>, lanes: u16) -> Self {
-        Self { dialer, lanes, tier: Tier::default(), rate_max: None }
+        Self { dialer, lanes, tier: Tier::default(), express: true, rate_max: None }
     }
 
     /// What its lanes tell the server; `number` is the link's among the client's.
@@ -159,6 +162,8 @@ struct Inner {
     /// Held while a session is being created.
     creating: tokio::sync::Mutex<()>,
     current: watch::Sender<Option<Arc<Established>>>,
+    /// What is urgent has had to wait behind bulk: from then on express lanes are kept up, too.
+    express: watch::Sender<bool>,
     /// No more lanes are dialled.
     stopped: watch::Sender<bool>,
     /// No more streams are opened.
@@ -185,16 +190,22 @@ impl Client {
             next: Mutex::default(),
             creating: tokio::sync::Mutex::default(),
             current: sender,
+            express: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         });
         let (failures, mut failed) = mpsc::unbounded_channel();
         let mut waiting = 0usize;
         for (number, link) in links.iter().enumerate() {
+            let policy = link.policy(number);
+            let place = |policy| Place { dialer: link.dialer.clone(), policy };
             for _ in 0..link.lanes {
-                let place = Place { dialer: link.dialer.clone(), policy: link.policy(number) };
-                tokio::spawn(inner.clone().keep_lane(place, failures.clone()));
+                tokio::spawn(inner.clone().keep_lane(place(policy), Some(failures.clone())));
                 waiting += 1;
+            }
+            if link.express && link.tier == Tier::Primary && link.lanes > 0 {
+                let policy = LanePolicy { tier: Tier::Express, ..policy };
+                tokio::spawn(inner.clone().keep_express_lane(place(policy)));
             }
         }
         drop(failures);
@@ -300,10 +311,10 @@ impl Inner {
     async fn keep_lane(
         self: Arc<Self>,
         place: Place,
-        failures: mpsc::UnboundedSender<ConnectError>,
+        failures: Option<mpsc::UnboundedSender<ConnectError>>,
     ) {
         let dialer = &place.dialer;
-        let mut failures = Some(failures);
+        let mut failures = failures;
         let mut backoff = Backoff::default();
         let mut told = None;
         let mut stopped = self.stopped.subscribe();
@@ -340,6 +351,16 @@ impl Inner {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
         }
+    }
+
+    /// Keeps one up as soon as it is of use.
+    async fn keep_express_lane(self: Arc<Self>, place: Place) {
+        let (mut wanted, mut stopped) = (self.express.subscribe(), self.stopped.subscribe());
+        tokio::select! {
+            _ = wanted.wait_for(|wanted| *wanted) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+        self.keep_lane(place, None).await;
     }
 
     /// Dials and handshakes, until the lane belongs to a session.
@@ -425,6 +446,7 @@ impl Inner {
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
         let shared = Shared::spawn(core, None);
+        shared.with(|state, _| state.express = Some(self.express.clone()));
         let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
         let session = Session::new(shared.clone());

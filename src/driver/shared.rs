@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::admission::Admission;
 use super::clock;
@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) draining: Vec<Waker>,
     /// What the server announced last, and who waits for it.
     pub(super) next_key: (Option<Bytes>, Option<Waker>),
+    /// Whom to tell that express lanes would help.
+    pub(super) express: Option<watch::Sender<bool>>,
     pub(super) over: Option<SessionError>,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     released: Option<Instant>,
@@ -76,6 +78,7 @@ impl Shared {
                 closing: Vec::new(),
                 draining: Vec::new(),
                 next_key: (None, None),
+                express: None,
                 over: None,
                 released: None,
                 armed: None,
@@ -211,6 +214,11 @@ impl State {
             Event::NextKey(announcement) => {
                 self.next_key.0 = Some(announcement);
                 wake.extend(self.next_key.1.take());
+            }
+            Event::ExpressWanted => {
+                if let Some(express) = &self.express {
+                    express.send_replace(true);
+                }
             }
             Event::Closed(error) => {
                 wake.extend(self.next_key.1.take());

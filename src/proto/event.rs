@@ -29,6 +29,9 @@ pub enum Event {
     Draining,
     /// The server announces the key it will have later: what came, still to be verified.
     NextKey(Bytes),
+    /// What is urgent waits behind bulk, here or at the server: an express lane on each link would help.
+    /// Only clients are told, and once.
+    ExpressWanted,
     /// The session is over; no event follows.
     Closed(SessionError),
 }

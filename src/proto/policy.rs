@@ -3,13 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Which lanes come first. The order is that of preference.
+/// Which lanes come first. The order is that of preference; the first two are equally good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// Carries whatever the scheduler gives it.
     #[default]
     Primary,
-    /// Is kept up, and carries streams only while no primary lane answers.
+    /// Carries what should not wait behind bulk: control frames, and streams that sent little lately.
+    /// Bulk only while no primary lane answers.
+    Express,
+    /// Is kept up, and carries streams only while no primary or express lane answers.
     Backup,
     /// Costs money by the byte: carries streams only while no other lane answers, nothing twice to
     /// save time, and is asked for a sign of life four times less often while others answer.
@@ -18,12 +21,13 @@ pub enum Tier {
 
 impl Tier {
     /// All of them, in order of preference.
-    pub const ALL: [Self; 3] = [Self::Primary, Self::Backup, Self::Metered];
+    pub const ALL: [Self; 4] = [Self::Primary, Self::Express, Self::Backup, Self::Metered];
 
     /// The name it is chosen by.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Primary => "primary",
+            Self::Express => "express",
             Self::Backup => "backup",
             Self::Metered => "metered",
         }
@@ -38,7 +42,7 @@ impl fmt::Display for Tier {
 
 /// No tier has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no tier is called {0:?}; there are primary, backup and metered")]
+#[error("no tier is called {0:?}; there are primary, express, backup and metered")]
 pub struct UnknownTier(String);
 
 impl FromStr for Tier {

@@ -105,6 +105,37 @@ fn a_backup_is_idle_until_its_primary_is_cut() {
     });
 }
 
+/// It is made when something small has to wait behind bulk, on the links that may have one, and kept.
+#[test]
+fn an_express_lane_comes_when_it_is_of_use() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let binds = ["--bind", "127.0.0.2=1", "--bind", "127.0.0.3=1,express=no"];
+        let mut tunnel = Tunnel::with(destination.addr, &binds, &[]).await;
+        eventually(10, "two lanes", || tunnel.client.count("lane up") == 2).await;
+        tunnel.relay.throttle(1_000_000);
+        let (mut bulk, mut small) = (tunnel.connect().await, tunnel.connect().await);
+        ping(&mut small).await;
+        exchange(&mut bulk, 1_000_000).await;
+        assert_eq!(tunnel.client.count("tier=express"), 0, "bulk alone is no reason");
+        let pings = async {
+            loop {
+                ping(&mut small).await;
+            }
+        };
+        tokio::select! {
+            () = exchange(&mut bulk, 4_000_000) => {}
+            () = pings => {}
+        }
+        assert_eq!(tunnel.client.count("tier=express"), 1, "{}", tunnel.client.log());
+        let log = tunnel.client.log();
+        let express = log.lines().find(|line| line.contains("tier=express"));
+        assert!(express.is_some_and(|line| line.contains("via=\"127.0.0.2\"")), "{log}");
+        assert_eq!(tunnel.relay.alive(), 3);
+        tunnel.assert_healthy();
+    });
+}
+
 /// Every byte on two lanes arrives once, and the server does the same.
 #[test]
 fn a_redundant_connection_uses_both_links_both_ways() {

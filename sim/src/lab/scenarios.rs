@@ -175,6 +175,7 @@ fn latency_cells() -> Vec<Cell> {
             .goal(Goal::at_most("echo.p50", rtt + 5.0, "ms"))
             .goal(Goal::at_least(&format!("{label}.share"), 0.94, ""))
     };
+    let lossy = equal().into_iter().map(|p| p.with_loss(1.0)).collect();
     vec![
         Cell::new("setup", "new connection to first answered byte, 20 ms", equal())
             .step("setup", Job::Setup { count: 30, at_ms: 500, pause_ms: 50 })
@@ -186,6 +187,13 @@ fn latency_cells() -> Vec<Cell> {
             .goal(Goal::shown("echo.p99", "ms", Better::Lower)),
         under("echo-up", Direction::Up, "up"),
         under("echo-down", Direction::Down, "down"),
+        Cell::new("echo-loss1", "200-byte echo under bulk, 2 x 50 Mbit/s, 20 ms, 1 % loss", lossy)
+            .step("echo", echo(1000))
+            .step("down", bulk(Direction::Down, 1, BULK_MS, 0))
+            .goal(Goal::at_most("echo.p50", rtt + 5.0, "ms"))
+            // One way or the other is lost in 2 % of the echoes: TCP sends it again.
+            .goal(Goal::shown("echo.p99", "ms", Better::Lower))
+            .goal(Goal::at_least("down.share", 0.94, "")),
     ]
 }
 

@@ -65,6 +65,7 @@ fn options(cell: &Cell, plans: &Plans, lanes: u16, control: Congestion) -> Optio
         queue_bytes: path.queue_kb * 1e3,
         loss: path.loss_pct / 100.0,
         lanes: lanes.into(),
+        express: true,
         control,
         ..PathOptions::default()
     };
@@ -82,7 +83,7 @@ fn options(cell: &Cell, plans: &Plans, lanes: u16, control: Congestion) -> Optio
 fn faults(cell: &Cell, event: Event, lanes: u16, stop_ms: f64) -> Vec<Fault> {
     let at_ms = (LEAD_MS + event.at_ms) as f64;
     let fault = |kind| Fault { at_ms, path: event.path, kind };
-    let each_lane = |kind: FaultKind| vec![fault(kind); lanes.into()];
+    let each_lane = |kind: FaultKind| vec![fault(kind); usize::from(lanes) + 1];
     // Until what ends it; the end itself is no fault of its own.
     let down = |ends: Action| {
         let after = |e: &&Event| e.at_ms > event.at_ms && e.path == event.path && e.action == ends;

@@ -40,6 +40,8 @@ pub struct Pipe {
     window: Window,
     last_arrival: Time,
     pump_at: Option<Time>,
+    /// Until what it has sent would be through if its share of the link were all there is.
+    paced_until: Time,
     /// Swallows everything for good.
     pub stuck: bool,
     /// Acknowledgements that an outage swallowed.
@@ -68,6 +70,7 @@ impl Pipe {
             window: Window::new(),
             last_arrival: 0,
             pump_at: None,
+            paced_until: 0,
             stuck: false,
             unheard: 0,
             delivered: 0,
@@ -114,8 +117,9 @@ impl Pipe {
         {
             let ahead = link.free_at.saturating_sub(now);
             let paced = link.paces_ahead(back);
-            if ahead > paced {
-                self.pump_later(link.free_at - paced, later);
+            // A sender is paced by its own rate, and not by what others have queued.
+            if ahead > paced && self.paced_until > now {
+                self.pump_later(self.paced_until.min(link.free_at - paced), later);
                 return;
             }
             let Some(parcel) = self.next_parcel(segment) else { return };
@@ -154,6 +158,8 @@ impl Pipe {
         if self.in_flight == 0 {
             self.delivered_at = now;
         }
+        let time = link.time_of(bytes) * link.sharers as Time;
+        self.paced_until = self.paced_until.max(now) + time;
         let (leaves, fate) = link.carry(now, bytes, rng);
         let lost = fate != Fate::Passed;
         let mut arrives = leaves + link.delay;

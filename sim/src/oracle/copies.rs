@@ -227,8 +227,12 @@ fn stands_best(lane: &LaneStats) -> bool {
     lane.health == Health::Good && !lane.late && lane.tier == Tier::Primary
 }
 
-/// The lane that has to carry a copy of what this one was given, if there is just one that can.
+/// The lane that has to carry a copy of what this one was given, if there is just one that can. Which
+/// streams an express lane carries, and so copies of which, is not seen from outside.
 fn only_other(pull: Pull<'_>) -> Option<LaneId> {
+    if pull.lanes.iter().any(|lane| lane.tier == Tier::Express) {
+        return None;
+    }
     let mut best = pull.lanes.iter().filter(|lane| stands_best(lane));
     let (one, two, more) = (best.next()?, best.next()?, best.next());
     match more {

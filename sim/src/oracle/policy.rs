@@ -4,7 +4,6 @@ use imux::proto::wire::Frame;
 use imux::proto::{Health, LanePolicy, LaneStats, Tier};
 
 use crate::net::{SECOND, Time};
-use crate::options::PathOptions;
 use crate::oracle::copies::Pull;
 
 /// What may leave at once under a cap: the core's burst, by its own words a few milliseconds ...
@@ -20,48 +19,34 @@ struct Level {
     at: Time,
 }
 
-/// The policies of a run's paths, and what was seen of them.
+/// What was seen of the links' caps.
 #[derive(Debug)]
 pub struct Policies {
-    paths: Vec<LanePolicy>,
-    /// By path, towards the server and back.
+    /// By link, towards the server and back.
     levels: Vec<[Level; 2]>,
 }
 
 impl Policies {
-    pub fn new(paths: &[PathOptions]) -> Self {
-        Self {
-            paths: paths.iter().enumerate().map(|(n, path)| path.policy(n)).collect(),
-            levels: vec![[Level::default(); 2]; paths.len()],
-        }
+    pub fn new(links: usize) -> Self {
+        Self { levels: vec![[Level::default(); 2]; links] }
     }
 
-    pub fn of(&self, path: usize) -> LanePolicy {
-        self.paths[path]
-    }
-
-    /// Whether lanes of the path have to keep to anything.
-    pub fn binds(&self, path: usize) -> bool {
-        let policy = self.paths[path];
-        policy != LanePolicy { link: policy.link, ..LanePolicy::default() }
-    }
-
-    /// A lane of the path was given `bytes` by `end`, which are these frames: what has happened by
-    /// that, or the rule that was broken.
+    /// A lane with this policy was given `bytes` by `end`, which are these frames: what has happened
+    /// by that, or the rule that was broken.
     pub fn on_pull(
         &mut self,
         now: Time,
         end: usize,
-        path: usize,
+        policy: LanePolicy,
         pull: Pull<'_>,
         bytes: u64,
     ) -> Result<Option<&'static str>, String> {
         let last_words = |frame: &Frame| matches!(frame, Frame::Close { .. });
-        if !self.binds(path) || pull.frames.iter().any(last_words) {
+        if is_plain(policy) || pull.frames.iter().any(last_words) {
             return Ok(None);
         }
-        self.check_cap(now, end, path, bytes as f64)?;
-        let tier = self.paths[path].tier;
+        self.check_cap(now, end, policy, bytes as f64)?;
+        let tier = policy.tier;
         let own = |frame: &&Frame| match frame {
             Frame::Ping | Frame::Ignored => true,
             Frame::Ack { lane, .. } => *lane == pull.lane,
@@ -73,34 +58,46 @@ impl Policies {
         }
         let data = pull.frames.iter().any(|frame| matches!(frame, Frame::Stream { .. }));
         Ok(data.then_some(match tier {
+            Tier::Express => "express carried",
             Tier::Backup => "backup carried",
             Tier::Metered => "metered carried",
             Tier::Primary => "capped carried",
         }))
     }
 
-    fn check_cap(&mut self, now: Time, end: usize, path: usize, bytes: f64) -> Result<(), String> {
-        let Some(rate) = self.paths[path].rate_max.map(|rate| rate as f64) else { return Ok(()) };
-        let level = &mut self.levels[path][end];
+    fn check_cap(
+        &mut self,
+        now: Time,
+        end: usize,
+        policy: LanePolicy,
+        bytes: f64,
+    ) -> Result<(), String> {
+        let Some(rate) = policy.rate_max.map(|rate| rate as f64) else { return Ok(()) };
+        let level = &mut self.levels[policy.link as usize][end];
         let passed = rate * (now - level.at) as f64 / SECOND as f64;
         *level = Level { bytes: (level.bytes - passed).max(0.0) + bytes, at: now };
         let most = (rate * BURST_SECONDS).max(BURST_BYTES_MIN) + CONTROL_BYTES;
         if level.bytes > most {
             return Err(format!(
-                "path {path} is {:.0} bytes beyond its cap of {rate}",
-                level.bytes
+                "link {} is {:.0} bytes beyond its cap of {rate}",
+                policy.link, level.bytes
             ));
         }
         Ok(())
     }
 }
 
+/// Whether lanes have to keep to nothing.
+pub fn is_plain(policy: LanePolicy) -> bool {
+    policy == LanePolicy { link: policy.link, ..LanePolicy::default() }
+}
+
 /// Whether lanes of a better tier could carry what one of this tier is given.
 fn better_answers(tier: Tier, lanes: &[LaneStats]) -> bool {
     let better = |lane: &LaneStats| match tier {
-        Tier::Primary => false,
+        Tier::Primary | Tier::Express => false,
         // A backup takes over from what is late, a metered lane only from what is lost.
-        Tier::Backup => lane.tier == Tier::Primary && !lane.late,
+        Tier::Backup => matches!(lane.tier, Tier::Primary | Tier::Express) && !lane.late,
         Tier::Metered => lane.tier != Tier::Metered,
     };
     lanes.iter().any(|lane| lane.health == Health::Good && better(lane))
@@ -112,6 +109,7 @@ mod tests {
     use imux::proto::{Dir, LaneId, Side, StreamId};
 
     use super::*;
+    use crate::options::PathOptions;
 
     fn lane(number: u64, tier: Tier) -> LaneStats {
         crate::oracle::lane(LaneId::new(number), tier)
@@ -122,10 +120,8 @@ mod tests {
         Frame::Stream { id, offset: 0, fin: false, data: Bytes::from_static(b"x") }
     }
 
-    fn paths(tiers: [&str; 2], cap_mbit: f64) -> Policies {
-        let path =
-            |tier: &str| PathOptions { tier: tier.to_owned(), cap_mbit, ..PathOptions::default() };
-        Policies::new(&tiers.map(path))
+    fn policy(tier: &str, cap_mbit: f64) -> LanePolicy {
+        PathOptions { tier: tier.to_owned(), cap_mbit, ..PathOptions::default() }.policy(0)
     }
 
     /// What comes of it if lane 1 of two is given a frame.
@@ -138,13 +134,18 @@ mod tests {
         change(&mut other);
         let lanes = [other, lane(1, tiers[1].parse().unwrap())];
         let pull = Pull { lane: LaneId::new(1), lanes: &lanes, frames: &[frame] };
-        paths(tiers, 0.0).on_pull(0, 0, 1, pull, 100)
+        Policies::new(1).on_pull(0, 0, policy(tiers[1], 0.0), pull, 100)
     }
 
     #[test]
     fn a_worse_tier_that_works_beside_a_better_is_told_of() {
         let well = |_: &mut LaneStats| {};
-        for tiers in [["primary", "backup"], ["primary", "metered"], ["backup", "metered"]] {
+        for tiers in [
+            ["primary", "backup"],
+            ["primary", "metered"],
+            ["backup", "metered"],
+            ["express", "backup"],
+        ] {
             given(tiers, data(), well).unwrap_err();
             given(tiers, Frame::MaxData { max: 1 }, well).unwrap_err();
             given(tiers, Frame::Ack { lane: LaneId::new(0), position: 1 }, well).unwrap_err();
@@ -173,27 +174,27 @@ mod tests {
     fn a_cap_that_is_exceeded_is_told_of() {
         // 10 Mbit/s are 1.25 bytes in a microsecond; 1.4 are too much once the burst is used up.
         for (bytes_a_ms, fine) in [(1_250, true), (1_400, false)] {
-            let mut policies = paths(["primary"; 2], 10.0);
+            let (mut policies, policy) = (Policies::new(1), policy("primary", 10.0));
             let lanes = [lane(0, Tier::Primary)];
             let frames = [data()];
             let pull = Pull { lane: LaneId::new(0), lanes: &lanes, frames: &frames };
             let mut times = (0..1_000).map(|ms| ms * 1_000_000);
-            let kept = times.all(|now| policies.on_pull(now, 0, 0, pull, bytes_a_ms).is_ok());
+            let kept = times.all(|now| policies.on_pull(now, 0, policy, pull, bytes_a_ms).is_ok());
             assert_eq!(kept, fine, "{bytes_a_ms}");
         }
     }
 
     #[test]
     fn a_burst_beyond_a_cap_is_told_of_and_the_other_direction_counts_apart() {
-        let mut policies = paths(["primary"; 2], 10.0);
+        let (mut policies, policy) = (Policies::new(1), policy("primary", 10.0));
         let lanes = [lane(0, Tier::Primary)];
         let pull = Pull { lane: LaneId::new(0), lanes: &lanes, frames: &[] };
         let burst = (1_250_000.0 * BURST_SECONDS + CONTROL_BYTES) as u64;
-        assert_eq!(policies.on_pull(0, 0, 0, pull, burst), Ok(None));
-        assert_eq!(policies.on_pull(0, 1, 0, pull, burst), Ok(None));
-        policies.on_pull(0, 0, 0, pull, 1).unwrap_err();
+        assert_eq!(policies.on_pull(0, 0, policy, pull, burst), Ok(None));
+        assert_eq!(policies.on_pull(0, 1, policy, pull, burst), Ok(None));
+        policies.on_pull(0, 0, policy, pull, 1).unwrap_err();
         let close = [Frame::Close { code: imux::Code::NONE, reason: Bytes::new() }];
         let last_words = Pull { frames: &close, ..pull };
-        assert_eq!(policies.on_pull(0, 1, 0, last_words, 1), Ok(None));
+        assert_eq!(policies.on_pull(0, 1, policy, last_words, 1), Ok(None));
     }
 }

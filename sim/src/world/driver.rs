@@ -66,6 +66,10 @@ impl World {
                     self.at(self.now + wait, Event::Wake { end, lane });
                 }
             }
+            Happened::ExpressWanted => {
+                self.count("express wanted");
+                self.dial(true);
+            }
             Happened::LaneSuspect(lane) => {
                 self.count("lane suspect");
                 self.note("suspect", NAMES[end], lane.number(), 0, 0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use imux::proto::{Code, LaneId};
+use imux::proto::{Code, LaneId, LanePolicy};
 
 use super::{CLIENT, Event, NAMES, SERVER, World};
 use crate::net::{Later, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
@@ -26,13 +26,14 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) path: usize,
+    policy: LanePolicy,
     pub(super) lane: Option<u64>,
     failures: u32,
 }
 
 impl Slot {
-    pub(super) fn new(path: usize) -> Self {
-        Self { path, lane: None, failures: 0 }
+    pub(super) fn new(path: usize, policy: LanePolicy) -> Self {
+        Self { path, policy, lane: None, failures: 0 }
     }
 }
 
@@ -152,7 +153,7 @@ impl World {
             self.fail(format!("the server does not take lane {lane}"));
             return;
         }
-        let policy = self.policies.of(path);
+        let policy = self.policy_of(lane);
         self.ends[SERVER].session.handle_lane_policy(self.instant(), LaneId::new(lane), policy);
         self.note("lane up", "server", lane, path as u64, 0);
         if self.ends[SERVER].session.lane_count() == 1 && lane > 0 {
@@ -162,6 +163,10 @@ impl World {
         self.wires[lane as usize].pipes[SERVER].write(Parcel::Hello);
         self.pump(lane, SERVER);
         self.serve(SERVER);
+    }
+
+    pub(super) fn policy_of(&self, lane: u64) -> LanePolicy {
+        self.slots[self.wires[lane as usize].slot].policy
     }
 
     fn round_trip(&self, path: usize) -> Duration {
@@ -209,6 +214,16 @@ impl World {
         self.at(self.now + wait, Event::Dial { slot });
     }
 
+    /// Dials the express lanes beside the others of their paths, or all but those.
+    pub(super) fn dial(&mut self, express: bool) {
+        for slot in 0..self.slots.len() {
+            let Slot { path, policy, .. } = self.slots[slot];
+            if express == (policy.tier != self.options.paths[path].policy(path).tier) {
+                self.at(self.now, Event::Dial { slot });
+            }
+        }
+    }
+
     pub(super) fn on_dial(&mut self, slot: usize) {
         if self.ends[CLIENT].session.is_closed() {
             return;
@@ -240,14 +255,15 @@ impl World {
         let lane = self.wires.len() as u64;
         let pipes = [Pipe::new(), Pipe::new()];
         self.wires.push(Wire { path, slot, pipes, refused: false });
-        self.slots[slot] = Slot { lane: Some(lane), ..Slot::new(path) };
+        let policy = self.slots[slot].policy;
+        self.slots[slot] = Slot { lane: Some(lane), ..Slot::new(path, policy) };
         let rtt = Some(self.round_trip(path));
         let id = LaneId::new(lane);
         if !self.ends[CLIENT].session.handle_lane_up(self.instant(), id, rtt) {
             self.fail(format!("the client does not take lane {lane}"));
             return;
         }
-        self.ends[CLIENT].session.handle_lane_policy(self.instant(), id, self.policies.of(path));
+        self.ends[CLIENT].session.handle_lane_policy(self.instant(), id, policy);
         self.note("lane up", "client", lane, path as u64, 0);
         self.ends[CLIENT].lane_up(id);
         self.wires[lane as usize].pipes[CLIENT].write(Parcel::Hello);

@@ -10,7 +10,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use imux::proto::{LaneId, LanePolicy, Side, StreamId};
+use imux::proto::{LaneId, Side, StreamId};
 
 use self::lanes::{Slot, Wire};
 pub use self::outcome::{LaneSum, Outcome};
@@ -20,7 +20,7 @@ use crate::net::{Later, Link, SECOND, Time, ms};
 use crate::options::{Options, PathOptions};
 use crate::oracle::copies::Copies;
 use crate::oracle::liveness::{Liveness, Phase};
-use crate::oracle::policy::Policies;
+use crate::oracle::policy::{Policies, is_plain};
 use crate::oracle::session::check_drained;
 use crate::oracle::stream::Truth;
 use crate::rng::Rng;
@@ -100,8 +100,9 @@ impl World {
             End::new(Side::Server, second, params[CLIENT], seed ^ 2, base, &options, observe);
         let links =
             options.paths.iter().map(|path| [0, 1].map(|way| Link::new(path, way))).collect();
-        let lanes_of =
-            |(path, o): (usize, &PathOptions)| (0..o.lanes.max(1)).map(move |_| Slot::new(path));
+        let slots = |(path, o): (usize, &PathOptions)| {
+            o.policies(path).map(|policy| Slot::new(path, policy)).collect::<Vec<_>>()
+        };
         let mut world = Self {
             now: 0,
             base,
@@ -110,14 +111,14 @@ impl World {
             faults_end: ms(options.faults_end_ms),
             links,
             wires: Vec::new(),
-            slots: options.paths.iter().enumerate().flat_map(lanes_of).collect(),
+            slots: options.paths.iter().enumerate().flat_map(slots).collect(),
             later: Vec::new(),
             ends: [client, server],
             timer_at: [None; 2],
             truths: vec![[Truth::default(); 2]; options.streams.len()],
             liveness: Liveness::new(&options),
             watched: is_watched(&options),
-            policies: Policies::new(&options.paths),
+            policies: Policies::new(options.paths.len()),
             copies: [0, 1].map(|end: usize| Copies::new(options.sessions[end].duplicate_share)),
             failure: None,
             counts: BTreeMap::new(),
@@ -130,9 +131,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for slot in 0..self.slots.len() {
-            self.at(0, Event::Dial { slot });
-        }
+        self.dial(false);
         for plan in 0..self.options.streams.len() {
             self.at(ms(self.options.streams[plan].at_ms), Event::Open { plan });
         }
@@ -266,7 +265,7 @@ impl World {
 
 /// Whether the rules of tiers or of copies apply.
 fn is_watched(options: &Options) -> bool {
-    let plain = |path: &PathOptions| path.policy(0) == LanePolicy::default();
+    let plain = |path: &PathOptions| path.policies(0).all(is_plain);
     options.streams.iter().any(|stream| stream.redundant) || !options.paths.iter().all(plain)
 }
 

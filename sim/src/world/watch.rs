@@ -15,7 +15,7 @@ impl World {
         }
         let mut lanes = self.ends[end].session.stats().lanes;
         for lane in &mut lanes {
-            lane.tier = self.policies.of(self.wires[lane.id.number() as usize].path).tier;
+            lane.tier = self.policy_of(lane.id.number()).tier;
         }
         lanes
     }
@@ -33,10 +33,10 @@ impl World {
             return self
                 .fail(format!("{} gives lane {lane} what cannot be read: {error}", NAMES[end]));
         }
-        let path = self.wires[lane.number() as usize].path;
+        let policy = self.policy_of(lane.number());
         let pull = Pull { lane, lanes, frames: &batch.frames };
         let bytes = bytes.len() as u64;
-        match self.policies.on_pull(self.now, end, path, pull, bytes) {
+        match self.policies.on_pull(self.now, end, policy, pull, bytes) {
             Ok(seen) => seen.into_iter().for_each(|what| self.count(what)),
             Err(why) => self.fail(format!("{}: {why}", NAMES[end])),
         }
@@ -48,9 +48,8 @@ impl World {
 
     /// A lane asked for bytes and got none.
     pub(super) fn on_idle_pull(&mut self, end: usize, lane: LaneId, lanes: &[LaneStats]) {
-        let path = self.wires[lane.number() as usize].path;
-        let may_wait =
-            self.policies.of(path).rate_max.is_some() || self.ends[end].session.is_closed();
+        let capped = self.policy_of(lane.number()).rate_max.is_some();
+        let may_wait = capped || self.ends[end].session.is_closed();
         if may_wait || !self.copies[end].owes(lane) {
             return;
         }

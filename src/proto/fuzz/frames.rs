@@ -111,6 +111,7 @@ pub(super) fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
         26 => Ok(Frame::Drain),
         27 => Ok(Frame::Redundant { id: stream_id(u)? }),
         28 => Ok(Frame::LanePolicy(policy(u)?)),
+        29 => Ok(Frame::Express),
         _ => handshake(u),
     }
 }

@@ -95,8 +95,11 @@ impl Estimate {
         let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
         let kernel = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
         let measured_rate = [kernel, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
-        let assumed = || INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
-        let rate = measured_rate.unwrap_or_else(assumed).min(self.rate_max);
+        // What a lane that was never busy has carried is no more than the least it can do.
+        let was_busy = self.kernel_rate.was_busy || self.acked_rate.was_busy;
+        let assumed = INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
+        let least = if was_busy { 0.0 } else { assumed };
+        let rate = measured_rate.map_or(assumed, |rate| rate.max(least)).min(self.rate_max);
         self.found = Found { rtt_min, measured_rate, rate };
     }
 
@@ -253,11 +256,13 @@ struct MaxFilter {
     previous: f64,
     current: f64,
     began: Option<Instant>,
+    was_busy: bool,
 }
 
 impl MaxFilter {
     /// Unless the lane was `busy`, a sample says only that the lane can do as much.
     fn add_sample(&mut self, now: Instant, value: f64, busy: bool, window: Duration) {
+        self.was_busy |= busy;
         if busy || value > self.max() {
             self.add(now, value, window);
         }
@@ -311,6 +316,21 @@ mod tests {
         assert_eq!(estimate.rate(), 1e5, "many do");
         estimate.on_delivery(start + ms(900), 10, ms(10), false);
         assert_eq!(estimate.rate(), 1e5, "an idle lane's little is no evidence of slowness");
+    }
+
+    #[test]
+    fn a_lane_that_was_never_busy_is_not_taken_for_slow() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        let assumed = estimate.rate();
+        estimate.on_delivery(start, 200, ms(20), false);
+        assert_eq!(estimate.rate(), assumed);
+        estimate.on_delivery(start + ms(20), 200_000, ms(20), false);
+        assert_eq!(estimate.rate(), 1e7, "it can do as much");
+        let mut slow = Estimate::new(Some(ms(20)));
+        slow.on_delivery(start, 200, ms(20), true);
+        assert_eq!(slow.rate(), 1e4, "it had more to send");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(in crate::proto) enum Carried {
     LaneClosed(LaneId),
     Drain,
     NextKey,
+    Express,
     Ping,
 }
 

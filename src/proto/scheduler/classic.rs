@@ -3,19 +3,31 @@
 use super::{Grant, LaneView};
 
 /// The lane is used only while no lane with a smaller round trip has room.
-pub(super) fn min_rtt(lane: &LaneView, others: &[LaneView], chunk: f64) -> Grant {
-    let better = others.iter().any(|other| other.rtt < lane.rtt && other.has_room(chunk));
+pub(super) fn min_rtt<'a>(
+    lane: &LaneView,
+    mut others: impl Iterator<Item = &'a LaneView>,
+    chunk: f64,
+) -> Grant {
+    let better = others.any(|other| other.rtt < lane.rtt && other.has_room(chunk));
     if better { Grant::Nothing } else { Grant::Skip(0) }
 }
 
 /// The lane with the smallest round trip, if it is not `lane` itself.
-fn fastest<'a>(lane: &LaneView, others: &'a [LaneView]) -> Option<&'a LaneView> {
-    others.iter().filter(|other| other.rtt < lane.rtt).min_by(|a, b| a.rtt.total_cmp(&b.rtt))
+fn fastest<'a>(
+    lane: &LaneView,
+    others: impl Iterator<Item = &'a LaneView>,
+) -> Option<&'a LaneView> {
+    others.filter(|other| other.rtt < lane.rtt).min_by(|a, b| a.rtt.total_cmp(&b.rtt))
 }
 
 /// BLEST: with r = RTTs/RTTf, the fast lane sends X = (CWNDf + (r-1)/2) r segments while the slow
 /// one's are under way; the slow lane is skipped if that exceeds what the window leaves.
-pub(super) fn blest(lane: &LaneView, others: &[LaneView], waiting: f64, chunk: f64) -> Grant {
+pub(super) fn blest<'a>(
+    lane: &LaneView,
+    others: impl Iterator<Item = &'a LaneView>,
+    waiting: f64,
+    chunk: f64,
+) -> Grant {
     let Some(fast) = fastest(lane, others) else { return Grant::Skip(0) };
     if fast.has_room(chunk) {
         return Grant::Nothing;
@@ -28,7 +40,12 @@ pub(super) fn blest(lane: &LaneView, others: &[LaneView], waiting: f64, chunk: f
 }
 
 /// ECF with its published beta of 0.25.
-pub(super) fn ecf(lane: &LaneView, others: &[LaneView], waiting: f64, chunk: f64) -> Grant {
+pub(super) fn ecf<'a>(
+    lane: &LaneView,
+    others: impl Iterator<Item = &'a LaneView>,
+    waiting: f64,
+    chunk: f64,
+) -> Grant {
     const BETA: f64 = 0.25;
     let Some(fast) = fastest(lane, others) else { return Grant::Skip(0) };
     if fast.has_room(chunk) {

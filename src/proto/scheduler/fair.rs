@@ -13,7 +13,7 @@ const QUANTUM: i64 = 32 * 1024;
 /// uses up its quantum it joins the bulk.
 #[derive(Debug, Default)]
 pub(in crate::proto) struct FairQueue {
-    fresh: VecDeque<Turn>,
+    urgent: VecDeque<Turn>,
     bulk: VecDeque<Turn>,
 }
 
@@ -27,35 +27,40 @@ struct Turn {
 impl FairQueue {
     /// Adds a stream that is not in the queue.
     pub(in crate::proto) fn push(&mut self, id: StreamId) {
-        self.fresh.push_back(Turn { id, credit: QUANTUM });
+        self.urgent.push_back(Turn { id, credit: QUANTUM });
     }
 
     /// How many streams have something to send.
     pub(in crate::proto) fn len(&self) -> usize {
-        self.fresh.len().saturating_add(self.bulk.len())
+        self.urgent.len().saturating_add(self.bulk.len())
     }
 
     /// Whether no stream has anything to send.
     pub(in crate::proto) fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.bulk.is_empty()
+        self.urgent.is_empty() && self.bulk.is_empty()
     }
 
     /// The stream whose turn comes `nth`, beginning with 0.
     pub(in crate::proto) fn peek(&self, nth: usize) -> Option<StreamId> {
-        let bulk = || self.bulk.get(nth.saturating_sub(self.fresh.len()));
-        self.fresh.get(nth).or_else(bulk).map(|turn| turn.id)
+        let bulk = || self.bulk.get(nth.saturating_sub(self.urgent.len()));
+        self.urgent.get(nth).or_else(bulk).map(|turn| turn.id)
+    }
+
+    /// How many of them sent little lately; their turns come first.
+    pub(in crate::proto) fn urgent_len(&self) -> usize {
+        self.urgent.len()
     }
 
     /// Whether the stream whose turn comes `nth` sent little lately.
-    pub(in crate::proto) fn is_fresh(&self, nth: usize) -> bool {
-        nth < self.fresh.len()
+    pub(in crate::proto) fn is_urgent(&self, nth: usize) -> bool {
+        nth < self.urgent.len()
     }
 
     /// The stream whose turn comes `nth` has sent `bytes`; its turn ends with its credit.
     pub(in crate::proto) fn charge(&mut self, nth: usize, bytes: u64) {
-        let fresh = self.is_fresh(nth);
-        let at = if fresh { nth } else { nth.saturating_sub(self.fresh.len()) };
-        let list = if fresh { &mut self.fresh } else { &mut self.bulk };
+        let urgent = self.is_urgent(nth);
+        let at = if urgent { nth } else { nth.saturating_sub(self.urgent.len()) };
+        let list = if urgent { &mut self.urgent } else { &mut self.bulk };
         let Some(turn) = list.get_mut(at) else { return };
         turn.credit = turn.credit.saturating_sub_unsigned(bytes);
         if turn.credit > 0 {
@@ -68,10 +73,10 @@ impl FairQueue {
 
     /// Removes the stream whose turn comes `nth`: it has nothing left to send.
     pub(in crate::proto) fn remove(&mut self, nth: usize) {
-        if self.is_fresh(nth) {
-            self.fresh.remove(nth);
+        if self.is_urgent(nth) {
+            self.urgent.remove(nth);
         } else {
-            self.bulk.remove(nth.saturating_sub(self.fresh.len()));
+            self.bulk.remove(nth.saturating_sub(self.urgent.len()));
         }
     }
 }
@@ -99,7 +104,7 @@ mod tests {
         assert!(sent[0].abs_diff(sent[1]) <= 2 * QUANTUM as u64, "{sent:?}");
         queue.push(id(2));
         assert_eq!(queue.peek(0), Some(id(2)));
-        assert!(queue.is_fresh(0) && !queue.is_fresh(1));
+        assert!(queue.is_urgent(0) && !queue.is_urgent(1));
         queue.remove(0);
         assert_eq!(queue.len(), 2);
     }

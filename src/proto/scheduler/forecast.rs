@@ -10,9 +10,9 @@ const IN_TURN_SECONDS: f64 = 0.0005;
 /// If all that waits would be through on the other lanes before this one's chunk arrives, the lane
 /// gets nothing (the idea of ECF). Otherwise it gets the bytes whose turn it is when they arrive
 /// (the idea of STMS).
-pub(super) fn decide(
+pub(super) fn decide<'a>(
     lane: &LaneView,
-    others: &[LaneView],
+    others: impl Iterator<Item = &'a LaneView> + Clone,
     waiting: f64,
     chunk: f64,
     bulk: bool,
@@ -23,14 +23,14 @@ pub(super) fn decide(
     // of many that together only seem better than each, one must take the last chunk.
     let sooner = complete * (1.0 - 1e-6);
     let whole = |bytes: f64| (bytes / chunk).floor() * chunk;
-    let others_deliver: f64 = others.iter().map(|other| whole(other.delivers_by(sooner))).sum();
+    let others_deliver: f64 = others.clone().map(|other| whole(other.delivers_by(sooner))).sum();
     if others_deliver >= waiting {
         return Grant::Nothing;
     }
     let arrival = lane.arrival(0.0);
     let in_turn = if bulk { IN_TURN_SECONDS } else { 0.0 };
     let sooner = |other: &&LaneView| other.arrival(0.0) + in_turn < arrival;
-    let ahead: f64 = others.iter().filter(sooner).map(|other| other.delivers_by(arrival)).sum();
+    let ahead: f64 = others.filter(sooner).map(|other| other.delivers_by(arrival)).sum();
     Grant::Skip((ahead.min(waiting - 1.0).max(0.0)) as u64)
 }
 
@@ -60,21 +60,22 @@ mod tests {
             window: rate * rtt_ms / 1e3,
             idle: true,
             measured: true,
+            express: false,
         }
     }
 
     #[test]
     fn a_slow_lane_is_left_out_of_a_short_transfer() {
         let (fast, slow) = (lane(50.0, 10.0), lane(50.0, 100.0));
-        assert_eq!(decide(&slow, &[fast], 100_000.0, 16_000.0, true), Grant::Nothing);
-        assert_eq!(decide(&fast, &[slow], 100_000.0, 16_000.0, true), Grant::Skip(0));
+        assert_eq!(decide(&slow, [fast].iter(), 100_000.0, 16_000.0, true), Grant::Nothing);
+        assert_eq!(decide(&fast, [slow].iter(), 100_000.0, 16_000.0, true), Grant::Skip(0));
     }
 
     #[test]
     fn a_slow_lane_takes_later_bytes_of_a_long_one() {
         let (fast, slow) = (lane(50.0, 10.0), lane(50.0, 100.0));
         // 45 ms earlier at 6.25 MB/s: the fast lane delivers 281 kB first.
-        assert_eq!(decide(&slow, &[fast], 1e6, 16_000.0, true), Grant::Skip(281_250));
+        assert_eq!(decide(&slow, [fast].iter(), 1e6, 16_000.0, true), Grant::Skip(281_250));
     }
 
     #[test]
@@ -84,7 +85,7 @@ mod tests {
                 let lanes: Vec<LaneView> = vec![lane(rate, rtt); count];
                 for waiting in [1.0, 520.0, 16_384.0, 40_000.0] {
                     let chunk = 16_384.0f64.min(waiting);
-                    let grant = decide(&lanes[0], &lanes[1..], waiting, chunk, true);
+                    let grant = decide(&lanes[0], lanes[1..].iter(), waiting, chunk, true);
                     assert_ne!(grant, Grant::Nothing, "{count} lanes, {waiting} bytes");
                 }
             }
@@ -94,17 +95,17 @@ mod tests {
     #[test]
     fn bulk_on_lanes_that_are_nearly_as_soon_leaves_no_holes() {
         let (near, far) = (lane(1_000.0, 1.0), lane(1_000.0, 1.8));
-        assert_eq!(decide(&far, &[near], 1e6, 16_000.0, true), Grant::Skip(0));
-        let Grant::Skip(skip) = decide(&far, &[near], 1e6, 16_000.0, false) else { panic!() };
+        assert_eq!(decide(&far, [near].iter(), 1e6, 16_000.0, true), Grant::Skip(0));
+        let Grant::Skip(skip) = decide(&far, [near].iter(), 1e6, 16_000.0, false) else { panic!() };
         assert!(skip.abs_diff(50_000) <= 1, "what is no bulk goes on the best lane: {skip}");
     }
 
     #[test]
     fn equal_lanes_share_the_front() {
         let (one, two) = (lane(50.0, 20.0), lane(50.0, 20.0));
-        assert_eq!(decide(&one, &[two], 1e6, 16_000.0, true), Grant::Skip(0));
+        assert_eq!(decide(&one, [two].iter(), 1e6, 16_000.0, true), Grant::Skip(0));
         assert_eq!(
-            decide(&one, &[], 1.0, 16_000.0, true),
+            decide(&one, [].iter(), 1.0, 16_000.0, true),
             Grant::Skip(0),
             "the only lane always may"
         );

@@ -92,6 +92,8 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) window: f64,
     /// The rate was measured, not assumed.
     pub(in crate::proto) measured: bool,
+    /// It is kept free of bulk.
+    pub(in crate::proto) express: bool,
     /// The lane waits for work.
     pub(in crate::proto) idle: bool,
 }
@@ -117,11 +119,11 @@ pub(in crate::proto) enum Grant {
 }
 
 /// Whether `lane` shall take `chunk` of the `waiting` bytes, with `others` being the lanes that
-/// answer beside it. `bulk`: no stream waits that sent little lately.
-pub(in crate::proto) fn decide(
+/// could carry them beside it. `bulk`: they are of no stream that sent little lately.
+pub(in crate::proto) fn decide<'a>(
     kind: SchedulerKind,
     lane: &LaneView,
-    others: &[LaneView],
+    others: impl Iterator<Item = &'a LaneView> + Clone,
     waiting: u64,
     chunk: u64,
     bulk: bool,

@@ -79,6 +79,11 @@ impl Session {
                     self.events.push_back(Event::NextKey(announcement));
                 }
             }
+            Frame::Express => {
+                if self.side == Side::Client {
+                    self.want_express();
+                }
+            }
             Frame::Invitation { .. }
             | Frame::Create { .. }
             | Frame::Created { .. }

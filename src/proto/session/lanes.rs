@@ -73,7 +73,8 @@ impl Session {
 
     /// The lanes of a link expect equal parts of its cap.
     fn share_cap(&mut self, link: u64) {
-        let lanes = self.lanes.values().filter(|lane| lane.policy.link == link).count().max(1);
+        let bulk = |lane: &&Lane| lane.policy.link == link && lane.policy.tier != Tier::Express;
+        let lanes = self.lanes.values().filter(bulk).count().max(1);
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
             let rate_max =
@@ -170,7 +171,7 @@ impl Session {
             return Some(way.id);
         }
         let control = self.control_waits();
-        if !control && !self.payload_waits() {
+        if !control && (!self.payload_waits() || self.bulk_waits_for_others()) {
             return None;
         }
         // The fastest first: whatever waits, it is the first to be asked.
@@ -237,6 +238,7 @@ impl Session {
             || say.max_streams
             || say.drain
             || say.next_key
+            || say.express
             || !self.control_queue.is_empty()
     }
 
@@ -428,5 +430,6 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
             .max(WINDOW_MIN),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
+        express: lane.policy.tier == Tier::Express,
     }
 }

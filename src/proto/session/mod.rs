@@ -3,6 +3,8 @@
 
 mod budget;
 mod caps;
+mod choice;
+mod express;
 mod input;
 mod kept;
 mod lanes;
@@ -86,6 +88,8 @@ pub struct Session {
     say: ToSay,
     /// What the peer was told of this server's next key.
     next_key: Option<Bytes>,
+    /// Whether an express lane would help, and whoever dials was told.
+    express_wanted: bool,
     accepted: VecDeque<(StreamId, StreamKind)>,
     events: VecDeque<Event>,
     busy: BusyBudget,
@@ -120,6 +124,7 @@ struct ToSay {
     max_streams: bool,
     drain: bool,
     next_key: bool,
+    express: bool,
 }
 
 /// Streams this end opens.
@@ -190,6 +195,7 @@ impl Session {
             control_queue: VecDeque::new(),
             say: ToSay::default(),
             next_key: None,
+            express_wanted: false,
             accepted: VecDeque::new(),
             events: VecDeque::new(),
             busy: BusyBudget::new(now),
@@ -404,6 +410,7 @@ impl Session {
             | Carried::MaxStreams
             | Carried::Drain
             | Carried::NextKey
+            | Carried::Express
             | Carried::Ping => {}
         }
     }
@@ -439,6 +446,7 @@ impl Session {
             Carried::MaxStreams => self.say.max_streams |= !mutant!("lost-max-streams-not-resent"),
             Carried::Drain => self.say.drain = true,
             Carried::NextKey => self.say.next_key = true,
+            Carried::Express => self.say.express = true,
             Carried::LaneClosed(lane) => {
                 if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
                     dead.notice_due = !dead.notice_acked;

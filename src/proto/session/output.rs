@@ -12,7 +12,7 @@ use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
-use crate::proto::scheduler::{self, Grant, LaneView};
+use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::{Frame, LaneBuf, stream_header_len};
 
@@ -39,9 +39,6 @@ const FRAME_BYTES_MIN: f64 = 2048.0;
 
 /// What is left of a cap is not cut into frames smaller than this.
 const FRAME_ROOM_MIN: usize = 512;
-
-/// How many streams are looked at for one that has bytes where the lane's share begins.
-const STREAMS_LOOKED_AT: usize = 8;
 
 /// One pull in a thousand carries a frame that has to be skipped, so that skipping keeps working.
 const RESERVED_FRAME_ODDS: u64 = 1024;
@@ -156,6 +153,9 @@ impl Session {
         {
             self.write_noted(now, id, out, Carried::NextKey, &Frame::NextKey { announcement });
         }
+        if say.express {
+            self.write_noted(now, id, out, Carried::Express, &Frame::Express);
+        }
         while out.len() < FRAME_BYTES_MAX.min(allowance.bytes)
             && let Some(stream) = self.control_queue.pop_front()
         {
@@ -248,46 +248,6 @@ impl Session {
         self.view_space = others;
     }
 
-    /// Whether the lane, which is idle, would be given anything if it pulled.
-    pub(super) fn would_carry(&self, now: Instant, own: &LaneView, others: &[LaneView]) -> bool {
-        let Some(lane) = self.lanes.get(&own.id) else { return false };
-        // The same room as in the pull: the choice depends on it, and a lane that is woken for nothing
-        // is woken for ever.
-        let room = frame_room(own, 0).min(self.caps.allowance(now, &lane.policy).bytes);
-        let data = own.in_flight < own.window
-            && (!lane.copies.is_empty() || self.choose(own, others, room).is_some());
-        data || self.tail_choice(now, own.id).is_some()
-    }
-
-    /// Stream (as its place in the queue) and bytes that the lane shall carry next.
-    fn choose(&self, own: &LaneView, others: &[LaneView], room: usize) -> Option<(usize, Chunk)> {
-        let waiting = self.pending.max(1);
-        let grant = scheduler::decide(
-            self.config.scheduler,
-            own,
-            others,
-            waiting,
-            (room as u64).min(waiting),
-            !self.data_queue.is_fresh(0),
-        );
-        let Grant::Skip(skip) = grant else { return None };
-        let share = skip.checked_div(self.data_queue.len() as u64).unwrap_or(skip);
-        let mut nearest = None;
-        for nth in 0..STREAMS_LOOKED_AT.min(self.data_queue.len()) {
-            let Some(id) = self.data_queue.peek(nth) else { break };
-            let Some(stream) = self.streams.get(&id) else { continue };
-            // A stream with little left has no bytes that far back: its last frame is nearest.
-            let last_frame = stream.send.pending_bytes().saturating_sub(room as u64);
-            let fit = |offset| fit_payload(id, offset, room);
-            let Some(chunk) = stream.send.next_chunk(share.min(last_frame), fit) else { continue };
-            if share <= last_frame.saturating_add(room as u64) {
-                return Some((nth, chunk));
-            }
-            nearest = nearest.or(Some((nth, chunk)));
-        }
-        nearest
-    }
-
     fn write_chunk(
         &mut self,
         now: Instant,
@@ -300,11 +260,15 @@ impl Session {
         let Some(id) = self.data_queue.peek(nth) else { return 0 };
         let Some(stream) = self.streams.get(&id) else { return 0 };
         let first_time = !stream.send.was_sent(chunk);
+        let urgent = self.data_queue.is_urgent(nth);
+        if urgent {
+            self.heed_wait(own);
+        }
         let bytes = self.write_stream(now, lane, own, id, chunk, out);
         let payload = chunk.range.end.saturating_sub(chunk.range.start);
         self.note_payload(lane, payload, first_time);
         if first_time && self.streams.get(&id).is_some_and(|stream| stream.redundant) {
-            self.plan_copy(now, lane, id, chunk);
+            self.plan_copy(now, lane, id, chunk, urgent);
         }
         match self.streams.get_mut(&id) {
             Some(stream) if !stream.send.has_pending() => {
@@ -467,7 +431,7 @@ fn pull_budget(rate: f64) -> usize {
 /// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
 /// that full frames fall on records; less on a slow lane, and on one that may turn out to be slow:
 /// it has to show a sign of life before it is given up.
-fn frame_room(lane: &LaneView, written: usize) -> usize {
+pub(super) fn frame_room(lane: &LaneView, written: usize) -> usize {
     if !lane.measured {
         return FRAME_BYTES_MIN as usize;
     }

@@ -20,12 +20,20 @@ impl Session {
 
     /// `lane` was given bytes of a redundant stream for the first time: notes them for the lane that
     /// would get them there next, over another link if there is one.
-    pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, id: StreamId, chunk: &Chunk) {
+    pub(super) fn plan_copy(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        id: StreamId,
+        chunk: &Chunk,
+        urgent: bool,
+    ) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
         let others = self.views(now).filter_map(|view| {
             let policy = policy(&view.id)?;
             let free = policy.tier != Tier::Metered || mutant!("metered-carries-copies");
+            let free = free && (urgent || policy.tier != Tier::Express);
             let may = view.id != lane && free && !mutant!("copy-not-sent");
             may.then_some((policy.link == link, view.arrival(1.0), view.id))
         });

@@ -38,13 +38,13 @@ impl Standing {
         match (lane.health, lane.late, tier) {
             (Health::Suspect, _, Tier::Metered) => Self::SuspectMetered,
             (Health::Suspect, _, Tier::Backup) => Self::SuspectBackup,
-            (Health::Suspect, _, Tier::Primary) => Self::Suspect,
+            (Health::Suspect, _, Tier::Primary | Tier::Express) => Self::Suspect,
             (Health::Good, true, Tier::Metered) => Self::LateMetered,
             (Health::Good, false, Tier::Metered) => Self::Metered,
             (Health::Good, true, Tier::Backup) => Self::LateBackup,
-            (Health::Good, true, Tier::Primary) => Self::Late,
+            (Health::Good, true, Tier::Primary | Tier::Express) => Self::Late,
             (Health::Good, false, Tier::Backup) => Self::Backup,
-            (Health::Good, false, Tier::Primary) => Self::Good,
+            (Health::Good, false, Tier::Primary | Tier::Express) => Self::Good,
         }
     }
 }
@@ -53,9 +53,10 @@ impl Standing {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answering {
     primary: usize,
+    express: usize,
     backup: usize,
     metered: usize,
-    /// The two of the shortest round trips, queues included.
+    /// The two of the shortest round trips, queues included, that carry whatever there is.
     quickest: [Option<(Duration, LaneId)>; 2],
 }
 
@@ -76,11 +77,14 @@ impl Answering {
         for lane in lanes.filter(|lane| lane.health == Health::Good) {
             let count = match lane.policy.tier {
                 Tier::Primary => &mut answering.primary,
+                Tier::Express => &mut answering.express,
                 Tier::Backup => &mut answering.backup,
                 Tier::Metered => &mut answering.metered,
             };
             *count = count.saturating_add(1);
-            answering.time(lane);
+            if lane.policy.tier != Tier::Express {
+                answering.time(lane);
+            }
         }
         answering
     }
@@ -97,17 +101,17 @@ impl Answering {
 
     /// Whether any answers that costs no money.
     pub(super) fn unmetered(&self) -> bool {
-        self.primary > 0 || self.backup > 0
+        self.primary > 0 || self.express > 0 || self.backup > 0
     }
 
     /// What could take over from the lane. Metered lanes wait until others are lost.
     pub(super) fn relief(&self, lane: &Lane) -> Relief {
+        let preferred = self.primary.saturating_add(self.express).saturating_add(self.backup);
         let (same_or_better, worse) = match lane.policy.tier {
-            Tier::Primary => (self.primary, self.backup),
-            Tier::Backup => (self.primary.saturating_add(self.backup), 0),
-            Tier::Metered => {
-                (self.primary.saturating_add(self.backup).saturating_add(self.metered), 0)
-            }
+            Tier::Primary => (self.primary, self.express.saturating_add(self.backup)),
+            Tier::Express => (self.primary.saturating_add(self.express), self.backup),
+            Tier::Backup => (preferred, 0),
+            Tier::Metered => (preferred.saturating_add(self.metered), 0),
         };
         if same_or_better > usize::from(lane.health == Health::Good) {
             let mut others = self.quickest.into_iter().flatten().filter(|(_, id)| *id != lane.id);

@@ -83,6 +83,79 @@ fn a_backup_takes_over_from_a_silent_lane_at_once_and_a_metered_one_when_it_is_l
 }
 
 #[test]
+fn an_express_lane_has_what_is_urgent_and_bulk_only_alone() {
+    for end in [CLIENT, SERVER] {
+        let mut pair = tiers(&[Tier::Primary, Tier::Express]);
+        let bulk = pair.open(end, pattern(3_000_000, 2));
+        pair.drive(SECOND / 4);
+        let first = sent(&pair, end, 1);
+        assert!(first <= 64 * 1024, "what a stream sends first is urgent, and no more: {first}");
+        let before = pair.now;
+        let urgent = pair.open(end, pattern(200, 3));
+        let arrived =
+            |pair: &Pair| pair.ends[1 - end].read.get(&urgent).is_some_and(|(_, ended)| *ended);
+        let took = pair.drive_until(SECOND, arrived);
+        assert!(took < SECOND / 80, "a way of 10 ms, and no bulk before it: {took:?}");
+        assert_eq!(sent(&pair, end, 1), first + 200);
+        assert!(!pair.ends[1 - end].read[&bulk].1, "there was bulk all the while");
+        assert!(pair.now - before < SECOND / 2);
+        pair.lane_down(LaneId::new(0));
+        pair.drive_until(60 * SECOND, |pair| pair.ends[1 - end].read[&bulk].1);
+        assert!(sent(&pair, end, 1) > 1_000_000, "now it is the best there is");
+    }
+}
+
+/// Bulk from `end` on a pair of primary lanes, then a few bytes.
+fn urgent_behind_bulk(end: usize, tier: Tier) -> Pair {
+    let mut pair = tiers(&[tier, Tier::Primary]);
+    pair.open(end, pattern(3_000_000, 2));
+    pair.drive(SECOND / 4);
+    assert!(!told(&pair), "bulk alone is no reason");
+    pair.open(end, pattern(200, 3));
+    pair
+}
+
+fn told(pair: &Pair) -> bool {
+    pair.ends.iter().any(|end| end.events.contains(&Event::ExpressWanted))
+}
+
+#[test]
+fn the_client_is_told_once_that_an_express_lane_would_help() {
+    for end in [CLIENT, SERVER] {
+        let mut pair = urgent_behind_bulk(end, Tier::Primary);
+        pair.drive_until(SECOND, told);
+        pair.open(end, pattern(200, 4));
+        pair.open(1 - end, pattern(3_000_000, 5));
+        pair.drive(SECOND / 10);
+        pair.open(1 - end, pattern(200, 6));
+        pair.drive(SECOND);
+        let heard = |end: usize| {
+            pair.ends[end].events.iter().filter(|event| **event == Event::ExpressWanted).count()
+        };
+        assert_eq!((heard(CLIENT), heard(SERVER)), (1, 0));
+    }
+    let mut pair = urgent_behind_bulk(SERVER, Tier::Express);
+    pair.drive(SECOND);
+    assert!(!told(&pair), "there is one");
+}
+
+#[test]
+fn that_an_express_lane_would_help_is_said_again_if_it_was_lost() {
+    let mut pair = urgent_behind_bulk(SERVER, Tier::Primary);
+    for lane in [0, 1] {
+        pair.silence_one_way(LaneId::new(lane), SERVER);
+    }
+    pair.drive(SECOND / 10);
+    for lane in [0, 1] {
+        pair.lane_down(LaneId::new(lane));
+    }
+    assert!(!told(&pair));
+    pair.lane_up(LaneId::new(2), Path::new(50.0, 10));
+    pair.drive_until(SECOND, told);
+    assert!(told(&pair));
+}
+
+#[test]
 fn a_slow_primary_is_no_reason_for_a_backup() {
     let mut pair = tiers(&[Tier::Primary, Tier::Backup]);
     let id = pair.open(CLIENT, pattern(3_000_000, 2));

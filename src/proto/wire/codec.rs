@@ -30,6 +30,7 @@ const PARAM_GRACE: u64 = 0x03;
 const TIER_PRIMARY: u64 = 0;
 const TIER_BACKUP: u64 = 1;
 const TIER_METERED: u64 = 2;
+const TIER_EXPRESS: u64 = 3;
 
 const KIND_DEFAULT: u64 = 0;
 const KIND_NAMED: u64 = 1;
@@ -165,6 +166,7 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
             out.put_slice(announcement);
             types::NEXT_KEY
         }
+        Frame::Express => types::EXPRESS,
         Frame::Invitation { secret } => {
             out.put_slice(&secret.0);
             types::INVITATION
@@ -223,6 +225,7 @@ fn encode_policy(policy: &LanePolicy, out: &mut BytesMut) {
             Tier::Primary => TIER_PRIMARY,
             Tier::Backup => TIER_BACKUP,
             Tier::Metered => TIER_METERED,
+            Tier::Express => TIER_EXPRESS,
         },
     );
     put(out, policy.link);
@@ -292,6 +295,7 @@ fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
             let announcement = array::<NEXT_KEY_BYTES>(rest)?;
             Frame::NextKey { announcement: Bytes::copy_from_slice(&announcement) }
         }
+        types::EXPRESS => Frame::Express,
         types::INVITATION => Frame::Invitation { secret: Secret(array(rest)?) },
         types::LANE_POLICY => Frame::LanePolicy(decode_policy(rest)?),
         types::CREATE => {
@@ -371,6 +375,7 @@ fn decode_policy(rest: &mut &[u8]) -> Field<LanePolicy> {
     let tier = match get(rest)? {
         TIER_BACKUP => Tier::Backup,
         TIER_METERED => Tier::Metered,
+        TIER_EXPRESS => Tier::Express,
         _ => Tier::Primary,
     };
     let link = get(rest)?;

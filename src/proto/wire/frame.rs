@@ -23,6 +23,7 @@ pub(super) mod types {
     pub(crate) const CLOSE: u64 = 0x16;
     pub(crate) const DRAIN: u64 = 0x18;
     pub(crate) const NEXT_KEY: u64 = 0x1b;
+    pub(crate) const EXPRESS: u64 = 0x1d;
     pub(crate) const CREATE: u64 = 0x20;
     pub(crate) const INVITATION: u64 = 0x21;
     pub(crate) const CREATED: u64 = 0x22;
@@ -129,6 +130,8 @@ pub enum Frame {
         /// cryptography.
         announcement: Bytes,
     },
+    /// From a server: what is urgent waits behind bulk, and an express lane on each link would help.
+    Express,
     /// From a client, ahead of its CREATE: by what its key is to be authorised.
     Invitation {
         /// What the server gave out.

@@ -41,6 +41,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         Just(Frame::Ping),
         Just(Frame::Drain),
+        Just(Frame::Express),
         prop::collection::vec(any::<u8>(), 96)
             .prop_map(|bytes| Frame::NextKey { announcement: bytes.into() }),
         (lane(), any_offset()).prop_map(|(lane, position)| Frame::Ack { lane, position }),
@@ -209,6 +210,7 @@ fn a_policy_that_asks_too_little_is_malformed_and_an_unknown_tier_is_primary() {
     let backup = policy(Tier::Backup, Some(LINK_RATE_MIN));
     assert_eq!(decode(&[0x23, 4, 1, 5, 0x5f, 0x40]), Ok(vec![backup]));
     assert_eq!(decode(&[0x23, 3, 2, 5, 0]), Ok(vec![policy(Tier::Metered, None)]));
+    assert_eq!(decode(&[0x23, 3, 3, 5, 0]), Ok(vec![policy(Tier::Express, None)]));
     assert_eq!(decode(&[0x23, 3, 9, 5, 0]), Ok(vec![policy(Tier::Primary, None)]));
     for wire in [&[0x23, 4, 1, 5, 0x5f, 0x3f][..], &[0x23, 3, 0, 0, 1], &[0x23, 2, 0, 0]] {
         assert_eq!(decode(wire), Err(DecodeError::Malformed(0x23)), "{wire:?}");

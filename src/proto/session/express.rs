@@ -1,0 +1,43 @@
+//! Express lanes: kept free of bulk, so that what is urgent waits for the path alone.
+
+use super::Session;
+use super::standing::Standing;
+use crate::proto::event::Event;
+use crate::proto::ids::Side;
+use crate::proto::lane::Lane;
+use crate::proto::policy::Tier;
+use crate::proto::scheduler::LaneView;
+
+/// What is urgent may stand this long behind bulk before a lane of its own is worth a connection.
+const WAIT_SECONDS: f64 = 0.002;
+
+impl Session {
+    /// `lane` is given something urgent: notices if that has to wait behind bulk.
+    pub(super) fn heed_wait(&mut self, lane: &LaneView) {
+        let bulk = self.data_queue.urgent_len() < self.data_queue.len();
+        if bulk && lane.queue > WAIT_SECONDS && !lane.express {
+            self.want_express();
+        }
+    }
+
+    /// Whoever dials is told, once, that express lanes would help.
+    pub(super) fn want_express(&mut self) {
+        if std::mem::replace(&mut self.express_wanted, true) {
+            return;
+        }
+        match self.side {
+            Side::Client => self.events.push_back(Event::ExpressWanted),
+            Side::Server => self.say.express = true,
+        }
+    }
+
+    /// Whether only bulk waits, and only express lanes sleep: the usual state under load, told at a glance.
+    pub(super) fn bulk_waits_for_others(&self) -> bool {
+        let best = self.best_standing();
+        let express = |lane: &Lane| lane.policy.tier == Tier::Express;
+        let mut sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
+        self.data_queue.urgent_len() == 0
+            && sleeping.all(|lane| express(lane) && lane.copies.is_empty())
+            && self.lanes.values().any(|lane| !express(lane) && Standing::of(lane) >= best)
+    }
+}
