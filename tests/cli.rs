@@ -62,7 +62,10 @@ fn bad_binds_show_the_place() {
         ("tier=gold", "`gold` is no tier; there are primary, express, backup and metered"),
         ("rate=20", "`20` has no unit; write a rate such as 500kbit, 20mbit"),
         ("rate=1kbit", "write at least 64kbit"),
-        ("speed=1", "known: lanes=COUNT, tier=primary|express|backup|metered, express=yes|no, rate=RATE"),
+        (
+            "speed=1",
+            "known: lanes=COUNT, tier=primary|express|backup|metered, express=yes|no, rate=RATE",
+        ),
     ] {
         let bind = format!("--bind=127.0.0.1=4,{option}");
         refused(&["client", "--dial=localhost:1", &bind], &[expected, "--bind"]);

@@ -138,6 +138,7 @@ pub(super) async fn run(
         out: LaneBuf::new(),
         measured_at: None,
         unsent_limit: 0,
+        pacing_limit: u64::MAX,
     };
     let end = (&mut task).await;
     let mut lane = task.lane;
@@ -176,6 +177,7 @@ struct LaneTask<'a> {
     out: LaneBuf,
     measured_at: Option<Instant>,
     unsent_limit: u32,
+    pacing_limit: u64,
 }
 
 impl Future for LaneTask<'_> {
@@ -267,11 +269,17 @@ impl LaneTask<'_> {
         }
         self.measured_at = Some(now);
         let metrics = self.lane.metrics()?;
-        let limit = self.shared.look(|state| state.core.unsent_limit(self.id));
+        let (limit, pacing) = self
+            .shared
+            .look(|state| (state.core.unsent_limit(self.id), state.core.pacing_limit(self.id)));
         // A system call is worth it only for a real change.
         if limit.abs_diff(self.unsent_limit) > self.unsent_limit / 4 {
             self.lane.set_unsent_limit(limit);
             self.unsent_limit = limit;
+        }
+        if pacing.abs_diff(self.pacing_limit) > self.pacing_limit / 16 {
+            self.lane.set_pacing_limit(pacing);
+            self.pacing_limit = pacing;
         }
         Some(LaneMetrics {
             rtt: metrics.rtt,

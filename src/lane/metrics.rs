@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use nix::getsockopt_impl;
-use nix::sys::socket::GetSockOpt;
-use nix::sys::socket::sockopt::GetStruct;
+use nix::sys::socket::sockopt::{GetStruct, SetStruct};
+use nix::sys::socket::{GetSockOpt, SetSockOpt};
+use nix::{getsockopt_impl, setsockopt_impl};
 
 use super::LaneMetrics;
 
@@ -67,6 +67,25 @@ struct TcpInfo;
 
 // The getter allocates nothing, and takes an answer of exactly the size asked for: see `KERNEL_ANSWERS`.
 getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead, GetStruct<TcpInfoHead>);
+
+/// `SO_MAX_PACING_RATE`, in bytes a second; the largest number is no limit.
+#[derive(Debug, Clone, Copy)]
+struct MaxPacingRate;
+
+setsockopt_impl!(
+    MaxPacingRate,
+    libc::SOL_SOCKET,
+    libc::SO_MAX_PACING_RATE,
+    u32,
+    SetStruct<'_, u32>
+);
+
+/// Bounds what the kernel sends at. Only where it paces anyway: of others it would make senders that do.
+pub(super) fn set_max_pacing_rate(socket: &impl AsFd, bytes_per_second: u64) {
+    let rate = u32::try_from(bytes_per_second).unwrap_or(u32::MAX);
+    // A socket that is gone says so when it is written to.
+    let _ = MaxPacingRate.set(socket, &rate);
+}
 
 /// Whether the kernel fills all of [`TcpInfoHead`]: since Linux 4.9, whose `tcp_info` ends in `delivery_rate`.
 static KERNEL_ANSWERS: LazyLock<bool> = LazyLock::new(|| {

@@ -82,6 +82,10 @@ pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// Bounds what the transport may hold that it has not sent yet, in bytes (`TCP_NOTSENT_LOWAT`).
     fn set_unsent_limit(&self, _bytes: u32) {}
 
+    /// Bounds what the transport sends at, in bytes a second (`SO_MAX_PACING_RATE`), if it looks for the path's rate by
+    /// pacing.
+    fn set_pacing_limit(&self, _bytes_per_second: u64) {}
+
     /// This end's address, for logs.
     fn local_addr(&self) -> Option<SocketAddr> {
         None

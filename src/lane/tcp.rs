@@ -114,6 +114,9 @@ pub(super) fn tune(socket: &Socket, options: &TcpOptions) -> Result<(), DialErro
     }
 }
 
+/// Congestion controls that pace what they send.
+pub(super) const PACED: [&str; 2] = ["bbr", "bbr2"];
+
 /// The name of the congestion control in use.
 pub(super) fn congestion(stream: &TcpStream) -> Option<String> {
     let name = SockRef::from(stream).tcp_congestion().ok()?;

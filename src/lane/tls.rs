@@ -293,6 +293,10 @@ impl<T: Transport> Lane for TlsLane<T> {
         self.socket.set_unsent_limit(bytes);
     }
 
+    fn set_pacing_limit(&self, bytes_per_second: u64) {
+        self.socket.set_pacing_limit(bytes_per_second);
+    }
+
     fn local_addr(&self) -> Option<SocketAddr> {
         self.socket.local_addr()
     }

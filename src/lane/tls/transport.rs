@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use crate::lane::metrics::tcp_metrics;
+use crate::lane::metrics::{set_max_pacing_rate, tcp_metrics};
 use crate::lane::{LaneMetrics, tcp};
 
 /// A connected, reliable and ordered byte pipe that TLS can run over, and what it may know of itself. All of it means
@@ -32,6 +32,9 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
     /// Bounds what may wait to be sent, in bytes.
     fn set_unsent_limit(&self, _bytes: u32) {}
+
+    /// Bounds what is sent at, in bytes a second, if it is paced.
+    fn set_pacing_limit(&self, _bytes_per_second: u64) {}
 
     /// This end's address.
     fn local_addr(&self) -> Option<SocketAddr> {
@@ -70,6 +73,12 @@ impl Transport for TcpStream {
     fn set_unsent_limit(&self, bytes: u32) {
         // A socket that is gone says so when it is written to.
         let _ = SockRef::from(self).set_tcp_notsent_lowat(bytes);
+    }
+
+    fn set_pacing_limit(&self, bytes_per_second: u64) {
+        if tcp::congestion(self).is_some_and(|name| tcp::PACED.contains(&name.as_str())) {
+            set_max_pacing_rate(self, bytes_per_second);
+        }
     }
 
     fn local_addr(&self) -> Option<SocketAddr> {

@@ -232,6 +232,7 @@ impl Run {
         };
         self.session.handle_lane_metrics(self.now, lane, metrics);
         assert!((16 * 1024..=512 * 1024).contains(&self.session.unsent_limit(lane)));
+        assert!(self.session.pacing_limit(lane) > 10_000, "no lane stands still");
         Ok(())
     }
 

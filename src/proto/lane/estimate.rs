@@ -34,6 +34,18 @@ const SPLIT_DELAY: Duration = Duration::from_millis(15);
 /// How long a minimum is believed (as BBR does: 10 s).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
 
+/// A path is full when more in flight makes a queue, and not more rate: it grew by less than this in a round trip (while
+/// the kernel looks for it, it doubles) ...
+const GROWTH_MIN: f64 = 1.5;
+/// ... and round trips are longer than the smallest by this part of it, and by more than a task may have to wait.
+const QUEUED: u32 = 8;
+const QUEUED_MIN: Duration = Duration::from_millis(2);
+
+/// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that there is more ...
+const PACING_HEADROOM: f64 = 1.3;
+/// ... but never less than an initial window a second.
+const PACING_MIN: f64 = INITIAL_WINDOW_BYTES;
+
 /// Estimates of one lane.
 #[derive(Clone, Debug)]
 pub(in crate::proto) struct Estimate {
@@ -56,6 +68,16 @@ pub(in crate::proto) struct Estimate {
     lateness: Duration,
     lateness_at: Option<Instant>,
     found: Found,
+    fill: Fill,
+}
+
+/// Whether the path was full since it came up, looked at once a round trip.
+#[derive(Clone, Debug, Default)]
+struct Fill {
+    full: bool,
+    /// At the last look, in bytes a second.
+    rate_before: f64,
+    look_at: Option<Instant>,
 }
 
 /// What follows from the samples: asked for many times for each that comes.
@@ -82,6 +104,7 @@ impl Estimate {
             lateness: Duration::ZERO,
             lateness_at: None,
             found: Found { rtt_min: RTT_UNKNOWN, measured_rate: None, rate: 0.0 },
+            fill: Fill::default(),
         };
         estimate.conclude();
         estimate
@@ -155,6 +178,35 @@ impl Estimate {
         let window = self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN);
         self.acked_rate.add_sample(now, rate, busy, window);
         self.conclude();
+        self.look_whether_full(now, busy);
+    }
+
+    fn look_whether_full(&mut self, now: Instant, busy: bool) {
+        let Some(kernel) = self.end_to_end_kernel() else { return };
+        if self.fill.full || self.fill.look_at.is_some_and(|at| now < at) {
+            return;
+        }
+        // The kernel's round trips: our acknowledgements may come back by another lane.
+        let queue = part::<QUEUED>(kernel.rtt_min).saturating_add(QUEUED_MIN);
+        let queued = kernel.rtt > kernel.rtt_min.saturating_add(queue);
+        let grown = self.rate() >= GROWTH_MIN * self.fill.rate_before;
+        self.fill = Fill {
+            full: busy && queued && !grown,
+            rate_before: self.rate(),
+            look_at: now.checked_add(kernel.rtt),
+        };
+    }
+
+    /// The lane answers again: what its path carries now has to be found out again.
+    pub(in crate::proto) fn on_return(&mut self) {
+        self.fill = Fill::default();
+    }
+
+    /// What the kernel should send at, at most, in bytes a second. It may look for the path's rate, but once that is known
+    /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
+    /// for ten round trips when the path becomes slower.
+    pub(in crate::proto) fn pacing_limit(&self) -> Option<f64> {
+        self.fill.full.then(|| (PACING_HEADROOM * self.rate()).max(PACING_MIN))
     }
 
     /// The kernel's figures.
@@ -301,6 +353,20 @@ mod tests {
     use super::*;
     use crate::proto::testing;
 
+    /// Of a path of 20 ms.
+    fn kernel(rate: u64, rtt: Duration) -> LaneMetrics {
+        LaneMetrics {
+            rtt,
+            rtt_var: Duration::from_millis(1),
+            rtt_min: Duration::from_millis(20),
+            delivery_rate: Some(rate),
+            app_limited: false,
+            pacing_rate: None,
+            cwnd_bytes: 0,
+            silence: None,
+        }
+    }
+
     #[test]
     fn the_rate_is_a_recent_maximum() {
         let start = testing::start();
@@ -371,16 +437,6 @@ mod tests {
     fn a_path_that_became_slower_is_noticed_before_its_queue_has_drained() {
         let start = testing::start();
         let ms = Duration::from_millis;
-        let kernel = |rate, rtt| LaneMetrics {
-            rtt,
-            rtt_var: ms(1),
-            rtt_min: ms(20),
-            delivery_rate: Some(rate),
-            app_limited: false,
-            pacing_rate: None,
-            cwnd_bytes: 0,
-            silence: None,
-        };
         let mut estimate = Estimate::new(Some(ms(20)));
         estimate.on_rtt(start, ms(20));
         estimate.on_metrics(start, kernel(6_000_000, ms(20)));
@@ -391,6 +447,37 @@ mod tests {
             estimate.rate() < 1e6
         });
         assert!(noticed.is_some_and(|at| at <= start + ms(100)), "{noticed:?}");
+    }
+
+    #[test]
+    fn a_full_path_bounds_what_the_kernel_sends_at_and_one_that_fills_does_not() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        let mut round = 0;
+        let mut step = |estimate: &mut Estimate, rate: u64, rtt: u64, busy: bool| {
+            let now = start + ms(60 * round);
+            round += 1;
+            estimate.on_rtt(now, ms(12)); // as acknowledged by a faster lane
+            estimate.on_metrics(now, kernel(rate, ms(rtt)));
+            estimate.on_delivery(now, rate / 100, ms(10), busy);
+            estimate.pacing_limit()
+        };
+        for rate in [1_000_000, 2_000_000, 4_000_000] {
+            assert_eq!(step(&mut estimate, rate, 30, true), None, "it still grows");
+        }
+        assert_eq!(step(&mut estimate, 4_200_000, 21, true), None, "there is no queue");
+        assert_eq!(step(&mut estimate, 4_300_000, 30, false), None, "it was not busy");
+        let limit = step(&mut estimate, 4_400_000, 30, true).unwrap();
+        assert!((limit / 4_400_000.0 - PACING_HEADROOM).abs() < 1e-6, "{limit}");
+        let limit = step(&mut estimate, 5_500_000, 30, true).unwrap();
+        assert!(limit > 5_500_000.0 * 1.25, "what BBR finds out is let through: {limit}");
+        for _ in 0..9 {
+            step(&mut estimate, 1, 30, true);
+        }
+        assert_eq!(estimate.pacing_limit(), Some(PACING_MIN));
+        estimate.on_return();
+        assert_eq!(estimate.pacing_limit(), None);
     }
 
     #[test]

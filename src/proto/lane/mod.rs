@@ -152,6 +152,7 @@ impl Lane {
         let half_trip = estimate.half_trip();
         if self.health != Health::Good {
             self.excused = self.ledger.sent_position();
+            estimate.on_return();
         }
         let mut settle = settle;
         let mut newest = None;

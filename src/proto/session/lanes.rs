@@ -130,6 +130,13 @@ impl Session {
         ((pacing * seconds) as u32).clamp(UNSENT_BYTES_MIN, UNSENT_BYTES_MAX)
     }
 
+    /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
+    /// not much more than that. `u64::MAX`: as fast as it likes.
+    pub fn pacing_limit(&self, id: LaneId) -> u64 {
+        let limit = self.lanes.get(&id).and_then(|lane| lane.estimate.pacing_limit());
+        limit.map_or(u64::MAX, |limit| limit as u64)
+    }
+
     /// An idle lane for which there is work now, each at most once until it has come.
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {

@@ -141,6 +141,20 @@ async fn records_are_handed_out_whole() {
 }
 
 #[tokio::test]
+async fn a_pacing_limit_holds_where_the_kernel_paces() {
+    let (mut client, mut server) = lane().await;
+    const LIMIT: u64 = 1_000_000;
+    client.set_pacing_limit(LIMIT);
+    let data = vec![5; 100_000];
+    let mut back = vec![0; data.len()];
+    let (sent, got) = tokio::join!(client.write_all(&data), server.read_exact(&mut back));
+    sent.and(got.map(|_| ())).unwrap();
+    let pacing = client.metrics().and_then(|metrics| metrics.pacing_rate);
+    let limited = pacing.is_some_and(|rate| rate <= LIMIT);
+    assert_eq!(limited, client.describe().contains("TCP bbr"), "{pacing:?}, {}", client.describe());
+}
+
+#[tokio::test]
 async fn takes_no_more_than_the_limit_while_the_peer_does_not_read() {
     let (mut client, mut server) = lane().await;
     client.set_unsent_limit(16 * 1024);
