@@ -311,10 +311,9 @@ impl Inner {
     async fn keep_lane(
         self: Arc<Self>,
         place: Place,
-        failures: Option<mpsc::UnboundedSender<ConnectError>>,
+        mut failures: Option<mpsc::UnboundedSender<ConnectError>>,
     ) {
         let dialer = &place.dialer;
-        let mut failures = failures;
         let mut backoff = Backoff::default();
         let mut told = None;
         let mut stopped = self.stopped.subscribe();

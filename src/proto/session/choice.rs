@@ -45,11 +45,8 @@ impl Session {
             return None;
         }
         let waiting = self.urgent_bytes().max(1);
-        let (rule, chunk) = (self.config.scheduler, (room as u64).min(waiting));
-        match scheduler::decide(rule, own, others.iter(), waiting, chunk, false) {
-            Grant::Skip(skip) => self.chunk_behind(skip, streams, room),
-            Grant::Nothing => None,
-        }
+        let skip = self.skip(own, others.iter(), waiting, room, false)?;
+        self.chunk_behind(skip, streams, room)
     }
 
     /// Of streams that sent much: an express lane carries them only beside its like.
@@ -65,9 +62,22 @@ impl Session {
             return None;
         }
         let waiting = self.pending.max(1);
-        let (rule, chunk) = (self.config.scheduler, (room as u64).min(waiting));
-        match scheduler::decide(rule, own, others.iter().filter(carries), waiting, chunk, true) {
-            Grant::Skip(skip) => self.chunk_behind(skip, streams, room),
+        let skip = self.skip(own, others.iter().filter(carries), waiting, room, true)?;
+        self.chunk_behind(skip, streams, room)
+    }
+
+    /// How far behind the first of the `waiting` bytes the lane's share begins, if it is given any.
+    fn skip<'a>(
+        &self,
+        own: &LaneView,
+        others: impl Iterator<Item = &'a LaneView> + Clone,
+        waiting: u64,
+        room: usize,
+        bulk: bool,
+    ) -> Option<u64> {
+        let chunk = (room as u64).min(waiting);
+        match scheduler::decide(self.config.scheduler, own, others, waiting, chunk, bulk) {
+            Grant::Skip(skip) => Some(skip),
             Grant::Nothing => None,
         }
     }

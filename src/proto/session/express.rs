@@ -33,11 +33,14 @@ impl Session {
 
     /// Whether only bulk waits, and only express lanes sleep: the usual state under load, told at a glance.
     pub(super) fn bulk_waits_for_others(&self) -> bool {
-        let best = self.best_standing();
         let express = |lane: &Lane| lane.policy.tier == Tier::Express;
         let mut sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
-        self.data_queue.urgent_len() == 0
-            && sleeping.all(|lane| express(lane) && lane.copies.is_empty())
-            && self.lanes.values().any(|lane| !express(lane) && Standing::of(lane) >= best)
+        if self.data_queue.urgent_len() > 0
+            || !sleeping.all(|lane| express(lane) && lane.copies.is_empty())
+        {
+            return false;
+        }
+        let best = self.best_standing();
+        self.lanes.values().any(|lane| !express(lane) && Standing::of(lane) >= best)
     }
 }
