@@ -120,7 +120,7 @@ pub struct RunArgs {
 /// Arguments of `lab cell`.
 #[derive(Args, Debug, Clone)]
 pub struct CellArgs {
-    /// The cell; `lab cells` lists them
+    /// The cell, as `lab cells` lists them, or randomN: the N-th random setting of the seed
     pub name: String,
     #[command(flatten)]
     run: RunArgs,
@@ -195,6 +195,7 @@ fn dispatch(_: LabCommand) -> Result<(), LabError> {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use super::super::design;
     use super::super::error::LabError;
     use super::super::matrix::{available, prepare, run_all};
     use super::super::peers::{Peer, Programs};
@@ -206,8 +207,12 @@ mod linux {
     use super::{CellArgs, MatrixArgs, RunArgs};
 
     pub(super) fn run_cell(args: &CellArgs) -> Result<(), LabError> {
-        let mut cell = scenarios::by_name(&args.name).ok_or_else(|| {
-            LabError::Usage(format!("no cell `{}`; `imux-sim lab cells` lists them", args.name))
+        let cell = scenarios::by_name(&args.name);
+        let mut cell = cell.or_else(|| design::by_name(&args.name, args.run.seed)).ok_or_else(|| {
+            let name = &args.name;
+            LabError::Usage(format!(
+                "no cell `{name}`; `imux-sim lab cells` lists them, random1 is the first random setting"
+            ))
         })?;
         if !args.paths.is_empty() {
             cell.paths = args.paths.iter().map(|p| parse_path(p)).collect::<Result<_, _>>()?;

@@ -22,6 +22,10 @@ use super::topology::PathSpec;
 /// Bulk time of each run. The slowest settings have round trips of 0.2 s: start-up is a part of it.
 const BULK_MS: u64 = 8000;
 const FIGURE: &str = "down.mbit";
+/// What the names of settings begin with; the number follows.
+const NAME: &str = "random";
+/// Settings that can be named, so that a slip of the finger does not draw for hours.
+const SETTINGS_MAX: u32 = 100_000;
 
 /// All settings under one congestion control.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -66,11 +70,18 @@ pub fn draw(count: u32, seed: u64) -> Vec<Cell> {
             let paths: Vec<PathSpec> =
                 (0..2 + rng.next_u64() % 3).map(|_| path(&mut rng)).collect();
             let about = describe(&paths);
-            Cell::new(&format!("random{number}"), &about, paths)
+            Cell::new(&format!("{NAME}{number}"), &about, paths)
                 .step("down", bulk(Direction::Down, 1, BULK_MS, 0))
                 .goal(Goal::shown(FIGURE, "Mbit/s", Better::Higher))
         })
         .collect()
+}
+
+/// The setting of this name, `random1` being the first that `draw` gives, among `SETTINGS_MAX`.
+#[must_use]
+pub fn by_name(name: &str, seed: u64) -> Option<Cell> {
+    let number: u32 = name.strip_prefix(NAME)?.parse().ok()?;
+    (1..=SETTINGS_MAX).contains(&number).then(|| draw(number, seed).pop())?
 }
 
 /// Measures one setting: each path alone, then each contender; `runs` times, taking turns.
@@ -196,6 +207,14 @@ mod tests {
                 );
                 assert!((0.0..=2.5).contains(&p.loss_pct) && p.queue_kb >= 6.0, "{p:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_setting_is_found_by_its_name() {
+        assert_eq!(by_name("random8", 1).as_ref(), draw(40, 1).get(7));
+        for name in ["random0", "random", "random-1", "random100001", "equal-down"] {
+            assert_eq!(by_name(name, 1), None, "{name}");
         }
     }
 

@@ -14,7 +14,7 @@ use super::LaneMetrics;
 const RTT_UNKNOWN: Duration = Duration::from_millis(333);
 
 /// The initial window of TCP: ten segments a round trip (RFC 6928).
-const INITIAL_WINDOW_BYTES: f64 = 14_600.0;
+pub(in crate::proto) const INITIAL_WINDOW_BYTES: f64 = 14_600.0;
 
 /// A maximum lasts one to two of these many round trips ...
 const RATE_WINDOW_ROUND_TRIPS: u32 = 5;

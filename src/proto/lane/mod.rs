@@ -5,7 +5,7 @@ mod estimate;
 mod inbound;
 mod ledger;
 
-pub(in crate::proto) use estimate::Estimate;
+pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES};
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
 
@@ -84,6 +84,8 @@ pub(in crate::proto) struct Lane {
     /// Payload of streams given to it and received from it.
     pub(in crate::proto) sent_payload: u64,
     pub(in crate::proto) received_payload: u64,
+    /// What all lanes together had been given when it last was given payload.
+    pub(in crate::proto) given_at_payload: u64,
     /// Payload given to it that another lane was given as well, before it.
     pub(in crate::proto) resent_payload: u64,
 }
@@ -130,6 +132,7 @@ impl Lane {
             leaves_at: None,
             sent_payload: 0,
             received_payload: 0,
+            given_at_payload: 0,
             resent_payload: 0,
         }
     }

@@ -20,7 +20,7 @@ impl Session {
         let room = frame_room(own, 0).min(self.caps.allowance(now, &lane.policy).bytes);
         let data = own.in_flight < own.window
             && (!lane.copies.is_empty() || self.choose(own, others, room).is_some());
-        data || self.tail_choice(now, own.id).is_some()
+        data || self.tail_choice(now, own.id).is_some() || self.probe_due(own)
     }
 
     /// Stream (as its place in the queue) and bytes that the lane shall carry next.

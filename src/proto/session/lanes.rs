@@ -55,7 +55,9 @@ impl Session {
         if used || self.lanes.len() >= LANES_MAX || self.is_closed() {
             return false;
         }
-        self.lanes.insert(id, Lane { futile: self.futile, ..Lane::new(id, now, rtt) });
+        let given_at_payload = self.totals.sent_payload;
+        let lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
+        self.lanes.insert(id, lane);
         self.alone_since = None;
         true
     }

@@ -9,6 +9,7 @@ mod input;
 mod kept;
 mod lanes;
 mod output;
+mod probe;
 mod redundant;
 mod reinject;
 mod standing;

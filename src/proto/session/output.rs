@@ -114,6 +114,9 @@ impl Session {
         if out.is_empty() || (self.pending == 0 && out.len() < budget) {
             self.write_tail(now, lane, limits, out);
         }
+        if out.is_empty() {
+            self.write_probe(now, lane, limits, out);
+        }
     }
 
     /// Acknowledgements, and whatever else is not stream data. A suspect lane carries only what
@@ -342,6 +345,7 @@ impl Session {
         }
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.sent_payload = lane.sent_payload.saturating_add(payload);
+            lane.given_at_payload = totals.sent_payload;
             if !first_time {
                 lane.resent_payload = lane.resent_payload.saturating_add(payload);
             }

@@ -1,0 +1,153 @@
+//! Finding out whether a lane that is left out has become faster.
+//!
+//! A lane that is believed to be slow gets nothing while the others would be done sooner, and without
+//! anything to carry it cannot show that it was misjudged: because its handshake met a loss, or because
+//! its path is better now. So it is given copies of what others carry, now and then: nobody waits for them.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::Session;
+use super::budget::cost_twice;
+use super::output::Limits;
+use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
+use crate::proto::policy::Tier;
+use crate::proto::scheduler::LaneView;
+use crate::proto::stream::Chunk;
+use crate::proto::wire::LaneBuf;
+
+/// A lane is probed once others were given so many times as much since it last carried anything.
+const CARRIED_PER_PROBED: u64 = 256;
+/// A probe is twice what the lane is believed to hold in flight, as in TCP's slow start: no fewer frames ...
+const FRAMES_MIN: u64 = 2;
+/// ... and no more than an initial window, which a kernel sends at once on a path that it knows nothing of.
+const FRAMES_MAX: u64 = 8;
+const FRAME_PAYLOAD: u64 = 1_800;
+/// With its header; no more than what a link that is ready lets through at once.
+const FRAME_ROOM: usize = FRAME_PAYLOAD as usize + 32;
+
+impl Session {
+    /// Whether the lane was left out for long, of bulk that still waits, and a probe could teach anything.
+    pub(super) fn probe_due(&self, own: &LaneView) -> bool {
+        let bulk = self.data_queue.urgent_len() < self.data_queue.len();
+        let Some(lane) = self.lanes.get(&own.id).filter(|_| bulk) else { return false };
+        let passed = self.totals.sent_payload.saturating_sub(lane.given_at_payload);
+        let bytes = probe_frames(lane).saturating_mul(FRAME_PAYLOAD);
+        passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
+            && !lane.ledger.owes()
+            && !matches!(lane.policy.tier, Tier::Express | Tier::Metered)
+            && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
+            && self.duplicates.unreserved() >= bytes
+            && !self.newest_elsewhere(own.id).is_empty()
+    }
+
+    /// Gives the lane copies of what another was given last. Should that be late all the same, it is sent again as if there
+    /// were no copies: these may take long.
+    pub(super) fn write_probe(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        limits: Limits,
+        out: &mut LaneBuf,
+    ) {
+        let Some(own) = self.view_of(now, id).filter(|own| self.probe_due(own)) else { return };
+        for (stream, chunk) in self.newest_elsewhere(id) {
+            if limits.left(out).is_none_or(|room| room < FRAME_ROOM) {
+                return;
+            }
+            let payload = chunk.range.end.saturating_sub(chunk.range.start);
+            self.duplicates.spend(cost_twice(payload));
+            self.write_stream(now, id, &own, stream, &chunk, out);
+            self.note_payload(id, payload, false);
+        }
+    }
+
+    /// As much as a probe of `id` takes of what the lane that has most in flight was given last, in small frames, so that each that
+    /// arrives is progress.
+    fn newest_elsewhere(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
+        let Some(probed) = self.lanes.get(&id) else { return Vec::new() };
+        let others = self.lanes.values().filter(|lane| lane.id != id);
+        let busiest = others.max_by_key(|lane| lane.ledger.payload_in_flight());
+        let entries = busiest.into_iter().flat_map(|lane| lane.ledger.entries().rev());
+        let data = entries.filter_map(|entry| match &entry.carried {
+            Carried::Data { id, range, .. } => Some((*id, range.clone())),
+            _ => None,
+        });
+        let frames = data.flat_map(|(id, range)| pieces(range).map(move |range| (id, range)));
+        let owed = frames.filter_map(|(id, range)| {
+            let stream = self.streams.get(&id)?;
+            Some((id, stream.send.still_owed(&Chunk { range, fin: false })?))
+        });
+        owed.take(probe_frames(probed) as usize).collect()
+    }
+}
+
+fn probe_frames(lane: &Lane) -> u64 {
+    let twice = 2.0 * lane.estimate.bandwidth_delay_bytes() / FRAME_PAYLOAD as f64;
+    (twice.ceil() as u64).clamp(FRAMES_MIN, FRAMES_MAX)
+}
+
+/// The range cut into what probes carry in one frame; the rest at its end is left out.
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let count = range.end.saturating_sub(range.start) / FRAME_PAYLOAD;
+    (0..count).map(move |nth| {
+        let start = range.start.saturating_add(nth.saturating_mul(FRAME_PAYLOAD));
+        start..start.saturating_add(FRAME_PAYLOAD)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
+    use crate::proto::{Config, LaneId, LanePolicy, Tier};
+
+    const SLOW: LaneId = LaneId::new(1);
+
+    /// Two lanes, the second of which is taken for hopelessly slow: its handshake met a loss.
+    fn misjudged(policy: LanePolicy, path: Path) -> Pair {
+        let mut pair = Pair::new(Config::default(), &[Path::new(80.0, 1), path]);
+        let now = pair.now;
+        let session = &mut pair.ends[CLIENT].session;
+        session.handle_lane_policy(now, SLOW, policy);
+        let estimate = &mut session.lanes.get_mut(&SLOW).unwrap().estimate;
+        estimate.on_delivery(now, 1_400, Duration::from_millis(200), true);
+        pair
+    }
+
+    /// Payload that the slow lane was given, and how much of it a second time, in eight seconds of bulk.
+    fn carried(mut pair: Pair) -> (u64, u64) {
+        let bytes = 120_000_000;
+        let id = pair.open(CLIENT, pattern(bytes, 1));
+        pair.drive(Duration::from_secs(8));
+        let read = &pair.ends[SERVER].read[&id].0;
+        assert_eq!(pattern(bytes, 1)[..read.len()], read[..]);
+        let stats = pair.ends[CLIENT].session.stats();
+        let lane = stats.lanes.iter().find(|lane| lane.id == SLOW).unwrap();
+        (lane.sent_bytes, lane.resent_bytes)
+    }
+
+    #[test]
+    fn a_lane_that_was_misjudged_shows_what_it_can_do() {
+        let (sent, _) = carried(misjudged(LanePolicy::default(), Path::new(20.0, 100)));
+        assert!(sent > 10_000_000, "{sent} bytes of at most 20,000,000");
+    }
+
+    #[test]
+    fn a_lane_that_was_judged_rightly_costs_little() {
+        let (sent, resent) = carried(misjudged(LanePolicy::default(), Path::new(0.05, 100)));
+        assert!(resent > 0, "it was probed");
+        assert!(sent < 80_000, "{sent} bytes are more than its path carries");
+    }
+
+    #[test]
+    fn what_costs_money_is_not_probed() {
+        for tier in [Tier::Backup, Tier::Metered, Tier::Express] {
+            let policy = LanePolicy { tier, ..LanePolicy::default() };
+            let (sent, _) = carried(misjudged(policy, Path::new(20.0, 100)));
+            assert_eq!(sent, 0, "{tier:?}");
+        }
+    }
+}
