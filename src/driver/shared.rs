@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::admission::Admission;
 use super::clock;
 use crate::proto::ids::StreamId;
-use crate::proto::{Code, Event, LaneId, Session, SessionError};
+use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats};
 
 /// How long a session that nobody holds any more may take to deliver what was written.
 const LINGER: Duration = Duration::from_secs(30);
@@ -222,6 +222,7 @@ impl State {
             }
             Event::Closed(error) => {
                 wake.extend(self.next_key.1.take());
+                tell_of_session(&self.core.stats(), &error);
                 self.over = Some(error);
                 wake.append(&mut self.accepting);
                 wake.append(&mut self.opening);
@@ -234,6 +235,21 @@ impl State {
             }
         }
     }
+}
+
+/// What came of a session, for whoever looks into what it cost; `imux-sim lab` reads the names.
+fn tell_of_session(stats: &SessionStats, why: &SessionError) {
+    tracing::debug!(
+        %why,
+        sent_bytes = stats.sent_bytes,
+        resent_bytes = stats.resent_bytes,
+        received_bytes = stats.received_bytes,
+        duplicate_bytes = stats.duplicate_bytes,
+        held_bytes_max = stats.held_bytes_max,
+        reorder_bytes_max = stats.reorder_bytes_max,
+        lanes_lost = stats.lanes_lost,
+        "session over"
+    );
 }
 
 /// Remembers whom to wake, without cloning a waker that is there already.

@@ -19,6 +19,10 @@ pub struct SessionStats {
     pub duplicate_bytes: u64,
     /// Waiting for a lane.
     pub pending_bytes: u64,
+    /// Written and not acknowledged: kept to be sent, or sent again. Now, and the most it ever was.
+    pub held_bytes: u64,
+    /// See `held_bytes`.
+    pub held_bytes_max: u64,
     /// Memory out-of-order data costs now, and the most it ever did.
     pub reorder_bytes: u64,
     /// See `reorder_bytes`.

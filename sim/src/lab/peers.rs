@@ -19,6 +19,8 @@ pub const SINK_PORT: u16 = 9000;
 const TUNNEL_PORT: u16 = 4430;
 /// Where a tunnel's client takes the load.
 const ENTRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// What imux says of its sessions at their end is read from its log.
+const LOGGED: &str = "--debug --log-format json";
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// Lanes still missing after this long are not waited for: the run shows what it is like without.
 const LANES_LIMIT: Duration = Duration::from_secs(6);
@@ -269,10 +271,10 @@ impl Peer {
                 (words(&format!("-server --listen={listen} --dial={sink}")), client)
             }
             Self::Imux { lanes, .. } => {
-                let mut server = words(&format!("server --listen {listen} --dial {sink}"));
+                let mut server = words(&format!("server {LOGGED} --listen {listen} --dial {sink}"));
                 server.extend(programs.imux_server_args.iter().cloned());
                 let mut client = words(&format!(
-                    "client --listen {ENTRY} --dial {listen} --host-key accept-new"
+                    "client {LOGGED} --listen {ENTRY} --dial {listen} --host-key accept-new"
                 ));
                 for i in 0..paths {
                     client.extend(["--bind".to_owned(), format!("{}={lanes}", client_addr(i))]);

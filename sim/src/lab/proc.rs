@@ -95,11 +95,22 @@ impl Process {
         }
     }
 
+    /// Ends it, and hands out all it has said.
+    #[must_use]
+    pub fn end(mut self) -> String {
+        end(&mut self.child);
+        self.said()
+    }
+
+    fn said(&self) -> String {
+        let text = self.log.as_ref().and_then(|p| std::fs::read(p).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// The last lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let text = self.log.as_ref().and_then(|p| std::fs::read(p).ok()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.said();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }

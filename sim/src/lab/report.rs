@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::{Better, Cell, Goal};
 use super::design::DesignReport;
 use super::error::LabError;
-use super::runner::RunResult;
+use super::runner::{ProcessUsage, RunResult};
 use super::stats::median;
 use super::svg;
 
@@ -161,30 +161,33 @@ pub fn cells_table(cells: &[&CellReport]) -> String {
 
 fn usage_table(cells: &[&CellReport]) -> String {
     let mut out = String::from(
-        "| cell | contender | CPU s of each process, median | peak MB, worst |\n|---|---|---|---|\n",
+        "| cell | contender | CPU s of each process, median | peak MB, worst | to be sent, or again, peak MB, worst \
+         | out of order, peak MB, worst |\n|---|---|---|---|---|---|\n",
     );
     for report in cells {
         for peer in &report.peers {
             let Some(first) = peer.runs.first().filter(|r| !r.processes.is_empty()) else {
                 continue;
             };
-            let each = |f: &dyn Fn(&[f64]) -> f64, field: &dyn Fn(&super::proc::Usage) -> f64| {
+            let each = |f: &dyn Fn(&[f64]) -> f64, field: &dyn Fn(&ProcessUsage) -> Option<f64>| {
                 let of = |i: usize| -> Vec<f64> {
-                    peer.runs
-                        .iter()
-                        .filter_map(|r| r.processes.get(i))
-                        .map(|p| field(&p.usage))
-                        .collect()
+                    peer.runs.iter().filter_map(|r| r.processes.get(i)).filter_map(field).collect()
                 };
-                let all: Vec<String> =
-                    (0..first.processes.len()).map(|i| format!("{:.2}", f(&of(i)))).collect();
+                let told = |values: Vec<f64>| match values.as_slice() {
+                    [] => "-".to_owned(),
+                    values => format!("{:.2}", f(values)),
+                };
+                let all: Vec<String> = (0..first.processes.len()).map(|i| told(of(i))).collect();
                 all.join(" + ")
             };
-            let cpu = each(&|v| median(v).unwrap_or(0.0), &|u| u.cpu_s);
-            let rss = each(&|v| v.iter().copied().fold(0.0, f64::max), &|u| {
-                u.rss_peak_kb as f64 / 1024.0
-            });
-            out += &format!("| {} | {} | {cpu} | {rss} |\n", report.cell.name, peer.peer);
+            let worst = |v: &[f64]| v.iter().copied().fold(0.0, f64::max);
+            let cpu = each(&|v| median(v).unwrap_or(0.0), &|p| Some(p.usage.cpu_s));
+            let rss = each(&worst, &|p| Some(p.usage.rss_peak_kb as f64 / 1024.0));
+            let mb = |bytes: u64| bytes as f64 / 1e6;
+            let held = each(&worst, &|p| Some(mb(p.kept?.held_bytes_max)));
+            let reordered = each(&worst, &|p| Some(mb(p.kept?.reorder_bytes_max)));
+            let name = &report.cell.name;
+            out += &format!("| {name} | {} | {cpu} | {rss} | {held} | {reordered} |\n", peer.peer);
         }
     }
     out

@@ -11,7 +11,7 @@ use super::error::LabError;
 use super::load::{LoadReport, Plan};
 use super::measure::{Figures, Notes};
 use super::peers::{Peer, Programs, SINK_PORT};
-use super::proc::{Helper, Usage};
+use super::proc::{Helper, Process, Usage};
 use super::scratch::Scratch;
 use super::simulated;
 use super::sink::SinkReport;
@@ -43,6 +43,32 @@ pub struct ProcessUsage {
     /// CPU time and peak memory.
     #[serde(flatten)]
     pub usage: Usage,
+    /// Where it tells: what it kept at most.
+    pub kept: Option<Kept>,
+}
+
+/// The most that any session of an imux process kept, in bytes, as it says at its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// To be sent, or sent again.
+    pub held_bytes_max: u64,
+    /// Out of order.
+    pub reorder_bytes_max: u64,
+}
+
+impl Kept {
+    /// From its log in JSON lines.
+    fn in_log(log: &str) -> Option<Self> {
+        let lines = log.lines().filter(|line| line.contains("\"session over\""));
+        let kept = lines.filter_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            serde_json::from_value(line.get("fields")?.clone()).ok()
+        });
+        kept.reduce(|a: Self, b: Self| Self {
+            held_bytes_max: a.held_bytes_max.max(b.held_bytes_max),
+            reorder_bytes_max: a.reorder_bytes_max.max(b.reorder_bytes_max),
+        })
+    }
 }
 
 /// What came of one run.
@@ -117,16 +143,33 @@ pub fn run_once(
             processes.iter().map(|p| (&p.name, p.log_tail())).filter(|(_, log)| !log.is_empty());
         faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
     }
-    let usage = |p: &super::proc::Process| ProcessUsage { name: p.name.clone(), usage: p.usage() };
+    let links = topology.emulator().counters()?;
     Ok(RunResult {
         // JSON knows no infinity: what never happened has no figure.
         figures: notes.figures().into_iter().filter(|(_, v)| v.is_finite()).collect(),
         faults,
-        processes: processes.iter().map(usage).collect(),
-        links: topology.emulator().counters()?,
+        processes: ended(processes),
+        links,
         timeline: notes.timeline(),
         seed,
     })
+}
+
+/// What the processes have used until now, and what they say when they end: the client first, which takes leave of its
+/// server.
+fn ended(processes: Vec<Process>) -> Vec<ProcessUsage> {
+    let usages: Vec<Usage> = processes.iter().map(Process::usage).collect();
+    let mut used: Vec<ProcessUsage> = processes
+        .into_iter()
+        .zip(usages)
+        .rev()
+        .map(|(process, usage)| {
+            let name = process.name.clone();
+            ProcessUsage { name, usage, kept: Kept::in_log(&process.end()) }
+        })
+        .collect();
+    used.reverse();
+    used
 }
 
 fn act(topology: &Topology, event: Event) -> Result<(), LabError> {
@@ -138,4 +181,22 @@ fn act(topology: &Topology, event: Event) -> Result<(), LabError> {
 
 fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_read_from_the_log() {
+        let session = |held: u64, reorder: u64| {
+            format!(
+                r#"{{"level":"DEBUG","fields":{{"message":"session over","why":"closed","held_bytes_max":{held},"reorder_bytes_max":{reorder}}},"target":"imux::driver"}}"#
+            )
+        };
+        let log = format!("no JSON\n{}\n{{}}\n{}\n", session(7, 20), session(9, 10));
+        let kept = Kept { held_bytes_max: 9, reorder_bytes_max: 20 };
+        assert_eq!(Kept::in_log(&log), Some(kept));
+        assert_eq!(Kept::in_log("session over"), None);
+    }
 }

@@ -279,6 +279,8 @@ mod tests {
             pending_bytes: 0,
             reorder_bytes: 0,
             reorder_bytes_max: 0,
+            held_bytes: 0,
+            held_bytes_max: 0,
             lanes_lost: 0,
             lanes_suspected: 0,
             credit: CreditStats::default(),

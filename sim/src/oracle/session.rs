@@ -27,7 +27,7 @@ pub fn check_lanes(of_driver: usize, of_session: usize) -> Result<(), String> {
 /// Once all streams are over: nothing is kept, and both ends agree on the credit that was used.
 pub fn check_drained(own: &SessionStats, memory: u64, peer: CreditStats) -> Result<(), String> {
     let credit = own.credit;
-    if memory + own.pending_bytes + own.reorder_bytes != 0 {
+    if memory + own.pending_bytes + own.held_bytes + own.reorder_bytes != 0 {
         Err(format!("keeps {memory} bytes of no stream: {own:?}"))
     } else if credit.sent != peer.received || peer.consumed != peer.received {
         Err(format!("credit leaks: {credit:?}, peer {peer:?}"))
@@ -50,6 +50,8 @@ mod tests {
             received_bytes: 20,
             duplicate_bytes: 0,
             pending_bytes: 0,
+            held_bytes: 0,
+            held_bytes_max: 7,
             reorder_bytes: 0,
             reorder_bytes_max: 7,
             lanes_lost: 0,
@@ -87,6 +89,7 @@ mod tests {
         assert_eq!(check_drained(&own, 0, peer), Ok(()));
         check_drained(&own, 1, peer).unwrap_err();
         check_drained(&SessionStats { pending_bytes: 1, ..own.clone() }, 0, peer).unwrap_err();
+        check_drained(&SessionStats { held_bytes: 1, ..own.clone() }, 0, peer).unwrap_err();
         check_drained(&SessionStats { reorder_bytes: 1, ..own.clone() }, 0, peer).unwrap_err();
         let unheard = CreditStats { received: 9, consumed: 9, ..peer };
         check_drained(&own, 0, unheard).unwrap_err();

@@ -159,6 +159,7 @@ struct Totals {
     lanes_lost: u64,
     suspected: u64,
     reorder_peak: u64,
+    held_peak: u64,
 }
 
 impl Session {
@@ -265,6 +266,8 @@ impl Session {
             received_bytes: self.totals.received_payload,
             duplicate_bytes: self.totals.duplicate_payload,
             pending_bytes: self.pending,
+            held_bytes: self.held,
+            held_bytes_max: self.totals.held_peak,
             reorder_bytes: self.reorder_cost,
             reorder_bytes_max: self.totals.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
@@ -467,6 +470,7 @@ impl Session {
         self.pending = self.pending.saturating_add(stream.send.pending_bytes());
         self.held = self.held.saturating_sub(held);
         self.held = self.held.saturating_add(stream.send.held_bytes());
+        self.totals.held_peak = self.totals.held_peak.max(self.held);
         self.settle(id);
     }
 
