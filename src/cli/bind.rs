@@ -267,8 +267,12 @@ fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String
             _ if name == "express" && value.is_boolean() => plan.express = value.as_bool(),
             Some(text) => set_option(plan, name, text)?,
             None => {
+                let wanted = match name.as_str() {
+                    "express" => "true, false, or \"yes\" or \"no\" in quotes",
+                    _ => "text in quotes",
+                };
                 return Err(format!(
-                    "the value of `{}` has to be text in quotes, not {}; {OPTIONS}",
+                    "the value of `{}` has to be {wanted}, not {}; {OPTIONS}",
                     escape(name),
                     escape(&value.to_string())
                 ));
@@ -452,6 +456,10 @@ mod tests {
             ("{\"0.0.0.0\": {\"lanes\": 0}}", "0 lanes"),
             ("{\"0.0.0.0\": {\"tier\": \"gold\"}}", "0.0.0.0: `gold` is no tier"),
             ("{\"0.0.0.0\": {\"rate\": 20}}", "has to be text in quotes, not 20"),
+            (
+                "{\"0.0.0.0\": {\"express\": 3}}",
+                "has to be true, false, or \"yes\" or \"no\" in quotes, not 3",
+            ),
             ("{\"0.0.0.0\": {\"speed\": \"20\"}}", "`speed` is no option"),
             ("{\"0.0.0.0\": 100000}", "too many"),
             ("{\"eth0\": 1}", "write dev:eth0"),

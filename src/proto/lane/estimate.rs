@@ -84,6 +84,8 @@ struct Fill {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Found {
     rtt_min: Duration,
+    /// One way, to the peer.
+    delay: Duration,
     /// Bytes a second; `None` before any was measured.
     measured_rate: Option<f64>,
     rate: f64,
@@ -103,7 +105,12 @@ impl Estimate {
             rate_max: f64::INFINITY,
             lateness: Duration::ZERO,
             lateness_at: None,
-            found: Found { rtt_min: RTT_UNKNOWN, measured_rate: None, rate: 0.0 },
+            found: Found {
+                rtt_min: RTT_UNKNOWN,
+                delay: part::<2>(RTT_UNKNOWN),
+                measured_rate: None,
+                rate: 0.0,
+            },
             fill: Fill::default(),
         };
         estimate.conclude();
@@ -113,17 +120,22 @@ impl Estimate {
     /// Draws the conclusions from what is known now.
     fn conclude(&mut self) {
         let own = self.rtt_min.map(|(min, _)| min);
-        let kernel = self.kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
+        let kernel = self.end_to_end_kernel().map(|kernel| kernel.rtt_min);
+        let kernel = kernel.filter(|min| !min.is_zero());
         let smallest = [own, kernel, self.handshake_rtt].into_iter().flatten().min();
         let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
-        let kernel = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
-        let measured_rate = [kernel, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
+        // Acknowledgements may come back by a faster lane: only the kernel's round trips are of this path both ways.
+        let of_path = kernel.unwrap_or(rtt_min);
+        let delay = part::<2>(of_path).min(own.unwrap_or(of_path));
+        let kernel_rate = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
+        let measured_rate =
+            [kernel_rate, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
         // What a lane that was never busy has carried is no more than the least it can do.
         let was_busy = self.kernel_rate.was_busy || self.acked_rate.was_busy;
         let assumed = INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
         let least = if was_busy { 0.0 } else { assumed };
         let rate = measured_rate.map_or(assumed, |rate| rate.max(least)).min(self.rate_max);
-        self.found = Found { rtt_min, measured_rate, rate };
+        self.found = Found { rtt_min, delay, measured_rate, rate };
     }
 
     /// A frame was acknowledged `rtt` after it was given to the lane.
@@ -283,9 +295,14 @@ impl Estimate {
         self.rtt_var
     }
 
-    /// The way there, or back: half of the smallest round trip.
-    pub(in crate::proto) fn half_trip(&self) -> Duration {
-        part::<2>(self.rtt_min())
+    /// The way to the peer, without queues: half of the path's smallest round trip.
+    pub(in crate::proto) fn delay(&self) -> Duration {
+        self.found.delay
+    }
+
+    /// The way of acknowledgements, by whichever lane is fastest: the rest of the smallest round trip.
+    pub(in crate::proto) fn way_back(&self) -> Duration {
+        self.rtt_min().saturating_sub(self.delay())
     }
 
     /// How long an acknowledgement may reasonably take.
@@ -397,6 +414,25 @@ mod tests {
         let mut slow = Estimate::new(Some(ms(20)));
         slow.on_delivery(start, 200, ms(20), true);
         assert_eq!(slow.rate(), 1e4, "it had more to send");
+    }
+
+    #[test]
+    fn the_way_there_is_the_paths_by_whatever_lane_acknowledgements_come() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(100)));
+        assert_eq!((estimate.delay(), estimate.way_back()), (ms(50), ms(50)));
+        estimate.on_metrics(start, LaneMetrics { rtt_min: ms(100), ..kernel(1_000_000, ms(100)) });
+        estimate.on_rtt(start, ms(55));
+        assert_eq!((estimate.delay(), estimate.way_back()), (ms(50), ms(5)));
+        let mut split = Estimate::new(Some(ms(60)));
+        split.on_rtt(start, ms(60));
+        split.on_metrics(start, LaneMetrics { rtt_min: ms(2), ..kernel(1_000_000, ms(2)) });
+        assert_eq!(
+            (split.delay(), split.rtt_min()),
+            (ms(30), ms(60)),
+            "a proxy answers, not the peer"
+        );
     }
 
     #[test]

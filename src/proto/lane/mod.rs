@@ -152,7 +152,7 @@ impl Lane {
             return true; // overtaken by a later one on another lane
         }
         let estimate = &mut self.estimate;
-        let half_trip = estimate.half_trip();
+        let way_back = estimate.way_back();
         if self.health != Health::Good {
             self.excused = self.ledger.sent_position();
             estimate.on_return();
@@ -164,7 +164,7 @@ impl Lane {
                 Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
             // Control frames are forecast without the queue before them.
             if matches!(entry.carried, Carried::Data { .. }) && entry.end > self.excused {
-                let expected = entry.eta.checked_add(half_trip).unwrap_or(entry.eta);
+                let expected = entry.eta.checked_add(way_back).unwrap_or(entry.eta);
                 let now_and_usual = now.checked_add(entry.lateness).unwrap_or(now);
                 estimate.on_lateness(now, now_and_usual.saturating_duration_since(expected));
             }
@@ -205,7 +205,7 @@ impl Lane {
 
     /// How long after its forecast arrival a frame counts as late: its acknowledgement has to come.
     pub(in crate::proto) fn grace(&self) -> Duration {
-        self.estimate.half_trip().saturating_add(self.patience())
+        self.estimate.way_back().saturating_add(self.patience())
     }
 
     /// How much later than its rate and its queue explain the lane delivers as a rule, as when TCP

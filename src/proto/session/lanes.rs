@@ -430,7 +430,7 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
         rate,
         rtt: estimate.rtt().as_secs_f64(),
         rtt_var: estimate.rtt_var().as_secs_f64(),
-        delay: rtt_min / 2.0,
+        delay: estimate.delay().as_secs_f64(),
         lateness: lane.lateness(now),
         queue,
         in_flight,

@@ -391,7 +391,7 @@ impl Session {
         let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));
         let leaves = lane.leaves_at.map_or(now, |at| at.max(now));
         lane.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
-        let arrival = view.map_or(lane.estimate.half_trip(), |v| seconds(v.arrival(bytes as f64)));
+        let arrival = view.map_or(lane.estimate.delay(), |v| seconds(v.arrival(bytes as f64)));
         let eta = now.checked_add(arrival).unwrap_or(now);
         let in_flight = lane.ledger.in_flight().saturating_add(bytes) as f64;
         let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();

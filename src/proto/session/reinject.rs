@@ -118,7 +118,7 @@ impl Session {
         slower
             .filter_map(|lane| {
                 let rate = lane.estimate.rate().max(1.0);
-                let delay = lane.estimate.rtt_min().as_secs_f64() / 2.0;
+                let delay = lane.estimate.delay().as_secs_f64();
                 let acked = lane.ledger.acked_position();
                 let entries = lane.ledger.entries().rev().take(TAIL_LOOKED_AT);
                 entries.filter(|entry| !entry.duplicated).find_map(|entry| {

@@ -86,7 +86,7 @@ impl Session {
         let best = self.best_standing();
         for lane in self.lanes.values().filter(|lane| Standing::of(lane) >= best) {
             let queue = lane.ledger.in_flight() as f64 / lane.estimate.rate().max(1.0);
-            let arrival = lane.estimate.rtt_min().as_secs_f64() / 2.0 + queue;
+            let arrival = lane.estimate.delay().as_secs_f64() + queue;
             rate += lane.estimate.rate();
             near = near.min(arrival);
             far = far.max(arrival);
