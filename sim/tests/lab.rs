@@ -130,6 +130,25 @@ fn what_a_crashed_run_left_is_swept() {
 }
 
 #[test]
+fn a_run_of_another_build_is_left_alone() {
+    if skipped() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let other = home.path().join("another-name");
+    std::fs::copy(LAB, &other).unwrap();
+    let args = ["lab", "cell", "equal-down", "--peers", "tcp", "--runs", "1"];
+    let mut run = Command::new(other).args(args).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("namespaces", || namespaces_of(run.id()).len() == 2);
+    assert!(!skipped());
+    assert_eq!(namespaces_of(run.id()).len(), 2);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(!skipped());
+    assert!(namespaces_of(run.id()).is_empty());
+}
+
+#[test]
 fn mistakes_have_their_exit_codes() {
     let cases: [(&[&str], i32); 4] = [
         (&["cell", "no-such-cell"], 2),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -278,6 +278,22 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// When process `pid` began; `None` if it is gone.
+#[must_use]
+pub fn began_at(pid: u32) -> Option<SystemTime> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    let age = uptime - start_ticks(&stat)? as f64 / ticks as f64;
+    SystemTime::now().checked_sub(Duration::try_from_secs_f64(age.max(0.0)).ok()?)
+}
+
+/// Clock ticks from the machine's start to the process's: field 22 of `/proc/PID/stat`.
+fn start_ticks(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 fn rss_peak_kb(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
@@ -338,9 +354,13 @@ mod tests {
 
     #[test]
     fn reads_proc_files() {
-        let stat = "42 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0 4";
+        let stat = "42 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0 4 0 777";
         assert_eq!(cpu_ticks(stat), Some(175));
         assert_eq!(cpu_ticks("garbage"), None);
+        assert_eq!(start_ticks(stat), Some(777));
+        let began = began_at(std::process::id()).unwrap();
+        assert!(began.elapsed().unwrap() < Duration::from_secs(3600), "{began:?}");
+        assert_eq!(began_at(u32::MAX), None);
         assert_eq!(rss_peak_kb("Name:\tx\nVmHWM:\t  1234 kB\n"), Some(1234));
         assert!(usage(std::process::id()).rss_peak_kb > 0);
     }
