@@ -248,7 +248,7 @@ fn tell_of_session(stats: &SessionStats, why: &SessionError) {
         held_bytes_max = stats.held_bytes_max,
         reorder_bytes_max = stats.reorder_bytes_max,
         lanes_lost = stats.lanes_lost,
-        "session over"
+        "what the session has cost"
     );
 }
 
