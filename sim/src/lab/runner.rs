@@ -103,10 +103,10 @@ pub fn run_once(
     if mptcp {
         sink_args.push("--mptcp".to_owned());
     }
-    let mut sink = Helper::start("sink", &topology.server(), &sink_args)?;
-    sink.hear(HELPER_LIMIT)?;
+    let mut receiver = Helper::start("sink", &topology.server(), &sink_args)?;
+    receiver.hear(HELPER_LIMIT)?;
     let ready = peer.start(&topology, &settings.programs, &scratch)?;
-    let mut load = Helper::start("load", &topology.client(), &["load".to_owned()])?;
+    let mut loader = Helper::start("load", &topology.client(), &["load".to_owned()])?;
     let start_ns = now_ns() + LEAD_NS;
     let deadline_ms = cell.deadline_ms();
     let plan = Plan {
@@ -118,14 +118,15 @@ pub fn run_once(
         deadline_ms,
         jobs: cell.steps.iter().map(|s| s.job.clone()).collect(),
     };
-    load.tell(&serde_json::to_string(&plan).map_err(|e| LabError::setup("write the plan", e))?)?;
+    loader
+        .tell(&serde_json::to_string(&plan).map_err(|e| LabError::setup("write the plan", e))?)?;
     for event in &cell.events {
         clock::sleep_until(start_ns + event.at_ms * NS_PER_MS)?;
         act(&topology, *event)?;
     }
-    let load: LoadReport = load.hear_json(Duration::from_millis(deadline_ms) + HELPER_LIMIT)?;
-    sink.tell("report")?;
-    let sink: SinkReport = sink.hear_json(HELPER_LIMIT)?;
+    let load: LoadReport = loader.hear_json(Duration::from_millis(deadline_ms) + HELPER_LIMIT)?;
+    receiver.tell("report")?;
+    let sink: SinkReport = receiver.hear_json(HELPER_LIMIT)?;
     let notes = Notes { cell, start_ns, load: &load, sink: &sink };
     let mut faults = notes.faults();
     let mut processes = ready.processes;
@@ -140,6 +141,8 @@ pub fn run_once(
         faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
     }
     let links = topology.emulator().counters()?;
+    // No connection keeps the contender from taking its leave.
+    drop((loader, receiver));
     Ok(RunResult {
         // JSON knows no infinity: what never happened has no figure.
         figures: notes.figures().into_iter().filter(|(_, v)| v.is_finite()).collect(),
