@@ -280,6 +280,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 
 /// When process `pid` began; `None` if it is gone.
 #[must_use]
+#[allow(clippy::disallowed_methods, reason = "it is compared with the dates of files")]
 pub fn began_at(pid: u32) -> Option<SystemTime> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
