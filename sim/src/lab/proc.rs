@@ -261,11 +261,14 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 pub fn usage(pid: u32) -> Usage {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     Usage {
-        cpu_s: cpu_ticks(&stat).unwrap_or(0) as f64 / ticks as f64,
+        cpu_s: cpu_ticks(&stat).unwrap_or(0) as f64 / ticks_per_second(),
         rss_peak_kb: rss_peak_kb(&status).unwrap_or(0),
     }
+}
+
+fn ticks_per_second() -> f64 {
+    sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
 }
 
 /// utime + stime, fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)); the name in parentheses
@@ -278,15 +281,31 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// When process `pid` began; `None` if it is gone.
+/// How far the two clocks of a machine may be apart.
+const CLOCK_ERROR: Duration = Duration::from_secs(1);
+
+/// The names in `directory` that are `prefix`, a process id, a dash and more, and whose process is gone.
 #[must_use]
+pub fn left_behind(directory: &Path, prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let left = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let pid = name.strip_prefix(prefix)?.split_once('-')?.0.parse().ok()?;
+        let made = entry.metadata().and_then(|file| file.modified()).ok()?;
+        // Ids are used again, by processes that began later.
+        let lives = began_at(pid).is_some_and(|began| began <= made + CLOCK_ERROR);
+        (!lives).then_some(name)
+    });
+    left.collect()
+}
+
+/// When process `pid` began; `None` if it is gone.
 #[allow(clippy::disallowed_methods, reason = "it is compared with the dates of files")]
-pub fn began_at(pid: u32) -> Option<SystemTime> {
+fn began_at(pid: u32) -> Option<SystemTime> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
-    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    let age = uptime - start_ticks(&stat)? as f64 / ticks as f64;
+    let age = uptime - start_ticks(&stat)? as f64 / ticks_per_second();
     SystemTime::now().checked_sub(Duration::try_from_secs_f64(age.max(0.0)).ok()?)
 }
 

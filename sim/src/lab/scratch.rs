@@ -2,25 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
 
 use super::error::LabError;
-use super::proc::find_program;
+use super::proc::{find_program, left_behind};
 
 const PREFIX: &str = "imux-lab-";
 
-/// Removes the directories of runs whose process is gone, as `is_of_a_run` tells by its id and when they were made.
-pub fn sweep(is_of_a_run: impl Fn(&str, SystemTime) -> bool) {
-    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner =
-            name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
-        let made = entry.metadata().and_then(|directory| directory.modified());
-        let Ok(made) = made else { continue };
-        if owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !is_of_a_run(pid, made)) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
+/// Removes the directories of runs whose process is gone.
+pub fn sweep() {
+    let temporary = std::env::temp_dir();
+    for name in left_behind(&temporary, PREFIX) {
+        let _ = std::fs::remove_dir_all(temporary.join(name));
     }
 }
 

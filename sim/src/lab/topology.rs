@@ -8,7 +8,6 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +18,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 use super::emu::link::LinkSpec;
 use super::emu::{Emulator, MTU, PathDevices};
 use super::error::LabError;
-use super::proc::{self, Place, find_program};
+use super::proc::{Place, find_program, left_behind};
 use super::scratch;
 
 /// Namespaces are called `imuxlab-PID-c` and `imuxlab-PID-s`.
@@ -316,33 +315,12 @@ fn remove_namespace(name: &str) {
 
 /// Removes the namespaces, and ends the processes in them, of runs whose own process is gone.
 pub fn sweep() {
-    let Ok(entries) = std::fs::read_dir(NETNS_DIR) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner =
-            name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
-        let made = entry.metadata().and_then(|file| file.modified());
-        let Ok(made) = made else { continue };
-        if owner.is_some_and(|pid| is_number(pid) && !is_of_a_run(pid, made)) {
-            eprintln!("imux-sim: removing {name}, left by a run that is gone");
-            remove_namespace(&name);
-        }
+    for name in left_behind(Path::new(NETNS_DIR), PREFIX) {
+        eprintln!("imux-sim: removing {name}, left by a run that is gone");
+        remove_namespace(&name);
     }
     restore_congestion_after_crash();
-    scratch::sweep(is_of_a_run);
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// How far the two clocks of a machine may be apart.
-const CLOCK_ERROR: Duration = Duration::from_secs(1);
-
-/// Whether what was `made` then is of a process that lives: ids are used again, by processes that began later.
-fn is_of_a_run(pid: &str, made: SystemTime) -> bool {
-    let began = pid.parse().ok().and_then(proc::began_at);
-    began.is_some_and(|began| began <= made + CLOCK_ERROR)
+    scratch::sweep();
 }
 
 const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";

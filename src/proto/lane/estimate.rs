@@ -81,7 +81,7 @@ struct Fill {
 }
 
 /// What follows from the samples: asked for many times for each that comes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Found {
     rtt_min: Duration,
     /// One way, to the peer.
@@ -105,12 +105,7 @@ impl Estimate {
             rate_max: f64::INFINITY,
             lateness: Duration::ZERO,
             lateness_at: None,
-            found: Found {
-                rtt_min: RTT_UNKNOWN,
-                delay: part::<2>(RTT_UNKNOWN),
-                measured_rate: None,
-                rate: 0.0,
-            },
+            found: Found::default(),
             fill: Fill::default(),
         };
         estimate.conclude();
@@ -120,14 +115,14 @@ impl Estimate {
     /// Draws the conclusions from what is known now.
     fn conclude(&mut self) {
         let own = self.rtt_min.map(|(min, _)| min);
-        let kernel = self.end_to_end_kernel().map(|kernel| kernel.rtt_min);
-        let kernel = kernel.filter(|min| !min.is_zero());
-        let smallest = [own, kernel, self.handshake_rtt].into_iter().flatten().min();
+        let kernel = self.end_to_end_kernel();
+        let kernel_rtt = kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
+        let smallest = [own, kernel_rtt, self.handshake_rtt].into_iter().flatten().min();
         let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
         // Acknowledgements may come back by a faster lane: only the kernel's round trips are of this path both ways.
-        let of_path = kernel.unwrap_or(rtt_min);
+        let of_path = kernel_rtt.unwrap_or(rtt_min);
         let delay = part::<2>(of_path).min(own.unwrap_or(of_path));
-        let kernel_rate = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate.max());
+        let kernel_rate = kernel.map_or(0.0, |_| self.kernel_rate.max());
         let measured_rate =
             [kernel_rate, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
         // What a lane that was never busy has carried is no more than the least it can do.

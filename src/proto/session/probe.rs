@@ -8,8 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::Session;
-use super::budget::cost_twice;
-use super::output::Limits;
+use super::output::{Limits, fit_payload};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
 use crate::proto::policy::Tier;
@@ -24,22 +23,11 @@ const FRAMES_MIN: u64 = 2;
 /// ... and no more than an initial window, which a kernel sends at once on a path that it knows nothing of.
 const FRAMES_MAX: u64 = 8;
 const FRAME_PAYLOAD: u64 = 1_800;
-/// With its header; no more than what a link that is ready lets through at once.
-const FRAME_ROOM: usize = FRAME_PAYLOAD as usize + 32;
 
 impl Session {
-    /// Whether the lane was left out for long, of bulk that still waits, and a probe could teach anything.
+    /// Whether the lane would be given a probe.
     pub(super) fn probe_due(&self, own: &LaneView) -> bool {
-        let bulk = self.data_queue.urgent_len() < self.data_queue.len();
-        let Some(lane) = self.lanes.get(&own.id).filter(|_| bulk) else { return false };
-        let passed = self.totals.sent_payload.saturating_sub(lane.given_at_payload);
-        let bytes = probe_frames(lane).saturating_mul(FRAME_PAYLOAD);
-        passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
-            && !lane.ledger.owes()
-            && !matches!(lane.policy.tier, Tier::Express | Tier::Metered)
-            && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
-            && self.duplicates.unreserved() >= bytes
-            && !self.newest_elsewhere(own.id).is_empty()
+        !self.probe(own).is_empty()
     }
 
     /// Gives the lane copies of what another was given last. Should that be late all the same, it is sent again as if there
@@ -51,22 +39,36 @@ impl Session {
         limits: Limits,
         out: &mut LaneBuf,
     ) {
-        let Some(own) = self.view_of(now, id).filter(|own| self.probe_due(own)) else { return };
-        for (stream, chunk) in self.newest_elsewhere(id) {
-            if limits.left(out).is_none_or(|room| room < FRAME_ROOM) {
+        let Some(own) = self.view_of(now, id) else { return };
+        for (stream, chunk) in self.probe(&own) {
+            let payload = chunk.range.end.saturating_sub(chunk.range.start);
+            let fits = |room| fit_payload(stream, chunk.range.start, room) >= payload;
+            if !limits.left(out).is_some_and(fits) {
                 return;
             }
-            let payload = chunk.range.end.saturating_sub(chunk.range.start);
-            self.duplicates.spend(cost_twice(payload));
-            self.write_stream(now, id, &own, stream, &chunk, out);
-            self.note_payload(id, payload, false);
+            self.write_twice(now, &own, stream, &chunk, out);
         }
     }
 
-    /// As much as a probe of `id` takes of what the lane that has most in flight was given last, in small frames, so that each that
+    /// What the lane shall carry to show what it can do, if it was left out for long of bulk that still waits, and could teach
+    /// anything by it.
+    fn probe(&self, own: &LaneView) -> Vec<(StreamId, Chunk)> {
+        let bulk = self.data_queue.urgent_len() < self.data_queue.len();
+        let Some(lane) = self.lanes.get(&own.id).filter(|_| bulk) else { return Vec::new() };
+        let frames = probe_frames(lane);
+        let bytes = frames.saturating_mul(FRAME_PAYLOAD);
+        let passed = self.totals.sent_payload.saturating_sub(lane.given_at_payload);
+        let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
+            && !lane.ledger.owes()
+            && !matches!(lane.policy.tier, Tier::Express | Tier::Metered)
+            && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
+            && self.duplicates.unreserved() >= bytes;
+        if due { self.newest_elsewhere(own.id, frames) } else { Vec::new() }
+    }
+
+    /// So many frames of what the lane that has most in flight beside `id` was given last; small ones, so that each that
     /// arrives is progress.
-    fn newest_elsewhere(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
-        let Some(probed) = self.lanes.get(&id) else { return Vec::new() };
+    fn newest_elsewhere(&self, id: LaneId, count: u64) -> Vec<(StreamId, Chunk)> {
         let others = self.lanes.values().filter(|lane| lane.id != id);
         let busiest = others.max_by_key(|lane| lane.ledger.payload_in_flight());
         let entries = busiest.into_iter().flat_map(|lane| lane.ledger.entries().rev());
@@ -79,7 +81,7 @@ impl Session {
             let stream = self.streams.get(&id)?;
             Some((id, stream.send.still_owed(&Chunk { range, fin: false })?))
         });
-        owed.take(probe_frames(probed) as usize).collect()
+        owed.take(count as usize).collect()
     }
 }
 

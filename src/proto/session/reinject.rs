@@ -11,6 +11,7 @@ use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::policy::Tier;
+use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::LaneBuf;
 
@@ -100,11 +101,23 @@ impl Session {
         {
             let Some(own) = self.view_of(now, id) else { return };
             let Some((stream, chunk)) = self.take_tail(lane, end, room) else { continue };
-            let payload = chunk.range.end.saturating_sub(chunk.range.start);
-            self.duplicates.spend(cost_twice(payload));
-            self.write_stream(now, id, &own, stream, &chunk, out);
-            self.note_payload(id, payload, false);
+            self.write_twice(now, &own, stream, &chunk, out);
         }
+    }
+
+    /// Writes on a lane, within the budget, what another was given before.
+    pub(super) fn write_twice(
+        &mut self,
+        now: Instant,
+        own: &LaneView,
+        stream: StreamId,
+        chunk: &Chunk,
+        out: &mut LaneBuf,
+    ) {
+        let payload = chunk.range.end.saturating_sub(chunk.range.start);
+        self.duplicates.spend(cost_twice(payload));
+        self.write_stream(now, own.id, own, stream, chunk, out);
+        self.note_payload(own.id, payload, false);
     }
 
     /// The lane and the position on it of a frame that `id` would deliver sooner.
