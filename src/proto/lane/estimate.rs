@@ -42,7 +42,7 @@ const QUEUED: u32 = 8;
 const QUEUED_MIN: Duration = Duration::from_millis(2);
 
 /// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that there is more ...
-const PACING_HEADROOM: f64 = 1.3;
+const PACING_HEADROOM: f64 = 0.3;
 /// ... but never less than an initial window a second.
 const PACING_MIN: f64 = INITIAL_WINDOW_BYTES;
 
@@ -193,9 +193,7 @@ impl Estimate {
         if self.fill.full || self.fill.look_at.is_some_and(|at| now < at) {
             return;
         }
-        // The kernel's round trips: our acknowledgements may come back by another lane.
-        let queue = part::<QUEUED>(kernel.rtt_min).saturating_add(QUEUED_MIN);
-        let queued = kernel.rtt > kernel.rtt_min.saturating_add(queue);
+        let queued = is_queued(kernel);
         let grown = self.rate() >= GROWTH_MIN * self.fill.rate_before;
         self.fill = Fill {
             full: busy && queued && !grown,
@@ -212,8 +210,22 @@ impl Estimate {
     /// What the kernel should send at, at most, in bytes a second. It may look for the path's rate, but once that is known
     /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
     /// for ten round trips when the path becomes slower.
-    pub(in crate::proto) fn pacing_limit(&self) -> Option<f64> {
-        self.fill.full.then(|| (PACING_HEADROOM * self.rate()).max(PACING_MIN))
+    ///
+    /// Where `lanes` fill the path together, each sees the others' ups as its own maximum: of those, `share` is real, and
+    /// what is to spare is shared, too.
+    pub(in crate::proto) fn pacing_limit(&self, lanes: usize, share: f64) -> Option<f64> {
+        let headroom = 1.0 + PACING_HEADROOM / lanes.max(1) as f64;
+        self.fill.full.then(|| (self.rate() * share * headroom).max(PACING_MIN))
+    }
+
+    /// Whether a queue stands on the path.
+    pub(in crate::proto) fn is_queued(&self) -> bool {
+        self.end_to_end_kernel().is_some_and(is_queued)
+    }
+
+    /// What the kernel last measured, in bytes a second.
+    pub(in crate::proto) fn delivery_rate(&self) -> Option<f64> {
+        self.end_to_end_kernel()?.delivery_rate.map(|rate| rate as f64)
     }
 
     /// The kernel's figures.
@@ -303,15 +315,32 @@ impl Estimate {
     /// How long an acknowledgement may reasonably take.
     pub(in crate::proto) fn timeout(&self) -> Duration {
         match self.srtt {
-            Some(srtt) => srtt.saturating_mul(2).saturating_add(self.rtt_var.saturating_mul(4)),
+            Some(srtt) => timeout(srtt, self.rtt_var),
             None => self.rtt().saturating_mul(3),
         }
+    }
+
+    /// How long the path may reasonably take to answer: as the kernel sees it, where it sees to the path's end.
+    pub(in crate::proto) fn path_timeout(&self) -> Duration {
+        let kernel = self.end_to_end_kernel().filter(|kernel| !kernel.rtt.is_zero());
+        kernel.map_or(self.timeout(), |kernel| timeout(kernel.rtt, kernel.rtt_var))
     }
 
     /// Bytes in the pipe when it is full and no queue stands.
     pub(in crate::proto) fn bandwidth_delay_bytes(&self) -> f64 {
         self.rate() * self.rtt_min().as_secs_f64()
     }
+}
+
+/// By the kernel's round trips: our acknowledgements may come back by another lane.
+fn is_queued(kernel: &LaneMetrics) -> bool {
+    let queue = part::<QUEUED>(kernel.rtt_min).saturating_add(QUEUED_MIN);
+    kernel.rtt > kernel.rtt_min.saturating_add(queue)
+}
+
+/// Twice a round trip, and what it varies by.
+fn timeout(rtt: Duration, var: Duration) -> Duration {
+    rtt.saturating_mul(2).saturating_add(var.saturating_mul(4))
 }
 
 /// The largest value of the current and the previous window of time.

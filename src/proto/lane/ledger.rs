@@ -147,6 +147,12 @@ impl Ledger {
         self.entries.iter_mut()
     }
 
+    /// The one that ends at `end`.
+    pub(in crate::proto) fn entry_mut(&mut self, end: u64) -> Option<&mut Entry> {
+        let nth = self.entries.binary_search_by_key(&end, |entry| entry.end).ok()?;
+        self.entries.get_mut(nth)
+    }
+
     /// Forgets what is in flight.
     pub(in crate::proto) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
         self.payload = 0;

@@ -171,7 +171,10 @@ impl Lane {
             settle(entry);
         });
         if let Some((sent_at, delivered_then, delivered_at_then, busy)) = newest {
-            estimate.on_rtt(now, now.saturating_duration_since(sent_at));
+            // Nor is how long the outage was.
+            if position > self.excused {
+                estimate.on_rtt(now, now.saturating_duration_since(sent_at));
+            }
             let since = delivered_at_then.unwrap_or(sent_at);
             estimate.on_delivery(
                 now,
@@ -228,6 +231,11 @@ impl Lane {
     /// How long the lane may owe without making progress before it is suspect.
     pub(in crate::proto) fn timeout(&self) -> Duration {
         self.estimate.timeout().max(TIMEOUT_MIN)
+    }
+
+    /// How long its path may take to answer, whatever waits at this end and for what was lost.
+    pub(in crate::proto) fn path_timeout(&self) -> Duration {
+        self.estimate.path_timeout().max(TIMEOUT_MIN)
     }
 
     /// How long until it is given up.

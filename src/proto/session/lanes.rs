@@ -57,6 +57,7 @@ impl Session {
         }
         let given_at_payload = self.totals.sent_payload;
         let lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
+        self.links.join(lane.policy.link, now);
         self.lanes.insert(id, lane);
         self.alone_since = None;
         true
@@ -66,6 +67,8 @@ impl Session {
     /// which nothing is told is primary and has no cap.
     pub fn handle_lane_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
+        self.links.leave(lane.policy.link);
+        self.links.join(policy.link, now);
         lane.policy = policy;
         let lanes = &self.lanes;
         let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
@@ -90,12 +93,16 @@ impl Session {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.estimate.on_metrics(now, metrics);
             lane.late &= !lane.answers(now);
+            if let Some(at) = lane.estimate.kernel_heard_at() {
+                self.links.heard(lane.policy.link, at);
+            }
         }
     }
 
     /// A lane is down; what it owes travels elsewhere. Does nothing for a lane that is not up.
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(&id) else { return };
+        self.links.leave(lane.policy.link);
         self.share_cap(lane.policy.link);
         if self.lanes.is_empty() {
             self.alone_since = Some(now);
@@ -135,8 +142,31 @@ impl Session {
     /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
     /// not much more than that. `u64::MAX`: as fast as it likes.
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
-        let limit = self.lanes.get(&id).and_then(|lane| lane.estimate.pacing_limit());
+        let limit = self.lanes.get(&id).and_then(|lane| {
+            let (lanes, share) = self.crowd(lane);
+            lane.estimate.pacing_limit(lanes, share)
+        });
         limit.map_or(u64::MAX, |limit| limit as u64)
+    }
+
+    /// How many lanes keep the lane's path full, itself among them, and which part of what they each carry at most they carry
+    /// together.
+    fn crowd(&self, lane: &Lane) -> (usize, f64) {
+        if !lane.estimate.is_queued() {
+            return (1, 1.0);
+        }
+        let filling = |other: &&Lane| {
+            other.policy.link == lane.policy.link
+                && other.ledger.in_flight() as f64 >= other.estimate.bandwidth_delay_bytes()
+        };
+        let (mut lanes, mut most, mut now) = (0_usize, 0.0, 0.0);
+        for other in self.lanes.values().filter(filling) {
+            let rate = other.estimate.rate();
+            lanes = lanes.saturating_add(1);
+            most += rate;
+            now += other.estimate.delivery_rate().unwrap_or(rate).min(rate);
+        }
+        if lanes < 2 { (1, 1.0) } else { (lanes, now / most) }
     }
 
     /// An idle lane for which there is work now, each at most once until it has come.
@@ -303,7 +333,7 @@ impl Session {
         let elsewhere = lane.inbound.due_elsewhere();
         let elsewhere = elsewhere.and_then(|at| Some(ack_at(at, self.way_back(lane.id)?)));
         let suspect =
-            lane.suspect_at().filter(|_| relief != Relief::None).map(|at| (at, Timer::Suspect));
+            self.suspect_at(lane).filter(|_| relief != Relief::None).map(|at| (at, Timer::Suspect));
         let late = self.late_at(lane, relief).map(|at| (at, Timer::Late));
         let lost = lane.lost_at().map(|at| (at, Timer::LaneLost));
         let idle_ping = self.ping_at(lane, answering).map(|at| (at, Timer::Keepalive));
@@ -332,13 +362,15 @@ impl Session {
             let Some(lane) = self.lanes.get(&id) else { continue };
             let relief = answering.relief(lane);
             let ping = self.ping_at(lane, answering).is_some_and(|at| at <= now);
+            let suspect =
+                relief != Relief::None && self.suspect_at(lane).is_some_and(|at| at <= now);
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             if lane.lost_at().is_some_and(|at| at <= now) {
                 let futile = lane.ledger.acked_position() == 0;
                 self.futile = if futile { self.futile.saturating_add(1) } else { 0 };
                 self.events.push_back(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
-            } else if relief != Relief::None && lane.suspect_at().is_some_and(|at| at <= now) {
+            } else if suspect {
                 self.suspect(id);
             } else if ping {
                 lane.ping_due = true;
@@ -349,6 +381,15 @@ impl Session {
                 self.move_late(now, id, relief);
             }
         }
+    }
+
+    /// When the lane becomes suspect if nothing is heard on it, or on its link.
+    fn suspect_at(&self, lane: &Lane) -> Option<Instant> {
+        let alone = lane.suspect_at()?;
+        let with_its_link = self.links.heard_at(lane.policy.link).and_then(|heard| {
+            heard.max(lane.progress_at).checked_add(lane.path_timeout())
+        });
+        Some(with_its_link.map_or(alone, |at| at.min(alone)))
     }
 
     /// The lane owes and does not answer: all it owes is sent on other lanes, in stream order,
@@ -372,6 +413,9 @@ impl Session {
     pub(super) fn on_ack(&mut self, now: Instant, id: LaneId, position: u64) {
         let mut settled = Vec::new();
         let known = if let Some(lane) = self.lanes.get_mut(&id) {
+            if position > lane.ledger.acked_position() {
+                self.links.heard(lane.policy.link, now);
+            }
             lane.on_ack(now, position, |entry| settled.push(entry.carried))
         } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
             let sent = position <= dead.ledger.sent_position();

@@ -8,6 +8,7 @@ mod express;
 mod input;
 mod kept;
 mod lanes;
+mod links;
 mod output;
 mod probe;
 mod redundant;
@@ -27,6 +28,7 @@ use litemap::LiteMap;
 
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
+use self::links::Links;
 use self::standing::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError};
@@ -96,6 +98,7 @@ pub struct Session {
     busy: BusyBudget,
     duplicates: DuplicateBudget,
     caps: Caps,
+    links: Links,
     /// When a lane that was held back by its link's cap may go on.
     paced_until: Option<Instant>,
     /// Lanes given up in a row of which nothing was ever acknowledged.
@@ -203,6 +206,7 @@ impl Session {
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
             caps: Caps::default(),
+            links: Links::default(),
             paced_until: None,
             futile: 0,
             alone_since: Some(now),

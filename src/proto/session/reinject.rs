@@ -1,7 +1,7 @@
 //! Sending again what another lane is late with, within a budget (the idea of XLINK; Zheng et al.,
 //! SIGCOMM 2021).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Session;
 use super::budget::cost_twice;
@@ -44,39 +44,47 @@ impl Session {
         Some(silent.map_or(late, |silent| silent.max(late)))
     }
 
-    /// What is late on the lane waits for the others again, in stream order.
+    /// What is late on the lane waits for the others again, in stream order; if its link is silent, so does what the link's
+    /// other lanes owe.
     pub(super) fn move_late(&mut self, now: Instant, id: LaneId, relief: Relief) {
-        let mut late = Vec::new();
-        let mut cost = 0_u64;
         let Some(lane) = self.lanes.get(&id) else { return };
         if self.late_at(lane, relief).is_none_or(|at| at > now) {
             return;
         }
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let grace = lane.grace();
-        let very_late_after = grace.saturating_add(lane.patience());
-        // Slower than forecast is one thing, no answer at all another.
-        lane.late = !lane.answers(now);
-        for entry in lane.ledger.entries_mut().filter(|entry| !entry.duplicated) {
-            let due = |grace| entry.eta.checked_add(grace).is_some_and(|at| at <= now);
-            if !due(grace) {
+        let (grace, patience, link) = (lane.grace(), lane.patience(), lane.policy.link);
+        let silent = |heard| now.saturating_duration_since(heard) >= patience;
+        let link_silent = self.links.heard_at(link).is_some_and(silent);
+        let mut owed = Vec::new();
+        for (_, lane) in self.lanes.iter_mut() {
+            if lane.id == id {
+                // Slower than forecast is one thing, no answer at all another.
+                lane.late = !lane.answers(now);
+            } else if link_silent && lane.policy.link == link && lane.health == Health::Good {
+                lane.late |= lane.owes();
+            } else {
+                continue;
+            }
+            let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
+            let late = entries.map(|entry| (entry.eta, lane.id, entry.end));
+            owed.extend(late.take_while(|(eta, ..)| link_silent || is_past(now, *eta, grace)));
+        }
+        owed.sort_unstable();
+        let very_late_after = grace.saturating_add(patience);
+        for (eta, lane, end) in owed {
+            let very_late = link_silent || is_past(now, eta, very_late_after);
+            let duplicates = &mut self.duplicates;
+            let budget = if very_late { duplicates.left() } else { duplicates.unreserved() };
+            if budget == 0 {
                 break;
             }
-            let very_late = due(very_late_after);
-            let budget =
-                if very_late { self.duplicates.left() } else { self.duplicates.unreserved() };
-            if cost >= budget {
-                break;
-            }
+            let ledger = self.lanes.get_mut(&lane).map(|lane| &mut lane.ledger);
+            let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { continue };
             entry.duplicated = true;
             if let Carried::Data { range, .. } = &entry.carried {
-                cost = cost.saturating_add(cost_twice(range.end.saturating_sub(range.start)));
-                late.push(entry.carried.clone());
+                duplicates.spend(cost_twice(range.end.saturating_sub(range.start)));
+                let carried = entry.carried.clone();
+                self.on_undelivered(&carried);
             }
-        }
-        self.duplicates.spend(cost);
-        for carried in &late {
-            self.on_undelivered(carried);
         }
     }
 
@@ -153,7 +161,7 @@ impl Session {
     /// worth sending.
     fn take_tail(&mut self, lane: LaneId, end: u64, room: usize) -> Option<(StreamId, Chunk)> {
         let ledger = &mut self.lanes.get_mut(&lane)?.ledger;
-        let entry = ledger.entries_mut().rev().find(|entry| entry.end == end)?;
+        let entry = ledger.entry_mut(end)?;
         entry.duplicated = true;
         let Carried::Data { id, range, fin } = &entry.carried else { return None };
         let chunk = Chunk { range: range.clone(), fin: *fin };
@@ -169,11 +177,13 @@ impl Session {
     }
 }
 
+fn is_past(now: Instant, eta: Instant, grace: Duration) -> bool {
+    eta.checked_add(grace).is_some_and(|at| at <= now)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
     use crate::proto::config::Config;
     use crate::proto::ids::Side;
