@@ -42,7 +42,7 @@ const QUEUED: u32 = 8;
 const QUEUED_MIN: Duration = Duration::from_millis(2);
 
 /// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that there is more ...
-const PACING_HEADROOM: f64 = 0.3;
+pub(in crate::proto) const PACING_HEADROOM: f64 = 1.3;
 /// ... but never less than an initial window a second.
 const PACING_MIN: f64 = INITIAL_WINDOW_BYTES;
 
@@ -209,30 +209,15 @@ impl Estimate {
 
     /// What the kernel should send at, at most, in bytes a second. It may look for the path's rate, but once that is known
     /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
-    /// for ten round trips when the path becomes slower.
-    ///
-    /// Where `lanes` fill the path together, each sees the others' ups as its own maximum: of those, `share` is real, and
-    /// what is to spare is shared, too.
-    pub(in crate::proto) fn pacing_limit(&self, lanes: usize, share: f64) -> Option<f64> {
-        let headroom = 1.0 + PACING_HEADROOM / lanes.max(1) as f64;
-        self.fill.full.then(|| (self.rate() * share * headroom).max(PACING_MIN))
-    }
-
-    /// Whether a queue stands on the path.
-    pub(in crate::proto) fn is_queued(&self) -> bool {
-        self.end_to_end_kernel().is_some_and(is_queued)
-    }
-
-    /// What the kernel last measured, in bytes a second.
-    pub(in crate::proto) fn delivery_rate(&self) -> Option<f64> {
-        self.end_to_end_kernel()?.delivery_rate.map(|rate| rate as f64)
+    /// for ten round trips when the path becomes slower. `share`: the lane's of that, beside others on the same path.
+    pub(in crate::proto) fn pacing_limit(&self, share: f64) -> Option<f64> {
+        self.fill.full.then(|| (self.rate() * share * PACING_HEADROOM).max(PACING_MIN))
     }
 
     /// The kernel's figures.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
         if let Some(rate) = metrics.delivery_rate {
-            let window =
-                self.rtt_min().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN);
+            let window = self.kernel_window();
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
         }
         if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
@@ -242,12 +227,19 @@ impl Estimate {
         self.conclude();
     }
 
+    /// How long a maximum of the kernel's samples is kept.
+    pub(in crate::proto) fn kernel_window(&self) -> Duration {
+        self.rtt_min().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN)
+    }
+
     /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
-    /// long before the peer does.
-    fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
+    /// long before the peer does. The handshake's round trip is compared, too: on one of many lanes that share a path, every
+    /// frame of a long transfer may have waited at this end.
+    pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
         let kernel = self.kernel.as_ref()?;
         let nearer = kernel.rtt_min.saturating_mul(2).saturating_add(SPLIT_DELAY);
-        let split = self.rtt_min.is_some_and(|(min, _)| min > nearer);
+        let own = self.rtt_min.map(|(min, _)| self.handshake_rtt.map_or(min, |rtt| rtt.min(min)));
+        let split = own.is_some_and(|own| own > nearer);
         (!split).then_some(kernel)
     }
 
@@ -345,7 +337,7 @@ fn timeout(rtt: Duration, var: Duration) -> Duration {
 
 /// The largest value of the current and the previous window of time.
 #[derive(Clone, Debug, Default)]
-struct MaxFilter {
+pub(in crate::proto) struct MaxFilter {
     previous: f64,
     current: f64,
     began: Option<Instant>,
@@ -361,7 +353,7 @@ impl MaxFilter {
         }
     }
 
-    fn add(&mut self, now: Instant, value: f64, window: Duration) {
+    pub(in crate::proto) fn add(&mut self, now: Instant, value: f64, window: Duration) {
         let age = self.began.map(|began| now.saturating_duration_since(began));
         match age {
             Some(age) if age < window => self.current = self.current.max(value),
@@ -378,7 +370,7 @@ impl MaxFilter {
         }
     }
 
-    fn max(&self) -> f64 {
+    pub(in crate::proto) fn max(&self) -> f64 {
         self.current.max(self.previous)
     }
 }
@@ -521,7 +513,7 @@ mod tests {
             estimate.on_rtt(now, ms(12)); // as acknowledged by a faster lane
             estimate.on_metrics(now, kernel(rate, ms(rtt)));
             estimate.on_delivery(now, rate / 100, ms(10), busy);
-            estimate.pacing_limit()
+            estimate.pacing_limit(1.0)
         };
         for rate in [1_000_000, 2_000_000, 4_000_000] {
             assert_eq!(step(&mut estimate, rate, 30, true), None, "it still grows");
@@ -535,9 +527,9 @@ mod tests {
         for _ in 0..9 {
             step(&mut estimate, 1, 30, true);
         }
-        assert_eq!(estimate.pacing_limit(), Some(PACING_MIN));
+        assert_eq!(estimate.pacing_limit(1.0), Some(PACING_MIN));
         estimate.on_return();
-        assert_eq!(estimate.pacing_limit(), None);
+        assert_eq!(estimate.pacing_limit(1.0), None);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::mutants::mutant;
 
+use super::estimate::part;
+
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::proto) enum Carried {
@@ -43,6 +45,18 @@ pub(in crate::proto) struct Entry {
     /// The lane's acknowledged position when this was sent, and when that was reached.
     pub(in crate::proto) delivered_then: u64,
     pub(in crate::proto) delivered_at_then: Option<Instant>,
+}
+
+/// A forecast may be wrong by this part of the time it looks ahead: what stands in the lane's queue is carried at whatever
+/// rate the lane has by then.
+const FORECAST_ERROR: u32 = 2;
+
+impl Entry {
+    /// When it should have arrived, even if the forecast was as wrong as it may be.
+    pub(in crate::proto) fn expected_by(&self) -> Instant {
+        let ahead = self.eta.saturating_duration_since(self.sent_at);
+        self.eta.checked_add(part::<FORECAST_ERROR>(ahead)).unwrap_or(self.eta)
+    }
 }
 
 /// Invariant: acked <= sent; entries are in order of `end`, all above `acked`.

@@ -5,7 +5,7 @@ mod estimate;
 mod inbound;
 mod ledger;
 
-pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES};
+pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES, MaxFilter, PACING_HEADROOM};
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
 

@@ -7,7 +7,7 @@ use super::standing::{Answering, Relief, Standing};
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::LaneId;
-use crate::proto::lane::{DeadLane, Health, Lane, LaneMetrics};
+use crate::proto::lane::{DeadLane, Health, INITIAL_WINDOW_BYTES, Lane, LaneMetrics};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
 use crate::proto::mutants::mutant;
 use crate::proto::policy::{LanePolicy, Tier};
@@ -27,8 +27,9 @@ const PIPE_FACTOR: f64 = 3.0;
 /// a task take time ...
 const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 /// ... and never less than four initial windows of TCP: what is known of a new lane is little, and
-/// what it is given it keeps. It grows as the lane proves itself, faster than TCP's slow start.
-const WINDOW_MIN: f64 = 4.0 * 14_600.0;
+/// what it is given it keeps. It grows as the lane proves itself, faster than TCP's slow start. Lanes
+/// of one link share them, but each has one.
+const WINDOWS_MIN: f64 = 4.0;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
 /// what was lost, is in flight for us and no longer for the kernel.
 const CWND_FACTOR: f64 = 2.0;
@@ -41,8 +42,11 @@ const UNSENT_SECONDS: f64 = 0.003;
 /// end the search, and goes on overfilling the path's queue.
 const UNSENT_SECONDS_SEARCHING: f64 = 0.015;
 const SEARCHING_GAIN: f64 = 2.0;
-/// Bounds of it: a TLS record, and what a gigabit link needs.
-const UNSENT_BYTES_MIN: u32 = 16 * 1024;
+/// So much of a slow lane's time, too, up to this many bytes: its task cannot wake for each packet.
+const UNSENT_SECONDS_SLOW: f64 = 0.015;
+const UNSENT_BYTES_SLOW: f64 = 16.0 * 1024.0;
+/// Bounds of it: some packets, and what a gigabit link needs.
+const UNSENT_BYTES_MIN: u32 = 4 * 1024;
 const UNSENT_BYTES_MAX: u32 = 512 * 1024;
 
 impl Session {
@@ -93,9 +97,13 @@ impl Session {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.estimate.on_metrics(now, metrics);
             lane.late &= !lane.answers(now);
+            let link = lane.policy.link;
             if let Some(at) = lane.estimate.kernel_heard_at() {
-                self.links.heard(lane.policy.link, at);
+                self.links.heard(link, at);
             }
+            let window = lane.estimate.kernel_window();
+            let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
+            self.links.measure(now, link, of_link, window);
         }
     }
 
@@ -136,37 +144,17 @@ impl Session {
         let (rate, pacing) = (lane.estimate.rate(), lane.estimate.pacing_rate());
         let seconds =
             if pacing > SEARCHING_GAIN * rate { UNSENT_SECONDS_SEARCHING } else { UNSENT_SECONDS };
-        ((pacing * seconds) as u32).clamp(UNSENT_BYTES_MIN, UNSENT_BYTES_MAX)
+        let slow = (pacing * UNSENT_SECONDS_SLOW).min(UNSENT_BYTES_SLOW);
+        ((pacing * seconds).max(slow) as u32).clamp(UNSENT_BYTES_MIN, UNSENT_BYTES_MAX)
     }
 
     /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
     /// not much more than that. `u64::MAX`: as fast as it likes.
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
         let limit = self.lanes.get(&id).and_then(|lane| {
-            let (lanes, share) = self.crowd(lane);
-            lane.estimate.pacing_limit(lanes, share)
+            lane.estimate.pacing_limit(self.links.share(lane.policy.link))
         });
         limit.map_or(u64::MAX, |limit| limit as u64)
-    }
-
-    /// How many lanes keep the lane's path full, itself among them, and which part of what they each carry at most they carry
-    /// together.
-    fn crowd(&self, lane: &Lane) -> (usize, f64) {
-        if !lane.estimate.is_queued() {
-            return (1, 1.0);
-        }
-        let filling = |other: &&Lane| {
-            other.policy.link == lane.policy.link
-                && other.ledger.in_flight() as f64 >= other.estimate.bandwidth_delay_bytes()
-        };
-        let (mut lanes, mut most, mut now) = (0_usize, 0.0, 0.0);
-        for other in self.lanes.values().filter(filling) {
-            let rate = other.estimate.rate();
-            lanes = lanes.saturating_add(1);
-            most += rate;
-            now += other.estimate.delivery_rate().unwrap_or(rate).min(rate);
-        }
-        if lanes < 2 { (1, 1.0) } else { (lanes, now / most) }
     }
 
     /// An idle lane for which there is work now, each at most once until it has come.
@@ -294,9 +282,11 @@ impl Session {
         self.may_carry(id).then(|| self.lanes.get(&id)).flatten().map(|l| self.paced_view(l, now))
     }
 
-    /// A lane as the scheduler sees it, its link's cap included.
+    /// A lane as the scheduler sees it, with what its link allows.
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
         let mut view = view(lane, now);
+        let sharing = self.links.lanes(lane.policy.link) as f64;
+        view.window = view.window.max((WINDOWS_MIN / sharing).max(1.0) * INITIAL_WINDOW_BYTES);
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
             view.window = 0.0; // no room until then
@@ -458,7 +448,7 @@ fn is_urgent(lane: &Lane, now: Instant) -> bool {
     lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
 }
 
-/// A lane as the scheduler sees it, if its link has no cap.
+/// A lane as it would be seen if it had no link.
 fn view(lane: &Lane, now: Instant) -> LaneView {
     let estimate = &lane.estimate;
     let rate = estimate.rate().max(1.0);
@@ -479,8 +469,7 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
         queue,
         in_flight,
         window: (PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN))
-            .max(CWND_FACTOR * estimate.cwnd_bytes() as f64)
-            .max(WINDOW_MIN),
+            .max(CWND_FACTOR * estimate.cwnd_bytes() as f64),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
         express: lane.policy.tier == Tier::Express,

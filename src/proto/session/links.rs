@@ -1,9 +1,23 @@
-//! What the lanes of one link say of it together: if it carries nothing any more, none of them hears anything, and that shows
-//! much sooner than on each of many lanes alone, which share its rate and wait for each other in its queue.
+//! What the lanes of one link know together: that it carries nothing any more, which shows much sooner than on each of many
+//! lanes alone; and what it carries, of which each of them sees a part.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use litemap::LiteMap;
+
+use crate::proto::lane::{Lane, MaxFilter, PACING_HEADROOM};
+
+/// Several lanes that fill a path are held to what it carries once a queue stands on it that is longer than this part of the
+/// smallest round trip, and than a task may have to wait ...
+const QUEUE_PART: f64 = 1.0 / 16.0;
+const QUEUE_MIN: f64 = 0.001;
+/// ... wholly so when it is this much longer yet. In between they come to rest.
+const QUEUE_RANGE: f64 = 1.5;
+/// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long.
+const PACKET_BYTES: f64 = 1500.0;
+/// What they send beyond it, all together: while a queue stands there is nothing to find out, but what a lane delivers is
+/// measured a little too low rather than too high.
+const HEADROOM: f64 = 1.01;
 
 /// The links that have lanes, by number.
 #[derive(Debug, Default)]
@@ -14,6 +28,51 @@ struct Link {
     lanes: usize,
     /// When any of the lanes last heard of the peer's end.
     heard_at: Instant,
+    /// What the lanes that fill it carry together, in bytes a second.
+    carried: MaxFilter,
+    /// Of what each of them would send at, it may send so much.
+    share: f64,
+}
+
+/// Those lanes of a link that keep its path full.
+#[derive(Debug, Default)]
+struct Crowd {
+    lanes: usize,
+    /// What they carry now, and what each believes it can, in bytes a second.
+    carried: f64,
+    believed: f64,
+    /// The shortest of their round trips, and the shortest without a queue, in seconds: all go the same way.
+    rtt: f64,
+    rtt_min: f64,
+}
+
+impl Crowd {
+    /// `None`: there are some of which the kernel tells nothing.
+    fn of<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Option<Self> {
+        let filling =
+            |lane: &&Lane| lane.ledger.in_flight() as f64 >= lane.estimate.bandwidth_delay_bytes();
+        let unknown = Self { rtt: f64::INFINITY, rtt_min: f64::INFINITY, ..Self::default() };
+        lanes.filter(filling).try_fold(unknown, |crowd, lane| {
+            let estimate = &lane.estimate;
+            let path = estimate.end_to_end_kernel()?;
+            let rate = estimate.rate().max(1.0);
+            let rtt = path.rtt.as_secs_f64() - PACKET_BYTES / rate;
+            Some(Self {
+                lanes: crowd.lanes.saturating_add(1),
+                carried: crowd.carried + path.delivery_rate? as f64,
+                believed: crowd.believed + rate,
+                rtt: crowd.rtt.min(rtt),
+                rtt_min: crowd.rtt_min.min(path.rtt_min.as_secs_f64()),
+            })
+        })
+    }
+
+    /// From none, if no queue stands on the path, to one.
+    fn pressure(&self) -> f64 {
+        let usual = QUEUE_PART * self.rtt_min + QUEUE_MIN;
+        let queue = self.rtt - self.rtt_min - usual;
+        (queue / (QUEUE_RANGE * usual)).clamp(0.0, 1.0)
+    }
 }
 
 impl Links {
@@ -25,7 +84,7 @@ impl Links {
                 link.heard_at = link.heard_at.max(now);
             }
             None => {
-                self.0.insert(number, Link { lanes: 1, heard_at: now });
+                self.0.insert(number, Link { lanes: 1, heard_at: now, carried: MaxFilter::default(), share: 1.0 });
             }
         }
     }
@@ -46,9 +105,40 @@ impl Links {
         }
     }
 
+    /// How many lanes the link has.
+    pub(super) fn lanes(&self, number: u64) -> usize {
+        self.0.get(&number).map_or(1, |link| link.lanes)
+    }
+
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
     pub(super) fn heard_at(&self, number: u64) -> Option<Instant> {
         self.0.get(&number).filter(|link| link.lanes > 1).map(|link| link.heard_at)
+    }
+
+    /// One of the link's `lanes` has news of what it carries. Lanes that fill a path together each believe what they had when
+    /// the others had less: if each sent at that, the path would be overfilled all the time. (BBR's known weakness; ten
+    /// lanes lost 18 % of their packets to a queue of one bandwidth-delay product.) `window`: how long a maximum is kept.
+    pub(super) fn measure<'a>(
+        &mut self,
+        now: Instant,
+        number: u64,
+        lanes: impl Iterator<Item = &'a Lane>,
+        window: Duration,
+    ) {
+        let Some(link) = self.0.get_mut(&number).filter(|link| link.lanes > 1) else { return };
+        let Some(crowd) = Crowd::of(lanes).filter(|crowd| crowd.lanes > 1) else {
+            link.share = 1.0;
+            return;
+        };
+        link.carried.add(now, crowd.carried, window);
+        let fair = (link.carried.max() / crowd.believed).min(1.0) * HEADROOM;
+        let pressure = crowd.pressure();
+        link.share = 1.0 - pressure * (1.0 - fair / PACING_HEADROOM);
+    }
+
+    /// Of what each of the link's lanes would send at, it may send so much.
+    pub(super) fn share(&self, number: u64) -> f64 {
+        self.0.get(&number).map_or(1.0, |link| link.share)
     }
 }
 

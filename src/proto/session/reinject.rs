@@ -32,7 +32,7 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let mut late = first.eta.checked_add(lane.grace())?;
+        let mut late = first.expected_by().checked_add(lane.grace())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.patience())?; // very late
         }
@@ -65,13 +65,13 @@ impl Session {
                 continue;
             }
             let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
-            let late = entries.map(|entry| (entry.eta, lane.id, entry.end));
-            owed.extend(late.take_while(|(eta, ..)| link_silent || is_past(now, *eta, grace)));
+            let late = entries.map(|entry| (entry.expected_by(), lane.id, entry.end));
+            owed.extend(late.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
         }
         owed.sort_unstable();
         let very_late_after = grace.saturating_add(patience);
-        for (eta, lane, end) in owed {
-            let very_late = link_silent || is_past(now, eta, very_late_after);
+        for (by, lane, end) in owed {
+            let very_late = link_silent || is_past(now, by, very_late_after);
             let duplicates = &mut self.duplicates;
             let budget = if very_late { duplicates.left() } else { duplicates.unreserved() };
             if budget == 0 {
@@ -177,8 +177,8 @@ impl Session {
     }
 }
 
-fn is_past(now: Instant, eta: Instant, grace: Duration) -> bool {
-    eta.checked_add(grace).is_some_and(|at| at <= now)
+fn is_past(now: Instant, expected_by: Instant, grace: Duration) -> bool {
+    expected_by.checked_add(grace).is_some_and(|at| at <= now)
 }
 
 #[cfg(test)]
