@@ -441,6 +441,10 @@ mod tests {
         estimate.on_metrics(start, LaneMetrics { rtt_min: ms(100), ..kernel(1_000_000, ms(100)) });
         estimate.on_rtt(start, ms(55));
         assert_eq!((estimate.delay(), estimate.way_back()), (ms(50), ms(5)));
+        let mut waited = Estimate::new(Some(ms(20)));
+        waited.on_rtt(start, ms(90)); // at this end
+        waited.on_metrics(start, kernel(1_000_000, ms(25)));
+        assert_eq!(waited.rate(), 1e6, "no proxy made the handshake that quick");
         let mut split = Estimate::new(Some(ms(60)));
         split.on_rtt(start, ms(60));
         split.on_metrics(start, LaneMetrics { rtt_min: ms(2), ..kernel(1_000_000, ms(2)) });

@@ -171,10 +171,7 @@ impl Lane {
             settle(entry);
         });
         if let Some((sent_at, delivered_then, delivered_at_then, busy)) = newest {
-            // Nor is how long the outage was.
-            if position > self.excused {
-                estimate.on_rtt(now, now.saturating_duration_since(sent_at));
-            }
+            estimate.on_rtt(now, now.saturating_duration_since(sent_at));
             let since = delivered_at_then.unwrap_or(sent_at);
             estimate.on_delivery(
                 now,

@@ -28,8 +28,9 @@ const PIPE_FACTOR: f64 = 3.0;
 const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 /// ... and never less than four initial windows of TCP: what is known of a new lane is little, and
 /// what it is given it keeps. It grows as the lane proves itself, faster than TCP's slow start. Lanes
-/// of one link share them, but each has one.
+/// of one link share them, but each has what a pull and the kernel take.
 const WINDOWS_MIN: f64 = 4.0;
+const WINDOWS_MIN_SHARED: f64 = 2.0;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
 /// what was lost, is in flight for us and no longer for the kernel.
 const CWND_FACTOR: f64 = 2.0;
@@ -43,7 +44,7 @@ const UNSENT_SECONDS: f64 = 0.003;
 const UNSENT_SECONDS_SEARCHING: f64 = 0.015;
 const SEARCHING_GAIN: f64 = 2.0;
 /// So much of a slow lane's time, too, up to this many bytes: its task cannot wake for each packet.
-const UNSENT_SECONDS_SLOW: f64 = 0.015;
+const UNSENT_SECONDS_SLOW: f64 = 0.050;
 const UNSENT_BYTES_SLOW: f64 = 16.0 * 1024.0;
 /// Bounds of it: some packets, and what a gigabit link needs.
 const UNSENT_BYTES_MIN: u32 = 4 * 1024;
@@ -151,9 +152,10 @@ impl Session {
     /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
     /// not much more than that. `u64::MAX`: as fast as it likes.
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
-        let limit = self.lanes.get(&id).and_then(|lane| {
-            lane.estimate.pacing_limit(self.links.share(lane.policy.link))
-        });
+        let limit = self
+            .lanes
+            .get(&id)
+            .and_then(|lane| lane.estimate.pacing_limit(self.links.share(lane.policy.link)));
         limit.map_or(u64::MAX, |limit| limit as u64)
     }
 
@@ -286,7 +288,8 @@ impl Session {
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
         let mut view = view(lane, now);
         let sharing = self.links.lanes(lane.policy.link) as f64;
-        view.window = view.window.max((WINDOWS_MIN / sharing).max(1.0) * INITIAL_WINDOW_BYTES);
+        let windows = (WINDOWS_MIN / sharing).max(WINDOWS_MIN_SHARED);
+        view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
             view.window = 0.0; // no room until then
@@ -376,9 +379,10 @@ impl Session {
     /// When the lane becomes suspect if nothing is heard on it, or on its link.
     fn suspect_at(&self, lane: &Lane) -> Option<Instant> {
         let alone = lane.suspect_at()?;
-        let with_its_link = self.links.heard_at(lane.policy.link).and_then(|heard| {
-            heard.max(lane.progress_at).checked_add(lane.path_timeout())
-        });
+        let with_its_link = self
+            .links
+            .heard_at(lane.policy.link)
+            .and_then(|heard| heard.max(lane.progress_at).checked_add(lane.path_timeout()));
         Some(with_its_link.map_or(alone, |at| at.min(alone)))
     }
 

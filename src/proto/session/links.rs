@@ -84,7 +84,10 @@ impl Links {
                 link.heard_at = link.heard_at.max(now);
             }
             None => {
-                self.0.insert(number, Link { lanes: 1, heard_at: now, carried: MaxFilter::default(), share: 1.0 });
+                self.0.insert(
+                    number,
+                    Link { lanes: 1, heard_at: now, carried: MaxFilter::default(), share: 1.0 },
+                );
             }
         }
     }
@@ -147,7 +150,58 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::proto::ids::{Dir, LaneId, Side, StreamId};
+    use crate::proto::lane::{Carried, LaneMetrics};
     use crate::proto::testing;
+
+    /// A lane of a path of 20 ms, which fills it: it believes in 1 MB/s and delivers `rate` now, through a queue.
+    fn filling(number: u64, rate: u64, queue: Duration) -> Lane {
+        let (start, ms) = (testing::start(), Duration::from_millis);
+        let mut lane = Lane::new(LaneId::new(number), start, Some(ms(20)));
+        let id = StreamId::new(Side::Client, Dir::Bi, 0);
+        let carried = Carried::Data { id, range: 0..100_000, fin: false };
+        lane.ledger.record(carried, 100_000, start, start, Duration::ZERO, true);
+        for rate in [1_000_000, rate] {
+            let metrics = LaneMetrics {
+                rtt: ms(20) + queue,
+                rtt_var: ms(1),
+                rtt_min: ms(20),
+                delivery_rate: Some(rate),
+                app_limited: false,
+                pacing_rate: None,
+                cwnd_bytes: 0,
+                silence: None,
+            };
+            lane.estimate.on_metrics(start, metrics);
+        }
+        lane
+    }
+
+    /// What ten lanes may send at, each in parts of what it believes.
+    fn limit(lanes: &[Lane]) -> f64 {
+        let mut links = Links::default();
+        lanes.iter().for_each(|_| links.join(0, testing::start()));
+        links.measure(testing::start(), 0, lanes.iter(), Duration::from_millis(40));
+        links.share(0) * PACING_HEADROOM
+    }
+
+    #[test]
+    fn lanes_that_overfill_their_path_are_held_to_what_it_carries() {
+        let ten = |queue_ms| -> Vec<Lane> {
+            (0..10).map(|n| filling(n, 800_000, Duration::from_millis(queue_ms))).collect()
+        };
+        let near = |limit: f64, expected: f64| assert!((limit - expected).abs() < 1e-6, "{limit}");
+        near(limit(&ten(20)), 0.8 * HEADROOM);
+        near(limit(&ten(2)), PACING_HEADROOM);
+        let between = limit(&ten(6));
+        assert!(between > 0.9 && between < PACING_HEADROOM, "{between}");
+        near(limit(&ten(20)[..1]), PACING_HEADROOM);
+        let mut quick = ten(20);
+        quick[7] = filling(7, 800_000, Duration::ZERO);
+        near(limit(&quick), PACING_HEADROOM);
+        let idle = Lane::new(LaneId::new(1), testing::start(), None);
+        near(limit(&[ten(20).remove(0), idle]), PACING_HEADROOM);
+    }
 
     #[test]
     fn several_lanes_know_when_their_link_was_heard_and_one_does_not() {

@@ -24,8 +24,11 @@ pub struct Transmit {
 }
 
 /// A pull takes this much time of the lane's rate: less costs more wake-ups, more takes the choice
-/// away from later. It is at least a frame, and what is pulled together is one TLS record, which arrives as a whole.
+/// away from later ...
 const PULL_SECONDS: f64 = 0.002;
+/// ... but a slow lane's a full frame, unless that takes longer than this: what is pulled together is one TLS record, which
+/// arrives as a whole.
+const PULL_SECONDS_SLOW: f64 = 0.050;
 /// Sixteen full frames: past that neither syscalls nor locks are worth saving.
 const PULL_BYTES_MAX: f64 = 16.0 * FRAME_BYTES_MAX as f64;
 
@@ -427,12 +430,8 @@ impl Limits {
 }
 
 fn pull_budget(rate: f64) -> usize {
-    (rate * PULL_SECONDS).clamp(frame_bytes(rate), PULL_BYTES_MAX) as usize
-}
-
-/// What a frame may take of a lane of this rate, in bytes.
-fn frame_bytes(rate: f64) -> f64 {
-    (rate * FRAME_SECONDS).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64)
+    let slow = (rate * PULL_SECONDS_SLOW).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64);
+    (rate * PULL_SECONDS).clamp(slow, PULL_BYTES_MAX) as usize
 }
 
 /// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
@@ -442,7 +441,7 @@ pub(super) fn frame_room(lane: &LaneView, written: usize) -> usize {
     if !lane.measured {
         return FRAME_BYTES_MIN as usize;
     }
-    let slow = frame_bytes(lane.rate) as usize;
+    let slow = (lane.rate * FRAME_SECONDS).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64) as usize;
     let rest = FRAME_BYTES_MAX.saturating_sub(written % FRAME_BYTES_MAX);
     // A stump at a record's end is not worth a frame.
     if rest < FRAME_BYTES_MIN as usize { slow } else { slow.min(rest) }

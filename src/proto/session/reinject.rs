@@ -183,12 +183,13 @@ fn is_past(now: Instant, expected_by: Instant, grace: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use super::*;
     use crate::proto::config::Config;
     use crate::proto::ids::Side;
+    use crate::proto::policy::LanePolicy;
     use crate::proto::testing;
     use crate::proto::wire::StreamKind;
+    use std::sync::Arc;
 
     const LANES: [LaneId; 2] = [LaneId::new(0), LaneId::new(1)];
 
@@ -221,6 +222,41 @@ mod tests {
         assert_eq!(ends, 20, "all are late");
         assert_eq!(before - session.duplicates.left(), 20 * cost_twice(0));
         assert!(cost_twice(0) > 0);
+    }
+
+    #[test]
+    fn what_a_silent_links_lanes_owe_is_late_together() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut session = session(start);
+        let of_link = [LANES[0], LaneId::new(2), LaneId::new(3)];
+        for lane in of_link {
+            let _ = session.handle_lane_up(start, lane, Some(ms(20)));
+            session.handle_lane_policy(
+                start,
+                lane,
+                LanePolicy { link: 7, ..LanePolicy::default() },
+            );
+        }
+        // The third was given its frame much later than the others.
+        for (lane, at) in [(of_link[0], 0), (of_link[1], 0), (of_link[2], 45)] {
+            let id = session.open(StreamKind::Raw).unwrap();
+            session.send_stream(id).finish().unwrap();
+            let pulled =
+                session.poll_transmit(start + ms(at), lane, usize::MAX, &mut LaneBuf::new());
+            assert!(pulled.is_some());
+        }
+        let owes_late = |session: &Session, lane: LaneId| {
+            let lane = &session.lanes[&lane];
+            (lane.late, lane.ledger.entries().filter(|entry| entry.duplicated).count() > 0)
+        };
+        let (at, _) = session.poll_timeout().unwrap();
+        assert!(at > start + ms(45) && at < start + ms(100), "{:?}", at - start);
+        session.handle_timeout(at);
+        for lane in of_link {
+            assert_eq!(owes_late(&session, lane), (true, true), "{lane:?}");
+        }
+        assert!(!session.lanes[&LANES[1]].late, "another link's is not");
     }
 
     #[test]
