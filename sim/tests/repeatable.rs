@@ -6,11 +6,11 @@ use imux_sim::{swarm, world};
 /// another moment: `imux-sim replay SEED` prints the new ones.
 const TRACES: [(u64, u64); 6] = [
     (1, 0x574c_547a_c237_7d7d),
-    (2, 0x1203_d81e_f6de_ab87),
+    (2, 0x71b7_5251_aa74_e5f6),
     (3, 0xc28c_f08c_90b0_f846),
     (4, 0xd74c_7266_9958_3a60),
     (5, 0xa0fe_09dd_676e_892d),
-    (1_000_003, 0xbae2_28ef_19e3_0670),
+    (1_000_003, 0xfcb6_8d3e_7c4e_c2c5),
 ];
 
 #[test]
