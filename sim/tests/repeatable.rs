@@ -6,7 +6,7 @@ use imux_sim::{swarm, world};
 /// another moment: `imux-sim replay SEED` prints the new ones.
 const TRACES: [(u64, u64); 6] = [
     (1, 0x574c_547a_c237_7d7d),
-    (2, 0x71b7_5251_aa74_e5f6),
+    (2, 0x37ed_8d5e_1a28_2c5f),
     (3, 0xc28c_f08c_90b0_f846),
     (4, 0xd74c_7266_9958_3a60),
     (5, 0xa0fe_09dd_676e_892d),

@@ -47,15 +47,16 @@ pub(in crate::proto) struct Entry {
     pub(in crate::proto) delivered_at_then: Option<Instant>,
 }
 
-/// A forecast may be wrong by this part of the time it looks ahead: what stands in the lane's queue is carried at whatever
-/// rate the lane has by then.
+/// On a path that a lane shares with others of its link, a forecast may be wrong by this part of the time it looks ahead:
+/// what stands in the lane's queue is carried at whatever rate the others leave it.
 const FORECAST_ERROR: u32 = 2;
 
 impl Entry {
     /// When it should have arrived, even if the forecast was as wrong as it may be.
-    pub(in crate::proto) fn expected_by(&self) -> Instant {
+    pub(in crate::proto) fn expected_by(&self, path_shared: bool) -> Instant {
         let ahead = self.eta.saturating_duration_since(self.sent_at);
-        self.eta.checked_add(part::<FORECAST_ERROR>(ahead)).unwrap_or(self.eta)
+        let error = if path_shared { part::<FORECAST_ERROR>(ahead) } else { Duration::ZERO };
+        self.eta.checked_add(error).unwrap_or(self.eta)
     }
 }
 

@@ -32,7 +32,8 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let mut late = first.expected_by().checked_add(lane.grace())?;
+        let mut late =
+            first.expected_by(self.links.lanes(lane.policy.link) > 1).checked_add(lane.grace())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.patience())?; // very late
         }
@@ -54,6 +55,7 @@ impl Session {
         let (grace, patience, link) = (lane.grace(), lane.patience(), lane.policy.link);
         let silent = |heard| now.saturating_duration_since(heard) >= patience;
         let link_silent = self.links.heard_at(link).is_some_and(silent);
+        let path_shared = self.links.lanes(link) > 1;
         let mut owed = Vec::new();
         for (_, lane) in self.lanes.iter_mut() {
             if lane.id == id {
@@ -65,7 +67,7 @@ impl Session {
                 continue;
             }
             let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
-            let late = entries.map(|entry| (entry.expected_by(), lane.id, entry.end));
+            let late = entries.map(|entry| (entry.expected_by(path_shared), lane.id, entry.end));
             owed.extend(late.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
         }
         owed.sort_unstable();
