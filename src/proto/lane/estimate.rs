@@ -209,9 +209,9 @@ impl Estimate {
 
     /// What the kernel should send at, at most, in bytes a second. It may look for the path's rate, but once that is known
     /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
-    /// for ten round trips when the path becomes slower. `share`: the lane's of that, beside others on the same path.
-    pub(in crate::proto) fn pacing_limit(&self, share: f64) -> Option<f64> {
-        self.fill.full.then(|| (self.rate() * share * PACING_HEADROOM).max(PACING_MIN))
+    /// for ten round trips when the path becomes slower. `headroom`: in parts of the rate, less where others fill the path, too.
+    pub(in crate::proto) fn pacing_limit(&self, headroom: f64) -> Option<f64> {
+        self.fill.full.then(|| (self.rate() * headroom).max(PACING_MIN))
     }
 
     /// The kernel's figures.
@@ -517,7 +517,7 @@ mod tests {
             estimate.on_rtt(now, ms(12)); // as acknowledged by a faster lane
             estimate.on_metrics(now, kernel(rate, ms(rtt)));
             estimate.on_delivery(now, rate / 100, ms(10), busy);
-            estimate.pacing_limit(1.0)
+            estimate.pacing_limit(PACING_HEADROOM)
         };
         for rate in [1_000_000, 2_000_000, 4_000_000] {
             assert_eq!(step(&mut estimate, rate, 30, true), None, "it still grows");
@@ -531,9 +531,9 @@ mod tests {
         for _ in 0..9 {
             step(&mut estimate, 1, 30, true);
         }
-        assert_eq!(estimate.pacing_limit(1.0), Some(PACING_MIN));
+        assert_eq!(estimate.pacing_limit(PACING_HEADROOM), Some(PACING_MIN));
         estimate.on_return();
-        assert_eq!(estimate.pacing_limit(1.0), None);
+        assert_eq!(estimate.pacing_limit(PACING_HEADROOM), None);
     }
 
     #[test]

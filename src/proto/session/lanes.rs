@@ -155,7 +155,7 @@ impl Session {
         let limit = self
             .lanes
             .get(&id)
-            .and_then(|lane| lane.estimate.pacing_limit(self.links.share(lane.policy.link)));
+            .and_then(|lane| lane.estimate.pacing_limit(self.links.headroom(lane.policy.link)));
         limit.map_or(u64::MAX, |limit| limit as u64)
     }
 

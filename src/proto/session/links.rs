@@ -30,8 +30,8 @@ struct Link {
     heard_at: Instant,
     /// What the lanes that fill it carry together, in bytes a second.
     carried: MaxFilter,
-    /// Of what each of them would send at, it may send so much.
-    share: f64,
+    /// What each of them may send at, in parts of what it believes it can.
+    headroom: f64,
 }
 
 /// Those lanes of a link that keep its path full.
@@ -86,7 +86,12 @@ impl Links {
             None => {
                 self.0.insert(
                     number,
-                    Link { lanes: 1, heard_at: now, carried: MaxFilter::default(), share: 1.0 },
+                    Link {
+                        lanes: 1,
+                        heard_at: now,
+                        carried: MaxFilter::default(),
+                        headroom: PACING_HEADROOM,
+                    },
                 );
             }
         }
@@ -113,6 +118,11 @@ impl Links {
         self.0.get(&number).map_or(1, |link| link.lanes)
     }
 
+    /// Whether the link's lanes share its path.
+    pub(super) fn is_shared(&self, number: u64) -> bool {
+        self.lanes(number) > 1
+    }
+
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
     pub(super) fn heard_at(&self, number: u64) -> Option<Instant> {
         self.0.get(&number).filter(|link| link.lanes > 1).map(|link| link.heard_at)
@@ -130,18 +140,17 @@ impl Links {
     ) {
         let Some(link) = self.0.get_mut(&number).filter(|link| link.lanes > 1) else { return };
         let Some(crowd) = Crowd::of(lanes).filter(|crowd| crowd.lanes > 1) else {
-            link.share = 1.0;
+            link.headroom = PACING_HEADROOM;
             return;
         };
         link.carried.add(now, crowd.carried, window);
         let fair = (link.carried.max() / crowd.believed).min(1.0) * HEADROOM;
-        let pressure = crowd.pressure();
-        link.share = 1.0 - pressure * (1.0 - fair / PACING_HEADROOM);
+        link.headroom = PACING_HEADROOM + crowd.pressure() * (fair - PACING_HEADROOM);
     }
 
-    /// Of what each of the link's lanes would send at, it may send so much.
-    pub(super) fn share(&self, number: u64) -> f64 {
-        self.0.get(&number).map_or(1.0, |link| link.share)
+    /// What each of the link's lanes may send at, in parts of what it believes it can.
+    pub(super) fn headroom(&self, number: u64) -> f64 {
+        self.0.get(&number).map_or(PACING_HEADROOM, |link| link.headroom)
     }
 }
 
@@ -182,7 +191,7 @@ mod tests {
         let mut links = Links::default();
         lanes.iter().for_each(|_| links.join(0, testing::start()));
         links.measure(testing::start(), 0, lanes.iter(), Duration::from_millis(40));
-        links.share(0) * PACING_HEADROOM
+        links.headroom(0)
     }
 
     #[test]

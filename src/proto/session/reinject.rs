@@ -32,8 +32,8 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let mut late =
-            first.expected_by(self.links.lanes(lane.policy.link) > 1).checked_add(lane.grace())?;
+        let path_shared = self.links.is_shared(lane.policy.link);
+        let mut late = first.expected_by(path_shared).checked_add(lane.grace())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.patience())?; // very late
         }
@@ -55,7 +55,7 @@ impl Session {
         let (grace, patience, link) = (lane.grace(), lane.patience(), lane.policy.link);
         let silent = |heard| now.saturating_duration_since(heard) >= patience;
         let link_silent = self.links.heard_at(link).is_some_and(silent);
-        let path_shared = self.links.lanes(link) > 1;
+        let path_shared = self.links.is_shared(link);
         let mut owed = Vec::new();
         for (_, lane) in self.lanes.iter_mut() {
             if lane.id == id {
@@ -185,13 +185,14 @@ fn is_past(now: Instant, expected_by: Instant, grace: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::proto::config::Config;
     use crate::proto::ids::Side;
     use crate::proto::policy::LanePolicy;
     use crate::proto::testing;
     use crate::proto::wire::StreamKind;
-    use std::sync::Arc;
 
     const LANES: [LaneId; 2] = [LaneId::new(0), LaneId::new(1)];
 
