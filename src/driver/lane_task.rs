@@ -206,7 +206,7 @@ impl LaneTask<'_> {
             Poll::Ready(Err(error)) => Err(LaneEnd::Io(error)),
         };
         let writable = *written.as_ref().unwrap_or(&false);
-        let metrics = if writable { self.measure() } else { None };
+        let metrics = self.measure();
         let had_frames = !self.batch.is_empty();
         let pulled = self.exchange(cx, writable, metrics)?;
         written?;
@@ -289,6 +289,7 @@ impl LaneTask<'_> {
             app_limited: metrics.delivery_rate_app_limited,
             pacing_rate: metrics.pacing_rate,
             cwnd_bytes: metrics.cwnd_bytes,
+            delivered_bytes: metrics.delivered_bytes,
             silence: metrics.silence,
         })
     }

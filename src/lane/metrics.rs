@@ -59,6 +59,11 @@ struct TcpInfoHead {
     data_segs_in: u32,
     data_segs_out: u32,
     delivery_rate: u64,
+    busy_time: u64,
+    rwnd_limited: u64,
+    sndbuf_limited: u64,
+    delivered: u32,
+    delivered_ce: u32,
 }
 
 /// `TCP_INFO`, read only.
@@ -87,10 +92,10 @@ pub(super) fn set_max_pacing_rate(socket: &impl AsFd, bytes_per_second: u64) {
     let _ = MaxPacingRate.set(socket, &rate);
 }
 
-/// Whether the kernel fills all of [`TcpInfoHead`]: since Linux 4.9, whose `tcp_info` ends in `delivery_rate`.
+/// Whether the kernel fills all of [`TcpInfoHead`]: since Linux 4.18, whose `tcp_info` ends in `delivered_ce`.
 static KERNEL_ANSWERS: LazyLock<bool> = LazyLock::new(|| {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .is_ok_and(|release| parse_release(&release).is_some_and(|version| version >= (4, 9)))
+        .is_ok_and(|release| parse_release(&release).is_some_and(|version| version >= (4, 18)))
 });
 
 fn parse_release(release: &str) -> Option<(u32, u32)> {
@@ -124,6 +129,7 @@ impl From<&TcpInfoHead> for LaneMetrics {
             unacked_bytes: in_segments(info.unacked),
             unsent_bytes: info.notsent_bytes.into(),
             cwnd_bytes: in_segments(info.snd_cwnd),
+            delivered_bytes: Some(in_segments(info.delivered)),
             mss: info.snd_mss,
             retransmits: info.total_retrans.into(),
         }
@@ -136,11 +142,12 @@ mod tests {
 
     #[test]
     fn the_head_is_as_long_as_the_kernels() {
-        // offsetof(struct tcp_info, tcpi_busy_time), the field after the last one.
-        assert_eq!(size_of::<TcpInfoHead>(), 168);
+        // offsetof(struct tcp_info, tcpi_bytes_sent), the field after the last one.
+        assert_eq!(size_of::<TcpInfoHead>(), 200);
         assert_eq!(std::mem::offset_of!(TcpInfoHead, rtt), 68);
         assert_eq!(std::mem::offset_of!(TcpInfoHead, notsent_bytes), 144);
         assert_eq!(std::mem::offset_of!(TcpInfoHead, delivery_rate), 160);
+        assert_eq!(std::mem::offset_of!(TcpInfoHead, delivered), 192);
     }
 
     #[test]

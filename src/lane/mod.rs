@@ -139,6 +139,9 @@ pub struct LaneMetrics {
     pub unsent_bytes: u64,
     /// Congestion window in bytes.
     pub cwnd_bytes: u64,
+    /// Bytes that have arrived since the lane came up, in order or not (counted in whole segments where the transport
+    /// counts so); `None` where that is not known.
+    pub delivered_bytes: Option<u64>,
     /// Largest segment the path takes now, in bytes of payload.
     pub mss: u32,
     /// Segments sent again since the lane came up.
@@ -158,6 +161,7 @@ impl LaneMetrics {
         unacked_bytes: 0,
         unsent_bytes: 0,
         cwnd_bytes: 0,
+        delivered_bytes: None,
         mss: 0,
         retransmits: 0,
     };

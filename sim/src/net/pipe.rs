@@ -277,6 +277,6 @@ impl Pipe {
     /// What a kernel would tell of it.
     pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
         let silence = self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
-        self.estimates.metrics(&self.window, silence)
+        self.estimates.metrics(&self.window, self.delivered, silence)
     }
 }

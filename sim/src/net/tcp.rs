@@ -122,6 +122,7 @@ impl Estimates {
     pub(super) fn metrics(
         &self,
         window: &Window,
+        delivered: u64,
         silence: Option<Duration>,
     ) -> Option<LaneMetrics> {
         (self.rtt > 0.0).then(|| LaneMetrics {
@@ -132,6 +133,7 @@ impl Estimates {
             app_limited: false,
             pacing_rate: None,
             cwnd_bytes: window.bytes() as u64,
+            delivered_bytes: Some(delivered),
             silence,
         })
     }

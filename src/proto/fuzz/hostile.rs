@@ -228,6 +228,7 @@ impl Run {
             app_limited: u.arbitrary()?,
             pacing_rate: u.arbitrary::<Option<u32>>()?.map(u64::from),
             cwnd_bytes: u.arbitrary::<u16>()?.into(),
+            delivered_bytes: u.arbitrary::<Option<u32>>()?.map(u64::from),
             silence: u.arbitrary::<Option<u32>>()?.map(|us| Duration::from_micros(us.into())),
         };
         self.session.handle_lane_metrics(self.now, lane, metrics);

@@ -64,6 +64,8 @@ pub(in crate::proto) struct Estimate {
     kernel_heard_at: Option<Instant>,
     /// The lane's part of its link's cap, in bytes a second: no estimate exceeds it.
     rate_max: f64,
+    /// How many lanes start on its path together.
+    sharing: f64,
     /// By how much acknowledgements missed their forecast, smoothed, and when the last one came.
     lateness: Duration,
     lateness_at: Option<Instant>,
@@ -103,6 +105,7 @@ impl Estimate {
             kernel: None,
             kernel_heard_at: None,
             rate_max: f64::INFINITY,
+            sharing: 1.0,
             lateness: Duration::ZERO,
             lateness_at: None,
             found: Found::default(),
@@ -127,7 +130,7 @@ impl Estimate {
             [kernel_rate, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
         // What a lane that was never busy has carried is no more than the least it can do.
         let was_busy = self.kernel_rate.was_busy || self.acked_rate.was_busy;
-        let assumed = INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
+        let assumed = INITIAL_WINDOW_BYTES / self.sharing / rtt_min.as_secs_f64().max(1e-4);
         let least = if was_busy { 0.0 } else { assumed };
         let rate = measured_rate.map_or(assumed, |rate| rate.max(least)).min(self.rate_max);
         self.found = Found { rtt_min, delay, measured_rate, rate };
@@ -211,11 +214,15 @@ impl Estimate {
     /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
     /// for ten round trips when the path becomes slower. `headroom`: in parts of the rate, less where others fill the path, too.
     pub(in crate::proto) fn pacing_limit(&self, headroom: f64) -> Option<f64> {
-        self.fill.full.then(|| (self.rate() * headroom).max(PACING_MIN))
+        (self.fill.full || headroom < PACING_HEADROOM)
+            .then(|| (self.rate() * headroom).max(PACING_MIN))
     }
 
-    /// The kernel's figures.
-    pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) {
+    /// The kernel's figures. Returns how many more bytes it has counted as delivered.
+    pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) -> u64 {
+        let counted = |metrics: &LaneMetrics| metrics.delivered_bytes.unwrap_or_default();
+        let delivered_before = self.kernel.as_ref().map_or(0, counted);
+        let delivered = counted(&metrics).saturating_sub(delivered_before);
         if let Some(rate) = metrics.delivery_rate {
             let window = self.kernel_window();
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
@@ -225,6 +232,7 @@ impl Estimate {
         }
         self.kernel = Some(metrics);
         self.conclude();
+        delivered
     }
 
     /// How long a maximum of the kernel's samples is kept.
@@ -283,9 +291,10 @@ impl Estimate {
         self.found.rate
     }
 
-    /// Bounds all rates from now on.
-    pub(in crate::proto) fn set_rate_max(&mut self, rate: f64) {
-        self.rate_max = rate;
+    /// So many lanes share the path, and what TCP's initial window is of it; none is faster than `rate_max` from now on.
+    pub(in crate::proto) fn set_share(&mut self, lanes: usize, rate_max: f64) {
+        self.sharing = lanes.max(1) as f64;
+        self.rate_max = rate_max;
         self.conclude();
     }
 
@@ -396,6 +405,7 @@ mod tests {
             app_limited: false,
             pacing_rate: None,
             cwnd_bytes: 0,
+            delivered_bytes: None,
             silence: None,
         }
     }
@@ -460,11 +470,13 @@ mod tests {
         let start = testing::start();
         let ms = Duration::from_millis;
         let mut estimate = Estimate::new(Some(ms(20)));
-        estimate.set_rate_max(5e5);
+        estimate.set_share(1, 5e5);
         assert_eq!(estimate.rate(), 5e5, "what is assumed");
+        estimate.set_share(4, 5e5);
+        assert!((estimate.rate() - 182_500.0).abs() < 1.0, "what is assumed of one of four");
         estimate.on_delivery(start, 10_000, ms(10), true);
         assert_eq!((estimate.rate(), estimate.pacing_rate()), (5e5, 5e5), "what is measured");
-        estimate.set_rate_max(f64::INFINITY);
+        estimate.set_share(1, f64::INFINITY);
         assert_eq!(estimate.rate(), 1e6);
     }
 

@@ -33,6 +33,8 @@ pub struct LaneMetrics {
     pub pacing_rate: Option<u64>,
     /// Its congestion window in bytes.
     pub cwnd_bytes: u64,
+    /// Bytes that have arrived since the lane came up, in order or not, where that is known.
+    pub delivered_bytes: Option<u64>,
     /// How long ago the peer's kernel last acknowledged anything, where that is known.
     pub silence: Option<Duration>,
 }

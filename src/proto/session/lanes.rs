@@ -28,11 +28,12 @@ const PIPE_FACTOR: f64 = 3.0;
 const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 /// ... and never less than four initial windows of TCP: what is known of a new lane is little, and
 /// what it is given it keeps. It grows as the lane proves itself, faster than TCP's slow start. Lanes
-/// of one link share them, but each has what a pull and the kernel take.
+/// of one link share them, but each has room for what it is given at once.
 const WINDOWS_MIN: f64 = 4.0;
-const WINDOWS_MIN_SHARED: f64 = 2.0;
+const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
-/// what was lost, is in flight for us and no longer for the kernel.
+/// what was lost, is in flight for us and no longer for the kernel. Not where lanes share a path: each of their
+/// windows is for what it had when the others had less.
 const CWND_FACTOR: f64 = 2.0;
 
 /// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
@@ -63,7 +64,9 @@ impl Session {
         let given_at_payload = self.totals.sent_payload;
         let lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
         self.links.join(lane.policy.link, now);
+        let link = lane.policy.link;
         self.lanes.insert(id, lane);
+        self.share_link(link);
         self.alone_since = None;
         true
     }
@@ -78,33 +81,35 @@ impl Session {
         let lanes = &self.lanes;
         let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
         self.caps.set(now, &policy, in_use);
-        self.share_cap(policy.link);
+        self.share_link(policy.link);
     }
 
-    /// The lanes of a link expect equal parts of its cap.
-    fn share_cap(&mut self, link: u64) {
+    /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is known.
+    fn share_link(&mut self, link: u64) {
         let bulk = |lane: &&Lane| lane.policy.link == link && lane.policy.tier != Tier::Express;
         let lanes = self.lanes.values().filter(bulk).count().max(1);
+        let sharing = self.links.lanes(link);
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
             let rate_max =
                 lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes as f64);
-            lane.estimate.set_rate_max(rate_max);
+            lane.estimate.set_share(sharing, rate_max);
         }
     }
 
     /// What the kernel knows of a lane.
     pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.estimate.on_metrics(now, metrics);
+            let delivered = lane.estimate.on_metrics(now, metrics);
             lane.late &= !lane.answers(now);
             let link = lane.policy.link;
+            self.links.delivered(link, delivered, metrics.rtt);
             if let Some(at) = lane.estimate.kernel_heard_at() {
                 self.links.heard(link, at);
             }
             let window = lane.estimate.kernel_window();
             let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-            self.links.measure(now, link, of_link, window);
+            self.links.look(now, link, of_link, window);
         }
     }
 
@@ -112,7 +117,7 @@ impl Session {
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(&id) else { return };
         self.links.leave(lane.policy.link);
-        self.share_cap(lane.policy.link);
+        self.share_link(lane.policy.link);
         if self.lanes.is_empty() {
             self.alone_since = Some(now);
         }
@@ -152,10 +157,10 @@ impl Session {
     /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
     /// not much more than that. `u64::MAX`: as fast as it likes.
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
-        let limit = self
-            .lanes
-            .get(&id)
-            .and_then(|lane| lane.estimate.pacing_limit(self.links.headroom(lane.policy.link)));
+        let limit = self.lanes.get(&id).and_then(|lane| {
+            let headroom = self.links.crowding(lane.policy.link).headroom();
+            lane.estimate.pacing_limit(headroom)
+        });
         limit.map_or(u64::MAX, |limit| limit as u64)
     }
 
@@ -286,10 +291,13 @@ impl Session {
 
     /// A lane as the scheduler sees it, with what its link allows.
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
-        let mut view = view(lane, now);
+        let mut view = view(lane, now, self.links.crowding(lane.policy.link).share());
         let sharing = self.links.lanes(lane.policy.link) as f64;
         let windows = (WINDOWS_MIN / sharing).max(WINDOWS_MIN_SHARED);
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
+        if !self.links.is_shared(lane.policy.link) {
+            view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
+        }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
             view.window = 0.0; // no room until then
@@ -303,11 +311,12 @@ impl Session {
             return false;
         }
         let Some(own) = self.lanes.get(&id) else { return false };
-        let own = view(own, now).arrival(1.0);
+        let own = view(own, now, 1.0).arrival(1.0);
         let best = self.best_standing();
         let used = |lane: &&Lane| Standing::of(lane) >= best && lane.policy.tier != Tier::Metered;
         let good = self.lanes.values().filter(|lane| lane.id != id).filter(used);
-        good.map(|lane| view(lane, now).arrival(1.0)).any(|other| other + FASTER_WAY_SECONDS < own)
+        good.map(|lane| view(lane, now, 1.0).arrival(1.0))
+            .any(|other| other + FASTER_WAY_SECONDS < own)
     }
 
     /// When something is due for a lane.
@@ -452,13 +461,13 @@ fn is_urgent(lane: &Lane, now: Instant) -> bool {
     lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
 }
 
-/// A lane as it would be seen if it had no link.
-fn view(lane: &Lane, now: Instant) -> LaneView {
+/// A lane that can expect this `share` of what it believes it can.
+fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
     let estimate = &lane.estimate;
-    let rate = estimate.rate().max(1.0);
+    let rate = (estimate.rate() * share).max(1.0);
     let rtt_min = estimate.rtt_min().as_secs_f64();
     let in_flight = lane.ledger.in_flight() as f64;
-    let pipe = estimate.bandwidth_delay_bytes();
+    let pipe = rate * rtt_min;
     let behind = lane.leaves_at.map_or(0.0, |at| at.saturating_duration_since(now).as_secs_f64());
     // What is in flight beyond what the pipe holds stands in a queue; what was given to the lane
     // a moment ago is in none yet, but leaves no sooner than the rate lets it.
@@ -472,8 +481,7 @@ fn view(lane: &Lane, now: Instant) -> LaneView {
         lateness: lane.lateness(now),
         queue,
         in_flight,
-        window: (PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN))
-            .max(CWND_FACTOR * estimate.cwnd_bytes() as f64),
+        window: PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
         express: lane.policy.tier == Tier::Express,

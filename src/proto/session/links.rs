@@ -13,7 +13,9 @@ const QUEUE_PART: f64 = 1.0 / 16.0;
 const QUEUE_MIN: f64 = 0.001;
 /// ... wholly so when it is this much longer yet. In between they come to rest.
 const QUEUE_RANGE: f64 = 1.5;
-/// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long.
+/// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long: on average so many
+/// packets of such a size.
+const ACK_WAIT_PACKETS: f64 = 0.25;
 const PACKET_BYTES: f64 = 1500.0;
 /// What they send beyond it, all together: while a queue stands there is nothing to find out, but what a lane delivers is
 /// measured a little too low rather than too high.
@@ -28,49 +30,82 @@ struct Link {
     lanes: usize,
     /// When any of the lanes last heard of the peer's end.
     heard_at: Instant,
-    /// What the lanes that fill it carry together, in bytes a second.
+    /// What the path has delivered since it was last looked at.
+    count: Count,
+    /// What it delivers, in bytes a second.
     carried: MaxFilter,
-    /// What each of them may send at, in parts of what it believes it can.
-    headroom: f64,
+    crowding: Crowding,
+}
+
+/// What the kernels count as delivered on all lanes, over some time. The sum of their most recent rates is no measure of
+/// the path: of lanes that have a few packets each on the way a burst decides.
+#[derive(Debug)]
+struct Count {
+    since: Instant,
+    bytes: f64,
+    /// Round trips in seconds, each times the bytes that were delivered: of a lane that is stuck the kernel's are old.
+    rtt_bytes: f64,
+}
+
+impl Count {
+    fn new(since: Instant) -> Self {
+        Self { since, bytes: 0.0, rtt_bytes: 0.0 }
+    }
+}
+
+/// How much less than each of its lanes believes the path can deliver to all of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Crowding {
+    /// From none, if no queue stands on the path, to one.
+    pressure: f64,
+    /// What they deliver, in parts of what they believe they can.
+    part: f64,
+}
+
+impl Crowding {
+    const NONE: Self = Self { pressure: 0.0, part: 1.0 };
+
+    /// What a lane can expect, in parts of what it believes it can.
+    pub(super) fn share(&self) -> f64 {
+        1.0 + self.pressure * (self.part - 1.0)
+    }
+
+    /// What it may send at, in the same parts.
+    pub(super) fn headroom(&self) -> f64 {
+        PACING_HEADROOM + self.pressure * (self.part * HEADROOM - PACING_HEADROOM)
+    }
 }
 
 /// Those lanes of a link that keep its path full.
 #[derive(Debug, Default)]
 struct Crowd {
     lanes: usize,
-    /// What they carry now, and what each believes it can, in bytes a second.
-    carried: f64,
+    /// What each believes it can deliver, in bytes a second.
     believed: f64,
-    /// The shortest of their round trips, and the shortest without a queue, in seconds: all go the same way.
-    rtt: f64,
+    /// The shortest round trip without a queue, in seconds: all go the same way.
     rtt_min: f64,
 }
 
 impl Crowd {
-    /// `None`: there are some of which the kernel tells nothing.
-    fn of<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Option<Self> {
+    /// Without lanes of which the kernel tells nothing, or not yet.
+    fn of<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
         let filling =
             |lane: &&Lane| lane.ledger.in_flight() as f64 >= lane.estimate.bandwidth_delay_bytes();
-        let unknown = Self { rtt: f64::INFINITY, rtt_min: f64::INFINITY, ..Self::default() };
-        lanes.filter(filling).try_fold(unknown, |crowd, lane| {
-            let estimate = &lane.estimate;
-            let path = estimate.end_to_end_kernel()?;
-            let rate = estimate.rate().max(1.0);
-            let rtt = path.rtt.as_secs_f64() - PACKET_BYTES / rate;
-            Some(Self {
-                lanes: crowd.lanes.saturating_add(1),
-                carried: crowd.carried + path.delivery_rate? as f64,
-                believed: crowd.believed + rate,
-                rtt: crowd.rtt.min(rtt),
-                rtt_min: crowd.rtt_min.min(path.rtt_min.as_secs_f64()),
-            })
-        })
+        let mut crowd = Self { rtt_min: f64::INFINITY, ..Self::default() };
+        for lane in lanes.filter(filling) {
+            let Some(path) = lane.estimate.end_to_end_kernel() else { continue };
+            crowd.lanes = crowd.lanes.saturating_add(1);
+            crowd.believed += lane.estimate.rate().max(1.0);
+            crowd.rtt_min = crowd.rtt_min.min(path.rtt_min.as_secs_f64());
+        }
+        crowd
     }
 
-    /// From none, if no queue stands on the path, to one.
-    fn pressure(&self) -> f64 {
+    /// Round trips of the usual length say nothing of a queue.
+    fn pressure(&self, rtt: f64, carried: f64) -> f64 {
+        let ack_delay = ACK_WAIT_PACKETS * PACKET_BYTES * self.lanes as f64 / carried.max(1.0);
         let usual = QUEUE_PART * self.rtt_min + QUEUE_MIN;
-        let queue = self.rtt - self.rtt_min - usual;
+        let queue = rtt - ack_delay - self.rtt_min - usual;
         (queue / (QUEUE_RANGE * usual)).clamp(0.0, 1.0)
     }
 }
@@ -89,8 +124,9 @@ impl Links {
                     Link {
                         lanes: 1,
                         heard_at: now,
+                        count: Count::new(now),
                         carried: MaxFilter::default(),
-                        headroom: PACING_HEADROOM,
+                        crowding: Crowding::NONE,
                     },
                 );
             }
@@ -128,10 +164,18 @@ impl Links {
         self.0.get(&number).filter(|link| link.lanes > 1).map(|link| link.heard_at)
     }
 
-    /// One of the link's `lanes` has news of what it carries. Lanes that fill a path together each believe what they had when
-    /// the others had less: if each sent at that, the path would be overfilled all the time. (BBR's known weakness; ten
-    /// lanes lost 18 % of their packets to a queue of one bandwidth-delay product.) `window`: how long a maximum is kept.
-    pub(super) fn measure<'a>(
+    /// Of one of the link's lanes the kernel has counted so many `bytes` more as delivered, after round trips of `rtt`.
+    pub(super) fn delivered(&mut self, number: u64, bytes: u64, rtt: Duration) {
+        if let Some(link) = self.0.get_mut(&number) {
+            link.count.bytes += bytes as f64;
+            link.count.rtt_bytes += bytes as f64 * rtt.as_secs_f64();
+        }
+    }
+
+    /// Looks at what the link's `lanes` carry, once in a `window`. Lanes that fill a path together each believe what they had
+    /// when the others had less: if each sent at that, the path would be overfilled all the time. (BBR's known weakness; ten
+    /// lanes lost 18 % of their packets to a queue of one bandwidth-delay product.)
+    pub(super) fn look<'a>(
         &mut self,
         now: Instant,
         number: u64,
@@ -139,18 +183,28 @@ impl Links {
         window: Duration,
     ) {
         let Some(link) = self.0.get_mut(&number).filter(|link| link.lanes > 1) else { return };
-        let Some(crowd) = Crowd::of(lanes).filter(|crowd| crowd.lanes > 1) else {
-            link.headroom = PACING_HEADROOM;
+        let age = now.saturating_duration_since(link.count.since);
+        if age < window {
             return;
+        }
+        let count = std::mem::replace(&mut link.count, Count::new(now));
+        link.carried.add(now, count.bytes / age.as_secs_f64().max(1e-3), window);
+        let crowd = Crowd::of(lanes);
+        link.crowding = if crowd.lanes < 2 {
+            Crowding::NONE
+        } else {
+            let carried = link.carried.max();
+            let rtt = count.rtt_bytes / count.bytes.max(1.0);
+            Crowding {
+                pressure: crowd.pressure(rtt, carried),
+                part: (carried / crowd.believed).min(1.0),
+            }
         };
-        link.carried.add(now, crowd.carried, window);
-        let fair = (link.carried.max() / crowd.believed).min(1.0) * HEADROOM;
-        link.headroom = PACING_HEADROOM + crowd.pressure() * (fair - PACING_HEADROOM);
     }
 
-    /// What each of the link's lanes may send at, in parts of what it believes it can.
-    pub(super) fn headroom(&self, number: u64) -> f64 {
-        self.0.get(&number).map_or(PACING_HEADROOM, |link| link.headroom)
+    /// How much less than each of its lanes believes the link's path can deliver to all of them.
+    pub(super) fn crowding(&self, number: u64) -> Crowding {
+        self.0.get(&number).map_or(Crowding::NONE, |link| link.crowding)
     }
 }
 
@@ -163,53 +217,78 @@ mod tests {
     use crate::proto::lane::{Carried, LaneMetrics};
     use crate::proto::testing;
 
-    /// A lane of a path of 20 ms, which fills it: it believes in 1 MB/s and delivers `rate` now, through a queue.
-    fn filling(number: u64, rate: u64, queue: Duration) -> Lane {
-        let (start, ms) = (testing::start(), Duration::from_millis);
-        let mut lane = Lane::new(LaneId::new(number), start, Some(ms(20)));
+    const WINDOW: Duration = Duration::from_millis(40);
+    const RTT: Duration = Duration::from_millis(20);
+
+    /// A lane of a path of 20 ms, which fills it and believes that it delivers 1 MB/s.
+    fn filling(number: u64) -> Lane {
+        let start = testing::start();
+        let mut lane = Lane::new(LaneId::new(number), start, Some(RTT));
         let id = StreamId::new(Side::Client, Dir::Bi, 0);
         let carried = Carried::Data { id, range: 0..100_000, fin: false };
         lane.ledger.record(carried, 100_000, start, start, Duration::ZERO, true);
-        for rate in [1_000_000, rate] {
-            let metrics = LaneMetrics {
-                rtt: ms(20) + queue,
-                rtt_var: ms(1),
-                rtt_min: ms(20),
-                delivery_rate: Some(rate),
-                app_limited: false,
-                pacing_rate: None,
-                cwnd_bytes: 0,
-                silence: None,
-            };
-            lane.estimate.on_metrics(start, metrics);
-        }
+        let metrics = LaneMetrics {
+            rtt: RTT,
+            rtt_var: Duration::from_millis(1),
+            rtt_min: RTT,
+            delivery_rate: Some(1_000_000),
+            app_limited: false,
+            pacing_rate: None,
+            cwnd_bytes: 0,
+            delivered_bytes: None,
+            silence: None,
+        };
+        lane.estimate.on_metrics(start, metrics);
         lane
     }
 
-    /// What ten lanes may send at, each in parts of what it believes.
-    fn limit(lanes: &[Lane]) -> f64 {
+    /// Of each lane the kernel counts so many bytes in a window, after that long a queue.
+    fn crowding(lanes: &[Lane], counted: &[(u64, Duration)]) -> Crowding {
+        let start = testing::start();
         let mut links = Links::default();
-        lanes.iter().for_each(|_| links.join(0, testing::start()));
-        links.measure(testing::start(), 0, lanes.iter(), Duration::from_millis(40));
-        links.headroom(0)
+        lanes.iter().for_each(|_| links.join(0, start));
+        for (bytes, queue) in counted {
+            links.delivered(0, *bytes, RTT + *queue);
+        }
+        links.look(start + WINDOW / 2, 0, lanes.iter(), WINDOW);
+        assert_eq!(links.crowding(0), Crowding::NONE, "too early to say");
+        links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
+        links.crowding(0)
+    }
+
+    fn near(value: f64, expected: f64) {
+        assert!((value - expected).abs() < 1e-6, "{value} is not {expected}");
     }
 
     #[test]
     fn lanes_that_overfill_their_path_are_held_to_what_it_carries() {
-        let ten = |queue_ms| -> Vec<Lane> {
-            (0..10).map(|n| filling(n, 800_000, Duration::from_millis(queue_ms))).collect()
-        };
-        let near = |limit: f64, expected: f64| assert!((limit - expected).abs() < 1e-6, "{limit}");
-        near(limit(&ten(20)), 0.8 * HEADROOM);
-        near(limit(&ten(2)), PACING_HEADROOM);
-        let between = limit(&ten(6));
-        assert!(between > 0.9 && between < PACING_HEADROOM, "{between}");
-        near(limit(&ten(20)[..1]), PACING_HEADROOM);
-        let mut quick = ten(20);
-        quick[7] = filling(7, 800_000, Duration::ZERO);
-        near(limit(&quick), PACING_HEADROOM);
-        let idle = Lane::new(LaneId::new(1), testing::start(), None);
-        near(limit(&[ten(20).remove(0), idle]), PACING_HEADROOM);
+        let ms = Duration::from_millis;
+        let ten: Vec<Lane> = (0..10).map(filling).collect();
+        // 32 kB in 40 ms is 0.8 MB/s.
+        let queue_of = |queue| crowding(&ten, &[(32_000, ms(queue)); 10]);
+        near(queue_of(20).headroom(), 0.8 * HEADROOM);
+        near(queue_of(20).share(), 0.8);
+        near(queue_of(2).headroom(), PACING_HEADROOM);
+        near(queue_of(2).share(), 1.0);
+        let between = queue_of(5);
+        assert!(between.headroom() > 0.9 && between.headroom() < PACING_HEADROOM, "{between:?}");
+        assert!(between.share() > 0.8 && between.share() < 1.0, "{between:?}");
+    }
+
+    #[test]
+    fn a_lane_that_is_stuck_says_nothing_of_the_queue() {
+        let ten: Vec<Lane> = (0..10).map(filling).collect();
+        let mut counted = [(32_000, Duration::ZERO); 10];
+        counted[7] = (0, Duration::from_secs(1));
+        near(crowding(&ten, &counted).share(), 1.0);
+    }
+
+    #[test]
+    fn only_lanes_that_fill_a_path_together_crowd_it() {
+        let queue = Duration::from_millis(20);
+        let alone = [filling(0), Lane::new(LaneId::new(1), testing::start(), None)];
+        assert_eq!(crowding(&alone, &[(32_000, queue)]), Crowding::NONE);
+        assert_eq!(crowding(&alone[..1], &[(32_000, queue)]), Crowding::NONE);
     }
 
     #[test]

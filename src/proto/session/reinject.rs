@@ -52,41 +52,55 @@ impl Session {
         if self.late_at(lane, relief).is_none_or(|at| at > now) {
             return;
         }
-        let (grace, patience, link) = (lane.grace(), lane.patience(), lane.policy.link);
+        let (patience, link) = (lane.patience(), lane.policy.link);
+        let very_late_after = lane.grace().saturating_add(patience);
         let silent = |heard| now.saturating_duration_since(heard) >= patience;
         let link_silent = self.links.heard_at(link).is_some_and(silent);
-        let path_shared = self.links.is_shared(link);
-        let mut owed = Vec::new();
         for (_, lane) in self.lanes.iter_mut() {
             if lane.id == id {
                 // Slower than forecast is one thing, no answer at all another.
                 lane.late = !lane.answers(now);
             } else if link_silent && lane.policy.link == link && lane.health == Health::Good {
                 lane.late |= lane.owes();
-            } else {
-                continue;
             }
-            let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
-            let late = entries.map(|entry| (entry.expected_by(path_shared), lane.id, entry.end));
-            owed.extend(late.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
         }
-        owed.sort_unstable();
-        let very_late_after = grace.saturating_add(patience);
-        for (by, lane, end) in owed {
-            let very_late = link_silent || is_past(now, by, very_late_after);
-            let duplicates = &mut self.duplicates;
-            let budget = if very_late { duplicates.left() } else { duplicates.unreserved() };
-            if budget == 0 {
+        for (expected_by, lane, end) in self.overdue(now, id, link_silent) {
+            let very_late = link_silent || is_past(now, expected_by, very_late_after);
+            let duplicates = &self.duplicates;
+            if (if very_late { duplicates.left() } else { duplicates.unreserved() }) == 0 {
                 break;
             }
-            let ledger = self.lanes.get_mut(&lane).map(|lane| &mut lane.ledger);
-            let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { continue };
-            entry.duplicated = true;
-            if let Carried::Data { range, .. } = &entry.carried {
-                duplicates.spend(cost_twice(range.end.saturating_sub(range.start)));
-                let carried = entry.carried.clone();
-                self.on_undelivered(&carried);
-            }
+            self.send_again(lane, end);
+        }
+    }
+
+    /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in the order they were expected
+    /// in: by when, on which lane, and where on it they end.
+    fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
+        let Some(late) = self.lanes.get(&id) else { return Vec::new() };
+        let (grace, link) = (late.grace(), late.policy.link);
+        let path_shared = self.links.is_shared(link);
+        let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
+        let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
+        let mut overdue = Vec::new();
+        for lane in self.lanes.values().filter(concerned) {
+            let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
+            let frames = entries.map(|entry| (entry.expected_by(path_shared), lane.id, entry.end));
+            overdue.extend(frames.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
+        }
+        overdue.sort_unstable();
+        overdue
+    }
+
+    /// The frame that ends at `end` on `lane` waits for the other lanes again.
+    fn send_again(&mut self, lane: LaneId, end: u64) {
+        let ledger = self.lanes.get_mut(&lane).map(|lane| &mut lane.ledger);
+        let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { return };
+        entry.duplicated = true;
+        if let Carried::Data { range, .. } = &entry.carried {
+            self.duplicates.spend(cost_twice(range.end.saturating_sub(range.start)));
+            let carried = entry.carried.clone();
+            self.on_undelivered(&carried);
         }
     }
 
