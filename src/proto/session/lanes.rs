@@ -33,7 +33,7 @@ const WINDOWS_MIN: f64 = 4.0;
 const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
 /// what was lost, is in flight for us and no longer for the kernel. Not where lanes share a path: each of their
-/// windows is for what it had when the others had less.
+/// windows is for what it had when the others had less; but what it may hold unsent comes on top.
 const CWND_FACTOR: f64 = 2.0;
 
 /// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
@@ -295,7 +295,9 @@ impl Session {
         let sharing = self.links.lanes(lane.policy.link) as f64;
         let windows = (WINDOWS_MIN / sharing).max(WINDOWS_MIN_SHARED);
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
-        if !self.links.is_shared(lane.policy.link) {
+        if self.links.is_shared(lane.policy.link) {
+            view.window += f64::from(self.unsent_limit(lane.id));
+        } else {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {

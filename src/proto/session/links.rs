@@ -19,7 +19,7 @@ const ACK_WAIT_PACKETS: f64 = 0.25;
 const PACKET_BYTES: f64 = 1500.0;
 /// What they send beyond it, all together: while a queue stands there is nothing to find out, but what a lane delivers is
 /// measured a little too low rather than too high.
-const HEADROOM: f64 = 1.01;
+const HEADROOM: f64 = 1.02;
 
 /// The links that have lanes, by number.
 #[derive(Debug, Default)]
