@@ -63,7 +63,7 @@ impl Session {
         }
         let given_at_payload = self.totals.sent_payload;
         let lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
-        self.links.join(lane.policy.link, now);
+        self.links.join(&lane.policy, now);
         let link = lane.policy.link;
         self.lanes.insert(id, lane);
         self.share_link(link);
@@ -75,12 +75,13 @@ impl Session {
     /// which nothing is told is primary and has no cap.
     pub fn handle_lane_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        self.links.leave(lane.policy.link);
-        self.links.join(policy.link, now);
-        lane.policy = policy;
+        let before = std::mem::replace(&mut lane.policy, policy);
+        self.links.leave(&before);
+        self.links.join(&policy, now);
         let lanes = &self.lanes;
         let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
         self.caps.set(now, &policy, in_use);
+        self.share_link(before.link);
         self.share_link(policy.link);
     }
 
@@ -88,7 +89,7 @@ impl Session {
     fn share_link(&mut self, link: u64) {
         let bulk = |lane: &&Lane| lane.policy.link == link && lane.policy.tier != Tier::Express;
         let lanes = self.lanes.values().filter(bulk).count().max(1);
-        let sharing = self.links.lanes(link);
+        let sharing = self.links.sharing(link);
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
             let rate_max =
@@ -116,7 +117,7 @@ impl Session {
     /// A lane is down; what it owes travels elsewhere. Does nothing for a lane that is not up.
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(&id) else { return };
-        self.links.leave(lane.policy.link);
+        self.links.leave(&lane.policy);
         self.share_link(lane.policy.link);
         if self.lanes.is_empty() {
             self.alone_since = Some(now);
@@ -292,7 +293,7 @@ impl Session {
     /// A lane as the scheduler sees it, with what its link allows.
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
         let mut view = view(lane, now, self.links.crowding(lane.policy.link).share());
-        let sharing = self.links.lanes(lane.policy.link) as f64;
+        let sharing = self.links.sharing(lane.policy.link) as f64;
         let windows = (WINDOWS_MIN / sharing).max(WINDOWS_MIN_SHARED);
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
         if self.links.is_shared(lane.policy.link) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use litemap::LiteMap;
 
 use crate::proto::lane::{Lane, MaxFilter, PACING_HEADROOM};
+use crate::proto::policy::{LanePolicy, Tier};
 
 /// Several lanes that fill a path are held to what it carries once a queue stands on it that is longer than this part of the
 /// smallest round trip, and than a task may have to wait ...
@@ -28,6 +29,8 @@ pub(super) struct Links(LiteMap<u64, Link>);
 #[derive(Debug)]
 struct Link {
     lanes: usize,
+    /// Those of them that carry bulk only while no other answers.
+    express: usize,
     /// When any of the lanes last heard of the peer's end.
     heard_at: Instant,
     /// What the path has delivered since it was last looked at.
@@ -111,18 +114,21 @@ impl Crowd {
 }
 
 impl Links {
-    /// A lane of the link is up, of which something was just heard.
-    pub(super) fn join(&mut self, number: u64, now: Instant) {
-        match self.0.get_mut(&number) {
+    /// A lane of this policy's link is up, of which something was just heard.
+    pub(super) fn join(&mut self, policy: &LanePolicy, now: Instant) {
+        let express = usize::from(policy.tier == Tier::Express);
+        match self.0.get_mut(&policy.link) {
             Some(link) => {
                 link.lanes = link.lanes.saturating_add(1);
+                link.express = link.express.saturating_add(express);
                 link.heard_at = link.heard_at.max(now);
             }
             None => {
                 self.0.insert(
-                    number,
+                    policy.link,
                     Link {
                         lanes: 1,
+                        express,
                         heard_at: now,
                         count: Count::new(now),
                         carried: MaxFilter::default(),
@@ -133,12 +139,13 @@ impl Links {
         }
     }
 
-    /// A lane of the link is down, or belongs to another.
-    pub(super) fn leave(&mut self, number: u64) {
-        let Some(link) = self.0.get_mut(&number) else { return };
+    /// A lane of this policy's link is down, or has another policy.
+    pub(super) fn leave(&mut self, policy: &LanePolicy) {
+        let Some(link) = self.0.get_mut(&policy.link) else { return };
         link.lanes = link.lanes.saturating_sub(1);
+        link.express = link.express.saturating_sub(usize::from(policy.tier == Tier::Express));
         if link.lanes == 0 {
-            self.0.remove(&number);
+            self.0.remove(&policy.link);
         }
     }
 
@@ -149,14 +156,14 @@ impl Links {
         }
     }
 
-    /// How many lanes the link has.
-    pub(super) fn lanes(&self, number: u64) -> usize {
-        self.0.get(&number).map_or(1, |link| link.lanes)
+    /// How many lanes of the link share its path: express lanes leave it to the others.
+    pub(super) fn sharing(&self, number: u64) -> usize {
+        self.0.get(&number).map_or(1, |link| link.lanes.saturating_sub(link.express).max(1))
     }
 
     /// Whether the link's lanes share its path.
     pub(super) fn is_shared(&self, number: u64) -> bool {
-        self.lanes(number) > 1
+        self.sharing(number) > 1
     }
 
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
@@ -246,7 +253,7 @@ mod tests {
     fn crowding(lanes: &[Lane], counted: &[(u64, Duration)]) -> Crowding {
         let start = testing::start();
         let mut links = Links::default();
-        lanes.iter().for_each(|_| links.join(0, start));
+        lanes.iter().for_each(|lane| links.join(&lane.policy, start));
         for (bytes, queue) in counted {
             links.delivered(0, *bytes, RTT + *queue);
         }
@@ -295,18 +302,34 @@ mod tests {
     fn several_lanes_know_when_their_link_was_heard_and_one_does_not() {
         let start = testing::start();
         let later = start + Duration::from_secs(1);
+        let [seven, eight] = [7, 8].map(|link| LanePolicy { link, ..LanePolicy::default() });
         let mut links = Links::default();
-        links.join(7, start);
+        links.join(&seven, start);
         assert_eq!(links.heard_at(7), None);
-        links.join(7, start);
-        links.join(8, start);
+        links.join(&seven, start);
+        links.join(&eight, start);
         links.heard(7, later);
         links.heard(7, start);
         assert_eq!((links.heard_at(7), links.heard_at(8)), (Some(later), None));
-        links.leave(7);
+        links.leave(&seven);
         assert_eq!(links.heard_at(7), None);
-        links.leave(7);
-        links.leave(7);
+        links.leave(&seven);
+        links.leave(&seven);
         assert_eq!(links.0.len(), 1, "what has no lanes is forgotten");
+    }
+
+    #[test]
+    fn an_express_lane_has_no_share_of_the_path() {
+        let start = testing::start();
+        let primary = LanePolicy { link: 7, ..LanePolicy::default() };
+        let express = LanePolicy { tier: Tier::Express, ..primary };
+        let mut links = Links::default();
+        links.join(&primary, start);
+        links.join(&express, start);
+        assert_eq!((links.sharing(7), links.is_shared(7)), (1, false));
+        assert_eq!(links.heard_at(7), Some(start), "but it hears of it");
+        links.join(&primary, start);
+        links.leave(&express);
+        assert_eq!(links.sharing(7), 2);
     }
 }
