@@ -277,7 +277,8 @@ impl LaneTask<'_> {
             self.lane.set_unsent_limit(limit);
             self.unsent_limit = limit;
         }
-        if pacing.abs_diff(self.pacing_limit) > self.pacing_limit / 16 {
+        // Less than lanes that share a path are allowed beyond what they deliver, or they would never grow.
+        if pacing.abs_diff(self.pacing_limit) > self.pacing_limit / 128 {
             self.lane.set_pacing_limit(pacing);
             self.pacing_limit = pacing;
         }

@@ -32,8 +32,8 @@ const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 const WINDOWS_MIN: f64 = 4.0;
 const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
-/// what was lost, is in flight for us and no longer for the kernel. Not where lanes share a path: each of their
-/// windows is for what it had when the others had less; but what it may hold unsent comes on top.
+/// what was lost, is in flight for us and no longer for the kernel. Not where lanes share a path: each of
+/// these windows is for what its lane had when the others had less.
 const CWND_FACTOR: f64 = 2.0;
 
 /// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
@@ -296,9 +296,7 @@ impl Session {
         let sharing = self.links.sharing(lane.policy.link) as f64;
         let windows = (WINDOWS_MIN / sharing).max(WINDOWS_MIN_SHARED);
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
-        if self.links.is_shared(lane.policy.link) {
-            view.window += f64::from(self.unsent_limit(lane.id));
-        } else {
+        if !self.links.is_shared(lane.policy.link) {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
@@ -484,7 +482,8 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         lateness: lane.lateness(now),
         queue,
         in_flight,
-        window: PIPE_FACTOR * rate * rtt_min.max(PIPE_ROUND_TRIP_MIN),
+        // Not by what it can expect now, or it could deliver no more than that ever after.
+        window: PIPE_FACTOR * estimate.rate().max(1.0) * rtt_min.max(PIPE_ROUND_TRIP_MIN),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
         express: lane.policy.tier == Tier::Express,

@@ -22,6 +22,10 @@ const PACKET_BYTES: f64 = 1500.0;
 /// measured a little too low rather than too high.
 const HEADROOM: f64 = 1.02;
 
+/// But never less than this part of what each believes: round trips that are long for another reason than a queue would
+/// hold them to what they happen to deliver, and they would deliver less and less.
+const PART_MIN: f64 = 0.25;
+
 /// The links that have lanes, by number.
 #[derive(Debug, Default)]
 pub(super) struct Links(LiteMap<u64, Link>);
@@ -204,7 +208,7 @@ impl Links {
             let rtt = count.rtt_bytes / count.bytes.max(1.0);
             Crowding {
                 pressure: crowd.pressure(rtt, carried),
-                part: (carried / crowd.believed).min(1.0),
+                part: (carried / crowd.believed).clamp(PART_MIN, 1.0),
             }
         };
     }
@@ -280,6 +284,14 @@ mod tests {
         let between = queue_of(5);
         assert!(between.headroom() > 0.9 && between.headroom() < PACING_HEADROOM, "{between:?}");
         assert!(between.share() > 0.8 && between.share() < 1.0, "{between:?}");
+    }
+
+    #[test]
+    fn lanes_whose_round_trips_are_long_are_not_held_to_next_to_nothing() {
+        let ten: Vec<Lane> = (0..10).map(filling).collect();
+        let trickle = crowding(&ten, &[(400, Duration::from_millis(200)); 10]);
+        near(trickle.share(), PART_MIN);
+        near(trickle.headroom(), PART_MIN * HEADROOM);
     }
 
     #[test]
