@@ -18,8 +18,8 @@ const QUEUE_RANGE: f64 = 1.5;
 /// packets of such a size.
 const ACK_WAIT_PACKETS: f64 = 0.25;
 const PACKET_BYTES: f64 = 1500.0;
-/// What they send beyond it, all together: while a queue stands there is nothing to find out, but what a lane delivers is
-/// measured a little too low rather than too high.
+/// What they send beyond it, all together: while a queue stands there is little to find out, but who is held to what is
+/// delivered can never deliver more.
 const HEADROOM: f64 = 1.02;
 
 /// But never less than this part of what each believes: round trips that are long for another reason than a queue would
