@@ -87,13 +87,11 @@ impl Session {
 
     /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is known.
     fn share_link(&mut self, link: u64) {
-        let bulk = |lane: &&Lane| lane.policy.link == link && lane.policy.tier != Tier::Express;
-        let lanes = self.lanes.values().filter(bulk).count().max(1);
         let sharing = self.links.sharing(link);
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
             let rate_max =
-                lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / lanes as f64);
+                lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / sharing as f64);
             lane.estimate.set_share(sharing, rate_max);
         }
     }
@@ -293,10 +291,10 @@ impl Session {
     /// A lane as the scheduler sees it, with what its link allows.
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
         let mut view = view(lane, now, self.links.crowding(lane.policy.link).share());
-        let sharing = self.links.sharing(lane.policy.link) as f64;
-        let windows = (WINDOWS_MIN / sharing).max(WINDOWS_MIN_SHARED);
+        let sharing = self.links.sharing(lane.policy.link);
+        let windows = (WINDOWS_MIN / sharing as f64).max(WINDOWS_MIN_SHARED);
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
-        if !self.links.is_shared(lane.policy.link) {
+        if sharing == 1 {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {

@@ -193,7 +193,7 @@ impl Links {
         lanes: impl Iterator<Item = &'a Lane>,
         window: Duration,
     ) {
-        let Some(link) = self.0.get_mut(&number).filter(|link| link.lanes > 1) else { return };
+        let Some(link) = self.0.get_mut(&number) else { return };
         let age = now.saturating_duration_since(link.count.since);
         if age < window {
             return;
@@ -308,6 +308,20 @@ mod tests {
         let alone = [filling(0), Lane::new(LaneId::new(1), testing::start(), None)];
         assert_eq!(crowding(&alone, &[(32_000, queue)]), Crowding::NONE);
         assert_eq!(crowding(&alone[..1], &[(32_000, queue)]), Crowding::NONE);
+    }
+
+    #[test]
+    fn the_last_lane_of_a_crowd_is_free() {
+        let start = testing::start();
+        let lanes = [filling(0), filling(1)];
+        let mut links = Links::default();
+        lanes.iter().for_each(|lane| links.join(&lane.policy, start));
+        links.delivered(0, 32_000, RTT * 2);
+        links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
+        assert_ne!(links.crowding(0), Crowding::NONE);
+        links.leave(&lanes[1].policy);
+        links.look(start + WINDOW * 2, 0, lanes[..1].iter(), WINDOW);
+        assert_eq!(links.crowding(0), Crowding::NONE);
     }
 
     #[test]
