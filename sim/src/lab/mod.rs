@@ -43,6 +43,8 @@ pub mod peers;
 #[cfg(target_os = "linux")]
 pub mod proc;
 #[cfg(target_os = "linux")]
+pub mod radio;
+#[cfg(target_os = "linux")]
 pub mod report;
 #[cfg(target_os = "linux")]
 pub mod runner;

@@ -11,6 +11,9 @@ use super::runner::{ProcessUsage, RunResult};
 use super::stats::median;
 use super::svg;
 
+/// More events than this are not drawn.
+const MARKS_MAX: usize = 20;
+
 /// All of a matrix.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -262,7 +265,12 @@ impl CellReport {
                 Some(svg::Line { name: p.peer.clone(), points })
             })
             .collect();
-        let marks: Vec<f64> = self.cell.events.iter().map(|e| e.at_ms as f64 / 1e3).collect();
+        let events = self.cell.events.iter();
+        let mut marks: Vec<f64> = events.map(|e| e.at_ms as f64 / 1e3).collect();
+        // A path that wanders has too many events to see anything between them.
+        if marks.len() > MARKS_MAX {
+            marks.clear();
+        }
         let title = format!(
             "{}: Mbit/s over seconds ({}; {})",
             self.cell.name, self.cell.about, self.congestion

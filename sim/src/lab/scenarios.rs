@@ -3,6 +3,7 @@
 use super::cell::{Action, Better, Cell, Goal};
 use super::emu::Change;
 use super::load::{Direction, Job};
+use super::radio;
 use super::stats::ideal_time;
 use super::topology::PathSpec;
 
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Cell> {
     cells.extend(transfer_cells());
     cells.extend(latency_cells());
     cells.extend(failure_cells());
+    cells.extend(radio::cells());
     cells
 }
 
