@@ -63,9 +63,8 @@ fn wandering_delay(mut cell: Cell, path: usize) -> Cell {
 /// Its mean is the path's rate, so that a share is one of what could be carried.
 fn wandering_rate(mut cell: Cell, path: usize) -> Cell {
     let mut rng = Rng::new(100 + path as u64);
-    let drawn: Vec<f64> = (1..BULK_MS / RATE_STEP_MS)
-        .map(|_| RATE[0] + rng.unit() * (RATE[1] - RATE[0]))
-        .collect();
+    let drawn: Vec<f64> =
+        (1..BULK_MS / RATE_STEP_MS).map(|_| RATE[0] + rng.unit() * (RATE[1] - RATE[0])).collect();
     let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
     cell.events.extend((1..).zip(drawn).map(|(step, share)| Event {
         at_ms: step * RATE_STEP_MS,

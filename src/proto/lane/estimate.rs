@@ -40,6 +40,9 @@ const GROWTH_MIN: f64 = 1.5;
 /// ... and round trips are longer than the smallest by this part of it, and by more than a task may have to wait.
 const QUEUED: u32 = 8;
 const QUEUED_MIN: Duration = Duration::from_millis(2);
+/// After so many such round trips, one after the other, it is certain (BBR ends its search by the same rule). Before, a longer
+/// way looks the same: where delays wander, as on radio links, the search would end at a third of what the path carries.
+const FULL_ROUND_TRIPS: u8 = 3;
 
 /// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that there is more ...
 pub(in crate::proto) const PACING_HEADROOM: f64 = 1.3;
@@ -59,6 +62,8 @@ pub(in crate::proto) struct Estimate {
     acked_rate: MaxFilter,
     /// As the kernel tells.
     kernel_rate: MaxFilter,
+    /// The same, kept about as long as BBR keeps it.
+    kernel_rate_kept: MaxFilter,
     kernel: Option<LaneMetrics>,
     /// When the kernel last heard of the peer's.
     kernel_heard_at: Option<Instant>,
@@ -76,7 +81,8 @@ pub(in crate::proto) struct Estimate {
 /// Whether the path was full since it came up, looked at once a round trip.
 #[derive(Clone, Debug, Default)]
 struct Fill {
-    full: bool,
+    /// So many times in a row it seemed to be.
+    full: u8,
     /// At the last look, in bytes a second.
     rate_before: f64,
     look_at: Option<Instant>,
@@ -102,6 +108,7 @@ impl Estimate {
             handshake_rtt,
             acked_rate: MaxFilter::default(),
             kernel_rate: MaxFilter::default(),
+            kernel_rate_kept: MaxFilter::default(),
             kernel: None,
             kernel_heard_at: None,
             rate_max: f64::INFINITY,
@@ -185,7 +192,7 @@ impl Estimate {
             return;
         }
         let rate = bytes as f64 / interval.as_secs_f64();
-        let window = self.rtt().saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN);
+        let window = rate_window(self.rtt());
         self.acked_rate.add_sample(now, rate, busy, window);
         self.conclude();
         self.look_whether_full(now, busy);
@@ -193,16 +200,18 @@ impl Estimate {
 
     fn look_whether_full(&mut self, now: Instant, busy: bool) {
         let Some(kernel) = self.end_to_end_kernel() else { return };
-        if self.fill.full || self.fill.look_at.is_some_and(|at| now < at) {
+        let settled = self.fill.full >= FULL_ROUND_TRIPS;
+        if settled || self.fill.look_at.is_some_and(|at| now < at) {
             return;
         }
         let queued = is_queued(kernel);
         let grown = self.rate() >= GROWTH_MIN * self.fill.rate_before;
-        self.fill = Fill {
-            full: busy && queued && !grown,
-            rate_before: self.rate(),
-            look_at: now.checked_add(kernel.rtt),
+        let full = match busy {
+            true if queued && !grown => self.fill.full.saturating_add(1),
+            true => 0,
+            false => self.fill.full,
         };
+        self.fill = Fill { full, rate_before: self.rate(), look_at: now.checked_add(kernel.rtt) };
     }
 
     /// The lane answers again: what its path carries now has to be found out again.
@@ -212,10 +221,18 @@ impl Estimate {
 
     /// What the kernel should send at, at most, in bytes a second. It may look for the path's rate, but once that is known
     /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
-    /// for ten round trips when the path becomes slower. `headroom`: in parts of the rate, less where others fill the path, too.
-    pub(in crate::proto) fn pacing_limit(&self, headroom: f64) -> Option<f64> {
-        (self.fill.full || headroom < PACING_HEADROOM)
-            .then(|| (self.rate() * headroom).max(PACING_MIN))
+    /// for more round trips than this rate is kept when the path becomes slower. `headroom`: in parts of the rate, less where
+    /// others fill the path, too; `may_recover`: the rate may be again what it was a moment ago.
+    pub(in crate::proto) fn pacing_limit(&self, headroom: f64, may_recover: bool) -> Option<f64> {
+        let rate = if may_recover { self.kept_rate() } else { self.rate() };
+        let is_known = self.fill.full > 0 || headroom < PACING_HEADROOM;
+        is_known.then(|| (rate * headroom).max(PACING_MIN))
+    }
+
+    /// Whose path's rate wanders would hardly find it to be fast again by what it carried last.
+    fn kept_rate(&self) -> f64 {
+        let kept = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate_kept.max());
+        kept.min(self.rate_max).max(self.rate())
     }
 
     /// The kernel's figures. Returns how many more bytes it has counted as delivered.
@@ -225,7 +242,9 @@ impl Estimate {
         let delivered = counted(&metrics).saturating_sub(delivered_before);
         if let Some(rate) = metrics.delivery_rate {
             let window = self.kernel_window();
+            let kept = rate_window(self.rtt_min());
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
+            self.kernel_rate_kept.add_sample(now, rate as f64, !metrics.app_limited, kept);
         }
         if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
             self.kernel_heard_at = self.kernel_heard_at.max(Some(heard));
@@ -337,6 +356,10 @@ impl Estimate {
 fn is_queued(kernel: &LaneMetrics) -> bool {
     let queue = part::<QUEUED>(kernel.rtt_min).saturating_add(QUEUED_MIN);
     kernel.rtt > kernel.rtt_min.saturating_add(queue)
+}
+
+fn rate_window(round_trip: Duration) -> Duration {
+    round_trip.saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN)
 }
 
 /// Twice a round trip, and what it varies by.
@@ -529,7 +552,7 @@ mod tests {
             estimate.on_rtt(now, ms(12)); // as acknowledged by a faster lane
             estimate.on_metrics(now, kernel(rate, ms(rtt)));
             estimate.on_delivery(now, rate / 100, ms(10), busy);
-            estimate.pacing_limit(PACING_HEADROOM)
+            estimate.pacing_limit(PACING_HEADROOM, false)
         };
         for rate in [1_000_000, 2_000_000, 4_000_000] {
             assert_eq!(step(&mut estimate, rate, 30, true), None, "it still grows");
@@ -543,9 +566,52 @@ mod tests {
         for _ in 0..9 {
             step(&mut estimate, 1, 30, true);
         }
-        assert_eq!(estimate.pacing_limit(PACING_HEADROOM), Some(PACING_MIN));
+        assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), Some(PACING_MIN));
         estimate.on_return();
-        assert_eq!(estimate.pacing_limit(PACING_HEADROOM), None);
+        assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), None);
+    }
+
+    #[test]
+    fn a_path_is_full_for_good_only_after_three_round_trips() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        let mut round = 0;
+        let mut is_limited = |estimate: &mut Estimate, rate: u64, rtt: u64| {
+            let now = start + ms(60 * round);
+            round += 1;
+            estimate.on_metrics(now, kernel(rate, ms(rtt)));
+            estimate.on_delivery(now, rate / 100, ms(10), true);
+            estimate.pacing_limit(PACING_HEADROOM, false).is_some()
+        };
+        assert!(!is_limited(&mut estimate, 1_000_000, 40), "nothing to compare it with");
+        assert!(is_limited(&mut estimate, 1_000_000, 40));
+        assert!(is_limited(&mut estimate, 1_000_000, 40));
+        assert!(!is_limited(&mut estimate, 1_000_000, 20), "the way was longer, not the queue");
+        for _ in 0..3 {
+            assert!(is_limited(&mut estimate, 1_000_000, 40));
+        }
+        assert!(is_limited(&mut estimate, 1_000_000, 20), "whatever comes");
+        assert!(is_limited(&mut estimate, 4_000_000, 20));
+    }
+
+    #[test]
+    fn a_lane_whose_path_may_recover_is_paced_by_the_rate_it_had_a_moment_ago() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        for step in 0..10 {
+            let now = start + ms(20 * step);
+            estimate.on_metrics(now, kernel(1_000_000, ms(40)));
+            estimate.on_delivery(now, 10_000, ms(10), true);
+        }
+        for step in 10..15 {
+            estimate.on_metrics(start + ms(20 * step), kernel(200_000, ms(40)));
+        }
+        assert!(estimate.rate() < 250_000.0, "{}", estimate.rate());
+        let limit = |may_recover| estimate.pacing_limit(PACING_HEADROOM, may_recover);
+        assert_eq!(limit(true), Some(1_000_000.0 * PACING_HEADROOM));
+        assert_eq!(limit(false), Some(estimate.rate() * PACING_HEADROOM));
     }
 
     #[test]

@@ -33,7 +33,7 @@ const WINDOWS_MIN: f64 = 4.0;
 const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
 /// what was lost, is in flight for us and no longer for the kernel. Not where lanes share a path: each of
-/// these windows is for what its lane had when the others had less.
+/// these windows is for what its lane had when the others had less. There it is how the path's round trips wander.
 const CWND_FACTOR: f64 = 2.0;
 
 /// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
@@ -87,7 +87,7 @@ impl Session {
 
     /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is known.
     fn share_link(&mut self, link: u64) {
-        let sharing = self.links.sharing(link);
+        let sharing = self.links.view(link).sharing;
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
             let rate_max =
@@ -157,8 +157,9 @@ impl Session {
     /// not much more than that. `u64::MAX`: as fast as it likes.
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
         let limit = self.lanes.get(&id).and_then(|lane| {
-            let headroom = self.links.crowding(lane.policy.link).headroom();
-            lane.estimate.pacing_limit(headroom)
+            let link = self.links.view(lane.policy.link);
+            let may_recover = link.may_recover(lane.estimate.rtt_min());
+            lane.estimate.pacing_limit(link.crowding.headroom(), may_recover)
         });
         limit.map_or(u64::MAX, |limit| limit as u64)
     }
@@ -290,11 +291,13 @@ impl Session {
 
     /// A lane as the scheduler sees it, with what its link allows.
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
-        let mut view = view(lane, now, self.links.crowding(lane.policy.link).share());
-        let sharing = self.links.sharing(lane.policy.link);
-        let windows = (WINDOWS_MIN / sharing as f64).max(WINDOWS_MIN_SHARED);
+        let link = self.links.view(lane.policy.link);
+        let mut view = view(lane, now, link.crowding.share());
+        let windows = (WINDOWS_MIN / link.sharing as f64).max(WINDOWS_MIN_SHARED);
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
-        if sharing == 1 {
+        if link.is_shared() {
+            view.window += PIPE_FACTOR * lane.estimate.rate() * link.wander;
+        } else {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {

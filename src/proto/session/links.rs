@@ -22,6 +22,15 @@ const PACKET_BYTES: f64 = 1500.0;
 /// delivered can never deliver more.
 const HEADROOM: f64 = 1.02;
 
+/// Round trips change from window to window for another reason than a queue, on radio links for one. A change counts this
+/// much towards the mean of them, and never more than half a window: one climb, when a path becomes slower, is not yet
+/// wandering ...
+const WANDER_GAIN: f64 = 1.0 / 16.0;
+/// ... and so many times that mean they may be longer at any time.
+const WANDER_FACTOR: f64 = 2.0;
+/// A path wanders if that is more than this part of the smallest round trip.
+const WANDERING_PART: f64 = 0.5;
+
 /// But never less than this part of what each believes: round trips that are long for another reason than a queue would
 /// hold them to what they happen to deliver, and they would deliver less and less.
 const PART_MIN: f64 = 0.25;
@@ -41,7 +50,31 @@ struct Link {
     count: Count,
     /// What it delivers, in bytes a second.
     carried: MaxFilter,
+    wander: Wander,
     crowding: Crowding,
+}
+
+/// What a link means to one of its lanes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinkView {
+    /// How many lanes share its path: express lanes leave it to the others.
+    pub(super) sharing: usize,
+    pub(super) crowding: Crowding,
+    /// How much longer its round trips may be than usual, in seconds, without a queue.
+    pub(super) wander: f64,
+}
+
+impl LinkView {
+    /// Whether its lanes share its path.
+    pub(super) fn is_shared(&self) -> bool {
+        self.sharing > 1
+    }
+
+    /// Whether the path's rate may be what it was a moment ago, though it has carried less since. Of lanes that share a path
+    /// that does not wander, each has its part of what it carries now.
+    pub(super) fn may_recover(&self, rtt_min: Duration) -> bool {
+        !self.is_shared() || self.wander > WANDERING_PART * rtt_min.as_secs_f64()
+    }
 }
 
 /// What the kernels count as delivered on all lanes, over some time. The sum of their most recent rates is no measure of
@@ -57,6 +90,28 @@ struct Count {
 impl Count {
     fn new(since: Instant) -> Self {
         Self { since, bytes: 0.0, rtt_bytes: 0.0 }
+    }
+}
+
+/// How much round trips change from one window to the next.
+#[derive(Debug, Default)]
+struct Wander {
+    rtt: Option<f64>,
+    /// Smoothed, in seconds.
+    change: f64,
+}
+
+impl Wander {
+    fn add(&mut self, rtt: f64, change_max: f64) {
+        if let Some(before) = self.rtt.replace(rtt) {
+            let change = (rtt - before).abs().min(change_max);
+            self.change += WANDER_GAIN * (change - self.change);
+        }
+    }
+
+    /// How much longer they may be than usual, in seconds.
+    fn allowance(&self) -> f64 {
+        WANDER_FACTOR * self.change
     }
 }
 
@@ -108,10 +163,10 @@ impl Crowd {
         crowd
     }
 
-    /// Round trips of the usual length say nothing of a queue.
-    fn pressure(&self, rtt: f64, carried: f64) -> f64 {
+    /// Round trips of the usual length say nothing of a queue, nor do those of a path where they wander so far.
+    fn pressure(&self, rtt: f64, carried: f64, wander: f64) -> f64 {
         let ack_delay = ACK_WAIT_PACKETS * PACKET_BYTES * self.lanes as f64 / carried.max(1.0);
-        let usual = QUEUE_PART * self.rtt_min + QUEUE_MIN;
+        let usual = QUEUE_PART * self.rtt_min + QUEUE_MIN + wander;
         let queue = rtt - ack_delay - self.rtt_min - usual;
         (queue / (QUEUE_RANGE * usual)).clamp(0.0, 1.0)
     }
@@ -136,6 +191,7 @@ impl Links {
                         heard_at: now,
                         count: Count::new(now),
                         carried: MaxFilter::default(),
+                        wander: Wander::default(),
                         crowding: Crowding::NONE,
                     },
                 );
@@ -160,14 +216,14 @@ impl Links {
         }
     }
 
-    /// How many lanes of the link share its path: express lanes leave it to the others.
-    pub(super) fn sharing(&self, number: u64) -> usize {
-        self.0.get(&number).map_or(1, |link| link.lanes.saturating_sub(link.express).max(1))
-    }
-
-    /// Whether the link's lanes share its path.
-    pub(super) fn is_shared(&self, number: u64) -> bool {
-        self.sharing(number) > 1
+    /// What the link means to one of its lanes.
+    pub(super) fn view(&self, number: u64) -> LinkView {
+        let alone = LinkView { sharing: 1, crowding: Crowding::NONE, wander: 0.0 };
+        self.0.get(&number).map_or(alone, |link| LinkView {
+            sharing: link.lanes.saturating_sub(link.express).max(1),
+            crowding: link.crowding,
+            wander: link.wander.allowance(),
+        })
     }
 
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
@@ -200,22 +256,20 @@ impl Links {
         }
         let count = std::mem::replace(&mut link.count, Count::new(now));
         link.carried.add(now, count.bytes / age.as_secs_f64().max(1e-3), window);
+        let rtt = count.rtt_bytes / count.bytes.max(1.0);
+        if count.bytes > 0.0 {
+            link.wander.add(rtt, window.as_secs_f64() / 2.0);
+        }
         let crowd = Crowd::of(lanes);
         link.crowding = if crowd.lanes < 2 {
             Crowding::NONE
         } else {
             let carried = link.carried.max();
-            let rtt = count.rtt_bytes / count.bytes.max(1.0);
             Crowding {
-                pressure: crowd.pressure(rtt, carried),
+                pressure: crowd.pressure(rtt, carried, link.wander.allowance()),
                 part: (carried / crowd.believed).clamp(PART_MIN, 1.0),
             }
         };
-    }
-
-    /// How much less than each of its lanes believes the link's path can deliver to all of them.
-    pub(super) fn crowding(&self, number: u64) -> Crowding {
-        self.0.get(&number).map_or(Crowding::NONE, |link| link.crowding)
     }
 }
 
@@ -262,9 +316,9 @@ mod tests {
             links.delivered(0, *bytes, RTT + *queue);
         }
         links.look(start + WINDOW / 2, 0, lanes.iter(), WINDOW);
-        assert_eq!(links.crowding(0), Crowding::NONE, "too early to say");
+        assert_eq!(links.view(0).crowding, Crowding::NONE, "too early to say");
         links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
-        links.crowding(0)
+        links.view(0).crowding
     }
 
     fn near(value: f64, expected: f64) {
@@ -295,6 +349,29 @@ mod tests {
     }
 
     #[test]
+    fn round_trips_that_wander_say_nothing_of_a_queue_and_one_climb_does() {
+        let start = testing::start();
+        let ten: Vec<Lane> = (0..10).map(filling).collect();
+        let crowding_after = |queues: &[u64]| {
+            let mut links = Links::default();
+            ten.iter().for_each(|lane| links.join(&lane.policy, start));
+            for (window, queue) in (1..).zip(queues) {
+                links.delivered(0, 320_000, RTT + Duration::from_millis(*queue));
+                links.look(start + WINDOW * window, 0, ten.iter(), WINDOW);
+            }
+            links.view(0)
+        };
+        let wandering = crowding_after(&[0, 20].repeat(40));
+        assert_eq!(wandering.crowding.headroom(), PACING_HEADROOM, "{wandering:?}");
+        assert!(wandering.wander > 0.03, "{wandering:?}");
+        let climb = [[0; 40], [20; 40]].concat();
+        near(crowding_after(&climb[..42]).crowding.share(), 0.8);
+        assert!(crowding_after(&climb[..42]).wander < 0.003);
+        let wild = crowding_after(&[0, 5_000].repeat(40));
+        assert!(wild.wander <= WINDOW.as_secs_f64(), "bounded, whatever the kernel says: {wild:?}");
+    }
+
+    #[test]
     fn a_lane_that_is_stuck_says_nothing_of_the_queue() {
         let ten: Vec<Lane> = (0..10).map(filling).collect();
         let mut counted = [(32_000, Duration::ZERO); 10];
@@ -318,10 +395,10 @@ mod tests {
         lanes.iter().for_each(|lane| links.join(&lane.policy, start));
         links.delivered(0, 32_000, RTT * 2);
         links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
-        assert_ne!(links.crowding(0), Crowding::NONE);
+        assert_ne!(links.view(0).crowding, Crowding::NONE);
         links.leave(&lanes[1].policy);
         links.look(start + WINDOW * 2, 0, lanes[..1].iter(), WINDOW);
-        assert_eq!(links.crowding(0), Crowding::NONE);
+        assert_eq!(links.view(0).crowding, Crowding::NONE);
     }
 
     #[test]
@@ -352,10 +429,10 @@ mod tests {
         let mut links = Links::default();
         links.join(&primary, start);
         links.join(&express, start);
-        assert_eq!((links.sharing(7), links.is_shared(7)), (1, false));
+        assert_eq!((links.view(7).sharing, links.view(7).is_shared()), (1, false));
         assert_eq!(links.heard_at(7), Some(start), "but it hears of it");
         links.join(&primary, start);
         links.leave(&express);
-        assert_eq!(links.sharing(7), 2);
+        assert_eq!(links.view(7).sharing, 2);
     }
 }

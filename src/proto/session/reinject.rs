@@ -32,7 +32,7 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let path_shared = self.links.is_shared(lane.policy.link);
+        let path_shared = self.links.view(lane.policy.link).is_shared();
         let mut late = first.expected_by(path_shared).checked_add(lane.grace())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.patience())?; // very late
@@ -79,7 +79,7 @@ impl Session {
     fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
         let Some(late) = self.lanes.get(&id) else { return Vec::new() };
         let (grace, link) = (late.grace(), late.policy.link);
-        let path_shared = self.links.is_shared(link);
+        let path_shared = self.links.view(link).is_shared();
         let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
         let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
         let mut overdue = Vec::new();
