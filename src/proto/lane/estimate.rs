@@ -200,7 +200,9 @@ impl Estimate {
 
     fn look_whether_full(&mut self, now: Instant, busy: bool) {
         let Some(kernel) = self.end_to_end_kernel() else { return };
-        let settled = self.fill.full >= FULL_ROUND_TRIPS;
+        // Lanes that share a path are held to what all of them carry, which needs no proof from each.
+        let certain = if self.sharing > 1.0 { 1 } else { FULL_ROUND_TRIPS };
+        let settled = self.fill.full >= certain;
         if settled || self.fill.look_at.is_some_and(|at| now < at) {
             return;
         }
@@ -229,7 +231,8 @@ impl Estimate {
         is_known.then(|| (rate * headroom).max(PACING_MIN))
     }
 
-    /// Whose path's rate wanders would hardly find it to be fast again by what it carried last.
+    /// The largest rate of a longer time: by what a path carried last it would hardly be found to be fast again, if its rate
+    /// wanders.
     fn kept_rate(&self) -> f64 {
         let kept = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate_kept.max());
         kept.min(self.rate_max).max(self.rate())

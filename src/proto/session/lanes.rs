@@ -158,8 +158,7 @@ impl Session {
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
         let limit = self.lanes.get(&id).and_then(|lane| {
             let link = self.links.view(lane.policy.link);
-            let may_recover = link.may_recover(lane.estimate.rtt_min());
-            lane.estimate.pacing_limit(link.crowding.headroom(), may_recover)
+            lane.estimate.pacing_limit(link.crowding.headroom(), link.may_recover())
         });
         limit.map_or(u64::MAX, |limit| limit as u64)
     }

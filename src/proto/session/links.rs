@@ -23,13 +23,13 @@ const PACKET_BYTES: f64 = 1500.0;
 const HEADROOM: f64 = 1.02;
 
 /// Round trips change from window to window for another reason than a queue, on radio links for one. A change counts this
-/// much towards the mean of them, and never more than half a window: one climb, when a path becomes slower, is not yet
+/// much towards the mean of them, and never more than a round trip: one climb, when a path becomes slower, is not yet
 /// wandering ...
-const WANDER_GAIN: f64 = 1.0 / 16.0;
-/// ... and so many times that mean they may be longer at any time.
+const WANDER_GAIN: f64 = 1.0 / 32.0;
+/// ... and so many times that mean they may be longer at any time, if it is more than this part of the smallest round trip:
+/// a few milliseconds come and go with the lanes' own queue.
 const WANDER_FACTOR: f64 = 2.0;
-/// A path wanders if that is more than this part of the smallest round trip.
-const WANDERING_PART: f64 = 0.5;
+const WANDERING_PART: f64 = 0.25;
 
 /// But never less than this part of what each believes: round trips that are long for another reason than a queue would
 /// hold them to what they happen to deliver, and they would deliver less and less.
@@ -72,8 +72,8 @@ impl LinkView {
 
     /// Whether the path's rate may be what it was a moment ago, though it has carried less since. Of lanes that share a path
     /// that does not wander, each has its part of what it carries now.
-    pub(super) fn may_recover(&self, rtt_min: Duration) -> bool {
-        !self.is_shared() || self.wander > WANDERING_PART * rtt_min.as_secs_f64()
+    pub(super) fn may_recover(&self) -> bool {
+        !self.is_shared() || self.wander > 0.0
     }
 }
 
@@ -99,19 +99,18 @@ struct Wander {
     rtt: Option<f64>,
     /// Smoothed, in seconds.
     change: f64,
+    /// How much longer they may be than usual, in seconds: nothing on a path that does not wander.
+    allowance: f64,
 }
 
 impl Wander {
-    fn add(&mut self, rtt: f64, change_max: f64) {
+    fn add(&mut self, rtt: f64, rtt_min: f64) {
         if let Some(before) = self.rtt.replace(rtt) {
-            let change = (rtt - before).abs().min(change_max);
+            let change = (rtt - before).abs().min(rtt_min);
             self.change += WANDER_GAIN * (change - self.change);
         }
-    }
-
-    /// How much longer they may be than usual, in seconds.
-    fn allowance(&self) -> f64 {
-        WANDER_FACTOR * self.change
+        let allowance = WANDER_FACTOR * self.change;
+        self.allowance = if allowance > WANDERING_PART * rtt_min { allowance } else { 0.0 };
     }
 }
 
@@ -222,7 +221,7 @@ impl Links {
         self.0.get(&number).map_or(alone, |link| LinkView {
             sharing: link.lanes.saturating_sub(link.express).max(1),
             crowding: link.crowding,
-            wander: link.wander.allowance(),
+            wander: link.wander.allowance,
         })
     }
 
@@ -258,6 +257,7 @@ impl Links {
         link.carried.add(now, count.bytes / age.as_secs_f64().max(1e-3), window);
         let rtt = count.rtt_bytes / count.bytes.max(1.0);
         if count.bytes > 0.0 {
+            // A window is two round trips, but not less than is worth measuring.
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
         let crowd = Crowd::of(lanes);
@@ -266,7 +266,7 @@ impl Links {
         } else {
             let carried = link.carried.max();
             Crowding {
-                pressure: crowd.pressure(rtt, carried, link.wander.allowance()),
+                pressure: crowd.pressure(rtt, carried, link.wander.allowance),
                 part: (carried / crowd.believed).clamp(PART_MIN, 1.0),
             }
         };
@@ -366,7 +366,7 @@ mod tests {
         assert!(wandering.wander > 0.03, "{wandering:?}");
         let climb = [[0; 40], [20; 40]].concat();
         near(crowding_after(&climb[..42]).crowding.share(), 0.8);
-        assert!(crowding_after(&climb[..42]).wander < 0.003);
+        assert_eq!(crowding_after(&climb[..42]).wander, 0.0);
         let wild = crowding_after(&[0, 5_000].repeat(40));
         assert!(wild.wander <= WINDOW.as_secs_f64(), "bounded, whatever the kernel says: {wild:?}");
     }
