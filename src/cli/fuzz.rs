@@ -47,9 +47,9 @@ fn binds(value: &str) {
                     });
                     let express =
                         express.map_or(String::new(), |yes| format!(", \"express\": {yes}"));
-                    format!(
-                        "\"{source}\": {{\"lanes\": {lanes}, \"tier\": \"{tier}\"{express}{rate}}}"
-                    )
+                    // An interface's name may have quotes and backslashes.
+                    let source = serde_json::Value::String(source.to_string());
+                    format!("{source}: {{\"lanes\": {lanes}, \"tier\": \"{tier}\"{express}{rate}}}")
                 })
                 .collect();
             let again = format!("{{{}}}", json.join(", ")).parse();
