@@ -87,8 +87,8 @@ pub struct CpuArgs {
 /// What is common to all runs over emulated paths.
 #[derive(Args, Debug, Clone)]
 pub struct RunArgs {
-    /// Contenders, comma-separated: tcp (best path), tcpN (path N), mptcp, agg, goimux[:LANES],
-    /// imux[:LANES][@PROGRAM], sim[:LANES] (the simulator's imux: no root, no kernel)
+    /// Contenders, comma-separated: tcp (best path), tcpN (path N), mptcp, agg, haproxy, stunnel,
+    /// goimux[:LANES], imux[:LANES][@PROGRAM], sim[:LANES] (the simulator's imux: no root, no kernel)
     #[arg(long, value_delimiter = ',', default_value = "tcp,mptcp,agg,imux")]
     pub peers: Vec<String>,
     /// Runs of each contender; contenders take turns

@@ -17,6 +17,7 @@ use super::proc::{Helper, Place, Process, established_to, find_program, usage, w
 use super::say;
 use super::scratch::Scratch;
 use super::stats::median;
+use super::tls_pair::{Ends, TlsPair};
 
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// A run that moves less than 25 MB/s is broken, not slow.
@@ -117,8 +118,7 @@ fn parse_case(text: &str) -> Result<(u32, u16), LabError> {
 #[derive(Debug)]
 enum Contender {
     Direct,
-    Haproxy(PathBuf),
-    Stunnel(PathBuf),
+    TlsPair(TlsPair, PathBuf),
     Imux(PathBuf),
 }
 
@@ -128,13 +128,14 @@ fn contenders(args: &CpuArgs) -> Result<Vec<Contender>, LabError> {
     for name in &args.peers {
         let contender = match name.as_str() {
             "direct" => Some(Contender::Direct),
-            "haproxy" => find_program("haproxy").map(Contender::Haproxy),
-            "stunnel" => find_program("stunnel").map(Contender::Stunnel),
             "imux" => find_imux(args.imux.as_deref()).map(Contender::Imux),
             other => {
-                return Err(LabError::Usage(format!(
-                    "no contender `{other}`; there are direct, haproxy, stunnel and imux"
-                )));
+                let pair: TlsPair = other.parse().map_err(|()| {
+                    LabError::Usage(format!(
+                        "no contender `{other}`; there are direct, haproxy, stunnel and imux"
+                    ))
+                })?;
+                pair.program().map(|program| Contender::TlsPair(pair, program))
             }
         };
         match contender {
@@ -162,8 +163,8 @@ impl Contender {
     fn name(&self) -> &'static str {
         match self {
             Self::Direct => "direct TCP",
-            Self::Haproxy(_) => "haproxy TLS pair",
-            Self::Stunnel(_) => "stunnel pair",
+            Self::TlsPair(TlsPair::Haproxy, _) => "haproxy TLS pair",
+            Self::TlsPair(TlsPair::Stunnel, _) => "stunnel pair",
             Self::Imux(_) => "imux",
         }
     }
@@ -178,38 +179,13 @@ impl Contender {
         let (middle, entry) = (free_addr()?, free_addr()?);
         let started = match self {
             Self::Direct => return Ok((sink, Vec::new())),
-            Self::Haproxy(program) => {
-                let cert = scratch.certificate()?;
-                let server =
-                    haproxy_config(middle, &format!(" ssl crt {}", cert.display()), sink, "");
-                let client = haproxy_config(entry, "", middle, " ssl verify none");
-                let start = |end: &str, config: &str| {
-                    let file = scratch.write(&format!("haproxy-{end}.cfg"), config)?;
-                    let args = ["-db", "-f", &file.display().to_string()].map(str::to_owned);
-                    start(program, end, &args, &[], scratch)
-                };
-                vec![start("server", &server)?, start("client", &client)?]
-            }
-            Self::Stunnel(program) => {
-                let cert = scratch.certificate()?;
-                let server =
-                    stunnel_config(false, middle, sink, &format!("cert = {}", cert.display()));
-                let client = stunnel_config(true, entry, middle, "verifyChain = no");
-                let start = |end: &str, config: &str| {
-                    let file = scratch.write(&format!("stunnel-{end}.conf"), config)?;
-                    start(program, end, &[file.display().to_string()], &[], scratch)
-                };
-                vec![start("server", &server)?, start("client", &client)?]
+            Self::TlsPair(pair, program) => {
+                let (client, server) = (&Place::Host, &Place::Host);
+                let ends = Ends { client, server, entry, middle, sink, source: None };
+                pair.start(program, &ends, scratch)?
             }
             Self::Imux(program) => start_imux(program, lanes, sink, middle, entry, scratch)?,
         };
-        let mut started = started;
-        for (process, addr) in started.iter_mut().zip([middle, entry]) {
-            wait_listening(process, addr, READY_LIMIT)?;
-        }
-        if let (Self::Imux(_), Some(client)) = (self, started.last_mut()) {
-            wait_lanes(client, middle.port(), usize::from(lanes))?;
-        }
         Ok((entry, started))
     }
 }
@@ -252,7 +228,9 @@ fn start_imux(
         "accept-new",
     ]
     .map(str::to_owned);
-    let client = start(program, "client", &client_args, &home("home-client"), scratch)?;
+    let mut client = start(program, "client", &client_args, &home("home-client"), scratch)?;
+    wait_listening(&mut client, entry, READY_LIMIT)?;
+    wait_lanes(&mut client, middle.port(), usize::from(lanes))?;
     Ok(vec![server, client])
 }
 
@@ -278,27 +256,6 @@ fn free_addr() -> Result<SocketAddr, LabError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|l| l.local_addr())
         .map_err(|e| LabError::setup("find a free port", e))
-}
-
-fn haproxy_config(
-    bind: SocketAddr,
-    bind_options: &str,
-    server: SocketAddr,
-    server_options: &str,
-) -> String {
-    format!(
-        "global\n  maxconn 1000\n\
-         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 120s\n  timeout server 120s\n\
-         listen lab\n  bind {bind}{bind_options}\n  server s {server}{server_options}\n"
-    )
-}
-
-fn stunnel_config(client: bool, accept: SocketAddr, connect: SocketAddr, more: &str) -> String {
-    let client = if client { "yes" } else { "no" };
-    format!(
-        "foreground = yes\npid =\ndebug = err\n[lab]\nclient = {client}\naccept = {accept}\n\
-         connect = {connect}\n{more}\n"
-    )
 }
 
 fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, LabError> {

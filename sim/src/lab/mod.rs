@@ -59,6 +59,8 @@ pub mod sink;
 #[cfg(target_os = "linux")]
 pub mod svg;
 #[cfg(target_os = "linux")]
+pub mod tls_pair;
+#[cfg(target_os = "linux")]
 pub mod topology;
 #[cfg(target_os = "linux")]
 pub mod wire;

@@ -11,6 +11,7 @@ use super::cpu::find_imux;
 use super::error::LabError;
 use super::proc::{Place, Process, established_to, find_program, wait_listening};
 use super::scratch::Scratch;
+use super::tls_pair::{Ends, TlsPair};
 use super::topology::{PathSpec, SERVER_ADDR, Topology, client_addr, device};
 
 /// Where the sink listens, in the server's namespace.
@@ -37,6 +38,8 @@ pub enum Peer {
     Mptcp,
     /// aggligator's `agg-tunnel`.
     Aggligator,
+    /// Two proxies with TLS between them, on the best path.
+    TlsPair(TlsPair),
     /// The original imux, written in Go, with this many lanes a path.
     GoImux(u16),
     /// imux with this many lanes a path, and more arguments for its client.
@@ -57,6 +60,7 @@ impl fmt::Display for Peer {
             Self::Tcp(Some(path)) => write!(f, "tcp{path}"),
             Self::Mptcp => write!(f, "mptcp"),
             Self::Aggligator => write!(f, "agg"),
+            Self::TlsPair(pair) => write!(f, "{pair}"),
             Self::GoImux(lanes) => write!(f, "goimux:{lanes}"),
             Self::Imux { lanes, program } => {
                 write!(f, "imux")?;
@@ -78,7 +82,7 @@ impl FromStr for Peer {
         let wrong = || {
             LabError::Usage(format!(
                 "no contender `{text}`; there are tcp (best path), tcpN (path N), mptcp, agg, \
-                 goimux[:LANES], imux[:LANES][@PROGRAM] and sim[:LANES]"
+                 haproxy, stunnel, goimux[:LANES], imux[:LANES][@PROGRAM] and sim[:LANES]"
             ))
         };
         let lanes = |text: &str| match text.strip_prefix(':') {
@@ -91,6 +95,9 @@ impl FromStr for Peer {
             "mptcp" => return Ok(Self::Mptcp),
             "agg" => return Ok(Self::Aggligator),
             _ => {}
+        }
+        if let Ok(pair) = text.parse() {
+            return Ok(Self::TlsPair(pair));
         }
         if let Some(path) = text.strip_prefix("tcp") {
             return path.parse().map(|p| Self::Tcp(Some(p))).map_err(|_| wrong());
@@ -172,6 +179,7 @@ impl Peer {
                     "install it with `cargo install --locked aggligator-util`, or leave `agg` out";
                 (find_program("agg-tunnel"), "agg-tunnel", fix)
             }
+            Self::TlsPair(pair) => (pair.program(), pair.name(), "install it, or leave it out"),
             Self::GoImux(_) => {
                 let found = programs.go_imux.clone().or_else(|| find_program("imux-go"));
                 (found, "imux-go", "name the program with --go-imux, or leave `goimux` out")
@@ -212,6 +220,18 @@ impl Peer {
                     topology.client_ip(&format!("mptcp endpoint add {addr} dev {dev} subflow"))?;
                 }
                 Ok(direct(best, true))
+            }
+            Self::TlsPair(pair) => {
+                let ends = Ends {
+                    client: &topology.client(),
+                    server: &topology.server(),
+                    entry: ENTRY,
+                    middle: SocketAddr::from((SERVER_ADDR, TUNNEL_PORT)),
+                    sink: SocketAddr::from((Ipv4Addr::LOCALHOST, SINK_PORT)),
+                    source: Some(client_addr(best).into()),
+                };
+                let processes = pair.start(&self.program(programs)?, &ends, scratch)?;
+                Ok(Ready { target: ENTRY, source: None, mptcp: false, processes })
             }
             Self::Aggligator | Self::GoImux(_) | Self::Imux { .. } => {
                 let program = self.program(programs)?;
@@ -254,7 +274,9 @@ impl Peer {
         let sink = format!("127.0.0.1:{SINK_PORT}");
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         match self {
-            Self::Tcp(_) | Self::Mptcp | Self::Simulated(_) => (Vec::new(), Vec::new()),
+            Self::Tcp(_) | Self::Mptcp | Self::TlsPair(_) | Self::Simulated(_) => {
+                (Vec::new(), Vec::new())
+            }
             Self::Aggligator => (
                 words(&format!("server --no-monitor --tcp {TUNNEL_PORT} --port {SINK_PORT}")),
                 words(&format!(
@@ -309,7 +331,10 @@ mod tests {
     #[test]
     fn names_go_both_ways() {
         let imux = ["imux", "imux:10", "imux:2@/x/imux", "sim", "sim:10"];
-        for name in ["tcp", "tcp3", "mptcp", "agg", "goimux:4"].into_iter().chain(imux) {
+        for name in ["tcp", "tcp3", "mptcp", "agg", "haproxy", "stunnel", "goimux:4"]
+            .into_iter()
+            .chain(imux)
+        {
             assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
         }
         for bad in ["", "tcpx", "imux:0", "imux10", "mptcp2", "goimux:", "sim3"] {
