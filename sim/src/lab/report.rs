@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::{Better, Cell, Goal};
 use super::design::DesignReport;
+use super::emu::link::LinkCounters;
 use super::error::LabError;
 use super::runner::{ProcessUsage, RunResult};
 use super::stats::median;
@@ -108,6 +109,8 @@ impl Report {
             out += &cells_table(&cells);
             out += &format!("\n## CPU and memory, system default {congestion}\n\n");
             out += &usage_table(&cells);
+            out += &format!("\n## Packets lost to full queues, system default {congestion}\n\n");
+            out += &queues_table(&cells);
             let mean =
                 cells.iter().map(|c| c.lateness_us().0).sum::<f64>() / cells.len().max(1) as f64;
             let worst = cells.iter().map(|c| c.lateness_us().1).fold(0.0, f64::max);
@@ -194,6 +197,35 @@ fn usage_table(cells: &[&CellReport]) -> String {
         }
     }
     out
+}
+
+/// Percent of the packets on the path and way that lost most of them: median and worst of all runs.
+fn queues_table(cells: &[&CellReport]) -> String {
+    let names = peer_names(cells);
+    let mut out = format!("| cell | {} |\n", names.join(" | "));
+    out += &format!("|---|{}\n", "---|".repeat(names.len()));
+    for report in cells {
+        out += &format!("| {} |", report.cell.name);
+        for name in &names {
+            let peer = report.peers.iter().find(|p| p.peer == *name);
+            let lost: Vec<f64> =
+                peer.iter().flat_map(|p| &p.runs).map(overflowed_percent).collect();
+            let worst = lost.iter().copied().reduce(f64::max);
+            let told = median(&lost).zip(worst).map(|(m, w)| format!("{m:.2} % ({w:.2} %)"));
+            out += &format!(" {} |", told.unwrap_or("-".to_owned()));
+        }
+        out += "\n";
+    }
+    out
+}
+
+fn overflowed_percent(run: &RunResult) -> f64 {
+    let ways = run.links.paths.iter().flat_map(|(there, back)| [there, back]);
+    let percent = |way: &LinkCounters| {
+        let came = way.packets.saturating_add(way.overflowed);
+        100.0 * way.overflowed as f64 / came.max(1) as f64
+    };
+    ways.map(percent).fold(0.0, f64::max)
 }
 
 impl CellReport {
@@ -308,6 +340,15 @@ mod tests {
     use crate::lab::cell::Cell;
     use crate::lab::topology::PathSpec;
 
+    #[test]
+    fn what_queues_have_lost_is_that_of_the_worst_path_and_way() {
+        let way = |packets, overflowed| LinkCounters { packets, overflowed, ..Default::default() };
+        let mut lossy = run(None);
+        lossy.links.paths = vec![(way(0, 0), way(400, 4)), (way(195, 5), way(100, 1))];
+        assert!((overflowed_percent(&lossy) - 2.5).abs() < 1e-9);
+        assert_eq!(overflowed_percent(&run(None)), 0.0);
+    }
+
     fn run(share: Option<f64>) -> RunResult {
         RunResult {
             figures: share.map(|s| ("down.share".to_owned(), s)).into_iter().collect(),
@@ -340,6 +381,7 @@ mod tests {
         let table = cells_table(&[&report]);
         assert!(table.contains("| 0.48 (0.48) * | 0.40 (0) * ! | 0.98 (0.97) |"), "{table}");
         let whole = Report { cells: vec![report], ..Report::default() };
+        assert!(queues_table(&[&whole.cells[0]]).contains("| equal | 0.00 % (0.00 %) | 0.00 %"));
         let back: Report = serde_json::from_str(&serde_json::to_string(&whole).unwrap()).unwrap();
         assert_eq!(back.markdown(), whole.markdown());
     }
