@@ -7,7 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::LaneMetrics;
+use super::fill::Fill;
+use super::max_filter::MaxFilter;
+use super::{LaneMetrics, part};
 
 /// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
 /// 333 ms as the initial round trip).
@@ -33,16 +35,6 @@ const SPLIT_DELAY: Duration = Duration::from_millis(15);
 
 /// How long a minimum is believed (as BBR does: 10 s).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
-
-/// A path is full when more in flight makes a queue, and not more rate: it grew by less than this in a round trip (while
-/// the kernel looks for it, it doubles) ...
-const GROWTH_MIN: f64 = 1.5;
-/// ... and round trips are longer than the smallest by this part of it, and by more than a task may have to wait.
-const QUEUED: u32 = 8;
-const QUEUED_MIN: Duration = Duration::from_millis(2);
-/// After so many such round trips, one after the other, it is certain (BBR ends its search by the same rule). Before, a longer
-/// way looks the same: where delays wander, as on radio links, the search would end at a third of what the path carries.
-const FULL_ROUND_TRIPS: u8 = 3;
 
 /// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that there is more ...
 pub(in crate::proto) const PACING_HEADROOM: f64 = 1.3;
@@ -76,16 +68,6 @@ pub(in crate::proto) struct Estimate {
     lateness_at: Option<Instant>,
     found: Found,
     fill: Fill,
-}
-
-/// Whether the path was full since it came up, looked at once a round trip.
-#[derive(Clone, Debug, Default)]
-struct Fill {
-    /// So many times in a row it seemed to be.
-    full: u8,
-    /// At the last look, in bytes a second.
-    rate_before: f64,
-    look_at: Option<Instant>,
 }
 
 /// What follows from the samples: asked for many times for each that comes.
@@ -195,25 +177,9 @@ impl Estimate {
         let window = rate_window(self.rtt());
         self.acked_rate.add_sample(now, rate, busy, window);
         self.conclude();
-        self.look_whether_full(now, busy);
-    }
-
-    fn look_whether_full(&mut self, now: Instant, busy: bool) {
-        let Some(kernel) = self.end_to_end_kernel() else { return };
-        // Lanes that share a path are held to what all of them carry, which needs no proof from each.
-        let certain = if self.sharing > 1.0 { 1 } else { FULL_ROUND_TRIPS };
-        let settled = self.fill.full >= certain;
-        if settled || self.fill.look_at.is_some_and(|at| now < at) {
-            return;
+        if let Some(kernel) = self.end_to_end_kernel().copied() {
+            self.fill.look(now, &kernel, self.rate(), busy, self.sharing > 1.0);
         }
-        let queued = is_queued(kernel);
-        let grown = self.rate() >= GROWTH_MIN * self.fill.rate_before;
-        let full = match busy {
-            true if queued && !grown => self.fill.full.saturating_add(1),
-            true => 0,
-            false => self.fill.full,
-        };
-        self.fill = Fill { full, rate_before: self.rate(), look_at: now.checked_add(kernel.rtt) };
     }
 
     /// The lane answers again: what its path carries now has to be found out again.
@@ -227,7 +193,7 @@ impl Estimate {
     /// others fill the path, too; `may_recover`: the rate may be again what it was a moment ago.
     pub(in crate::proto) fn pacing_limit(&self, headroom: f64, may_recover: bool) -> Option<f64> {
         let rate = if may_recover { self.kept_rate() } else { self.rate() };
-        let is_known = self.fill.full > 0 || headroom < PACING_HEADROOM;
+        let is_known = self.fill.is_likely() || headroom < PACING_HEADROOM;
         is_known.then(|| (rate * headroom).max(PACING_MIN))
     }
 
@@ -355,12 +321,6 @@ impl Estimate {
     }
 }
 
-/// By the kernel's round trips: our acknowledgements may come back by another lane.
-fn is_queued(kernel: &LaneMetrics) -> bool {
-    let queue = part::<QUEUED>(kernel.rtt_min).saturating_add(QUEUED_MIN);
-    kernel.rtt > kernel.rtt_min.saturating_add(queue)
-}
-
 fn rate_window(round_trip: Duration) -> Duration {
     round_trip.saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN)
 }
@@ -370,71 +330,10 @@ fn timeout(rtt: Duration, var: Duration) -> Duration {
     rtt.saturating_mul(2).saturating_add(var.saturating_mul(4))
 }
 
-/// The largest value of the current and the previous window of time.
-#[derive(Clone, Debug, Default)]
-pub(in crate::proto) struct MaxFilter {
-    previous: f64,
-    current: f64,
-    began: Option<Instant>,
-    was_busy: bool,
-}
-
-impl MaxFilter {
-    /// Unless the lane was `busy`, a sample says only that the lane can do as much.
-    fn add_sample(&mut self, now: Instant, value: f64, busy: bool, window: Duration) {
-        self.was_busy |= busy;
-        if busy || value > self.max() {
-            self.add(now, value, window);
-        }
-    }
-
-    pub(in crate::proto) fn add(&mut self, now: Instant, value: f64, window: Duration) {
-        let age = self.began.map(|began| now.saturating_duration_since(began));
-        match age {
-            Some(age) if age < window => self.current = self.current.max(value),
-            Some(_) => {
-                // However long ago: a lane that was idle meanwhile has not become slower.
-                self.previous = self.current;
-                self.current = value;
-                self.began = Some(now);
-            }
-            None => {
-                self.current = value;
-                self.began = Some(now);
-            }
-        }
-    }
-
-    pub(in crate::proto) fn max(&self) -> f64 {
-        self.current.max(self.previous)
-    }
-}
-
-/// A part of a duration; `duration / N` for a divisor that cannot be zero.
-pub(in crate::proto) fn part<const N: u32>(duration: Duration) -> Duration {
-    const { assert!(N > 0) };
-    duration.checked_div(N).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing;
-
-    /// Of a path of 20 ms.
-    fn kernel(rate: u64, rtt: Duration) -> LaneMetrics {
-        LaneMetrics {
-            rtt,
-            rtt_var: Duration::from_millis(1),
-            rtt_min: Duration::from_millis(20),
-            delivery_rate: Some(rate),
-            app_limited: false,
-            pacing_rate: None,
-            cwnd_bytes: 0,
-            delivered_bytes: None,
-            silence: None,
-        }
-    }
+    use crate::proto::testing::{self, kernel};
 
     #[test]
     fn the_rate_is_a_recent_maximum() {
@@ -572,30 +471,6 @@ mod tests {
         assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), Some(PACING_MIN));
         estimate.on_return();
         assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), None);
-    }
-
-    #[test]
-    fn a_path_is_full_for_good_only_after_three_round_trips() {
-        let start = testing::start();
-        let ms = Duration::from_millis;
-        let mut estimate = Estimate::new(Some(ms(20)));
-        let mut round = 0;
-        let mut is_limited = |estimate: &mut Estimate, rate: u64, rtt: u64| {
-            let now = start + ms(60 * round);
-            round += 1;
-            estimate.on_metrics(now, kernel(rate, ms(rtt)));
-            estimate.on_delivery(now, rate / 100, ms(10), true);
-            estimate.pacing_limit(PACING_HEADROOM, false).is_some()
-        };
-        assert!(!is_limited(&mut estimate, 1_000_000, 40), "nothing to compare it with");
-        assert!(is_limited(&mut estimate, 1_000_000, 40));
-        assert!(is_limited(&mut estimate, 1_000_000, 40));
-        assert!(!is_limited(&mut estimate, 1_000_000, 20), "the way was longer, not the queue");
-        for _ in 0..3 {
-            assert!(is_limited(&mut estimate, 1_000_000, 40));
-        }
-        assert!(is_limited(&mut estimate, 1_000_000, 20), "whatever comes");
-        assert!(is_limited(&mut estimate, 4_000_000, 20));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::estimate::part;
+use super::part;
 use crate::proto::mutants::mutant;
 
 /// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::mutants::mutant;
 
-use super::estimate::part;
+use super::part;
 
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,19 +2,22 @@
 //! No knowledge of what streams are beyond the records in its ledger.
 
 mod estimate;
+mod fill;
 mod inbound;
 mod ledger;
+mod max_filter;
 
-pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES, MaxFilter, PACING_HEADROOM};
+pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES, PACING_HEADROOM};
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
+pub(in crate::proto) use max_filter::MaxFilter;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::error::Code;
 use super::ids::LaneId;
-use super::policy::LanePolicy;
+use super::policy::{LanePolicy, Tier};
 
 /// What the kernel knows of a lane, where it tells (on Linux, `TCP_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +65,8 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) copies: VecDeque<Carried>,
     /// The lane asked for bytes and there were none for it; it has to be woken.
     pub(in crate::proto) idle: bool,
+    /// The link's other lanes do: it carries no bulk.
+    pub(in crate::proto) resting: bool,
     /// The driver was told to wake it, and it has not come yet.
     pub(in crate::proto) waking: bool,
     /// A PING has to be sent, to see whether the lane is alive.
@@ -113,6 +118,11 @@ const FUTILE_MAX: u32 = 5;
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 impl Lane {
+    /// Whether bulk is left to others.
+    pub(in crate::proto) fn is_kept_free(&self) -> bool {
+        self.resting || self.policy.tier == Tier::Express
+    }
+
     pub(in crate::proto) fn new(id: LaneId, now: Instant, rtt: Option<Duration>) -> Self {
         Self {
             id,
@@ -123,6 +133,7 @@ impl Lane {
             policy: LanePolicy::default(),
             copies: VecDeque::new(),
             idle: false,
+            resting: false,
             waking: false,
             ping_due: false,
             late: false,
@@ -294,6 +305,12 @@ impl DeadLane {
     pub(in crate::proto) fn is_done(&self) -> bool {
         self.notice_acked && self.peer_closed
     }
+}
+
+/// A part of a duration; `duration / N` for a divisor that cannot be zero.
+pub(in crate::proto) fn part<const N: u32>(duration: Duration) -> Duration {
+    const { assert!(N > 0) };
+    duration.checked_div(N).unwrap_or_default()
 }
 
 #[cfg(test)]

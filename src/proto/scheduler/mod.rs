@@ -93,7 +93,7 @@ pub(in crate::proto) struct LaneView {
     /// The rate was measured, not assumed.
     pub(in crate::proto) measured: bool,
     /// It is kept free of bulk.
-    pub(in crate::proto) express: bool,
+    pub(in crate::proto) kept_free: bool,
     /// The lane waits for work.
     pub(in crate::proto) idle: bool,
 }

@@ -49,7 +49,7 @@ impl Session {
         self.chunk_behind(skip, streams, room)
     }
 
-    /// Of streams that sent much: an express lane carries them only beside its like.
+    /// Of streams that sent much: a lane that is kept free of them carries them only beside its like.
     fn choose_bulk(
         &self,
         own: &LaneView,
@@ -57,8 +57,8 @@ impl Session {
         room: usize,
     ) -> Option<(usize, Chunk)> {
         let streams = self.data_queue.urgent_len()..self.data_queue.len();
-        let carries = |lane: &&LaneView| own.express || !lane.express;
-        if streams.is_empty() || own.express && others.iter().any(|lane| !lane.express) {
+        let carries = |lane: &&LaneView| own.kept_free || !lane.kept_free;
+        if streams.is_empty() || own.kept_free && others.iter().any(|lane| !lane.kept_free) {
             return None;
         }
         let waiting = self.pending.max(1);

@@ -4,8 +4,6 @@ use super::Session;
 use super::standing::Standing;
 use crate::proto::event::Event;
 use crate::proto::ids::Side;
-use crate::proto::lane::Lane;
-use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 
 /// What is urgent may stand this long behind bulk before a lane of its own is worth a connection.
@@ -15,7 +13,7 @@ impl Session {
     /// `lane` is given something urgent: notices if that has to wait behind bulk.
     pub(super) fn heed_wait(&mut self, lane: &LaneView) {
         let bulk = self.data_queue.urgent_len() < self.data_queue.len();
-        if bulk && lane.queue > WAIT_SECONDS && !lane.express {
+        if bulk && lane.queue > WAIT_SECONDS && !lane.kept_free {
             self.want_express();
         }
     }
@@ -31,16 +29,15 @@ impl Session {
         }
     }
 
-    /// Whether only bulk waits, and only express lanes sleep: the usual state under load, told at a glance.
+    /// Whether only bulk waits, and only lanes sleep that are kept free of it: the usual state under load, told at a glance.
     pub(super) fn bulk_waits_for_others(&self) -> bool {
-        let express = |lane: &Lane| lane.policy.tier == Tier::Express;
         let mut sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
         if self.data_queue.urgent_len() > 0
-            || !sleeping.all(|lane| express(lane) && lane.copies.is_empty())
+            || !sleeping.all(|lane| lane.is_kept_free() && lane.copies.is_empty())
         {
             return false;
         }
         let best = self.best_standing();
-        self.lanes.values().any(|lane| !express(lane) && Standing::of(lane) >= best)
+        self.lanes.values().any(|lane| !lane.is_kept_free() && Standing::of(lane) >= best)
     }
 }

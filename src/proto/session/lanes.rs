@@ -62,11 +62,13 @@ impl Session {
             return false;
         }
         let given_at_payload = self.totals.sent_payload;
-        let lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
+        let mut lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
+        // The others work already.
+        lane.resting = true;
         self.links.join(&lane.policy, now);
         let link = lane.policy.link;
         self.lanes.insert(id, lane);
-        self.share_link(link);
+        self.arrange(link);
         self.alone_since = None;
         true
     }
@@ -76,17 +78,18 @@ impl Session {
     pub fn handle_lane_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let before = std::mem::replace(&mut lane.policy, policy);
+        lane.resting = policy.tier != Tier::Express;
         self.links.leave(&before);
         self.links.join(&policy, now);
         let lanes = &self.lanes;
         let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
         self.caps.set(now, &policy, in_use);
-        self.share_link(before.link);
-        self.share_link(policy.link);
+        self.arrange(before.link);
+        self.arrange(policy.link);
     }
 
     /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is known.
-    fn share_link(&mut self, link: u64) {
+    pub(super) fn share_link(&mut self, link: u64) {
         let sharing = self.links.view(link).sharing;
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {
@@ -108,7 +111,9 @@ impl Session {
             }
             let window = lane.estimate.kernel_window();
             let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-            self.links.look(now, link, of_link, window);
+            if self.links.look(now, link, of_link, window) {
+                self.arrange(link);
+            }
         }
     }
 
@@ -116,7 +121,7 @@ impl Session {
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(&id) else { return };
         self.links.leave(&lane.policy);
-        self.share_link(lane.policy.link);
+        self.arrange(lane.policy.link);
         if self.lanes.is_empty() {
             self.alone_since = Some(now);
         }
@@ -401,6 +406,7 @@ impl Session {
     fn suspect(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
+        let link = lane.policy.link;
         // Without anything to be acknowledged it would stay suspect.
         lane.ping_due |= !lane.ledger.owes();
         lane.copies.clear();
@@ -410,6 +416,7 @@ impl Session {
         for carried in &owed {
             self.on_undelivered(carried);
         }
+        self.suspect_resting(link);
         self.events.push_back(Event::LaneSuspect(id));
     }
 
@@ -486,6 +493,6 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         window: PIPE_FACTOR * estimate.rate().max(1.0) * rtt_min.max(PIPE_ROUND_TRIP_MIN),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
-        express: lane.policy.tier == Tier::Express,
+        kept_free: lane.is_kept_free(),
     }
 }

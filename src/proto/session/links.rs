@@ -5,35 +5,11 @@ use std::time::{Duration, Instant};
 
 use litemap::LiteMap;
 
-use crate::proto::lane::{Lane, MaxFilter, PACING_HEADROOM};
+use super::crowd::{Crowd, Crowding};
+use super::rest::{Rest, Seen};
+use super::wander::Wander;
+use crate::proto::lane::{Lane, MaxFilter};
 use crate::proto::policy::{LanePolicy, Tier};
-
-/// Several lanes that fill a path are held to what it carries once a queue stands on it that is longer than this part of the
-/// smallest round trip, and than a task may have to wait ...
-const QUEUE_PART: f64 = 1.0 / 16.0;
-const QUEUE_MIN: f64 = 0.001;
-/// ... wholly so when it is this much longer yet. In between they come to rest.
-const QUEUE_RANGE: f64 = 1.5;
-/// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long: on average so many
-/// packets of such a size.
-const ACK_WAIT_PACKETS: f64 = 0.25;
-const PACKET_BYTES: f64 = 1500.0;
-/// What they send beyond it, all together: while a queue stands there is little to find out, but who is held to what is
-/// delivered can never deliver more.
-const HEADROOM: f64 = 1.02;
-
-/// Round trips change from window to window for another reason than a queue, on radio links for one. A change counts this
-/// much towards the mean of them, and never more than a round trip: one climb, when a path becomes slower, is not yet
-/// wandering ...
-const WANDER_GAIN: f64 = 1.0 / 32.0;
-/// ... and so many times that mean they may be longer at any time, if it is more than this part of the smallest round trip:
-/// a few milliseconds come and go with the lanes' own queue.
-const WANDER_FACTOR: f64 = 2.0;
-const WANDERING_PART: f64 = 0.25;
-
-/// But never less than this part of what each believes: round trips that are long for another reason than a queue would
-/// hold them to what they happen to deliver, and they would deliver less and less.
-const PART_MIN: f64 = 0.25;
 
 /// The links that have lanes, by number.
 #[derive(Debug, Default)]
@@ -44,6 +20,10 @@ struct Link {
     lanes: usize,
     /// Those of them that carry bulk only while no other answers.
     express: usize,
+    /// Those of the others that are not needed.
+    resting: usize,
+    /// So many shall work; `None`: all.
+    wanted: Option<usize>,
     /// When any of the lanes last heard of the peer's end.
     heard_at: Instant,
     /// What the path has delivered since it was last looked at.
@@ -52,12 +32,20 @@ struct Link {
     carried: MaxFilter,
     wander: Wander,
     crowding: Crowding,
+    rest: Rest,
+}
+
+impl Link {
+    /// Lanes that share the path.
+    fn working(&self) -> usize {
+        self.lanes.saturating_sub(self.express).saturating_sub(self.resting)
+    }
 }
 
 /// What a link means to one of its lanes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinkView {
-    /// How many lanes share its path: express lanes leave it to the others.
+    /// How many lanes share its path: those that rest and express lanes leave it to the others.
     pub(super) sharing: usize,
     pub(super) crowding: Crowding,
     /// How much longer its round trips may be than usual, in seconds, without a queue.
@@ -93,84 +81,6 @@ impl Count {
     }
 }
 
-/// How much round trips change from one window to the next.
-#[derive(Debug, Default)]
-struct Wander {
-    rtt: Option<f64>,
-    /// Smoothed, in seconds.
-    change: f64,
-    /// How much longer they may be than usual, in seconds: nothing on a path that does not wander.
-    allowance: f64,
-}
-
-impl Wander {
-    fn add(&mut self, rtt: f64, rtt_min: f64) {
-        if let Some(before) = self.rtt.replace(rtt) {
-            let change = (rtt - before).abs().min(rtt_min);
-            self.change += WANDER_GAIN * (change - self.change);
-        }
-        let allowance = WANDER_FACTOR * self.change;
-        self.allowance = if allowance > WANDERING_PART * rtt_min { allowance } else { 0.0 };
-    }
-}
-
-/// How much less than each of its lanes believes the path can deliver to all of them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Crowding {
-    /// From none, if no queue stands on the path, to one.
-    pressure: f64,
-    /// What they deliver, in parts of what they believe they can.
-    part: f64,
-}
-
-impl Crowding {
-    const NONE: Self = Self { pressure: 0.0, part: 1.0 };
-
-    /// What a lane can expect, in parts of what it believes it can.
-    pub(super) fn share(&self) -> f64 {
-        1.0 + self.pressure * (self.part - 1.0)
-    }
-
-    /// What it may send at, in the same parts.
-    pub(super) fn headroom(&self) -> f64 {
-        PACING_HEADROOM + self.pressure * (self.part * HEADROOM - PACING_HEADROOM)
-    }
-}
-
-/// Those lanes of a link that keep its path full.
-#[derive(Debug, Default)]
-struct Crowd {
-    lanes: usize,
-    /// What each believes it can deliver, in bytes a second.
-    believed: f64,
-    /// The shortest round trip without a queue, in seconds: all go the same way.
-    rtt_min: f64,
-}
-
-impl Crowd {
-    /// Without lanes of which the kernel tells nothing, or not yet.
-    fn of<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
-        let filling =
-            |lane: &&Lane| lane.ledger.in_flight() as f64 >= lane.estimate.bandwidth_delay_bytes();
-        let mut crowd = Self { rtt_min: f64::INFINITY, ..Self::default() };
-        for lane in lanes.filter(filling) {
-            let Some(path) = lane.estimate.end_to_end_kernel() else { continue };
-            crowd.lanes = crowd.lanes.saturating_add(1);
-            crowd.believed += lane.estimate.rate().max(1.0);
-            crowd.rtt_min = crowd.rtt_min.min(path.rtt_min.as_secs_f64());
-        }
-        crowd
-    }
-
-    /// Round trips of the usual length say nothing of a queue, nor do those of a path where they wander so far.
-    fn pressure(&self, rtt: f64, carried: f64, wander: f64) -> f64 {
-        let ack_delay = ACK_WAIT_PACKETS * PACKET_BYTES * self.lanes as f64 / carried.max(1.0);
-        let usual = QUEUE_PART * self.rtt_min + QUEUE_MIN + wander;
-        let queue = rtt - ack_delay - self.rtt_min - usual;
-        (queue / (QUEUE_RANGE * usual)).clamp(0.0, 1.0)
-    }
-}
-
 impl Links {
     /// A lane of this policy's link is up, of which something was just heard.
     pub(super) fn join(&mut self, policy: &LanePolicy, now: Instant) {
@@ -182,18 +92,19 @@ impl Links {
                 link.heard_at = link.heard_at.max(now);
             }
             None => {
-                self.0.insert(
-                    policy.link,
-                    Link {
-                        lanes: 1,
-                        express,
-                        heard_at: now,
-                        count: Count::new(now),
-                        carried: MaxFilter::default(),
-                        wander: Wander::default(),
-                        crowding: Crowding::NONE,
-                    },
-                );
+                let link = Link {
+                    lanes: 1,
+                    express,
+                    resting: 0,
+                    wanted: None,
+                    heard_at: now,
+                    count: Count::new(now),
+                    carried: MaxFilter::default(),
+                    wander: Wander::default(),
+                    crowding: Crowding::NONE,
+                    rest: Rest::default(),
+                };
+                self.0.insert(policy.link, link);
             }
         }
     }
@@ -219,7 +130,7 @@ impl Links {
     pub(super) fn view(&self, number: u64) -> LinkView {
         let alone = LinkView { sharing: 1, crowding: Crowding::NONE, wander: 0.0 };
         self.0.get(&number).map_or(alone, |link| LinkView {
-            sharing: link.lanes.saturating_sub(link.express).max(1),
+            sharing: link.working().max(1),
             crowding: link.crowding,
             wander: link.wander.allowance,
         })
@@ -238,20 +149,35 @@ impl Links {
         }
     }
 
-    /// Looks at what the link's `lanes` carry, once in a `window`. Lanes that fill a path together each believe what they had
-    /// when the others had less: if each sent at that, the path would be overfilled all the time. (BBR's known weakness; ten
-    /// lanes lost 18 % of their packets to a queue of one bandwidth-delay product.)
+    /// So many of the link's lanes rest.
+    pub(super) fn set_resting(&mut self, number: u64, lanes: usize) {
+        if let Some(link) = self.0.get_mut(&number) {
+            link.resting = lanes;
+        }
+    }
+
+    /// How many of the link's lanes shall work.
+    pub(super) fn wanted(&self, number: u64) -> usize {
+        self.0.get(&number).and_then(|link| link.wanted).unwrap_or(usize::MAX)
+    }
+
+    #[cfg(test)]
+    pub(super) fn want(&mut self, number: u64, wanted: usize) {
+        self.0.get_mut(&number).unwrap().wanted = Some(wanted);
+    }
+
+    /// Looks at what the link's `lanes` carry, once in a `window`. Returns whether others shall work from now on.
     pub(super) fn look<'a>(
         &mut self,
         now: Instant,
         number: u64,
         lanes: impl Iterator<Item = &'a Lane>,
         window: Duration,
-    ) {
-        let Some(link) = self.0.get_mut(&number) else { return };
+    ) -> bool {
+        let Some(link) = self.0.get_mut(&number) else { return false };
         let age = now.saturating_duration_since(link.count.since);
         if age < window {
-            return;
+            return false;
         }
         let count = std::mem::replace(&mut link.count, Count::new(now));
         link.carried.add(now, count.bytes / age.as_secs_f64().max(1e-3), window);
@@ -260,16 +186,24 @@ impl Links {
             // A window is two round trips, but not less than is worth measuring.
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
-        let crowd = Crowd::of(lanes);
-        link.crowding = if crowd.lanes < 2 {
-            Crowding::NONE
-        } else {
-            let carried = link.carried.max();
-            Crowding {
-                pressure: crowd.pressure(rtt, carried, link.wander.allowance),
-                part: (carried / crowd.believed).clamp(PART_MIN, 1.0),
-            }
-        };
+        let (crowd, carried) = (Crowd::of(lanes), link.carried.max());
+        link.crowding = crowd.crowding(rtt, carried, link.wander.allowance);
+        let working = link.working();
+        let lanes = working.saturating_add(link.resting);
+        let wanted = link.rest.look(Seen {
+            now,
+            window,
+            lanes,
+            working,
+            needed: crowd.needed(carried),
+            busy: crowd.lanes.saturating_mul(2) >= working,
+            queued: link.crowding.is_queued(),
+            bytes: count.bytes,
+        });
+        if let Some(wanted) = wanted {
+            link.wanted = Some(wanted).filter(|wanted| *wanted < lanes);
+        }
+        wanted.is_some()
     }
 }
 
@@ -279,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::proto::ids::{Dir, LaneId, Side, StreamId};
-    use crate::proto::lane::{Carried, LaneMetrics};
+    use crate::proto::lane::{Carried, PACING_HEADROOM};
     use crate::proto::testing;
 
     const WINDOW: Duration = Duration::from_millis(40);
@@ -292,18 +226,7 @@ mod tests {
         let id = StreamId::new(Side::Client, Dir::Bi, 0);
         let carried = Carried::Data { id, range: 0..100_000, fin: false };
         lane.ledger.record(carried, 100_000, start, start, Duration::ZERO, true);
-        let metrics = LaneMetrics {
-            rtt: RTT,
-            rtt_var: Duration::from_millis(1),
-            rtt_min: RTT,
-            delivery_rate: Some(1_000_000),
-            app_limited: false,
-            pacing_rate: None,
-            cwnd_bytes: 0,
-            delivered_bytes: None,
-            silence: None,
-        };
-        lane.estimate.on_metrics(start, metrics);
+        lane.estimate.on_metrics(start, testing::kernel(1_000_000, RTT));
         lane
     }
 
@@ -331,7 +254,7 @@ mod tests {
         let ten: Vec<Lane> = (0..10).map(filling).collect();
         // 32 kB in 40 ms is 0.8 MB/s.
         let queue_of = |queue| crowding(&ten, &[(32_000, ms(queue)); 10]);
-        near(queue_of(20).headroom(), 0.8 * HEADROOM);
+        near(queue_of(20).headroom(), 0.8 * 1.02);
         near(queue_of(20).share(), 0.8);
         near(queue_of(2).headroom(), PACING_HEADROOM);
         near(queue_of(2).share(), 1.0);
@@ -344,8 +267,8 @@ mod tests {
     fn lanes_whose_round_trips_are_long_are_not_held_to_next_to_nothing() {
         let ten: Vec<Lane> = (0..10).map(filling).collect();
         let trickle = crowding(&ten, &[(400, Duration::from_millis(200)); 10]);
-        near(trickle.share(), PART_MIN);
-        near(trickle.headroom(), PART_MIN * HEADROOM);
+        near(trickle.share(), 0.25);
+        near(trickle.headroom(), 0.25 * 1.02);
     }
 
     #[test]

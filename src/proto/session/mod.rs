@@ -4,6 +4,7 @@
 mod budget;
 mod caps;
 mod choice;
+mod crowd;
 mod express;
 mod input;
 mod kept;
@@ -13,8 +14,10 @@ mod output;
 mod probe;
 mod redundant;
 mod reinject;
+mod rest;
 mod standing;
 mod streams;
+mod wander;
 
 pub use output::Transmit;
 pub use streams::{RecvStream, SendStream};

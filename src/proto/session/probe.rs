@@ -60,7 +60,8 @@ impl Session {
         let passed = self.totals.sent_payload.saturating_sub(lane.given_at_payload);
         let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
             && !lane.ledger.owes()
-            && !matches!(lane.policy.tier, Tier::Express | Tier::Metered)
+            && !lane.is_kept_free()
+            && lane.policy.tier != Tier::Metered
             && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
             && self.duplicates.unreserved() >= bytes;
         if due { self.newest_elsewhere(own.id, frames) } else { Vec::new() }

@@ -146,7 +146,7 @@ impl Session {
 
     /// The lane and the position on it of a frame that `id` would deliver sooner.
     pub(super) fn tail_choice(&self, now: Instant, id: LaneId) -> Option<(LaneId, u64)> {
-        let kept_free = |lane: &Lane| matches!(lane.policy.tier, Tier::Express | Tier::Metered);
+        let kept_free = |lane: &Lane| lane.is_kept_free() || lane.policy.tier == Tier::Metered;
         if !self.tail_possible() || self.lanes.get(&id).is_none_or(kept_free) {
             return None;
         }

@@ -82,7 +82,7 @@ impl Answering {
                 Tier::Metered => &mut answering.metered,
             };
             *count = count.saturating_add(1);
-            if lane.policy.tier != Tier::Express {
+            if !lane.is_kept_free() {
                 answering.time(lane);
             }
         }

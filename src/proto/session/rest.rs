@@ -1,0 +1,383 @@
+//! Lanes of a link that are not needed for what its path carries rest: they carry no bulk, and what is urgent finds them free.
+//! Of many lanes on one path each has few packets on the way, and none knows what the others do: their queue is longer, and what
+//! one of them has lost holds up what all carry. Where each connection is throttled all of them are needed, and that shows: what
+//! fewer carry is less.
+
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::proto::lane::{Health, Lane};
+use crate::proto::policy::Tier;
+
+/// Fewer lanes are tried if no more than this part of those that work are needed ...
+const FEWER: f64 = 0.75;
+/// ... whenever it was looked at, so many times in a row: a path that has just become slower has a queue, too.
+const LOOKS: u32 = 8;
+/// What the others had on the way is gone, and BBR has found out that there is more, after so many windows of time, which are two
+/// round trips each ...
+const SETTLING_WINDOWS: u32 = 8;
+/// ... and in so many more they have to carry what more carried before.
+const TRIAL_WINDOWS: u32 = 8;
+/// If not, all work again, and for that long nothing is tried; twice as long each time.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// If they carry less than this part of it at any later time, and no queue stands, they may be throttled: twice as many work. If
+/// it is the path that has become slower, a queue shows it, and fewer are tried again.
+const THROTTLED: f64 = 0.75;
+
+/// What is known of a link when it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) now: Instant,
+    /// The time between two looks, at least.
+    pub(super) window: Duration,
+    /// Its lanes, express lanes not counted, and those of them that do not rest.
+    pub(super) lanes: usize,
+    pub(super) working: usize,
+    /// So many would keep the path full without a queue.
+    pub(super) needed: usize,
+    /// Whether there is enough to send to fill the path.
+    pub(super) busy: bool,
+    /// Whether a queue stands on it.
+    pub(super) queued: bool,
+    /// What it has carried since the last look.
+    pub(super) bytes: f64,
+}
+
+/// How many lanes of a link shall work.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// Looks in a row that said the same: that fewer would do, or that those that work may be throttled.
+    alike: Option<Alike>,
+    trial: Option<Trial>,
+    /// What the lanes that work have shown that they carry, in bytes a second.
+    shown: Option<f64>,
+    wait: Duration,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Alike {
+    looks: u32,
+    throttled: bool,
+    /// The most lanes that were needed in any of them.
+    needed: usize,
+    carried: Carried,
+}
+
+/// Fewer lanes than before have to show that they carry as much.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    lanes_before: usize,
+    rate_before: f64,
+    settled_at: Option<Instant>,
+    /// Once they have settled.
+    carried: Option<Carried>,
+}
+
+/// What was carried over some time.
+#[derive(Debug, Clone, Copy)]
+struct Carried {
+    since: Instant,
+    bytes: f64,
+}
+
+impl Carried {
+    fn rate(&self, now: Instant) -> f64 {
+        self.bytes / now.saturating_duration_since(self.since).as_secs_f64().max(1e-3)
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self { alike: None, trial: None, shown: None, wait: WAIT_MIN, not_before: None }
+    }
+}
+
+impl Rest {
+    /// How many lanes shall work from now on, if it is not those that do.
+    pub(super) fn look(&mut self, seen: Seen) -> Option<usize> {
+        if let Some(trial) = &mut self.trial {
+            let rate = trial.look(seen)?;
+            let as_throttled = trial.is_throttled(seen.working, rate);
+            self.trial = None;
+            if as_throttled {
+                return Some(self.all(seen));
+            }
+            self.shown = Some(rate);
+            self.wait = WAIT_MIN;
+            return None;
+        }
+        let allowed = self.not_before.is_none_or(|at| at <= seen.now);
+        let fewer = seen.queued && allowed && seen.needed as f64 <= FEWER * seen.working as f64;
+        let throttled = seen.busy && !seen.queued && seen.working < seen.lanes;
+        if !fewer && !throttled {
+            self.alike = None;
+            return None;
+        }
+        let alike = self.count(throttled, seen);
+        if alike.looks <= LOOKS {
+            return None;
+        }
+        self.alike = None;
+        let rate = alike.carried.rate(seen.now);
+        if throttled {
+            let less = self.shown.is_some_and(|shown| rate < THROTTLED * shown);
+            return less.then(|| seen.working.saturating_mul(2).min(seen.lanes));
+        }
+        self.trial = Some(Trial {
+            lanes_before: seen.working,
+            rate_before: rate,
+            settled_at: seen.now.checked_add(seen.window.saturating_mul(SETTLING_WINDOWS)),
+            carried: None,
+        });
+        Some(alike.needed.max(1))
+    }
+
+    /// The looks in a row that said the same, with this one.
+    fn count(&mut self, throttled: bool, seen: Seen) -> Alike {
+        let alike = match self.alike.filter(|alike| alike.throttled == throttled) {
+            None => {
+                let carried = Carried { since: seen.now, bytes: 0.0 };
+                Alike { looks: 1, throttled, needed: seen.needed, carried }
+            }
+            Some(Alike { looks, needed, carried: Carried { since, bytes }, .. }) => Alike {
+                looks: looks.saturating_add(1),
+                throttled,
+                needed: needed.max(seen.needed),
+                carried: Carried { since, bytes: bytes + seen.bytes },
+            },
+        };
+        self.alike = Some(alike);
+        alike
+    }
+
+    /// All work, and nothing is tried for a while.
+    fn all(&mut self, seen: Seen) -> usize {
+        let wait = self.wait;
+        *self = Self {
+            wait: wait.saturating_mul(2).min(WAIT_MAX),
+            not_before: seen.now.checked_add(wait),
+            ..Self::default()
+        };
+        seen.lanes
+    }
+}
+
+impl Trial {
+    /// What they carry, in bytes a second, once that is known.
+    fn look(&mut self, seen: Seen) -> Option<f64> {
+        if self.settled_at.is_some_and(|at| seen.now < at) {
+            return None;
+        }
+        let carried = match self.carried {
+            // Without enough to send nothing is learnt.
+            Some(carried) if seen.busy => Carried { bytes: carried.bytes + seen.bytes, ..carried },
+            _ => Carried { since: seen.now, bytes: 0.0 },
+        };
+        self.carried = Some(carried);
+        let age = seen.now.saturating_duration_since(carried.since);
+        (age >= seen.window.saturating_mul(TRIAL_WINDOWS)).then(|| carried.rate(seen.now))
+    }
+
+    /// Whether each lane carries as much as before, rather than all of them. If they carry yet less, the path has become slower.
+    fn is_throttled(&self, working: usize, rate: f64) -> bool {
+        let part = working as f64 / self.lanes_before.max(1) as f64;
+        let more_than = self.rate_before * part * THROTTLED;
+        let less_than = self.rate_before * f64::midpoint(1.0, part);
+        (more_than..less_than).contains(&rate)
+    }
+}
+
+impl Session {
+    /// Of the link's lanes as many work as shall, rather those that did, and of these rather the fastest; the others rest.
+    pub(super) fn arrange(&mut self, link: u64) {
+        let wanted = self.links.wanted(link);
+        let of_link = self.lanes.iter_mut().map(|(_, lane)| lane);
+        let mut lanes: Vec<&mut Lane> = of_link.filter(|lane| of(link, lane)).collect();
+        let rate = |lane: &Lane| lane.estimate.rate();
+        lanes.sort_by(|a, b| a.resting.cmp(&b.resting).then(rate(b).total_cmp(&rate(a))));
+        for (nth, lane) in lanes.iter_mut().enumerate() {
+            lane.resting = nth >= wanted;
+        }
+        let resting = lanes.len().saturating_sub(wanted);
+        self.links.set_resting(link, resting);
+        self.share_link(link);
+    }
+
+    /// A lane of the link does not answer. What is urgent shall not find out one by one that none does: those that rest are asked.
+    pub(super) fn suspect_resting(&mut self, link: u64) {
+        let of_link = self.lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| of(link, lane));
+        for lane in of_link.filter(|lane| lane.resting && lane.health == Health::Good) {
+            lane.health = Health::Suspect;
+            lane.ping_due |= !lane.ledger.owes();
+        }
+    }
+}
+
+fn of(link: u64, lane: &Lane) -> bool {
+    lane.policy.link == link && lane.policy.tier != Tier::Express
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing;
+    use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
+    use crate::proto::{Config, LaneId};
+
+    const WINDOW: Duration = Duration::from_millis(40);
+    /// Enough for one trial.
+    const TRIAL: u32 = LOOKS + SETTLING_WINDOWS + TRIAL_WINDOWS + 4;
+
+    /// A link of ten lanes, looked at once a window.
+    struct Link {
+        rest: Rest,
+        now: Instant,
+        working: usize,
+    }
+
+    impl Link {
+        fn new() -> Self {
+            Self { rest: Rest::default(), now: testing::start(), working: 10 }
+        }
+
+        /// So many looks; `path` is told how many lanes work, and tells whether a queue stands and what the path carries in a
+        /// second.
+        fn look(&mut self, looks: u32, path: impl Fn(usize) -> (bool, f64)) -> usize {
+            for _ in 0..looks {
+                let (queued, rate) = path(self.working);
+                self.look_once(self.working.div_ceil(2), true, queued, rate);
+            }
+            self.working
+        }
+
+        fn look_once(&mut self, needed: usize, busy: bool, queued: bool, rate: f64) {
+            self.now += WINDOW;
+            let (now, window, lanes, working) = (self.now, WINDOW, 10, self.working);
+            let bytes = rate * WINDOW.as_secs_f64();
+            let seen = Seen { now, window, lanes, working, needed, busy, queued, bytes };
+            self.working = self.rest.look(seen).unwrap_or(working);
+        }
+    }
+
+    /// However many there are, they fill the path.
+    fn shared(_working: usize) -> (bool, f64) {
+        (true, 1e6)
+    }
+
+    /// Each lane has a queue of its own.
+    fn throttled(working: usize) -> (bool, f64) {
+        (true, working as f64 * 1e5)
+    }
+
+    #[test]
+    fn lanes_that_are_not_needed_rest_by_and_by() {
+        let mut link = Link::new();
+        assert_eq!(link.look(LOOKS, shared), 10, "not yet sure");
+        assert_eq!(link.look(1, shared), 5);
+        assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS, shared), 5, "on trial");
+        assert_eq!(link.look(4 * TRIAL, shared), 1);
+    }
+
+    #[test]
+    fn lanes_that_are_throttled_work_again_and_are_not_tried_for_long() {
+        let mut link = Link::new();
+        assert_eq!(link.look(LOOKS + 1, throttled), 5);
+        assert_eq!(link.look(TRIAL, throttled), 10);
+        let looks = 120_000 / 40;
+        let worked: usize = (0..looks).map(|_| link.look(1, throttled)).sum();
+        assert!(worked > 97 * looks / 10, "{worked} in {looks} looks");
+    }
+
+    #[test]
+    fn lanes_that_are_throttled_later_work_again_by_and_by() {
+        let mut link = Link::new();
+        assert_eq!(link.look(5 * TRIAL, shared), 1);
+        assert_eq!(link.look(TRIAL, |_| (true, 2e5)), 1, "a queue: the path is slower");
+        assert_eq!(link.look(TRIAL, |_| (false, 9e5)), 1, "as fast as ever");
+        let each = |working: usize| (false, working as f64 * 1e5);
+        assert_eq!(link.look(LOOKS + 1, each), 2);
+        assert_eq!(link.look(3 * (LOOKS + 1), each), 8, "0.8 of what one carried once");
+        assert_eq!(link.look(TRIAL, each), 8);
+    }
+
+    #[test]
+    fn lanes_that_share_a_path_that_is_slower_now_rest_again() {
+        let mut link = Link::new();
+        assert_eq!(link.look(5 * TRIAL, shared), 1);
+        let slower = |working| (working > 1, 1e5);
+        assert_eq!(link.look(LOOKS + 1, slower), 2);
+        assert_eq!(link.look(TRIAL, slower), 1);
+        assert_eq!(link.look(10 * TRIAL, slower), 1, "that is what it carries");
+    }
+
+    #[test]
+    fn a_path_that_becomes_slower_needs_no_more_lanes() {
+        let mut link = Link::new();
+        assert_eq!(link.look(LOOKS + 1, shared), 5);
+        assert!(link.look(TRIAL, |_| (true, 1e5)) <= 5);
+    }
+
+    #[test]
+    fn nothing_is_judged_while_there_is_nothing_to_send() {
+        let mut link = Link::new();
+        assert_eq!(link.look(LOOKS + 1, shared), 5);
+        for _ in 0..200 {
+            link.look_once(0, false, false, 10.0);
+        }
+        assert_eq!(link.working, 5);
+        assert!(link.look(TRIAL, shared) <= 5);
+    }
+
+    const LANES: [LaneId; 3] = [LaneId::new(0), LaneId::new(1), LaneId::new(2)];
+
+    /// Three lanes of one link, of which the client needs so many.
+    fn pair(wanted: usize) -> Pair {
+        let mut pair = Pair::new(Config::default(), &[Path::new(20.0, 10); 3]);
+        pair.ends[CLIENT].session.links.want(0, wanted);
+        pair.ends[CLIENT].session.arrange(0);
+        pair
+    }
+
+    /// Payload that each of them was given.
+    fn given(pair: &Pair) -> Vec<u64> {
+        let stats = pair.ends[CLIENT].session.stats();
+        stats.lanes.iter().map(|lane| lane.sent_bytes).collect()
+    }
+
+    #[test]
+    fn a_lane_that_rests_carries_no_bulk_until_another_is_gone() {
+        let mut pair = pair(1);
+        let sent = pattern(6_000_000, 1);
+        let id = pair.open(CLIENT, sent.clone());
+        pair.drive(Duration::from_secs(1));
+        let before = given(&pair);
+        assert!(before[0] > 1_000_000, "{before:?}");
+        assert!(before[1] + before[2] < 100_000, "before it was known to be bulk: {before:?}");
+        pair.lane_down(LANES[0]);
+        pair.drive(Duration::from_secs(4));
+        assert_eq!(pair.ends[SERVER].read[&id], (sent.to_vec(), true));
+        let resting = |pair: &Pair| pair.ends[CLIENT].session.links.view(0).sharing;
+        assert_eq!(resting(&pair), 1, "another has taken its place, and no more");
+        pair.lane_up(LaneId::new(3), Path::new(20.0, 10));
+        assert_eq!(resting(&pair), 1, "what comes new rests");
+    }
+
+    #[test]
+    fn lanes_that_rest_are_asked_when_one_that_works_is_silent() {
+        let mut pair = pair(2);
+        let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes[&id].health;
+        let resting = LANES.into_iter().find(|id| pair.ends[CLIENT].session.lanes[id].resting);
+        let resting = resting.unwrap();
+        for id in LANES {
+            pair.silence_one_way(id, CLIENT);
+        }
+        let id = pair.open(CLIENT, pattern(1_000_000, 1));
+        pair.drive(Duration::from_millis(600));
+        assert_eq!(health(&pair, resting), Health::Suspect, "it owes an answer, too");
+        pair.set_path(resting, |path| path.silent = false);
+        pair.drive(Duration::from_secs(8));
+        assert!(!pair.ends[SERVER].read[&id].0.is_empty(), "the one that answers carries");
+    }
+}
