@@ -17,6 +17,8 @@ const PACKET_BYTES: f64 = 1500.0;
 /// A lane has room for as much on its path if it is to go on when a packet is lost, and to find out whether there is more; BBR
 /// has never less than a quarter of it on the way.
 const LANE_BYTES: f64 = 16.0 * PACKET_BYTES;
+/// With less than this BBR works badly: it never has less than half of it on the way, however little a lane's part of the path is.
+const LANE_BYTES_MIN: f64 = 8.0 * PACKET_BYTES;
 /// What they send beyond it, all together: while a queue stands there is little to find out, but who is held to what is
 /// delivered can never deliver more.
 const HEADROOM: f64 = 1.02;
@@ -95,6 +97,12 @@ impl Crowd {
         let room = carried * self.rtt_min / LANE_BYTES;
         let most = self.lanes.saturating_mul(3).checked_div(4).unwrap_or_default();
         (room.ceil() as usize).clamp(1, most.max(1))
+    }
+
+    /// Whether a path that has `carried` so many bytes a second is too short for them: a queue of a few packets overflows, and
+    /// hardly makes round trips longer.
+    pub(super) fn is_cramped(&self, carried: f64) -> bool {
+        self.lanes as f64 * LANE_BYTES_MIN > carried * self.rtt_min
     }
 
     /// Round trips of the usual length say nothing of a queue, nor do those of a path where they wander so far.

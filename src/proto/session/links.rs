@@ -198,6 +198,7 @@ impl Links {
             needed: crowd.needed(carried),
             busy: crowd.lanes.saturating_mul(2) >= working,
             queued: link.crowding.is_queued(),
+            cramped: crowd.is_cramped(carried),
             bytes: count.bytes,
         });
         if let Some(wanted) = wanted {
@@ -261,6 +262,15 @@ mod tests {
         let between = queue_of(5);
         assert!(between.headroom() > 0.9 && between.headroom() < PACING_HEADROOM, "{between:?}");
         assert!(between.share() > 0.8 && between.share() < 1.0, "{between:?}");
+    }
+
+    #[test]
+    fn a_path_is_too_short_for_lanes_that_have_no_room_for_eight_packets_each() {
+        let ten: Vec<Lane> = (0..10).map(filling).collect();
+        let crowd = Crowd::of(ten.iter());
+        // 20 ms of it are 120 kB.
+        assert!(crowd.is_cramped(5_900_000.0) && !crowd.is_cramped(6_100_000.0));
+        assert!(!Crowd::of([].iter()).is_cramped(0.0), "nobody fills it");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::proto::policy::Tier;
 const FEWER: f64 = 0.75;
 /// ... whenever it was looked at, so many times in a row: a path that has just become slower has a queue, too.
 const LOOKS: u32 = 8;
+/// Of a path that is too short for them, no more than it takes to know what it carries.
+const LOOKS_CRAMPED: u32 = 4;
 /// What the others had on the way is gone, and BBR has found out that there is more, after so many windows of time, which are two
 /// round trips each ...
 const SETTLING_WINDOWS: u32 = 8;
@@ -40,6 +42,8 @@ pub(super) struct Seen {
     pub(super) busy: bool,
     /// Whether a queue stands on it.
     pub(super) queued: bool,
+    /// Whether it is too short for the lanes that work.
+    pub(super) cramped: bool,
     /// What it has carried since the last look.
     pub(super) bytes: f64,
 }
@@ -109,14 +113,16 @@ impl Rest {
             return None;
         }
         let allowed = self.not_before.is_none_or(|at| at <= seen.now);
-        let fewer = seen.queued && allowed && seen.needed as f64 <= FEWER * seen.working as f64;
-        let throttled = seen.busy && !seen.queued && seen.working < seen.lanes;
+        let crowded = seen.queued || seen.cramped;
+        let fewer = crowded && allowed && seen.needed as f64 <= FEWER * seen.working as f64;
+        let throttled = !fewer && seen.busy && !seen.queued && seen.working < seen.lanes;
         if !fewer && !throttled {
             self.alike = None;
             return None;
         }
         let alike = self.count(throttled, seen);
-        if alike.looks <= LOOKS {
+        let looks = if fewer && seen.cramped { LOOKS_CRAMPED } else { LOOKS };
+        if alike.looks <= looks {
             return None;
         }
         self.alike = None;
@@ -247,17 +253,27 @@ mod tests {
         fn look(&mut self, looks: u32, path: impl Fn(usize) -> (bool, f64)) -> usize {
             for _ in 0..looks {
                 let (queued, rate) = path(self.working);
-                self.look_once(self.working.div_ceil(2), true, queued, rate);
+                self.look_once(|seen| Seen { queued, bytes: rate * WINDOW.as_secs_f64(), ..seen });
             }
             self.working
         }
 
-        fn look_once(&mut self, needed: usize, busy: bool, queued: bool, rate: f64) {
+        /// `path` tells what is seen of it, if it is not what is seen of a busy one without a queue that could do with half.
+        fn look_once(&mut self, path: impl FnOnce(Seen) -> Seen) {
             self.now += WINDOW;
-            let (now, window, lanes, working) = (self.now, WINDOW, 10, self.working);
-            let bytes = rate * WINDOW.as_secs_f64();
-            let seen = Seen { now, window, lanes, working, needed, busy, queued, bytes };
-            self.working = self.rest.look(seen).unwrap_or(working);
+            let working = self.working;
+            let seen = Seen {
+                now: self.now,
+                window: WINDOW,
+                lanes: 10,
+                working,
+                needed: working.div_ceil(2),
+                busy: true,
+                queued: false,
+                cramped: false,
+                bytes: 0.0,
+            };
+            self.working = self.rest.look(path(seen)).unwrap_or(working);
         }
     }
 
@@ -278,6 +294,18 @@ mod tests {
         assert_eq!(link.look(1, shared), 5);
         assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS, shared), 5, "on trial");
         assert_eq!(link.look(4 * TRIAL, shared), 1);
+    }
+
+    #[test]
+    fn a_path_that_is_too_short_for_them_shows_it_without_a_queue_and_sooner() {
+        let short = |seen| Seen { needed: 1, cramped: true, bytes: 4e4, ..seen };
+        let mut link = Link::new();
+        (0..LOOKS_CRAMPED).for_each(|_| link.look_once(short));
+        assert_eq!(link.working, 10, "not yet sure");
+        link.look_once(short);
+        assert_eq!(link.working, 1);
+        (0..20 * TRIAL).for_each(|_| link.look_once(short));
+        assert_eq!(link.working, 1, "it carries as much, and is too short for one, too");
     }
 
     #[test]
@@ -324,7 +352,7 @@ mod tests {
         let mut link = Link::new();
         assert_eq!(link.look(LOOKS + 1, shared), 5);
         for _ in 0..200 {
-            link.look_once(0, false, false, 10.0);
+            link.look_once(|seen| Seen { needed: 0, busy: false, bytes: 0.4, ..seen });
         }
         assert_eq!(link.working, 5);
         assert!(link.look(TRIAL, shared) <= 5);
