@@ -163,6 +163,8 @@ pub struct DriverOptions {
     pub timer_us_max: u64,
     /// The kernel's figures are handed to the session.
     pub metrics: bool,
+    /// Not more often than this, as the real driver.
+    pub metrics_every_ms: f64,
     /// Between a lane's end and the next dial, the first time; doubles up to 5 s.
     pub redial_ms: f64,
 }
@@ -175,6 +177,7 @@ impl Default for DriverOptions {
             wake_us_max: 50,
             timer_us_max: 1_000,
             metrics: true,
+            metrics_every_ms: 10.0,
             redial_ms: 200.0,
         }
     }

@@ -190,6 +190,8 @@ fn draw_driver(rng: &mut Rng) -> DriverOptions {
         wake_us_max: if rng.chance(0.3) { 0 } else { rng.log_range(1.0, 20_000.0) as u64 },
         timer_us_max: if rng.chance(0.3) { 0 } else { rng.log_range(1.0, 20_000.0) as u64 },
         metrics: rng.chance(0.4),
+        // With every pull: what changes more often is met in more states.
+        metrics_every_ms: 0.0,
         redial_ms: rng.log_range(1.0, 500.0),
     }
 }

@@ -4,12 +4,15 @@ use imux_sim::{swarm, world};
 
 /// Seed and trace hash. They change whenever the core or the simulator does anything else, or at
 /// another moment: `imux-sim replay SEED` prints the new ones.
-const TRACES: [(u64, u64); 6] = [
+/// Two of them (12 and 20) are under BBR.
+const TRACES: [(u64, u64); 8] = [
     (1, 0x574c_547a_c237_7d7d),
     (2, 0xe29c_4a27_ad74_f585),
     (3, 0xc28c_f08c_90b0_f846),
     (4, 0xd74c_7266_9958_3a60),
     (5, 0xa0fe_09dd_676e_892d),
+    (12, 0x39ab_99cc_d56c_0057),
+    (20, 0x6337_30ee_a052_b5b0),
     (1_000_003, 0xfcb6_8d3e_7c4e_c2c5),
 ];
 

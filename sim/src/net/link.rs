@@ -1,13 +1,8 @@
 //! One direction of a path: a rate, a queue before it, a delay behind it, and losses.
 
-use super::{MS, MSS, SECOND, Time, ms};
+use super::{MSS, SECOND, Time, ms};
 use crate::options::{Congestion, PathOptions};
 use crate::rng::Rng;
-
-/// A sender that is a pipe keeps this much of its link's time queued.
-const PIPE_AHEAD: Time = MS / 2;
-/// BBR's, at the least: a few segments.
-const BBR_AHEAD_MIN: Time = MS;
 
 /// One direction of a path.
 #[derive(Clone, Debug)]
@@ -39,16 +34,6 @@ impl Link {
         }
     }
 
-    /// How much of the link's time a sender that paces what it sends has queued at most: BBR goes a
-    /// little beyond the rate of the link, and never in bursts.
-    pub(super) fn paces_ahead(&self, back: Time) -> Time {
-        match self.control {
-            Congestion::Pipe => PIPE_AHEAD,
-            Congestion::Bbr => BBR_AHEAD_MIN + (self.delay + back) * 15 / 100,
-            Congestion::Cubic => Time::MAX,
-        }
-    }
-
     pub(super) fn time_of(&self, bytes: u64) -> Time {
         (bytes as f64 / self.rate * SECOND as f64) as Time
     }
@@ -56,11 +41,26 @@ impl Link {
     /// Takes `bytes` that leave when what was queued before them has. When that is, and what befell
     /// them on the way.
     pub(super) fn carry(&mut self, now: Time, bytes: u64, rng: &mut Rng) -> (Time, Fate) {
+        let segments = (bytes as f64 / MSS).max(1.0);
+        self.carry_segments(now, bytes, segments, rng)
+    }
+
+    /// The same of what is sent again: of its segments, one was lost as a rule.
+    pub(super) fn carry_again(&mut self, now: Time, bytes: u64, rng: &mut Rng) -> (Time, Fate) {
+        self.carry_segments(now, bytes, 1.0, rng)
+    }
+
+    fn carry_segments(
+        &mut self,
+        now: Time,
+        bytes: u64,
+        segments: f64,
+        rng: &mut Rng,
+    ) -> (Time, Fate) {
         let queued = self.free_at.saturating_sub(now) as f64 / SECOND as f64 * self.rate;
         let overflow = self.control != Congestion::Pipe
             && queued + bytes as f64 > self.queue_bytes
             && queued > MSS;
-        let segments = (bytes as f64 / MSS).max(1.0);
         let fate = if overflow {
             Fate::Overflowed
         } else if self.loss > 0.0 && rng.chance(1.0 - (1.0 - self.loss).powf(segments)) {
@@ -68,8 +68,13 @@ impl Link {
         } else {
             Fate::Passed
         };
-        // What is lost is sent again, on the same link.
-        let copies = if fate == Fate::Lost { 2 } else { 1 };
+        let copies = match fate {
+            // It is lost before the queue; its sender finds that and sends it again.
+            Fate::Lost | Fate::Overflowed if self.control == Congestion::Bbr => 0,
+            // What is lost is sent again, on the same link: that is counted here.
+            Fate::Lost => 2,
+            Fate::Passed | Fate::Overflowed => 1,
+        };
         self.free_at = self.free_at.max(now) + self.time_of(bytes * copies);
         (self.free_at, fate)
     }

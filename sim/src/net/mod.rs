@@ -1,6 +1,7 @@
 //! The network: paths with a bottleneck each way, and lanes on them as TCP makes them — reliable,
 //! ordered, bounded by a window, held up at the head when something is lost.
 
+mod bbr;
 mod link;
 mod pipe;
 mod tcp;

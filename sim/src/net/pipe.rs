@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use imux::proto::LaneMetrics;
 
+use super::bbr::{Bbr, Sample};
 use super::link::Fate;
 use super::tcp::{Estimates, Window};
 use super::{Link, MS, MSS, Parcel, RTO_MIN, SECOND, Time};
 use crate::options::Congestion;
 use crate::rng::Rng;
+
+/// A sender that is a pipe keeps this much of its link's time queued.
+const PIPE_AHEAD: Time = MS / 2;
+/// When arrives what was lost: not before it is sent again.
+const NEVER: Time = Time::MAX;
 
 /// TCP's own acknowledgement of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +24,7 @@ pub struct TcpAck {
     sent_at: Time,
     delivered_then: u64,
     delivered_at_then: Time,
+    first_sent_then: Time,
     app_limited: bool,
     lost: bool,
 }
@@ -27,7 +34,18 @@ pub struct TcpAck {
 pub enum Later {
     Arrive,
     Ack(TcpAck),
+    /// The sender finds that this was lost, counted from the first that it sent.
+    Lost(u64),
     Pump,
+}
+
+/// What was sent and has not arrived.
+#[derive(Debug)]
+struct Flying {
+    arrives: Time,
+    parcel: Parcel,
+    /// How often it was sent again.
+    repairs: u32,
 }
 
 /// One direction of a lane.
@@ -35,9 +53,17 @@ pub enum Later {
 pub struct Pipe {
     unsent: VecDeque<Parcel>,
     unsent_bytes: u64,
-    flying: VecDeque<(Time, Parcel)>,
+    flying: VecDeque<Flying>,
+    /// How many have arrived.
+    landed: u64,
+    /// What is to be sent again, by number.
+    lost: VecDeque<u64>,
+    /// Something was lost since the last acknowledgement.
+    losing: bool,
     in_flight: u64,
     window: Window,
+    /// What decides instead of the window, if it does.
+    bbr: Option<Box<Bbr>>,
     last_arrival: Time,
     pump_at: Option<Time>,
     /// Until what it has sent would be through if its share of the link were all there is.
@@ -49,25 +75,27 @@ pub struct Pipe {
     delivered: u64,
     /// When it was last so much, or nothing was under way.
     delivered_at: Time,
+    /// When was sent what was acknowledged last, or nothing was under way.
+    first_sent_at: Time,
     estimates: Estimates,
     /// When anything was last acknowledged.
     heard_at: Option<Time>,
 }
 
-impl Default for Pipe {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Pipe {
-    pub fn new() -> Self {
+    /// A lane on a path whose lanes are under `control`; its handshake took `rtt`.
+    pub fn new(control: Congestion, now: Time, rtt: Time) -> Self {
+        let bbr = (control == Congestion::Bbr).then(|| Box::new(Bbr::new(now, rtt)));
         Self {
             unsent: VecDeque::new(),
             unsent_bytes: 0,
             flying: VecDeque::new(),
+            landed: 0,
+            lost: VecDeque::new(),
+            losing: false,
             in_flight: 0,
             window: Window::new(),
+            bbr,
             last_arrival: 0,
             pump_at: None,
             paced_until: 0,
@@ -75,6 +103,7 @@ impl Pipe {
             unheard: 0,
             delivered: 0,
             delivered_at: 0,
+            first_sent_at: 0,
             estimates: Estimates::new(),
             heard_at: None,
         }
@@ -87,6 +116,12 @@ impl Pipe {
 
     /// Takes a parcel; `pump` sends it.
     pub fn write(&mut self, parcel: Parcel) {
+        if let Some(bbr) = &mut self.bbr
+            && (self.unsent_bytes as f64) < MSS
+            && self.lost.is_empty()
+        {
+            bbr.on_ran_dry(self.delivered, self.in_flight);
+        }
         self.unsent_bytes += parcel.len();
         self.unsent.push_back(parcel);
     }
@@ -97,6 +132,16 @@ impl Pipe {
         self.unsent_bytes = 0;
         self.in_flight = 0;
         self.window.reopen();
+        if let Some(bbr) = &mut self.bbr {
+            bbr.reopen();
+        }
+    }
+
+    /// How fast the socket may send from now on, in bytes a second, if it paces.
+    pub fn limit_pacing(&mut self, bytes_a_second: u64) {
+        if let Some(bbr) = &mut self.bbr {
+            bbr.limit_pacing(bytes_a_second as f64);
+        }
     }
 
     /// Sends what the window and the bottleneck let through.
@@ -112,19 +157,33 @@ impl Pipe {
             self.pump_at = None;
         }
         let segment = (link.rate * 0.000_4).clamp(MSS, 16_384.0) as u64;
-        let window = self.window.now(link, back);
-        while self.unsent_bytes > 0 && !link.down && !self.stuck && (self.in_flight as f64) < window
+        let window = self.bbr.as_ref().map_or(self.window.now(link), |bbr| bbr.window());
+        while (self.unsent_bytes > 0 || !self.lost.is_empty())
+            && !(link.down || self.stuck)
+            && (self.in_flight as f64) < window
         {
-            let ahead = link.free_at.saturating_sub(now);
-            let paced = link.paces_ahead(back);
-            // A sender is paced by its own rate, and not by what others have queued.
-            if ahead > paced && self.paced_until > now {
-                self.pump_later(self.paced_until.min(link.free_at - paced), later);
+            if let Some(at) = self.held_until(link, now).filter(|at| *at > now) {
+                self.pump_later(at, later);
                 return;
+            }
+            if let Some(number) = self.lost.pop_front() {
+                self.send_again(now, number, link, back, rng, later);
+                continue;
             }
             let Some(parcel) = self.next_parcel(segment) else { return };
             self.send(now, parcel, link, back, rng, later);
         }
+    }
+
+    /// Until when it paces what it sends: by what it has found, if it is BBR; a pipe by the link.
+    fn held_until(&self, link: &Link, now: Time) -> Option<Time> {
+        if let Some(bbr) = &self.bbr {
+            return Some(bbr.paced_until());
+        }
+        let ahead = link.free_at.saturating_sub(now);
+        // A sender is paced by its own rate, and not by what others have queued.
+        let paces = link.control == Congestion::Pipe && ahead > PIPE_AHEAD;
+        paces.then(|| self.paced_until.min(link.free_at - PIPE_AHEAD))
     }
 
     fn pump_later(&mut self, at: Time, later: &mut Vec<(Time, Later)>) {
@@ -155,36 +214,122 @@ impl Pipe {
         later: &mut Vec<(Time, Later)>,
     ) {
         let bytes = parcel.len();
-        if self.in_flight == 0 {
-            self.delivered_at = now;
-        }
-        let time = link.time_of(bytes) * link.sharers as Time;
-        self.paced_until = self.paced_until.max(now) + time;
+        self.leaves(now, bytes, link, rng);
         let (leaves, fate) = link.carry(now, bytes, rng);
         let lost = fate != Fate::Passed;
         let mut arrives = leaves + link.delay;
+        if lost && self.bbr.is_some() {
+            let number = self.landed + self.flying.len() as u64;
+            self.lose(now, arrives - now + back, number, 0, later);
+            self.flying.push_back(Flying { arrives: NEVER, parcel, repairs: 0 });
+            self.in_flight += bytes;
+            return;
+        }
         if lost {
             arrives += self.repair(now, arrives - now + back, link, rng);
         }
-        later.push((
-            arrives + back,
-            Later::Ack(TcpAck {
-                bytes,
-                sent_at: now,
-                delivered_then: self.delivered,
-                delivered_at_then: self.delivered_at,
-                app_limited: self.unsent_bytes == 0,
-                lost,
-            }),
-        ));
+        later.push((arrives + back, Later::Ack(self.ack_of(now, bytes, lost))));
         self.in_flight += bytes;
         // Nothing overtakes on a lane: what was lost holds up what came after it.
         self.last_arrival = self.last_arrival.max(arrives);
-        self.flying.push_back((self.last_arrival, parcel));
+        self.flying.push_back(Flying { arrives: self.last_arrival, parcel, repairs: 0 });
         later.push((self.last_arrival, Later::Arrive));
     }
 
-    /// A segment was lost: how much later it arrives; the window is cut.
+    /// Sends again what was lost.
+    fn send_again(
+        &mut self,
+        now: Time,
+        number: u64,
+        link: &mut Link,
+        back: Time,
+        rng: &mut Rng,
+        later: &mut Vec<(Time, Later)>,
+    ) {
+        let Some(place) = number.checked_sub(self.landed).map(|place| place as usize) else {
+            return;
+        };
+        let Some(flying) = self.flying.get_mut(place) else { return };
+        flying.repairs += 1;
+        let (bytes, repairs) = (flying.parcel.len(), flying.repairs);
+        self.leaves(now, bytes, link, rng);
+        let (leaves, fate) = link.carry_again(now, bytes, rng);
+        let arrives = leaves + link.delay;
+        if fate == Fate::Passed {
+            // What came after it and has arrived waits for it.
+            self.flying[place].arrives = arrives;
+            self.last_arrival = self.last_arrival.max(arrives);
+            later.push((arrives, Later::Arrive));
+            later.push((arrives + back, Later::Ack(self.ack_of(now, bytes, true))));
+        } else {
+            self.lose(now, arrives - now + back, number, repairs, later);
+        }
+        self.in_flight += bytes;
+    }
+
+    /// Bytes leave the host: what is measured and paced by that.
+    fn leaves(&mut self, now: Time, bytes: u64, link: &Link, rng: &mut Rng) {
+        if self.in_flight == 0 {
+            self.delivered_at = now;
+            self.first_sent_at = now;
+        }
+        let time = link.time_of(bytes) * link.sharers as Time;
+        self.paced_until = self.paced_until.max(now) + time;
+        if let Some(bbr) = &mut self.bbr {
+            bbr.on_sent(now, bytes, self.in_flight == 0, rng);
+        }
+    }
+
+    /// What is sent now is acknowledged so.
+    fn ack_of(&self, now: Time, bytes: u64, lost: bool) -> TcpAck {
+        TcpAck {
+            bytes,
+            sent_at: now,
+            delivered_then: self.delivered,
+            delivered_at_then: self.delivered_at,
+            first_sent_then: self.first_sent_at,
+            app_limited: self.is_app_limited(),
+            lost,
+        }
+    }
+
+    /// Something does not arrive: when that will be known.
+    fn lose(
+        &mut self,
+        now: Time,
+        round_trip: Time,
+        number: u64,
+        repairs: u32,
+        later: &mut Vec<(Time, Later)>,
+    ) {
+        let few = (self.in_flight as f64) < 3.0 * MSS;
+        let known_after = match (few, repairs) {
+            // Others that are acknowledged tell of it (RFC 8985, 6.2), or a probe (7.2).
+            (false, 0) => round_trip,
+            (true, 0) => 3 * round_trip + 2 * MS,
+            // That a repair was lost they tell when they cannot merely have overtaken it ...
+            (_, 1) | (false, _) => round_trip * 5 / 4,
+            // ... and without them the time-out does.
+            (true, _) => (2 * round_trip).max(RTO_MIN) << (repairs - 2).min(4),
+        };
+        later.push((now + known_after, Later::Lost(number)));
+    }
+
+    /// It is known that something was lost: it is no longer in flight, and sent again when there is room.
+    pub fn on_lost(&mut self, number: u64) {
+        let Some(place) = number.checked_sub(self.landed) else { return };
+        let Some(flying) = self.flying.get(place as usize) else { return };
+        self.in_flight = self.in_flight.saturating_sub(flying.parcel.len());
+        self.lost.push_back(number);
+        self.losing = true;
+    }
+
+    fn is_app_limited(&self) -> bool {
+        self.bbr.as_ref().map_or(self.unsent_bytes == 0, |bbr| bbr.is_app_limited())
+    }
+
+    /// A segment was lost, and is repaired without the sender's doing: how much later it arrives; the
+    /// window is cut.
     fn repair(&mut self, now: Time, round_trip: Time, link: &Link, rng: &mut Rng) -> Time {
         if link.control == Congestion::Cubic {
             self.window.cut(now, round_trip);
@@ -202,7 +347,7 @@ impl Pipe {
     }
 
     /// A segment was acknowledged. `false` if an outage swallowed the acknowledgement.
-    pub fn on_ack(&mut self, now: Time, ack: TcpAck, down: bool) -> bool {
+    pub fn on_ack(&mut self, now: Time, ack: TcpAck, down: bool, rng: &mut Rng) -> bool {
         if down || self.stuck {
             self.unheard += ack.bytes;
             return false;
@@ -210,31 +355,63 @@ impl Pipe {
         self.in_flight = self.in_flight.saturating_sub(ack.bytes);
         self.delivered += ack.bytes;
         self.delivered_at = now;
+        self.first_sent_at = self.first_sent_at.max(ack.sent_at);
         self.heard_at = Some(now);
-        self.window.grow(now, ack.bytes as f64);
-        if !ack.lost {
-            self.estimates.on_round_trip(now.saturating_sub(ack.sent_at).max(1) as f64);
-            // From one acknowledgement to another, as Linux has it: counted from the sending, the last
-            // segment that was delivered before would be one too many.
-            let interval = now.saturating_sub(ack.delivered_at_then).max(1) as f64;
-            let delivered = self.delivered - ack.delivered_then;
-            self.estimates.on_delivery(interval, delivered, ack.app_limited);
+        // What was sent twice does not tell how long it took (Karn); nor how fast, if the link has
+        // carried it both times at once.
+        let rtt = (!ack.lost).then(|| now.saturating_sub(ack.sent_at).max(1));
+        let rate = (!ack.lost || self.bbr.is_some()).then(|| self.rate_of(now, ack));
+        if let Some(rtt) = rtt {
+            self.estimates.on_round_trip(rtt as f64);
+        }
+        if let Some(rate) = rate {
+            self.estimates.on_delivery(rate, ack.app_limited);
+        }
+        match &mut self.bbr {
+            Some(bbr) => bbr.on_ack(
+                &Sample {
+                    now,
+                    bytes: ack.bytes,
+                    delivered: self.delivered,
+                    delivered_then: ack.delivered_then,
+                    in_flight: self.in_flight,
+                    rtt,
+                    rate,
+                    app_limited: ack.app_limited,
+                    losing: std::mem::take(&mut self.losing),
+                },
+                rng,
+            ),
+            None => self.window.grow(now, ack.bytes as f64),
         }
         true
     }
 
+    /// How fast it was delivered, in bytes a second.
+    fn rate_of(&self, now: Time, ack: TcpAck) -> f64 {
+        // From one acknowledgement to another, as Linux has it: counted from the sending, the last
+        // segment that was delivered before would be one too many.
+        let heard = now.saturating_sub(ack.delivered_at_then);
+        // Nothing is delivered faster than it was sent: not though acknowledgements come in a heap.
+        let sent =
+            if self.bbr.is_some() { ack.sent_at.saturating_sub(ack.first_sent_then) } else { 0 };
+        let interval = heard.max(sent).max(1) as f64;
+        (self.delivered - ack.delivered_then) as f64 / interval * SECOND as f64
+    }
+
     /// What has arrived by now, in order.
     pub fn arrivals(&mut self, now: Time, down: bool) -> Option<Parcel> {
-        if down || self.stuck || self.flying.front()?.0 > now {
+        if down || self.stuck || self.flying.front()?.arrives > now {
             return None;
         }
-        self.flying.pop_front().map(|(_, parcel)| parcel)
+        self.landed += 1;
+        self.flying.pop_front().map(|flying| flying.parcel)
     }
 
     /// What will arrive last, and when.
     #[cfg(test)]
     pub(super) fn last_flying(&self) -> Option<(Time, &Parcel)> {
-        self.flying.back().map(|(at, parcel)| (*at, parcel))
+        self.flying.back().map(|flying| (flying.arrives, &flying.parcel))
     }
 
     /// The path is back after `outage`: TCP repairs what was lost when its time-out comes round.
@@ -252,12 +429,12 @@ impl Pipe {
         }
         let retry = now + rng.range(0..=outage.clamp(RTO_MIN, 2 * SECOND)) + link.delay;
         let mut spent = 0;
-        for (at, parcel) in &mut self.flying {
-            if *at <= retry {
-                spent += link.time_of(parcel.len());
-                *at = retry + spent;
-                later.push((*at, Later::Arrive));
-                self.last_arrival = self.last_arrival.max(*at);
+        for flying in &mut self.flying {
+            if flying.arrives <= retry {
+                spent += link.time_of(flying.parcel.len());
+                flying.arrives = retry + spent;
+                later.push((flying.arrives, Later::Arrive));
+                self.last_arrival = self.last_arrival.max(flying.arrives);
             }
         }
         if self.unheard > 0 {
@@ -266,6 +443,7 @@ impl Pipe {
                 sent_at: now,
                 delivered_then: self.delivered,
                 delivered_at_then: self.delivered_at,
+                first_sent_then: self.first_sent_at,
                 app_limited: true,
                 lost: true,
             };
@@ -277,6 +455,6 @@ impl Pipe {
     /// What a kernel would tell of it.
     pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
         let silence = self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
-        self.estimates.metrics(&self.window, self.delivered, silence)
+        self.estimates.metrics(&self.window, self.bbr.as_deref(), self.delivered, silence)
     }
 }

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use imux::proto::LaneMetrics;
 
+use super::bbr::Bbr;
 use super::{Link, MSS, SECOND, Time};
 use crate::options::Congestion;
 
 /// Segments in flight before anything was acknowledged (RFC 6928).
-const INITIAL_WINDOW: f64 = 10.0 * MSS;
+pub(super) const INITIAL_WINDOW: f64 = 10.0 * MSS;
 /// The largest window.
 const WINDOW_MAX: f64 = 64e6;
 
-/// The congestion window, in bytes.
+/// The congestion window of a control that goes by losses, in bytes.
 #[derive(Debug)]
 pub(super) struct Window {
     bytes: f64,
@@ -35,15 +36,10 @@ impl Window {
     }
 
     /// What may be in flight now, as the link's control has it.
-    pub(super) fn now(&self, link: &Link, back: Time) -> f64 {
+    pub(super) fn now(&self, link: &Link) -> f64 {
         match link.control {
             Congestion::Pipe => f64::INFINITY,
-            Congestion::Cubic => self.bytes,
-            Congestion::Bbr => {
-                let round_trip = (link.delay + back) as f64 / SECOND as f64 + 0.001;
-                let pipe = link.rate / link.sharers * round_trip;
-                self.bytes.min(1.15 * pipe + 4.0 * MSS).max(4.0 * MSS)
-            }
+            Congestion::Cubic | Congestion::Bbr => self.bytes,
         }
     }
 
@@ -90,11 +86,18 @@ pub(super) struct Estimates {
     rtt_var: f64,
     rtt_min: f64,
     delivery_rate: Option<u64>,
+    app_limited: bool,
 }
 
 impl Estimates {
     pub(super) fn new() -> Self {
-        Self { rtt: 0.0, rtt_var: 0.0, rtt_min: f64::INFINITY, delivery_rate: None }
+        Self {
+            rtt: 0.0,
+            rtt_var: 0.0,
+            rtt_min: f64::INFINITY,
+            delivery_rate: None,
+            app_limited: false,
+        }
     }
 
     /// A segment and its acknowledgement took `sample`.
@@ -109,12 +112,12 @@ impl Estimates {
         self.rtt_min = self.rtt_min.min(sample);
     }
 
-    /// `delivered` bytes were delivered within `interval`.
-    pub(super) fn on_delivery(&mut self, interval: f64, delivered: u64, app_limited: bool) {
-        let rate = delivered as f64 / interval * SECOND as f64;
+    /// Bytes were delivered at `rate`.
+    pub(super) fn on_delivery(&mut self, rate: f64, app_limited: bool) {
         // Of a sender that had nothing to send, only what is more than was known.
         if !app_limited || self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
             self.delivery_rate = Some(rate as u64);
+            self.app_limited = app_limited;
         }
     }
 
@@ -122,6 +125,7 @@ impl Estimates {
     pub(super) fn metrics(
         &self,
         window: &Window,
+        bbr: Option<&Bbr>,
         delivered: u64,
         silence: Option<Duration>,
     ) -> Option<LaneMetrics> {
@@ -130,9 +134,9 @@ impl Estimates {
             rtt_var: Duration::from_nanos(self.rtt_var as u64),
             rtt_min: Duration::from_nanos(self.rtt_min as u64),
             delivery_rate: self.delivery_rate,
-            app_limited: false,
-            pacing_rate: None,
-            cwnd_bytes: window.bytes() as u64,
+            app_limited: self.app_limited && bbr.is_some(),
+            pacing_rate: bbr.map(|bbr| bbr.pacing_rate() as u64),
+            cwnd_bytes: bbr.map_or(window.bytes(), Bbr::window) as u64,
             delivered_bytes: Some(delivered),
             silence,
         })

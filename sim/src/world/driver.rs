@@ -4,7 +4,7 @@ use imux::proto::{Code, LaneId, SessionError};
 
 use super::{Event, NAMES, World};
 use crate::end::Happened;
-use crate::net::{MS, Parcel, Time};
+use crate::net::{MS, Parcel, Time, ms};
 use crate::oracle::ending::Cause;
 
 /// A session that has work after so many rounds has work for ever.
@@ -126,15 +126,11 @@ impl World {
                 0 => u64::from(self.ends[end].session.unsent_limit(lane)),
                 bytes => bytes,
             };
-            let pipe = &mut self.wires[number].pipes[end];
+            let pipe = &self.wires[number].pipes[end];
             if pipe.unsent_bytes() >= limit {
                 return any;
             }
-            if self.options.driver.metrics
-                && let Some(metrics) = pipe.metrics(self.now)
-            {
-                self.ends[end].session.handle_lane_metrics(at, lane, metrics);
-            }
+            self.measure(end, lane);
             let lanes = self.lanes_seen(end);
             match self.ends[end].pull(at, lane) {
                 Ok(Some(bytes)) => {
@@ -154,6 +150,23 @@ impl World {
                     return any;
                 }
             }
+        }
+    }
+
+    /// Asks the kernel about the lane, now and then, and sets how fast it may send.
+    fn measure(&mut self, end: usize, lane: LaneId) {
+        let at = self.instant();
+        let driver = &self.options.driver;
+        let wire = &mut self.wires[lane.number() as usize];
+        let every = ms(driver.metrics_every_ms);
+        if !driver.metrics || wire.measured_at[end].is_some_and(|at| self.now < at + every) {
+            return;
+        }
+        if let Some(metrics) = wire.pipes[end].metrics(self.now) {
+            wire.measured_at[end] = Some(self.now);
+            let session = &mut self.ends[end].session;
+            wire.pipes[end].limit_pacing(session.pacing_limit(lane));
+            session.handle_lane_metrics(at, lane, metrics);
         }
     }
 

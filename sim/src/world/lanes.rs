@@ -18,6 +18,8 @@ pub(super) struct Wire {
     pub(super) path: usize,
     slot: usize,
     pub(super) pipes: [Pipe; 2],
+    /// When each end asked its kernel last.
+    pub(super) measured_at: [Option<Time>; 2],
     /// An RST was answered with already.
     pub(super) refused: bool,
 }
@@ -43,6 +45,10 @@ impl World {
             Later::Pump => self.pump(lane, direction),
             Later::Ack(ack) => self.on_tcp_ack(lane, direction, ack),
             Later::Arrive => self.on_arrive(lane, direction),
+            Later::Lost(number) => {
+                self.wires[lane as usize].pipes[direction].on_lost(number);
+                self.pump(lane, direction);
+            }
         }
     }
 
@@ -82,7 +88,7 @@ impl World {
         let wire = &mut self.wires[lane as usize];
         let down =
             self.links[wire.path][direction].down || self.links[wire.path][1 - direction].down;
-        if wire.pipes[direction].on_ack(self.now, ack, down) {
+        if wire.pipes[direction].on_ack(self.now, ack, down, &mut self.rng) {
             self.pump(lane, direction);
         }
     }
@@ -253,13 +259,13 @@ impl World {
             return;
         }
         let lane = self.wires.len() as u64;
-        let pipes = [Pipe::new(), Pipe::new()];
-        self.wires.push(Wire { path, slot, pipes, refused: false });
+        let (control, rtt) = (self.options.paths[path].control, self.round_trip(path));
+        let pipes = [0, 1].map(|_| Pipe::new(control, self.now, rtt.as_nanos() as Time));
+        self.wires.push(Wire { path, slot, pipes, measured_at: [None; 2], refused: false });
         let policy = self.slots[slot].policy;
         self.slots[slot] = Slot { lane: Some(lane), ..Slot::new(path, policy) };
-        let rtt = Some(self.round_trip(path));
         let id = LaneId::new(lane);
-        if !self.ends[CLIENT].session.handle_lane_up(self.instant(), id, rtt) {
+        if !self.ends[CLIENT].session.handle_lane_up(self.instant(), id, Some(rtt)) {
             self.fail(format!("the client does not take lane {lane}"));
             return;
         }
