@@ -7,7 +7,7 @@ use imux_sim::{swarm, world};
 /// Two of them (12 and 20) are under BBR.
 const TRACES: [(u64, u64); 8] = [
     (1, 0x574c_547a_c237_7d7d),
-    (2, 0xe29c_4a27_ad74_f585),
+    (2, 0xd768_1f83_6b1f_e946),
     (3, 0xc28c_f08c_90b0_f846),
     (4, 0xd74c_7266_9958_3a60),
     (5, 0xa0fe_09dd_676e_892d),

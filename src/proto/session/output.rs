@@ -199,17 +199,15 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.in_control_queue = false;
         let say = std::mem::take(&mut stream.say);
-        let open = stream.opening.clone().filter(|_| say.open);
         let redundant = stream.redundant;
         let reset = stream.send.reset_due().filter(|_| say.reset);
         let credit = (say.max_stream_data && stream.recv.wants_credit())
             .then(|| stream.recv.window.announce());
-        if let Some(kind) = open {
-            // Before the OPEN, whose acknowledgement then covers it.
+        if say.open {
+            self.write_open(now, lane, id, out);
             if redundant {
-                self.write(lane, out, |out| out.push(&Frame::Redundant { id }));
+                self.plan_copy(now, lane, Carried::Open(id), true);
             }
-            self.write_noted(now, lane, out, Carried::Open(id), &Frame::Open { id, kind });
         }
         if let Some((code, final_size)) = reset {
             let frame = Frame::Reset { id, code, final_size };
@@ -226,6 +224,23 @@ impl Session {
             self.write_noted(now, lane, out, Carried::MaxStreamData(id), &frame);
         }
         self.settle(id);
+    }
+
+    /// Writes what opens a stream, unless it has arrived.
+    pub(super) fn write_open(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        id: StreamId,
+        out: &mut LaneBuf,
+    ) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(kind) = stream.opening.clone() else { return };
+        // Before the OPEN, whose acknowledgement then covers it.
+        if stream.redundant {
+            self.write(lane, out, |out| out.push(&Frame::Redundant { id }));
+        }
+        self.write_noted(now, lane, out, Carried::Open(id), &Frame::Open { id, kind });
     }
 
     fn write_data(&mut self, now: Instant, id: LaneId, limits: Limits, out: &mut LaneBuf) {
@@ -272,7 +287,8 @@ impl Session {
         let payload = chunk.range.end.saturating_sub(chunk.range.start);
         self.note_payload(lane, payload, first_time);
         if first_time && self.streams.get(&id).is_some_and(|stream| stream.redundant) {
-            self.plan_copy(now, lane, id, chunk, urgent);
+            let (range, fin) = (chunk.range.clone(), chunk.fin);
+            self.plan_copy(now, lane, Carried::Data { id, range, fin }, urgent);
         }
         match self.streams.get_mut(&id) {
             Some(stream) if !stream.send.has_pending() => {

@@ -1,5 +1,6 @@
 //! Streams that want latency at any price: what one lane was given, a second one is given too.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Session;
@@ -9,7 +10,8 @@ use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
-use crate::proto::stream::Chunk;
+use crate::proto::scheduler::LaneView;
+use crate::proto::stream::{Chunk, Stream};
 use crate::proto::wire::LaneBuf;
 
 impl Session {
@@ -18,16 +20,9 @@ impl Session {
         self.lanes.values().any(|lane| !lane.copies.is_empty())
     }
 
-    /// `lane` was given bytes of a redundant stream for the first time: notes them for the lane that
-    /// would get them there next, over another link if there is one.
-    pub(super) fn plan_copy(
-        &mut self,
-        now: Instant,
-        lane: LaneId,
-        id: StreamId,
-        chunk: &Chunk,
-        urgent: bool,
-    ) {
+    /// `lane` was given bytes of a redundant stream, or what opens it, for the first time: notes them for the lane
+    /// that would get them there next, over another link if there is one.
+    pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, carried: Carried, urgent: bool) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
         let others = self.views(now).filter_map(|view| {
@@ -42,18 +37,13 @@ impl Session {
         let streams = &self.streams;
         let Some(second) = self.lanes.get_mut(&second) else { return };
         // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
-        while let Some(Carried::Data { id, range, fin }) = second.copies.front() {
-            let chunk = Chunk { range: range.clone(), fin: *fin };
-            if streams.get(id).is_some_and(|stream| stream.send.not_arrived(&chunk).is_some()) {
-                break;
-            }
+        while second.copies.front().is_some_and(|copy| !is_owed(streams, copy)) {
             second.copies.pop_front();
         }
-        let copy = Carried::Data { id, range: chunk.range.clone(), fin: chunk.fin };
         if mutant!("copy-sent-twice") {
-            second.copies.push_back(copy.clone());
+            second.copies.push_back(carried.clone());
         }
-        second.copies.push_back(copy);
+        second.copies.push_back(carried);
     }
 
     /// What other lanes were given first and has not arrived. It is not charged to the budget for
@@ -72,20 +62,36 @@ impl Session {
         let Some(mut own) = self.view_of(now, id) else { return self.drop_copies(id) };
         while let Some(room) = limits.left(out)
             && own.in_flight < own.window
-            && let Some((stream, chunk)) = self.next_copy(id, room)
+            && let Some(copy) = self.next_copy(id, room)
         {
-            let pending = self.pending;
-            let bytes = self.write_stream(now, id, &own, stream, &chunk, out) as f64;
+            let before = out.len();
+            match copy {
+                Copy::Open(stream) => self.write_open(now, id, stream, out),
+                Copy::Data(stream, chunk) => self.copy_data(now, &own, stream, &chunk, out),
+            }
+            let bytes = out.len().saturating_sub(before) as f64;
             own.in_flight += bytes;
             own.queue += bytes / own.rate;
-            let payload = chunk.range.end.saturating_sub(chunk.range.start);
-            self.note_payload(id, payload, mutant!("copy-counted-as-new"));
-            if let Some(lane) = self.lanes.get_mut(&id)
-                && let Some(entry) = lane.ledger.entries_mut().next_back()
-            {
-                // A third time is not worth it; but what the first lane has lost is here alone.
-                entry.duplicated = self.pending == pending;
-            }
+        }
+    }
+
+    fn copy_data(
+        &mut self,
+        now: Instant,
+        own: &LaneView,
+        stream: StreamId,
+        chunk: &Chunk,
+        out: &mut LaneBuf,
+    ) {
+        let pending = self.pending;
+        self.write_stream(now, own.id, own, stream, chunk, out);
+        let payload = chunk.range.end.saturating_sub(chunk.range.start);
+        self.note_payload(own.id, payload, mutant!("copy-counted-as-new"));
+        if let Some(lane) = self.lanes.get_mut(&own.id)
+            && let Some(entry) = lane.ledger.entries_mut().next_back()
+        {
+            // A third time is not worth it; but what the first lane has lost is here alone.
+            entry.duplicated = self.pending == pending;
         }
     }
 
@@ -97,10 +103,14 @@ impl Session {
 
     /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the first
     /// lane has lost meanwhile waits to be sent again; that is not waited for.
-    fn next_copy(&mut self, id: LaneId, room: usize) -> Option<(StreamId, Chunk)> {
+    fn next_copy(&mut self, id: LaneId, room: usize) -> Option<Copy> {
         let lane = self.lanes.get_mut(&id)?;
         while let Some(copy) = lane.copies.pop_front() {
-            let Carried::Data { id, range, fin } = copy else { continue };
+            let (id, range, fin) = match copy {
+                Carried::Open(id) if is_owed(&self.streams, &copy) => return Some(Copy::Open(id)),
+                Carried::Data { id, range, fin } => (id, range, fin),
+                _ => continue,
+            };
             let Some(stream) = self.streams.get(&id) else { continue };
             let Some(mut owed) = stream.send.not_arrived(&Chunk { range: range.clone(), fin })
             else {
@@ -113,8 +123,26 @@ impl Session {
             if end < range.end {
                 lane.copies.push_front(Carried::Data { id, range: end..range.end, fin });
             }
-            return Some((id, owed));
+            return Some(Copy::Data(id, owed));
         }
         None
+    }
+}
+
+/// What a lane is given because another was given it first.
+enum Copy {
+    Open(StreamId),
+    Data(StreamId, Chunk),
+}
+
+/// Whether a copy is still worth sending.
+fn is_owed(streams: &BTreeMap<StreamId, Stream>, copy: &Carried) -> bool {
+    match copy {
+        Carried::Open(id) => streams.get(id).is_some_and(|stream| stream.opening.is_some()),
+        Carried::Data { id, range, fin } => {
+            let chunk = Chunk { range: range.clone(), fin: *fin };
+            streams.get(id).is_some_and(|stream| stream.send.not_arrived(&chunk).is_some())
+        }
+        _ => false,
     }
 }

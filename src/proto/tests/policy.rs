@@ -255,6 +255,23 @@ fn a_redundant_stream_does_not_notice_a_lane_that_dies() {
 }
 
 #[test]
+fn what_opens_a_redundant_stream_goes_on_two_lanes() {
+    for silent in 0..2 {
+        let mut pair = tiers(&[Tier::Primary, Tier::Primary]);
+        carry(&mut pair, CLIENT, 500_000);
+        pair.silence_one_way(LaneId::new(silent), CLIENT);
+        let id = pair.open(CLIENT, pattern(200, 1));
+        pair.ends[CLIENT].session.send_stream(id).set_redundant();
+        let took = pair.drive_until(SECOND, |pair| {
+            pair.ends[SERVER].read.get(&id).is_some_and(|(read, _)| read.len() == 200)
+        });
+        assert!(took < Duration::from_millis(12), "lane {silent} is silent: {took:?}");
+        pair.drive(9 * SECOND);
+        assert_eq!(pair.ends[SERVER].accepted.len(), 2, "it opens one stream");
+    }
+}
+
+#[test]
 fn copies_are_not_charged_to_the_budget_and_metered_lanes_carry_none() {
     let config = Config { duplicate_share: 0.0, ..Config::default() };
     let mut pair = Pair::new(config, &[Path::new(50.0, 10); 2]);
