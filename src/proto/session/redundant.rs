@@ -66,8 +66,8 @@ impl Session {
         {
             let before = out.len();
             match copy {
-                Copy::Open(stream) => self.write_open(now, id, stream, out),
-                Copy::Data(stream, chunk) => self.copy_data(now, &own, stream, &chunk, out),
+                NextCopy::Open(stream) => self.write_open(now, id, stream, out),
+                NextCopy::Data(stream, chunk) => self.copy_data(now, &own, stream, &chunk, out),
             }
             let bytes = out.len().saturating_sub(before) as f64;
             own.in_flight += bytes;
@@ -103,11 +103,13 @@ impl Session {
 
     /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the first
     /// lane has lost meanwhile waits to be sent again; that is not waited for.
-    fn next_copy(&mut self, id: LaneId, room: usize) -> Option<Copy> {
+    fn next_copy(&mut self, id: LaneId, room: usize) -> Option<NextCopy> {
         let lane = self.lanes.get_mut(&id)?;
         while let Some(copy) = lane.copies.pop_front() {
             let (id, range, fin) = match copy {
-                Carried::Open(id) if is_owed(&self.streams, &copy) => return Some(Copy::Open(id)),
+                Carried::Open(id) if is_owed(&self.streams, &copy) => {
+                    return Some(NextCopy::Open(id));
+                }
                 Carried::Data { id, range, fin } => (id, range, fin),
                 _ => continue,
             };
@@ -123,14 +125,14 @@ impl Session {
             if end < range.end {
                 lane.copies.push_front(Carried::Data { id, range: end..range.end, fin });
             }
-            return Some(Copy::Data(id, owed));
+            return Some(NextCopy::Data(id, owed));
         }
         None
     }
 }
 
 /// What a lane is given because another was given it first.
-enum Copy {
+enum NextCopy {
     Open(StreamId),
     Data(StreamId, Chunk),
 }
