@@ -31,10 +31,10 @@ const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 /// of one link share them, but each has room for what it is given at once.
 const WINDOWS_MIN: f64 = 4.0;
 const WINDOWS_MIN_SHARED: f64 = 0.5;
-/// Where the kernel tells its window, it is the judge: what waits in order at the other end, for
-/// what was lost, is in flight for us and no longer for the kernel. Not where lanes share a path: each of
-/// these windows is for what its lane had when the others had less. There it is how the path's round trips wander.
-const CWND_FACTOR: f64 = 2.0;
+/// Where the kernel tells its window, it is the judge: what waits in order at the other end, for what was lost (and lost again,
+/// that is some round trips), is in flight for us and no longer for the kernel. Not while a queue stands on a path that lanes
+/// share: each of these windows is for what its lane had when the others had less.
+const CWND_FACTOR: f64 = 4.0;
 
 /// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
 /// the choice of what to send is made late ...
@@ -301,7 +301,8 @@ impl Session {
         view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
         if link.is_shared() {
             view.window += PIPE_FACTOR * lane.estimate.rate() * link.wander;
-        } else {
+        }
+        if !link.crowding.is_queued() {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {

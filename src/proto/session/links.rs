@@ -11,6 +11,9 @@ use super::wander::Wander;
 use crate::proto::lane::{Lane, MaxFilter};
 use crate::proto::policy::{LanePolicy, Tier};
 
+/// So often lanes are seen to fill a path before they are held to what it carries.
+const SEARCHING_LOOKS: u32 = 4;
+
 /// The links that have lanes, by number.
 #[derive(Debug, Default)]
 pub(super) struct Links(LiteMap<u64, Link>);
@@ -33,6 +36,8 @@ struct Link {
     wander: Wander,
     crowding: Crowding,
     rest: Rest,
+    /// How often several lanes were seen to fill it; `None`: it was not looked at yet.
+    looks: Option<u32>,
 }
 
 impl Link {
@@ -103,6 +108,7 @@ impl Links {
                     wander: Wander::default(),
                     crowding: Crowding::NONE,
                     rest: Rest::default(),
+                    looks: None,
                 };
                 self.0.insert(policy.link, link);
             }
@@ -175,6 +181,12 @@ impl Links {
         window: Duration,
     ) -> bool {
         let Some(link) = self.0.get_mut(&number) else { return false };
+        let Some(looks) = link.looks else {
+            let rtt = lanes.map(|lane| lane.estimate.rtt_min()).min().unwrap_or_default();
+            link.wanted = Some(Rest::begin(rtt));
+            link.looks = Some(0);
+            return true;
+        };
         let age = now.saturating_duration_since(link.count.since);
         if age < window {
             return false;
@@ -187,7 +199,14 @@ impl Links {
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
         let (crowd, carried) = (Crowd::of(lanes), link.carried.max());
-        link.crowding = crowd.crowding(rtt, carried, link.wander.allowance);
+        let looks = looks.saturating_add(u32::from(crowd.lanes > 1));
+        link.looks = Some(looks);
+        // Held to what they carry they would not find out what they can, and as long as little is known of how its round trips
+        // wander, no queue is certain.
+        link.crowding = match looks {
+            ..=SEARCHING_LOOKS => Crowding::NONE,
+            _ => crowd.crowding(rtt, carried, link.wander.allowance),
+        };
         let working = link.working();
         let lanes = working.saturating_add(link.resting);
         let wanted = link.rest.look(Seen {
@@ -231,11 +250,18 @@ mod tests {
         lane
     }
 
+    /// A link of these lanes, which have found out what it carries.
+    fn found(lanes: &[Lane], start: Instant) -> Links {
+        let mut links = Links::default();
+        lanes.iter().for_each(|lane| links.join(&lane.policy, start));
+        links.0.get_mut(&0).unwrap().looks = Some(SEARCHING_LOOKS);
+        links
+    }
+
     /// Of each lane the kernel counts so many bytes in a window, after that long a queue.
     fn crowding(lanes: &[Lane], counted: &[(u64, Duration)]) -> Crowding {
         let start = testing::start();
-        let mut links = Links::default();
-        lanes.iter().for_each(|lane| links.join(&lane.policy, start));
+        let mut links = found(lanes, start);
         for (bytes, queue) in counted {
             links.delivered(0, *bytes, RTT + *queue);
         }
@@ -265,6 +291,23 @@ mod tests {
     }
 
     #[test]
+    fn a_link_begins_with_few_lanes_which_may_search() {
+        let start = testing::start();
+        let ten: Vec<Lane> = (0..10).map(filling).collect();
+        let mut links = Links::default();
+        ten.iter().for_each(|lane| links.join(&lane.policy, start));
+        assert_eq!(links.wanted(0), usize::MAX, "nothing is known of it");
+        assert!(links.look(start, 0, ten.iter(), WINDOW), "others shall work");
+        assert_eq!(links.wanted(0), 2, "of 20 ms");
+        for window in 1..=SEARCHING_LOOKS + 1 {
+            assert_eq!(links.view(0).crowding, Crowding::NONE, "before look {window}");
+            links.delivered(0, 320_000, RTT * 2);
+            links.look(start + WINDOW * window, 0, ten.iter(), WINDOW);
+        }
+        near(links.view(0).crowding.share(), 0.8);
+    }
+
+    #[test]
     fn a_path_is_too_short_for_lanes_that_have_no_room_for_eight_packets_each() {
         let ten: Vec<Lane> = (0..10).map(filling).collect();
         let crowd = Crowd::of(ten.iter());
@@ -286,8 +329,7 @@ mod tests {
         let start = testing::start();
         let ten: Vec<Lane> = (0..10).map(filling).collect();
         let crowding_after = |queues: &[u64]| {
-            let mut links = Links::default();
-            ten.iter().for_each(|lane| links.join(&lane.policy, start));
+            let mut links = found(&ten, start);
             for (window, queue) in (1..).zip(queues) {
                 links.delivered(0, 320_000, RTT + Duration::from_millis(*queue));
                 links.look(start + WINDOW * window, 0, ten.iter(), WINDOW);
@@ -324,8 +366,7 @@ mod tests {
     fn the_last_lane_of_a_crowd_is_free() {
         let start = testing::start();
         let lanes = [filling(0), filling(1)];
-        let mut links = Links::default();
-        lanes.iter().for_each(|lane| links.join(&lane.policy, start));
+        let mut links = found(&lanes, start);
         links.delivered(0, 32_000, RTT * 2);
         links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
         assert_ne!(links.view(0).crowding, Crowding::NONE);

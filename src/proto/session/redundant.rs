@@ -20,7 +20,7 @@ impl Session {
         self.lanes.values().any(|lane| !lane.copies.is_empty())
     }
 
-    /// `lane` was given bytes of a redundant stream, or what opens it, for the first time: notes them for the lane
+    /// `lane` was given bytes of a redundant stream for the first time, or what opens it: notes them for the lane
     /// that would get them there next, over another link if there is one.
     pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, carried: Carried, urgent: bool) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
@@ -37,7 +37,7 @@ impl Session {
         let streams = &self.streams;
         let Some(second) = self.lanes.get_mut(&second) else { return };
         // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
-        while second.copies.front().is_some_and(|copy| !is_owed(streams, copy)) {
+        while second.copies.front().is_some_and(|copy| owed(streams, copy).is_none()) {
             second.copies.pop_front();
         }
         if mutant!("copy-sent-twice") {
@@ -84,9 +84,7 @@ impl Session {
         out: &mut LaneBuf,
     ) {
         let pending = self.pending;
-        self.write_stream(now, own.id, own, stream, chunk, out);
-        let payload = chunk.range.end.saturating_sub(chunk.range.start);
-        self.note_payload(own.id, payload, mutant!("copy-counted-as-new"));
+        self.write_again(now, own, stream, chunk, out);
         if let Some(lane) = self.lanes.get_mut(&own.id)
             && let Some(entry) = lane.ledger.entries_mut().next_back()
         {
@@ -104,28 +102,20 @@ impl Session {
     /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the first
     /// lane has lost meanwhile waits to be sent again; that is not waited for.
     fn next_copy(&mut self, id: LaneId, room: usize) -> Option<NextCopy> {
-        let lane = self.lanes.get_mut(&id)?;
-        while let Some(copy) = lane.copies.pop_front() {
-            let (id, range, fin) = match copy {
-                Carried::Open(id) if is_owed(&self.streams, &copy) => {
-                    return Some(NextCopy::Open(id));
-                }
-                Carried::Data { id, range, fin } => (id, range, fin),
-                _ => continue,
-            };
-            let Some(stream) = self.streams.get(&id) else { continue };
-            let Some(mut owed) = stream.send.not_arrived(&Chunk { range: range.clone(), fin })
-            else {
-                continue;
-            };
-            let fits = fit_payload(id, owed.range.start, room.min(FRAME_BYTES_MAX));
-            let end = owed.range.end.min(owed.range.start.saturating_add(fits));
-            owed.fin &= end == owed.range.end;
-            owed.range.end = end;
-            if end < range.end {
-                lane.copies.push_front(Carried::Data { id, range: end..range.end, fin });
+        let copies = &mut self.lanes.get_mut(&id)?.copies;
+        while let Some(copy) = copies.pop_front() {
+            let Some(next) = owed(&self.streams, &copy) else { continue };
+            let NextCopy::Data(id, mut chunk) = next else { return Some(next) };
+            let fits = fit_payload(id, chunk.range.start, room.min(FRAME_BYTES_MAX));
+            let end = chunk.range.end.min(chunk.range.start.saturating_add(fits));
+            chunk.fin &= end == chunk.range.end;
+            chunk.range.end = end;
+            if let Carried::Data { range, fin, .. } = copy
+                && end < range.end
+            {
+                copies.push_front(Carried::Data { id, range: end..range.end, fin });
             }
-            return Some(NextCopy::Data(id, owed));
+            return Some(NextCopy::Data(id, chunk));
         }
         None
     }
@@ -137,14 +127,14 @@ enum NextCopy {
     Data(StreamId, Chunk),
 }
 
-/// Whether a copy is still worth sending.
-fn is_owed(streams: &BTreeMap<StreamId, Stream>, copy: &Carried) -> bool {
+/// What of a copy is still worth sending.
+fn owed(streams: &BTreeMap<StreamId, Stream>, copy: &Carried) -> Option<NextCopy> {
     match copy {
-        Carried::Open(id) => streams.get(id).is_some_and(|stream| stream.opening.is_some()),
+        Carried::Open(id) => streams.get(id)?.opening.as_ref().map(|_| NextCopy::Open(*id)),
         Carried::Data { id, range, fin } => {
             let chunk = Chunk { range: range.clone(), fin: *fin };
-            streams.get(id).is_some_and(|stream| stream.send.not_arrived(&chunk).is_some())
+            Some(NextCopy::Data(*id, streams.get(id)?.send.not_arrived(&chunk)?))
         }
-        _ => false,
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use super::standing::Relief;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
@@ -140,8 +141,21 @@ impl Session {
     ) {
         let payload = chunk.range.end.saturating_sub(chunk.range.start);
         self.duplicates.spend(cost_twice(payload));
+        self.write_again(now, own, stream, chunk, out);
+    }
+
+    /// Writes on a lane what another was given before.
+    pub(super) fn write_again(
+        &mut self,
+        now: Instant,
+        own: &LaneView,
+        stream: StreamId,
+        chunk: &Chunk,
+        out: &mut LaneBuf,
+    ) {
+        let payload = chunk.range.end.saturating_sub(chunk.range.start);
         self.write_stream(now, own.id, own, stream, chunk, out);
-        self.note_payload(own.id, payload, false);
+        self.note_payload(own.id, payload, mutant!("copy-counted-as-new"));
     }
 
     /// The lane and the position on it of a frame that `id` would deliver sooner.

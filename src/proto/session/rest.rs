@@ -21,8 +21,14 @@ const SETTLING_WINDOWS: u32 = 8;
 /// ... and in so many more they have to carry what more carried before.
 const TRIAL_WINDOWS: u32 = 8;
 /// If not, all work again, and for that long nothing is tried; twice as long each time.
-const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_FEWER: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A connection begins with ten packets (RFC 6928). A short path may hold fewer, and one lane finds out soon what it carries: a
+/// link begins with a lane for each so much of its round trip ...
+const ROUND_TRIP_OF_A_LANE: Duration = Duration::from_millis(10);
+/// ... and then tries twice as many, and all if each of these carries as much. If not, that is not tried again for so long;
+/// twice as long each time.
+const WAIT_MORE: Duration = Duration::from_secs(4);
 /// If they carry less than this part of it at any later time, and no queue stands, they may be throttled: twice as many work. If
 /// it is the path that has become slower, a queue shows it, and fewer are tried again.
 const THROTTLED: f64 = 0.75;
@@ -56,8 +62,30 @@ pub(super) struct Rest {
     trial: Option<Trial>,
     /// What the lanes that work have shown that they carry, in bytes a second.
     shown: Option<f64>,
+    fewer: Patience,
+    more: Patience,
+}
+
+/// How long what did no good is not tried again.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
     wait: Duration,
     not_before: Option<Instant>,
+}
+
+impl Patience {
+    const fn new(wait: Duration) -> Self {
+        Self { wait, not_before: None }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.not_before = now.checked_add(self.wait);
+        self.wait = self.wait.saturating_mul(2).min(WAIT_MAX);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +97,7 @@ struct Alike {
     carried: Carried,
 }
 
-/// Fewer lanes than before have to show that they carry as much.
+/// Fewer lanes than before have to show that they carry as much, more that they carry more.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     lanes_before: usize,
@@ -94,27 +122,26 @@ impl Carried {
 
 impl Default for Rest {
     fn default() -> Self {
-        Self { alike: None, trial: None, shown: None, wait: WAIT_MIN, not_before: None }
+        let [fewer, more] = [WAIT_FEWER, WAIT_MORE].map(Patience::new);
+        Self { alike: None, trial: None, shown: None, fewer, more }
     }
 }
 
 impl Rest {
+    /// How many lanes a link of such a round trip begins with.
+    pub(super) fn begin(rtt: Duration) -> usize {
+        (rtt.div_duration_f64(ROUND_TRIP_OF_A_LANE) as usize).max(1)
+    }
+
     /// How many lanes shall work from now on, if it is not those that do.
     pub(super) fn look(&mut self, seen: Seen) -> Option<usize> {
         if let Some(trial) = &mut self.trial {
             let rate = trial.look(seen)?;
-            let as_throttled = trial.is_throttled(seen.working, rate);
-            self.trial = None;
-            if as_throttled {
-                return Some(self.all(seen));
-            }
-            self.shown = Some(rate);
-            self.wait = WAIT_MIN;
-            return None;
+            return self.trial.take().and_then(|trial| self.judge(trial, seen, rate));
         }
-        let allowed = self.not_before.is_none_or(|at| at <= seen.now);
         let crowded = seen.queued || seen.cramped;
-        let fewer = crowded && allowed && seen.needed as f64 <= FEWER * seen.working as f64;
+        let fewer = crowded && seen.needed as f64 <= FEWER * seen.working as f64;
+        let fewer = fewer && self.fewer.is_over(seen.now);
         let throttled = !fewer && seen.busy && !seen.queued && seen.working < seen.lanes;
         if !fewer && !throttled {
             self.alike = None;
@@ -127,9 +154,12 @@ impl Rest {
         }
         self.alike = None;
         let rate = alike.carried.rate(seen.now);
-        if throttled {
-            let less = self.shown.is_some_and(|shown| rate < THROTTLED * shown);
-            return less.then(|| seen.working.saturating_mul(2).min(seen.lanes));
+        let twice = seen.working.saturating_mul(2).min(seen.lanes);
+        if throttled && self.shown.is_some_and(|shown| rate < THROTTLED * shown) {
+            return Some(twice);
+        }
+        if throttled && !self.more.is_over(seen.now) {
+            return None;
         }
         self.trial = Some(Trial {
             lanes_before: seen.working,
@@ -137,7 +167,21 @@ impl Rest {
             settled_at: seen.now.checked_add(seen.window.saturating_mul(SETTLING_WINDOWS)),
             carried: None,
         });
-        Some(alike.needed.max(1))
+        Some(if throttled { twice } else { alike.needed.max(1) })
+    }
+
+    /// How many lanes shall work after a trial in which they carried bytes at `rate`.
+    fn judge(&mut self, trial: Trial, seen: Seen, rate: f64) -> Option<usize> {
+        if trial.shows_throttling(seen.working, rate) {
+            return Some(self.all(seen));
+        }
+        self.shown = Some(rate);
+        self.more.begin(seen.now);
+        if seen.working > trial.lanes_before {
+            return Some(trial.lanes_before);
+        }
+        self.fewer = Patience::new(WAIT_FEWER);
+        None
     }
 
     /// The looks in a row that said the same, with this one.
@@ -160,12 +204,9 @@ impl Rest {
 
     /// All work, and nothing is tried for a while.
     fn all(&mut self, seen: Seen) -> usize {
-        let wait = self.wait;
-        *self = Self {
-            wait: wait.saturating_mul(2).min(WAIT_MAX),
-            not_before: seen.now.checked_add(wait),
-            ..Self::default()
-        };
+        let mut fewer = self.fewer;
+        fewer.begin(seen.now);
+        *self = Self { fewer, ..Self::default() };
         seen.lanes
     }
 }
@@ -186,12 +227,15 @@ impl Trial {
         (age >= seen.window.saturating_mul(TRIAL_WINDOWS)).then(|| carried.rate(seen.now))
     }
 
-    /// Whether each lane carries as much as before, rather than all of them. If they carry yet less, the path has become slower.
-    fn is_throttled(&self, working: usize, rate: f64) -> bool {
+    /// Whether each lane carries as much as before, rather than all of them. If fewer carry yet less, the path has become slower.
+    fn shows_throttling(&self, working: usize, rate: f64) -> bool {
         let part = working as f64 / self.lanes_before.max(1) as f64;
-        let more_than = self.rate_before * part * THROTTLED;
-        let less_than = self.rate_before * f64::midpoint(1.0, part);
-        (more_than..less_than).contains(&rate)
+        let each_as_before = self.rate_before * part;
+        let in_between = self.rate_before * f64::midpoint(1.0, part);
+        if working > self.lanes_before {
+            return rate > in_between;
+        }
+        (each_as_before * THROTTLED..in_between).contains(&rate)
     }
 }
 
@@ -245,7 +289,11 @@ mod tests {
 
     impl Link {
         fn new() -> Self {
-            Self { rest: Rest::default(), now: testing::start(), working: 10 }
+            Self::beginning(10)
+        }
+
+        fn beginning(working: usize) -> Self {
+            Self { rest: Rest::default(), now: testing::start(), working }
         }
 
         /// So many looks; `path` is told how many lanes work, and tells whether a queue stands and what the path carries in a
@@ -316,6 +364,30 @@ mod tests {
         let looks = 120_000 / 40;
         let worked: usize = (0..looks).map(|_| link.look(1, throttled)).sum();
         assert!(worked > 97 * looks / 10, "{worked} in {looks} looks");
+    }
+
+    #[test]
+    fn a_short_path_begins_with_few() {
+        let begin = |ms| Rest::begin(Duration::from_millis(ms));
+        assert_eq!([0, 9, 20, 39, 100].map(begin), [1, 1, 2, 3, 10]);
+    }
+
+    #[test]
+    fn more_are_tried_and_rest_again_if_one_fills_the_path() {
+        let mut link = Link::beginning(1);
+        let filled = |working| (working > 1, 1e6);
+        assert_eq!(link.look(LOOKS + 1, filled), 2);
+        assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS + 1, filled), 1);
+        let looks = 120_000 / 40;
+        let worked: usize = (0..looks).map(|_| link.look(1, filled)).sum();
+        assert!(worked as f64 <= 1.05 * looks as f64, "{worked} in {looks} looks");
+    }
+
+    #[test]
+    fn all_work_soon_where_each_is_throttled() {
+        let mut link = Link::beginning(1);
+        assert_eq!(link.look(TRIAL, |working| (false, working as f64 * 1e5)), 10);
+        assert_eq!(link.look(10 * TRIAL, |working| (false, working as f64 * 1e5)), 10);
     }
 
     #[test]
