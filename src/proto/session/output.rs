@@ -284,7 +284,7 @@ impl Session {
             self.heed_wait(own);
         }
         let bytes = self.write_stream(now, lane, own, id, chunk, out);
-        let payload = chunk.range.end.saturating_sub(chunk.range.start);
+        let payload = chunk.payload();
         self.note_payload(lane, payload, first_time);
         if first_time && self.streams.get(&id).is_some_and(|stream| stream.redundant) {
             let (range, fin) = (chunk.range.clone(), chunk.fin);
@@ -325,7 +325,7 @@ impl Session {
     ) -> u64 {
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         let before = out.len();
-        let payload = chunk.range.end.saturating_sub(chunk.range.start);
+        let payload = chunk.payload();
         out.push_stream(id, chunk.range.start, payload as usize, chunk.fin);
         let waited = stream.send.pending_bytes();
         stream.send.send(chunk, |piece| out.push_payload(piece));

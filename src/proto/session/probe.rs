@@ -41,7 +41,7 @@ impl Session {
     ) {
         let Some(own) = self.view_of(now, id) else { return };
         for (stream, chunk) in self.probe(&own) {
-            let payload = chunk.range.end.saturating_sub(chunk.range.start);
+            let payload = chunk.payload();
             let fits = |room| fit_payload(stream, chunk.range.start, room) >= payload;
             if !limits.left(out).is_some_and(fits) {
                 return;

@@ -139,8 +139,7 @@ impl Session {
         chunk: &Chunk,
         out: &mut LaneBuf,
     ) {
-        let payload = chunk.range.end.saturating_sub(chunk.range.start);
-        self.duplicates.spend(cost_twice(payload));
+        self.duplicates.spend(cost_twice(chunk.payload()));
         self.write_again(now, own, stream, chunk, out);
     }
 
@@ -153,9 +152,8 @@ impl Session {
         chunk: &Chunk,
         out: &mut LaneBuf,
     ) {
-        let payload = chunk.range.end.saturating_sub(chunk.range.start);
         self.write_stream(now, own.id, own, stream, chunk, out);
-        self.note_payload(own.id, payload, mutant!("copy-counted-as-new"));
+        self.note_payload(own.id, chunk.payload(), mutant!("copy-counted-as-new"));
     }
 
     /// The lane and the position on it of a frame that `id` would deliver sooner.
@@ -197,7 +195,7 @@ impl Session {
         let chunk = Chunk { range: range.clone(), fin: *fin };
         let mut owed = self.streams.get(id)?.send.still_owed(&chunk)?;
         let fits = fit_payload(*id, owed.range.start, room.min(FRAME_BYTES_MAX));
-        if owed.range.end.saturating_sub(owed.range.start) > fits {
+        if owed.payload() > fits {
             owed = Chunk {
                 range: owed.range.start..owed.range.start.saturating_add(fits),
                 fin: false,

@@ -52,6 +52,13 @@ pub(in crate::proto) struct Chunk {
     pub(in crate::proto) fin: bool,
 }
 
+impl Chunk {
+    /// Bytes of the stream in it.
+    pub(in crate::proto) fn payload(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+}
+
 impl SendSide {
     pub(super) fn new(max: u64) -> Self {
         Self {
