@@ -124,8 +124,8 @@ pub struct CellArgs {
     pub name: String,
     #[command(flatten)]
     run: RunArgs,
-    /// Other paths than the cell's own: MBIT,RTT_MS[,LOSS_PERCENT[,QUEUE_KB]]; once per path. Targets
-    /// stay those of the cell
+    /// Other paths than the cell's own: MBIT,RTT_MS[,LOSS_PERCENT[,QUEUE_KB[,CONNECTION_MBIT]]];
+    /// once per path. Targets stay those of the cell
     #[arg(long = "path")]
     pub paths: Vec<String>,
     /// Directory to write tables, plots and all figures to
@@ -264,21 +264,24 @@ mod linux {
         Ok((available(&peers, &settings)?, settings))
     }
 
-    /// `MBIT,RTT_MS[,LOSS_PERCENT[,QUEUE_KB]]`
+    /// `MBIT,RTT_MS[,LOSS_PERCENT[,QUEUE_KB[,CONNECTION_MBIT]]]`
     pub(super) fn parse_path(text: &str) -> Result<PathSpec, LabError> {
         let numbers: Option<Vec<f64>> = text
             .split(',')
             .map(|n| n.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0))
             .collect();
         match numbers.as_deref() {
-            Some([mbit, rtt, more @ ..]) if *mbit > 0.0 && more.len() <= 2 => {
+            Some([mbit, rtt, more @ ..])
+                if *mbit > 0.0 && more.len() <= 3 && more.get(2) != Some(&0.0) =>
+            {
                 let mut path = PathSpec::new(*mbit, *rtt);
                 path.loss_pct = more.first().copied().unwrap_or(0.0).min(100.0);
                 path.queue_kb = more.get(1).copied().unwrap_or(path.queue_kb);
+                path.throttle_mbit = more.get(2).copied();
                 Ok(path)
             }
             _ => Err(LabError::Usage(format!(
-                "`{text}` is not a path; write MBIT,RTT_MS[,LOSS_PERCENT[,QUEUE_KB]], as 50,20,1"
+                "`{text}` is not a path; write MBIT,RTT_MS[,LOSS_PERCENT[,QUEUE_KB[,CONNECTION_MBIT]]], as 50,20,1"
             ))),
         }
     }
@@ -294,7 +297,9 @@ mod linux {
                 (path.mbit, path.rtt_ms, path.loss_pct, path.queue_kb),
                 (50.0, 20.0, 1.0, 64.0)
             );
-            for bad in ["", "50", "0,20", "50,x", "50,20,1,64,5", "inf,1", "-1,2"] {
+            assert_eq!(parse_path("50,20,1,64,5").unwrap().throttle_mbit, Some(5.0));
+            for bad in ["", "50", "0,20", "50,x", "50,20,1,64,0", "50,20,1,64,5,6", "inf,1", "-1,2"]
+            {
                 assert_eq!(parse_path(bad).unwrap_err().exit_code(), 2, "{bad}");
             }
         }

@@ -9,6 +9,8 @@ use super::topology::PathSpec;
 
 /// Six seconds of bulk, start-up included, as the targets ask.
 const BULK_MS: u64 = 6000;
+/// A connection's rate where the paths throttle: ten fill a path.
+const THROTTLE_MBIT: f64 = 5.0;
 /// When a failure strikes: start-up is over by then.
 const STRIKE_MS: u64 = 3000;
 /// Bulk around a failure, and how long the rest may take to arrive.
@@ -61,6 +63,13 @@ fn bulk_cells() -> Vec<Cell> {
     add("rtt10", "2 x 50 Mbit/s, 10 and 100 ms", vec![p(50.0, 10.0), p(50.0, 100.0)], 0.95);
     let lossy = equal().into_iter().map(|p| p.with_loss(1.0)).collect();
     add("loss1", "2 x 50 Mbit/s, 20 ms, 1 % loss", lossy, 0.95);
+    let throttled = equal().into_iter().map(|p| p.with_throttle(THROTTLE_MBIT)).collect::<Vec<_>>();
+    let about = format!("2 x 50 Mbit/s, 20 ms, no more than {THROTTLE_MBIT} for a connection");
+    cells.push(
+        Cell::new("throttled-down", &about, throttled)
+            .step("down", bulk(Direction::Down, 1, BULK_MS, 0))
+            .goal(Goal::shown("down.share", "", Better::Higher)),
+    );
     let both = Cell::new("equal-both", "2 x 50 Mbit/s, 20 ms, up and down at once", equal())
         .step("up", bulk(Direction::Up, 1, BULK_MS, 0))
         .step("down", bulk(Direction::Down, 1, BULK_MS, 0));

@@ -29,8 +29,12 @@ const TRANSFER_ROOM: f64 = 4.0;
 /// Runs `cell` with `lanes` a path.
 ///
 /// # Errors
-/// The simulator does not know the congestion control.
+/// The simulator does not know the congestion control, or the cell throttles connections.
 pub fn run(cell: &Cell, lanes: u16, congestion: &str, seed: u64) -> Result<RunResult, LabError> {
+    if cell.paths.iter().any(|path| path.throttle_mbit.is_some()) {
+        let cause = "the simulator's paths do not throttle single connections";
+        return Err(LabError::Usage(format!("`{}`: {cause}", cell.name)));
+    }
     let plans = Plans::of(cell);
     let options = options(cell, &plans, lanes, control(congestion)?);
     let outcome = world::run(&options, seed, true);

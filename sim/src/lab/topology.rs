@@ -44,13 +44,17 @@ pub struct PathSpec {
     pub loss_pct: f64,
     /// Queue in kilobytes (1000 bytes).
     pub queue_kb: f64,
+    /// Megabits per second that each TCP connection has at most, if they are throttled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_mbit: Option<f64>,
 }
 
 impl PathSpec {
     /// A path with a queue of one bandwidth-delay product, but at least 32 kB.
     #[must_use]
     pub fn new(mbit: f64, rtt_ms: f64) -> Self {
-        Self { mbit, rtt_ms, loss_pct: 0.0, queue_kb: (mbit * rtt_ms / 8.0).max(32.0) }
+        let queue_kb = (mbit * rtt_ms / 8.0).max(32.0);
+        Self { mbit, rtt_ms, loss_pct: 0.0, queue_kb, throttle_mbit: None }
     }
 
     /// The same with random losses.
@@ -65,10 +69,23 @@ impl PathSpec {
         Self { queue_kb: (bdp * self.mbit * self.rtt_ms / 8.0).max(6.0), ..self }
     }
 
+    /// The same with each TCP connection held to this rate.
+    #[must_use]
+    pub fn with_throttle(self, mbit: f64) -> Self {
+        Self { throttle_mbit: Some(mbit), ..self }
+    }
+
     /// Payload bytes per second that a perfect TCP could carry.
     #[must_use]
     pub fn payload_rate(&self) -> f64 {
         self.mbit * 1e6 / 8.0 * PAYLOAD_SHARE
+    }
+
+    /// What each connection has for itself, for the emulator; its queue is that of a path of that rate.
+    #[must_use]
+    pub fn throttle(&self) -> Option<LinkSpec> {
+        let link = |mbit| LinkSpec { delay_ns: 0, ..Self::new(mbit, self.rtt_ms).link() };
+        self.throttle_mbit.map(link)
     }
 
     /// One direction for the emulator.
@@ -142,6 +159,7 @@ impl Topology {
                 server: server.open_tun(&device(i))?,
                 up: path.link(),
                 down: path.link(),
+                throttle: path.throttle(),
             });
         }
         let emulator = Emulator::start(devices, seed)?;

@@ -5,8 +5,11 @@
 //! times alone. A write to a TUN device runs the receiving kernel's TCP too: most of this thread's
 //! CPU time is that, and would be spent elsewhere on a real network.
 
+mod direction;
 pub mod link;
 pub mod reset;
+pub mod segment;
+pub mod throttle;
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -25,8 +28,10 @@ use tun_rs::SyncDevice;
 
 use super::clock::now_ns;
 use super::error::LabError;
-use link::{Link, LinkCounters, LinkSpec};
-use reset::{End, Resetter};
+use direction::{Direction, Packet};
+use link::{LinkCounters, LinkSpec};
+use reset::Resetter;
+use segment::End;
 
 /// Largest packet: the devices' MTU.
 pub const MTU: usize = 1500;
@@ -52,6 +57,8 @@ pub struct PathDevices {
     pub up: LinkSpec,
     /// Server to client.
     pub down: LinkSpec,
+    /// What each TCP connection has for itself before that, either way, if the path throttles them.
+    pub throttle: Option<LinkSpec>,
 }
 
 /// Something that happens to a path while it runs, in both directions.
@@ -116,8 +123,8 @@ impl Emulator {
             .into_iter()
             .enumerate()
             .map(|(i, p)| Path {
-                up: Link::new(p.up, seed ^ (2 * i as u64)),
-                down: Link::new(p.down, seed ^ (2 * i as u64 + 1)),
+                up: Direction::new(End::Client, p.up, p.throttle, seed ^ (2 * i as u64)),
+                down: Direction::new(End::Server, p.down, p.throttle, seed ^ (2 * i as u64 + 1)),
                 client: p.client,
                 server: p.server,
                 resetter: Resetter::default(),
@@ -158,13 +165,11 @@ impl Drop for Emulator {
     }
 }
 
-type Packet = Vec<u8>;
-
 struct Path {
     client: SyncDevice,
     server: SyncDevice,
-    up: Link<Packet>,
-    down: Link<Packet>,
+    up: Direction,
+    down: Direction,
     resetter: Resetter,
 }
 
@@ -211,8 +216,8 @@ impl Core {
             std::thread::sleep(Duration::from_nanos(GRAIN_NS));
             0
         } else {
-            let links = self.paths.iter().flat_map(|p| [p.up.next_due_ns(), p.down.next_due_ns()]);
-            let due = links.flatten().min();
+            let ways = self.paths.iter().flat_map(|p| [p.up.next_due_ns(), p.down.next_due_ns()]);
+            let due = ways.flatten().min();
             // Waking up takes about a grain.
             due.map_or(IDLE_WAIT_NS, |due| {
                 due.saturating_sub(now_ns() + GRAIN_NS).min(IDLE_WAIT_NS)
@@ -235,7 +240,7 @@ impl Core {
     fn apply(&mut self, path: usize, change: Change) {
         let Some(path) = self.paths.get_mut(path) else { return };
         let now = now_ns();
-        for link in [&mut path.up, &mut path.down] {
+        for link in [&mut path.up.link, &mut path.down.link] {
             match change {
                 Change::Rate(bps) => link.set_rate(now, bps),
                 Change::Delay(ms) => link.set_delay(now, (ms * 1e6) as u64),
@@ -283,8 +288,8 @@ impl Path {
                 }
                 continue;
             }
-            let link = if from == End::Client { &mut self.up } else { &mut self.down };
-            link.enqueue(now, packet, n as u64);
+            let way = if from == End::Client { &mut self.up } else { &mut self.down };
+            way.enqueue(now, packet);
         }
         BATCH
     }
@@ -292,10 +297,10 @@ impl Path {
     /// Hands out what is due; how many packets that were.
     fn deliver(&mut self, spare: &mut Vec<Packet>, late: &mut Lateness) -> usize {
         let mut count = 0;
-        for (link, device) in [(&mut self.up, &self.server), (&mut self.down, &self.client)] {
+        for (way, device) in [(&mut self.up, &self.server), (&mut self.down, &self.client)] {
             let now = now_ns();
             // A little early or late rather than always late.
-            while let Some((due, packet)) = link.take_due(now + GRAIN_NS / 2) {
+            while let Some((due, packet)) = way.take_due(now + GRAIN_NS / 2) {
                 late.add(now.saturating_sub(due));
                 count += 1;
                 // Refused while the device is down: then the packet is lost, as on a real interface.

@@ -6,31 +6,8 @@
 //! gets its reset in return, as does every later packet of a connection that was reset.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-
-/// Which end of the path a packet comes from or goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The client's namespace.
-    Client,
-    /// The server's namespace.
-    Server,
-}
-
-/// One end's address and port.
-type Host = (Ipv4Addr, u16);
-
-/// Client's and server's end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Connection {
-    client: Host,
-    server: Host,
-}
+use super::segment::{ACK, Connection, End, FIN, Host, RST, SYN, Segment};
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -51,11 +28,7 @@ impl Resetter {
     /// Looks at a packet from `from`. `Some` if it must not pass: the reset that answers it.
     pub fn inspect(&mut self, from: End, packet: &[u8]) -> Option<Vec<u8>> {
         let segment = Segment::parse(packet)?;
-        let (client, server) = match from {
-            End::Client => (segment.source, segment.target),
-            End::Server => (segment.target, segment.source),
-        };
-        let connection = Connection { client, server };
+        let connection = segment.connection(from);
         if segment.flags & SYN != 0 && segment.flags & ACK == 0 {
             self.seen.insert(connection, Seen::default());
             return None;
@@ -92,39 +65,6 @@ impl Resetter {
     }
 }
 
-/// What matters here of a TCP segment.
-#[derive(Debug, PartialEq, Eq)]
-struct Segment {
-    source: Host,
-    target: Host,
-    ack: u32,
-    flags: u8,
-}
-
-impl Segment {
-    /// `None` for anything but an unfragmented TCP segment in IPv4.
-    fn parse(packet: &[u8]) -> Option<Self> {
-        let first = *packet.first()?;
-        if first >> 4 != 4 || *packet.get(9)? != 6 {
-            return None;
-        }
-        let tcp = packet.get(usize::from(first & 15) * 4..)?;
-        let addr = |at: usize| -> Option<Ipv4Addr> {
-            let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
-            Some(bytes.into())
-        };
-        let port = |at: usize| -> Option<u16> {
-            Some(u16::from_be_bytes(tcp.get(at..at + 2)?.try_into().ok()?))
-        };
-        Some(Self {
-            source: (addr(12)?, port(0)?),
-            target: (addr(16)?, port(2)?),
-            ack: u32::from_be_bytes(tcp.get(8..12)?.try_into().ok()?),
-            flags: *tcp.get(13)?,
-        })
-    }
-}
-
 /// A reset from `source` to `target` with this sequence number.
 fn forge(source: Host, target: Host, seq: u32) -> Vec<u8> {
     let mut packet = vec![0; 40];
@@ -158,6 +98,8 @@ fn checksum<'a>(words: impl Iterator<Item = &'a [u8]>, start: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const CLIENT: Host = (Ipv4Addr::new(10, 0, 0, 2), 1000);

@@ -1,0 +1,58 @@
+//! One direction of a path as packets go through it: throttled for their connection, if the path does
+//! that, and then the link that all of them share.
+
+use super::link::{Link, LinkCounters, LinkSpec};
+use super::segment::{End, Segment};
+use super::throttle::Throttle;
+
+pub type Packet = Vec<u8>;
+
+/// One direction of one path.
+#[derive(Debug)]
+pub struct Direction {
+    from: End,
+    throttle: Option<Throttle<Packet>>,
+    /// Changes of the path are changes of this.
+    pub link: Link<Packet>,
+}
+
+impl Direction {
+    /// An idle one; `from` is the end that sends, `throttle` what each connection has for itself.
+    pub fn new(from: End, link: LinkSpec, throttle: Option<LinkSpec>, seed: u64) -> Self {
+        Self { from, throttle: throttle.map(Throttle::new), link: Link::new(link, seed) }
+    }
+
+    /// Takes a packet in.
+    pub fn enqueue(&mut self, now_ns: u64, packet: Packet) {
+        let size = packet.len() as u64;
+        let throttled = self.throttle.as_mut().zip(Segment::parse(&packet));
+        if let Some((throttle, segment)) = throttled {
+            throttle.enqueue(now_ns, segment.connection(self.from), packet, size);
+        } else {
+            self.link.enqueue(now_ns, packet, size);
+        }
+    }
+
+    /// The next packet that has arrived by `now_ns`, with the time at which it was due.
+    pub fn take_due(&mut self, now_ns: u64) -> Option<(u64, Packet)> {
+        if let Some(throttle) = &mut self.throttle {
+            while let Some((through_ns, packet, size)) = throttle.take_due(now_ns) {
+                self.link.enqueue(through_ns, packet, size);
+            }
+        }
+        self.link.take_due(now_ns)
+    }
+
+    /// When to look again.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        let throttle = self.throttle.as_ref().and_then(Throttle::next_due_ns);
+        self.link.next_due_ns().into_iter().chain(throttle).min()
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> LinkCounters {
+        let dropped = self.throttle.as_ref().map_or(0, Throttle::overflowed);
+        let link = self.link.counters();
+        LinkCounters { overflowed: link.overflowed + dropped, ..link }
+    }
+}
