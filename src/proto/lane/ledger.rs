@@ -53,9 +53,10 @@ const FORECAST_ERROR: u32 = 2;
 
 impl Entry {
     /// When it should have arrived, even if the forecast was as wrong as it may be.
-    pub(in crate::proto) fn expected_by_at_most(&self) -> Instant {
+    pub(in crate::proto) fn expected_by(&self, path_shared: bool) -> Instant {
         let ahead = self.eta.saturating_duration_since(self.sent_at);
-        self.eta.checked_add(part::<FORECAST_ERROR>(ahead)).unwrap_or(self.eta)
+        let error = if path_shared { part::<FORECAST_ERROR>(ahead) } else { Duration::ZERO };
+        self.eta.checked_add(error).unwrap_or(self.eta)
     }
 }
 

@@ -73,8 +73,6 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) ping_due: bool,
     /// What it carries is overdue and nothing was acknowledged for a while.
     pub(in crate::proto) late: bool,
-    /// Nothing was acknowledged on its link for a while, though something is overdue there.
-    pub(in crate::proto) link_silent: bool,
     /// How many lanes before it were given up without a sign of life: so many times its patience
     /// is doubled.
     pub(in crate::proto) futile: u32,
@@ -139,7 +137,6 @@ impl Lane {
             waking: false,
             ping_due: false,
             late: false,
-            link_silent: false,
             futile: 0,
             close_sent: false,
             heard_at: now,

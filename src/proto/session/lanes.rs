@@ -81,7 +81,6 @@ impl Session {
         lane.resting = policy.tier != Tier::Express;
         self.links.leave(&before);
         self.links.join(&policy, now);
-        self.heard(policy.link, now);
         let lanes = &self.lanes;
         let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
         self.caps.set(now, &policy, in_use);
@@ -102,26 +101,19 @@ impl Session {
 
     /// What the kernel knows of a lane.
     pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let delivered = lane.estimate.on_metrics(now, metrics);
-        lane.late &= !lane.answers(now);
-        let (link, window) = (lane.policy.link, lane.estimate.kernel_window());
-        let heard_at = lane.estimate.kernel_heard_at();
-        self.links.delivered(link, delivered, metrics.rtt);
-        if let Some(at) = heard_at {
-            self.heard(link, at);
-        }
-        let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-        if self.links.look(now, link, of_link, window) {
-            self.arrange(link);
-        }
-    }
-
-    /// Something was heard on a link: of its lanes none is left out any more because nothing was.
-    fn heard(&mut self, link: u64, at: Instant) {
-        if self.links.heard(link, at) {
-            let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-            of_link.for_each(|(_, lane)| lane.link_silent = false);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            let delivered = lane.estimate.on_metrics(now, metrics);
+            lane.late &= !lane.answers(now);
+            let link = lane.policy.link;
+            self.links.delivered(link, delivered, metrics.rtt);
+            if let Some(at) = lane.estimate.kernel_heard_at() {
+                self.links.heard(link, at);
+            }
+            let window = lane.estimate.kernel_window();
+            let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
+            if self.links.look(now, link, of_link, window) {
+                self.arrange(link);
+            }
         }
     }
 
@@ -410,40 +402,32 @@ impl Session {
         Some(with_its_link.map_or(alone, |at| at.min(alone)))
     }
 
-    /// The lane owes and does not answer. Nor will those of its link that rest: what is urgent shall not find out one by one.
+    /// The lane owes and does not answer: all it owes is sent on other lanes, in stream order,
+    /// while its own copy stays under way.
     fn suspect(&mut self, id: LaneId) {
-        let Some(link) = self.lanes.get(&id).map(|lane| lane.policy.link) else { return };
-        self.totals.suspected = self.totals.suspected.saturating_add(1);
-        self.move_owed(id);
-        let resting =
-            |lane: &&Lane| lane.policy.link == link && lane.resting && lane.health == Health::Good;
-        let resting: Vec<LaneId> = self.lanes.values().filter(resting).map(|l| l.id).collect();
-        resting.into_iter().for_each(|id| self.move_owed(id));
-        self.events.push_back(Event::LaneSuspect(id));
-    }
-
-    /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy stays under way.
-    fn move_owed(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
+        let link = lane.policy.link;
         // Without anything to be acknowledged it would stay suspect.
         lane.ping_due |= !lane.ledger.owes();
         lane.copies.clear();
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);
         let owed: Vec<_> = lane.ledger.entries().map(|entry| entry.carried.clone()).collect();
+        self.totals.suspected = self.totals.suspected.saturating_add(1);
         for carried in &owed {
             self.on_undelivered(carried);
         }
+        self.suspect_resting(link);
+        self.events.push_back(Event::LaneSuspect(id));
     }
 
     /// The peer has acknowledged a lane's bytes up to `position`.
     pub(super) fn on_ack(&mut self, now: Instant, id: LaneId, position: u64) {
         let mut settled = Vec::new();
-        let news = |lane: &&Lane| position > lane.ledger.acked_position();
-        if let Some(link) = self.lanes.get(&id).filter(news).map(|lane| lane.policy.link) {
-            self.heard(link, now);
-        }
         let known = if let Some(lane) = self.lanes.get_mut(&id) {
+            if position > lane.ledger.acked_position() {
+                self.links.heard(lane.policy.link, now);
+            }
             lane.on_ack(now, position, |entry| settled.push(entry.carried))
         } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
             let sent = position <= dead.ledger.sent_position();

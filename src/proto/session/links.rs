@@ -29,8 +29,6 @@ struct Link {
     wanted: Option<usize>,
     /// When any of the lanes last heard of the peer's end.
     heard_at: Instant,
-    /// Nothing was heard since it was found to be silent.
-    silent: bool,
     /// What the path has delivered since it was last looked at.
     count: Count,
     /// What it delivers, in bytes a second.
@@ -89,13 +87,14 @@ impl Count {
 }
 
 impl Links {
-    /// A lane of this policy's link is up.
+    /// A lane of this policy's link is up, of which something was just heard.
     pub(super) fn join(&mut self, policy: &LanePolicy, now: Instant) {
         let express = usize::from(policy.tier == Tier::Express);
         match self.0.get_mut(&policy.link) {
             Some(link) => {
                 link.lanes = link.lanes.saturating_add(1);
                 link.express = link.express.saturating_add(express);
+                link.heard_at = link.heard_at.max(now);
             }
             None => {
                 let link = Link {
@@ -104,7 +103,6 @@ impl Links {
                     resting: 0,
                     wanted: None,
                     heard_at: now,
-                    silent: false,
                     count: Count::new(now),
                     carried: MaxFilter::default(),
                     wander: Wander::default(),
@@ -127,18 +125,10 @@ impl Links {
         }
     }
 
-    /// What one of the link's lanes owed was acknowledged, by the peer or by its kernel. Returns whether it had been silent.
-    pub(super) fn heard(&mut self, number: u64, at: Instant) -> bool {
-        let Some(link) = self.0.get_mut(&number) else { return false };
-        let news = at > link.heard_at;
-        link.heard_at = link.heard_at.max(at);
-        news && std::mem::take(&mut link.silent)
-    }
-
-    /// Something is overdue on the link, and nothing was heard for too long.
-    pub(super) fn set_silent(&mut self, number: u64) {
+    /// What one of the link's lanes owed was acknowledged, by the peer or by its kernel.
+    pub(super) fn heard(&mut self, number: u64, at: Instant) {
         if let Some(link) = self.0.get_mut(&number) {
-            link.silent = true;
+            link.heard_at = link.heard_at.max(at);
         }
     }
 
@@ -395,13 +385,9 @@ mod tests {
         assert_eq!(links.heard_at(7), None);
         links.join(&seven, start);
         links.join(&eight, start);
-        links.set_silent(7);
-        assert_eq!([links.heard(7, start), links.heard(7, later)], [false, true]);
-        assert!(
-            !links.heard(7, start) && !links.heard(7, later + WINDOW),
-            "it was not silent again"
-        );
-        assert_eq!((links.heard_at(7), links.heard_at(8)), (Some(later + WINDOW), None));
+        links.heard(7, later);
+        links.heard(7, start);
+        assert_eq!((links.heard_at(7), links.heard_at(8)), (Some(later), None));
         links.leave(&seven);
         assert_eq!(links.heard_at(7), None);
         links.leave(&seven);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::Session;
 use super::budget::cost_twice;
 use super::output::{Limits, fit_payload};
-use super::standing::{Relief, Standing};
+use super::standing::Relief;
 use crate::proto::ids::{LaneId, StreamId};
-use crate::proto::lane::{Carried, Entry, Health, INITIAL_WINDOW_BYTES, Lane};
+use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
@@ -22,9 +22,6 @@ const TAIL_GAIN_MIN: f64 = 0.003;
 /// Entries of each lane that are looked at for the tail: the last ones arrive last.
 const TAIL_LOOKED_AT: usize = 32;
 
-/// Of no more than this all may be lost, or wait for what was lost: it says nothing of other lanes on the same path.
-const SILENCE_BYTES_MIN: u64 = INITIAL_WINDOW_BYTES as u64;
-
 impl Session {
     /// When the next frame in flight on the lane counts as late.
     pub(super) fn late_at(&self, lane: &Lane, relief: Relief) -> Option<Instant> {
@@ -32,12 +29,12 @@ impl Session {
             || relief == Relief::None
             || lane.policy.tier == Tier::Metered
             || self.duplicates.left() < FRAME_BYTES_MAX as u64
-            || (lane.link_silent && Standing::of(lane) >= self.best_standing())
         {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let mut late = self.expected_by(lane, first).checked_add(lane.grace())?;
+        let path_shared = self.links.view(lane.policy.link).is_shared();
+        let mut late = first.expected_by(path_shared).checked_add(lane.grace())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.patience())?; // very late
         }
@@ -47,18 +44,6 @@ impl Session {
         let sooner = matches!(relief, Relief::Peers { rtt } if rtt < repaired);
         let silent = lane.answered_until().filter(|_| !sooner);
         Some(silent.map_or(late, |silent| silent.max(late)))
-    }
-
-    /// When the frame should have arrived. Of a path that its lanes share the forecast may be wrong, unless none of them gets
-    /// anything through.
-    fn expected_by(&self, lane: &Lane, frame: &Entry) -> Instant {
-        let link = lane.policy.link;
-        if !self.links.view(link).is_shared() {
-            return frame.eta;
-        }
-        let silent_at = self.links.heard_at(link).and_then(|at| at.checked_add(lane.patience()));
-        let at_most = frame.expected_by_at_most();
-        silent_at.map_or(at_most, |silent| silent.clamp(frame.eta, at_most))
     }
 
     /// What is late on the lane waits for the others again, in stream order; if its link is silent, so does what the link's
@@ -80,12 +65,6 @@ impl Session {
                 lane.late |= lane.owes();
             }
         }
-        if link_silent && self.owed_on(link) >= SILENCE_BYTES_MIN {
-            self.leave_out(link);
-            if self.may_carry(id) {
-                return; // no lane has more of a chance
-            }
-        }
         for (expected_by, lane, end) in self.overdue(now, id, link_silent) {
             let very_late = link_silent || is_past(now, expected_by, very_late_after);
             let duplicates = &self.duplicates;
@@ -96,30 +75,18 @@ impl Session {
         }
     }
 
-    /// What is in flight on the link.
-    fn owed_on(&self, link: u64) -> u64 {
-        let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-        of_link.map(|lane| lane.ledger.in_flight()).fold(0, u64::saturating_add)
-    }
-
-    /// Nothing comes through on the link: those of its lanes that owe nothing shall not find out one by one.
-    fn leave_out(&mut self, link: u64) {
-        self.links.set_silent(link);
-        let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-        of_link.for_each(|(_, lane)| lane.link_silent = true);
-    }
-
     /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in the order they were expected
     /// in: by when, on which lane, and where on it they end.
     fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
         let Some(late) = self.lanes.get(&id) else { return Vec::new() };
         let (grace, link) = (late.grace(), late.policy.link);
+        let path_shared = self.links.view(link).is_shared();
         let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
         let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
         let mut overdue = Vec::new();
         for lane in self.lanes.values().filter(concerned) {
             let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
-            let frames = entries.map(|entry| (self.expected_by(lane, entry), lane.id, entry.end));
+            let frames = entries.map(|entry| (entry.expected_by(path_shared), lane.id, entry.end));
             overdue.extend(frames.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
         }
         overdue.sort_unstable();
@@ -248,10 +215,8 @@ mod tests {
 
     use super::*;
     use crate::proto::config::Config;
-    use crate::proto::error::Code;
     use crate::proto::ids::Side;
     use crate::proto::policy::LanePolicy;
-    use crate::proto::session::budget::DuplicateBudget;
     use crate::proto::testing;
     use crate::proto::wire::StreamKind;
 
@@ -321,90 +286,6 @@ mod tests {
             assert_eq!(owes_late(&session, lane), (true, true), "{lane:?}");
         }
         assert!(!session.lanes[&LANES[1]].late, "another link's is not");
-    }
-
-    /// Two lanes of one link and one of another; each has been given at least so many bytes.
-    fn two_links(start: Instant, bytes: [u64; 3]) -> (Session, [LaneId; 3]) {
-        let mut session = session(start);
-        let lanes = [LANES[0], LaneId::new(2), LANES[1]];
-        let _ = session.handle_lane_up(start, lanes[1], Some(Duration::from_millis(20)));
-        for (lane, link) in lanes.into_iter().zip([7, 7, 8]) {
-            session.handle_lane_policy(start, lane, LanePolicy { link, ..LanePolicy::default() });
-        }
-        for (lane, bytes) in lanes.into_iter().zip(bytes) {
-            // No other is given any of it.
-            let stand = |health| {
-                move |(id, each): (&LaneId, &mut Lane)| {
-                    each.health = if *id == lane { Health::Good } else { health };
-                }
-            };
-            session.lanes.iter_mut().for_each(stand(Health::Suspect));
-            let id = session.open(StreamKind::Raw).unwrap();
-            session.send_stream(id).write(&mut vec![7; bytes as usize].into()).unwrap();
-            while session.lanes[&lane].ledger.payload_in_flight() < bytes {
-                let pulled = session.poll_transmit(start, lane, usize::MAX, &mut LaneBuf::new());
-                assert!(pulled.is_some());
-            }
-            session.lanes.iter_mut().for_each(stand(Health::Good));
-            session.lanes.get_mut(&lane).unwrap().idle = true;
-        }
-        (session, lanes)
-    }
-
-    /// When something is late for the first time, that is seen to.
-    fn time_out(session: &mut Session) -> Instant {
-        let (at, _) = session.poll_timeout().unwrap();
-        session.handle_timeout(at);
-        at
-    }
-
-    #[test]
-    fn what_owes_nothing_on_a_silent_link_is_not_tried_until_something_is_heard() {
-        let start = testing::start();
-        let (mut session, [owing, free, other]) = two_links(start, [20_000, 0, 0]);
-        let carrying = |session: &Session| [owing, free, other].map(|id| session.may_carry(id));
-        assert_eq!(carrying(&session), [true; 3]);
-        let at = time_out(&mut session);
-        assert_eq!(carrying(&session), [false, false, true]);
-        let position = session.lanes[&owing].ledger.sent_position();
-        session.on_ack(at + Duration::from_millis(1), owing, position);
-        assert_eq!(carrying(&session), [true; 3]);
-    }
-
-    #[test]
-    fn a_little_that_is_lost_says_nothing_of_a_link() {
-        let start = testing::start();
-        let (mut session, [owing, free, _]) = two_links(start, [1_000, 0, 0]);
-        time_out(&mut session);
-        assert_eq!([owing, free].map(|id| session.may_carry(id)), [false, true]);
-    }
-
-    #[test]
-    fn nothing_is_sent_again_where_no_lane_has_more_of_a_chance() {
-        let start = testing::start();
-        let (mut session, [_, _, other]) = two_links(start, [20_000, 0, 0]);
-        session.handle_lane_down(start, other, Code::NONE);
-        let left = session.duplicates.left();
-        let at = time_out(&mut session);
-        assert_eq!(session.duplicates.left(), left);
-        assert!(session.poll_timeout().unwrap().0 > at, "and not looked at again at once");
-    }
-
-    #[test]
-    fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
-        let start = testing::start();
-        let ms = Duration::from_millis;
-        let (mut session, [suspect, resting, other]) = two_links(start, [20_000, 2_000, 0]);
-        session.lanes.get_mut(&resting).unwrap().resting = true;
-        // It was given that long after the other.
-        session.lanes.get_mut(&resting).unwrap().progress_at = start + ms(90);
-        session.links.heard(7, start + ms(30));
-        session.duplicates = DuplicateBudget::new(0.0);
-        assert_eq!(session.pending, 0);
-        session.handle_timeout(start + ms(101));
-        assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
-        assert_eq!(session.pending, 22_000);
-        assert!(session.may_carry(other));
     }
 
     #[test]

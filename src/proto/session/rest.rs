@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::proto::lane::Lane;
+use crate::proto::lane::{Health, Lane};
 use crate::proto::policy::Tier;
 
 /// Fewer lanes are tried if no more than this part of those that work are needed ...
@@ -254,6 +254,15 @@ impl Session {
         self.links.set_resting(link, resting);
         self.share_link(link);
     }
+
+    /// A lane of the link does not answer. What is urgent shall not find out one by one that none does: those that rest are asked.
+    pub(super) fn suspect_resting(&mut self, link: u64) {
+        let of_link = self.lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| of(link, lane));
+        for lane in of_link.filter(|lane| lane.resting && lane.health == Health::Good) {
+            lane.health = Health::Suspect;
+            lane.ping_due |= !lane.ledger.owes();
+        }
+    }
 }
 
 fn of(link: u64, lane: &Lane) -> bool {
@@ -263,7 +272,6 @@ fn of(link: u64, lane: &Lane) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::lane::Health;
     use crate::proto::testing;
     use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
     use crate::proto::{Config, LaneId};

@@ -35,7 +35,7 @@ impl Standing {
             Tier::Metered if mutant!("metered-used-like-backup") => Tier::Backup,
             tier => tier,
         };
-        match (lane.health, lane.late || lane.link_silent, tier) {
+        match (lane.health, lane.late, tier) {
             (Health::Suspect, _, Tier::Metered) => Self::SuspectMetered,
             (Health::Suspect, _, Tier::Backup) => Self::SuspectBackup,
             (Health::Suspect, _, Tier::Primary | Tier::Express) => Self::Suspect,
