@@ -402,23 +402,30 @@ impl Session {
         Some(with_its_link.map_or(alone, |at| at.min(alone)))
     }
 
-    /// The lane owes and does not answer: all it owes is sent on other lanes, in stream order,
-    /// while its own copy stays under way.
+    /// The lane owes and does not answer. Nor will those of its link that rest: what is urgent shall not find out one by one.
     fn suspect(&mut self, id: LaneId) {
+        let Some(link) = self.lanes.get(&id).map(|lane| lane.policy.link) else { return };
+        self.totals.suspected = self.totals.suspected.saturating_add(1);
+        self.move_owed(id);
+        let resting =
+            |lane: &&Lane| lane.policy.link == link && lane.resting && lane.health == Health::Good;
+        let resting: Vec<LaneId> = self.lanes.values().filter(resting).map(|l| l.id).collect();
+        resting.into_iter().for_each(|id| self.move_owed(id));
+        self.events.push_back(Event::LaneSuspect(id));
+    }
+
+    /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy stays under way.
+    fn move_owed(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
-        let link = lane.policy.link;
         // Without anything to be acknowledged it would stay suspect.
         lane.ping_due |= !lane.ledger.owes();
         lane.copies.clear();
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);
         let owed: Vec<_> = lane.ledger.entries().map(|entry| entry.carried.clone()).collect();
-        self.totals.suspected = self.totals.suspected.saturating_add(1);
         for carried in &owed {
             self.on_undelivered(carried);
         }
-        self.suspect_resting(link);
-        self.events.push_back(Event::LaneSuspect(id));
     }
 
     /// The peer has acknowledged a lane's bytes up to `position`.

@@ -203,7 +203,7 @@ impl Links {
         link.looks = Some(looks);
         // Held to what they carry they would not find out what they can, and as long as little is known of how its round trips
         // wander, no queue is certain.
-        link.crowding = match looks {
+        let crowding = match looks {
             ..=SEARCHING_LOOKS => Crowding::NONE,
             _ => crowd.crowding(rtt, carried, link.wander.allowance),
         };
@@ -216,10 +216,11 @@ impl Links {
             working,
             needed: crowd.needed(carried),
             busy: crowd.lanes.saturating_mul(2) >= working,
-            queued: link.crowding.is_queued(),
+            queued: crowding.is_queued(),
             cramped: crowd.is_cramped(carried),
             bytes: count.bytes,
         });
+        link.crowding = if link.rest.is_throttled() { Crowding::NONE } else { crowding };
         if let Some(wanted) = wanted {
             link.wanted = Some(wanted).filter(|wanted| *wanted < lanes);
         }

@@ -289,6 +289,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut session = session(start);
+        let (suspect, resting) = (LANES[0], LaneId::new(2));
+        assert!(session.handle_lane_up(start, resting, Some(ms(20))));
+        for (lane, link) in [(suspect, 7), (resting, 7), (LANES[1], 8)] {
+            session.handle_lane_policy(start, lane, LanePolicy { link, ..LanePolicy::default() });
+        }
+        let bytes = 2_000;
+        for (lane, at) in [(suspect, 0), (resting, 90)] {
+            let now = start + ms(at);
+            // No other is given any of it.
+            session.lanes.iter_mut().for_each(|(id, each)| each.late = *id != lane);
+            let id = session.open(StreamKind::Raw).unwrap();
+            session.send_stream(id).write(&mut vec![7; bytes].into()).unwrap();
+            while session.pending > 0 {
+                let pulled = session.poll_transmit(now, lane, usize::MAX, &mut LaneBuf::new());
+                assert!(pulled.is_some());
+            }
+            session.lanes.get_mut(&lane).unwrap().idle = true;
+        }
+        session.lanes.get_mut(&resting).unwrap().resting = true;
+        session.handle_timeout(start + ms(101));
+        assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
+        assert_eq!(session.pending, 2 * bytes as u64);
+    }
+
+    #[test]
     fn a_lane_that_is_late_as_a_rule_is_forecast_to_be() {
         let start = testing::start();
         let mut session = session(start);

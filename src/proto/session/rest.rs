@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::proto::lane::{Health, Lane};
+use crate::proto::lane::Lane;
 use crate::proto::policy::Tier;
 
 /// Fewer lanes are tried if no more than this part of those that work are needed ...
@@ -26,8 +26,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A connection begins with ten packets (RFC 6928). A short path may hold fewer, and one lane finds out soon what it carries: a
 /// link begins with a lane for each so much of its round trip ...
 const ROUND_TRIP_OF_A_LANE: Duration = Duration::from_millis(10);
-/// ... and then tries twice as many, and all if each of these carries as much. If not, that is not tried again for so long;
-/// twice as long each time.
+/// ... and then tries twice as many, and all if each of these carries as much. What shows nothing new is not tried again for so
+/// long; twice as long each time.
 const WAIT_MORE: Duration = Duration::from_secs(4);
 /// If they carry less than this part of it at any later time, and no queue stands, they may be throttled: twice as many work. If
 /// it is the path that has become slower, a queue shows it, and fewer are tried again.
@@ -62,6 +62,8 @@ pub(super) struct Rest {
     trial: Option<Trial>,
     /// What the lanes that work have shown that they carry, in bytes a second.
     shown: Option<f64>,
+    /// All work because each carries as much, however many they are: they do not share a path, but have one each.
+    throttled: bool,
     fewer: Patience,
     more: Patience,
 }
@@ -102,6 +104,8 @@ struct Alike {
 struct Trial {
     lanes_before: usize,
     rate_before: f64,
+    /// More have carried more before: all work now, and it depends on this whether they are throttled.
+    again: bool,
     settled_at: Option<Instant>,
     /// Once they have settled.
     carried: Option<Carried>,
@@ -123,7 +127,7 @@ impl Carried {
 impl Default for Rest {
     fn default() -> Self {
         let [fewer, more] = [WAIT_FEWER, WAIT_MORE].map(Patience::new);
-        Self { alike: None, trial: None, shown: None, fewer, more }
+        Self { alike: None, trial: None, shown: None, throttled: false, fewer, more }
     }
 }
 
@@ -161,23 +165,37 @@ impl Rest {
         if throttled && !self.more.is_over(seen.now) {
             return None;
         }
-        self.trial = Some(Trial {
-            lanes_before: seen.working,
-            rate_before: rate,
-            settled_at: seen.now.checked_add(seen.window.saturating_mul(SETTLING_WINDOWS)),
-            carried: None,
-        });
+        self.trial = Some(Trial::of_others(seen, rate));
         Some(if throttled { twice } else { alike.needed.max(1) })
+    }
+
+    /// Whether its lanes are likely to have a path each: what they carry together says nothing of what one can.
+    pub(super) fn is_throttled(&self) -> bool {
+        self.throttled || self.trial.is_some_and(|trial| trial.again)
     }
 
     /// How many lanes shall work after a trial in which they carried bytes at `rate`.
     fn judge(&mut self, trial: Trial, seen: Seen, rate: f64) -> Option<usize> {
+        let more = seen.working > trial.lanes_before;
         if trial.shows_throttling(seen.working, rate) {
+            if more && seen.working < seen.lanes {
+                self.trial = Some(Trial { again: true, ..Trial::of_others(seen, rate) });
+                return Some(seen.lanes);
+            }
+            // Fewer may have carried less by chance; not twice in a row.
+            self.throttled |= more || self.fewer.wait > WAIT_FEWER;
+            if more {
+                self.fewer.wait = self.fewer.wait.max(WAIT_MORE);
+            }
             return Some(self.all(seen));
         }
+        self.throttled = false;
         self.shown = Some(rate);
         self.more.begin(seen.now);
-        if seen.working > trial.lanes_before {
+        if trial.again {
+            return None; // fewer than all may be enough: a queue shows how many
+        }
+        if more {
             return Some(trial.lanes_before);
         }
         self.fewer = Patience::new(WAIT_FEWER);
@@ -206,12 +224,23 @@ impl Rest {
     fn all(&mut self, seen: Seen) -> usize {
         let mut fewer = self.fewer;
         fewer.begin(seen.now);
-        *self = Self { fewer, ..Self::default() };
+        *self = Self { fewer, throttled: self.throttled, ..Self::default() };
         seen.lanes
     }
 }
 
 impl Trial {
+    /// Of others than those that have just been seen to carry bytes at `rate`.
+    fn of_others(seen: Seen, rate: f64) -> Self {
+        Self {
+            lanes_before: seen.working,
+            rate_before: rate,
+            again: false,
+            settled_at: seen.now.checked_add(seen.window.saturating_mul(SETTLING_WINDOWS)),
+            carried: None,
+        }
+    }
+
     /// What they carry, in bytes a second, once that is known.
     fn look(&mut self, seen: Seen) -> Option<f64> {
         if self.settled_at.is_some_and(|at| seen.now < at) {
@@ -230,11 +259,12 @@ impl Trial {
     /// Whether each lane carries as much as before, rather than all of them. If fewer carry yet less, the path has become slower.
     fn shows_throttling(&self, working: usize, rate: f64) -> bool {
         let part = working as f64 / self.lanes_before.max(1) as f64;
-        let each_as_before = self.rate_before * part;
-        let in_between = self.rate_before * f64::midpoint(1.0, part);
+        // Of many more lanes fewer may be enough for all that the path carries.
+        let in_between = self.rate_before * f64::midpoint(1.0, part.min(2.0));
         if working > self.lanes_before {
             return rate > in_between;
         }
+        let each_as_before = self.rate_before * part;
         (each_as_before * THROTTLED..in_between).contains(&rate)
     }
 }
@@ -254,15 +284,6 @@ impl Session {
         self.links.set_resting(link, resting);
         self.share_link(link);
     }
-
-    /// A lane of the link does not answer. What is urgent shall not find out one by one that none does: those that rest are asked.
-    pub(super) fn suspect_resting(&mut self, link: u64) {
-        let of_link = self.lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| of(link, lane));
-        for lane in of_link.filter(|lane| lane.resting && lane.health == Health::Good) {
-            lane.health = Health::Suspect;
-            lane.ping_due |= !lane.ledger.owes();
-        }
-    }
 }
 
 fn of(link: u64, lane: &Lane) -> bool {
@@ -272,6 +293,7 @@ fn of(link: u64, lane: &Lane) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::lane::Health;
     use crate::proto::testing;
     use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
     use crate::proto::{Config, LaneId};
@@ -361,9 +383,11 @@ mod tests {
         let mut link = Link::new();
         assert_eq!(link.look(LOOKS + 1, throttled), 5);
         assert_eq!(link.look(TRIAL, throttled), 10);
+        assert!(!link.rest.is_throttled(), "once may be chance");
         let looks = 120_000 / 40;
         let worked: usize = (0..looks).map(|_| link.look(1, throttled)).sum();
         assert!(worked > 97 * looks / 10, "{worked} in {looks} looks");
+        assert!(link.rest.is_throttled());
     }
 
     #[test]
@@ -386,8 +410,35 @@ mod tests {
     #[test]
     fn all_work_soon_where_each_is_throttled() {
         let mut link = Link::beginning(1);
-        assert_eq!(link.look(TRIAL, |working| (false, working as f64 * 1e5)), 10);
-        assert_eq!(link.look(10 * TRIAL, |working| (false, working as f64 * 1e5)), 10);
+        let each = |working: usize| (false, working as f64 * 1e5);
+        assert_eq!(link.look(LOOKS + 1, each), 2);
+        assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS + 1, each), 10);
+        assert!(link.rest.is_throttled(), "they are not held down while it is seen");
+        assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS + 1, each), 10);
+        assert!(link.rest.is_throttled(), "nor later");
+        let looks = 60_000 / 40;
+        let worked: usize = (0..looks).map(|_| link.look(1, throttled)).sum();
+        assert!(worked > 97 * looks / 10, "{worked} in {looks} looks");
+    }
+
+    #[test]
+    fn all_work_where_fewer_than_all_would_be_enough() {
+        let mut link = Link::beginning(2);
+        let five_are_enough = |working: usize| (working > 5, working.min(5) as f64 * 1e5);
+        assert_eq!(link.look(TRIAL, five_are_enough), 10, "four of them carried less");
+        let few = link.look(20 * TRIAL, five_are_enough);
+        assert!((5..10).contains(&few), "{few} carry as much");
+        assert!(!link.rest.is_throttled());
+    }
+
+    #[test]
+    fn more_that_carried_more_for_a_moment_are_held_to_the_path_again() {
+        let mut link = Link::beginning(1);
+        assert_eq!(link.look(LOOKS + 1, |_| (false, 1e5)), 2);
+        assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS + 1, |_| (false, 2e5)), 10);
+        assert_eq!(link.look(SETTLING_WINDOWS + TRIAL_WINDOWS + 1, |_| (true, 2e5)), 10);
+        assert!(!link.rest.is_throttled());
+        assert_eq!(link.look(4 * TRIAL, |_| (true, 2e5)), 1);
     }
 
     #[test]
