@@ -33,7 +33,7 @@ const TRANSFER_ROOM: f64 = 4.0;
 pub fn run(cell: &Cell, lanes: u16, congestion: &str, seed: u64) -> Result<RunResult, LabError> {
     if cell.paths.iter().any(|path| path.throttle_mbit.is_some()) {
         let cause = "the simulator's paths do not throttle single connections";
-        return Err(LabError::Usage(format!("`{}`: {cause}", cell.name)));
+        return Err(LabError::Run(cause.to_owned()));
     }
     let plans = Plans::of(cell);
     let options = options(cell, &plans, lanes, control(congestion)?);
@@ -273,6 +273,12 @@ mod tests {
         let transfers = figures("xfer-1m-equal");
         assert!((1.0..1.5).contains(&transfers["down.ratio"]), "{transfers:?}");
         assert_eq!(transfers["up.failed"], 0.0);
+    }
+
+    #[test]
+    fn a_path_that_throttles_connections_is_not_simulated_as_if_it_did_not() {
+        let cell = crate::lab::scenarios::by_name("throttled-down").unwrap();
+        assert!(matches!(run(&cell, 1, "bbr", 1), Err(LabError::Run(_))));
     }
 
     #[test]

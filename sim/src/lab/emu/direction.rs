@@ -5,25 +5,25 @@ use super::link::{Link, LinkCounters, LinkSpec};
 use super::segment::{End, Segment};
 use super::throttle::Throttle;
 
-pub type Packet = Vec<u8>;
+pub(super) type Packet = Vec<u8>;
 
 /// One direction of one path.
 #[derive(Debug)]
-pub struct Direction {
+pub(super) struct Direction {
     from: End,
     throttle: Option<Throttle<Packet>>,
     /// Changes of the path are changes of this.
-    pub link: Link<Packet>,
+    pub(super) link: Link<Packet>,
 }
 
 impl Direction {
     /// An idle one; `from` is the end that sends, `throttle` what each connection has for itself.
-    pub fn new(from: End, link: LinkSpec, throttle: Option<LinkSpec>, seed: u64) -> Self {
+    pub(super) fn new(from: End, link: LinkSpec, throttle: Option<LinkSpec>, seed: u64) -> Self {
         Self { from, throttle: throttle.map(Throttle::new), link: Link::new(link, seed) }
     }
 
     /// Takes a packet in.
-    pub fn enqueue(&mut self, now_ns: u64, packet: Packet) {
+    pub(super) fn enqueue(&mut self, now_ns: u64, packet: Packet) {
         let size = packet.len() as u64;
         let throttled = self.throttle.as_mut().zip(Segment::parse(&packet));
         if let Some((throttle, segment)) = throttled {
@@ -34,7 +34,7 @@ impl Direction {
     }
 
     /// The next packet that has arrived by `now_ns`, with the time at which it was due.
-    pub fn take_due(&mut self, now_ns: u64) -> Option<(u64, Packet)> {
+    pub(super) fn take_due(&mut self, now_ns: u64) -> Option<(u64, Packet)> {
         if let Some(throttle) = &mut self.throttle {
             while let Some((through_ns, packet, size)) = throttle.take_due(now_ns) {
                 self.link.enqueue(through_ns, packet, size);
@@ -44,13 +44,13 @@ impl Direction {
     }
 
     /// When to look again.
-    pub fn next_due_ns(&self) -> Option<u64> {
+    pub(super) fn next_due_ns(&self) -> Option<u64> {
         let throttle = self.throttle.as_ref().and_then(Throttle::next_due_ns);
         self.link.next_due_ns().into_iter().chain(throttle).min()
     }
 
     /// What it has done so far.
-    pub fn counters(&self) -> LinkCounters {
+    pub(super) fn counters(&self) -> LinkCounters {
         let dropped = self.throttle.as_ref().map_or(0, Throttle::overflowed);
         let link = self.link.counters();
         LinkCounters { overflowed: link.overflowed + dropped, ..link }
