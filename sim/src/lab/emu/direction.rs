@@ -36,7 +36,8 @@ impl Direction {
     /// The next packet that has arrived by `now_ns`, with the time at which it was due.
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<(u64, Packet)> {
         if let Some(throttle) = &mut self.throttle {
-            while let Some((through_ns, packet, size)) = throttle.take_due(now_ns) {
+            while let Some((through_ns, packet)) = throttle.take_due(now_ns) {
+                let size = packet.len() as u64;
                 self.link.enqueue(through_ns, packet, size);
             }
         }
