@@ -101,8 +101,8 @@ pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
     OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
-    SessionStats, Side, Stream, StreamError, StreamKind, Tier, UnknownScheduler, UnknownTier,
-    WriteHalf,
+    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Tier, UnknownScheduler,
+    UnknownTier, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use imux::SessionLimits;
 use imux::lane::Congestion;
+use imux::proto::limits;
 use imux::trust::{Destination, Fingerprint, HostKeyPolicy};
 
 use super::address::HostPort;
@@ -140,6 +142,40 @@ struct ServerArgs {
     authorized_clients: Option<PathBuf>,
     #[command(flatten)]
     session: SessionArgs,
+    #[command(flatten)]
+    sessions: SessionLimitArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Session")]
+struct SessionLimitArgs {
+    /// Most sessions at once; one that has lost all its lanes gives way to a new one
+    #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_MAX))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_sessions: u32,
+    /// Of these, from one IPv4 address or IPv6 /64
+    #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_PER_SOURCE_MAX))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_sessions_per_source: u32,
+    /// Of these, with one client's key
+    #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_PER_CLIENT_MAX))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_sessions_per_key: u32,
+}
+
+/// A limit, as an option's number.
+fn count(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+impl From<SessionLimitArgs> for SessionLimits {
+    fn from(args: SessionLimitArgs) -> Self {
+        Self {
+            all: args.max_sessions as usize,
+            per_source: args.max_sessions_per_source as usize,
+            per_client: args.max_sessions_per_key as usize,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -392,8 +428,9 @@ fn server_config(
 ) -> Result<config::ServerConfig, String> {
     config::check_forward(&args.listen, &args.dial)?;
     let session = session_config(args.session, notices)?;
-    let ServerArgs { listen, dial, authorized_clients, .. } = args;
-    Ok(config::ServerConfig { listen, dial, session, authorized_clients, home })
+    let ServerArgs { listen, dial, authorized_clients, sessions, .. } = args;
+    let sessions = sessions.into();
+    Ok(config::ServerConfig { listen, dial, session, sessions, authorized_clients, home })
 }
 
 fn client_config(

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use imux::SchedulerKind;
 use imux::lane::{BindSource, Congestion};
 use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPolicy, Invitation};
+use imux::{SchedulerKind, SessionLimits};
 
 use super::address::HostPort;
 use super::bind::{self, BindMap, LinkPlan};
@@ -46,6 +46,7 @@ pub(crate) struct ServerConfig {
     pub(crate) listen: HostPort,
     pub(crate) dial: HostPort,
     pub(crate) session: SessionConfig,
+    pub(crate) sessions: SessionLimits,
     /// The list of authorised clients, if it is not in `home`.
     pub(crate) authorized_clients: Option<PathBuf>,
     /// Directory of keys; None when neither IMUX_HOME nor a home directory is known.

@@ -41,7 +41,11 @@ pub(super) async fn run_server(
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
     let clients = open_clients(&list, named)?;
     let session = config.session.for_library();
-    let settings = imux::ServerConfig { session, clients: Arc::new(clients.clone()) };
+    let settings = imux::ServerConfig {
+        session,
+        clients: Arc::new(clients.clone()),
+        sessions: config.sessions,
+    };
     let mut keys =
         ServerKeys { home, listen: config.listen.clone(), tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);

@@ -1,4 +1,4 @@
-//! Who stands at the door: bounds on lanes that have not proven anything, and on sessions that anyone may create.
+//! Who stands at the door: bounds on lanes that have not proven anything.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,11 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::chance;
-use crate::proto::limits::{
-    SESSIONS_MAX, SESSIONS_PER_CLIENT_MAX, SESSIONS_PER_SOURCE_MAX, WAITING_LANES_MAX,
-    WAITING_LANES_PER_SOURCE_MAX,
-};
-use crate::trust::Fingerprint;
+use crate::proto::limits::{WAITING_LANES_MAX, WAITING_LANES_PER_SOURCE_MAX};
 
 /// From here on lanes are dropped at random, more and more of them, so that the door is never quite full.
 const EARLY: usize = WAITING_LANES_MAX / 4 * 3;
@@ -145,26 +141,6 @@ fn random() -> usize {
     usize::from_ne_bytes(bytes)
 }
 
-/// Why no more sessions are created for a client, given those there are.
-pub(super) fn too_many_sessions(
-    sessions: impl Iterator<Item = (Option<Fingerprint>, Source)>,
-    client: Option<Fingerprint>,
-    source: Source,
-) -> Option<&'static str> {
-    let (mut all, mut of_client, mut of_source) = (0usize, 0usize, 0usize);
-    for (its_client, its_source) in sessions {
-        all += 1;
-        of_client += usize::from(client.is_some() && its_client == client);
-        of_source += usize::from(its_source == source);
-    }
-    match () {
-        () if all >= SESSIONS_MAX => Some("too many sessions"),
-        () if of_client >= SESSIONS_PER_CLIENT_MAX => Some("too many sessions of this client"),
-        () if of_source >= SESSIONS_PER_SOURCE_MAX => Some("too many sessions from this address"),
-        () => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
@@ -226,25 +202,5 @@ mod tests {
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-    }
-
-    #[test]
-    fn sessions_are_bounded_by_client_and_by_source() {
-        let key = |byte| Some(Fingerprint::from_bytes([byte; 32]));
-        let sessions = |count: usize, client, source| std::iter::repeat_n((client, source), count);
-        let none = too_many_sessions(
-            sessions(SESSIONS_PER_CLIENT_MAX - 1, key(1), source(1)),
-            key(1),
-            source(1),
-        );
-        assert_eq!(none, None);
-        let own = sessions(SESSIONS_PER_CLIENT_MAX, key(1), source(1));
-        assert!(too_many_sessions(own.clone(), key(1), source(2)).is_some());
-        assert!(too_many_sessions(own, key(2), source(2)).is_none());
-        let near = sessions(SESSIONS_PER_SOURCE_MAX, None, source(1));
-        assert!(too_many_sessions(near.clone(), key(2), source(1)).is_some());
-        assert!(too_many_sessions(near, None, source(2)).is_none());
-        let all = (0..SESSIONS_MAX as u32).map(|n| (None, source(n)));
-        assert!(too_many_sessions(all, key(1), source(u32::MAX)).is_some());
     }
 }

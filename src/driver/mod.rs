@@ -15,6 +15,7 @@ mod server;
 mod session;
 mod shared;
 mod stream;
+mod table;
 
 #[cfg(imux_seeded)]
 pub use chance::seed as seed_chance;
@@ -23,6 +24,7 @@ pub use error::{ConnectError, OpenError, StreamError};
 pub use server::{Server, ServerConfig};
 pub use session::{Incoming, OpenOptions, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};
+pub use table::SessionLimits;
 
 pub use crate::proto::wire::StreamKind;
 pub use crate::proto::{

@@ -1,27 +1,29 @@
 //! The server: takes lanes, creates sessions with them, and puts further lanes to theirs.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::admission::Admission;
-use super::door::{self, Door, Source};
+use super::door::{Door, Source};
 use super::greeting::{self, Agreed, JoinProof};
 use super::handshake_rate::{HandshakeRate, Turn};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::session::{self, Session};
 use super::shared::Shared;
+use super::table::{Known, Owner, SessionLimits, Table};
 use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
 use crate::proto::{Code, Config, LaneId, LanePolicy, SessionId, Side, handshake, limits};
-use crate::trust::{AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey, SessionSecret};
+use crate::trust::{
+    AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey, Permit, SessionSecret,
+};
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,11 +43,17 @@ pub struct ServerConfig {
     /// Decides which clients are let in, and what each may do. By default any, and its streams go to
     /// one destination.
     pub clients: Arc<dyn ClientTrust>,
+    /// How many sessions there may be.
+    pub sessions: SessionLimits,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { session: Config::default(), clients: Arc::new(AnyClient) }
+        Self {
+            session: Config::default(),
+            clients: Arc::new(AnyClient),
+            sessions: SessionLimits::default(),
+        }
     }
 }
 
@@ -89,22 +97,12 @@ pub struct Server {
     inner: Arc<Inner>,
 }
 
-/// What a JOIN has to match.
-#[derive(Debug)]
-struct Known {
-    agreed: Agreed,
-    client: Option<Fingerprint>,
-    /// Where its first lane came from.
-    source: Source,
-    shared: Weak<Shared>,
-}
-
 struct Inner {
     config: Arc<Config>,
     clients: Arc<dyn ClientTrust>,
     handshakes: HandshakeRate,
     door: Door,
-    known: Mutex<BTreeMap<SessionId, Known>>,
+    table: Table,
     accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
     /// No more sessions are created.
     draining: AtomicBool,
@@ -114,7 +112,7 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Inner").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +135,7 @@ impl Server {
             clients: config.clients,
             handshakes: HandshakeRate::default(),
             door: Door::default(),
-            known: Mutex::default(),
+            table: Table::new(config.sessions),
             accepted,
             draining: AtomicBool::new(false),
             next: Mutex::default(),
@@ -171,7 +169,7 @@ impl Server {
         let next = Arc::new(next);
         *self.inner.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
         let living = |known: &Known| Some((known.shared.upgrade()?, known.agreed.secret.clone()));
-        let living: Vec<_> = self.inner.known().values().filter_map(living).collect();
+        let living: Vec<_> = self.inner.table.lock().values().filter_map(living).collect();
         for (shared, secret) in living {
             announce_to(&shared, &next, &secret);
         }
@@ -187,20 +185,20 @@ impl Server {
                 state.core.stream_count()
             })
         };
-        self.inner.living().into_iter().map(drain).sum()
+        self.inner.table.living().into_iter().map(drain).sum()
     }
 
     /// Waits until no session has an open stream.
     pub async fn drained(&self) {
         let idle = |shared: Arc<Shared>| async move { session::drained(&shared).await };
-        futures::future::join_all(self.inner.living().into_iter().map(idle)).await;
+        futures::future::join_all(self.inner.table.living().into_iter().map(idle)).await;
     }
 
     /// Takes no more lanes and ends all sessions at once, telling their clients `code`. Returns when
     /// they have been told, or cannot be.
     pub async fn close(&self, code: Code) {
         self.task.abort();
-        let ends = self.inner.living().into_iter().map(|shared| async move {
+        let ends = self.inner.table.living().into_iter().map(|shared| async move {
             Session::new(shared).close_and_wait(code).await;
         });
         futures::future::join_all(ends).await;
@@ -280,17 +278,12 @@ impl Inner {
     }
 
     fn recheck(&self) {
-        for shared in self.living() {
+        for shared in self.table.living() {
             let Some(admission) = &shared.admission else { continue };
             if admission.permit().is_none() {
                 shared.with(|state, _| state.core.close(Code::UNAUTHORIZED));
             }
         }
-    }
-
-    /// The sessions there are. Nobody of them is held open by it.
-    fn living(&self) -> Vec<Arc<Shared>> {
-        self.known().values().filter_map(|known| known.shared.upgrade()).collect()
     }
 
     /// Handshakes, until the lane belongs to a session.
@@ -320,8 +313,18 @@ impl Inner {
         asked: Create,
     ) -> io::Result<Greeted> {
         let client = lane.peer().map(|peer| peer.fingerprint);
-        let version = match self.grant(client, &asked).await {
-            Ok(version) => version,
+        let (id, secret) = (random_id()?, greeting::session_secret(lane.as_ref())?);
+        let begun = match self.grant(client, &asked).await {
+            Ok((version, permit)) => {
+                let source = Source::of(asked.remote.map(|remote| remote.ip()));
+                let owner = Owner { client, source, listed: permit.is_listed() };
+                let agreed = Agreed { id, secret, peer: asked.params };
+                self.begin(agreed, owner, asked.terms).map(|begun| (version, begun))
+            }
+            Err(refused) => Err(refused),
+        };
+        let (version, (session, attached)) = match begun {
+            Ok(begun) => begun,
             Err((code, reason)) => {
                 greeting::refuse(&mut lane, code, reason).await;
                 let client = client.map_or_else(|| "none".to_owned(), |key| key.to_string());
@@ -330,20 +333,54 @@ impl Inner {
                 return Err(io::Error::other(code.to_string()));
             }
         };
-        let Create { params: peer, terms, remote, .. } = asked;
-        let source = Source::of(remote.map(|remote| remote.ip()));
-        let agreed =
-            Agreed { id: random_id()?, secret: greeting::session_secret(lane.as_ref())?, peer };
-        let id = agreed.id;
+        // Known before it is told of, so that the next lane may join at once.
+        let params = self.config.params();
+        let created = Frame::Created { version, session: id, params };
+        greeting::write_frame(&mut lane, &created).await?;
+        tracing::info!(session = %id, from = %place(asked.remote), "session created");
+        self.accepted.send((session, asked.remote)).await.map_err(io::Error::other)?;
+        Ok(Greeted { attached, session: id, lane })
+    }
+
+    /// Whether a session is granted: the version to speak and what its client may do, or why not.
+    async fn grant(
+        &self,
+        client: Option<Fingerprint>,
+        asked: &Create,
+    ) -> Result<(u32, Permit), Refused> {
+        let version = handshake::choose_version(&asked.versions)
+            .ok_or((Code::VERSION, "this server speaks version 1"))?;
+        let permit = self.clients.admit(client, asked.invitation.as_ref()).await;
+        let permit = permit.ok_or((Code::UNAUTHORIZED, ""))?;
+        if self.draining.load(Ordering::Relaxed) {
+            return Err((Code::SHUTDOWN, "no new sessions"));
+        }
+        Ok((version, permit))
+    }
+
+    /// Makes a session that was granted, with its first lane, and a place for it among the others; or says why there is
+    /// none.
+    fn begin(
+        self: &Arc<Self>,
+        agreed: Agreed,
+        owner: Owner,
+        terms: Terms,
+    ) -> Result<(Session, Attached), Refused> {
+        let (id, peer, secret) = (agreed.id, agreed.peer, agreed.secret.clone());
         let seed = seed_of(id);
         let core =
             crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
-        let admission = Admission { client, clients: self.clients.clone() };
+        let admission = Admission { client: owner.client, clients: self.clients.clone() };
         let shared = Shared::spawn(core, Some(admission));
         let session = Session::new(shared.clone());
-        let secret = agreed.secret.clone();
-        let known = Known { agreed, client, source, shared: Arc::downgrade(&shared) };
-        self.known().insert(id, known);
+        // The lane first: a session without one may have to give way to the next that comes.
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(terms.rtt), terms.policy);
+        let attached = attached.ok_or((Code::INTERNAL, "the session is over already"))?;
+        let known = Known { agreed, owner, shared: Arc::downgrade(&shared) };
+        if let Err(reason) = self.table.insert(id, &known) {
+            session.close(Code::EXCESSIVE_LOAD);
+            return Err((Code::EXCESSIVE_LOAD, reason));
+        }
         if let Some(next) = self.next_key() {
             announce_to(&shared, &next, &secret);
         }
@@ -352,43 +389,12 @@ impl Inner {
             shared.with(|state, _| state.core.drain());
         }
         let inner = self.clone();
-        let watched = shared.clone();
         tokio::spawn(async move {
-            let why = session::closed(&watched).await;
-            inner.known().remove(&id);
+            let why = session::closed(&shared).await;
+            inner.table.lock().remove(&id);
             tracing::info!(session = %id, %why, "session over");
         });
-        // Known before it is told of, so that the next lane may join at once.
-        let params = self.config.params();
-        let created = Frame::Created { version, session: id, params };
-        greeting::write_frame(&mut lane, &created).await?;
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(terms.rtt), terms.policy);
-        let attached = attached.ok_or_else(|| io::Error::other("the session is over already"))?;
-        tracing::info!(session = %id, from = %place(remote), "session created");
-        self.accepted.send((session, remote)).await.map_err(io::Error::other)?;
-        Ok(Greeted { attached, session: id, lane })
-    }
-
-    /// Whether a session is granted: the version to speak, or why not.
-    async fn grant(
-        &self,
-        client: Option<Fingerprint>,
-        asked: &Create,
-    ) -> Result<u32, (Code, &'static str)> {
-        let version = handshake::choose_version(&asked.versions)
-            .ok_or((Code::VERSION, "this server speaks version 1"))?;
-        if self.clients.admit(client, asked.invitation.as_ref()).await.is_none() {
-            return Err((Code::UNAUTHORIZED, ""));
-        }
-        if self.draining.load(Ordering::Relaxed) {
-            return Err((Code::SHUTDOWN, "no new sessions"));
-        }
-        if let Some(reason) =
-            self.too_many_sessions(client, Source::of(asked.remote.map(|remote| remote.ip())))
-        {
-            return Err((Code::EXCESSIVE_LOAD, reason));
-        }
-        Ok(version)
+        Ok((session, attached))
     }
 
     async fn join(
@@ -423,9 +429,9 @@ impl Inner {
         number: LaneId,
         mac: &[u8; 32],
     ) -> io::Result<Option<(Arc<Shared>, JoinProof)>> {
-        let known = self.known();
+        let known = self.table.lock();
         let Some(known) = known.get(&id) else { return Ok(None) };
-        let same_client = known.client == lane.peer().map(|peer| peer.fingerprint);
+        let same_client = known.owner.client == lane.peer().map(|peer| peer.fingerprint);
         let proof = JoinProof::new(lane, &known.agreed, number)?;
         let proven = proof.verify(Side::Client, mac);
         let shared = known.shared.upgrade().filter(|_| same_client && proven);
@@ -435,23 +441,10 @@ impl Inner {
     fn next_key(&self) -> Option<Arc<NextKey>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    /// Asked right before a session is added. Two that are added at the same moment may both pass: a bound on memory is
-    /// not worth a lock for that.
-    fn too_many_sessions(
-        &self,
-        client: Option<Fingerprint>,
-        source: Source,
-    ) -> Option<&'static str> {
-        let known = self.known();
-        let sessions = known.values().map(|known| (known.client, known.source));
-        door::too_many_sessions(sessions, client, source)
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
+
+/// What a client is told that gets no session.
+type Refused = (Code, &'static str);
 
 /// What is known of a lane before it belongs to a session.
 #[derive(Clone, Copy)]

@@ -30,6 +30,7 @@ pub trait ClientTrust: Send + Sync {
 /// What a client may do. Clones share the count of its streams.
 #[derive(Debug, Clone, Default)]
 pub struct Permit {
+    listed: bool,
     destinations: Option<Arc<Destinations>>,
     streams_max: Option<u32>,
     expires: Option<SystemTime>,
@@ -49,7 +50,14 @@ impl Permit {
         let Grant { destinations, streams_max, expires } = grant;
         let destinations =
             (!destinations.is_empty()).then(|| Arc::new(Destinations::new(destinations)));
-        Self { destinations, streams_max, expires, streams: Arc::default() }
+        Self { listed: true, destinations, streams_max, expires, streams: Arc::default() }
+    }
+
+    /// Whether something was granted to the client in particular. Otherwise it is a stranger, let in because
+    /// everybody is: where room runs short, strangers have to do without first.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed
     }
 
     /// Where the client may choose to go; `None` if it goes to the server's one destination.

@@ -15,6 +15,8 @@ mod honest;
 mod joins;
 mod peer;
 mod servers;
+#[cfg(feature = "cli")]
+mod sessions;
 mod throughput;
 mod wire;
 

@@ -1,12 +1,13 @@
 //! The hostile end of one lane: rustls, blocking, and whatever bytes a script wants to send.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imux::trust::{Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use socket2::{Domain, Socket, Type};
 
 use super::wire::{self, frame, take_varint, types};
 
@@ -46,6 +47,21 @@ impl Peer {
     /// A lane to the server, keys exchanged, nothing said.
     pub(crate) fn dial(server: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Self> {
         let socket = connect(server);
+        let tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
+        Self::shake_hands(socket, tls.into())
+    }
+
+    /// As [`dial`](Self::dial), from an address of one's own.
+    pub(crate) fn dial_from(
+        source: IpAddr,
+        server: SocketAddr,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket.connect(&server.into())?;
+        let socket = TcpStream::from(socket);
+        patient(&socket);
         let tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
         Self::shake_hands(socket, tls.into())
     }
@@ -259,6 +275,11 @@ impl Peer {
         let said = self.socket.peek(&mut [0; 1]).is_ok();
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         said
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(self) {
+        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Cuts the lane off, without a word.

@@ -226,6 +226,21 @@ fn options_of_the_session() {
 }
 
 #[test]
+fn how_many_sessions_there_may_be() {
+    assert_eq!(server(&["server", "--dial=s:1"]).sessions, SessionLimits::default());
+    let config = server(&[
+        "server",
+        "--dial=s:1",
+        "--max-sessions=30",
+        "--max-sessions-per-source=20",
+        "--max-sessions-per-key=10",
+    ]);
+    assert_eq!(config.sessions, SessionLimits { all: 30, per_source: 20, per_client: 10 });
+    assert!(refused(&["server", "--dial=s:1", "--max-sessions=0"]).contains("max-sessions"));
+    assert!(refused(&["client", "--dial=s:1", "--max-sessions=9"]).contains("unexpected argument"));
+}
+
+#[test]
 fn pins() {
     let pin = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
     let hex = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";

@@ -251,6 +251,11 @@ impl Session {
         self.lanes.len()
     }
 
+    /// Since when it has had no lane; `None` while it has one.
+    pub fn alone_since(&self) -> Option<Instant> {
+        self.alone_since
+    }
+
     /// How many streams are open, in either direction.
     pub fn stream_count(&self) -> usize {
         self.streams.len()

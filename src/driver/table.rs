@@ -1,0 +1,319 @@
+//! The sessions a server has, how many those may be, and which of them gives way to a new one.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use super::door::Source;
+use super::greeting::Agreed;
+use super::shared::Shared;
+use crate::proto::{Code, SessionId, limits};
+use crate::trust::Fingerprint;
+
+/// How many sessions a server keeps at once, those included that wait for a lane to come back. When there are as many, one
+/// without lanes gives way to a new one, and if all have lanes the new one is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// In all.
+    pub all: usize,
+    /// Created from one source: an IPv4 address, or an IPv6 /64.
+    pub per_source: usize,
+    /// Created with one client key.
+    pub per_client: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            all: limits::SESSIONS_MAX,
+            per_source: limits::SESSIONS_PER_SOURCE_MAX,
+            per_client: limits::SESSIONS_PER_CLIENT_MAX,
+        }
+    }
+}
+
+/// Whose a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The key its client has proven to hold, if it showed one.
+    pub(super) client: Option<Fingerprint>,
+    /// Where its first lane came from.
+    pub(super) source: Source,
+    /// The client is let in for its key, and not because everybody is.
+    pub(super) listed: bool,
+}
+
+/// Who is counted as one. A key costs a stranger nothing, an address does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    Source(Source),
+    Key(Fingerprint),
+}
+
+impl Owner {
+    pub(super) fn holder(&self) -> Holder {
+        match self.client {
+            Some(key) if self.listed => Holder::Key(key),
+            _ => Holder::Source(self.source),
+        }
+    }
+}
+
+/// A session, and what a JOIN has to match.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) agreed: Agreed,
+    pub(super) owner: Owner,
+    pub(super) shared: Weak<Shared>,
+}
+
+/// The table itself. Its lock is a leaf: no session is looked at under it.
+#[derive(Debug)]
+pub(super) struct Table {
+    limits: SessionLimits,
+    known: Mutex<BTreeMap<SessionId, Known>>,
+}
+
+/// Which bound keeps a session out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    Client,
+    Source,
+    All,
+}
+
+impl Full {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Client => "too many sessions of this client",
+            Self::Source => "too many sessions from this address",
+            Self::All => "too many sessions",
+        }
+    }
+
+    /// Whether a session of `other`'s takes the room that one of `owner`'s has not.
+    fn is_held_by(self, other: &Owner, owner: &Owner) -> bool {
+        match self {
+            Self::Client => other.client == owner.client,
+            Self::Source => other.source == owner.source,
+            Self::All => true,
+        }
+    }
+}
+
+/// A session without lanes.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    id: SessionId,
+    owner: Owner,
+    has_streams: bool,
+    since: Instant,
+}
+
+impl Table {
+    pub(super) fn new(limits: SessionLimits) -> Self {
+        Self { limits, known: Mutex::default() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sessions there are. None of them is held open by it.
+    pub(super) fn living(&self) -> Vec<Arc<Shared>> {
+        self.lock().values().filter_map(|known| known.shared.upgrade()).collect()
+    }
+
+    /// Adds a session; where it would be one too many, others end for it, as long as there are any that may.
+    ///
+    /// # Errors
+    /// There is no room; why not.
+    pub(super) fn insert(&self, id: SessionId, new: &Known) -> Result<(), &'static str> {
+        loop {
+            let full = {
+                let mut known = self.lock();
+                match too_many(known.values().map(|known| &known.owner), &new.owner, &self.limits) {
+                    Some(full) => full,
+                    None => {
+                        known.insert(id, new.clone());
+                        return Ok(());
+                    }
+                }
+            };
+            self.make_way(full, &new.owner).ok_or(full.reason())?;
+        }
+    }
+
+    /// Ends a session whose room one of `owner`'s needs. `None`: there is none that may end.
+    fn make_way(&self, full: Full, owner: &Owner) -> Option<()> {
+        let out = who_gives_way(&self.idle(full, owner), owner)?;
+        let shared = self.lock().get(&out).and_then(|known| known.shared.upgrade());
+        let still_idle = shared.is_none_or(|shared| {
+            shared.with(|state, _| {
+                let idle = state.core.alone_since().is_some();
+                if idle {
+                    state.core.close(Code::EXCESSIVE_LOAD);
+                }
+                idle
+            })
+        });
+        if still_idle {
+            tracing::info!(session = %out, "a session without lanes gives way to a new one");
+            self.lock().remove(&out);
+        }
+        // Otherwise a lane has come back meanwhile: the next look sees that.
+        Some(())
+    }
+
+    /// The sessions without lanes that take the room which `owner` has not.
+    fn idle(&self, full: Full, owner: &Owner) -> Vec<Idle> {
+        let holding = |(id, known): (&SessionId, &Known)| {
+            full.is_held_by(&known.owner, owner).then(|| (*id, known.owner, known.shared.upgrade()))
+        };
+        let held: Vec<_> = self.lock().iter().filter_map(holding).collect();
+        let look = |(id, owner, shared): (SessionId, Owner, Option<Arc<Shared>>)| {
+            let idle = |since, has_streams| Idle { id, owner, has_streams, since };
+            // One that is gone is about to be forgotten.
+            let Some(shared) = shared else { return Some(idle(super::clock::now(), false)) };
+            shared.look(|state| {
+                let since = state.core.alone_since()?;
+                Some(idle(since, state.core.stream_count() > 0))
+            })
+        };
+        held.into_iter().filter_map(look).collect()
+    }
+}
+
+/// Which bound has no room for one more session of `owner`'s: the narrowest, for who gives way there makes room in the
+/// wider ones, too.
+fn too_many<'a>(
+    sessions: impl Iterator<Item = &'a Owner>,
+    owner: &Owner,
+    limits: &SessionLimits,
+) -> Option<Full> {
+    let (mut all, mut of_client, mut of_source) = (0usize, 0usize, 0usize);
+    for other in sessions {
+        all += 1;
+        of_client += usize::from(owner.client.is_some() && other.client == owner.client);
+        of_source += usize::from(other.source == owner.source);
+    }
+    match () {
+        () if of_client >= limits.per_client => Some(Full::Client),
+        () if of_source >= limits.per_source => Some(Full::Source),
+        () if all >= limits.all => Some(Full::All),
+        () => None,
+    }
+}
+
+/// Of strangers first; then of whoever keeps most sessions without lanes; then one without streams; then the one that has
+/// waited longest. A stranger takes no listed client's place.
+fn who_gives_way(idle: &[Idle], newcomer: &Owner) -> Option<SessionId> {
+    let mut kept = BTreeMap::<Holder, usize>::new();
+    for one in idle {
+        *kept.entry(one.owner.holder()).or_default() += 1;
+    }
+    let may_end = idle.iter().filter(|one| newcomer.listed || !one.owner.listed);
+    let first = may_end.min_by_key(|one| {
+        let most = Reverse(kept.get(&one.owner.holder()).copied());
+        (one.owner.listed, most, one.has_streams, one.since)
+    });
+    first.map(|one| one.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn source(number: u32) -> Source {
+        Source::of(Some(IpAddr::V4(number.into())))
+    }
+
+    fn stranger(number: u32) -> Owner {
+        Owner { client: None, source: source(number), listed: false }
+    }
+
+    fn key(byte: u8) -> Option<Fingerprint> {
+        Some(Fingerprint::from_bytes([byte; 32]))
+    }
+
+    fn listed(byte: u8) -> Owner {
+        Owner { client: key(byte), source: source(1_000 + u32::from(byte)), listed: true }
+    }
+
+    /// The number of the one that gives way, of sessions that are listed in the order they began to wait.
+    fn first(idle: &[(Owner, bool)], newcomer: Owner) -> Option<u8> {
+        let begun = super::super::clock::now();
+        let number = |(nth, &(owner, has_streams)): (usize, &(Owner, bool))| Idle {
+            id: SessionId::new([nth as u8; SessionId::LEN]),
+            owner,
+            has_streams,
+            since: begun + Duration::from_secs(nth as u64),
+        };
+        let idle: Vec<_> = idle.iter().enumerate().map(number).collect();
+        who_gives_way(&idle, &newcomer).map(|id| id.as_bytes()[0])
+    }
+
+    #[test]
+    fn sessions_are_bounded_by_client_and_by_source() {
+        let limits = SessionLimits::default();
+        let owner = |client, number| Owner { client, source: source(number), listed: false };
+        let too_many = |owners: &[Owner], owner| too_many(owners.iter(), &owner, &limits);
+        let own = vec![owner(key(1), 1); limits.per_client];
+        assert_eq!(too_many(&own[1..], owner(key(1), 1)), None);
+        assert_eq!(too_many(&own, owner(key(1), 2)), Some(Full::Client));
+        assert_eq!(too_many(&own, owner(key(2), 2)), None);
+        assert_eq!(too_many(&own, owner(None, 1)), None);
+        let near = vec![owner(None, 1); limits.per_source];
+        assert_eq!(too_many(&near, owner(key(2), 1)), Some(Full::Source));
+        assert_eq!(too_many(&near, owner(None, 2)), None);
+        let all: Vec<_> = (0..limits.all as u32).map(|n| owner(None, n)).collect();
+        assert_eq!(too_many(&all, owner(key(1), u32::MAX)), Some(Full::All));
+        assert_eq!(too_many(&all[1..], owner(key(1), u32::MAX)), None);
+    }
+
+    #[test]
+    fn strangers_give_way_before_listed_clients_whatever_either_has() {
+        let many =
+            [(listed(1), false), (listed(1), false), (listed(1), false), (stranger(1), true)];
+        assert_eq!(first(&many, listed(2)), Some(3));
+        assert_eq!(first(&many, stranger(2)), Some(3));
+    }
+
+    #[test]
+    fn whoever_keeps_most_gives_way_and_an_open_stream_protects_nobody() {
+        let many = [(stranger(1), false), (stranger(2), true), (stranger(2), true)];
+        assert_eq!(first(&many, stranger(3)), Some(1));
+    }
+
+    #[test]
+    fn of_one_holder_those_without_streams_go_first_and_then_who_waited_longest() {
+        let one = [(stranger(1), true), (stranger(1), false), (stranger(1), false)];
+        assert_eq!(first(&one, stranger(2)), Some(1));
+        let all_with = [(stranger(1), true), (stranger(1), true)];
+        assert_eq!(first(&all_with, stranger(2)), Some(0));
+    }
+
+    /// A stranger's keys cost nothing: what comes from one place is one stranger's.
+    #[test]
+    fn strangers_are_told_apart_by_where_they_come_from_and_listed_clients_by_their_keys() {
+        let keyed =
+            |byte, number| Owner { client: key(byte), source: source(number), listed: false };
+        let strangers = [(keyed(9, 5), false), (keyed(1, 1), false), (keyed(2, 1), false)];
+        assert_eq!(first(&strangers, stranger(3)), Some(1));
+        let at = |byte, number| Owner { source: source(number), ..listed(byte) };
+        let clients = [(at(9, 7), false), (at(8, 7), false), (at(1, 1), false), (at(1, 2), false)];
+        assert_eq!(first(&clients, listed(3)), Some(2));
+    }
+
+    #[test]
+    fn a_listed_client_gives_way_to_another_and_to_no_stranger() {
+        let one = [(listed(1), false)];
+        assert_eq!(first(&one, listed(2)), Some(0));
+        assert_eq!(first(&one, stranger(2)), None);
+        assert_eq!(first(&[], listed(2)), None);
+    }
+}
