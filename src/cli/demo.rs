@@ -27,7 +27,9 @@ use self::link::{ManyListeners, PacedDialer, Speed, Wire};
 use self::payload::{receive, send};
 use super::config::DemoConfig;
 use super::exit::{Exit, Failure};
+use super::logging;
 use super::report::{self, Progress, Report, Style, Transfer};
+use super::text;
 
 /// The lanes, fastest first: about what a cable, a phone and a bad phone have. Together 350 Mbit/s
 /// each way, which leaves time to look on and any machine of today can encrypt, decrypt and check.
@@ -47,8 +49,12 @@ pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
     let report = demo(&config).await.map_err(|error| {
         Failure::new(Exit::Internal, error.context("the demo could not be run to its end"))
     })?;
-    let printed = report.write_to(&mut io::stdout().lock(), config.json);
-    printed.context("cannot print the result").map_err(|e| Failure::new(Exit::Internal, e))?;
+    let mut result = Vec::new();
+    let written = report.write_to(&mut result, config.json);
+    written.context("no result").map_err(|error| Failure::new(Exit::Internal, error))?;
+    text::print(result).await.map_err(|error| {
+        Failure::message(Exit::Internal, format!("cannot print the result: {error}"))
+    })?;
     if report.intact() {
         Ok(Exit::Ok)
     } else {
@@ -57,10 +63,11 @@ pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
 }
 
 async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
-    let stderr = io::stderr();
     let columns = std::env::var("COLUMNS").ok();
-    let style = Style::choose(stderr.is_terminal(), config.quiet, columns.as_deref());
-    let mut progress = Progress::new(stderr, style, "both ways", config.bytes * 2);
+    let style = Style::choose(io::stderr().is_terminal(), config.quiet, columns.as_deref());
+    // Buffered: what is drawn at once is queued at once.
+    let output = io::BufWriter::new(logging::stderr()?);
+    let mut progress = Progress::new(output, style, "both ways", config.bytes * 2);
     // Dropped, and all tasks with it, when the demo is over.
     let mut tasks = JoinSet::new();
     let wires: Vec<_> = SPEEDS.map(|speed| Arc::new(Wire::new(speed))).into();
@@ -157,7 +164,7 @@ struct Received {
 impl Both {
     async fn run(
         &self,
-        progress: &mut Progress<io::Stderr>,
+        progress: &mut Progress<impl io::Write>,
         victim: &Wire,
     ) -> anyhow::Result<(Transfer, Transfer)> {
         let begun = Instant::now();

@@ -3,7 +3,7 @@
 //! Each prints its result on standard output, as a line for people or as one JSON object; what is to
 //! be known besides goes to standard error.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use super::args::now;
 use super::config::{KeysCommand, KeysConfig, require_home};
 use super::connect::connect_failure;
 use super::exit::{Exit, Failure};
+use super::text::print;
 use super::trust::{dial_failure, trust_failure};
 
 /// The name of a client's key in the directory of keys.
@@ -57,7 +58,8 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
         }
     }?;
     let text = if config.json { said.json.to_string() } else { said.text.to_string() };
-    writeln!(io::stdout().lock(), "{}", Zeroizing::new(text).as_str()).map_err(|error| {
+    let text = Zeroizing::new(format!("{}\n", Zeroizing::new(text).as_str()));
+    print(text).await.map_err(|error| {
         Failure::message(Exit::Config, format!("cannot print the result: {error}"))
     })?;
     Ok(Exit::Ok)

@@ -2,19 +2,23 @@
 //!
 //! Levels: errors and warnings always; `info` is what an operator wants to see of a healthy run
 //! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame. What others
-//! cause is bounded (`throttle`), but for the last two.
+//! cause is bounded (`throttle`), but for the last two. Nobody who logs waits for the reader (`output`).
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Once;
 
 use throttle::Throttle;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::{Exit, Failure};
 
+mod output;
 mod throttle;
+
+pub(crate) use output::stderr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -46,11 +50,15 @@ pub(crate) fn install(options: Options) -> Result<(), Failure> {
     let rust_log = rust_log.as_deref().map(|value| value.to_string_lossy());
     let filter = filter(options.level, rust_log.as_deref())
         .map_err(|problem| Failure::message(Exit::Usage, problem))?;
+    let filter = filter.add_directive(told_of_lost_lines()?);
+    let output = stderr().map_err(|error| {
+        Failure::message(Exit::Internal, format!("no thread for the log: {error}"))
+    })?;
     let throttle = Throttle::default();
     throttle.start();
     let log = tracing_subscriber::registry().with(filter).with(throttle);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(move || output.clone())
         // A closed standard error must not become a panic.
         .log_internal_errors(false)
         .with_ansi(colour_wanted(io::stderr().is_terminal(), |name| {
@@ -63,6 +71,12 @@ pub(crate) fn install(options: Options) -> Result<(), Failure> {
         log.with(lines.with_target(options.level == Level::Debug)).try_init()
     };
     installed.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
+}
+
+/// Whatever else is filtered out: that lines are missing is told.
+fn told_of_lost_lines() -> Result<Directive, Failure> {
+    let directive = format!("{}=warn", output::TARGET).parse();
+    directive.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
 }
 
 /// RUST_LOG, when set, says it all; with `--debug` or `--quiet` it refines what the option says.
@@ -91,8 +105,19 @@ fn colour_wanted(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> boo
 
 /// Tells why the program ends. Not through the log, which a filter may have silenced.
 pub(crate) fn report_failure(failure: &Failure, json: bool) {
+    let line = failure_line(failure, json) + "\n";
     // Nothing can be done about a closed standard error.
-    let _ = writeln!(io::stderr().lock(), "{}", failure_line(failure, json));
+    let _ = match stderr() {
+        Ok(mut output) => output.write_all(line.as_bytes()),
+        Err(_) => io::stderr().write_all(line.as_bytes()),
+    };
+}
+
+/// The last lines of the log reach their reader, if it takes them.
+pub(crate) fn flush_for_the_end() {
+    if let Ok(output) = stderr() {
+        output.flush_for_the_end();
+    }
 }
 
 fn failure_line(failure: &Failure, json: bool) -> String {

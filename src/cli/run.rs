@@ -23,13 +23,15 @@ use super::serve::run_server;
 /// Runs to the end and says how it went. Errors have been told when this returns.
 pub(crate) fn run(invocation: Invocation) -> Exit {
     let json = invocation.logging.json;
-    match try_run(invocation) {
+    let exit = match try_run(invocation) {
         Ok(exit) => exit,
         Err(failure) => {
             logging::report_failure(&failure, json);
             failure.exit
         }
-    }
+    };
+    logging::flush_for_the_end();
+    exit
 }
 
 fn try_run(invocation: Invocation) -> Result<Exit, Failure> {

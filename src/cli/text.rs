@@ -1,4 +1,6 @@
-//! Text that came from elsewhere, made fit for a terminal or a log line.
+//! Text that came from elsewhere, made fit for a terminal or a log line; and text for standard output.
+
+use std::io::{self, Write};
 
 /// Longest escaped text, in characters: a host name has at most 253, a reason needs no more.
 const SHOWN_CHARS_MAX: usize = 256;
@@ -26,6 +28,18 @@ fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Prints to standard output. A thread of its own waits there for the reader, and none of the runtime's.
+pub(crate) async fn print(text: impl AsRef<[u8]> + Send + 'static) -> io::Result<()> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let printing = move || {
+        let mut output = io::stdout().lock();
+        // Nobody listens any more when the program is about to end.
+        let _ = tell.send(output.write_all(text.as_ref()).and_then(|()| output.flush()));
+    };
+    std::thread::Builder::new().name("print".to_owned()).spawn(printing)?;
+    told.await.unwrap_or_else(|_| Err(io::Error::other("it was not printed")))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod demo;
 mod descriptors;
 mod drain;
 mod lanes;
+mod log;
 mod memory;
 mod trust;
 

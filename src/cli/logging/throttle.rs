@@ -14,6 +14,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::output::TARGET;
+
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lines of one place at once: of 256 lanes, each up and down and up again at a restart, none is left out.
@@ -94,7 +96,8 @@ impl Throttle {
 
 impl<S: Subscriber> Layer<S> for Throttle {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        *event.metadata().level() > Level::INFO || self.grants(event)
+        let about = event.metadata();
+        *about.level() > Level::INFO || about.target() == TARGET || self.grants(event)
     }
 }
 

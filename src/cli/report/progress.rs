@@ -64,15 +64,16 @@ impl<W: Write> Progress<W> {
     /// Prints a line of its own, the bar standing below it as before.
     pub(crate) fn message(&mut self, text: &str) -> io::Result<()> {
         match self.style {
-            Style::Silent => Ok(()),
-            Style::Lines => writeln!(self.output, "{text}"),
+            Style::Silent => return Ok(()),
+            Style::Lines => writeln!(self.output, "{text}")?,
             Style::Terminal { .. } => {
                 let clear = " ".repeat(self.standing.saturating_sub(text.chars().count()));
                 self.standing = 0;
                 self.drawn = None;
-                writeln!(self.output, "\r{text}{clear}")
+                writeln!(self.output, "\r{text}{clear}")?;
             }
         }
+        self.output.flush()
     }
 
     /// Draws the last state and leaves it standing.
@@ -106,9 +107,9 @@ impl<W: Write> Progress<W> {
     fn draw(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
         self.drawn = Some((elapsed, done));
         match self.style {
-            Style::Silent => Ok(()),
+            Style::Silent => return Ok(()),
             Style::Lines => {
-                writeln!(self.output, "{}", figures(&self.label, elapsed, done, self.total))
+                writeln!(self.output, "{}", figures(&self.label, elapsed, done, self.total))?;
             }
             Style::Terminal { columns } => {
                 // The last column stays free: some terminals wrap when it is written.
@@ -117,9 +118,9 @@ impl<W: Write> Progress<W> {
                 let clear = " ".repeat(self.standing.saturating_sub(length));
                 self.standing = length;
                 write!(self.output, "\r{line}{clear}")?;
-                self.output.flush()
             }
         }
+        self.output.flush()
     }
 }
 

@@ -1,0 +1,255 @@
+//! Standard error behind a bounded queue: whoever has something to say never waits for whoever reads it.
+//!
+//! A thread of its own writes. What finds the queue full is dropped as a whole, counted, and told of where it would
+//! have stood, once lines are taken again.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Room for some two thousand lines: every lane of a large session that comes, goes and is back.
+const QUEUE_BYTES: usize = 256 << 10;
+
+/// Written at once: small, so that only little is on its way when the reader stops.
+const BATCH_BYTES: usize = 32 << 10;
+
+/// How long the end of the program waits for what was said to be taken.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the word of what was lost comes from: no filter and no bound on lines holds that back.
+pub(super) const TARGET: &str = module_path!();
+
+/// A way into the queue. What is given in one `write` is kept or dropped as a whole, and never an error.
+#[derive(Clone, Debug)]
+pub(crate) struct Output(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// All of it was written.
+    drained: Condvar,
+    writer: OnceLock<ThreadId>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
+    /// What found no room since the writer last came by.
+    lost: u64,
+    /// The writer is at work on what it took.
+    writing: bool,
+}
+
+/// The process's one queue before its standard error, which is there from the first call on.
+///
+/// # Errors
+/// There is no thread to be had for it.
+pub(crate) fn stderr() -> io::Result<Output> {
+    static STDERR: OnceLock<Output> = OnceLock::new();
+    if let Some(output) = STDERR.get() {
+        return Ok(output.clone());
+    }
+    let output = Output::start(Patient(io::stderr()))?;
+    Ok(STDERR.get_or_init(|| output).clone())
+}
+
+impl Output {
+    fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        let output = Self(Arc::default());
+        let queue = output.0.clone();
+        let writer = thread::Builder::new().name("imux-log-writer".to_owned());
+        writer.spawn(move || queue.write_to(sink))?;
+        Ok(output)
+    }
+
+    /// Waits until all that was said was written, but not for long.
+    pub(crate) fn flush_for_the_end(&self) {
+        let unwritten =
+            |state: &mut State| state.writing || !state.waiting.is_empty() || state.lost > 0;
+        let waited = self.0.drained.wait_timeout_while(self.0.lock(), FLUSH_PATIENCE, unwritten);
+        drop(waited);
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.push(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, text: &[u8]) {
+        let mut state = self.lock();
+        // Once something was lost, all is until the writer comes by: nothing is to stand before the word of it.
+        let full = state.lost > 0 || state.waiting_bytes + text.len() > QUEUE_BYTES;
+        // The writer itself has only that word to say.
+        if full && self.writer.get() != Some(&thread::current().id()) {
+            state.lost += 1;
+        } else {
+            state.waiting_bytes += text.len();
+            state.waiting.push_back(text.to_vec());
+        }
+        self.filled.notify_one();
+    }
+
+    fn write_to(&self, mut sink: impl Write) {
+        let _ = self.writer.set(thread::current().id());
+        loop {
+            let (batch, lost) = self.next_batch();
+            if lost > 0 {
+                // Through the log, for it to have the log's form. The queue has just been emptied into the batch, behind
+                // which this comes.
+                tracing::warn!(
+                    lines = lost,
+                    "lines of the log were lost: standard error did not take them in time"
+                );
+            }
+            // Whoever has closed standard error does not want to hear of it.
+            let _ = sink.write_all(&batch).and_then(|()| sink.flush());
+        }
+    }
+
+    /// What is to be written next, and how many lines were lost behind it.
+    fn next_batch(&self) -> (Vec<u8>, u64) {
+        let mut state = self.lock();
+        state.writing = false;
+        while state.waiting.is_empty() && state.lost == 0 {
+            self.drained.notify_all();
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.writing = true;
+        let mut batch = Vec::new();
+        while let Some(next) = state.waiting.front() {
+            if !batch.is_empty() && batch.len() + next.len() > BATCH_BYTES {
+                return (batch, 0);
+            }
+            batch.extend_from_slice(next);
+            state.waiting_bytes -= next.len();
+            state.waiting.pop_front();
+        }
+        (batch, std::mem::take(&mut state.lost))
+    }
+}
+
+/// A descriptor that whoever shares it may have set to non-blocking.
+struct Patient<W>(W);
+
+impl<W: Write + AsFd> Write for Patient<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let writable = PollFd::new(self.0.as_fd(), PollFlags::POLLOUT);
+                    poll(&mut [writable], PollTimeout::NONE)?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Takes a batch each time it is allowed to.
+    struct Gate {
+        allowed: mpsc::Receiver<()>,
+        taken: mpsc::Sender<String>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Once the test has let go of it, it stands open.
+            let _ = self.allowed.recv();
+            let _ = self.taken.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Output, mpsc::Sender<()>, mpsc::Receiver<String>) {
+        let (allow, allowed) = mpsc::channel();
+        let (taken, read) = mpsc::channel();
+        (Output::start(Gate { allowed, taken }).unwrap(), allow, read)
+    }
+
+    #[test]
+    fn what_finds_no_room_is_dropped_as_a_whole_and_counted() {
+        let (mut output, allow, read) = gated();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        let lines = 3 * QUEUE_BYTES / line.len();
+        for _ in 0..lines {
+            // Nobody takes any of it, and nobody waits.
+            output.write_all(&line).unwrap();
+        }
+        let lost = output.0.lock().lost as usize;
+        assert!(output.0.lock().waiting_bytes <= QUEUE_BYTES);
+        drop(allow);
+        output.flush_for_the_end();
+        let taken: String = read.try_iter().collect();
+        assert_eq!(taken.len() % line.len(), 0, "a line was cut");
+        assert_eq!(taken.len() / line.len() + lost, lines);
+        assert!(lost > lines / 2);
+        // What comes later is taken again.
+        output.write_all(b"later\n").unwrap();
+        output.flush_for_the_end();
+        assert_eq!(read.try_iter().collect::<String>(), "later\n");
+    }
+
+    #[test]
+    fn the_end_waits_for_what_is_taken_and_not_for_what_is_not() {
+        let (mut output, _allow, read) = gated();
+        output.write_all(b"the last word\n").unwrap();
+        output.flush_for_the_end();
+        assert_eq!(read.try_iter().count(), 0);
+        let (mut output, allow, read) = gated();
+        output.write_all(b"the last ").unwrap();
+        output.write_all(b"word\n").unwrap();
+        drop(allow);
+        output.flush_for_the_end();
+        assert_eq!(read.try_iter().collect::<String>(), "the last word\n");
+    }
+
+    #[test]
+    fn a_pipe_set_to_non_blocking_loses_nothing() {
+        use std::io::Read;
+        let (mut reader, writer) = io::pipe().unwrap();
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+            .unwrap();
+        let mut output = Output::start(Patient(writer)).unwrap();
+        let line = b"0123456789abcde\n";
+        for _ in 0..20_000 {
+            output.write_all(line).unwrap();
+        }
+        let mut got = vec![0; 20_000 * line.len()];
+        reader.read_exact(&mut got).unwrap();
+        assert!(got.chunks(line.len()).all(|chunk| chunk == line));
+    }
+}
