@@ -1,7 +1,7 @@
 //! What is to be run: the validated configuration, free of how it was written.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use imux::lane::{BindSource, Congestion};
@@ -171,12 +171,13 @@ pub(crate) fn home(imux_home: Option<OsString>, user_home: Option<PathBuf>) -> O
 }
 
 /// The directory of keys, or why there is none.
-pub(crate) fn require_home(home: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub(crate) fn require_home(home: Option<&Path>) -> Result<&Path, Failure> {
     home.ok_or_else(|| {
         Failure::message(
             Exit::Config,
             "there is no place for keys: neither IMUX_HOME nor a home directory is set; \
-             nothing was started; set IMUX_HOME to a directory only you can read",
+             nothing was started; set IMUX_HOME to a directory only you can read, or give a client \
+             the server's key with --pin",
         )
     })
 }
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!(home(Some("".into()), user()), Some("/home/u/.imux".into()));
         assert_eq!(home(None, Some("".into())), None);
         assert_eq!(home(None, None), None);
-        assert_eq!(require_home(user()).unwrap(), PathBuf::from("/home/u"));
+        assert_eq!(require_home(user().as_deref()).unwrap(), Path::new("/home/u"));
         assert_eq!(require_home(None).unwrap_err().exit, Exit::Config);
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
-use imux::trust::{Fingerprint, Identity, client_config};
+use imux::trust::{Fingerprint, client_config};
 use imux::{Client, Code, ConnectError, Link, OpenOptions, StreamKind, tunnel};
 use tokio::task::JoinSet;
 
 use super::bind::LinkPlan;
-use super::config::{ClientConfig, Forward, require_home};
+use super::config::{ClientConfig, Forward};
 use super::exit::{Exit, Failure};
-use super::keys::CLIENT;
+use super::keys::OwnKey;
 use super::run::{Stopping, listen_locally};
 use super::trust::{dial_failure, host_trust, trust_failure};
 use super::units;
@@ -29,10 +29,10 @@ pub(super) async fn run_client(
             listeners.push((listener, to.as_ref()));
         }
     }
-    let home = require_home(config.home)?;
     let server = config.dial.as_written();
-    let identity = Identity::load_or_create(&home, CLIENT).map_err(|e| trust_failure(&e))?;
-    let tls = client_config(&identity).map_err(|error| trust_failure(&error))?;
+    let trust = host_trust(config.trust, server, config.home.as_deref())?;
+    let own = OwnKey::of_client(config.home.as_deref())?;
+    let tls = client_config(&own.identity).map_err(|error| trust_failure(&error))?;
     let options = TcpOptions {
         dial_timeout: config.connect_timeout,
         congestion: config.session.congestion.clone(),
@@ -47,17 +47,14 @@ pub(super) async fn run_client(
     };
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
-    let settings = imux::ClientConfig {
-        session: config.session.for_library(),
-        trust: host_trust(config.trust, server, &home),
-    };
+    let settings = imux::ClientConfig { session: config.session.for_library(), trust };
     let client = tokio::select! {
         client = Client::connect(links, settings) => client,
         // There is nothing yet that could finish.
         _ = stopping.wait() => return Ok(Exit::Ok),
     };
-    let client = client.map_err(|error| connect_failure(server, identity.fingerprint(), &error));
-    let client = Arc::new(client?);
+    let client = client.map_err(|error| connect_failure(server, own.lasting(), &error))?;
+    let client = Arc::new(client);
     let mut forwards = JoinSet::new();
     for (listener, to) in listeners {
         if let Ok(address) = listener.local_addr() {
@@ -103,16 +100,31 @@ pub(super) fn tell_draining(connections: usize, patience: Duration) {
     }
 }
 
-/// The exit code of a client that could not begin, and what to do about it.
-pub(super) fn connect_failure(server: &str, own: Fingerprint, error: &ConnectError) -> Failure {
+/// The exit code of a client that could not begin, and what to do about it. `own` is the client's key, if it has one that
+/// lasts.
+pub(super) fn connect_failure(
+    server: &str,
+    own: Option<Fingerprint>,
+    error: &ConnectError,
+) -> Failure {
     match error {
-        ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => Failure::message(
-            Exit::Unauthorized,
-            format!(
-                "{server} does not authorise this client, whose key is {own}; \
-                 who runs the server has to run there: imux authorize {own}"
-            ),
-        ),
+        ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => {
+            let advice = own.map_or_else(
+                || {
+                    "which has no key that lasts; set IMUX_HOME to a directory it can write to, \
+                     where it then keeps one"
+                        .to_owned()
+                },
+                |own| {
+                    format!(
+                        "whose key is {own}; who runs the server has to run there: imux authorize \
+                         {own}"
+                    )
+                },
+            );
+            let message = format!("{server} does not authorise this client, {advice}");
+            Failure::message(Exit::Unauthorized, message)
+        }
         ConnectError::Dial(error) => dial_failure(server, error),
         ConnectError::Trust(error) => trust_failure(error),
         ConnectError::Refused { .. } => Failure::message(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{
     AuthorizedClient, AuthorizedClients, Destination, Fingerprint, Grant, Identity, Invitation,
-    KnownHosts, PinnedKeys, Verdict, client_config,
+    KnownHosts, PinnedKeys, TrustError, Verdict, client_config,
 };
 use imux::{Client, Code, ConnectError};
 use serde_json::{Value, json};
@@ -36,25 +36,25 @@ struct Said {
 
 /// Runs one command to its end.
 pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
-    let home = || require_home(config.home.clone());
+    let home = || require_home(config.home.as_deref());
     let list = |file: Option<PathBuf>| -> Result<AuthorizedClients, Failure> {
         Ok(AuthorizedClients::new(match file {
             Some(file) => file,
-            None => authorized_clients(&home()?),
+            None => authorized_clients(home()?),
         }))
     };
     let said = match config.command {
-        KeysCommand::Identity { listen } => identity(&home()?, listen.as_ref()),
-        KeysCommand::RotateKey { listen, switch } => rotate_key(&home()?, &listen, switch),
+        KeysCommand::Identity { listen } => identity(home()?, listen.as_ref()),
+        KeysCommand::RotateKey { listen, switch } => rotate_key(home()?, &listen, switch),
         KeysCommand::Authorize { file, client } => authorize(&list(file)?, &client),
         KeysCommand::Revoke { file, client } => revoke(&list(file)?, client),
         KeysCommand::Invite { file, server, listen, grant, expires, comment } => {
-            let key = server_key(&home()?, &listen)?;
+            let key = server_key(home()?, &listen)?;
             invite(&list(file)?, &server, key, grant, expires, &comment)
         }
         KeysCommand::Accept { invitation, bind, connect_timeout } => {
             let invitation = invitation.map_or_else(read_invitation, Ok)?;
-            accept(&home()?, &invitation, bind, connect_timeout).await
+            accept(home()?, &invitation, bind, connect_timeout).await
         }
     }?;
     let text = if config.json { said.json.to_string() } else { said.text.to_string() };
@@ -63,6 +63,51 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
         Failure::message(Exit::Config, format!("cannot print the result: {error}"))
     })?;
     Ok(Exit::Ok)
+}
+
+/// The key a client shows.
+pub(super) struct OwnKey {
+    pub(super) identity: Identity,
+    /// Whether it will show the same one when it is started again.
+    pub(super) is_kept: bool,
+}
+
+impl OwnKey {
+    /// That in `home`. Where none is there nor can be made, one in memory, and a notice: it does for servers that let in
+    /// anybody.
+    pub(super) fn of_client(home: Option<&Path>) -> Result<Self, Failure> {
+        let why = match home {
+            None => "neither IMUX_HOME nor a home directory is set".to_owned(),
+            Some(home) => match Identity::load_or_create(home, CLIENT) {
+                Ok(identity) => return Ok(Self { identity, is_kept: true }),
+                Err(error) if is_no_place(&error) && !is_there(home, CLIENT) => error.to_string(),
+                Err(error) => return Err(trust_failure(&error)),
+            },
+        };
+        let identity = Identity::generate().map_err(|error| trust_failure(&error))?;
+        tracing::warn!(
+            key = %identity.fingerprint(),
+            "this client's key is in memory only, and another at each start: {why}"
+        );
+        Ok(Self { identity, is_kept: false })
+    }
+
+    /// What a server's owner can authorise for good.
+    pub(super) fn lasting(&self) -> Option<Fingerprint> {
+        self.is_kept.then(|| self.identity.fingerprint())
+    }
+}
+
+/// Whether the error says that files can be kept nowhere there, now or later. A disk that is full is another matter.
+fn is_no_place(error: &TrustError) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    let TrustError::File { source, .. } = error else { return false };
+    matches!(source.kind(), NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Whether one of the files of the identity `name` is there; what cannot be looked for is not.
+fn is_there(home: &Path, name: &str) -> bool {
+    ["key", "crt"].iter().any(|kind| home.join(format!("{name}.{kind}")).exists())
 }
 
 /// The list of authorised clients where no option names another.
@@ -181,7 +226,7 @@ fn invite(
 /// Changes the list, and tells when that is what closes the servers to everybody else.
 fn changed<T>(
     list: &AuthorizedClients,
-    change: impl FnOnce() -> Result<T, imux::trust::TrustError>,
+    change: impl FnOnce() -> Result<T, TrustError>,
 ) -> Result<T, Failure> {
     let is_new = !list.path().exists();
     let done = change().map_err(|error| trust_failure(&error))?;
@@ -234,7 +279,7 @@ async fn accept(
                  over, or it was never made there; ask for another one"
                 ),
             ),
-            error => connect_failure(server, key, &error),
+            error => connect_failure(server, Some(key), &error),
         }
     })?;
     hosts.record(server, server_key).map_err(|error| trust_failure(&error))?;
@@ -258,7 +303,7 @@ fn check_known(hosts: &KnownHosts, server: &str, key: Fingerprint) -> Result<(),
         | Verdict::KnownAsNext
         | Verdict::KnownByLegacySignature
         | Verdict::Unknown => Ok(()),
-        Verdict::Changed { old } => Err(trust_failure(&imux::trust::TrustError::Changed {
+        Verdict::Changed { old } => Err(trust_failure(&TrustError::Changed {
             host: server.to_owned(),
             known: old,
             presented: key,

@@ -28,7 +28,7 @@ pub(super) async fn run_server(
     // From here on SIGHUP is no reason to end.
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|error| Failure::new(Exit::Internal, anyhow!(error).context("no SIGHUP")))?;
-    let home = require_home(config.home)?;
+    let home = require_home(config.home.as_deref())?.to_owned();
     let identity = Identity::load_or_create(&home, config.listen.as_written());
     let identity = identity.map_err(|error| trust_failure(&error))?;
     let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;

@@ -8,21 +8,25 @@ use imux::lane::DialError;
 use imux::trust::TrustError;
 use imux::trust::{HostKeyPolicy, HostTrust, KnownHosts, KnownHostsTrust, PinnedKeys, Prompter};
 
-use super::config::Trust;
+use super::config::{Trust, require_home};
 use super::exit::{Exit, Failure};
 use super::prompt::Terminal;
 
-/// What decides about the key of the server that is dialled as `host`, the text of `--dial`.
-pub(crate) fn host_trust(trust: Trust, host: &str, home: &Path) -> Arc<dyn HostTrust> {
-    match trust {
+/// What decides about the key of the server that is dialled as `host`, the text of `--dial`. A pin needs no home.
+pub(crate) fn host_trust(
+    trust: Trust,
+    host: &str,
+    home: Option<&Path>,
+) -> Result<Arc<dyn HostTrust>, Failure> {
+    Ok(match trust {
         Trust::Pinned(pins) => Arc::new(PinnedKeys::new(pins)),
         Trust::KnownHosts(policy) => {
             let terminal = Terminal::of_process().filter(|_| policy == HostKeyPolicy::Ask);
             let prompter = terminal.map(|terminal| Arc::new(terminal) as Arc<dyn Prompter>);
-            let hosts = KnownHosts::new(home.join("known_hosts"));
+            let hosts = KnownHosts::new(require_home(home)?.join("known_hosts"));
             Arc::new(KnownHostsTrust::new(hosts, host, policy, prompter))
         }
-    }
+    })
 }
 
 /// The exit code of an error about keys, and what to do about it.
@@ -169,22 +173,27 @@ mod tests {
         }
         let home = tempfile::tempdir().unwrap();
         let trust = Trust::KnownHosts(HostKeyPolicy::Ask);
-        let trust = host_trust(trust, "server:443", home.path());
+        let trust = host_trust(trust, "server:443", Some(home.path())).unwrap();
         let peer = PeerIdentity { fingerprint: key(7), certificate_signature: None };
         let error = trust.decide(&peer).await.unwrap_err();
         assert_eq!(trust_failure(&error).exit, Exit::HostKeyUnknown);
 
         let trust = Trust::KnownHosts(HostKeyPolicy::AcceptNew);
-        host_trust(trust, "server:443", home.path()).decide(&peer).await.unwrap();
+        host_trust(trust, "server:443", Some(home.path())).unwrap().decide(&peer).await.unwrap();
         let trust = Trust::KnownHosts(HostKeyPolicy::Strict);
-        host_trust(trust, "server:443", home.path()).decide(&peer).await.unwrap();
+        host_trust(trust, "server:443", Some(home.path())).unwrap().decide(&peer).await.unwrap();
 
         let other = PeerIdentity { fingerprint: key(8), certificate_signature: None };
         let trust = Trust::KnownHosts(HostKeyPolicy::AcceptNew);
-        let error = host_trust(trust, "server:443", home.path()).decide(&other).await.unwrap_err();
+        let error = host_trust(trust, "server:443", Some(home.path()))
+            .unwrap()
+            .decide(&other)
+            .await
+            .unwrap_err();
         assert_eq!(trust_failure(&error).exit, Exit::HostKeyChanged);
 
-        let trust = host_trust(Trust::Pinned(vec![key(7)]), "server:443", home.path());
+        let trust =
+            host_trust(Trust::Pinned(vec![key(7)]), "server:443", Some(home.path())).unwrap();
         trust.decide(&peer).await.unwrap();
         let error = trust.decide(&other).await.unwrap_err();
         assert_eq!(trust_failure(&error).exit, Exit::HostKeyChanged);

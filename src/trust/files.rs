@@ -56,8 +56,14 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), TrustError> {
         Err(error) => return Err(failed("find", path)(error)),
     };
     let temporary = beside(&target, ".tmp");
-    write_whole(&temporary, contents).map_err(failed("write", &temporary))?;
-    fs::rename(&temporary, &target).map_err(failed("replace", &target))?;
+    let replaced = write_whole(&temporary, contents)
+        .map_err(failed("write", &temporary))
+        .and_then(|()| fs::rename(&temporary, &target).map_err(failed("replace", &target)));
+    if replaced.is_err() {
+        // Half a key, on a disk that is full: of use to nobody, and nobody else would remove it.
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced?;
     // The rename itself reaches the disk with its directory. Some file systems cannot sync one; the file is whole anyway.
     if let Some(Ok(dir)) = target.parent().map(File::open) {
         let _ = dir.sync_all();

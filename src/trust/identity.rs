@@ -47,10 +47,16 @@ impl Identity {
         if name.is_empty() || name.contains(['/', '\0']) {
             return Err(TrustError::InvalidName(name.to_owned()));
         }
-        files::create_dir(home)?;
         let files = Paths::of(home, name);
-        // Two processes started at once must end up with one identity, so look and write under one lock.
-        let _lock = Lock::take(&files.key)?;
+        // Who only reads needs no lock, which a read-only disk could not give.
+        let unusable = match files.load_if_whole() {
+            Ok(Some(identity)) => return Ok(identity),
+            seen => seen.err(),
+        };
+        // Two processes started at once must end up with one identity, so look and write under one lock. Under it, a
+        // change of keys that was under way is over, too.
+        let lock = files::create_dir(home).and_then(|()| Lock::take(&files.key));
+        let _lock = lock.map_err(|unwritable| unusable.unwrap_or(unwritable))?;
         files.complete()?;
         files.load()
     }
@@ -154,6 +160,12 @@ fn next_name(name: &str) -> String {
 impl Paths {
     fn of(home: &Path, name: &str) -> Self {
         Self { crt: home.join(format!("{name}.crt")), key: home.join(format!("{name}.key")) }
+    }
+
+    /// Reads both files, if both are there.
+    fn load_if_whole(&self) -> Result<Option<Identity>, TrustError> {
+        let there = |path: &PathBuf| path.try_exists().map_err(failed("look for", path));
+        if there(&self.crt)? && there(&self.key)? { self.load().map(Some) } else { Ok(None) }
     }
 
     /// Makes what is missing, as far as that changes nobody's identity.

@@ -9,6 +9,7 @@ mod connections;
 mod demo;
 mod descriptors;
 mod drain;
+mod homes;
 mod lanes;
 mod log;
 mod memory;

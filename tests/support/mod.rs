@@ -9,6 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) mod bytes;
+pub(crate) mod namespace;
 pub(crate) mod net;
 #[cfg(feature = "cli")]
 pub(crate) mod process;

@@ -1,0 +1,51 @@
+//! Tests in a network and a file system of their own, made without privileges.
+
+use std::process::{Command, Stdio};
+
+/// Set in the process that runs a test's body.
+const INSIDE: &str = "IMUX_TEST_NAMESPACE";
+
+/// Runs `body` in this test program once more, as root of user, network and mount namespaces that nobody else sees; `test`
+/// is the test's whole name. Where the system makes none, the test is skipped, loudly; with `IMUX_REQUIRE_PROGRAMS=1` that
+/// is a failure.
+#[track_caller]
+pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        shell("ip link set lo up");
+        return body();
+    }
+    if !works(unshare().args(["ip", "link"])) {
+        let required = std::env::var("IMUX_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
+        assert!(!required, "no namespaces here");
+        eprintln!("*** SKIPPED: NO NAMESPACES HERE ***");
+        return;
+    }
+    let output = unshare()
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{errors}");
+    assert!(told.contains("1 passed"), "there is no test {test}: {told}");
+}
+
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "--mount", "--"]);
+    command
+}
+
+fn works(command: &mut Command) -> bool {
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Runs a script of the shell, each of whose commands has to succeed.
+#[track_caller]
+pub(crate) fn shell(script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).status().unwrap();
+    assert!(status.success(), "{script}");
+}
