@@ -237,7 +237,7 @@ impl End {
     fn on_event(&mut self, now: Time, event: Event, happened: &mut Vec<Happened>) {
         match event {
             // No key is announced here.
-            Event::Opened | Event::NextKey(_) => {}
+            Event::Opened | Event::Begun(_) | Event::NextKey(_) => {}
             Event::OpenAvailable => {
                 happened.push(Happened::Counted("open available"));
                 self.try_open = true;

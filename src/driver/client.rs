@@ -230,35 +230,59 @@ impl Client {
         }
     }
 
-    /// Opens a stream; waits a while for a session if there is none now.
+    /// Opens a stream; waits a while for a session if there is none now, and until a lane takes the first of the stream. A
+    /// session that ends before (the server was restarted, say) has not harmed it: it is opened in the next.
+    ///
+    /// Cancel safe: a stream that is not returned is reset.
     ///
     /// # Errors
     /// No session came in time, or it is shutting down.
     pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
         let options = options.into();
-        if *self.inner.draining.borrow() {
-            return Err(OpenError::Draining);
-        }
-        let opening = async {
-            let mut current = self.current.clone();
-            loop {
-                let session = current
-                    .wait_for(Option::is_some)
-                    .await
-                    .map_err(|_| OpenError::NoLane)?
-                    .as_ref()
-                    .map(|established| established.session.clone());
-                let Some(session) = session else { continue };
-                match session.open(options.clone()).await {
-                    // It ended while we asked: the next one may do.
-                    Err(OpenError::Session(_)) => {
-                        current.changed().await.map_err(|_| OpenError::NoLane)?;
-                    }
-                    opened => return opened,
-                }
+        let patience = tokio::time::sleep(OPEN_PATIENCE);
+        tokio::pin!(patience);
+        let mut over: Option<Session> = None;
+        loop {
+            if *self.inner.draining.borrow() {
+                return Err(OpenError::Draining);
             }
+            let opening = async {
+                let session = self.session_after(over.as_ref()).await?;
+                let opened = session.open(options.clone()).await;
+                Ok::<_, OpenError>((session, opened))
+            };
+            let (session, opened) = tokio::select! {
+                opening = opening => opening?,
+                () = &mut patience => return Err(OpenError::NoLane),
+            };
+            match opened {
+                Ok(mut stream) => {
+                    let begun = tokio::select! {
+                        begun = stream.begun() => begun,
+                        // There is no lane for now. It goes as its session goes.
+                        () = &mut patience => true,
+                    };
+                    if begun {
+                        return Ok(stream);
+                    }
+                }
+                // It ended while we asked: the next one may do.
+                Err(OpenError::Session(_)) => {}
+                Err(error) => return Err(error),
+            }
+            over = Some(session);
+        }
+    }
+
+    /// Waits for a session that is not this one.
+    async fn session_after(&self, over: Option<&Session>) -> Result<Session, OpenError> {
+        let other = |it: &Established| {
+            over.is_none_or(|over| !Arc::ptr_eq(it.session.shared(), over.shared()))
         };
-        tokio::time::timeout(OPEN_PATIENCE, opening).await.unwrap_or(Err(OpenError::NoLane))
+        let mut current = self.current.clone();
+        let found = current.wait_for(|it| it.as_deref().is_some_and(other)).await;
+        let found = found.map_err(|_| OpenError::NoLane)?;
+        found.as_ref().map(|it| it.session.clone()).ok_or(OpenError::NoLane)
     }
 
     /// Figures of the session there is now.
@@ -375,7 +399,13 @@ impl Inner {
         if let Some(established) = self.living()
             && self.trusted_key() == Some(key)
         {
-            return Self::join(lane, &established, rtt, place).await;
+            match Self::join(lane, &established, rtt, place).await {
+                Err(ConnectError::Refused { code: code @ Code::JOIN_REFUSED, .. }) => {
+                    self.disowned(established.session.shared(), code);
+                    lane = dial_again(dialer.as_ref(), key).await?;
+                }
+                joined => return joined,
+            }
         }
         // One lane creates the session, or has a key decided on; the others wait for it.
         let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
@@ -386,11 +416,7 @@ impl Inner {
             self.decide(&presented).await?;
             // A person takes longer to answer than a server waits for a first frame.
             if clock::now().duration_since(begun) > CREATION_PATIENCE {
-                lane = dialer.dial().await?;
-                let again = lane.peer().ok_or(ConnectError::NoKey)?.fingerprint;
-                if again != key {
-                    return Err(ConnectError::OtherKey(again));
-                }
+                lane = dial_again(dialer.as_ref(), key).await?;
             }
         }
         if let Some(established) = self.living() {
@@ -426,11 +452,20 @@ impl Inner {
     ) -> Result<Ready, ConnectError> {
         let number = LaneId::new(established.next_lane.fetch_add(1, Ordering::Relaxed));
         let proof = greeting::join(&mut lane, &established.agreed, number, place.policy).await;
-        let proof = proof.map_err(ConnectError::Handshake)?;
-        let attached = Attached::new(established.session.shared(), number, Some(rtt), place.policy);
+        let mut proof = Some(proof.map_err(ConnectError::Handshake)?);
+        let shared = established.session.shared();
+        let vouched = shared.look(|state| state.lanes.values().any(|lane| lane.proven));
+        // Where no other lane says that the server still knows the session, it is asked before it is told anything:
+        // streams that nobody has heard of may then begin in another session.
+        if let Some(proof) = proof.take_if(|_| !vouched) {
+            let answer = greeting::joined(&mut lane, &proof);
+            let answer = tokio::time::timeout(HANDSHAKE_TIMEOUT, answer).await;
+            answer.unwrap_or_else(|_| Err(timed_out()))?;
+        }
+        let attached = Attached::new(shared, number, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
         place.tell_up(number);
-        Ok(Ready { attached, lane, proof: Some(proof) })
+        Ok(Ready { attached, lane, proof })
     }
 
     async fn create(
@@ -463,15 +498,23 @@ impl Inner {
         let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
         tracing::info!(%lane, via, why = %end, "lane down");
         if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
-            // The server does not know the session, and no other lane says otherwise.
-            shared.with(|state, _| {
-                if state.core.lane_count() == 0 {
-                    state.core.close(code);
-                }
-            });
+            self.disowned(&shared, code);
         }
         if shared.look(|state| state.over.is_some()) {
             self.forget(&shared);
+        }
+    }
+
+    /// The server does not know the session. If no other lane says otherwise, it is over.
+    fn disowned(&self, shared: &Arc<Shared>, code: Code) {
+        let over = shared.with(|state, _| {
+            if !state.lanes.values().any(|lane| lane.proven) {
+                state.core.close(code);
+            }
+            state.core.is_closed()
+        });
+        if over {
+            self.forget(shared);
         }
     }
 
@@ -562,6 +605,13 @@ struct Ready {
     attached: Attached,
     lane: Box<dyn Lane>,
     proof: Option<greeting::JoinProof>,
+}
+
+/// Dials once more, to the same server.
+async fn dial_again(dialer: &dyn Dialer, key: Fingerprint) -> Result<Box<dyn Lane>, ConnectError> {
+    let lane = dialer.dial().await?;
+    let again = lane.peer().ok_or(ConnectError::NoKey)?.fingerprint;
+    if again == key { Ok(lane) } else { Err(ConnectError::OtherKey(again)) }
 }
 
 /// What becomes of a lane; `None` if it panics, which ends the lane and not its keeper.

@@ -64,6 +64,20 @@ pub(super) async fn join(
     Ok(proof)
 }
 
+/// Waits for the server's answer to JOIN, on a lane that carries nothing before.
+pub(super) async fn joined(
+    lane: &mut Box<dyn Lane>,
+    proof: &JoinProof,
+) -> Result<(), ConnectError> {
+    match FirstWords::default().next(lane).await.map_err(ConnectError::Handshake)? {
+        Frame::Joined { mac } if proof.verify(Side::Server, &mac) => Ok(()),
+        Frame::Refused { code, reason } => {
+            Err(ConnectError::Refused { code, reason: printable(&reason) })
+        }
+        _ => Err(ConnectError::Handshake(unexpected("the server's proof"))),
+    }
+}
+
 /// What both ends of a lane can prove membership over.
 #[derive(Clone)]
 pub(super) struct JoinProof {

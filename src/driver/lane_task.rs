@@ -104,6 +104,15 @@ impl Attached {
         })
     }
 
+    /// The peer has said that it knows the session.
+    pub(super) fn prove(shared: &Shared, id: LaneId) {
+        shared.ask(|state| {
+            if let Some(slot) = state.lanes.get_mut(&id) {
+                slot.proven = true;
+            }
+        });
+    }
+
     fn detach(&self, code: Code) {
         let waiting = self.shared.with(|state, now| {
             state.core.handle_lane_down(now, self.id, code);
@@ -128,6 +137,9 @@ pub(super) async fn run(
     lane: Box<dyn Lane>,
     proof: Option<JoinProof>,
 ) -> LaneEnd {
+    if proof.is_none() {
+        Attached::prove(&attached.shared, attached.id);
+    }
     let mut task = LaneTask {
         shared: &attached.shared,
         id: attached.id,
@@ -244,6 +256,7 @@ impl LaneTask<'_> {
                 match first {
                     Some((Frame::Joined { mac }, _)) if proof.verify(Side::Server, &mac) => {
                         self.proof = None;
+                        Attached::prove(self.shared, self.id);
                     }
                     Some((Frame::Refused { code, .. }, _)) => {
                         return Poll::Ready(Err(LaneEnd::Refused(code)));

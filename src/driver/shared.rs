@@ -33,6 +33,8 @@ pub(super) struct StreamWakers {
     pub(super) write: Option<Waker>,
     /// Halves that still exist.
     pub(super) halves: u8,
+    /// Something of it was given to a lane.
+    pub(super) begun: bool,
 }
 
 /// A lane's task, as the session knows it.
@@ -41,6 +43,8 @@ pub(super) struct LaneSlot {
     pub(super) waker: Option<Waker>,
     /// The core has given the lane up.
     pub(super) lost: Option<Code>,
+    /// The peer has said that the lane belongs to the session: it knows it.
+    pub(super) proven: bool,
 }
 
 #[derive(Debug)]
@@ -198,6 +202,12 @@ impl State {
         match event {
             Event::Opened => wake.append(&mut self.accepting),
             Event::OpenAvailable | Event::Draining => wake.append(&mut self.opening),
+            Event::Begun(id) => {
+                if let Some(wakers) = self.streams.get_mut(&id) {
+                    wakers.begun = true;
+                    wake.extend(wakers.read.take());
+                }
+            }
             Event::Readable(id) => {
                 wake.extend(self.streams.get_mut(&id).and_then(|wakers| wakers.read.take()));
             }

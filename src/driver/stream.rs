@@ -93,7 +93,26 @@ impl Stream {
 
     /// What a new stream's entry in the session begins with.
     pub(super) fn wakers() -> StreamWakers {
-        StreamWakers { read: None, write: None, halves: 2 }
+        StreamWakers { halves: 2, ..StreamWakers::default() }
+    }
+
+    /// Waits until something of it was given to a lane: from then on it belongs to its session. `false` if that has ended
+    /// before, and the peer cannot have heard of the stream. Nobody may read from it meanwhile.
+    pub(super) async fn begun(&mut self) -> bool {
+        let (id, shared) = (self.read.id, &self.read.handle.shared);
+        poll_fn(|cx| {
+            shared.ask(|state| {
+                if state.streams.get(&id).is_none_or(|wakers| wakers.begun) {
+                    return Poll::Ready(true);
+                }
+                if state.over.is_some() {
+                    return Poll::Ready(false);
+                }
+                remember_stream(state, id, |wakers| &mut wakers.read, cx);
+                Poll::Pending
+            })
+        })
+        .await
     }
 
     /// The two directions, to be used by different tasks.

@@ -12,6 +12,8 @@ pub enum Event {
     Opened,
     /// More streams may be opened, after `Session::open` said no.
     OpenAvailable,
+    /// Something of a stream that this end opened was given to a lane, for the first time. Until then nobody can know of it.
+    Begun(StreamId),
     /// Something can be read that could not before: data, the end, or a reset.
     Readable(StreamId),
     /// Something can be written that could not before, or writing has ended.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::bytes::Pattern;
 use crate::support::net::{self, Destination};
-use crate::support::process::Imux;
+use crate::support::process::{Imux, field};
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
 
@@ -257,5 +257,51 @@ fn connections_wait_for_a_server_that_is_restarted() {
         assert_eq!(new.read_u8().await.unwrap(), b'y');
         eventually(15, "all lanes are back", || tunnel.relay.alive() >= 10).await;
         tunnel.assert_healthy();
+    });
+}
+
+/// Nothing of these was ever sent: they cannot be done twice, and need not be cut off.
+#[test]
+fn connections_opened_while_the_server_is_away_begin_when_it_is_back() {
+    bounded(120, async {
+        for lanes in ["0.0.0.0=1", "0.0.0.0=10"] {
+            let destination = Destination::echo().await;
+            let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+            let (at, to) = (net::unused_port().await.to_string(), destination.addr.to_string());
+            let args = ["server", "--listen", &at, "--dial", &to];
+            let mut server = Imux::start(homes[0].path(), &args);
+            let ready = server.line("server ready");
+            let key = field(&ready, "key");
+            let args_of_client = ["client", "--listen", "127.0.0.1:0", "--dial", &at, "--pin", key];
+            let args_of_client = [&args_of_client[..], &["--bind", lanes]].concat();
+            let client = Imux::start(homes[1].path(), &args_of_client);
+            let local = client.ready();
+            let mut old = TcpStream::connect(local).await.unwrap();
+            old.write_all(b"x").await.unwrap();
+            assert_eq!(old.read_u8().await.unwrap(), b'x');
+
+            server.signal(nix::sys::signal::Signal::SIGKILL);
+            assert_eq!(server.exit_code(), None);
+            let mut waiting = tokio::task::JoinSet::new();
+            for number in 0..20_u32 {
+                waiting.spawn(async move {
+                    let mut socket = TcpStream::connect(local).await?;
+                    // Some speak at once and end, others wait to be spoken to.
+                    socket.write_u32(number).await?;
+                    if number % 2 == 0 {
+                        socket.shutdown().await?;
+                    }
+                    socket.read_u32().await.map(|back| (number, back))
+                });
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+            let _server = Imux::start(homes[0].path(), &args);
+            while let Some(answer) = waiting.join_next().await {
+                let (number, back) = answer.unwrap().unwrap();
+                assert_eq!(number, back);
+            }
+            // What had begun is told that it is over.
+            assert_reset(old.read(&mut [0; 1]).await);
+        }
     });
 }

@@ -234,8 +234,9 @@ impl Session {
         id: StreamId,
         out: &mut LaneBuf,
     ) {
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(kind) = stream.opening.clone() else { return };
+        stream.begins(&mut self.events, id);
         // Before the OPEN, whose acknowledgement then covers it.
         if stream.redundant {
             self.write(lane, out, |out| out.push(&Frame::Redundant { id }));
@@ -324,6 +325,7 @@ impl Session {
         out: &mut LaneBuf,
     ) -> u64 {
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
+        stream.begins(&mut self.events, id);
         let before = out.len();
         let payload = chunk.payload();
         out.push_stream(id, chunk.range.start, payload as usize, chunk.fin);

@@ -103,6 +103,13 @@ impl Session {
 }
 
 impl Stream {
+    /// A lane is given something of the stream. Whoever opened it is told of the first time.
+    pub(super) fn begins(&mut self, events: &mut std::collections::VecDeque<Event>, id: StreamId) {
+        if !std::mem::replace(&mut self.begun, true) && self.opening.is_some() {
+            events.push_back(Event::Begun(id));
+        }
+    }
+
     /// Tells the writer, if one waits, that things have changed.
     pub(super) fn writer_waits_no_more(
         &mut self,

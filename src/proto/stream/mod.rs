@@ -23,6 +23,8 @@ pub(in crate::proto) struct Stream {
     pub(in crate::proto) say: ToSay,
     /// For a stream this end opened: what it is for, until the peer has acknowledged it.
     pub(in crate::proto) opening: Option<StreamKind>,
+    /// Something of it was given to a lane.
+    pub(in crate::proto) begun: bool,
     /// The peer's OPEN has arrived (or this end opened it).
     pub(in crate::proto) opened: bool,
     /// Its bytes go on two lanes, and the peer's shall.
@@ -57,6 +59,7 @@ impl Stream {
             recv: RecvSide::new(receive_window, window_max),
             say: ToSay::default(),
             opening: None,
+            begun: false,
             opened: false,
             redundant: false,
             in_control_queue: false,

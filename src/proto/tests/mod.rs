@@ -145,6 +145,28 @@ fn first_bytes_travel_with_the_opening() {
     assert_eq!(pair.ends[SERVER].read[&id].0, b"GET /");
 }
 
+/// Whoever opened it may open it elsewhere until then.
+#[test]
+fn a_stream_begins_when_a_lane_is_first_given_some_of_it() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10)]);
+    pair.drive(SECOND);
+    pair.lane_down(LaneId::new(0));
+    let id = pair.open(CLIENT, pattern(100_000, 4));
+    pair.drive(10 * SECOND);
+    let begun = |pair: &Pair, end: usize| {
+        pair.ends[end].events.iter().filter(|event| matches!(event, Event::Begun(_))).count()
+    };
+    assert_eq!(begun(&pair, CLIENT), 0, "no lane has it");
+    pair.lane_up(LaneId::new(1), Path::new(50.0, 10));
+    pair.drive(SECOND / 200);
+    assert!(pair.ends[CLIENT].events.contains(&Event::Begun(id)));
+    // That lane is lost, and another delivers all of it again.
+    pair.lane_down(LaneId::new(1));
+    pair.lane_up(LaneId::new(2), Path::new(50.0, 10));
+    pair.drive_until(20 * SECOND, |pair| pair.ends[SERVER].read.get(&id).is_some_and(|it| it.1));
+    assert_eq!((begun(&pair, CLIENT), begun(&pair, SERVER)), (1, 0));
+}
+
 #[test]
 fn a_reset_reaches_both_ends() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10), Path::new(5.0, 40)]);
