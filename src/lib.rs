@@ -88,6 +88,7 @@ mod driver;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod lane;
+mod net;
 pub mod proto;
 pub mod trust;
 pub mod tunnel;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::bind::LinkPlan;
 use super::config::{ClientConfig, Forward};
+use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::keys::OwnKey;
 use super::run::{Stopping, listen_locally};
@@ -55,6 +56,9 @@ pub(super) async fn run_client(
     };
     let client = client.map_err(|error| connect_failure(server, own.lasting(), &error))?;
     let client = Arc::new(client);
+    // Each bind may get an express lane besides.
+    let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
+    let connections = descriptors::for_client(lanes);
     let mut forwards = JoinSet::new();
     for (listener, to) in listeners {
         if let Ok(address) = listener.local_addr() {
@@ -63,7 +67,10 @@ pub(super) async fn run_client(
         }
         let kind = to.map_or(StreamKind::Default, |to| StreamKind::Named(to.to_string()));
         let options = OpenOptions { kind, redundant: config.redundant };
-        forwards.spawn(tunnel::forward(listener, client.clone(), options));
+        let (client, connections) = (client.clone(), connections.clone());
+        forwards.spawn(async move {
+            tunnel::forward_within(listener, client, options, &connections).await;
+        });
     }
     let patience = tokio::select! {
         _ = forwards.join_next() => {

@@ -10,6 +10,7 @@ mod bind;
 mod config;
 mod connect;
 mod demo;
+mod descriptors;
 mod exit;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

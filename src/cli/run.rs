@@ -15,6 +15,7 @@ use super::address::{Host, HostPort};
 use super::config::{Invocation, Task};
 use super::connect::run_client;
 use super::demo::run_demo;
+use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::keys::run_keys;
 use super::logging;
@@ -37,6 +38,7 @@ pub(crate) fn run(invocation: Invocation) -> Exit {
 fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
     logging::install(invocation.logging)?;
     logging::log_panics();
+    descriptors::raise_limit();
     for notice in &invocation.notices {
         tracing::info!("{notice}");
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::address::HostPort;
 use super::config::{ServerConfig, SessionConfig, require_home};
 use super::connect::tell_draining;
+use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::keys::authorized_clients;
 use super::run::{Stopping, listen_addresses, listen_failure};
@@ -49,6 +50,7 @@ pub(super) async fn run_server(
     let mut keys =
         ServerKeys { home, listen: config.listen.clone(), tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
+    let connections = descriptors::for_server();
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
     keys.announce_next(&server)?;
     tell_who_may_connect(&clients, &list, &config.dial, address);
@@ -64,7 +66,10 @@ pub(super) async fn run_server(
         tokio::select! {
             accepted = server.accept() => match accepted {
                 Some((session, _)) => {
-                    drop(sessions.spawn(tunnel::serve(session, destination.clone())));
+                    let (destination, connections) = (destination.clone(), connections.clone());
+                    drop(sessions.spawn(async move {
+                        tunnel::serve_within(session, destination, &connections).await
+                    }));
                 }
                 None => return Err(Failure::message(Exit::Internal, "the listener has ended")),
             },

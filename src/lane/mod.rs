@@ -21,7 +21,6 @@ use crate::trust::PeerIdentity;
 
 mod bind;
 mod error;
-mod happy_eyeballs;
 pub mod memory;
 mod metrics;
 mod resolve;

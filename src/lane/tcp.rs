@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{BindSource, DialError};
+use crate::net::AttemptError;
 
 /// How the TCP connections of lanes are set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,25 +61,12 @@ pub(super) async fn connect(
     bind: &BindSource,
     remote: SocketAddr,
     options: &TcpOptions,
-) -> Result<TcpStream, ConnectError> {
+) -> Result<TcpStream, AttemptError<DialError>> {
     let socket = new_socket(remote).map_err(DialError::Socket)?;
     bind_to(&socket, bind).map_err(|source| DialError::Bind { bind: bind.clone(), source })?;
     tune(&socket, options)?;
     let socket = TcpSocket::from_std_stream(socket.into());
-    socket.connect(remote).await.map_err(ConnectError::Remote)
-}
-
-/// What hindered a connection: ourselves, whatever the address, or this address.
-#[derive(Debug)]
-pub(super) enum ConnectError {
-    Local(DialError),
-    Remote(io::Error),
-}
-
-impl From<DialError> for ConnectError {
-    fn from(error: DialError) -> Self {
-        Self::Local(error)
-    }
+    socket.connect(remote).await.map_err(AttemptError::Remote)
 }
 
 /// A listening socket at `addr`. Accepted connections want [`tune`] each.

@@ -49,6 +49,12 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
+    /// Whether it is by a name.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        matches!(self.host, Host::Name(_))
+    }
+
     /// Host and port as the system's resolver takes them.
     #[must_use]
     pub fn for_resolver(&self) -> (String, u16) {
@@ -92,7 +98,8 @@ impl Destinations {
     }
 
     /// Whether any address could make `asked` an allowed destination. Where not, its name is not
-    /// even looked up.
+    /// even looked up: no rule lists it or any name, and what an address or a network is called
+    /// does not count.
     #[must_use]
     pub fn may_allow(&self, asked: &Destination) -> bool {
         self.rules.iter().any(|rule| rule.may_allow(asked))
@@ -109,8 +116,8 @@ impl Destinations {
 /// One rule: a host, a network or `*`, and a port or `*`.
 ///
 /// `db.example:5432`, `192.0.2.7:*`, `[2001:db8::7]:443`, `10.1.0.0/16:22`, `[2001:db8::/32]:*`,
-/// `*:443`. A name is compared with what the client asks for, an address or a network with the
-/// address that is dialled. Two kinds of address are reached only where they are listed themselves:
+/// `*:443`. A name is compared with the name that the client asks for, an address or a network with
+/// the address. Two kinds of address are reached only where they are listed themselves:
 ///
 /// - loopback, by its address or, from `localhost`, by that name;
 /// - by their address alone: link-local and the metadata services of clouds, unspecified,
@@ -177,9 +184,11 @@ impl DestinationRule {
         let port = self.port.is_none_or(|port| port == asked.port);
         port && match (&self.host, &asked.host) {
             (HostRule::Name(listed), Host::Name(name)) => listed == name,
-            (HostRule::Name(_), Host::Address(_)) => false,
-            // A name may stand for any address.
-            (_, Host::Name(_)) | (HostRule::Any, _) => true,
+            // To see whether a name stands for an address that is listed it would have to be looked
+            // up, whatever a client makes it up from.
+            (HostRule::Name(_), Host::Address(_))
+            | (HostRule::Address(_) | HostRule::Network(..), Host::Name(_)) => false,
+            (HostRule::Any, _) => true,
             (HostRule::Address(listed), Host::Address(ip)) => listed == ip,
             (HostRule::Network(base, length), Host::Address(ip)) => contains(*base, *length, *ip),
         }

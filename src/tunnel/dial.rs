@@ -1,5 +1,6 @@
 //! Streams into connections to their destinations.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -9,12 +10,24 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::connections::{Client, Connections, Place};
 use super::copy::copy;
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind};
+use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
 use crate::trust::{Destination, Permit};
 
 /// How long a destination may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Threads for names that clients choose: as many look-ups at once as a busy server has, and no harm where a name server
+/// holds on to all of them.
+pub(super) const LOOK_UP_THREADS: usize = 64;
+
+static LOOK_UPS: LookUps = LookUps::new(LOOK_UP_THREADS);
+
+/// Those for the place that the server's owner has chosen are not for clients' names: whatever these come to, the way
+/// there is free.
+static FIXED_LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Carries every stream the peer opens to where it may go, until the session is over, and returns
 /// when its connections have ended.
@@ -24,13 +37,25 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// it names among them, or to the first of them. What it may do is asked anew for each stream, and
 /// held against the very address that is dialled.
 pub async fn serve(session: Session, destination: Arc<str>) -> SessionError {
+    serve_within(session, destination, &Connections::default()).await
+}
+
+/// As [`serve`], with a bound on the connections, which all sessions of a process share: what comes beyond it is refused
+/// (EXCESSIVE_LOAD).
+pub async fn serve_within(
+    session: Session,
+    destination: Arc<str>,
+    bound: &Connections,
+) -> SessionError {
+    let client = bound.client(session.client());
     let mut connections = JoinSet::new();
     let over = loop {
         tokio::select! {
             accepted = session.accept() => match accepted {
                 Ok(incoming) => {
                     let permit = session.permit();
-                    drop(connections.spawn(carry(incoming, permit, destination.clone())));
+                    let (client, destination) = (client.clone(), destination.clone());
+                    drop(connections.spawn(carry(incoming, permit, client, destination)));
                 }
                 Err(over) => break over,
             },
@@ -41,15 +66,24 @@ pub async fn serve(session: Session, destination: Arc<str>) -> SessionError {
     over
 }
 
-async fn carry(incoming: Incoming, permit: Option<Permit>, destination: Arc<str>) {
+async fn carry(
+    incoming: Incoming,
+    permit: Option<Permit>,
+    client: Arc<Client>,
+    destination: Arc<str>,
+) {
     let Incoming { stream, kind } = incoming;
     let Some(permit) = permit else { return stream.reset(Code::UNAUTHORIZED) };
     let Some(_place) = permit.enter() else {
         tracing::warn!("a client has as many connections open as it may");
         return stream.reset(Code::EXCESSIVE_LOAD);
     };
-    match connect(&kind, &permit, &destination).await {
-        Ok(socket) => copy(socket, stream).await,
+    match connect(&kind, &permit, &client, &destination).await {
+        Ok((socket, _place)) => copy(socket, stream).await,
+        Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {
+            client.tell_full();
+            stream.reset(Code::EXCESSIVE_LOAD);
+        }
         Err(Failed { destination, code, why }) => {
             tracing::warn!(%destination, error = %why, "cannot reach the destination");
             stream.reset(code);
@@ -71,11 +105,19 @@ impl Failed {
     }
 }
 
-async fn connect(kind: &StreamKind, permit: &Permit, fixed: &str) -> Result<TcpStream, Failed> {
+/// A connection, and its place among those there may be.
+type Connected = (TcpStream, Place);
+
+async fn connect(
+    kind: &StreamKind,
+    permit: &Permit,
+    client: &Arc<Client>,
+    fixed: &str,
+) -> Result<Connected, Failed> {
     let (asked, allowed) = match (kind, permit.destinations()) {
         (StreamKind::Default, None) => {
-            let addresses = look_up(fixed).await.map_err(|why| unknown_name(fixed, why))?;
-            return dial(fixed, &addresses).await;
+            let addresses = look_up_fixed(fixed).await.map_err(|why| unknown_name(fixed, why))?;
+            return dial(fixed, addresses, client).await;
         }
         (StreamKind::Default, Some(allowed)) => {
             let asked = allowed.default_place().ok_or_else(|| {
@@ -99,17 +141,29 @@ async fn connect(kind: &StreamKind, permit: &Permit, fixed: &str) -> Result<TcpS
     };
     let shown = asked.to_string();
     if !allowed.may_allow(&asked) {
-        return Err(forbidden(&shown, "not among the destinations of this client"));
+        return Err(forbidden(&shown, not_listed(&asked)));
     }
-    let mut addresses =
-        look_up(asked.for_resolver()).await.map_err(|why| unknown_name(&shown, why))?;
+    let (host, port) = asked.for_resolver();
+    let found = LOOK_UPS.look_up(&host, port, Some(&client.look_ups)).await;
+    let mut addresses = found.map_err(|why| unknown_name(&shown, why))?;
     let found = addresses.clone();
     addresses.retain(|address| allowed.allows(&asked, *address));
     if addresses.is_empty() {
         let why = format!("its address {found:?} is not among the destinations of this client");
         return Err(forbidden(&shown, why));
     }
-    dial(&shown, &addresses).await
+    dial(&shown, addresses, client).await
+}
+
+/// Why a client may not go there, and what to do if it shall.
+fn not_listed(asked: &Destination) -> String {
+    let names = match asked.is_name() {
+        true => ", where names count only under a rule that names them",
+        false => "",
+    };
+    format!(
+        "not among the destinations of this client{names}; if it shall go there, add dial=\"{asked}\" to its line"
+    )
 }
 
 fn forbidden(destination: &str, why: impl fmt::Display) -> Failed {
@@ -120,27 +174,55 @@ fn unknown_name(destination: &str, why: io::Error) -> Failed {
     Failed::new(destination, Code::DIAL_NAME, why)
 }
 
-/// All addresses of a place; never none.
-async fn look_up(place: impl tokio::net::ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
-    let looking = tokio::time::timeout(DIAL_TIMEOUT, tokio::net::lookup_host(place));
-    let addresses: Vec<_> = looking.await.map_err(|_| io::ErrorKind::TimedOut)??.collect();
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-    }
-    Ok(addresses)
+/// The addresses of the place that the server's owner has chosen.
+async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) =
+        split_host_port(place).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+    FIXED_LOOK_UPS.look_up(host, port, None).await
 }
 
-/// Connects to the first of these addresses that answers.
-async fn dial(destination: &str, addresses: &[SocketAddr]) -> Result<TcpStream, Failed> {
-    match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(addresses)).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(error)) => Err(Failed::new(destination, meaning(&error), error)),
+/// Connects to the one of these addresses that answers first. Each attempt takes a place of its own.
+async fn dial(
+    destination: &str,
+    addresses: Vec<SocketAddr>,
+    client: &Arc<Client>,
+) -> Result<Connected, Failed> {
+    let attempt = |address: SocketAddr| async move {
+        let place = client.enter().ok_or_else(no_descriptors);
+        let connected = match place {
+            Ok(place) => TcpStream::connect(address).await.map(|socket| (socket, place)),
+            Err(error) => Err(error),
+        };
+        connected.map_err(AttemptError::<Infallible>::Remote)
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, race(addresses, attempt)).await {
+        Ok(Ok((_, connected))) => Ok(connected),
+        Ok(Err(RaceError::Remote(mut failed))) => {
+            // What was heard last; all of it is for our log.
+            let code = failed.last().map_or(Code::DIAL_NAME, |(_, error)| meaning(error));
+            let why = match (failed.pop(), failed.is_empty()) {
+                (Some((_, only)), true) => only.to_string(),
+                (last, _) => {
+                    let each = failed.iter().chain(&last);
+                    let each: Vec<_> = each.map(|(at, error)| format!("{at}: {error}")).collect();
+                    each.join("; ")
+                }
+            };
+            Err(Failed::new(destination, code, why))
+        }
         Err(_) => Err(Failed::new(destination, Code::DIAL_TIMEOUT, io::ErrorKind::TimedOut)),
     }
 }
 
+fn no_descriptors() -> io::Error {
+    io::Error::from_raw_os_error(libc::EMFILE)
+}
+
 /// What the far end is told of it.
 fn meaning(error: &io::Error) -> Code {
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        return Code::EXCESSIVE_LOAD;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Code::DIAL_REFUSED,
         io::ErrorKind::TimedOut => Code::DIAL_TIMEOUT,
@@ -157,10 +239,14 @@ mod tests {
     use super::*;
     use crate::trust::Grant;
 
+    fn anybody() -> Arc<Client> {
+        Connections::default().client(None)
+    }
+
     async fn refused(kind: StreamKind, rules: &[&str], fixed: &str) -> Failed {
         let destinations = rules.iter().map(|rule| rule.parse().unwrap()).collect();
         let permit = Permit::new(Grant { destinations, ..Grant::default() });
-        connect(&kind, &permit, fixed).await.unwrap_err()
+        connect(&kind, &permit, &anybody(), fixed).await.unwrap_err()
     }
 
     #[tokio::test]
@@ -191,7 +277,9 @@ mod tests {
             (named(&here), &["*:*", "0.0.0.0/0:*"]),
             // Looked up, and the address is what counts.
             (named(&localhost), &[&everywhere]),
-            (named(&localhost), &["127.0.0.2:*"]),
+            // Not looked up.
+            (named(&localhost), &["127.0.0.1:*"]),
+            (named(&localhost), &["127.0.0.0/8:*"]),
             (named("a\x1b[2Jb:1"), &["*:*"]),
             (named("169.254.169.254:80"), &["*:*"]),
             (named("0.0.0.0:80"), &["*:*"]),
@@ -210,11 +298,31 @@ mod tests {
         for (kind, rule) in [
             (named(&here), here.as_str()),
             (named(&localhost), &localhost),
-            (named(&localhost), "127.0.0.1:*"),
             (StreamKind::Default, &here),
         ] {
-            let socket = connect(&kind, &permit(rule), "unused:1").await.unwrap();
+            let connected = connect(&kind, &permit(rule), &anybody(), "unused:1").await;
+            let (socket, _place) = connected.unwrap();
             assert_eq!(socket.peer_addr().unwrap(), address, "{kind:?} {rule}");
         }
+    }
+    #[tokio::test]
+    async fn a_name_under_a_rule_of_addresses_is_refused_with_the_line_to_add() {
+        let named = StreamKind::Named("db.example:5432".to_owned());
+        let failed = refused(named, &["192.0.2.0/24:*", "192.0.2.7:5432"], "unused:1").await;
+        assert_eq!(failed.code, Code::DIAL_FORBIDDEN);
+        assert!(failed.why.contains("add dial=\"db.example:5432\" to its line"), "{}", failed.why);
+    }
+
+    #[tokio::test]
+    async fn beyond_its_places_a_client_is_refused_for_that() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let client = Connections::at_most(4).client(None);
+        let permit = Permit::fixed_destination();
+        let connect = async || connect(&StreamKind::Default, &permit, &client, &address).await;
+        let open = [connect().await.unwrap(), connect().await.unwrap()];
+        assert_eq!(connect().await.unwrap_err().code, Code::EXCESSIVE_LOAD);
+        drop(open);
+        connect().await.unwrap();
     }
 }

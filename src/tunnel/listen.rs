@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::connections::Connections;
 use super::copy::copy;
 use super::socket;
 use crate::driver::{Client, OpenError, OpenOptions};
@@ -18,6 +19,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// client is [drained](Client::drain) or closed; then stops listening, and returns when its
 /// connections have ended. Dropped before, it cuts them off.
 pub async fn forward(listener: TcpListener, client: Arc<Client>, options: impl Into<OpenOptions>) {
+    forward_within(listener, client, options, &Connections::default()).await;
+}
+
+/// As [`forward`], with a bound on the connections: what comes beyond it is reset at once.
+pub async fn forward_within(
+    listener: TcpListener,
+    client: Arc<Client>,
+    options: impl Into<OpenOptions>,
+    bound: &Connections,
+) {
     let options = options.into();
     let mut connections = JoinSet::new();
     let draining = client.draining();
@@ -26,8 +37,14 @@ pub async fn forward(listener: TcpListener, client: Arc<Client>, options: impl I
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((local, from)) => {
+                    let Some(place) = bound.enter() else {
+                        bound.tell_full();
+                        socket::reset(&local);
+                        continue;
+                    };
                     let (client, options) = (client.clone(), options.clone());
                     drop(connections.spawn(async move {
+                        let _place = place;
                         if let Err(error) = carry(local, &client, options).await {
                             tracing::warn!(%from, %error, "connection refused");
                         }

@@ -50,10 +50,12 @@
 //! # }
 //! ```
 
+mod connections;
 mod copy;
 mod dial;
 mod listen;
 mod socket;
 
-pub use dial::serve;
-pub use listen::forward;
+pub use connections::Connections;
+pub use dial::{serve, serve_within};
+pub use listen::{forward, forward_within};

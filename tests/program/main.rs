@@ -13,6 +13,7 @@ mod homes;
 mod lanes;
 mod log;
 mod memory;
+mod names;
 mod trust;
 
 #[path = "../support/mod.rs"]

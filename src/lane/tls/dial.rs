@@ -11,9 +11,9 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::TlsLane;
-use crate::lane::happy_eyeballs::{RaceError, race};
 use crate::lane::resolve::{resolve, split_host_port};
 use crate::lane::{BindSource, DialError, Dialer, Lane, Listener, PendingLane, TcpOptions, tcp};
+use crate::net::{RaceError, race};
 
 /// Dials TLS lanes to one server from one local address or device.
 #[derive(Debug, Clone)]

@@ -28,14 +28,12 @@ fn rules_are_exact() {
         ("db.example:5432", "db.example.evil:5432", "192.0.2.7:5432", false),
         // An address is not its name, nor the other way round.
         ("db.example:5432", "192.0.2.7:5432", "192.0.2.7:5432", false),
-        ("192.0.2.7:5432", "db.example:5432", "192.0.2.7:5432", true),
-        ("192.0.2.7:5432", "db.example:5432", "192.0.2.8:5432", false),
+        ("192.0.2.7:5432", "db.example:5432", "192.0.2.7:5432", false),
         ("192.0.2.7:*", "192.0.2.7:1", "192.0.2.7:1", true),
         ("[2001:db8::7]:443", "[2001:DB8:0::7]:443", "[2001:db8::7]:443", true),
         ("10.1.0.0/16:22", "10.1.255.255:22", "10.1.255.255:22", true),
         ("10.1.0.0/16:22", "10.2.0.0:22", "10.2.0.0:22", false),
-        ("10.1.0.0/16:22", "inside.example:22", "10.1.2.3:22", true),
-        ("10.1.0.0/16:22", "inside.example:22", "192.0.2.1:22", false),
+        ("10.1.0.0/16:22", "inside.example:22", "10.1.2.3:22", false),
         ("[2001:db8::/32]:*", "[2001:db8:ffff::1]:9", "[2001:db8:ffff::1]:9", true),
         ("[2001:db8::/32]:*", "[2001:db9::1]:9", "[2001:db9::1]:9", false),
         ("0.0.0.0/0:*", "203.0.113.1:9", "203.0.113.1:9", true),
@@ -115,8 +113,8 @@ fn loopback_is_reached_only_where_it_is_named() {
         ("localhost:22", "LOCALHOST.:22", "[::1]:22", true),
         ("localhost:22", "127.0.0.1:22", "127.0.0.1:22", false),
         ("localhost:22", "localhost:22", "192.0.2.1:22", false),
-        ("127.0.0.1:22", "localhost:22", "127.0.0.1:22", true),
-        ("127.0.0.1:22", "rebound.example:22", "127.0.0.1:22", true),
+        ("127.0.0.1:22", "localhost:22", "127.0.0.1:22", false),
+        ("127.0.0.1:22", "rebound.example:22", "127.0.0.1:22", false),
         ("rebound.example:22", "rebound.example:22", "127.0.0.1:22", false),
         ("rebound.example:22", "rebound.example:22", "[::1]:22", false),
         ("rebound.example:22", "rebound.example:22", "[::ffff:127.0.0.1]:22", false),
@@ -130,9 +128,15 @@ fn loopback_is_reached_only_where_it_is_named() {
 
 #[test]
 fn names_that_cannot_be_allowed_are_not_looked_up() {
-    let rules = Destinations::new([rule("db.example:5432"), rule("10.0.0.0/8:22")]);
+    let rules = Destinations::new([
+        rule("db.example:5432"),
+        rule("10.0.0.0/8:22"),
+        rule("192.0.2.7:22"),
+        rule("*:443"),
+    ]);
     assert!(rules.may_allow(&asked("db.example:5432")));
-    assert!(rules.may_allow(&asked("some.example:22")), "it may be in the network");
+    assert!(rules.may_allow(&asked("some.example:443")));
+    assert!(!rules.may_allow(&asked("some.example:22")), "nobody knows before it is looked up");
     assert!(!rules.may_allow(&asked("secrets-in-a-name.evil.example:5432")));
     assert!(!rules.may_allow(&asked("192.0.2.1:22")));
     assert!(!Destinations::default().may_allow(&asked("db.example:5432")));

@@ -1,4 +1,4 @@
-//! Several addresses of one server: all are tried, a little apart, and the first that answers is taken (RFC 8305).
+//! Several addresses of one place: all are tried, a little apart, and the first that answers is taken (RFC 8305).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,27 +10,38 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use super::tcp::ConnectError;
-
 /// How long an attempt is alone before the next one joins it (RFC 8305, section 8: "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// What hindered an attempt: ourselves, whatever the address, or this address.
+#[derive(Debug)]
+pub(crate) enum AttemptError<E> {
+    Local(E),
+    Remote(io::Error),
+}
+
+impl<E> From<E> for AttemptError<E> {
+    fn from(error: E) -> Self {
+        Self::Local(error)
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum RaceError {
+pub(crate) enum RaceError<E> {
     /// This end's fault, whatever the address.
-    Local(super::DialError),
+    Local(E),
     /// No address answered.
     Remote(Vec<(SocketAddr, io::Error)>),
 }
 
 /// Tries `addresses` in the manner of RFC 8305. Dropping the future drops every attempt.
-pub(super) async fn race<T, F>(
+pub(crate) async fn race<T, E, F>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
-) -> Result<(SocketAddr, T), RaceError>
+) -> Result<(SocketAddr, T), RaceError<E>>
 where
-    F: Future<Output = Result<T, ConnectError>>,
+    F: Future<Output = Result<T, AttemptError<E>>>,
 {
     let mut waiting = VecDeque::from(interleave(addresses));
     let mut running = FuturesUnordered::new();
@@ -41,8 +52,8 @@ where
             biased;
             Some((addr, result)) = running.next(), if !running.is_empty() => match result {
                 Ok(connection) => return Ok((addr, connection)),
-                Err(ConnectError::Local(error)) => return Err(RaceError::Local(error)),
-                Err(ConnectError::Remote(error)) => {
+                Err(AttemptError::Local(error)) => return Err(RaceError::Local(error)),
+                Err(AttemptError::Remote(error)) => {
                     failed.push((addr, error));
                     // An answer, though a bad one: no reason to wait with the next address.
                     next_start = Instant::now();
@@ -79,8 +90,11 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::convert::Infallible;
 
     use super::*;
+
+    type Attempt = Result<(), AttemptError<Infallible>>;
 
     fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -102,7 +116,7 @@ mod tests {
             if addr.port() == 1 && addr.to_string().starts_with("1.0.0.1") {
                 std::future::pending::<()>().await;
             }
-            Ok(())
+            Attempt::Ok(())
         })
         .await
         .unwrap();
@@ -115,9 +129,9 @@ mod tests {
         let begin = Instant::now();
         let tried = RefCell::new(Vec::new());
         let targets = addrs(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1"]);
-        let result: Result<(SocketAddr, ()), _> = race(targets.clone(), |addr| {
+        let result = race(targets.clone(), |addr| {
             tried.borrow_mut().push(addr);
-            async { Err(ConnectError::Remote(io::ErrorKind::ConnectionRefused.into())) }
+            async { Attempt::Err(AttemptError::Remote(io::ErrorKind::ConnectionRefused.into())) }
         })
         .await;
         let Err(RaceError::Remote(failed)) = result else { panic!("{result:?}") };
@@ -132,7 +146,7 @@ mod tests {
             let first = addr.to_string().starts_with("1.0.0.1");
             let takes = if first { Duration::from_millis(300) } else { Duration::from_secs(1) };
             tokio::time::sleep(takes).await;
-            Ok(())
+            Attempt::Ok(())
         })
         .await
         .unwrap();
@@ -141,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_address_is_no_connection() {
-        let result: Result<(SocketAddr, ()), _> = race(Vec::new(), |_| async { Ok(()) }).await;
+        let result = race(Vec::new(), |_| async { Attempt::Ok(()) }).await;
         assert!(matches!(result, Err(RaceError::Remote(failed)) if failed.is_empty()));
     }
 }

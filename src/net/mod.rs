@@ -1,0 +1,9 @@
+//! From a name to a connection: the system's resolver, and the race among a name's addresses.
+//!
+//! Lanes and destinations go the same way. This room knows neither.
+
+mod look_up;
+mod race;
+
+pub(crate) use look_up::{LookUps, Share, split_host_port};
+pub(crate) use race::{AttemptError, RaceError, race};
