@@ -483,6 +483,8 @@ impl Inner {
         shared.with(|state, _| state.express = Some(self.express.clone()));
         let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
+        // Lanes that join from now on need not ask first.
+        Attached::prove(&shared, LaneId::FIRST);
         let session = Session::new(shared.clone());
         // Told before anyone who waits for a first lane goes on.
         place.tell_up(LaneId::FIRST);

@@ -4,7 +4,7 @@
 //! leave, so that there is always something left for the next.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -58,14 +58,14 @@ pub(super) struct Place {
     client: Option<Arc<Client>>,
 }
 
-impl Default for Connections {
-    /// As many as there are descriptors for.
-    fn default() -> Self {
-        Self::at_most(usize::MAX)
-    }
-}
-
 impl Connections {
+    /// The process's own, for whoever sets no bound: as many as there are descriptors for.
+    pub(super) fn unbounded() -> &'static Self {
+        static UNBOUNDED: LazyLock<Connections> =
+            LazyLock::new(|| Connections::at_most(usize::MAX));
+        &UNBOUNDED
+    }
+
     /// So many at once, at least one, and of one client at most half of what the others have not taken.
     #[must_use]
     pub fn at_most(max: usize) -> Self {
@@ -217,7 +217,7 @@ mod tests {
         let all = Connections::at_most(3);
         let places: Vec<_> = std::iter::from_fn(|| all.enter()).collect();
         assert_eq!(places.len(), 3);
-        let unbounded = Connections::default().client(key(1));
+        let unbounded = Connections::unbounded().client(key(1));
         let places: Vec<_> = (0..10_000).map_while(|_| unbounded.enter()).collect();
         assert_eq!(places.len(), 10_000);
     }

@@ -37,7 +37,7 @@ static FIXED_LOOK_UPS: LookUps = LookUps::new(64);
 /// it names among them, or to the first of them. What it may do is asked anew for each stream, and
 /// held against the very address that is dialled.
 pub async fn serve(session: Session, destination: Arc<str>) -> SessionError {
-    serve_within(session, destination, &Connections::default()).await
+    serve_within(session, destination, Connections::unbounded()).await
 }
 
 /// As [`serve`], with a bound on the connections, which all sessions of a process share: what comes beyond it is refused
@@ -240,7 +240,7 @@ mod tests {
     use crate::trust::Grant;
 
     fn anybody() -> Arc<Client> {
-        Connections::default().client(None)
+        Connections::unbounded().client(None)
     }
 
     async fn refused(kind: StreamKind, rules: &[&str], fixed: &str) -> Failed {

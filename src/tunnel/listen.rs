@@ -19,7 +19,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// client is [drained](Client::drain) or closed; then stops listening, and returns when its
 /// connections have ended. Dropped before, it cuts them off.
 pub async fn forward(listener: TcpListener, client: Arc<Client>, options: impl Into<OpenOptions>) {
-    forward_within(listener, client, options, &Connections::default()).await;
+    forward_within(listener, client, options, Connections::unbounded()).await;
 }
 
 /// As [`forward`], with a bound on the connections: what comes beyond it is reset at once.
