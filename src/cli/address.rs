@@ -1,7 +1,9 @@
 //! `HOST:PORT`, as options write it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::bind;
 
 /// Where to listen or what to dial. Keeps the text it came from: the original imux files a
 /// server's key under exactly the text given to `--dial`, and its own under that of `--listen`.
@@ -16,7 +18,13 @@ pub(crate) struct HostPort {
 pub(crate) enum Host {
     /// No host was written (`:443`): every address to listen on, this machine to dial.
     Any,
+    /// Never an IPv4 address mapped into IPv6: that is its IPv4 address.
     Ip(IpAddr),
+    /// An IPv6 address that is good on one interface only; the resolver knows that one's number.
+    LinkLocal {
+        ip: Ipv6Addr,
+        device: String,
+    },
     Name(String),
 }
 
@@ -24,6 +32,17 @@ impl HostPort {
     /// The text as the user wrote it.
     pub(crate) fn as_written(&self) -> &str {
         &self.text
+    }
+
+    /// As the resolver takes it: no host is this machine, and an address is in its plain form.
+    pub(crate) fn for_resolver(&self) -> String {
+        let port = self.port;
+        match &self.host {
+            Host::Any => format!("localhost:{port}"),
+            Host::Ip(ip) => SocketAddr::new(*ip, port).to_string(),
+            Host::LinkLocal { ip, device } => format!("[{ip}%{device}]:{port}"),
+            Host::Name(name) => format!("{name}:{port}"),
+        }
     }
 
     /// Parses an address to listen on. Port 0 lets the system choose one.
@@ -53,6 +72,7 @@ impl HostPort {
         let this_machine = |host: &Host| match host {
             Host::Any => true,
             Host::Ip(ip) => ip.is_loopback() || ip.is_unspecified(),
+            Host::LinkLocal { .. } => false,
             Host::Name(name) => name.eq_ignore_ascii_case("localhost"),
         };
         match (&self.host, &dial.host) {
@@ -61,6 +81,7 @@ impl HostPort {
                 // 0.0.0.0 does not hear what is sent to ::1, but to :: it may.
                 b.is_unspecified()
             }
+            (Host::LinkLocal { .. }, Host::LinkLocal { .. }) => self.host == dial.host,
             (a, b) => this_machine(a) && this_machine(b),
         }
     }
@@ -91,8 +112,13 @@ fn split(text: &str) -> Result<(&str, &str), &'static str> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("the bracket `[` is not closed")?;
         let port = after.strip_prefix(':').ok_or("the port is missing")?;
-        return match host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => Ok((host, port)),
+        let (address, zone) =
+            host.split_once('%').map_or((host, None), |(ip, zone)| (ip, Some(zone)));
+        return match address.parse::<Ipv6Addr>() {
+            Ok(ip) if zone.is_some() && !ip.is_unicast_link_local() => {
+                Err("only a link-local address has an interface, as in [fe80::1%eth0]:443")
+            }
+            Ok(_) => Ok((host, port)),
             _ => Err("between brackets belongs an IPv6 address"),
         };
     }
@@ -108,7 +134,13 @@ fn parse_host(host: &str) -> Result<Host, String> {
         return Ok(Host::Any);
     }
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(Host::Ip(ip));
+        return Ok(Host::Ip(ip.to_canonical()));
+    }
+    if let Some((address, device)) = host.split_once('%')
+        && let Some(ip) = bind::parse_link_local(address)
+    {
+        bind::check_device(device)?;
+        return Ok(Host::LinkLocal { ip, device: device.to_owned() });
     }
     // 10.0.0.300 or 10.0.0 is a mistyped address, never a name: no top-level domain is a number.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
@@ -130,11 +162,30 @@ mod tests {
         HostPort::to_listen(text).unwrap()
     }
 
+    fn link_local(ip: &str, device: &str) -> Host {
+        Host::LinkLocal { ip: ip.parse().unwrap(), device: device.to_owned() }
+    }
+
+    #[test]
+    fn what_the_resolver_is_given() {
+        for (text, expected) in [
+            (":443", "localhost:443"),
+            ("server.example:443", "server.example:443"),
+            ("[2001:DB8::1]:443", "[2001:db8::1]:443"),
+            ("[::ffff:192.0.2.9]:443", "192.0.2.9:443"),
+            ("[fe80::9%eth0]:443", "[fe80::9%eth0]:443"),
+        ] {
+            assert_eq!(HostPort::to_dial(text).unwrap().for_resolver(), expected);
+        }
+    }
+
     #[test]
     fn addresses_that_are_fine() {
         for (text, host, port) in [
             ("0.0.0.0:443", Host::Ip("0.0.0.0".parse().unwrap()), 443),
             ("[::1]:22", Host::Ip("::1".parse().unwrap()), 22),
+            ("[::ffff:192.0.2.9]:22", Host::Ip("192.0.2.9".parse().unwrap()), 22),
+            ("[fe80::9%eth0]:22", link_local("fe80::9", "eth0"), 22),
             ("localhost:22", Host::Name("localhost".to_owned()), 22),
             ("my_host-2.example.:65535", Host::Name("my_host-2.example.".to_owned()), 65535),
             (":443", Host::Any, 443),
@@ -155,6 +206,10 @@ mod tests {
             ("[::1]", "the port is missing"),
             ("[::1", "not closed"),
             ("[localhost]:22", "IPv6 address"),
+            ("[2001:db8::1%eth0]:22", "only a link-local address"),
+            ("[fe80::1%]:22", "interface's name is missing"),
+            ("[fe80::1%e h]:22", "no interface name"),
+            ("fe80::1%eth0:22", "needs brackets"),
             ("::1:443", "needs brackets"),
             ("localhost:ssh", "`ssh` is no port"),
             ("localhost:", "`` is no port"),

@@ -195,8 +195,9 @@ struct ClientArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
     #[arg(value_parser = HostPort::to_dial)]
     dial: HostPort,
-    /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4;
-    /// may be given several times; 10 lanes if COUNT is left out
+    /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4,
+    /// or `any` for wherever the routing table sends them; may be given several times; 10 lanes if
+    /// COUNT is left out
     ///
     /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
     /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte and
@@ -206,7 +207,7 @@ struct ClientArgs {
     /// an express lane beside them, unless `express=no` is said.
     #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
     bind: Vec<LinkPlan>,
-    /// The same as one JSON object of address to number of lanes [default: {"0.0.0.0": 10}]
+    /// The same as one JSON object of address to number of lanes [default: {"any": 10}]
     ///
     /// Instead of a number there may be an object: {"dev:wwan0": {"lanes": 2, "tier": "backup",
     /// "rate": "20mbit"}}.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use imux::Tier;
@@ -71,7 +71,15 @@ fn parse_source(text: &str) -> Result<BindSource, String> {
     if let Some(name) = text.strip_prefix("dev:") {
         return parse_device(name);
     }
+    if text == "any" {
+        return Ok(BindSource::Any);
+    }
     let unbracketed = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if let Some((addr, device)) = unbracketed.split_once('%') {
+        let addr = parse_link_local(addr).ok_or_else(|| not_an_address(text))?;
+        check_device(device)?;
+        return Ok(BindSource::LinkLocal { addr, device: device.to_owned() });
+    }
     let Ok(ip) = unbracketed.parse::<IpAddr>() else {
         return Err(not_an_address(text));
     };
@@ -83,7 +91,7 @@ fn parse_source(text: &str) -> Result<BindSource, String> {
         }
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(format!(
             "{ip} is link-local and says nothing without its interface; \
-             name the interface instead, such as dev:eth1"
+             write it behind the address, as in {ip}%eth1, or name the interface alone: dev:eth1"
         )),
         _ => Ok(BindSource::Addr(ip)),
     }
@@ -93,6 +101,11 @@ const EXPECTED: &str =
     "expected an address of this machine (192.168.1.2, 2001:db8::1) or an interface (dev:eth1)";
 
 fn parse_device(name: &str) -> Result<BindSource, String> {
+    check_device(name).map(|()| BindSource::Device(name.to_owned()))
+}
+
+/// Whether an interface may have this name.
+pub(super) fn check_device(name: &str) -> Result<(), String> {
     // The kernel's rule: at most IFNAMSIZ - 1 = 15 bytes, no slash, no space, not a dot or two.
     let valid = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
     match name {
@@ -102,8 +115,13 @@ fn parse_device(name: &str) -> Result<BindSource, String> {
             Err(format!("`{name}` is no interface name: at most 15 characters"))
         }
         _ if !name.bytes().all(valid) => Err(format!("`{}` is no interface name", escape(name))),
-        _ => Ok(BindSource::Device(name.to_owned())),
+        _ => Ok(()),
     }
+}
+
+/// The address before a `%`: no other kind needs an interface.
+pub(super) fn parse_link_local(text: &str) -> Option<Ipv6Addr> {
+    text.parse().ok().filter(Ipv6Addr::is_unicast_link_local)
 }
 
 fn not_an_address(text: &str) -> String {
@@ -112,7 +130,9 @@ fn not_an_address(text: &str) -> String {
         return format!("the address is missing; {EXPECTED}");
     }
     if text.contains('%') {
-        return format!("`{shown}`: name the interface instead of a zone, such as dev:eth1");
+        return format!(
+            "`{shown}`: an interface stands behind link-local addresses only, as in fe80::1%eth1"
+        );
     }
     let name_like = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if name_like && !text.starts_with(|c: char| c.is_ascii_digit()) {
@@ -336,6 +356,11 @@ mod tests {
         LinkPlan::new(BindSource::Device(name.to_owned()), lanes)
     }
 
+    fn link_local(addr: &str, device: &str, lanes: u16) -> LinkPlan {
+        let (addr, device) = (addr.parse().unwrap(), device.to_owned());
+        LinkPlan::new(BindSource::LinkLocal { addr, device }, lanes)
+    }
+
     #[test]
     fn single_binds() {
         for (text, expected) in [
@@ -351,6 +376,9 @@ mod tests {
             ("dev:eth0.100=1", device("eth0.100", 1)),
             ("10.0.0.2,lanes=3", addr("10.0.0.2", 3)),
             ("10.0.0.2=256", addr("10.0.0.2", 256)),
+            ("any=3", LinkPlan::new(BindSource::Any, 3)),
+            ("fe80::2%eth1=4", link_local("fe80::2", "eth1", 4)),
+            ("[fe80::2%eth0.100]", link_local("fe80::2", "eth0.100", LANES_DEFAULT)),
         ] {
             assert_eq!(parse_bind(text).as_ref(), Ok(&expected), "{text}");
         }
@@ -395,7 +423,10 @@ mod tests {
             ("10.0.0.300", "no address"),
             ("10.0.0.1:443", "no address"),
             ("fe80::1", "dev:eth1"),
-            ("fe80::1%eth1", "dev:eth1"),
+            ("2001:db8::1%eth1", "link-local addresses only"),
+            ("10.0.0.1%eth1", "link-local addresses only"),
+            ("[fe80::1%]", "name is missing"),
+            ("fe80::1%e/h", "no interface name"),
             ("224.0.0.1", "multicast"),
             ("255.255.255.255", "broadcast"),
             ("10.0.0.1=", "whole number from 1 to 256"),

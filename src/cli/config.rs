@@ -193,7 +193,7 @@ pub(crate) fn check_forward(listen: &HostPort, dial: &HostPort) -> Result<(), St
     Ok(())
 }
 
-/// All binds, those of `--binds` first; the original's default when there are none.
+/// All binds, those of `--binds` first; ten lanes wherever the routing table sends them when there are none.
 pub(crate) fn binds(
     map: Option<BindMap>,
     mut list: Vec<LinkPlan>,
@@ -201,8 +201,7 @@ pub(crate) fn binds(
     let mut binds = map.map(|map| map.0).unwrap_or_default();
     binds.append(&mut list);
     if binds.is_empty() {
-        let anywhere = BindSource::Addr(std::net::Ipv4Addr::UNSPECIFIED.into());
-        binds.push(LinkPlan::new(anywhere, bind::LANES_DEFAULT));
+        binds.push(LinkPlan::new(BindSource::Any, bind::LANES_DEFAULT));
     }
     bind::check_all(&binds)?;
     Ok(binds)

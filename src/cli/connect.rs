@@ -39,9 +39,10 @@ pub(super) async fn run_client(
         congestion: config.session.congestion.clone(),
         ..TcpOptions::default()
     };
+    let place = config.dial.for_resolver();
     let link = |plan: &LinkPlan| {
         let bind = &plan.bind;
-        let dialer = TlsDialer::new(server, bind.source.clone(), tls.clone(), options.clone())?;
+        let dialer = TlsDialer::new(&*place, bind.source.clone(), tls.clone(), options.clone())?;
         let (tier, rate_max) = (plan.tier, plan.rate_max);
         let express = plan.express.unwrap_or(true);
         Ok(Link { tier, express, rate_max, ..Link::new(Arc::new(dialer), bind.lanes) })

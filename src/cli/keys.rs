@@ -4,7 +4,6 @@
 //! be known besides goes to standard error.
 
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -264,7 +263,7 @@ async fn accept(
     check_known(&hosts, server, server_key)?;
     let identity = Identity::load_or_create(home, CLIENT).map_err(|e| trust_failure(&e))?;
     let tls = client_config(&identity).map_err(|error| trust_failure(&error))?;
-    let bind = bind.unwrap_or(BindSource::Addr(Ipv4Addr::UNSPECIFIED.into()));
+    let bind = bind.unwrap_or(BindSource::Any);
     let options = TcpOptions { dial_timeout, ..TcpOptions::default() };
     let dialer = TlsDialer::new(server, bind, tls, options);
     let dialer = dialer.map_err(|error| dial_failure(server, &error))?;

@@ -4,10 +4,11 @@
 //! signals, exit codes, error texts of sockets) is done here.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use imux::lane::resolve;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -133,16 +134,22 @@ impl Signals {
     }
 }
 
-/// The addresses `listen` stands for, in the order to try them. For `:443` the one that takes both
-/// IP versions first.
+/// The addresses `listen` stands for, in the order to try them. For `:443` and `[::]:443` the one
+/// that takes both IP versions first, and then what there is on a machine without IPv6.
 pub(crate) async fn listen_addresses(listen: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
     let at = |ip| SocketAddr::new(ip, listen.port);
     match &listen.host {
-        Host::Any => Ok(vec![at(Ipv6Addr::UNSPECIFIED.into()), at(Ipv4Addr::UNSPECIFIED.into())]),
-        Host::Ip(ip) => Ok(vec![at(*ip)]),
+        Host::Ip(IpAddr::V4(ip)) => Ok(vec![at((*ip).into())]),
+        Host::Ip(IpAddr::V6(ip)) if !ip.is_unspecified() => Ok(vec![at((*ip).into())]),
+        Host::Any | Host::Ip(_) => {
+            Ok(vec![at(Ipv6Addr::UNSPECIFIED.into()), at(Ipv4Addr::UNSPECIFIED.into())])
+        }
+        Host::LinkLocal { device, .. } => resolve(&listen.for_resolver()).await.map_err(|error| {
+            let advice = format!("see `ip link` for what {device} is called");
+            Failure::message(Exit::Listen, format!("cannot listen on {listen}: {error}; {advice}"))
+        }),
         Host::Name(name) => {
-            let looked_up = tokio::net::lookup_host((name.as_str(), listen.port)).await;
-            let mut addresses: Vec<_> = looked_up.map(Iterator::collect).unwrap_or_else(|error| {
+            let mut addresses = resolve(&listen.for_resolver()).await.unwrap_or_else(|error| {
                 tracing::debug!(%error, name, "look-up failed");
                 Vec::new()
             });
@@ -195,7 +202,7 @@ pub(crate) async fn listen_locally(
                 first.local_addr().map_err(|error| listen_failure(listen, &error))?.port(),
             );
         }
-        match tokio::net::TcpListener::bind(address).await {
+        match imux::lane::listen(address) {
             Ok(listener) => listeners.push(listener),
             // A port that is taken at one address would split the traffic between two programs.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -204,7 +211,8 @@ pub(crate) async fn listen_locally(
             // `localhost` is ::1 as well, but not on a machine without IPv6.
             Err(error) => first_error = first_error.or(Some(error)),
         }
-        if listen.host == Host::Any && !listeners.is_empty() {
+        // One that takes both IP versions leaves nothing for another.
+        if address.ip() == Ipv6Addr::UNSPECIFIED && !listeners.is_empty() {
             break;
         }
     }
@@ -242,8 +250,14 @@ mod tests {
     async fn addresses_to_listen_on() {
         let addresses = listen_addresses(&at("[::1]:22")).await.unwrap();
         assert_eq!(addresses, ["[::1]:22".parse().unwrap()]);
-        let addresses = listen_addresses(&at(":22")).await.unwrap();
-        assert_eq!(addresses, ["[::]:22".parse().unwrap(), "0.0.0.0:22".parse().unwrap()]);
+        for both in [":22", "[::]:22"] {
+            let addresses = listen_addresses(&at(both)).await.unwrap();
+            assert_eq!(addresses, ["[::]:22".parse().unwrap(), "0.0.0.0:22".parse().unwrap()]);
+        }
+        let addresses = listen_addresses(&at("[fe80::5%1]:22")).await.unwrap();
+        assert_eq!(addresses, ["[fe80::5%1]:22".parse().unwrap()]);
+        let failure = listen_addresses(&at("[fe80::5%nowhere0]:22")).await.unwrap_err();
+        assert!(failure.to_string().contains("ip link"), "{failure}");
         let addresses = listen_addresses(&at("localhost:22")).await.unwrap();
         assert_eq!(addresses[0], "127.0.0.1:22".parse().unwrap());
         // `.invalid` resolves nowhere (RFC 6761).

@@ -60,7 +60,7 @@ pub(super) async fn run_server(
         destination = %config.dial,
         "server ready"
     );
-    let destination: Arc<str> = config.dial.as_written().into();
+    let destination: Arc<str> = config.dial.for_resolver().into();
     let mut sessions = JoinSet::new();
     let patience = loop {
         tokio::select! {
@@ -200,6 +200,10 @@ async fn listen<T>(
     for address in listen_addresses(place).await? {
         match bind(address) {
             Ok(listener) => return Ok(listener),
+            // At the next one half of those who were to come would not.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(listen_failure(place, &error));
+            }
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }

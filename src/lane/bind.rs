@@ -1,7 +1,7 @@
 //! What a lane goes out by: a local address or a device.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The local end of some lanes, and how many of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,8 +21,18 @@ impl fmt::Display for Bind {
 /// A local address or a device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BindSource {
-    /// A local address; the unspecified one of a family (`0.0.0.0`, `::`) means any address of that family.
+    /// Whatever the routing table says, of either family.
+    Any,
+    /// A local address; the unspecified one of a family (`0.0.0.0`, `::`) means any address of that family, and an IPv4
+    /// address mapped into IPv6 means that IPv4 address.
     Addr(IpAddr),
+    /// An address that is good on one device only (`fe80::1%eth0`).
+    LinkLocal {
+        /// The address.
+        addr: Ipv6Addr,
+        /// The device's name, or its index in digits.
+        device: String,
+    },
     /// A network device by name (`SO_BINDTODEVICE`): whatever address it has, and no other route.
     Device(String),
 }
@@ -32,8 +42,11 @@ impl BindSource {
     #[must_use]
     pub fn reaches(&self, remote: &SocketAddr) -> bool {
         match self {
-            Self::Addr(local) => local.is_ipv4() == remote.is_ipv4(),
-            Self::Device(_) => true,
+            Self::Addr(local) => {
+                local.to_canonical().is_ipv4() == remote.ip().to_canonical().is_ipv4()
+            }
+            Self::LinkLocal { .. } => remote.ip().to_canonical().is_ipv6(),
+            Self::Any | Self::Device(_) => true,
         }
     }
 }
@@ -41,7 +54,9 @@ impl BindSource {
 impl fmt::Display for BindSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Any => f.write_str("any"),
             Self::Addr(addr) => write!(f, "{addr}"),
+            Self::LinkLocal { addr, device } => write!(f, "{addr}%{device}"),
             Self::Device(name) => write!(f, "dev:{name}"),
         }
     }
@@ -59,6 +74,10 @@ mod tests {
         assert_eq!(v6.to_string(), "2001:db8::1=1");
         let device = Bind { source: BindSource::Device("eth1".into()), lanes: 4 };
         assert_eq!(device.to_string(), "dev:eth1=4");
+        let link_local =
+            BindSource::LinkLocal { addr: "fe80::2".parse().unwrap(), device: "eth1".into() };
+        assert_eq!(Bind { source: link_local, lanes: 4 }.to_string(), "fe80::2%eth1=4");
+        assert_eq!(Bind { source: BindSource::Any, lanes: 4 }.to_string(), "any=4");
     }
 
     #[test]
@@ -71,5 +90,11 @@ mod tests {
         assert!(any_v6.reaches(&v6) && !any_v6.reaches(&v4));
         let device = BindSource::Device("lo".into());
         assert!(device.reaches(&v4) && device.reaches(&v6));
+        assert!(BindSource::Any.reaches(&v4) && BindSource::Any.reaches(&v6));
+        let mapped = BindSource::Addr("::ffff:192.0.2.7".parse().unwrap());
+        assert!(mapped.reaches(&v4) && !mapped.reaches(&v6));
+        let link_local =
+            BindSource::LinkLocal { addr: "fe80::2".parse().unwrap(), device: "lo".into() };
+        assert!(!link_local.reaches(&v4) && link_local.reaches(&v6));
     }
 }

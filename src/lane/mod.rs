@@ -30,7 +30,7 @@ mod tls;
 pub use bind::{Bind, BindSource};
 pub use error::DialError;
 pub use resolve::resolve;
-pub use tcp::{Congestion, TcpOptions};
+pub use tcp::{Congestion, TcpOptions, listen};
 #[cfg(any(test, fuzzing))]
 pub(crate) use tls::fuzz_records;
 pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener, TlsSettings, Transport};

@@ -11,7 +11,8 @@ static LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Resolves `host:port` to all its addresses, in the resolver's order; never an empty list.
 ///
-/// `host` may be a name, an IPv4 address, or an IPv6 address in brackets.
+/// `host` may be a name, an IPv4 address, or an IPv6 address in brackets, with the interface where it needs one
+/// (`[fe80::1%eth0]:443`). An IPv4 address mapped into IPv6 is that IPv4 address.
 ///
 /// # Errors
 /// [`DialError::InvalidAddress`] where it is not of that form, [`DialError::Resolve`] where the name has no address.
@@ -53,6 +54,11 @@ mod tests {
     async fn resolves_literals_and_refuses_unknown_names() {
         assert_eq!(resolve("127.0.0.1:7").await.unwrap(), vec!["127.0.0.1:7".parse().unwrap()]);
         assert_eq!(resolve("[::1]:7").await.unwrap(), vec!["[::1]:7".parse().unwrap()]);
+        let mapped = resolve("[::ffff:127.0.0.2]:7").await.unwrap();
+        assert_eq!(mapped, vec!["127.0.0.2:7".parse().unwrap()]);
+        let scoped = resolve("[fe80::7%1]:7").await.unwrap();
+        assert_eq!(scoped, vec!["[fe80::7%1]:7".parse().unwrap()]);
+        assert!(resolve("[fe80::7%no-such-dev0]:7").await.is_err());
         // RFC 6761: `.invalid` never resolves.
         let error = resolve("no-such-host.invalid:7").await.unwrap_err();
         assert!(

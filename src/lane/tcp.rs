@@ -1,7 +1,7 @@
 //! TCP sockets, bound and tuned for lanes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{BindSource, DialError};
-use crate::net::AttemptError;
+use crate::net::{AttemptError, as_ipv4};
 
 /// How the TCP connections of lanes are set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,16 @@ pub(super) async fn connect(
     socket.connect(remote).await.map_err(AttemptError::Remote)
 }
 
-/// A listening socket at `addr`. Accepted connections want [`tune`] each.
-pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket at `addr`, inside a tokio runtime. `[::]` hears IPv4 as well, whatever the system's default.
+///
+/// # Errors
+/// As the kernel says: the address is in use, is not this machine's, or needs more rights.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let addr = as_ipv4(addr);
     let socket = new_socket(addr)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
     // A server that is started again finds its port taken by what is left of old connections, without this.
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
@@ -121,13 +128,26 @@ fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
 
 fn bind_to(socket: &Socket, bind: &BindSource) -> io::Result<()> {
     match bind {
+        BindSource::Any => Ok(()),
         BindSource::Addr(addr) if addr.is_unspecified() => Ok(()),
-        BindSource::Addr(addr) => {
-            // Without it a port would be taken here, knowing only half of the connection: 28,000 for all servers together.
-            // Best effort: kernels before 4.2 have no such option.
-            let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
-            socket.bind(&SocketAddr::new(*addr, 0).into())
+        BindSource::Addr(addr) => bind_to_address(socket, SocketAddr::new(addr.to_canonical(), 0)),
+        BindSource::LinkLocal { addr, device } => {
+            let index = device_index(device)?;
+            bind_to_address(socket, SocketAddrV6::new(*addr, 0, 0, index).into())
         }
         BindSource::Device(name) => socket.bind_device(Some(name.as_bytes())),
     }
+}
+
+fn bind_to_address(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    // Without it a port would be taken here, knowing only half of the connection: 28,000 for all servers together.
+    // Best effort: kernels before 4.2 have no such option.
+    let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
+    socket.bind(&addr.into())
+}
+
+/// By name, or by number as the resolver takes it, too. Asked at each dial: devices come and go.
+fn device_index(device: &str) -> io::Result<u32> {
+    let by_name = nix::net::if_::if_nametoindex(device);
+    by_name.or_else(|error| device.parse().map_err(|_| error.into()))
 }

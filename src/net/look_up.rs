@@ -34,7 +34,8 @@ impl LookUps {
         Self { threads: Semaphore::const_new(threads) }
     }
 
-    /// All addresses of `host`, in the resolver's order; never none. An address is its own.
+    /// All addresses of `host`, in the resolver's order; never none. An address is its own, and one of IPv4 within IPv6
+    /// that of IPv4; a link-local one has its interface behind a `%`.
     ///
     /// Cancel safe; a thread that the resolver does not let go of is missed until it does.
     ///
@@ -47,14 +48,14 @@ impl LookUps {
         share: Option<&Share>,
     ) -> io::Result<Vec<SocketAddr>> {
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
+            return Ok(vec![as_ipv4(SocketAddr::new(ip, port))]);
         }
         let asking = tokio::time::timeout(DEADLINE, self.ask(host.to_owned(), port, share));
         let found = asking.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
         }
-        Ok(found)
+        Ok(found.into_iter().map(as_ipv4).collect())
     }
 
     async fn ask(
@@ -84,6 +85,14 @@ impl LookUps {
 /// Never: nobody closes these.
 fn closed(error: AcquireError) -> io::Error {
     io::Error::other(error)
+}
+
+/// The IPv4 address that an address of IPv6 stands for; of others the address itself, with the interface it may have.
+pub(crate) fn as_ipv4(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
 }
 
 /// Splits `host:port`, `[v6]:port`. The host comes without brackets, and may be empty.

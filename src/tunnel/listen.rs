@@ -11,6 +11,7 @@ use super::connections::Connections;
 use super::copy::copy;
 use super::socket;
 use crate::driver::{Client, OpenError, OpenOptions};
+use crate::net::as_ipv4;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +43,7 @@ pub async fn forward_within(
                         socket::reset(&local);
                         continue;
                     };
+                    let from = as_ipv4(from);
                     let (client, options) = (client.clone(), options.clone());
                     drop(connections.spawn(async move {
                         let _place = place;

@@ -4,6 +4,7 @@
 #![cfg(feature = "cli")]
 
 mod access;
+mod addresses;
 mod bulk;
 mod connections;
 mod demo;

@@ -1,6 +1,7 @@
 //! Tests in a network and a file system of their own, made without privileges.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Set in the process that runs a test's body.
 const INSIDE: &str = "IMUX_TEST_NAMESPACE";
@@ -48,4 +49,48 @@ fn works(command: &mut Command) -> bool {
 pub(crate) fn shell(script: &str) {
     let status = Command::new("sh").args(["-ec", script]).status().unwrap();
     assert!(status.success(), "{script}");
+}
+
+/// Another machine: a network of its own beside the test's. Goes when dropped.
+#[derive(Debug)]
+pub(crate) struct Host(Child);
+
+impl Host {
+    /// For use within [`in_namespace`].
+    pub(crate) fn new() -> Self {
+        let child = Command::new("unshare").args(["--net", "--", "sleep", "300"]).spawn().unwrap();
+        let host = Self(child);
+        let network =
+            |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).unwrap();
+        while network(&host.pid()) == network("self") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        host.shell("ip link set lo up");
+        host
+    }
+
+    /// What `ip link set … netns` takes.
+    pub(crate) fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    /// A command for a program that runs there.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.0.id())).args(["--", program]);
+        command
+    }
+
+    #[track_caller]
+    pub(crate) fn shell(&self, script: &str) {
+        let status = self.command("sh").args(["-ec", script]).status().unwrap();
+        assert!(status.success(), "{script}");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::TlsLane;
 use crate::lane::resolve::{resolve, split_host_port};
 use crate::lane::{BindSource, DialError, Dialer, Lane, Listener, PendingLane, TcpOptions, tcp};
-use crate::net::{RaceError, race};
+use crate::net::{RaceError, as_ipv4, race};
 
 /// Dials TLS lanes to one server from one local address or device.
 #[derive(Debug, Clone)]
@@ -142,6 +142,7 @@ impl TlsListener {
 impl Listener for TlsListener {
     async fn accept(&self) -> io::Result<Box<dyn PendingLane>> {
         let (socket, remote) = self.socket.accept().await?;
+        let remote = as_ipv4(remote);
         let (config, options) = (self.settings.get(), self.options.clone());
         Ok(Box::new(PendingTls { socket, remote, config, options }))
     }
