@@ -228,6 +228,9 @@ struct ClientArgs {
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = connect_timeout)]
     connect_timeout: Duration,
+    /// Wait for a server that is away at the start, instead of ending with exit code 5: for services
+    #[arg(long)]
+    keep_trying: bool,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -460,6 +463,7 @@ fn client_config(
             config::Trust::Pinned(args.pin)
         },
         connect_timeout: args.connect_timeout,
+        keep_trying: args.keep_trying,
         session: session_config(args.session, notices)?,
         home,
     })

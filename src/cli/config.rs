@@ -31,6 +31,11 @@ pub(crate) enum Task {
 }
 
 impl Task {
+    /// Whether SIGHUP has the task read again what it can; others it ends.
+    pub(crate) fn reloads(&self) -> bool {
+        matches!(self, Task::Server(_) | Task::Client(_))
+    }
+
     /// How long open connections may take to finish when a signal asks for the end.
     pub(crate) fn drain_timeout(&self) -> Duration {
         match self {
@@ -64,6 +69,8 @@ pub(crate) struct ClientConfig {
     pub(crate) redundant: bool,
     pub(crate) trust: Trust,
     pub(crate) connect_timeout: Duration,
+    /// A server that is away at the start is waited for.
+    pub(crate) keep_trying: bool,
     pub(crate) session: SessionConfig,
     /// As in [`ServerConfig`].
     pub(crate) home: Option<PathBuf>,

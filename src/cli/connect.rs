@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
 use imux::trust::{Fingerprint, client_config};
-use imux::{Client, Code, ConnectError, Link, OpenOptions, StreamKind, tunnel};
+use imux::{Client, Code, ConnectError, Link, OpenOptions, SessionStats, StreamKind, tunnel};
 use tokio::task::JoinSet;
 
 use super::bind::LinkPlan;
@@ -14,6 +14,7 @@ use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::keys::OwnKey;
 use super::run::{Stopping, listen_locally};
+use super::signals::{Asked, ServiceSignals};
 use super::trust::{dial_failure, host_trust, trust_failure};
 use super::units;
 
@@ -23,6 +24,7 @@ pub(super) async fn run_client(
     config: ClientConfig,
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
+    let mut signals = ServiceSignals::listen()?;
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let mut listeners = Vec::new();
     for Forward { listen, to } in &config.forwards {
@@ -50,10 +52,22 @@ pub(super) async fn run_client(
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
     let settings = imux::ClientConfig { session: config.session.for_library(), trust };
-    let client = tokio::select! {
-        client = Client::connect(links, settings) => client,
-        // There is nothing yet that could finish.
-        _ = stopping.wait() => return Ok(Exit::Ok),
+    let keep_trying = config.keep_trying;
+    let connecting = async move {
+        if keep_trying {
+            Client::keep_connecting(links, settings).await
+        } else {
+            Client::connect(links, settings).await
+        }
+    };
+    tokio::pin!(connecting);
+    let client = loop {
+        tokio::select! {
+            client = &mut connecting => break client,
+            asked = signals.next() => tell(asked, None),
+            // There is nothing yet that could finish.
+            _ = stopping.wait() => return Ok(Exit::Ok),
+        }
     };
     let client = client.map_err(|error| connect_failure(server, own.lasting(), &error))?;
     let client = Arc::new(client);
@@ -73,11 +87,14 @@ pub(super) async fn run_client(
             tunnel::forward_within(listener, client, options, &connections).await;
         });
     }
-    let patience = tokio::select! {
-        _ = forwards.join_next() => {
-            return Err(Failure::message(Exit::Internal, "a listener has ended"));
+    let patience = loop {
+        tokio::select! {
+            _ = forwards.join_next() => {
+                return Err(Failure::message(Exit::Internal, "a listener has ended"));
+            }
+            asked = signals.next() => tell(asked, client.stats()),
+            patience = stopping.wait() => break patience,
         }
-        patience = stopping.wait() => patience,
     };
     let mut code = Code::SHUTDOWN;
     if !patience.is_zero() {
@@ -95,6 +112,20 @@ pub(super) async fn run_client(
     }
     client.close(code).await;
     Ok(Exit::Ok)
+}
+
+/// What a client does when a signal asks for it.
+fn tell(asked: Asked, stats: Option<SessionStats>) {
+    match asked {
+        Asked::Reload => tracing::info!(
+            "SIGHUP: known servers and names are looked up whenever they are needed; what options say, and this client's \
+             key, are for a new start"
+        ),
+        Asked::Status => {
+            let (lanes, connections) = stats.map_or((0, 0), |it| (it.lanes.len(), it.streams));
+            tracing::info!(lanes, connections, "status");
+        }
+    }
 }
 
 /// Tells what the program waits for, and how not to.
@@ -135,6 +166,13 @@ pub(super) fn connect_failure(
         }
         ConnectError::Dial(error) => dial_failure(server, error),
         ConnectError::Trust(error) => trust_failure(error),
+        ConnectError::SeveralKeys(..) => Failure::message(
+            Exit::HostKeyUnknown,
+            format!(
+                "{server}: {error}; nothing was sent to either; give the right one with --pin (the server logs it at its \
+                 start), and the other link is taken for one that is down"
+            ),
+        ),
         ConnectError::Refused { .. } => Failure::message(
             Exit::Refused,
             format!("{server} does not take this client: {error}; ask who runs the server"),

@@ -27,8 +27,12 @@ pub(crate) enum Exit {
     Internal = 9,
     /// The server does not authorise this client's key, or its invitation.
     Unauthorized = 10,
+    /// Ended by SIGHUP, where there is nothing to read again.
+    HungUp = 129,
     /// Ended by SIGINT (Ctrl-C).
     Interrupted = 130,
+    /// Ended by SIGQUIT (Ctrl-\\).
+    Quit = 131,
     /// Ended by SIGTERM.
     Terminated = 143,
 }
@@ -46,12 +50,14 @@ Exit codes:
     8  the server refused this client
     9  internal error
    10  the server does not authorise this client's key, or its invitation
+  129  hung up (SIGHUP; a server or client goes on)
   130  interrupted (SIGINT)
+  131  quit (SIGQUIT)
   143  terminated (SIGTERM)";
 
 impl Exit {
     #[cfg(test)]
-    pub(crate) const ALL: [Exit; 12] = [
+    pub(crate) const ALL: [Exit; 14] = [
         Exit::Ok,
         Exit::Usage,
         Exit::Config,
@@ -62,7 +68,9 @@ impl Exit {
         Exit::Refused,
         Exit::Internal,
         Exit::Unauthorized,
+        Exit::HungUp,
         Exit::Interrupted,
+        Exit::Quit,
         Exit::Terminated,
     ];
 

@@ -21,6 +21,7 @@ mod prompt;
 mod report;
 mod run;
 mod serve;
+mod signals;
 mod text;
 mod trust;
 mod units;

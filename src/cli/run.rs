@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use imux::lane::resolve;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::address::{Host, HostPort};
@@ -21,6 +20,7 @@ use super::exit::{Exit, Failure};
 use super::keys::run_keys;
 use super::logging;
 use super::serve::run_server;
+use super::signals::Signals;
 
 /// Runs to the end and says how it went. Errors have been told when this returns.
 pub(crate) fn run(invocation: Invocation) -> Exit {
@@ -49,17 +49,19 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
         .context("cannot start the runtime")
         .map_err(|error| Failure::new(Exit::Internal, error))?;
     let drain = invocation.task.drain_timeout();
+    let reloads = invocation.task.reloads();
+    // Before there is anything that a signal could take for started.
+    let mut signals = runtime.block_on(async { Signals::listen(reloads) })?;
     let (stop, stopping) = watch::channel(None);
     // A task of its own: a panic ends it, and is an exit code, not the process's end in mid-air.
     let mut task = runtime.spawn(run_task(invocation.task, Stopping(stopping)));
     let outcome = runtime.block_on(async {
-        // Both at once and for good: a signal between two listenings would be lost.
-        let mut signals = Signals::listen()?;
         tokio::select! {
             joined = &mut task => joined.unwrap_or_else(|error| {
                 Err(Failure::new(Exit::Internal, anyhow!(error).context("imux has failed")))
             }),
             signal = signals.next() => {
+                tell_end(signal);
                 // A service manager lets it finish its work; a person at the terminal wants it gone.
                 let graceful = signal == Exit::Terminated;
                 let patience = if graceful { drain } else { Duration::ZERO };
@@ -78,6 +80,15 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
     // for a name server must not hold up the end.
     runtime.shutdown_timeout(THREADS_PATIENCE);
     outcome
+}
+
+/// Those that come unexpected are no silent end.
+fn tell_end(signal: Exit) {
+    match signal {
+        Exit::Quit => tracing::warn!("SIGQUIT: ending at once"),
+        Exit::HungUp => tracing::warn!("SIGHUP: ending at once"),
+        _ => {}
+    }
 }
 
 async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
@@ -105,32 +116,6 @@ impl Stopping {
         // The sender lives as long as the runtime: an error cannot come.
         let stopping = self.0.wait_for(Option::is_some).await;
         stopping.ok().and_then(|patience| *patience).unwrap_or_default()
-    }
-}
-
-/// The signals that end the program.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind)
-                .context("cannot listen for signals")
-                .map_err(|error| Failure::new(Exit::Internal, error))
-        };
-        let interrupt = listen(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: listen(SignalKind::terminate())? })
-    }
-
-    /// Waits for the next one, and says which exit code it stands for.
-    async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-        }
     }
 }
 

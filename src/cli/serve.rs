@@ -9,7 +9,6 @@ use anyhow::anyhow;
 use imux::lane::{TcpOptions, TlsListener, TlsSettings};
 use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, NextKey, server_config};
 use imux::{Code, Server, tunnel};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::address::HostPort;
@@ -19,6 +18,7 @@ use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::keys::authorized_clients;
 use super::run::{Stopping, listen_addresses, listen_failure};
+use super::signals::{Asked, ServiceSignals};
 use super::trust::trust_failure;
 
 /// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
@@ -26,9 +26,7 @@ pub(super) async fn run_server(
     config: ServerConfig,
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
-    // From here on SIGHUP is no reason to end.
-    let mut hangup = signal(SignalKind::hangup())
-        .map_err(|error| Failure::new(Exit::Internal, anyhow!(error).context("no SIGHUP")))?;
+    let mut signals = ServiceSignals::listen()?;
     let home = require_home(config.home.as_deref())?.to_owned();
     let identity = Identity::load_or_create(&home, config.listen.as_written());
     let identity = identity.map_err(|error| trust_failure(&error))?;
@@ -74,13 +72,16 @@ pub(super) async fn run_server(
                 None => return Err(Failure::message(Exit::Internal, "the listener has ended")),
             },
             Some(_) = sessions.join_next() => {}
-            _ = hangup.recv() => {
-                reload(&clients).await;
-                server.recheck();
-                if let Err(error) = keys.reload(&server) {
-                    tracing::error!(%error, "the server's keys stay as they were");
+            asked = signals.next() => match asked {
+                Asked::Status => tracing::info!(sessions = sessions.len(), "status"),
+                Asked::Reload => {
+                    reload(&clients).await;
+                    server.recheck();
+                    if let Err(error) = keys.reload(&server) {
+                        tracing::error!(%error, "the server's keys stay as they were");
+                    }
                 }
-            }
+            },
             patience = stopping.wait() => break patience,
         }
     };

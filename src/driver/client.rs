@@ -9,6 +9,7 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::error::{ConnectError, OpenError};
+use super::first_keys::FirstKeys;
 use super::greeting::{self, Agreed};
 use super::lane_task::{self, Attached, LaneEnd};
 use super::server::seed_of;
@@ -16,10 +17,10 @@ use super::session::{self, OpenOptions, Session};
 use super::shared::Shared;
 use super::stream::Stream;
 use super::{chance, clock};
-use crate::lane::{Dialer, Lane};
+use crate::lane::{DialError, Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::{Code, Config, LaneId, LanePolicy, SessionStats, Side, Tier};
-use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, SessionSecret};
+use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, Recognised, SessionSecret};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
 const REDIAL_MIN: Duration = Duration::from_millis(200);
@@ -30,6 +31,9 @@ const LIVED_WELL: Duration = Duration::from_secs(1);
 /// How long a lane that is ready waits for another to create the session: less than the server
 /// waits for a first frame.
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a key of which nothing is known waits for what the other links' servers show: a lost first packet is sent again
+/// within it.
+const KEYS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long `open` waits for a session.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -159,6 +163,10 @@ struct Inner {
     trusted: Mutex<Option<Fingerprint>>,
     /// The key that the server has announced: lanes may show it from now on.
     next: Mutex<Option<Fingerprint>>,
+    /// What the links have shown as long as there is none.
+    first_keys: FirstKeys,
+    /// A server that is away at the start is waited for.
+    keeps_trying: bool,
     /// Held while a session is being created.
     creating: tokio::sync::Mutex<()>,
     current: watch::Sender<Option<Arc<Established>>>,
@@ -179,26 +187,51 @@ impl std::fmt::Debug for Inner {
 impl Client {
     /// Dials all links and returns once a first lane carries a session.
     ///
+    /// Of several links, one whose server shows another key than the known or pinned one counts as down, as long as
+    /// another shows the right one.
+    ///
     /// # Errors
     /// Every link's first attempt has failed, the server is not trusted, or it refuses.
     pub async fn connect(links: Vec<Link>, config: ClientConfig) -> Result<Self, ConnectError> {
-        let (sender, mut current) = watch::channel(None);
+        Self::start(links, config, false).await
+    }
+
+    /// As [`connect`](Self::connect), but a server that is away, or shutting down, is waited for as long as it takes.
+    /// Dropped, it gives up.
+    ///
+    /// # Errors
+    /// What waiting does not mend: no link shows the right server, or it refuses this client.
+    pub async fn keep_connecting(
+        links: Vec<Link>,
+        config: ClientConfig,
+    ) -> Result<Self, ConnectError> {
+        Self::start(links, config, true).await
+    }
+
+    async fn start(
+        links: Vec<Link>,
+        config: ClientConfig,
+        keeps_trying: bool,
+    ) -> Result<Self, ConnectError> {
+        let (sender, current) = watch::channel(None);
         let inner = Arc::new(Inner {
             config: Arc::new(config.session),
             trust: config.trust,
             trusted: Mutex::default(),
             next: Mutex::default(),
+            first_keys: FirstKeys::new(links.iter().map(|link| link.lanes)),
+            keeps_trying,
             creating: tokio::sync::Mutex::default(),
             current: sender,
             express: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         });
-        let (failures, mut failed) = mpsc::unbounded_channel();
+        let (failures, failed) = mpsc::unbounded_channel();
         let mut waiting = 0usize;
         for (number, link) in links.iter().enumerate() {
             let policy = link.policy(number);
-            let place = |policy| Place { dialer: link.dialer.clone(), policy };
+            let place = |policy| Place { dialer: link.dialer.clone(), policy, link: number };
             for _ in 0..link.lanes {
                 tokio::spawn(inner.clone().keep_lane(place(policy), Some(failures.clone())));
                 waiting += 1;
@@ -209,21 +242,40 @@ impl Client {
             }
         }
         drop(failures);
-        let client = Self { current: current.clone(), inner };
+        let client = Self { current, inner };
+        client.first_lane(waiting, failed).await.map(|()| client)
+    }
+
+    /// Waits for a session, or for the failure that ends the start; `waiting` lanes have not told of any.
+    async fn first_lane(
+        &self,
+        mut waiting: usize,
+        mut failed: mpsc::UnboundedReceiver<Failed>,
+    ) -> Result<(), ConnectError> {
         if waiting == 0 {
             return Err(ConnectError::NoLinks);
         }
+        let keeps_trying = self.inner.keeps_trying;
+        let mut current = self.current.clone();
+        let mut failures = Vec::new();
         loop {
             tokio::select! {
                 biased;
                 up = current.wait_for(Option::is_some) => {
+                    tell_failures(&failures);
                     // The keepers hold the other end as long as they live.
-                    return up.map(|_| ()).map_err(|_| ConnectError::NoLinks).map(|()| client);
+                    return up.map(|_| ()).map_err(|_| ConnectError::NoLinks);
                 }
                 Some(failure) = failed.recv() => {
                     waiting = waiting.saturating_sub(1);
-                    if waiting == 0 || is_final(&failure) {
-                        return Err(failure);
+                    if is_final(&failure.error, keeps_trying) || waiting == 0 && !keeps_trying {
+                        return Err(failure.error);
+                    }
+                    failures.push(failure);
+                    if waiting == 0 {
+                        tell_failures(&failures);
+                        failures.clear();
+                        tracing::warn!("the server cannot be reached by any link; waiting for it");
                     }
                 }
             }
@@ -335,7 +387,7 @@ impl Inner {
     async fn keep_lane(
         self: Arc<Self>,
         place: Place,
-        mut failures: Option<mpsc::UnboundedSender<ConnectError>>,
+        mut failures: Option<mpsc::UnboundedSender<Failed>>,
     ) {
         let dialer = &place.dialer;
         let mut backoff = Backoff::default();
@@ -356,16 +408,28 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    // Told to whoever waits for the first lane; then once for each kind of outage: a server that
-                    // was away and comes back as another is news.
+                    self.first_keys.failed(place.link);
                     let kind = Some(std::mem::discriminant(&error));
-                    match failures.take() {
-                        Some(failures) => drop(failures.send(error)),
-                        None if told != kind => {
-                            told = kind;
-                            tracing::warn!(via = %dialer.name(), %error, "no lane; trying again");
+                    let failed = Failed { via: dialer.name(), error };
+                    // To whoever waits for the first lane once, and if it is the end of that; then once for each kind
+                    // of outage: a server that was away and comes back as another is news.
+                    let unheard = match &failures {
+                        Some(to)
+                            if told.is_none() || is_final(&failed.error, self.keeps_trying) =>
+                        {
+                            to.send(failed).err().map(|unheard| unheard.0)
                         }
-                        None => tracing::debug!(via = %dialer.name(), %error, "still no lane"),
+                        _ => Some(failed),
+                    };
+                    match unheard {
+                        None => told = kind,
+                        Some(failed) if told != kind => {
+                            (failures, told) = (None, kind);
+                            failed.tell();
+                        }
+                        Some(Failed { via, error }) => {
+                            tracing::debug!(via, %error, "still no lane");
+                        }
                     }
                 }
             }
@@ -407,6 +471,7 @@ impl Inner {
                 joined => return joined,
             }
         }
+        self.hear_other_links(place.link, &presented).await?;
         // One lane creates the session, or has a key decided on; the others wait for it.
         let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
         let _turn = turn.map_err(|_| timed_out())?;
@@ -428,6 +493,42 @@ impl Inner {
         created.unwrap_or_else(|_| Err(timed_out()))
     }
 
+    /// Of several links one may lead to somebody else: hears what the others' servers show before a key is decided on.
+    async fn hear_other_links(
+        &self,
+        link: usize,
+        presented: &PeerIdentity,
+    ) -> Result<(), ConnectError> {
+        let (keys, key) = (&self.first_keys, presented.fingerprint);
+        if !keys.are_several() || self.trusted_key().is_some() {
+            return Ok(());
+        }
+        let Some(recognised) = self.trust.recognise(presented).await? else { return Ok(()) };
+        keys.shown(link, key, recognised);
+        let patience = match recognised {
+            Recognised::Known => return Ok(()),
+            Recognised::Another => HANDSHAKE_TIMEOUT,
+            Recognised::New => KEYS_PATIENCE,
+        };
+        let all_shown = tokio::time::timeout(patience, keys.wait()).await.is_ok();
+        self.check_key(key)?;
+        match recognised {
+            // The right one has been shown and is not decided on yet, or may still come.
+            Recognised::Another if !all_shown || self.waits_for_others() => {
+                Err(ConnectError::OtherKey(key))
+            }
+            Recognised::New => match keys.other_than(key) {
+                Some(other) => Err(ConnectError::SeveralKeys(key, other)),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn waits_for_others(&self) -> bool {
+        self.keeps_trying && self.first_keys.may_be_right_elsewhere()
+    }
+
     /// Has it decided whether this is the server; once, and not by each of the lanes that wait.
     async fn decide(&self, presented: &PeerIdentity) -> Result<(), ConnectError> {
         if *self.stopped.borrow() {
@@ -441,6 +542,7 @@ impl Inner {
             return Err(refused.into());
         }
         *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(presented.fingerprint);
+        self.first_keys.decided();
         Ok(())
     }
 
@@ -594,6 +696,32 @@ impl Inner {
 struct Place {
     dialer: Arc<dyn Dialer>,
     policy: LanePolicy,
+    /// The link's number.
+    link: usize,
+}
+
+/// A lane that could not be made.
+struct Failed {
+    via: String,
+    error: ConnectError,
+}
+
+impl Failed {
+    fn tell(&self) {
+        tracing::warn!(via = %self.via, error = %self.error, "no lane; trying again");
+    }
+}
+
+/// Tells of each link once for each kind of failure.
+fn tell_failures(failures: &[Failed]) {
+    let same = |a: &Failed, b: &Failed| {
+        a.via == b.via && std::mem::discriminant(&a.error) == std::mem::discriminant(&b.error)
+    };
+    for (number, failure) in failures.iter().enumerate() {
+        if !failures[..number].iter().any(|before| same(before, failure)) {
+            failure.tell();
+        }
+    }
 }
 
 impl Place {
@@ -635,9 +763,18 @@ fn session_went() -> ConnectError {
     ConnectError::Handshake(std::io::ErrorKind::ConnectionAborted.into())
 }
 
-/// Trying again would not help.
-fn is_final(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::Trust(_) | ConnectError::Refused { .. })
+/// Trying again would not help. Who `keeps_trying` waits for a server that is busy or being started again, too.
+fn is_final(error: &ConnectError, keeps_trying: bool) -> bool {
+    match error {
+        ConnectError::Refused { code: Code::SHUTDOWN | Code::EXCESSIVE_LOAD, .. } => !keeps_trying,
+        ConnectError::Trust(_) | ConnectError::SeveralKeys(..) | ConnectError::Refused { .. } => {
+            true
+        }
+        ConnectError::Dial(error) => {
+            matches!(error, DialError::InvalidAddress(..) | DialError::Congestion { .. })
+        }
+        _ => false,
+    }
 }
 
 /// Grows with each failure; with jitter, so that many lanes do not come back in step.

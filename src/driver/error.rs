@@ -24,6 +24,12 @@ pub enum ConnectError {
     /// A lane's server holds another key than the one the session was made with.
     #[error("another server answers on this lane: its key is {0}")]
     OtherKey(crate::trust::Fingerprint),
+    /// Two links lead to servers with different keys, and nothing is known of either.
+    #[error(
+        "two links lead to servers with different keys, {0} and {1}, and neither is known: at most \
+         one of them is the server"
+    )]
+    SeveralKeys(crate::trust::Fingerprint, crate::trust::Fingerprint),
     /// The server refused the session or the lane.
     #[error("refused by the server: {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
     Refused {

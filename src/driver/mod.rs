@@ -7,6 +7,7 @@ mod client;
 mod clock;
 mod door;
 mod error;
+mod first_keys;
 mod greeting;
 mod handshake_rate;
 mod invitation;

@@ -8,6 +8,17 @@ use async_trait::async_trait;
 
 use super::{Fingerprint, KnownHosts, KnownKey, PeerIdentity, TrustError, Verdict};
 
+/// What can be said of a server's key without deciding about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recognised {
+    /// It is the server's.
+    Known,
+    /// The server's is another one.
+    Another,
+    /// Nothing is known of the server.
+    New,
+}
+
 /// Decides whether a server is the right one.
 #[async_trait]
 pub trait HostTrust: Send + Sync {
@@ -18,6 +29,19 @@ pub trait HostTrust: Send + Sync {
     /// # Errors
     /// Why the peer is not trusted. The session is over then.
     async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError>;
+
+    /// What can be said of a key without deciding about it: nobody is asked and nothing is recorded. `None`, unless it is
+    /// implemented, where that cannot be told.
+    ///
+    /// Called for the first lanes of clients with several links. One that shows another key than the known one waits for
+    /// the other links then, and is their failure no more than that of a link that is down; of keys that are all new, the
+    /// first is decided about only if no other is shown.
+    ///
+    /// # Errors
+    /// As [`decide`](Self::decide).
+    async fn recognise(&self, _peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
+        Ok(None)
+    }
 
     /// The server, whose key is `current`, has announced that it will have `next`, and proven that it holds it. Returns
     /// whether that is good for lanes and sessions to come, the first of which is decided about all the same.
@@ -55,6 +79,11 @@ impl HostTrust for PinnedKeys {
         } else {
             Err(TrustError::PinMismatch { presented: peer.fingerprint })
         }
+    }
+
+    async fn recognise(&self, peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
+        let is_pinned = self.pins.contains(&peer.fingerprint);
+        Ok(Some(if is_pinned { Recognised::Known } else { Recognised::Another }))
     }
 
     async fn announced(&self, _: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
@@ -229,6 +258,17 @@ impl HostTrust for KnownHostsTrust {
             Verdict::Unknown => self.decide_unknown(peer).await,
             Verdict::Changed { old } => self.decide_changed(peer, old).await,
         }
+    }
+
+    async fn recognise(&self, peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
+        let presented = *peer;
+        Ok(Some(match self.with_file(move |hosts, host| hosts.check(host, &presented)).await? {
+            Verdict::Known | Verdict::KnownAsNext | Verdict::KnownByLegacySignature => {
+                Recognised::Known
+            }
+            Verdict::Changed { .. } => Recognised::Another,
+            Verdict::Unknown => Recognised::New,
+        }))
     }
 
     async fn announced(&self, current: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {

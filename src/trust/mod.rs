@@ -26,7 +26,9 @@ pub use client_trust::{AnyClient, AuthorizedClientsTrust, ClientTrust, Permit, S
 pub use destination::{Destination, DestinationError, DestinationRule, Destinations};
 pub use error::TrustError;
 pub use fingerprint::{Fingerprint, FingerprintError, PeerIdentity};
-pub use host_trust::{Answer, HostKeyPolicy, HostTrust, KnownHostsTrust, PinnedKeys, Prompter};
+pub use host_trust::{
+    Answer, HostKeyPolicy, HostTrust, KnownHostsTrust, PinnedKeys, Prompter, Recognised,
+};
 pub use identity::Identity;
 pub use invitation::{Invitation, InvitationSecret};
 pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};

@@ -15,7 +15,9 @@ mod lanes;
 mod log;
 mod memory;
 mod names;
+mod signals;
 mod trust;
+mod waiting;
 
 #[path = "../support/mod.rs"]
 mod support;
