@@ -146,6 +146,25 @@ struct ServerArgs {
     sessions: SessionLimitArgs,
 }
 
+/// What is agreed on with the server.
+#[derive(Debug, Args)]
+struct KeyExchangeArgs {
+    /// Agree on keys with X25519 alone: for networks that stop the larger messages of X25519MLKEM768.
+    /// What is recorded of it could be decrypted by a quantum computer some day
+    #[arg(long)]
+    classical_key_exchange: bool,
+}
+
+impl KeyExchangeArgs {
+    fn get(&self) -> config::KeyExchange {
+        if self.classical_key_exchange {
+            config::KeyExchange::Classical
+        } else {
+            config::KeyExchange::PostQuantum
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Session")]
 struct SessionLimitArgs {
@@ -231,6 +250,8 @@ struct ClientArgs {
     /// Wait for a server that is away at the start, instead of ending with exit code 5: for services
     #[arg(long)]
     keep_trying: bool,
+    #[command(flatten)]
+    key_exchange: KeyExchangeArgs,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -464,6 +485,7 @@ fn client_config(
         },
         connect_timeout: args.connect_timeout,
         keep_trying: args.keep_trying,
+        key_exchange: args.key_exchange.get(),
         session: session_config(args.session, notices)?,
         home,
     })

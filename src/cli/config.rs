@@ -71,6 +71,7 @@ pub(crate) struct ClientConfig {
     pub(crate) connect_timeout: Duration,
     /// A server that is away at the start is waited for.
     pub(crate) keep_trying: bool,
+    pub(crate) key_exchange: KeyExchange,
     pub(crate) session: SessionConfig,
     /// As in [`ServerConfig`].
     pub(crate) home: Option<PathBuf>,
@@ -135,7 +136,21 @@ pub(crate) enum KeysCommand {
         comment: String,
     },
     /// Accept one; None is to read it from standard input.
-    Accept { invitation: Option<Invitation>, bind: Option<BindSource>, connect_timeout: Duration },
+    Accept {
+        invitation: Option<Invitation>,
+        bind: Option<BindSource>,
+        connect_timeout: Duration,
+        key_exchange: KeyExchange,
+    },
+}
+
+/// How a client agrees on keys with the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyExchange {
+    /// X25519MLKEM768.
+    PostQuantum,
+    /// X25519 alone.
+    Classical,
 }
 
 /// How a client decides about the server's key.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
-use imux::trust::{Fingerprint, client_config};
+use imux::trust::Fingerprint;
 use imux::{Client, Code, ConnectError, Link, OpenOptions, SessionStats, StreamKind, tunnel};
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use super::exit::{Exit, Failure};
 use super::keys::OwnKey;
 use super::run::{Stopping, listen_locally};
 use super::signals::{Asked, ServiceSignals};
-use super::trust::{dial_failure, host_trust, trust_failure};
+use super::trust::{client_tls, dial_failure, host_trust, trust_failure};
 use super::units;
 
 /// Takes connections where `config.forwards` says and carries them to the server at `config.dial`,
@@ -35,7 +35,7 @@ pub(super) async fn run_client(
     let server = config.dial.as_written();
     let trust = host_trust(config.trust, server, config.home.as_deref())?;
     let own = OwnKey::of_client(config.home.as_deref())?;
-    let tls = client_config(&own.identity).map_err(|error| trust_failure(&error))?;
+    let tls = client_tls(&own.identity, config.key_exchange)?;
     let options = TcpOptions {
         dial_timeout: config.connect_timeout,
         congestion: config.session.congestion.clone(),

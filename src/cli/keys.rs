@@ -10,7 +10,7 @@ use std::time::Duration;
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{
     AuthorizedClient, AuthorizedClients, Destination, Fingerprint, Grant, Identity, Invitation,
-    KnownHosts, PinnedKeys, TrustError, Verdict, client_config,
+    KnownHosts, PinnedKeys, TrustError, Verdict,
 };
 use imux::{Client, Code, ConnectError};
 use serde_json::{Value, json};
@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 
 use super::address::HostPort;
 use super::args::now;
-use super::config::{KeysCommand, KeysConfig, require_home};
+use super::config::{KeyExchange, KeysCommand, KeysConfig, require_home};
 use super::connect::connect_failure;
 use super::exit::{Exit, Failure};
 use super::text::print;
-use super::trust::{dial_failure, trust_failure};
+use super::trust::{client_tls, dial_failure, trust_failure};
 
 /// The name of a client's key in the directory of keys.
 pub(super) const CLIENT: &str = "client";
@@ -51,9 +51,9 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
             let key = server_key(home()?, &listen)?;
             invite(&list(file)?, &server, key, grant, expires, &comment)
         }
-        KeysCommand::Accept { invitation, bind, connect_timeout } => {
+        KeysCommand::Accept { invitation, bind, connect_timeout, key_exchange } => {
             let invitation = invitation.map_or_else(read_invitation, Ok)?;
-            accept(home()?, &invitation, bind, connect_timeout).await
+            accept(home()?, &invitation, bind, connect_timeout, key_exchange).await
         }
     }?;
     let text = if config.json { said.json.to_string() } else { said.text.to_string() };
@@ -257,12 +257,13 @@ async fn accept(
     invitation: &Invitation,
     bind: Option<BindSource>,
     dial_timeout: Duration,
+    key_exchange: KeyExchange,
 ) -> Result<Said, Failure> {
     let (server, server_key) = (invitation.server(), invitation.key());
     let hosts = KnownHosts::new(home.join("known_hosts"));
     check_known(&hosts, server, server_key)?;
     let identity = Identity::load_or_create(home, CLIENT).map_err(|e| trust_failure(&e))?;
-    let tls = client_config(&identity).map_err(|error| trust_failure(&error))?;
+    let tls = client_tls(&identity, key_exchange)?;
     let bind = bind.unwrap_or(BindSource::Any);
     let options = TcpOptions { dial_timeout, ..TcpOptions::default() };
     let dialer = TlsDialer::new(server, bind, tls, options);

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imux::lane::DialError;
-use imux::trust::TrustError;
 use imux::trust::{HostKeyPolicy, HostTrust, KnownHosts, KnownHostsTrust, PinnedKeys, Prompter};
+use imux::trust::{Identity, TrustError, classical_client_config, client_config};
 
-use super::config::{Trust, require_home};
+use super::config::{KeyExchange, Trust, require_home};
 use super::exit::{Exit, Failure};
 use super::prompt::Terminal;
 
@@ -27,6 +27,18 @@ pub(crate) fn host_trust(
             Arc::new(KnownHostsTrust::new(hosts, host, policy, prompter))
         }
     })
+}
+
+/// A client's settings of TLS.
+pub(crate) fn client_tls(
+    identity: &Identity,
+    key_exchange: KeyExchange,
+) -> Result<Arc<rustls::ClientConfig>, Failure> {
+    let config = match key_exchange {
+        KeyExchange::PostQuantum => client_config(identity),
+        KeyExchange::Classical => classical_client_config(identity),
+    };
+    config.map_err(|error| trust_failure(&error))
 }
 
 /// The exit code of an error about keys, and what to do about it.
@@ -80,6 +92,10 @@ pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
         DialError::Congestion { .. } => (
             Exit::Config,
             "see /proc/sys/net/ipv4/tcp_allowed_congestion_control, or leave out --congestion",
+        ),
+        DialError::LargeHello { .. } => (
+            Exit::Unreachable,
+            "that is done by nothing but this option: whoever can cut connections could have it done",
         ),
         DialError::Connect { .. } | DialError::Timeout { .. } => (
             Exit::Unreachable,

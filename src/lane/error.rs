@@ -68,6 +68,17 @@ pub enum DialError {
         /// What went wrong.
         source: io::Error,
     },
+    /// Connected, and TLS's first message is not answered, again and again, while a small one is: its size is what stops it.
+    #[error(
+        "{addr} takes connections, but never answers the first message of TLS, while it answers a \
+         smaller one: something on the way stops large ones; as long as that is so, lanes come \
+         through with --classical-key-exchange only, and without its protection from quantum \
+         computers"
+    )]
+    LargeHello {
+        /// Where it was connected to.
+        addr: SocketAddr,
+    },
     /// It took too long, all steps together.
     #[error("no lane to {host:?} from {bind} within {after:?}")]
     Timeout {

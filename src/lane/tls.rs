@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 
 use rustls::crypto::cipher::OutboundChunks;
@@ -26,6 +27,7 @@ use crate::trust::PeerIdentity;
 mod dial;
 mod handshake;
 mod keys;
+mod large_hello;
 mod record;
 mod transport;
 
@@ -86,7 +88,17 @@ impl<T: Transport> TlsLane<T> {
     pub async fn dial(
         socket: T,
         name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        Self::dial_heard(socket, name, config, &AtomicBool::new(false)).await
+    }
+
+    /// As [`dial`](Self::dial); `heard` becomes true with the first byte that the peer sends.
+    async fn dial_heard(
+        socket: T,
+        name: ServerName<'static>,
         mut config: Arc<ClientConfig>,
+        heard: &AtomicBool,
     ) -> io::Result<Self> {
         let own = Arc::make_mut(&mut config);
         // The record layer is the lane's own, and so are its keys.
@@ -94,7 +106,7 @@ impl<T: Transport> TlsLane<T> {
         let secrets = TrafficSecrets::catcher(own.key_log.clone());
         own.key_log = secrets.clone();
         let tls = ClientConnection::new(config, name).map_err(invalid)?;
-        handshake::shake_hands(socket, tls.into(), secrets).await
+        handshake::shake_hands(socket, tls.into(), secrets, heard).await
     }
 
     /// Shakes hands over `socket` as the end that was dialled. Takes as long as the peer likes: bound it.
@@ -110,7 +122,7 @@ impl<T: Transport> TlsLane<T> {
         let secrets = TrafficSecrets::catcher(own.key_log.clone());
         own.key_log = secrets.clone();
         let tls = ServerConnection::new(config).map_err(invalid)?;
-        handshake::shake_hands(socket, tls.into(), secrets).await
+        handshake::shake_hands(socket, tls.into(), secrets, &AtomicBool::new(false)).await
     }
 
     /// Sends what is encrypted.

@@ -34,6 +34,7 @@ pub use invitation::{Invitation, InvitationSecret};
 pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
 pub use next_key::NextKey;
 pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
-pub use tls::{ALPN, client_config, server_config};
+pub(crate) use tls::question_config;
+pub use tls::{ALPN, classical_client_config, client_config, server_config};
 #[cfg(test)]
 pub(crate) use tls::{client_config_of, provider};

@@ -31,6 +31,33 @@ pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustErro
     client_config_of(identity, provider())
 }
 
+/// As [`client_config`], with X25519 alone. What is recorded of it today can be decrypted by whoever has a quantum computer
+/// some day; it is for networks that do not let the other's larger messages through.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn classical_client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustError> {
+    client_config_of(identity, classical_provider())
+}
+
+/// Settings for a ClientHello with X25519 alone that is asked for its answer, and no more: no lane is made with them.
+pub(crate) fn question_config() -> Result<Arc<ClientConfig>, TrustError> {
+    let provider = Arc::new(classical_provider());
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(TrustError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyKey(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn classical_provider() -> CryptoProvider {
+    CryptoProvider { kx_groups: vec![aws_lc_rs::kx_group::X25519], ..provider() }
+}
+
 /// As [`client_config`], with another choice of ciphers.
 pub(crate) fn client_config_of(
     identity: &Identity,

@@ -14,6 +14,7 @@ mod homes;
 mod lanes;
 mod log;
 mod memory;
+mod middlebox;
 mod names;
 mod signals;
 mod trust;

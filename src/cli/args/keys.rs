@@ -11,7 +11,7 @@ use super::super::address::HostPort;
 use super::super::bind;
 use super::super::config::{KeysCommand, KeysConfig};
 use super::super::units;
-use super::{at_most, connect_timeout, long_help};
+use super::{KeyExchangeArgs, at_most, connect_timeout, long_help};
 
 pub(super) const IDENTITY_EXAMPLES: &str = "\
 Examples:
@@ -156,6 +156,8 @@ pub(super) struct AcceptArgs {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = connect_timeout)]
     connect_timeout: Duration,
     #[command(flatten)]
+    key_exchange: KeyExchangeArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -235,6 +237,7 @@ impl KeysArgs {
                     },
                     bind: args.bind.map(|bind| bind.source),
                     connect_timeout: args.connect_timeout,
+                    key_exchange: args.key_exchange.get(),
                 };
                 (accept, args.output)
             }

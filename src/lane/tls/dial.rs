@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
@@ -11,9 +12,10 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::TlsLane;
+use super::large_hello::{Attempt, Finding, Next, PATIENCE, is_large};
 use crate::lane::resolve::{resolve, split_host_port};
 use crate::lane::{BindSource, DialError, Dialer, Lane, Listener, PendingLane, TcpOptions, tcp};
-use crate::net::{RaceError, as_ipv4, race};
+use crate::net::{AttemptError, RaceError, as_ipv4, race};
 
 /// Dials TLS lanes to one server from one local address or device.
 #[derive(Debug, Clone)]
@@ -22,6 +24,7 @@ pub struct TlsDialer {
     bind: BindSource,
     config: Arc<ClientConfig>,
     pub(super) options: TcpOptions,
+    finding: Finding,
 }
 
 impl TlsDialer {
@@ -39,7 +42,7 @@ impl TlsDialer {
         split_host_port(&server)?;
         // What every lane would have to do for itself.
         Arc::make_mut(&mut config).enable_secret_extraction = true;
-        Ok(Self { server, bind, config, options })
+        Ok(Self { server, bind, config, options, finding: Finding::default() })
     }
 
     async fn connect(&self) -> Result<(SocketAddr, TcpStream), DialError> {
@@ -56,28 +59,79 @@ impl TlsDialer {
         })
     }
 
+    /// One attempt, and no looking for why it failed.
+    #[cfg(test)]
     pub(super) async fn dial_tls(&self) -> Result<TlsLane, DialError> {
-        let (host, _port) = split_host_port(&self.server)?;
+        self.attempt(&Attempt::default()).await
+    }
+
+    async fn attempt(&self, attempt: &Attempt) -> Result<TlsLane, DialError> {
         let (addr, socket) = self.connect().await?;
+        attempt.connected(addr);
         let failed = |source| DialError::Handshake { addr, source };
-        // The name only helps a proxy that routes by it; who the server is, its key says.
-        let name = ServerName::try_from(host.to_owned())
-            .unwrap_or_else(|_| ServerName::IpAddress(addr.ip().into()));
-        TlsLane::dial(socket, name, self.config.clone()).await.map_err(failed)
+        let (name, config) = (self.server_name(addr)?, self.config.clone());
+        TlsLane::dial_heard(socket, name, config, &attempt.heard).await.map_err(failed)
+    }
+
+    /// The name only helps a proxy that routes by it; who the server is, its key says.
+    fn server_name(&self, addr: SocketAddr) -> Result<ServerName<'static>, DialError> {
+        let (host, _port) = split_host_port(&self.server)?;
+        let name = ServerName::try_from(host.to_owned());
+        Ok(name.unwrap_or_else(|_| ServerName::IpAddress(addr.ip().into())))
+    }
+
+    /// One attempt that takes no longer than `after`; and how far it came.
+    async fn attempt_within(&self, after: Duration) -> (Result<TlsLane, DialError>, Attempt) {
+        let attempt = Attempt::default();
+        let dialled = tokio::time::timeout(after, self.attempt(&attempt)).await;
+        let dialled = dialled.unwrap_or_else(|_| {
+            let (host, bind) = (self.server.clone(), self.bind.clone());
+            Err(DialError::Timeout { host, bind, after })
+        });
+        (dialled, attempt)
+    }
+
+    /// Dials; where the first message of TLS is not answered, it finds out whether that is for its size.
+    async fn dial_and_look(&self) -> Result<TlsLane, DialError> {
+        let after = self.options.dial_timeout;
+        let (dialled, attempt) = self.attempt_within(after).await;
+        let error = match dialled {
+            Ok(lane) => {
+                self.finding.refute();
+                return Ok(lane);
+            }
+            Err(error) => error,
+        };
+        let Some(addr) = attempt.unanswered().filter(|_| is_large(&self.config)) else {
+            return Err(error);
+        };
+        let connect = async {
+            let connected = tcp::connect(&self.bind, addr, &self.options).await;
+            connected.map_err(|error| match error {
+                AttemptError::Local(error) => io::Error::other(error),
+                AttemptError::Remote(error) => error,
+            })
+        };
+        match self.finding.look(connect, self.server_name(addr)?).await {
+            Next::GiveUp => Err(error),
+            Next::TooLarge => Err(DialError::LargeHello { addr }),
+            Next::TryAgain => {
+                let (again, attempt) = self.attempt_within(after.min(PATIENCE)).await;
+                if again.is_err() && attempt.unanswered().is_some() {
+                    self.finding.confirm().await;
+                    return Err(DialError::LargeHello { addr });
+                }
+                self.finding.refute();
+                again
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Dialer for TlsDialer {
     async fn dial(&self) -> Result<Box<dyn Lane>, DialError> {
-        let after = self.options.dial_timeout;
-        match tokio::time::timeout(after, self.dial_tls()).await {
-            Ok(result) => Ok(Box::new(result?)),
-            Err(_) => {
-                let (host, bind) = (self.server.clone(), self.bind.clone());
-                Err(DialError::Timeout { host, bind, after })
-            }
-        }
+        Ok(Box::new(self.dial_and_look().await?))
     }
 
     fn name(&self) -> String {

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustls::crypto::SupportedKxGroup;
@@ -15,25 +16,28 @@ use super::record::{RecordBuffer, bad_record, directions};
 use super::{Incoming, Outbound, TlsLane, Transport, invalid, truncated};
 use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
 
-/// Shakes hands over a connected socket. `secrets` is the connection's key log. Unbounded in time.
+/// Shakes hands over a connected socket. `secrets` is the connection's key log; `heard` becomes true with the first byte
+/// that the peer sends. Unbounded in time.
 pub(super) async fn shake_hands<T: Transport>(
     socket: T,
     tls: Connection,
     secrets: Arc<TrafficSecrets>,
+    heard: &AtomicBool,
 ) -> io::Result<TlsLane<T>> {
-    let mut handshake = Handshake { socket, tls, secrets, received: RecordBuffer::new() };
+    let mut handshake = Handshake { socket, tls, secrets, heard, received: RecordBuffer::new() };
     poll_fn(|cx| handshake.poll(cx)).await?;
     handshake.finish()
 }
 
-struct Handshake<T> {
+struct Handshake<'a, T> {
     socket: T,
     tls: Connection,
     secrets: Arc<TrafficSecrets>,
+    heard: &'a AtomicBool,
     received: RecordBuffer,
 }
 
-impl<T: Transport> Handshake<T> {
+impl<T: Transport> Handshake<'_, T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_send(cx))?;
@@ -52,7 +56,7 @@ impl<T: Transport> Handshake<T> {
                 None if ready!(self.received.poll_fill(&mut self.socket, cx))? == 0 => {
                     return Poll::Ready(Err(truncated()));
                 }
-                None => {}
+                None => self.heard.store(true, Ordering::Relaxed),
             }
         }
     }
@@ -71,7 +75,7 @@ impl<T: Transport> Handshake<T> {
     }
 
     fn finish(self) -> io::Result<TlsLane<T>> {
-        let Self { mut socket, tls, secrets, mut received } = self;
+        let Self { mut socket, tls, secrets, mut received, .. } = self;
         let agreed = tls.alpn_protocol() == Some(ALPN);
         let peer = match tls.peer_certificates() {
             Some([certificate, ..]) => {

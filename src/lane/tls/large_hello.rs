@@ -1,0 +1,136 @@
+//! Something on the way that lets TLS's first message through only while it is small.
+//!
+//! With X25519MLKEM768 a ClientHello has some 1,440 bytes. Firewalls that were made before such a thing existed cut the
+//! connection, or never let it through. That looks like a server that does not answer, and is told apart by a ClientHello
+//! with X25519 alone: if that is answered and the large one is not, again and again, it is the size.
+//!
+//! Invariant: no lane is ever made with the small one unless the settings ask for it. Whoever can cut connections could
+//! have it made so.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, NamedGroup};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::trust::question_config;
+
+/// How long an answer to the small ClientHello, or once more to the large one, may take: a round trip or two.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// For so long what was found out holds: a client dials lanes all the time, and networks are mended seldom.
+const FINDING_HOLDS: Duration = Duration::from_secs(60);
+
+/// The content type of a handshake message (RFC 8446, 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// How far one attempt to dial has come.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    connected: std::sync::OnceLock<SocketAddr>,
+    pub(super) heard: AtomicBool,
+}
+
+impl Attempt {
+    pub(super) fn connected(&self, to: SocketAddr) {
+        // One attempt makes one connection.
+        let _ = self.connected.set(to);
+    }
+
+    /// Where it was connected to, if nothing at all has come from there.
+    pub(super) fn unanswered(&self) -> Option<SocketAddr> {
+        let heard = self.heard.load(Ordering::Relaxed);
+        self.connected.get().copied().filter(|_| !heard)
+    }
+}
+
+/// What a dialer's lanes have found out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Finding(Arc<Mutex<Option<Found>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    at: Instant,
+    small_is_answered: bool,
+    /// The large one was not answered a second time, after the small one was.
+    is_sure: bool,
+}
+
+/// What to do about a ClientHello that was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It has nothing to do with its size.
+    GiveUp,
+    /// The small one is answered. The large one may have been lost by chance.
+    TryAgain,
+    /// It is the size.
+    TooLarge,
+}
+
+impl Finding {
+    /// Asks with a small ClientHello, over a connection that `connect` makes, unless that was done lately. Lanes that fail
+    /// at the same time ask once.
+    pub(super) async fn look(
+        &self,
+        connect: impl Future<Output = io::Result<TcpStream>>,
+        name: ServerName<'static>,
+    ) -> Next {
+        let mut found = self.0.lock().await;
+        let recent = found.filter(|found| found.at.elapsed() < FINDING_HOLDS);
+        let now = match recent {
+            Some(recent) => recent,
+            None => {
+                let answered = timeout(PATIENCE, ask(connect, name)).await;
+                let small_is_answered = matches!(answered, Ok(Ok(true)));
+                Found { at: Instant::now(), small_is_answered, is_sure: false }
+            }
+        };
+        *found = Some(now);
+        match now {
+            Found { small_is_answered: false, .. } => Next::GiveUp,
+            Found { is_sure: true, .. } => Next::TooLarge,
+            _ => Next::TryAgain,
+        }
+    }
+
+    /// The large one was not answered again.
+    pub(super) async fn confirm(&self) {
+        if let Some(found) = self.0.lock().await.as_mut() {
+            found.is_sure = true;
+        }
+    }
+
+    /// A large one was answered.
+    pub(super) fn refute(&self) {
+        // Whoever holds it is asking just now, and may find out the same.
+        if let Ok(mut found) = self.0.try_lock() {
+            *found = None;
+        }
+    }
+}
+
+/// Whether the ClientHello of `config` is a large one.
+pub(super) fn is_large(config: &ClientConfig) -> bool {
+    config.crypto_provider().kx_groups.iter().any(|it| it.name() == NamedGroup::X25519MLKEM768)
+}
+
+/// Whether a small ClientHello is answered. Nothing further is said: the handshake ends there.
+async fn ask(
+    connect: impl Future<Output = io::Result<TcpStream>>,
+    name: ServerName<'static>,
+) -> io::Result<bool> {
+    let config = question_config().map_err(io::Error::other)?;
+    let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello)?;
+    let mut socket = connect.await?;
+    socket.write_all(&hello).await?;
+    Ok(socket.read_u8().await? == HANDSHAKE_RECORD)
+}
