@@ -206,6 +206,32 @@ fn a_reset_carries_its_code() {
     });
 }
 
+/// What was written comes first, read or not when the reset arrives; and that it has arrived is known before.
+#[test]
+fn a_reset_in_order_is_read_last() {
+    bounded(30, async {
+        let pair = pair(3).await;
+        let (mut ours, mut theirs) = pair.stream().await;
+        ours.write_all(&[7; 100_000]).await.unwrap();
+        let (_, write) = ours.into_split();
+        write.finish_with(Code::application(9));
+        let (mut read, _write) = theirs.into_split();
+        assert_eq!(read.broken_off().await, StreamError::Reset(Code::application(9)));
+        let mut all = Vec::new();
+        let error = read.read_to_end(&mut all).await.unwrap_err();
+        assert_eq!((all.len(), error.kind()), (100_000, ErrorKind::ConnectionReset));
+        // Of a stream that ends in order it never comes.
+        (ours, theirs) = pair.stream().await;
+        ours.write_all(b"all").await.unwrap();
+        ours.shutdown().await.unwrap();
+        let (mut read, _write) = theirs.into_split();
+        let mut all = String::new();
+        read.read_to_string(&mut all).await.unwrap();
+        tokio::time::timeout(Duration::from_millis(50), read.broken_off()).await.unwrap_err();
+        assert_eq!(all, "all");
+    });
+}
+
 #[test]
 fn writing_and_then_dropping_everything_still_delivers() {
     bounded(30, async {

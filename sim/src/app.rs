@@ -115,7 +115,14 @@ impl App {
     ) -> Result<(), String> {
         let half = self.own_half();
         let HalfPlan {
-            bytes, write_bytes, write_every_ms, until_ms, after_bytes, reset_at, ..
+            bytes,
+            write_bytes,
+            write_every_ms,
+            until_ms,
+            after_bytes,
+            reset_at,
+            in_order,
+            ..
         } = plan.halves[half];
         let target = reset_at.map_or(bytes, |at| at.min(bytes));
         let target = if until_ms > 0.0 && now >= ms(until_ms) { self.written } else { target };
@@ -128,7 +135,8 @@ impl App {
                 return Ok(());
             }
             if self.written == target {
-                return self.end_writing(session, reset_at.is_some(), truth, done);
+                let reset = reset_at.map(|_| in_order);
+                return self.end_writing(session, reset, truth, done);
             }
             let piece = if write_bytes == 0 { target } else { write_bytes };
             let piece = piece.min(target - self.written);
@@ -154,18 +162,25 @@ impl App {
         Ok(())
     }
 
+    /// `reset`: not an end but a reset, at once or in order.
     fn end_writing(
         &mut self,
         session: &mut Session,
-        reset: bool,
+        reset: Option<bool>,
         truth: &mut Truth,
         done: &mut Done,
     ) -> Result<(), String> {
-        if reset {
+        if let Some(in_order) = reset {
             let code = Code::application(self.plan as u32);
-            session.send_stream(self.id).reset(code);
+            let mut stream = session.send_stream(self.id);
+            if in_order {
+                stream.finish_with(code);
+            } else {
+                stream.reset(code);
+            }
             self.writer = Fate::Reset;
             truth.reset = Some(code);
+            truth.reset_in_order = in_order;
             done.reset = true;
             return Ok(());
         }

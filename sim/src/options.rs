@@ -208,8 +208,10 @@ pub struct HalfPlan {
     pub until_ms: f64,
     /// The writer begins once it has read as much of the other half.
     pub after_bytes: u64,
-    /// The writer resets the stream after as many bytes, instead of ending it.
+    /// The writer resets the stream after as many bytes, instead of ending it ...
     pub reset_at: Option<u64>,
+    /// ... and all of them are to be read before.
+    pub in_order: bool,
     /// The reader takes as much at once (0: all there is) ...
     pub read_bytes: u64,
     /// ... and then waits this long.

@@ -40,6 +40,11 @@ pub fn draw(seed: u64) -> Options {
         options.streams.iter_mut().for_each(|stream| stream.redundant = policy.chance(0.6));
     }
     // Likewise.
+    let mut resets = Rng::new(seed ^ 0x7265_7365_7473_0000);
+    for half in options.streams.iter_mut().flat_map(|stream| &mut stream.halves) {
+        half.in_order = half.reset_at.is_some() && resets.chance(0.5);
+    }
+    // Likewise.
     let mut narrow = Rng::new(seed ^ 0x6e61_7272_6f77_0000);
     if narrow.chance(0.06) {
         draw_narrow(&mut narrow, &mut options);
@@ -229,6 +234,7 @@ fn draw_streams(
             until_ms: 0.0,
             after_bytes: 0,
             reset_at: rng.chance(resets).then(|| rng.range(0..=bytes)),
+            in_order: false,
             read_bytes: if slow_reader { (bytes / rng.range(1..=20)).max(1) } else { 0 },
             read_every_ms: if slow_reader { rng.log_range(0.1, 60.0) } else { 0.0 },
             stop_at: rng.chance(stops).then(|| rng.range(0..=bytes)),

@@ -231,6 +231,31 @@ impl ReadHalf {
         }
     }
 
+    /// Waits until it is known that the stream has no end of its own: the peer has reset it, or the
+    /// session is over. What arrived before can still be read. While it waits nothing else may wait
+    /// on this half. Cancel safe.
+    pub async fn broken_off(&mut self) -> StreamError {
+        let id = self.id;
+        poll_fn(|cx| {
+            if self.over {
+                // After a true end this never comes.
+                return self.failed.clone().map_or(Poll::Pending, Poll::Ready);
+            }
+            self.handle.shared.ask(|state| {
+                let stream = state.core.recv_stream(id);
+                if let Some(code) = stream.reset_code() {
+                    return Poll::Ready(StreamError::Reset(code));
+                }
+                if stream.is_gone() {
+                    return Poll::Ready(closed(state));
+                }
+                remember_stream(state, id, |wakers| &mut wakers.read, cx);
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
     /// Wants no more: what was not read is dropped, and the peer's writer is told `code`.
     pub fn stop(mut self, code: Code) {
         self.stop_with(code);
@@ -355,7 +380,17 @@ impl WriteHalf {
         })
     }
 
-    /// Gives the stream up: what the peer has not received is dropped, and its reader is told.
+    /// Gives the stream up after what was written: the peer's reader is told `code` in place of an
+    /// end, once it has read all of it.
+    pub fn finish_with(mut self, code: Code) {
+        if !std::mem::replace(&mut self.over, true) {
+            let id = self.id;
+            self.handle.shared.with(|state, _| state.core.send_stream(id).finish_with(code));
+        }
+    }
+
+    /// Gives the stream up at once: what the peer has not received is dropped, and its reader is
+    /// told when it has read what arrived before.
     pub fn reset(mut self, code: Code) {
         self.reset_with(code);
     }

@@ -111,6 +111,26 @@ pub(super) fn tcp_metrics(socket: &impl AsFd) -> Option<LaneMetrics> {
     TcpInfo.get(socket).ok().map(|info| LaneMetrics::from(&info))
 }
 
+/// How far a connection's peer has taken what was written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outgoing {
+    /// Bytes that the peer's kernel has acknowledged so far.
+    pub(crate) acked_bytes: u64,
+    /// Something was written, an end included, that it has not.
+    pub(crate) any_left: bool,
+}
+
+/// Asks the kernel; `None` where it does not know (too old).
+pub(crate) fn outgoing(socket: &impl AsFd) -> Option<Outgoing> {
+    if !*KERNEL_ANSWERS {
+        return None;
+    }
+    TcpInfo.get(socket).ok().map(|info| Outgoing {
+        acked_bytes: info.bytes_acked,
+        any_left: info.unacked > 0 || info.notsent_bytes > 0,
+    })
+}
+
 impl From<&TcpInfoHead> for LaneMetrics {
     fn from(info: &TcpInfoHead) -> Self {
         let micros = |value: u32| Duration::from_micros(value.into());

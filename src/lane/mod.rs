@@ -29,6 +29,7 @@ mod tls;
 
 pub use bind::{Bind, BindSource};
 pub use error::DialError;
+pub(crate) use metrics::outgoing;
 pub use resolve::resolve;
 pub use tcp::{Congestion, TcpOptions, listen};
 #[cfg(any(test, fuzzing))]

@@ -70,6 +70,8 @@ codes! {
     DIAL_FORBIDDEN = 0x25, "destination not allowed";
     /// The dialling end is out of descriptors, ports or memory.
     DIAL_RESOURCES = 0x26, "no resources to dial the destination";
+    /// What the stream is connected to broke off: neither direction has anybody at its end.
+    BROKEN_OFF = 0x27, "connection broken off";
 }
 
 impl Code {

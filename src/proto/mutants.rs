@@ -30,6 +30,8 @@ pub const ALL: &[&str] = &[
     "lost-fin-not-resent",
     "done-with-fin-alone",
     "reset-size-off-by-one",
+    "reset-overtakes-data",
+    "reset-drops-unread",
     "ack-in-the-middle-moves-base",
     "acknowledged-parts-not-joined",
     "overlap-not-trimmed",

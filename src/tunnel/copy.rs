@@ -2,13 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf as SocketRead, WriteHalf as SocketWrite};
+use tokio::sync::SetOnce;
+use tokio::time::{Instant, sleep_until};
 
-use super::socket;
+use super::socket::{self, PATIENCE};
 use crate::driver::{Code, ReadHalf, Stream, StreamError, WriteHalf};
 
 /// A read from a socket begins with room for this much, and doubles while reads fill it: an idle
@@ -20,31 +25,41 @@ const READ_MAX: usize = 256 * 1024;
 const WRITE_MAX: usize = 256 * 1024;
 const SLICES: usize = 32;
 
-/// Copies both ways until both have ended. A half-close is passed on as one; whatever breaks one
-/// side is a reset for the other.
-pub(super) async fn copy(mut local: TcpStream, stream: Stream) {
-    socket::prepare(&local);
-    let (mut read, mut write) = stream.into_split();
-    let outcome = {
-        let (mut local_read, mut local_write) = local.split();
-        tokio::try_join!(send(&mut local_read, &mut write), receive(&mut read, &mut local_write))
-    };
-    match outcome {
-        Ok(((), ())) => {}
-        Err(broken) => {
-            match &broken {
-                Broken::Far(StreamError::Reset(why)) if why.is_dial_failure() => {
-                    tracing::warn!(%why, "the server could not reach the destination");
-                }
-                Broken::Far(StreamError::Reset(
-                    why @ (Code::UNAUTHORIZED | Code::EXCESSIVE_LOAD),
-                )) => tracing::warn!(%why, "the server does not grant the connection"),
-                _ => tracing::debug!(%broken, "connection broken off"),
+/// Copies both ways until both have ended, each as it would without us in between:
+///
+/// - A half-close is passed on as one.
+/// - A reset is passed on once all that came before it was. If the program it is for takes nothing
+///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
+/// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
+pub(super) async fn copy(socket: TcpStream, stream: Stream) {
+    socket::prepare(&socket);
+    let local = Local::new(socket);
+    let (up, down) = local.carry(stream).await;
+    match (&up, &down) {
+        (_, Some(Err(Broken::Far(why)))) | (Some(Err(Broken::Far(why))), _) => {
+            tell(why);
+            if let Some(Ok(())) = down {
+                // Its end was not received yet, maybe.
+                socket::drained(&local.socket).await;
             }
-            socket::reset(&local);
-            read.stop(Code::RESET);
-            write.reset(Code::RESET);
+            socket::reset(&local.socket);
         }
+        (Some(Err(broken)), _) | (_, Some(Err(broken))) => {
+            tracing::debug!(%broken, "connection broken off");
+        }
+        _ => {}
+    }
+}
+
+fn tell(why: &StreamError) {
+    match why {
+        StreamError::Reset(why) if why.is_dial_failure() => {
+            tracing::warn!(%why, "the server could not reach the destination");
+        }
+        StreamError::Reset(why @ (Code::UNAUTHORIZED | Code::EXCESSIVE_LOAD)) => {
+            tracing::warn!(%why, "the server does not grant the connection");
+        }
+        _ => tracing::debug!(%why, "connection broken off by the far side"),
     }
 }
 
@@ -57,31 +72,195 @@ enum Broken {
     Far(#[from] StreamError),
 }
 
-/// From the socket into the stream.
-async fn send(local: &mut SocketRead<'_>, stream: &mut WriteHalf) -> Result<(), Broken> {
-    let mut size = READ_MIN;
-    loop {
-        // No credit, no read: the sender on the local side is slowed down by TCP itself.
-        let room = usize::try_from(stream.capacity().await?).unwrap_or(usize::MAX);
-        tokio::select! {
-            ready = local.readable() => ready?,
-            stopped = stream.stopped() => return Err(stopped.into()),
-        }
-        // Room is made only now that there is something to read.
-        let mut buffer = BytesMut::with_capacity(size.min(room));
-        let offered = buffer.capacity().min(room);
-        let mut limited = bytes::BufMut::limit(&mut buffer, offered);
-        match local.try_read_buf(&mut limited) {
-            Ok(0) => break,
-            Ok(read) => {
-                size = next_size(size, read);
-                stream.write_all(fit(buffer)).await?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+/// The socket, and what is known about both ends' being broken.
+#[derive(Debug)]
+struct Local {
+    socket: TcpStream,
+    /// The socket is broken. What it has received can still be read.
+    broken: SetOnce<()>,
+    /// A write was told so, in place of the read to come: an end that is read is none.
+    cut_off: AtomicBool,
+    /// The far socket is broken. What it had received may still come.
+    far_broken: SetOnce<()>,
+}
+
+/// How a direction has ended, if it has.
+type Ended = Option<Result<(), Broken>>;
+
+impl Local {
+    fn new(socket: TcpStream) -> Self {
+        Self {
+            socket,
+            broken: SetOnce::new(),
+            cut_off: AtomicBool::new(false),
+            far_broken: SetOnce::new(),
         }
     }
-    Ok(stream.finish()?)
+
+    /// Copies both ways: how the direction from the socket ended, and the one into it.
+    async fn carry(&self, stream: Stream) -> (Ended, Ended) {
+        let (read, write) = stream.into_split();
+        let mut up = pin!(self.send(write));
+        let mut down = pin!(self.receive(read));
+        // Neither direction would notice while it waits for the far side only.
+        let mut noticed = pin!(self.socket.ready(Interest::ERROR));
+        let (mut up_ended, mut down_ended) = (None, None);
+        while up_ended.is_none() || down_ended.is_none() {
+            tokio::select! {
+                biased;
+                ended = &mut up, if up_ended.is_none() => {
+                    match &ended {
+                        Err(Broken::Local(_)) => drop(self.broken.set(())),
+                        Err(Broken::Far(StreamError::Reset(Code::BROKEN_OFF))) => {
+                            drop(self.far_broken.set(()));
+                        }
+                        _ => {}
+                    }
+                    up_ended = Some(ended);
+                }
+                ended = &mut down, if down_ended.is_none() => {
+                    match &ended {
+                        Err(Broken::Local(error)) => self.write_failed(error),
+                        // A connection that is reset one way is so both ways.
+                        Err(Broken::Far(_)) => return (up_ended, Some(ended)),
+                        Ok(()) => {}
+                    }
+                    down_ended = Some(ended);
+                }
+                _ = &mut noticed, if !self.broken.initialized() => drop(self.broken.set(())),
+            }
+        }
+        (up_ended, down_ended)
+    }
+
+    fn write_failed(&self, error: &io::Error) {
+        // The socket tells of a reset once: of one that this write was told of, the next read would
+        // know nothing and find an end. But after an end a reset is EPIPE, and the end a true one.
+        if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) {
+            self.cut_off.store(true, Ordering::Relaxed);
+        }
+        drop(self.broken.set(()));
+    }
+
+    /// From the socket into the stream.
+    async fn send(&self, mut stream: WriteHalf) -> Result<(), Broken> {
+        let mut size = READ_MIN;
+        let broken = loop {
+            // No credit, no read: the sender on the local side is slowed down by TCP itself.
+            let Some(room) = self.patiently(stream.capacity()).await else { break cut_off() };
+            let room = usize::try_from(room?).unwrap_or(usize::MAX);
+            tokio::select! {
+                ready = self.socket.readable() => ready?,
+                stopped = stream.stopped() => return Err(stopped.into()),
+            }
+            // Room is made only now that there is something to read.
+            let mut buffer = BytesMut::with_capacity(size.min(room));
+            let offered = buffer.capacity().min(room);
+            let mut limited = bytes::BufMut::limit(&mut buffer, offered);
+            match self.socket.try_read_buf(&mut limited) {
+                Ok(0) if self.cut_off.load(Ordering::Relaxed) => break cut_off(),
+                Ok(0) => return Ok(stream.finish()?),
+                Ok(read) => {
+                    size = next_size(size, read);
+                    let written = self.patiently(stream.write_all(fit(buffer))).await;
+                    let Some(written) = written else { break cut_off() };
+                    written?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => break error,
+            }
+        };
+        stream.finish_with(Code::RESET);
+        Err(broken.into())
+    }
+
+    /// Waits for the far side, but once the socket is broken no longer than [`PATIENCE`] at a time.
+    async fn patiently<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let impatient = async {
+            let since = Instant::now();
+            self.broken.wait().await;
+            sleep_until(since + PATIENCE).await;
+        };
+        tokio::select! {
+            biased;
+            done = waiting => Some(done),
+            () = impatient => None,
+        }
+    }
+
+    /// From the stream into the socket.
+    async fn receive(&self, mut stream: ReadHalf) -> Result<(), Broken> {
+        let mut chunks = VecDeque::new();
+        loop {
+            let more = tokio::select! {
+                biased;
+                more = stream.read_chunks(&mut chunks, WRITE_MAX) => more,
+                _ = self.broken.wait() => {
+                    stream.stop(Code::BROKEN_OFF);
+                    return Err(cut_off().into());
+                }
+            };
+            match more {
+                Ok(true) => {}
+                Ok(false) => return Ok(SockRef::from(&self.socket).shutdown(Shutdown::Write)?),
+                Err(why) => {
+                    socket::drained(&self.socket).await;
+                    return Err(why.into());
+                }
+            }
+            if let Err(broken) = self.write(&mut stream, &mut chunks).await {
+                stream.stop(Code::BROKEN_OFF);
+                return Err(broken);
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        stream: &mut ReadHalf,
+        chunks: &mut VecDeque<Bytes>,
+    ) -> Result<(), Broken> {
+        while !chunks.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut used = 0;
+            for (slice, chunk) in slices.iter_mut().zip(&*chunks) {
+                *slice = IoSlice::new(chunk);
+                used += 1;
+            }
+            match self.socket.try_write_vectored(&slices[..used]) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(written) => advance(chunks, written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_for_room(stream).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for room in the socket; in vain if the far side has broken the connection off and the
+    /// program takes nothing.
+    async fn wait_for_room(&self, stream: &mut ReadHalf) -> Result<(), Broken> {
+        let since = Instant::now();
+        let given_up = async {
+            let why = tokio::select! {
+                why = stream.broken_off() => why,
+                _ = self.far_broken.wait() => StreamError::Reset(Code::BROKEN_OFF),
+            };
+            socket::stalled(&self.socket, since).await;
+            why
+        };
+        tokio::select! {
+            biased;
+            ready = self.socket.writable() => Ok(ready?),
+            why = given_up => Err(why.into()),
+        }
+    }
+}
+
+fn cut_off() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
 }
 
 /// Twice as much after a full read, half after one that used less than a quarter.
@@ -102,27 +281,6 @@ fn fit(buffer: BytesMut) -> Bytes {
     } else {
         buffer.freeze()
     }
-}
-
-/// From the stream into the socket.
-async fn receive(stream: &mut ReadHalf, local: &mut SocketWrite<'_>) -> Result<(), Broken> {
-    let mut chunks = VecDeque::new();
-    while stream.read_chunks(&mut chunks, WRITE_MAX).await? {
-        while !chunks.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut used = 0;
-            for (slice, chunk) in slices.iter_mut().zip(&chunks) {
-                *slice = IoSlice::new(chunk);
-                used += 1;
-            }
-            let written = local.write_vectored(&slices[..used]).await?;
-            if written == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-            }
-            advance(&mut chunks, written);
-        }
-    }
-    Ok(local.shutdown().await?)
 }
 
 /// Drops what was written.

@@ -1,21 +1,72 @@
-//! The forwarded sockets' options.
+//! The forwarded sockets: their options, and what the program behind one takes of what it was sent.
 
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// No delay: what comes in pieces goes out in pieces. Failing to set it costs time, nothing else.
+use crate::lane::outgoing;
+
+/// A connection that is broken off is told to a program that takes nothing for this long, though there is more for it:
+/// directly it would be told at once, of what its kernel had not taken yet it would see nothing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to look whether a program takes anything, if for all that is known it has not for longer than [`PATIENCE`]:
+/// that a socket has room is told only when a third of its buffer is free.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Whether a program's kernel has taken all is asked as often as this to begin with, and then less often.
+const DRAIN_POLL_MIN: Duration = Duration::from_millis(1);
+const DRAIN_POLL_MAX: Duration = Duration::from_millis(20);
+
+/// No delay: what comes in pieces goes out in pieces. Urgent bytes stay where they were written: out of line they would
+/// be lost. Failing to set either costs time, or such a byte, nothing else.
 pub(super) fn prepare(socket: &TcpStream) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    if let Err(error) = SockRef::from(socket).set_out_of_band_inline(true) {
+        tracing::debug!(%error, "SO_OOBINLINE");
+    }
 }
 
 /// Makes the coming close a reset, so that the other program sees a broken connection and not an
-/// end.
+/// end. What it has not received by then it never will: see [`drained`].
 pub(super) fn reset(socket: &TcpStream) {
     if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "SO_LINGER");
+    }
+}
+
+/// Waits until the program's kernel has all that was written, or the program takes no more of it.
+pub(super) async fn drained(socket: &TcpStream) {
+    let emptied = async {
+        let mut pause = DRAIN_POLL_MIN;
+        while outgoing(socket).is_some_and(|outgoing| outgoing.any_left) {
+            sleep(pause).await;
+            pause = (pause * 2).min(DRAIN_POLL_MAX);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = emptied => {}
+        () = stalled(socket, Instant::now()) => {}
+    }
+}
+
+/// Waits until the program has taken nothing for [`PATIENCE`]. It is known that the socket has had no room since `since`.
+pub(super) async fn stalled(socket: &TcpStream, since: Instant) {
+    let taken = || outgoing(socket).map(|outgoing| outgoing.acked_bytes);
+    let mut before = taken();
+    let mut look_at = (since + PATIENCE).max(Instant::now() + LOOK);
+    loop {
+        sleep_until(look_at).await;
+        let now = taken();
+        if now == before {
+            return;
+        }
+        before = now;
+        look_at = Instant::now() + PATIENCE;
     }
 }

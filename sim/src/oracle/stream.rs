@@ -11,6 +11,8 @@ pub struct Truth {
     pub read: u64,
     pub finished: bool,
     pub reset: Option<Code>,
+    /// What was written before the reset is to be read.
+    pub reset_in_order: bool,
     pub stopped: Option<Code>,
     pub first_write: Option<Time>,
     pub last_read: Option<Time>,
@@ -78,10 +80,15 @@ impl Truth {
     /// The reader is told that no more will come.
     pub fn on_read_error(&self, error: ReadError) -> Result<(), String> {
         match error {
-            ReadError::Reset(code) if self.reset == Some(code) || code == Code::SHUTDOWN => Ok(()),
+            ReadError::Reset(Code::SHUTDOWN) | ReadError::Blocked => Ok(()),
+            ReadError::Reset(code) if self.reset == Some(code) => {
+                if self.reset_in_order && self.read != self.written {
+                    return Err(format!("reset at {} of {}", self.read, self.written));
+                }
+                Ok(())
+            }
             ReadError::Reset(code) => Err(format!("reset with {code:?}, truth is {self:?}")),
             ReadError::Closed => Err("the stream was forgotten unread".into()),
-            ReadError::Blocked => Ok(()),
         }
     }
 }
@@ -145,6 +152,9 @@ mod tests {
         assert_eq!(reset.on_read_error(ReadError::Reset(CODE)), Ok(()));
         reset.on_read_error(ReadError::Reset(Code::NONE)).unwrap_err();
         reset.on_read_error(ReadError::Closed).unwrap_err();
+        let in_order = Truth { reset_in_order: true, ..reset };
+        in_order.on_read_error(ReadError::Reset(CODE)).unwrap_err();
+        assert_eq!(Truth { read: 6, ..in_order }.on_read_error(ReadError::Reset(CODE)), Ok(()));
         written().on_read_error(ReadError::Reset(CODE)).unwrap_err();
         assert_eq!(written().on_read_error(ReadError::Reset(Code::SHUTDOWN)), Ok(()));
     }

@@ -128,6 +128,8 @@ impl Session {
         let received = stream.recv.on_reset(code, final_size);
         let cost_now = stream.recv.reorder_cost();
         self.reorder_cost = self.reorder_cost.saturating_sub(cost).saturating_add(cost_now);
+        // Told whether the reader waits for bytes or not: it may wait for just this.
+        stream.recv.reader_waits |= received.is_ok_and(|received| received.readable);
         self.on_received(id, received);
     }
 

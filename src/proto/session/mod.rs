@@ -400,7 +400,7 @@ impl Session {
             Carried::Data { id, range, fin } => {
                 self.with_stream(*id, |stream| {
                     let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
-                    stream.send.on_acked(&chunk);
+                    stream.say.reset |= stream.send.on_acked(&chunk);
                 });
                 // What waited to be sent again has arrived after all.
                 self.wake_writer(*id);

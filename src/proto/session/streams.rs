@@ -186,7 +186,16 @@ impl SendStream<'_> {
         }
     }
 
-    /// Gives the stream up: what was not sent is dropped, and the peer's reader is told.
+    /// Gives the stream up after what was written: the peer's reader is told `code` in place of an
+    /// end once it has read all of it. `reset` still cuts that short.
+    pub fn finish_with(&mut self, code: Code) {
+        self.session.with_stream(self.id, |stream| {
+            stream.send.let_go();
+            stream.say.reset |= stream.send.finish_with(code);
+        });
+    }
+
+    /// Gives the stream up at once: what was not sent is dropped, and the peer's reader is told.
     pub fn reset(&mut self, code: Code) {
         self.session.with_stream(self.id, |stream| {
             stream.send.let_go();
@@ -226,14 +235,27 @@ impl RecvStream<'_> {
     pub fn stop(&mut self, code: Code) {
         let Some(stream) = self.session.streams.get_mut(&self.id) else { return };
         let cost = stream.recv.reorder_cost();
-        if let Some(dropped) = stream.recv.stop() {
+        let dropped = stream.recv.stop();
+        if dropped.tell {
             stream.say.stop = Some(code);
             stream.stop_sent = Some(code);
-            self.session.window.consume(dropped);
-            self.session.say.max_data |= self.session.window.update_due();
-            self.session.reorder_cost = self.session.reorder_cost.saturating_sub(cost);
         }
+        let freed = cost.saturating_sub(stream.recv.reorder_cost());
+        self.session.window.consume(dropped.bytes);
+        self.session.say.max_data |= self.session.window.update_due();
+        self.session.reorder_cost = self.session.reorder_cost.saturating_sub(freed);
         self.session.settle(self.id);
+    }
+
+    /// Whether the session has forgotten the stream, with all that could be read of it.
+    pub fn is_gone(&self) -> bool {
+        !self.session.streams.contains_key(&self.id)
+    }
+
+    /// What the peer gave the stream up with, if it has and the reader was not told: there may be
+    /// bytes to read before that.
+    pub fn reset_code(&self) -> Option<Code> {
+        self.session.streams.get(&self.id)?.recv.reset_code()
     }
 }
 

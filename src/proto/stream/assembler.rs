@@ -95,6 +95,13 @@ impl Assembler {
         self.segment_bytes.saturating_add(overhead)
     }
 
+    /// Forgets what is out of order.
+    pub(super) fn clear_segments(&mut self) {
+        self.segments.clear();
+        self.segment_bytes = 0;
+        self.gaps = 0;
+    }
+
     /// Forgets all of it.
     pub fn clear(&mut self) {
         *self = Self { read: self.contiguous, contiguous: self.contiguous, ..Self::default() };

@@ -14,7 +14,7 @@ enum State {
     Open,
     /// The end was read.
     Finished,
-    /// The peer gave it up and the reader has not been told yet.
+    /// The peer gave it up; the reader is told once it has read what came in order before.
     Reset(Code),
     /// The peer gave it up and the reader knows.
     ResetRead,
@@ -47,6 +47,15 @@ pub(in crate::proto) struct Received {
     pub(in crate::proto) discarded: u64,
     /// The reader has something new to see.
     pub(in crate::proto) readable: bool,
+}
+
+/// What a reader that wants no more leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::proto) struct Dropped {
+    /// Bytes that are dropped unread.
+    pub(in crate::proto) bytes: u64,
+    /// The peer has to be told: it may send on.
+    pub(in crate::proto) tell: bool,
 }
 
 /// A rule the peer broke.
@@ -140,7 +149,7 @@ impl RecvSide {
         }
         let mut received = self.advance(final_size)?;
         self.final_size = Some(final_size);
-        received.discarded = self.discard();
+        received.discarded = if self.stopped { self.discard() } else { self.discard_incomplete() };
         received.readable = true;
         self.state = if self.stopped { State::ResetRead } else { State::Reset(code) };
         Ok(received)
@@ -151,16 +160,16 @@ impl RecvSide {
         match self.state {
             _ if self.stopped => return Err(ReadError::Closed),
             State::Finished => return Ok(None),
-            State::Reset(code) => {
-                self.state = State::ResetRead;
-                return Err(ReadError::Reset(code));
-            }
             State::ResetRead => return Err(ReadError::Closed),
-            State::Open => {}
+            State::Open | State::Reset(_) => {}
         }
         if let Some(data) = self.assembler.read(max) {
             self.window.consume(data.len() as u64);
             return Ok(Some(data));
+        }
+        if let State::Reset(code) = self.state {
+            self.state = State::ResetRead;
+            return Err(ReadError::Reset(code));
         }
         if self.final_size == Some(self.assembler.read_offset()) {
             self.state = State::Finished;
@@ -169,19 +178,27 @@ impl RecvSide {
         Err(ReadError::Blocked)
     }
 
-    /// Wants no more. Returns the bytes that are dropped unread, or `None` if there is nothing
-    /// left to stop: then the peer need not be told.
-    pub(in crate::proto) fn stop(&mut self) -> Option<u64> {
-        if self.stopped || self.state == State::Finished || self.state == State::ResetRead {
-            self.stopped = true;
-            return None;
+    /// What the peer gave it up with, though the reader may still have to read what came before.
+    pub(in crate::proto) fn reset_code(&self) -> Option<Code> {
+        match self.state {
+            State::Reset(code) => Some(code),
+            _ => None,
         }
-        self.stopped = true;
-        if matches!(self.state, State::Reset(_)) {
-            self.state = State::ResetRead;
-            return None;
+    }
+
+    /// Wants no more.
+    pub(in crate::proto) fn stop(&mut self) -> Dropped {
+        if std::mem::replace(&mut self.stopped, true) {
+            return Dropped::default();
         }
-        Some(self.discard())
+        match self.state {
+            State::Finished | State::ResetRead => Dropped::default(),
+            State::Reset(_) => {
+                self.state = State::ResetRead;
+                Dropped { bytes: self.discard(), tell: false }
+            }
+            State::Open => Dropped { bytes: self.discard(), tell: true },
+        }
     }
 
     /// Whether credit is still of use to the peer.
@@ -189,10 +206,14 @@ impl RecvSide {
         self.state == State::Open && self.final_size.is_none() && !self.stopped
     }
 
-    /// All of it has arrived, end included, and may still be read.
+    /// All of it that will ever arrive has, and may still be read.
     pub(in crate::proto) fn is_whole(&self) -> bool {
         let arrived = self.assembler.read_offset().saturating_add(self.assembler.ready_bytes());
-        self.state == State::Open && !self.stopped && self.final_size == Some(arrived)
+        match self.state {
+            State::Open => !self.stopped && self.final_size == Some(arrived),
+            State::Reset(_) => true,
+            State::Finished | State::ResetRead => false,
+        }
     }
 
     /// The end was read, or nobody will and all of it is accounted for.
@@ -214,6 +235,21 @@ impl RecvSide {
         self.assembler.clear();
         self.window.consume(unread);
         unread
+    }
+
+    /// Drops what will never be complete; what is in order stays for the reader.
+    fn discard_incomplete(&mut self) -> u64 {
+        if mutant!("reset-drops-unread") {
+            return self.discard();
+        }
+        let ready = self.assembler.ready_bytes();
+        let lost = self.window.unconsumed().saturating_sub(ready);
+        self.assembler.clear_segments();
+        if mutant!("discard-keeps-credit") {
+            return 0;
+        }
+        self.window.consume(lost);
+        lost
     }
 
     /// Raises the highest offset; the difference counts against the credit of stream and session.
@@ -279,13 +315,41 @@ mod tests {
     }
 
     #[test]
+    fn what_came_in_order_before_a_reset_is_read_first() {
+        let mut side = RecvSide::new(100, 100);
+        side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
+        side.on_data(9, Bytes::from_static(b"lost"), false).unwrap();
+        let reset = side.on_reset(Code::RESET, 20).unwrap();
+        assert_eq!((reset.credited, reset.discarded), (7, 15));
+        assert_eq!((side.reset_code(), side.is_done()), (Some(Code::RESET), false));
+        assert_eq!(side.read(3), Ok(Some(Bytes::from_static(b"hel"))));
+        // Nothing more comes, whatever a slower lane still carries.
+        let late = side.on_data(5, Bytes::from_static(b"late"), false).unwrap();
+        assert_eq!((late.duplicate, late.readable), (4, false));
+        assert_eq!(side.read(3), Ok(Some(Bytes::from_static(b"lo"))));
+        assert_eq!(side.read(3), Err(ReadError::Reset(Code::RESET)));
+        assert!(side.is_done());
+        assert_eq!(side.window.unconsumed(), 0);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_after_a_reset_gives_the_credit_back() {
+        let mut side = RecvSide::new(100, 100);
+        side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
+        side.on_reset(Code::RESET, 5).unwrap();
+        assert_eq!(side.stop(), Dropped { bytes: 5, tell: false });
+        assert!(side.is_done());
+        assert_eq!(side.window.unconsumed(), 0);
+    }
+
+    #[test]
     fn a_stopped_stream_consumes_what_still_comes() {
         let mut side = RecvSide::new(100, 100);
         side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
-        assert_eq!(side.stop(), Some(5));
+        assert_eq!(side.stop(), Dropped { bytes: 5, tell: true });
         let more = side.on_data(10, Bytes::from_static(b"world"), true).unwrap();
         assert_eq!((more.credited, more.discarded), (10, 10));
         assert!(side.is_done());
-        assert_eq!(side.stop(), None);
+        assert_eq!(side.stop(), Dropped::default());
     }
 }

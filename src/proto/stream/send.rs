@@ -21,6 +21,8 @@ enum Ending {
     FinSent,
     /// The FIN has arrived.
     FinAcked,
+    /// To be given up with this code once all that was written has arrived.
+    ResetWaits(Code),
     /// Given up with this code; the RESET is waiting or on its way.
     Reset(Code),
     /// The RESET has arrived.
@@ -102,6 +104,22 @@ impl SendSide {
         self.writable()?;
         self.ending = Ending::FinWaits;
         Ok(())
+    }
+
+    /// Gives the stream up after what was written: a RESET that overtook it on another lane would
+    /// make the peer drop what is on its way. `true` if all has arrived and the RESET has to be sent.
+    pub(in crate::proto) fn finish_with(&mut self, code: Code) -> bool {
+        if self.ending != Ending::Open {
+            return false;
+        }
+        self.ending = Ending::ResetWaits(code);
+        self.reset_if_all_arrived()
+    }
+
+    fn reset_if_all_arrived(&mut self) -> bool {
+        let Ending::ResetWaits(code) = self.ending else { return false };
+        let all_arrived = self.buffer.is_empty() || mutant!("reset-overtakes-data");
+        all_arrived && self.reset(code)
     }
 
     /// Gives the stream up; `true` if a RESET has to be sent.
@@ -225,16 +243,17 @@ impl SendSide {
         }
     }
 
-    /// A lane delivered the chunk. Returns how many bytes no longer need to be sent again.
-    pub(in crate::proto) fn on_acked(&mut self, chunk: &Chunk) {
+    /// A lane delivered the chunk. `true` if a RESET has to be sent now, which waited for that.
+    pub(in crate::proto) fn on_acked(&mut self, chunk: &Chunk) -> bool {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
-            return;
+            return false;
         }
         self.pending.remove(chunk.range.clone());
         self.buffer.ack(chunk.range.clone());
         if chunk.fin {
             self.ending = Ending::FinAcked;
         }
+        self.reset_if_all_arrived()
     }
 
     /// A lane did not deliver the chunk: what is not acknowledged waits again.

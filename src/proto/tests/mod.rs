@@ -190,6 +190,47 @@ fn a_reset_reaches_both_ends() {
 }
 
 #[test]
+fn a_reset_in_order_is_told_after_all_that_was_written() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 100), Path::new(50.0, 1)]);
+    let bytes = pattern(300_000, 4);
+    let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
+    let mut stream = pair.ends[CLIENT].session.send_stream(id);
+    assert_eq!(stream.write(&mut bytes.clone()), Ok(bytes.len()));
+    stream.finish_with(Code::application(7));
+    assert_eq!(stream.write(&mut Bytes::from_static(b"x")), Err(WriteError::Closed));
+    // On a lane that is lost with what it carries, too.
+    pair.drive(SECOND / 50);
+    pair.lane_down(LaneId::FIRST);
+    pair.drive(2 * SECOND);
+    assert!(pair.ends[SERVER].read[&id].0 == bytes, "{}", pair.ends[SERVER].read[&id].0.len());
+    assert_eq!(pair.ends[SERVER].resets.get(&id), Some(&Code::application(7)));
+}
+
+#[test]
+fn a_reset_cuts_one_in_order_short_and_so_does_a_stop() {
+    for by_peer in [false, true] {
+        let mut pair = Pair::new(Config::default(), &[Path::new(1.0, 10)]);
+        let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
+        let mut stream = pair.ends[CLIENT].session.send_stream(id);
+        stream.write(&mut pattern(250_000, 4)).unwrap();
+        stream.finish_with(Code::RESET);
+        if !by_peer {
+            stream.reset(Code::BROKEN_OFF);
+        }
+        pair.drive(SECOND / 2);
+        if by_peer {
+            pair.ends[SERVER].session.recv_stream(id).stop(Code::BROKEN_OFF);
+        }
+        pair.drive(SECOND);
+        assert_eq!(pair.ends[CLIENT].session.memory(), 0, "nothing is sent any more");
+        let told = pair.ends[SERVER].resets.get(&id);
+        assert_eq!(told, (!by_peer).then_some(&Code::BROKEN_OFF));
+        let read = pair.ends[SERVER].read.get(&id).map_or(0, |(read, _)| read.len());
+        assert!(read < 100_000, "{read}");
+    }
+}
+
+#[test]
 fn a_stopped_reader_costs_its_window_and_no_one_elses_time() {
     let config = Config::default();
     let mut pair = Pair::new(config.clone(), &[Path::new(100.0, 5)]);

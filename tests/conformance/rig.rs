@@ -1,0 +1,67 @@
+//! The destination of all scripts at once, and the way to it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::end::{Seen, follow};
+use crate::script::{Script, Step};
+
+/// A script of the destination's, and whom to tell what it saw.
+type Waiting = (Vec<Step>, oneshot::Sender<Seen>);
+
+/// Each connection begins with a number, by which the destination knows its script.
+#[derive(Clone)]
+pub(crate) struct Rig {
+    pub(crate) destination: SocketAddr,
+    waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
+    next: Arc<AtomicU64>,
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let destination = listener.local_addr().unwrap();
+        let rig = Self { destination, waiting: Arc::default(), next: Arc::default() };
+        let waiting = rig.waiting.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let waiting = waiting.clone();
+                tokio::spawn(async move {
+                    prepare(&socket);
+                    let number = socket.read_u64().await.unwrap();
+                    let (steps, told) = waiting.lock().unwrap().remove(&number).unwrap();
+                    let _ = told.send(follow(socket, 1, &steps).await);
+                });
+            }
+        });
+        rig
+    }
+
+    /// Runs a script over a connection to `addr`: what the program and the destination see.
+    pub(crate) async fn run(&self, script: &Script, addr: SocketAddr) -> [Seen; 2] {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        self.waiting.lock().unwrap().insert(number, (script.steps[1].clone(), tell));
+        let mut socket = TcpStream::connect(addr).await.unwrap();
+        prepare(&socket);
+        socket.write_u64(number).await.unwrap();
+        let program = follow(socket, 0, &script.steps[0]).await;
+        let destination = timeout(Duration::from_secs(60), told).await;
+        [program, destination.expect("the destination hangs").expect("the destination failed")]
+    }
+}
+
+fn prepare(socket: &TcpStream) {
+    socket.set_nodelay(true).unwrap();
+    SockRef::from(socket).set_out_of_band_inline(true).unwrap();
+}
