@@ -1,12 +1,17 @@
 //! `HOST:PORT`, as options write it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::bind;
 
-/// Where to listen or what to dial. Keeps the text it came from: the original imux files a
-/// server's key under exactly the text given to `--dial`, and its own under that of `--listen`.
+use imux::trust::ascii_host_name;
+
+use super::text::escape;
+
+/// Where to listen or what to dial. Keeps the text it came from, but for names that the resolver takes in another form:
+/// the original imux files a server's key under exactly the text given to `--dial`, and its own under that of `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostPort {
     pub(crate) host: Host,
@@ -29,7 +34,7 @@ pub(crate) enum Host {
 }
 
 impl HostPort {
-    /// The text as the user wrote it.
+    /// The text as the user wrote it, a name that is not ASCII as punycode.
     pub(crate) fn as_written(&self) -> &str {
         &self.text
     }
@@ -103,9 +108,16 @@ fn parse(text: &str, examples: &str) -> Result<HostPort, String> {
     let port = port.parse::<u16>().ok().filter(|_| !port.starts_with('+')).ok_or_else(|| {
         format!("`{port}` is no port; a port is a number up to 65535, such as in {examples}")
     })?;
-    let host = parse_host(host)
+    let ascii = ascii_host_name(host).ok_or_else(|| {
+        format!("`{}` is not a host name; write HOST:PORT, such as {examples}", escape(host))
+    })?;
+    let text = match &ascii {
+        Cow::Borrowed(_) => written.to_owned(),
+        Cow::Owned(ascii) => format!("{ascii}:{port}"),
+    };
+    let host = parse_host(&ascii)
         .map_err(|problem| format!("{problem}; write HOST:PORT, such as {examples}"))?;
-    Ok(HostPort { host, port, text: written.to_owned() })
+    Ok(HostPort { host, port, text })
 }
 
 fn split(text: &str) -> Result<(&str, &str), &'static str> {
@@ -147,9 +159,9 @@ fn parse_host(host: &str) -> Result<Host, String> {
     if last.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("`{host}` is neither an IP address nor a host name"));
     }
-    let valid = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if host.len() > 253 || !host.chars().all(valid) || host.starts_with(['-', '.']) {
-        return Err(format!("`{}` is not a host name", super::text::escape(host)));
+        return Err(format!("`{}` is not a host name", escape(host)));
     }
     Ok(Host::Name(host.to_owned()))
 }
@@ -199,6 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_not_ascii_are_written_as_the_resolver_takes_them() {
+        for (text, host, written) in [
+            ("münchen.example:443", "xn--mnchen-3ya.example", "xn--mnchen-3ya.example:443"),
+            ("BÜCHER.example.:1", "xn--bcher-kva.example.", "xn--bcher-kva.example.:1"),
+            ("日本語。example:22", "xn--wgv71a119e.example", "xn--wgv71a119e.example:22"),
+        ] {
+            let parsed = HostPort::to_dial(text).unwrap();
+            assert_eq!(parsed.host, Host::Name(host.to_owned()), "{text}");
+            assert_eq!(parsed.as_written(), written);
+            assert_eq!(listen(text), parsed);
+        }
+        // Of full width: an address all the same, and 10.0.0 is none.
+        assert_eq!(HostPort::to_dial("１０.0.0.1:1").unwrap().as_written(), "10.0.0.1:1");
+        assert!(HostPort::to_dial("１０.0.0:1").unwrap_err().contains("neither an IP address"));
+    }
+
+    #[test]
     fn addresses_that_are_not() {
         for (text, expected) in [
             ("", "the port is missing"),
@@ -223,6 +252,9 @@ mod tests {
             ("a\x1b[2J:22", "\\u{1b}"),
             ("user@host:22", "not a host name"),
             ("--dial:22", "not a host name"),
+            ("ü..example:22", "not a host name"),
+            ("ü b:22", "not a host name"),
+            ("a\u{2028}b:22", "not a host name"),
         ] {
             let error = HostPort::to_dial(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

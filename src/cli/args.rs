@@ -16,7 +16,7 @@ use super::bind::{self, BindMap, LinkPlan};
 use super::config::{self, Forward, Invocation};
 use super::exit::{self, Exit};
 use super::go_style::{self, Grammar};
-use super::{logging, units};
+use super::{identity, logging, units};
 
 mod keys;
 
@@ -136,10 +136,17 @@ struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
     #[arg(value_parser = HostPort::to_dial)]
     dial: HostPort,
-    /// List of the clients that may connect; read again at SIGHUP
+    /// Name of the server's key, for several servers with one directory of keys
+    /// [default: the directory's one server, wherever it listens]
+    #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
+    identity: Option<String>,
+    /// List of the clients that may connect; changes count at once
     /// [default: authorized_clients in the directory of keys; any client, if there is no such file]
     #[arg(long, value_name = "FILE")]
     authorized_clients: Option<PathBuf>,
+    /// Without a list let every client in: say so where there has been one, or to have no warning
+    #[arg(long)]
+    allow_anyone: bool,
     #[command(flatten)]
     session: SessionArgs,
     #[command(flatten)]
@@ -199,7 +206,8 @@ impl From<SessionLimitArgs> for SessionLimits {
 
 #[derive(Debug, Args)]
 struct ClientArgs {
-    /// Where local programs connect to [default: 0.0.0.0:443, if there is no --forward]
+    /// Where local programs connect to; this or --forward has to be given
+    /// [default of the form of earlier versions: 0.0.0.0:443]
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
     listen: Option<HostPort>,
     /// Where the server shall take what connects to --listen; it has to allow it
@@ -411,7 +419,7 @@ pub(super) fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<I
     let matches = command.try_get_matches_from_mut(form.argv)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let name = matches.subcommand_name().unwrap_or_default().to_owned();
-    to_invocation(cli, home).map_err(|problem| {
+    to_invocation(cli, home, form.go_style).map_err(|problem| {
         let sub = command.find_subcommand_mut(&name);
         // What was parsed has a sub-command of that name; any command would do to print an error.
         let error = match sub {
@@ -422,11 +430,13 @@ pub(super) fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<I
     })
 }
 
-fn to_invocation(cli: Cli, home: Option<PathBuf>) -> Result<Invocation, String> {
+fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invocation, String> {
     let mut notices = Vec::new();
     let task = match cli.command {
         Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
-        Command::Client(args) => config::Task::Client(client_config(args, home, &mut notices)?),
+        Command::Client(args) => {
+            config::Task::Client(client_config(args, home, go_style, &mut notices)?)
+        }
         Command::Keys(args) => config::Task::Keys(args.into_config(home)?),
         Command::Demo(args) => {
             let quiet = cli.output.quiet;
@@ -453,21 +463,36 @@ fn server_config(
 ) -> Result<config::ServerConfig, String> {
     config::check_forward(&args.listen, &args.dial)?;
     let session = session_config(args.session, notices)?;
-    let ServerArgs { listen, dial, authorized_clients, sessions, .. } = args;
+    let ServerArgs { listen, dial, identity, authorized_clients, allow_anyone, sessions, .. } =
+        args;
     let sessions = sessions.into();
-    Ok(config::ServerConfig { listen, dial, session, sessions, authorized_clients, home })
+    Ok(config::ServerConfig {
+        listen,
+        dial,
+        session,
+        sessions,
+        identity,
+        authorized_clients,
+        allow_anyone,
+        home,
+    })
 }
 
 fn client_config(
     args: ClientArgs,
     home: Option<PathBuf>,
+    go_style: bool,
     notices: &mut Vec<String>,
 ) -> Result<config::ClientConfig, String> {
     let mut forwards = args.forward;
-    // The original's default, which whoever lists forwards does not expect besides.
-    let default = (forwards.is_empty() || args.to.is_some()).then_some("0.0.0.0:443");
-    let default = default.map(HostPort::to_listen).transpose()?;
-    if let Some(listen) = args.listen.or(default) {
+    let wanted = forwards.is_empty() || args.to.is_some();
+    let listen = match args.listen {
+        // The original's default. Nobody else is to find a port open to the world who did not ask for one.
+        None if wanted && go_style => Some(HostPort::to_listen("0.0.0.0:443")?),
+        None if wanted => return Err(nothing_to_take(args.to.as_ref())),
+        listen => listen,
+    };
+    if let Some(listen) = listen {
         forwards.insert(0, Forward { listen, to: args.to });
     }
     for forward in &forwards {
@@ -489,6 +514,15 @@ fn client_config(
         session: session_config(args.session, notices)?,
         home,
     })
+}
+
+/// A client that would take no connections.
+fn nothing_to_take(to: Option<&Destination>) -> String {
+    let place = to.map_or_else(|| "HOST:PORT".to_owned(), ToString::to_string);
+    format!(
+        "there is nothing that takes connections here\n\n\
+         Give --listen HOST:PORT, such as --listen localhost:2222, or -L PORT:{place}, such as -L 5432:{place}."
+    )
 }
 
 fn session_config(

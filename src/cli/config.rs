@@ -52,8 +52,12 @@ pub(crate) struct ServerConfig {
     pub(crate) dial: HostPort,
     pub(crate) session: SessionConfig,
     pub(crate) sessions: SessionLimits,
+    /// The name of its key, if it is not the directory's one server.
+    pub(crate) identity: Option<String>,
     /// The list of authorised clients, if it is not in `home`.
     pub(crate) authorized_clients: Option<PathBuf>,
+    /// Without a list any client may connect, even if there has been one.
+    pub(crate) allow_anyone: bool,
     /// Directory of keys; None when neither IMUX_HOME nor a home directory is known.
     pub(crate) home: Option<PathBuf>,
 }
@@ -118,19 +122,19 @@ pub(crate) struct KeysConfig {
 
 #[derive(Debug)]
 pub(crate) enum KeysCommand {
-    /// Show the client's key, or that of the server that listens at this place.
-    Identity { listen: Option<HostPort> },
-    /// Prepare the next key of the server that listens at this place, or change to it.
-    RotateKey { listen: HostPort, switch: bool },
+    /// Show the client's key, or that of a server.
+    Identity { server: Option<ServerKey> },
+    /// Prepare the next key of a server, or change to it.
+    RotateKey { server: ServerKey, switch: bool },
     /// List a client.
     Authorize { file: Option<PathBuf>, client: AuthorizedClient },
     /// List a client no more.
     Revoke { file: Option<PathBuf>, client: Fingerprint },
-    /// Make an invitation to `server`, whose key is that of `listen`.
+    /// Make an invitation to the server that is reached at `server` and has this key.
     Invite {
         file: Option<PathBuf>,
         server: HostPort,
-        listen: HostPort,
+        key: ServerKey,
         grant: Grant,
         expires: Duration,
         comment: String,
@@ -151,6 +155,13 @@ pub(crate) enum KeyExchange {
     PostQuantum,
     /// X25519 alone.
     Classical,
+}
+
+/// Which server's key is meant: that of its name, or of the server that listens there, or the only one.
+#[derive(Debug, Default)]
+pub(crate) struct ServerKey {
+    pub(crate) identity: Option<String>,
+    pub(crate) listen: Option<HostPort>,
 }
 
 /// How a client decides about the server's key.

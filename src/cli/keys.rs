@@ -10,7 +10,7 @@ use std::time::Duration;
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{
     AuthorizedClient, AuthorizedClients, Destination, Fingerprint, Grant, Identity, Invitation,
-    KnownHosts, PinnedKeys, TrustError, Verdict,
+    KnownHosts, KnownKey, PinnedKeys, TrustError, Verdict,
 };
 use imux::{Client, Code, ConnectError};
 use serde_json::{Value, json};
@@ -18,9 +18,10 @@ use zeroize::Zeroizing;
 
 use super::address::HostPort;
 use super::args::now;
-use super::config::{KeyExchange, KeysCommand, KeysConfig, require_home};
+use super::config::{KeyExchange, KeysCommand, KeysConfig, ServerKey, require_home};
 use super::connect::connect_failure;
 use super::exit::{Exit, Failure};
+use super::identity::server_name;
 use super::text::print;
 use super::trust::{client_tls, dial_failure, trust_failure};
 
@@ -43,12 +44,12 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
         }))
     };
     let said = match config.command {
-        KeysCommand::Identity { listen } => identity(home()?, listen.as_ref()),
-        KeysCommand::RotateKey { listen, switch } => rotate_key(home()?, &listen, switch),
+        KeysCommand::Identity { server } => identity(home()?, server.as_ref()),
+        KeysCommand::RotateKey { server, switch } => rotate_key(home()?, &server, switch),
         KeysCommand::Authorize { file, client } => authorize(&list(file)?, &client),
         KeysCommand::Revoke { file, client } => revoke(&list(file)?, client),
-        KeysCommand::Invite { file, server, listen, grant, expires, comment } => {
-            let key = server_key(home()?, &listen)?;
+        KeysCommand::Invite { file, server, key, grant, expires, comment } => {
+            let (_, key) = server_key(home()?, &key)?;
             invite(&list(file)?, &server, key, grant, expires, &comment)
         }
         KeysCommand::Accept { invitation, bind, connect_timeout, key_exchange } => {
@@ -114,9 +115,9 @@ pub(super) fn authorized_clients(home: &Path) -> PathBuf {
     home.join("authorized_clients")
 }
 
-fn identity(home: &Path, listen: Option<&HostPort>) -> Result<Said, Failure> {
-    let key = match listen {
-        Some(listen) => server_key(home, listen)?,
+fn identity(home: &Path, server: Option<&ServerKey>) -> Result<Said, Failure> {
+    let key = match server {
+        Some(server) => server_key(home, server)?.1,
         None => {
             let identity = Identity::load_or_create(home, CLIENT);
             identity.map_err(|error| trust_failure(&error))?.fingerprint()
@@ -126,27 +127,27 @@ fn identity(home: &Path, listen: Option<&HostPort>) -> Result<Said, Failure> {
     Ok(Said { json: json!({ "key": *text }), text })
 }
 
-/// The key of the server that listens at `listen`. None is made here: it would be one that no
-/// server uses.
-fn server_key(home: &Path, listen: &HostPort) -> Result<Fingerprint, Failure> {
-    let name = listen.as_written();
-    if !home.join(format!("{name}.key")).exists() {
-        return Err(Failure::message(
+/// The name and the key of a server. None is made here: it would be one that no server uses.
+fn server_key(home: &Path, server: &ServerKey) -> Result<(String, Fingerprint), Failure> {
+    let name = server_name(home, server.identity.as_deref(), server.listen.as_ref())?;
+    let identity = Identity::load(home, &name).map_err(|error| trust_failure(&error))?;
+    let none = || {
+        Failure::message(
             Exit::Config,
             format!(
-                "no server has been started with --listen {name} and the keys in {}; start it \
-                 first, or give the --listen it was started with, as it was written",
+                "there is no key of a server {name} in {}; start the server first, or give the \
+                 --identity or --listen it was started with",
                 home.display()
             ),
-        ));
-    }
-    let identity = Identity::load_or_create(home, name);
-    Ok(identity.map_err(|error| trust_failure(&error))?.fingerprint())
+        )
+    };
+    let key = identity.ok_or_else(none)?.fingerprint();
+    Ok((name, key))
 }
 
-fn rotate_key(home: &Path, listen: &HostPort, switch: bool) -> Result<Said, Failure> {
-    let old = server_key(home, listen)?;
-    let name = listen.as_written();
+fn rotate_key(home: &Path, server: &ServerKey, switch: bool) -> Result<Said, Failure> {
+    let (name, old) = server_key(home, server)?;
+    let name = name.as_str();
     let (key, text) = if switch {
         let changed = Identity::change_to_next(home, name).map_err(|e| trust_failure(&e))?;
         let Some(new) = changed else {
@@ -154,7 +155,7 @@ fn rotate_key(home: &Path, listen: &HostPort, switch: bool) -> Result<Said, Fail
                 Exit::Config,
                 format!(
                     "there is no next key for {name}; nothing was changed; make one with \
-                     `imux rotate-key --listen {name}` and let the server announce it first"
+                     `imux rotate-key` and let the server announce it first"
                 ),
             ));
         };
@@ -187,9 +188,6 @@ fn revoke(list: &AuthorizedClients, client: Fingerprint) -> Result<Said, Failure
             format!("{client} is not listed in {file}; nothing was changed"),
         ));
     }
-    tracing::warn!(
-        "a server that runs ends the client's sessions at SIGHUP: kill -HUP its process"
-    );
     let text = Zeroizing::new(format!("{client} may connect no more, by {file}"));
     Ok(Said { text, json: json!({ "key": client.to_string(), "file": file.to_string() }) })
 }
@@ -261,7 +259,7 @@ async fn accept(
 ) -> Result<Said, Failure> {
     let (server, server_key) = (invitation.server(), invitation.key());
     let hosts = KnownHosts::new(home.join("known_hosts"));
-    check_known(&hosts, server, server_key)?;
+    let known = check_known(&hosts, server, server_key)?;
     let identity = Identity::load_or_create(home, CLIENT).map_err(|e| trust_failure(&e))?;
     let tls = client_tls(&identity, key_exchange)?;
     let bind = bind.unwrap_or(BindSource::Any);
@@ -282,7 +280,7 @@ async fn accept(
             error => connect_failure(server, Some(key), &error),
         }
     })?;
-    hosts.record(server, server_key).map_err(|error| trust_failure(&error))?;
+    hosts.record_over(server, known, server_key).map_err(|error| trust_failure(&error))?;
     let text = format!(
         "{server} knows this client now; to use it: imux client --dial {server} --listen HOST:PORT"
     );
@@ -294,15 +292,19 @@ async fn accept(
     Ok(Said { text: Zeroizing::new(text), json })
 }
 
-/// An invitation makes a server known that was not; it does not replace a key that is.
-fn check_known(hosts: &KnownHosts, server: &str, key: Fingerprint) -> Result<(), Failure> {
+/// An invitation makes a server known that was not; it does not replace a key that is. Returns what is known of it.
+fn check_known(
+    hosts: &KnownHosts,
+    server: &str,
+    key: Fingerprint,
+) -> Result<Option<KnownKey>, Failure> {
     let invited = imux::trust::PeerIdentity { fingerprint: key, certificate_signature: None };
     let verdict = hosts.check(server, &invited).map_err(|error| trust_failure(&error))?;
     match verdict {
         Verdict::Known
         | Verdict::KnownAsNext
         | Verdict::KnownByLegacySignature
-        | Verdict::Unknown => Ok(()),
+        | Verdict::Unknown => hosts.lookup(server).map_err(|error| trust_failure(&error)),
         Verdict::Changed { old } => Err(trust_failure(&TrustError::Changed {
             host: server.to_owned(),
             known: old,

@@ -15,6 +15,7 @@ mod exit;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod go_style;
+mod identity;
 mod keys;
 mod logging;
 mod prompt;

@@ -1,7 +1,7 @@
 //! The question about a server's key, asked of the person at the terminal.
 //!
-//! The words are those of the original imux. Two of its faults are not kept: it took capitals only,
-//! and it asked for ever once its input had ended.
+//! A server that is not known is asked about in the words of the original imux, with its letters; the answers of ssh are
+//! taken too. A key that has changed is more often an attack than not, and nobody types a piece of the new key by habit.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -19,31 +19,70 @@ pub(crate) enum Question {
     Changed { known: String, presented: String },
 }
 
+/// So many characters of a new key, behind `SHA256:`, have to be typed to accept it in the place of another.
+const TYPED_CHARS: usize = 8;
+
 impl Question {
     fn write_to(&self, output: &mut impl Write) -> io::Result<()> {
         match self {
             Question::Unknown { host, presented } => {
-                writeln!(output, "{} presents certificate with signature:", escape(host))?;
+                writeln!(output, "{} presents key with fingerprint:", escape(host))?;
                 writeln!(output, "{}", escape(presented))?;
                 writeln!(output, "[A]bort, [C]ontinue without saving, [S]ave and continue?")
             }
             Question::Changed { known, presented } => {
-                writeln!(output, "WARNING: Remote certificate has changed!!")?;
+                writeln!(output, "WARNING: Remote key has changed!!")?;
                 writeln!(output, "old: {}", escape(known))?;
                 writeln!(output, "new: {}", escape(presented))?;
-                writeln!(output, "[A]bort, [C]ontinue without updating, [U]pdate and continue?")
+                writeln!(output, "[A]bort, [C]ontinue without updating, [U]pdate and continue?")?;
+                writeln!(output, "{PROOF}")
             }
         }
     }
 
     /// The meaning of a line; None when it has none and the question stands.
     fn answer(&self, line: &str) -> Option<Answer> {
-        match (self, line.trim().to_ascii_uppercase().as_str()) {
-            (_, "A") => Some(Answer::Abort),
-            (_, "C") => Some(Answer::Continue),
-            (Question::Unknown { .. }, "S") | (Question::Changed { .. }, "U") => Some(Answer::Save),
-            _ => None,
+        match self {
+            Question::Unknown { presented, .. } => {
+                match line.trim().to_ascii_uppercase().as_str() {
+                    "A" | "N" | "NO" => Some(Answer::Abort),
+                    "C" => Some(Answer::Continue),
+                    "S" | "YES" => Some(Answer::Save),
+                    // As with ssh: the key, from wherever the person has it.
+                    _ => (line.trim() == presented).then_some(Answer::Save),
+                }
+            }
+            Question::Changed { presented, .. } => answer_to_changed(presented, line),
         }
+    }
+}
+
+/// What C and U need besides.
+const PROOF: &str = "To continue or to update, type C or U, and behind it the eight characters after SHA256: of the \
+                     new key, such as: U ........";
+
+/// A letter and the beginning of the new key; the latter alone is to update.
+fn answer_to_changed(presented: &str, line: &str) -> Option<Answer> {
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    let letter = words.first().filter(|word| word.len() == 1).map(|word| word.to_ascii_uppercase());
+    if letter.is_some() {
+        words.remove(0);
+    }
+    let hash = presented.strip_prefix("SHA256:")?;
+    let typed = match words.as_slice() {
+        [] => None,
+        [word] => Some(word.strip_prefix("SHA256:").unwrap_or(word)),
+        _ => return None,
+    };
+    // Exactly these, or the whole key; in base64 capitals are other characters.
+    let proven = typed.is_some_and(|typed| {
+        hash.get(..TYPED_CHARS).is_some_and(|start| typed == start) || typed == hash
+    });
+    match letter.as_deref() {
+        Some("A") if typed.is_none() => Some(Answer::Abort),
+        Some("C") if proven => Some(Answer::Continue),
+        Some("U") | None if proven => Some(Answer::Save),
+        _ => None,
     }
 }
 
@@ -57,6 +96,7 @@ pub(crate) fn ask(
     output: &mut impl Write,
 ) -> io::Result<Answer> {
     question.write_to(output)?;
+    let mut letter = String::new();
     loop {
         write!(output, "> ")?;
         output.flush()?;
@@ -65,9 +105,19 @@ pub(crate) fn ask(
             writeln!(output)?;
             return Ok(Answer::Abort);
         }
-        if let Some(answer) = question.answer(&String::from_utf8_lossy(&line)) {
+        let line = String::from_utf8_lossy(&line);
+        // What was said on the line before it need not be said again.
+        let whole = format!("{letter} {line}");
+        if let Some(answer) = question.answer(&whole).or_else(|| question.answer(&line)) {
             return Ok(answer);
         }
+        letter = match (question, line.trim()) {
+            (Question::Changed { .. }, said @ ("c" | "C" | "u" | "U")) => {
+                writeln!(output, "The eight characters after SHA256: of the new key:")?;
+                said.to_owned()
+            }
+            _ => String::new(),
+        };
     }
 }
 
@@ -126,7 +176,10 @@ mod tests {
     }
 
     fn changed() -> Question {
-        Question::Changed { known: "SHA256:old".to_owned(), presented: "SHA256:new".to_owned() }
+        Question::Changed {
+            known: "SHA256:old".to_owned(),
+            presented: "SHA256:uNiVztks/sDhcc0u".to_owned(),
+        }
     }
 
     fn typed(question: &Question, mut input: &[u8]) -> (Answer, String) {
@@ -136,18 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_words() {
+    fn the_originals_words_about_a_key() {
         let (_, shown) = typed(&unknown(), b"A\n");
         assert_eq!(
             shown,
-            "server:443 presents certificate with signature:\nSHA256:abc\n\
+            "server:443 presents key with fingerprint:\nSHA256:abc\n\
              [A]bort, [C]ontinue without saving, [S]ave and continue?\n> "
         );
         let (_, shown) = typed(&changed(), b"A\n");
         assert_eq!(
             shown,
-            "WARNING: Remote certificate has changed!!\nold: SHA256:old\nnew: SHA256:new\n\
-             [A]bort, [C]ontinue without updating, [U]pdate and continue?\n> "
+            format!(
+                "WARNING: Remote key has changed!!\nold: SHA256:old\nnew: SHA256:uNiVztks/sDhcc0u\n\
+                 [A]bort, [C]ontinue without updating, [U]pdate and continue?\n{PROOF}\n> "
+            )
         );
     }
 
@@ -160,17 +215,43 @@ mod tests {
             (unknown(), " c \r\n", Answer::Continue),
             (unknown(), "S\n", Answer::Save),
             (unknown(), "s", Answer::Save),
-            (changed(), "u\n", Answer::Save),
-            (changed(), "U\n", Answer::Save),
-            (changed(), "c\n", Answer::Continue),
+            (unknown(), "yes\n", Answer::Save),
+            (unknown(), "Yes\n", Answer::Save),
+            (unknown(), "no\n", Answer::Abort),
+            (unknown(), "SHA256:abc\n", Answer::Save),
+            (changed(), "a\n", Answer::Abort),
         ] {
             assert_eq!(typed(&question, input.as_bytes()).0, expected, "{input:?}");
         }
     }
 
     #[test]
+    fn a_changed_key_is_accepted_only_by_whoever_types_a_piece_of_it() {
+        for (input, expected) in [
+            ("uNiVztks\n", Answer::Save),
+            ("U uNiVztks\n", Answer::Save),
+            ("u\nuNiVztks\n", Answer::Save),
+            ("U SHA256:uNiVztks/sDhcc0u\n", Answer::Save),
+            ("C uNiVztks\n", Answer::Continue),
+            ("c\n  uNiVztks \n", Answer::Continue),
+            ("C\nU uNiVztks\n", Answer::Save),
+            // Wrong, too little, other capitals, what the old key begins with, habit.
+            ("U uNiVztkS\nA\n", Answer::Abort),
+            ("U\nunivztks\nA\n", Answer::Abort),
+            ("U uNiVztk\nC uNiVztks/\nA\n", Answer::Abort),
+            ("U\nU\nC\nyes\nS\nold\nSHA256:old\n", Answer::Abort),
+            ("C\n\nuNiV ztks\nA\n", Answer::Abort),
+            ("S uNiVztks\nA uNiVztks\n", Answer::Abort),
+        ] {
+            assert_eq!(typed(&changed(), input.as_bytes()).0, expected, "{input:?}");
+        }
+        // A letter that was followed by something else counts no more.
+        assert_eq!(typed(&changed(), b"C\nmaybe\nuNiVztks\n").0, Answer::Save);
+    }
+
+    #[test]
     fn what_is_no_answer_is_asked_again() {
-        let (answer, shown) = typed(&unknown(), b"\nyes\nU\nsave\n\xff\xfe\nS\n");
+        let (answer, shown) = typed(&unknown(), b"\nye\nU\nsave\n\xff\xfe\nS\n");
         assert_eq!(answer, Answer::Save);
         assert_eq!(shown.matches("> ").count(), 6);
         // S means nothing where the key has changed.

@@ -16,6 +16,7 @@ use super::config::{ServerConfig, SessionConfig, require_home};
 use super::connect::tell_draining;
 use super::descriptors;
 use super::exit::{Exit, Failure};
+use super::identity::server_name;
 use super::keys::authorized_clients;
 use super::run::{Stopping, listen_addresses, listen_failure};
 use super::signals::{Asked, ServiceSignals};
@@ -28,7 +29,8 @@ pub(super) async fn run_server(
 ) -> Result<Exit, Failure> {
     let mut signals = ServiceSignals::listen()?;
     let home = require_home(config.home.as_deref())?.to_owned();
-    let identity = Identity::load_or_create(&home, config.listen.as_written());
+    let name = server_name(&home, config.identity.as_deref(), Some(&config.listen))?;
+    let identity = Identity::load_or_create(&home, &name);
     let identity = identity.map_err(|error| trust_failure(&error))?;
     let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
     let options =
@@ -38,20 +40,21 @@ pub(super) async fn run_server(
             .await?;
     let named = config.authorized_clients.is_some();
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
-    let clients = open_clients(&list, named)?;
+    let clients = open_clients(&list, named, &home.join(LIST_MARK), config.allow_anyone)?;
     let session = config.session.for_library();
     let settings = imux::ServerConfig {
         session,
         clients: Arc::new(clients.clone()),
         sessions: config.sessions,
     };
-    let mut keys =
-        ServerKeys { home, listen: config.listen.clone(), tls: listener.settings(), identity };
+    let mut keys = ServerKeys { home, name, tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
     let connections = descriptors::for_server();
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
     keys.announce_next(&server)?;
-    tell_who_may_connect(&clients, &list, &config.dial, address);
+    if clients.is_restricted() || !config.allow_anyone {
+        tell_who_may_connect(&clients, &list, &config.dial, address);
+    }
     tracing::info!(
         %address,
         key = %keys.identity.fingerprint(),
@@ -99,9 +102,18 @@ pub(super) async fn run_server(
     Ok(Exit::Ok)
 }
 
-/// Who may connect, by this list. One that is `named` has to be there.
-fn open_clients(list: &Path, named: bool) -> Result<AuthorizedClientsTrust, Failure> {
-    let clients = AuthorizedClientsTrust::open(AuthorizedClients::new(list));
+/// The file, beside the keys, that says that a server of theirs has had a list of clients.
+const LIST_MARK: &str = "authorized_clients.required";
+
+/// Who may connect, by this list. One that is `named` has to be there, and so has one that was there before.
+fn open_clients(
+    list: &Path,
+    named: bool,
+    mark: &Path,
+    allow_anyone: bool,
+) -> Result<AuthorizedClientsTrust, Failure> {
+    let anyone = allow_anyone || named;
+    let clients = AuthorizedClientsTrust::open_marked(AuthorizedClients::new(list), mark, anyone);
     let clients = clients.map_err(|error| trust_failure(&error))?;
     if named && !clients.is_restricted() {
         // Whoever names a list does not want everybody in.
@@ -120,7 +132,7 @@ fn open_clients(list: &Path, named: bool) -> Result<AuthorizedClientsTrust, Fail
 /// The key the server shows, and where that and its next one are kept.
 struct ServerKeys {
     home: PathBuf,
-    listen: HostPort,
+    name: String,
     tls: TlsSettings,
     identity: Identity,
 }
@@ -128,7 +140,7 @@ struct ServerKeys {
 impl ServerKeys {
     /// Reads them again: lanes to come are shown the key that is there now.
     fn reload(&mut self, server: &Server) -> Result<(), Failure> {
-        let found = Identity::load(&self.home, self.listen.as_written());
+        let found = Identity::load(&self.home, &self.name);
         let Some(identity) = found.map_err(|error| trust_failure(&error))? else {
             // That is no reason to be somebody else.
             tracing::error!("the server's key file has gone; it goes on with what was in it");
@@ -149,7 +161,7 @@ impl ServerKeys {
 
     /// Tells clients of the key that the server will have later, if one was made.
     fn announce_next(&self, server: &Server) -> Result<(), Failure> {
-        let next = Identity::load_next(&self.home, self.listen.as_written());
+        let next = Identity::load_next(&self.home, &self.name);
         if let Some(next) = next.map_err(|error| trust_failure(&error))? {
             let next = NextKey::new(&next).map_err(|error| trust_failure(&error))?;
             tracing::info!(key = %next.fingerprint(), "announcing the server's next key");
@@ -172,7 +184,8 @@ fn tell_who_may_connect(
         tracing::warn!(
             "any client may use this server, for its one destination {destination}: who reaches \
              {address} reaches that; to let in only clients you know, list the first one with \
-             `imux authorize KEY`, where KEY is what `imux identity` says on its machine"
+             `imux authorize KEY`, where KEY is what `imux identity` says on its machine; if any \
+             client is meant, say --allow-anyone"
         );
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn trust_failure(error: &TrustError) -> Failure {
             Exit::HostKeyChanged,
             format!(
                 "nothing was sent to it; if the server really has a new key, remove the line of \
-                 {} from known_hosts, or run on a terminal and answer U",
+                 {} from known_hosts, or run on a terminal and answer what is asked there",
                 super::text::escape(host)
             ),
         ),

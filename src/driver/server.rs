@@ -33,7 +33,7 @@ const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
 
 /// Clients of sessions that exist are looked at this often, for those that are not authorised any
 /// more.
-const RECHECK_EVERY: Duration = Duration::from_secs(5);
+const RECHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What a server can be set up with.
 #[derive(Clone)]
@@ -273,6 +273,7 @@ impl Inner {
     async fn keep_checking(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RECHECK_EVERY).await;
+            self.clients.look_again().await;
             self.recheck();
         }
     }

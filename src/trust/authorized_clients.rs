@@ -62,20 +62,40 @@ struct Contents {
 /// Tells one version of the file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    inode: u64,
+    file: (u64, u64),
     bytes: u64,
-    /// Of its contents or its permissions.
+    /// When its contents were written.
+    modified: (i64, i64),
+    /// When its contents or its permissions were changed, which nobody can set.
     changed: (i64, i64),
 }
 
 impl Stamp {
     fn of(metadata: &std::fs::Metadata) -> Self {
         Self {
-            inode: metadata.ino(),
+            file: (metadata.dev(), metadata.ino()),
             bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    /// Whether a later change would have another stamp: clocks of file systems tick every few milliseconds, some once in two
+    /// seconds.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let newest = self.modified.0.max(self.changed.0);
+        i64::try_from(since).is_ok_and(|now| now.saturating_sub(newest) > 2)
+    }
+}
+
+/// What a file said, and whether its stamp will tell the next version from it.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// `None` where a change might go unnoticed yet.
+    pub(super) stamp: Option<Stamp>,
+    pub(super) text: String,
+    pub(super) clients: Vec<AuthorizedClient>,
 }
 
 impl AuthorizedClients {
@@ -96,17 +116,20 @@ impl AuthorizedClients {
     /// # Errors
     /// Where the file cannot be read, others may write to it, or a line cannot be understood.
     pub fn clients(&self) -> Result<Option<Vec<AuthorizedClient>>, TrustError> {
-        Ok(self.read_clients()?.map(|(_, clients)| clients))
+        Ok(self.read_clients()?.map(|reading| reading.clients))
     }
 
     /// As [`clients`](Self::clients), and which version of the file lists them.
-    pub(super) fn read_clients(
-        &self,
-    ) -> Result<Option<(Stamp, Vec<AuthorizedClient>)>, TrustError> {
+    pub(super) fn read_clients(&self) -> Result<Option<Reading>, TrustError> {
         let Some(contents) = self.read()? else { return Ok(None) };
         let entries = self.parse(&contents)?;
         let clients = entries.into_iter().filter_map(|(_, entry)| entry?.into_client()).collect();
-        Ok(Some((contents.stamp, clients)))
+        let Contents { text, stamp } = contents;
+        Ok(Some(Reading {
+            stamp: Some(stamp).filter(|stamp| stamp.is_settled(now())),
+            text,
+            clients,
+        }))
     }
 
     /// Lists a client, in place of what was said of it; `true` if it was listed before.
@@ -220,7 +243,10 @@ impl AuthorizedClients {
         };
         let (metadata, text) = match read() {
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path.is_symlink() => {
+                return Ok(None);
+            }
+            // A link that leads nowhere was to lead to a list.
             Err(error) => return Err(failed("read", &self.path)(error)),
         };
         let mode = metadata.permissions().mode() & 0o7777;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::authorized_clients::{self, Stamp};
+use super::authorized_clients::{self, Reading, Stamp};
+use super::files::{self, failed};
 use super::{AuthorizedClients, Destinations, Fingerprint, Grant, InvitationSecret, TrustError};
 
 /// Decides which clients a server lets in, and what each may do.
@@ -25,6 +27,9 @@ pub trait ClientTrust: Send + Sync {
     /// Asked again at each stream's opening, and now and then: what the client may do now. `None`
     /// ends its session. Must not block.
     fn permit(&self, client: Option<Fingerprint>) -> Option<Permit>;
+
+    /// Called every few seconds, before the clients of all sessions are asked about: time to notice what has changed.
+    async fn look_again(&self) {}
 }
 
 /// What a client may do. Clones share the count of its streams.
@@ -113,21 +118,26 @@ impl ClientTrust for AnyClient {
 /// Lets those in whom the file of authorised clients lists; everybody, as [`AnyClient`] does, as
 /// long as there has been no such file.
 ///
-/// The file is read at the beginning, at [`reload`](Self::reload), and when a client comes whom it
-/// did not list and it has changed since: whoever is added need not wait. What is read counts for
-/// sessions that exist, too.
+/// The file is looked at, and read if it has changed, whenever a client comes and every few seconds besides: whoever is
+/// added need not wait, and whoever is taken off is gone. What is read counts for sessions that exist, too.
 #[derive(Clone)]
 pub struct AuthorizedClientsTrust {
     file: AuthorizedClients,
     state: Arc<Mutex<State>>,
     /// Held while the file is read: of two readings the later is to count, and nobody else waits.
     reading: Arc<Mutex<()>>,
+    /// The file that says that there has been a list.
+    mark: Option<Arc<Path>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// What was read last, or could not be.
+    /// What was read last, or could not be. `None` where it is to be read again in any case.
     stamp: Option<Stamp>,
+    /// What was read last.
+    text: String,
+    /// The version of which it was told that it cannot be used; that the file has gone is one, too.
+    told: Option<Option<Stamp>>,
     /// `None` until there is a file.
     clients: Option<BTreeMap<Fingerprint, Permit>>,
 }
@@ -138,8 +148,29 @@ impl AuthorizedClientsTrust {
     /// # Errors
     /// As [`AuthorizedClients::clients`].
     pub fn open(file: AuthorizedClients) -> Result<Self, TrustError> {
-        let trust = Self { file, state: Arc::default(), reading: Arc::default() };
+        let trust = Self { file, state: Arc::default(), reading: Arc::default(), mark: None };
         trust.reload()?;
+        Ok(trust)
+    }
+
+    /// As [`open`](Self::open); that there is a list, or comes to be one, is remembered by a file at `mark`, and from then on a
+    /// missing list lets in nobody unless `allow_anyone`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`TrustError::AuthorizedClientsGone`].
+    pub fn open_marked(
+        file: AuthorizedClients,
+        mark: &Path,
+        allow_anyone: bool,
+    ) -> Result<Self, TrustError> {
+        let marked = mark.try_exists().map_err(failed("look for", mark))?;
+        let path = file.path().to_owned();
+        let mark = Some(mark.into());
+        let trust = Self { file, state: Arc::default(), reading: Arc::default(), mark };
+        trust.reload()?;
+        if marked && !allow_anyone && !trust.is_restricted() {
+            return Err(TrustError::AuthorizedClientsGone(path));
+        }
         Ok(trust)
     }
 
@@ -150,12 +181,15 @@ impl AuthorizedClientsTrust {
     /// to count.
     pub fn reload(&self) -> Result<Option<usize>, TrustError> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((stamp, listed)) = self.file.read_clients()? else {
+        let Some(Reading { stamp, text, clients: listed }) = self.file.read_clients()? else {
             // To let everybody in because a file is missing would be the worst of mistakes.
             let path = self.file.path().to_owned();
             let gone = self.is_restricted();
             return if gone { Err(TrustError::AuthorizedClientsGone(path)) } else { Ok(None) };
         };
+        if !self.is_restricted() {
+            self.remember();
+        }
         let mut state = self.state();
         let before = state.clients.take().unwrap_or_default();
         let clients: BTreeMap<_, _> = listed
@@ -170,8 +204,21 @@ impl AuthorizedClientsTrust {
             })
             .collect();
         let count = clients.len();
-        *state = State { stamp: Some(stamp), clients: Some(clients) };
+        *state = State { stamp, text, told: None, clients: Some(clients) };
         Ok(Some(count))
+    }
+
+    /// That there is a list, for the day when it is missing.
+    fn remember(&self) {
+        let Some(mark) = &self.mark else { return };
+        if mark.exists() {
+            return;
+        }
+        const WHY: &str = "There has been a list of clients: without one the server does not start any more, but with \
+                           --allow-anyone.\n";
+        if let Err(error) = files::replace(mark, WHY.as_bytes()) {
+            tracing::warn!(%error, "should the list of clients get lost, this server would start without one");
+        }
     }
 
     /// Whether clients have to be listed to be let in.
@@ -183,23 +230,34 @@ impl AuthorizedClientsTrust {
     /// Reads the file if it is another than before.
     fn refresh(&self) {
         let stamp = self.file.stamp();
-        if stamp.is_none() || stamp == self.state().stamp {
-            return;
-        }
-        match self.reload() {
-            Ok(clients) => {
-                tracing::info!(clients = clients.unwrap_or_default(), "authorised clients read");
+        let before = {
+            let state = self.state();
+            let nothing_yet = stamp.is_none() && state.clients.is_none();
+            if nothing_yet || (stamp.is_some() && stamp == state.stamp) {
+                return;
             }
+            state.clients.is_some().then(|| state.text.clone())
+        };
+        match self.reload() {
+            Ok(Some(clients)) if before.as_ref() != Some(&self.state().text) => {
+                tracing::info!(clients, "authorised clients read");
+            }
+            Ok(_) => {}
             Err(error) => {
                 // Told once for each version of the file.
-                self.state().stamp = stamp;
-                tracing::error!(%error, "the authorised clients stay as they were");
+                let mut state = self.state();
+                state.stamp = stamp.filter(|stamp| stamp.is_settled(authorized_clients::now()));
+                let before = state.told.replace(stamp);
+                drop(state);
+                if before != Some(stamp) {
+                    tracing::error!(%error, "the authorised clients stay as they were");
+                }
             }
         }
     }
 
     /// Accepts an invitation, if it is one, and reads the file where it may have changed.
-    fn look_again(&self, client: Option<Fingerprint>, invitation: Option<&InvitationSecret>) {
+    fn look(&self, client: Option<Fingerprint>, invitation: Option<&InvitationSecret>) {
         if let (Some(client), Some(secret)) = (client, invitation) {
             match self.file.redeem(secret, client) {
                 Ok(true) => tracing::info!(%client, "invitation accepted: client authorised"),
@@ -222,16 +280,16 @@ impl ClientTrust for AuthorizedClientsTrust {
         client: Option<Fingerprint>,
         invitation: Option<&InvitationSecret>,
     ) -> Option<Permit> {
-        let known = self.is_restricted().then(|| self.permit(client)).flatten();
-        if invitation.is_none() && known.is_some() {
-            return known;
-        }
         // On a thread where waiting for a disk or a lock stops nobody.
         let (this, invitation) = (self.clone(), invitation.cloned());
-        let looking =
-            tokio::task::spawn_blocking(move || this.look_again(client, invitation.as_ref()));
-        looking.await.ok()?;
+        tokio::task::spawn_blocking(move || this.look(client, invitation.as_ref())).await.ok()?;
         self.permit(client)
+    }
+
+    async fn look_again(&self) {
+        let this = self.clone();
+        // An error is the runtime's end.
+        let _ = tokio::task::spawn_blocking(move || this.refresh()).await;
     }
 
     fn permit(&self, client: Option<Fingerprint>) -> Option<Permit> {

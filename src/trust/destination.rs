@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::ascii_host_name;
+
 /// A place a client asks for: `host:port`, where `host` is a name, an IPv4 address, or an IPv6
 /// address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub struct Destination {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
-    /// In lower case and without a dot at its end.
+    /// In lower case, as punycode, and without a dot at its end.
     Name(String),
     Address(IpAddr),
 }
@@ -107,9 +109,14 @@ impl Destinations {
 
     /// Whether a client that asks for `asked` may be connected to `address`: the very address that
     /// is dialled then.
+    ///
+    /// `own` are the addresses of this machine's interfaces.
     #[must_use]
-    pub fn allows(&self, asked: &Destination, address: SocketAddr) -> bool {
-        self.rules.iter().any(|rule| rule.allows(asked, address))
+    pub fn allows(&self, asked: &Destination, address: SocketAddr, own: &[IpAddr]) -> bool {
+        let ip = address.ip().to_canonical();
+        let reach = Reach::of(ip, own);
+        let address = SocketAddr::new(ip, address.port());
+        self.rules.iter().any(|rule| rule.allows(asked, address, reach))
     }
 }
 
@@ -121,7 +128,8 @@ impl Destinations {
 ///
 /// - loopback, by its address or, from `localhost`, by that name;
 /// - by their address alone: link-local and the metadata services of clouds, unspecified,
-///   multicast, broadcast and reserved ones, also where an IPv6 address embeds one of these.
+///   multicast, broadcast and reserved ones, those of this machine's own interfaces; also where an IPv6 address embeds
+///   one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRule {
     host: HostRule,
@@ -194,9 +202,8 @@ impl DestinationRule {
         }
     }
 
-    fn allows(&self, asked: &Destination, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        let reach = Reach::of(ip);
+    fn allows(&self, asked: &Destination, address: SocketAddr, reach: Reach) -> bool {
+        let ip = address.ip();
         self.may_allow(asked)
             && asked.port == address.port()
             && match &self.host {
@@ -216,17 +223,23 @@ enum Reach {
     Ordinary,
     /// What listens there trusts this machine's own users.
     Loopback,
-    /// What answers there trusts whoever is on the link or inside the cloud, or it is no single
+    /// What answers there trusts whoever is on the link, inside the cloud or on this machine, or it is no single
     /// machine's address at all.
     Reserved,
 }
 
 impl Reach {
-    fn of(ip: IpAddr) -> Self {
-        match ip {
+    /// `own` are the addresses of this machine's interfaces.
+    fn of(ip: IpAddr, own: &[IpAddr]) -> Self {
+        let is_own = |ip: IpAddr| own.iter().any(|own| own.to_canonical() == ip);
+        let reach = match ip {
             IpAddr::V4(ip) => Self::of_v4(ip),
-            IpAddr::V6(ip) => Self::of_v6(ip),
-        }
+            IpAddr::V6(ip) => {
+                let embeds_own = embedded_v4(ip).into_iter().flatten().any(|ip| is_own(ip.into()));
+                if embeds_own { Self::Reserved } else { Self::of_v6(ip) }
+            }
+        };
+        if reach == Self::Ordinary && is_own(ip) { Self::Reserved } else { reach }
     }
 
     fn of_v4(ip: Ipv4Addr) -> Self {
@@ -248,39 +261,52 @@ impl Reach {
     }
 
     fn of_v6(ip: Ipv6Addr) -> Self {
-        // Those of AWS and of Google.
-        const METADATA: [Ipv6Addr; 2] = [
-            Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-            Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+        // Of clouds' services for their own machines. AWS has a whole network of them, and keeps adding.
+        const METADATA: [(Ipv6Addr, u8); 7] = [
+            (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
+            (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128),
+            (Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128),
+            (Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128),
+            (Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128),
+            (Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128),
+            // A network's own NAT64 (RFC 8215): at which length an IPv4 address begins, only its gateway knows.
+            (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
         ];
+        let metadata =
+            || METADATA.iter().any(|(base, len)| contains((*base).into(), *len, ip.into()));
         if ip.is_loopback() {
-            Self::Loopback
-        } else if ip.is_unspecified()
-            || ip.is_multicast()
-            || ip.is_unicast_link_local()
-            || METADATA.contains(&ip)
-        {
-            Self::Reserved
+            return Self::Loopback;
+        }
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || metadata() {
+            return Self::Reserved;
+        }
+        // Written in such a way, not even loopback is meant by an honest client.
+        let plain = |ip: Ipv4Addr| Self::of_v4(ip) == Self::Ordinary;
+        if embedded_v4(ip).into_iter().flatten().all(plain) {
+            Self::Ordinary
         } else {
-            embedded_v4(ip).map_or(Self::Ordinary, |ip| match Self::of_v4(ip) {
-                Self::Ordinary => Self::Ordinary,
-                // Written in such a way, not even loopback is meant by an honest client.
-                Self::Loopback | Self::Reserved => Self::Reserved,
-            })
+            Self::Reserved
         }
     }
 }
 
-/// The IPv4 address that a gateway or the kernel would take an IPv6 address for: mapped and
-/// compatible ones (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056).
-fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let ([0, 0, 0, 0, 0, 0 | 0xffff, high, low]
-    | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-    | [0x2002, high, low, ..]) = ip.segments()
-    else {
-        return None;
-    };
-    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+/// The IPv4 addresses that a gateway, a tunnel or the kernel would take an IPv6 address for: mapped, translated and compatible
+/// ones (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056); Teredo's server and its client, whose bits are turned
+/// (RFC 4380); ISATAP's (RFC 5214), whatever its network.
+fn embedded_v4(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
+    let v4 =
+        |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    match ip.segments() {
+        [0x2001, 0, high, low, _, _, turned_high, turned_low] => {
+            [v4(high, low), v4(!turned_high, !turned_low)]
+        }
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..]
+        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => [v4(high, low), None],
+        _ => [None, None],
+    }
 }
 
 fn contains(base: IpAddr, length: u8, ip: IpAddr) -> bool {
@@ -328,10 +354,12 @@ fn is_number(text: &str) -> bool {
 }
 
 fn parse_host(text: &str, host: &str) -> Result<Host, DestinationError> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
+    let not_a_name = || error(text, "has neither an address nor a host name before its port");
+    let ascii = ascii_host_name(host).ok_or_else(not_a_name)?;
+    if let Ok(ip) = ascii.parse::<IpAddr>() {
         return Ok(Host::Address(ip.to_canonical()));
     }
-    let name = host.strip_suffix('.').unwrap_or(host);
+    let name = ascii.strip_suffix('.').unwrap_or(&ascii);
     let label = |label: &str| {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (1..=63).contains(&label.len()) && label.bytes().all(valid)
@@ -341,7 +369,7 @@ fn parse_host(text: &str, host: &str) -> Result<Host, DestinationError> {
     let number = last.bytes().all(|byte| byte.is_ascii_digit())
         || last.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("0x"));
     if name.len() > 253 || number || !name.split('.').all(label) || name.starts_with('-') {
-        return Err(error(text, "has neither an address nor a host name before its port"));
+        return Err(not_a_name());
     }
     Ok(Host::Name(name.to_ascii_lowercase()))
 }

@@ -132,7 +132,10 @@ pub enum TrustError {
         mode: u32,
     },
     /// The list of authorised clients was there and is not any more.
-    #[error("{} has gone; put it back, or start the server again to let every client in", .0.display())]
+    #[error(
+        "{} has gone, and the server has had a list of clients: put it back, make an empty one, which lets nobody in, or \
+         start the server with --allow-anyone", .0.display()
+    )]
     AuthorizedClientsGone(PathBuf),
     /// A comment cannot be written.
     #[error(transparent)]

@@ -159,10 +159,10 @@ impl KnownHostsTrust {
 
     async fn decide_unknown(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
         match (self.policy, &self.prompter) {
-            (HostKeyPolicy::AcceptNew, _) => self.record(peer.fingerprint).await,
+            (HostKeyPolicy::AcceptNew, _) => self.record(None, peer.fingerprint).await,
             (HostKeyPolicy::Ask, Some(prompter)) => {
                 let answer = prompter.unknown_host(&self.host, peer).await;
-                self.follow(answer, peer).await
+                self.follow(answer, None, peer).await
             }
             (HostKeyPolicy::Ask, None) | (HostKeyPolicy::Strict, _) => {
                 Err(TrustError::UnknownHost {
@@ -180,7 +180,7 @@ impl KnownHostsTrust {
                 if matches!(answer, Ok(Answer::Abort)) {
                     return Err(self.changed(peer, old));
                 }
-                self.follow(answer, peer).await
+                self.follow(answer, Some(old), peer).await
             }
             _ => Err(self.changed(peer, old)),
         }
@@ -189,13 +189,14 @@ impl KnownHostsTrust {
     async fn follow(
         &self,
         answer: io::Result<Answer>,
+        seen: Option<KnownKey>,
         peer: &PeerIdentity,
     ) -> Result<(), TrustError> {
         let host = || self.host.clone();
         match answer.map_err(|source| TrustError::Prompt { host: host(), source })? {
             Answer::Abort => Err(TrustError::Refused { host: host(), presented: peer.fingerprint }),
             Answer::Continue => Ok(()),
-            Answer::Save => self.record(peer.fingerprint).await,
+            Answer::Save => self.record(seen, peer.fingerprint).await,
         }
     }
 
@@ -203,8 +204,13 @@ impl KnownHostsTrust {
         TrustError::Changed { host: self.host.clone(), known, presented: peer.fingerprint }
     }
 
-    async fn record(&self, fingerprint: Fingerprint) -> Result<(), TrustError> {
-        self.with_file(move |hosts, host| hosts.record(host, fingerprint)).await
+    /// Records a key in the place of what was known when it was decided.
+    async fn record(
+        &self,
+        seen: Option<KnownKey>,
+        fingerprint: Fingerprint,
+    ) -> Result<(), TrustError> {
+        self.with_file(move |hosts, host| hosts.record_over(host, seen, fingerprint)).await
     }
 
     /// Runs on a thread where waiting for a disk or a lock stops nobody.
@@ -240,14 +246,15 @@ impl HostTrust for KnownHostsTrust {
             Verdict::Known => Ok(()),
             Verdict::KnownAsNext => {
                 // From now on its old key is nobody's. If that cannot be written, the right server answers all the same.
-                if let Err(error) = self.record(peer.fingerprint).await {
+                if let Err(error) = self.record(None, peer.fingerprint).await {
                     tracing::warn!("the old key of {} stays known: {error}", self.host);
                 }
                 Ok(())
             }
             Verdict::KnownByLegacySignature => {
                 // The peer is the right one; that the file stays in its old form is no reason to turn it away.
-                if let Err(error) = self.record(peer.fingerprint).await {
+                let seen = peer.certificate_signature.map(KnownKey::LegacySignature);
+                if let Err(error) = self.record(seen, peer.fingerprint).await {
                     tracing::warn!(
                         "the key of {} is not recorded in its new form: {error}",
                         self.host

@@ -1,7 +1,8 @@
 //! The file of known hosts: which key a host has shown before.
 //!
 //! One line a host, `<host> SHA256:<base64>`; blank lines and those that begin with `#` are comments; of several lines for
-//! a host the last one counts. A host that has announced its next key has both in its line, `<host> SHA256:…,SHA256:…`,
+//! a host the last one counts, however they spell its name: they are compared, and written, in lower case and without a dot
+//! at the end, as punycode where they are not ASCII, addresses in their canonical form; a port left out is 443. A host that has announced its next key has both in its line, `<host> SHA256:…,SHA256:…`,
 //! until it shows the second. The original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
 //! signature: such lines are understood, and replaced when the host is next recorded.
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::{self, Lock, failed};
 use super::fingerprint::{hex_decode, hex_encode};
+use super::host_name::HostPlace;
 use super::{Fingerprint, PeerIdentity, TrustError};
 
 /// The file of known hosts. It is read again for every question, so several processes can share it.
@@ -146,7 +148,27 @@ impl KnownHosts {
     /// # Errors
     /// Where the file or its directory cannot be written; the file is then as it was.
     pub fn record(&self, host: &str, fingerprint: Fingerprint) -> Result<(), TrustError> {
-        self.rewrite(host, |_| Some(fingerprint.to_string())).map(|_| ())
+        self.rewrite(host, |_| Ok(Some(fingerprint.to_string()))).map(|_| ())
+    }
+
+    /// As [`record`](Self::record), but in place of `seen` only: what was known of `host` when it was decided.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), and [`TrustError::Changed`] if another key has been recorded meanwhile, which stays.
+    pub fn record_over(
+        &self,
+        host: &str,
+        seen: Option<KnownKey>,
+        fingerprint: Fingerprint,
+    ) -> Result<(), TrustError> {
+        let decide = |line| match line {
+            Some((known, _)) if known == KnownKey::Fingerprint(fingerprint) => Ok(None),
+            Some((known, next)) if Some(known) != seen && next != Some(fingerprint) => {
+                Err(TrustError::Changed { host: host.to_owned(), known, presented: fingerprint })
+            }
+            _ => Ok(Some(fingerprint.to_string())),
+        };
+        self.rewrite(host, decide).map(|_| ())
     }
 
     /// Records the key that `host`, known by `current`, has announced as its next one. `false`, and nothing is written, if
@@ -160,8 +182,9 @@ impl KnownHosts {
         current: Fingerprint,
         next: Fingerprint,
     ) -> Result<bool, TrustError> {
-        self.rewrite(host, |known| {
-            (known == Some(KnownKey::Fingerprint(current))).then(|| format!("{current},{next}"))
+        self.rewrite(host, |line| {
+            let is_known = line.is_some_and(|(known, _)| known == KnownKey::Fingerprint(current));
+            Ok(is_known.then(|| format!("{current},{next}")))
         })
     }
 
@@ -169,7 +192,7 @@ impl KnownHosts {
     fn rewrite(
         &self,
         host: &str,
-        keys: impl FnOnce(Option<KnownKey>) -> Option<String>,
+        keys: impl FnOnce(Option<(KnownKey, Option<Fingerprint>)>) -> Result<Option<String>, TrustError>,
     ) -> Result<bool, TrustError> {
         if !can_stand_in_a_line(host) {
             return Err(TrustError::InvalidHost(host.to_owned()));
@@ -181,7 +204,7 @@ impl KnownHosts {
         let old = self.read_bytes()?;
         // A line that cannot be read is replaced with the rest: what is to be known of the host is known now.
         let known = look_up(&String::from_utf8_lossy(&old), host).ok().flatten();
-        let Some(keys) = keys(known.map(|(key, _)| key)) else { return Ok(false) };
+        let Some(keys) = keys(known)? else { return Ok(false) };
         files::replace(&self.path, &recorded(&old, host, keys))?;
         Ok(true)
     }
@@ -201,15 +224,23 @@ impl KnownHosts {
 }
 
 pub(super) fn can_stand_in_a_line(host: &str) -> bool {
-    !host.is_empty() && !host.starts_with('#') && !host.contains(char::is_whitespace)
+    let stands = |host: &str| {
+        let drawn = |c: char| c.is_whitespace() || c == BYTE_ORDER_MARK;
+        !host.is_empty() && !host.starts_with('#') && !host.contains(drawn)
+    };
+    stands(host) && stands(&HostPlace::of(host).to_string())
 }
+
+/// What some editors put before a file's first line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The last word on `host` in a file, its key and the next one; the number of its line where that cannot be read.
 pub(super) fn look_up(
     text: &str,
     host: &str,
 ) -> Result<Option<(KnownKey, Option<Fingerprint>)>, usize> {
-    match entries(text).filter(|entry| entry.host == host).last() {
+    let place = HostPlace::of(host);
+    match entries(text).filter(|entry| HostPlace::of(entry.host).is(&place)).last() {
         None => Ok(None),
         // To take the host for unknown would let anybody be trusted in its place.
         Some(Entry { line, key, next, .. }) => key.map(|key| Some((key, next))).ok_or(line),
@@ -225,16 +256,17 @@ pub(super) fn malformed(text: &str) -> Vec<Malformed> {
 
 /// The file `old` with one line for `host`, at its end.
 pub(super) fn recorded(old: &[u8], host: &str, keys: impl fmt::Display) -> Vec<u8> {
+    let place = HostPlace::of(host);
     let mut new = Vec::with_capacity(old.len() + 128);
     for line in old.split_inclusive(|&byte| byte == b'\n') {
-        if host_of(line) != Some(host.as_bytes()) {
+        if !host_of(line).is_some_and(|host| HostPlace::of(&host).is(&place)) {
             new.extend_from_slice(line);
         }
     }
     if new.last().is_some_and(|&last| last != b'\n') {
         new.push(b'\n');
     }
-    new.extend_from_slice(format!("{host} {keys}\n").as_bytes());
+    new.extend_from_slice(format!("{place} {keys}\n").as_bytes());
     new
 }
 
@@ -249,6 +281,7 @@ struct Entry<'a> {
 }
 
 fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     text.lines().enumerate().filter_map(|(index, line)| {
         let mut words = line.split_ascii_whitespace();
         let host = words.next().filter(|word| !word.starts_with('#'))?;
@@ -269,8 +302,12 @@ fn parse_keys(word: &str) -> Option<(KnownKey, Option<Fingerprint>)> {
     }
 }
 
-fn host_of(line: &[u8]) -> Option<&[u8]> {
-    line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())
+/// The host that a line speaks of, read as [`entries`] reads it.
+fn host_of(line: &[u8]) -> Option<String> {
+    let line = String::from_utf8_lossy(line);
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
+    let host = line.split_ascii_whitespace().next()?;
+    (!host.starts_with('#')).then(|| host.to_owned())
 }
 
 #[cfg(test)]

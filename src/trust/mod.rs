@@ -13,6 +13,7 @@ mod files;
 mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod host_name;
 mod host_trust;
 mod identity;
 mod invitation;
@@ -26,6 +27,7 @@ pub use client_trust::{AnyClient, AuthorizedClientsTrust, ClientTrust, Permit, S
 pub use destination::{Destination, DestinationError, DestinationRule, Destinations};
 pub use error::TrustError;
 pub use fingerprint::{Fingerprint, FingerprintError, PeerIdentity};
+pub use host_name::ascii_host_name;
 pub use host_trust::{
     Answer, HostKeyPolicy, HostTrust, KnownHostsTrust, PinnedKeys, Prompter, Recognised,
 };

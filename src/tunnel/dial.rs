@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,7 +147,8 @@ async fn connect(
     let found = LOOK_UPS.look_up(&host, port, Some(&client.look_ups)).await;
     let mut addresses = found.map_err(|why| unknown_name(&shown, why))?;
     let found = addresses.clone();
-    addresses.retain(|address| allowed.allows(&asked, *address));
+    let own = own_addresses().map_err(|why| Failed::new(&shown, Code::DIAL_RESOURCES, why))?;
+    addresses.retain(|address| allowed.allows(&asked, *address, &own));
     if addresses.is_empty() {
         let why = format!("its address {found:?} is not among the destinations of this client");
         return Err(forbidden(&shown, why));
@@ -179,6 +180,17 @@ async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) =
         split_host_port(place).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
     FIXED_LOOK_UPS.look_up(host, port, None).await
+}
+
+/// The addresses of this machine's interfaces now: what listens there may trust who comes from here.
+fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    Ok(interfaces.filter_map(address).collect())
 }
 
 /// Connects to the one of these addresses that answers first. Each attempt takes a place of its own.

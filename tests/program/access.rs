@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::net::Destination;
+use crate::support::namespace::{in_namespace, shell};
+use crate::support::net::{self, Destination};
 use crate::support::process::{self, Imux, field};
 use crate::support::relay::Relay;
 use crate::support::{bounded, eventually};
@@ -157,8 +158,8 @@ fn identity_shows_the_key_and_makes_it_once() {
     assert_eq!(prints(home.path(), &["identity"]), key);
     assert_eq!(json(home.path(), &["identity"])["key"], key.as_str());
     // A key that no server uses is not made up.
-    fails(home.path(), &["identity", "--listen", ":443"], 3, &["--listen :443"]);
-    assert!(!home.path().join(":443.key").exists());
+    fails(home.path(), &["identity", "--listen", ":443"], 3, &["start the server first"]);
+    assert!(!home.path().join("server.key").exists());
 
     let server = Server::start("127.0.0.1:9");
     assert_eq!(prints(server.home.path(), &["identity", "--listen", "127.0.0.1:0"]), server.key);
@@ -248,6 +249,153 @@ fn a_revoked_client_is_cut_off_and_the_others_stay() {
         assert!(answers(&mut stays).await, "another client was cut off");
         let words = ["not listed", "nothing was changed"];
         fails(server.home.path(), &["revoke", &bad.key], 3, &words);
+    });
+}
+
+/// The list is looked at before anybody is let in, and every few seconds: no signal is needed.
+#[test]
+fn a_change_of_the_list_counts_without_a_signal() {
+    bounded(120, async {
+        let (destination, other) = (Destination::echo().await, Destination::echo().await);
+        let (good, bad) = (Person::new(), Person::new());
+        let rules = format!("dial=\"{}\",dial=\"{}\" ", destination.addr, other.addr);
+        let line = |rules: &str, person: &Person| format!("{rules}{}\n", person.key);
+        let both = line(&rules, &good) + &line(&rules, &bad);
+        let server = Server::with_clients("127.0.0.1:9", Some(&both));
+        let to = ["--to", &*other.addr.to_string()].map(str::to_owned);
+        let to = [to[0].as_str(), &to[1]];
+        let (stays, goes) = (good.connect(&server, &to), bad.connect(&server, &to));
+        let mut kept = TcpStream::connect(stays.ready()).await.unwrap();
+        let mut cut = TcpStream::connect(goes.ready()).await.unwrap();
+        assert!(answers(&mut kept).await && answers(&mut cut).await);
+        // No new session from this moment on, and the old one ends by itself.
+        prints(server.home.path(), &["revoke", &bad.key]);
+        bad.is_refused(&server);
+        assert!(cut.read_u8().await.is_err(), "the revoked client's connection goes on");
+        goes.line("not authorised");
+        assert!(answers(&mut kept).await);
+
+        // A line that is tightened, in a file renamed over the old one: nobody comes meanwhile.
+        let home = server.home.path();
+        let rename = |text: &str| {
+            fs::write(home.join("aside"), text).unwrap();
+            fs::set_permissions(
+                home.join("aside"),
+                std::os::unix::fs::PermissionsExt::from_mode(0o600),
+            )
+            .unwrap();
+            fs::rename(home.join("aside"), home.join("authorized_clients")).unwrap();
+        };
+        rename(&line(&format!("dial=\"{}\" ", destination.addr), &good));
+        let mut tightened = false;
+        for _ in 0..200 {
+            tightened = tightened || !echoes(stays.ready()).await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            if tightened {
+                break;
+            }
+        }
+        assert!(tightened, "the rule that is gone still counts");
+        // An expiry: written as long as the line before it, in the same second.
+        rename(&line("expires=\"2038-01-01T00:00:00Z\" ", &good));
+        rename(&line("expires=\"2008-01-01T00:00:00Z\" ", &good));
+        good.is_refused(&server);
+        stays.line("not authorised");
+        assert_eq!(server.imux.count("SIGHUP"), 0);
+    });
+}
+
+/// What was there and is gone is not the same as what never was.
+#[test]
+fn a_list_that_is_gone_does_not_open_the_server() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let dial = destination.addr.to_string();
+        let (listed, stranger) = (Person::new(), Person::new());
+        let mut server = Server::with_clients(&dial, Some(&format!("{}\n", listed.key)));
+        let list = server.home.path().join("authorized_clients");
+        // It runs on with what it has read.
+        fs::remove_file(&list).unwrap();
+        stranger.is_refused(&server);
+        assert!(echoes(listed.connect(&server, &[]).ready()).await);
+        server.imux.line("has gone");
+        server.imux.signal(Signal::SIGTERM);
+        assert_eq!(server.imux.exit_code(), Some(143));
+
+        let home = server.home.path();
+        let args = ["server", "--listen", "127.0.0.1:0", "--dial", &dial];
+        let spelt = ["server", "--listen", "localhost:0", "--dial", &dial];
+        let words = ["authorized_clients", "has gone", "--allow-anyone"];
+        fails(home, &args, 3, &words);
+        fails(home, &spelt, 3, &words);
+        // A link that leads nowhere, whether there has been a list or not, and whatever is allowed.
+        std::os::unix::fs::symlink(home.join("unmounted/list"), &list).unwrap();
+        let fresh = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere", fresh.path().join("authorized_clients")).unwrap();
+        for home in [home, fresh.path()] {
+            fails(home, &args, 3, &["authorized_clients"]);
+            fails(home, &[&args[..], &["--allow-anyone"]].concat(), 3, &["authorized_clients"]);
+        }
+        fs::remove_file(&list).unwrap();
+        // The word for it, and no warning then.
+        let open = Imux::start(home, &[&args[..], &["--allow-anyone"]].concat());
+        let ready = open.line("server ready");
+        assert_eq!(open.count("any client may use"), 0, "{}", open.log());
+        let at = field(&ready, "address").to_owned();
+        let client = ["client", "--listen", "127.0.0.1:0", "--dial", &at, "--pin", &server.key];
+        assert!(echoes(Imux::start(stranger.home.path(), &client).ready()).await);
+        drop(open);
+        fails(home, &args, 3, &words);
+        // With a list again, which lets nobody in.
+        write_clients(home, "");
+        Imux::start(home, &args).line("only the clients listed in");
+    });
+}
+
+/// The list that comes while an open server runs is one that has been there.
+#[test]
+fn a_list_that_came_later_is_remembered_too() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut server = Server::start(&destination.addr.to_string());
+        let person = Person::new();
+        prints(server.home.path(), &["authorize", &person.key]);
+        server.imux.line("authorised clients read");
+        fs::remove_file(server.home.path().join("authorized_clients")).unwrap();
+        server.imux.signal(Signal::SIGTERM);
+        assert_eq!(server.imux.exit_code(), Some(143));
+        let args = ["server", "--listen", "127.0.0.1:0", "--dial", "127.0.0.1:9"];
+        fails(server.home.path(), &args, 3, &["has gone", "--allow-anyone"]);
+    });
+}
+
+/// What listens on the server's own interfaces may trust the machine: `*` does not lead there.
+#[test]
+fn the_servers_own_addresses_need_a_line_of_their_own() {
+    in_namespace("access::the_servers_own_addresses_need_a_line_of_their_own", || {
+        shell("ip addr add 192.0.2.7/24 dev lo; ip addr add 2001:db8::7/64 dev lo nodad");
+        bounded(60, async {
+            let v4 = Destination::start_at("192.0.2.7:0", net::echo).await;
+            let v6 = Destination::start_at("[2001:db8::7]:0", net::echo).await;
+            let person = Person::new();
+            let forwards: Vec<_> =
+                [v4.addr, v6.addr].map(|addr| format!("127.0.0.1:0:{addr}")).into();
+            let args: Vec<_> = forwards.iter().flat_map(|forward| ["-L", forward]).collect();
+            for (rules, expected) in [
+                ("dial=\"*:*\"".to_owned(), [false, false]),
+                ("dial=\"192.0.2.0/24:*\",dial=\"[::/0]:*\"".to_owned(), [false, false]),
+                (format!("dial=\"*:*\",dial=\"{}\"", v4.addr), [true, false]),
+                (format!("dial=\"192.0.2.7:*\",dial=\"{}\"", v6.addr), [true, true]),
+            ] {
+                let line = format!("{rules} {}\n", person.key);
+                let server = Server::with_clients("127.0.0.1:9", Some(&line));
+                let client = person.connect(&server, &args);
+                for (number, expected) in (1..).zip(expected) {
+                    let reached = echoes(listens(&client, number)).await;
+                    assert_eq!(reached, expected, "{rules}: {}", forwards[number - 1]);
+                }
+            }
+        });
     });
 }
 
@@ -526,7 +674,7 @@ fn invitations_that_are_none() {
 
         let told = fails(person.home.path(), &["accept", &link[..link.len() - 1]], 2, &["secret"]);
         assert!(!told.contains("error: invalid value 'imux://"), "the secret is repeated: {told}");
-        fails(server.home.path(), &["invite", "s:1", "--listen", ":9"], 3, &["--listen :9"]);
+        fails(server.home.path(), &["invite", "s:1", "--identity", "x"], 3, &["of a server x"]);
         let before = server.clients();
         let args = ["invite", ":443", "--listen", "127.0.0.1:0"];
         fails(server.home.path(), &args, 2, &["as the other person reaches it"]);
@@ -633,10 +781,10 @@ fn a_running_server_changes_its_key_and_its_sessions_stay() {
         fails(pinned.home.path(), &Person::args(&server, &[]), 7, &[new]);
 
         // A key that is lost is no reason to show yet another.
-        fs::remove_file(home.join("127.0.0.1:0.key")).unwrap();
+        fs::remove_file(home.join("server.key")).unwrap();
         server.hang_up("key file has gone").await;
         assert!(echoes(follows.ready()).await);
         assert_eq!(server.imux.count("shows another key"), 1);
-        assert!(!home.join("127.0.0.1:0.key").exists());
+        assert!(!home.join("server.key").exists());
     });
 }

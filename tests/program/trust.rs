@@ -113,6 +113,76 @@ fn accept_new_records_and_a_changed_key_is_refused_everywhere() {
     assert_eq!(known_hosts(home.path()), format!("{} {}\n", second.at, first.key));
 }
 
+/// However the name is written, in the option or in the file: it is the same server.
+#[test]
+fn another_spelling_of_the_name_is_the_same_server() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let port = server.at.rsplit(':').next().unwrap();
+    let hosts = home.path().join("known_hosts");
+    let first = format!("LocalHost:{port}");
+    client(home.path(), &first, &["--host-key", "accept-new"]).ready();
+    assert_eq!(known_hosts(home.path()), format!("localhost:{port} {}\n", server.key));
+    for name in ["localhost", "LOCALHOST", "lOcalhost"] {
+        let at = format!("{name}:{port}");
+        client(home.path(), &at, &["--host-key", "strict"]).ready();
+        for (before, written) in [("", "localhost"), ("\u{feff}", "LocalHost."), ("", "LOCALHOST")]
+        {
+            let line = format!("{before}{written}:{port} {ANOTHER_KEY}\n");
+            fs::write(&hosts, &line).unwrap();
+            for policy in ["accept-new", "strict"] {
+                let words = ["changed", ANOTHER_KEY, &server.key];
+                client_fails(home.path(), &at, &["--host-key", policy], 7, &words);
+            }
+            assert_eq!(known_hosts(home.path()), line);
+        }
+        fs::write(&hosts, format!("\u{feff}Localhost.:0{port} {}\n", server.key)).unwrap();
+    }
+    // Addresses.
+    for (at, written) in [
+        (format!("127.0.0.1:{port}"), format!("[::ffff:127.0.0.1]:{port}")),
+        (format!("127.0.0.1:0{port}"), format!("[::FFFF:7f00:1]:{port}")),
+    ] {
+        let line = format!("{written} {ANOTHER_KEY}\n");
+        fs::write(&hosts, &line).unwrap();
+        client_fails(home.path(), &at, &["--host-key", "accept-new"], 7, &["changed"]);
+        fs::write(&hosts, format!("{written} {}\n", server.key)).unwrap();
+        client(home.path(), &at, &["--host-key", "strict"]).ready();
+    }
+}
+
+/// Names that are not ASCII are taken, or refused, in the same way wherever one is written.
+#[test]
+fn names_that_are_not_ascii_are_the_same_everywhere() {
+    let home = tempfile::tempdir().unwrap();
+    let list = home.path().join("list");
+    for (name, ascii) in
+        [("münchen.invalid", "xn--mnchen-3ya.invalid"), ("例え.INVALID", "xn--r8jz45g.invalid")]
+    {
+        let place = format!("{name}:4433");
+        client_fails(home.path(), &place, &[], 5, &[ascii]);
+        let list = list.to_str().unwrap();
+        let authorize = ["authorize", ANOTHER_KEY, "--dial", &place, "--authorized-clients", list];
+        assert_eq!(process::run(home.path(), &authorize).0, 0);
+        let listed = fs::read_to_string(list).unwrap();
+        assert!(listed.starts_with(&format!("dial=\"{ascii}:4433\" ")), "{listed}");
+        let server = ["server", "--listen", "127.0.0.1:0", "--dial", &place];
+        let line = Imux::start(home.path(), &server).line("server ready");
+        assert_eq!(field(&line, "destination"), format!("{ascii}:4433"));
+    }
+    for bad in ["ü..invalid:1", "a\u{300}\u{ad}\u{2028}.invalid:1"] {
+        let dial = format!("--dial={bad}");
+        for args in [
+            vec!["client", "--listen=127.0.0.1:0", &dial],
+            vec!["server", "--listen=127.0.0.1:0", &dial],
+            vec!["authorize", ANOTHER_KEY, &dial],
+            vec!["invite", bad],
+        ] {
+            let (code, _, told) = process::run(home.path(), &args);
+            assert!(code == 2 && told.contains("host name"), "{args:?} {code}: {told}");
+        }
+    }
+}
+
 #[test]
 fn a_server_keeps_its_key() {
     let first = server();
@@ -120,8 +190,77 @@ fn a_server_keeps_its_key() {
     drop(first.imux);
     assert_eq!(place(&start(home.path())).1, key);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&home.path().join("127.0.0.1:0.key")), 0o600);
-    assert_eq!(mode(&home.path().join("127.0.0.1:0.crt")) & 0o077, 0);
+    assert_eq!(mode(&home.path().join("server.key")), 0o600);
+    assert_eq!(mode(&home.path().join("server.crt")) & 0o077, 0);
+}
+
+/// Whatever the option says: the server is the same, and `identity` and `invite` say so.
+#[test]
+fn a_servers_key_does_not_depend_on_how_its_address_is_written() {
+    let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |home: &Path, listen: &str, more: &[&str]| {
+        let args = ["server", "--listen", listen, "--dial", "127.0.0.1:9"];
+        place(&Imux::start(home, &[&args, more].concat())).1
+    };
+    let says = |home: &Path, args: &[&str]| {
+        let (code, out, told) = process::run(home, args);
+        assert_eq!(code, 0, "{args:?}: {told}");
+        out.trim_end().to_owned()
+    };
+    let key = at(home.path(), "127.0.0.1:0", &[]);
+    for listen in ["localhost:0", "LOCALHOST:0", "0.0.0.0:0", ":0", "[::ffff:127.0.0.1]:0"] {
+        assert_eq!(at(home.path(), listen, &[]), key, "{listen}");
+        assert_eq!(says(home.path(), &["identity", "--listen", listen]), key);
+    }
+    assert_eq!(says(home.path(), &["identity", "--of-server"]), key);
+    assert!(says(home.path(), &["invite", "s.example:1", "--json"]).contains(&key));
+    // Several have names.
+    let office = at(home.path(), "127.0.0.1:0", &["--identity", "office"]);
+    assert_ne!(office, key);
+    assert_eq!(at(home.path(), "localhost:0", &["--identity", "office"]), office);
+    assert_eq!(says(home.path(), &["identity", "--identity", "office"]), office);
+    let invite = ["invite", "s.example:1", "--json", "--identity", "office"];
+    assert!(says(home.path(), &invite).contains(&office));
+    fails(home.path(), &["identity", "--identity", "nobody"], 3, &["nobody", "start the server"]);
+    let (code, _, told) = process::run(home.path(), &["server", "--identity", "../x"]);
+    assert!(code == 2 && told.contains("--identity"), "{told}");
+
+    // Keys of an earlier version stay their servers' keys.
+    let copy = |name: &str| {
+        for kind in ["crt", "key"] {
+            let to = other.path().join(format!("{name}.{kind}"));
+            fs::copy(home.path().join(format!("office.{kind}")), to).unwrap();
+        }
+    };
+    copy("0.0.0.0:0");
+    for listen in ["0.0.0.0:0", "127.0.0.1:0"] {
+        assert_eq!(at(other.path(), listen, &[]), office, "{listen}");
+    }
+    assert_eq!(says(other.path(), &["identity", "--of-server"]), office);
+    copy("localhost:0");
+    assert_eq!(at(other.path(), "localhost:0", &[]), office);
+    let new = at(other.path(), "127.0.0.1:0", &[]);
+    assert_ne!(new, office);
+    assert_eq!(at(other.path(), "0.0.0.0:0", &[]), office, "the old file has lost");
+    assert_eq!(says(other.path(), &["identity", "--listen", "127.0.0.1:0"]), new);
+}
+
+/// No port that is open to the world where nobody has asked for one; but in the original's form.
+#[test]
+fn a_client_without_anything_that_takes_connections_says_what_to_give() {
+    let home = tempfile::tempdir().unwrap();
+    for args in [
+        &["client", "--dial", "127.0.0.1:9"][..],
+        &["client"],
+        &["client", "--dial", "127.0.0.1:9", "--to", "db.example:5432"],
+    ] {
+        let (code, _, told) = process::run(home.path(), args);
+        assert_eq!(code, 2, "{args:?}: {told}");
+        assert!(told.contains("Give --listen HOST:PORT") && told.contains("-L "), "{told}");
+    }
+    // It gets as far as the default, if it may take that port, and then as far as the server.
+    let (code, _, told) = process::run(home.path(), &["-client", "-dial=127.0.0.1:9"]);
+    assert!(code == 5 || (code == 4 && told.contains("0.0.0.0:443")), "{code}: {told}");
 }
 
 #[test]
@@ -138,7 +277,7 @@ fn keys_that_cannot_be_used() {
     let first = server();
     let home = first.home.path();
     drop(first.imux);
-    let key = home.join("127.0.0.1:0.key");
+    let key = home.join("server.key");
     let name = key.to_str().unwrap();
 
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
@@ -155,7 +294,7 @@ fn keys_that_cannot_be_used() {
     fails(home, &server_args, 3, &[name]);
 
     fs::remove_dir(&key).unwrap();
-    fails(home, &server_args, 3, &[name, "127.0.0.1:0.crt"]);
+    fails(home, &server_args, 3, &[name, "server.crt"]);
 
     // A file where the directory should be.
     let file = tempfile::NamedTempFile::new().unwrap();

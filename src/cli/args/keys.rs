@@ -9,23 +9,25 @@ use imux::trust::{AuthorizedClient, DestinationRule, Fingerprint, Grant, TrustEr
 
 use super::super::address::HostPort;
 use super::super::bind;
-use super::super::config::{KeysCommand, KeysConfig};
-use super::super::units;
+use super::super::config::{KeysCommand, KeysConfig, ServerKey};
+use super::super::{identity, units};
 use super::{KeyExchangeArgs, at_most, connect_timeout, long_help};
 
 pub(super) const IDENTITY_EXAMPLES: &str = "\
 Examples:
   The key by which servers know this client, for `imux authorize` there:
     imux identity
-  The key of the server that listens at this place, for `imux client --pin`:
-    imux identity --listen 0.0.0.0:443";
+  The key of this machine's server, for `imux client --pin`:
+    imux identity --of-server
+  That of one of several servers:
+    imux identity --identity office";
 
 pub(super) const ROTATE_KEY_EXAMPLES: &str = "\
 Examples:
   Make the server's next key; announce it to its clients (a server that runs: kill -HUP it):
-    imux rotate-key --listen 0.0.0.0:443
+    imux rotate-key
   When all clients have been connected for once, change to it (a server that runs: kill -HUP it):
-    imux rotate-key --listen 0.0.0.0:443 --switch";
+    imux rotate-key --switch";
 
 pub(super) const AUTHORIZE_EXAMPLES: &str = "\
 Examples:
@@ -76,19 +78,19 @@ pub(super) enum KeysArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct IdentityArgs {
-    /// Show the key of the server that is started with this --listen
-    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
-    listen: Option<HostPort>,
+    /// Show the key of the server whose keys are here
+    #[arg(long)]
+    of_server: bool,
+    #[command(flatten)]
+    key: ServerKeyArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RotateKeyArgs {
-    /// The --listen that the server is started with
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
-    #[arg(value_parser = HostPort::to_listen)]
-    listen: HostPort,
+    #[command(flatten)]
+    key: ServerKeyArgs,
     /// Change to the key that was made before; the old one is gone then
     #[arg(long)]
     switch: bool,
@@ -128,10 +130,8 @@ pub(super) struct InviteArgs {
     /// The server as the invited person reaches it
     #[arg(value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
     server: HostPort,
-    /// The server's own --listen, which says what key it has
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
-    #[arg(value_parser = HostPort::to_listen)]
-    listen: HostPort,
+    #[command(flatten)]
+    key: ServerKeyArgs,
     /// How long it can be accepted, such as 15m or 1d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expires)]
     expires: Duration,
@@ -159,6 +159,23 @@ pub(super) struct AcceptArgs {
     key_exchange: KeyExchangeArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// Which server is meant.
+#[derive(Debug, Args)]
+struct ServerKeyArgs {
+    /// The --identity that the server is started with, if it is
+    #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
+    identity: Option<String>,
+    /// The --listen that the server is started with; of use if earlier versions have made keys for several
+    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
+    listen: Option<HostPort>,
+}
+
+impl ServerKeyArgs {
+    fn into_key(self) -> ServerKey {
+        ServerKey { identity: self.identity, listen: self.listen }
+    }
 }
 
 /// What a client may do.
@@ -201,10 +218,14 @@ fn expires(text: &str) -> Result<Duration, String> {
 impl KeysArgs {
     pub(super) fn into_config(self, home: Option<PathBuf>) -> Result<KeysConfig, String> {
         let (command, OutputArgs { json }) = match self {
-            Self::Identity(args) => (KeysCommand::Identity { listen: args.listen }, args.output),
+            Self::Identity(args) => {
+                let key = args.key.into_key();
+                let of_server = args.of_server || key.identity.is_some() || key.listen.is_some();
+                (KeysCommand::Identity { server: of_server.then_some(key) }, args.output)
+            }
             Self::RotateKey(args) => {
-                let (listen, switch) = (args.listen, args.switch);
-                (KeysCommand::RotateKey { listen, switch }, args.output)
+                let (server, switch) = (args.key.into_key(), args.switch);
+                (KeysCommand::RotateKey { server, switch }, args.output)
             }
             Self::Authorize(args) => {
                 let expires = args.expires.and_then(|time| now().checked_add(time));
@@ -222,7 +243,7 @@ impl KeysArgs {
                 let invite = KeysCommand::Invite {
                     file: args.file.authorized_clients,
                     server: args.server,
-                    listen: args.listen,
+                    key: args.key.into_key(),
                     expires: args.expires,
                     comment: args.granted.comment.clone(),
                     grant: args.granted.into_grant(),

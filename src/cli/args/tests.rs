@@ -50,8 +50,8 @@ fn listens(config: &ClientConfig) -> Vec<String> {
 #[test]
 fn where_a_client_listens_and_where_that_leads() {
     for (argv, expected) in [
-        (&["client", "--dial=s:1"][..], &["0.0.0.0:443"][..]),
-        (&["client", "--dial=s:1", "--to=db:5"], &["0.0.0.0:443 -> db:5"]),
+        (&["-client", "--dial=s:1"][..], &["0.0.0.0:443"][..]),
+        (&["--client=true", "--dial=s:1", "--to=db:5"], &["0.0.0.0:443 -> db:5"]),
         (&["client", "--dial=s:1", "--listen=:9", "--to=db:5"], &[":9 -> db:5"]),
         (&["client", "--dial=s:1", "-L", "9:db:5"], &["localhost:9 -> db:5"]),
         (&["client", "--dial=s:1", "--listen=:8", "-L", "9:db:5", "--forward", "::1:9:db:5"], &[]),
@@ -69,6 +69,19 @@ fn where_a_client_listens_and_where_that_leads() {
         }
     }
     assert!(refused(&["client", "--dial=s:1", "--to=db"]).contains("has no port"));
+    // Only the original's form has a port that is open to the world where none was asked for.
+    for (argv, words) in [
+        (&["client", "--dial=s:1"][..], "Give --listen HOST:PORT"),
+        (&["client", "--bind=127.0.0.1=2"], "-L PORT:HOST:PORT"),
+        (&["client", "--dial=s:1", "--to=db:5"], "-L 5432:db:5"),
+        (&["client", "--dial=s:1", "-L", "9:db:5", "--to=db:6"], "-L 5432:db:6"),
+    ] {
+        let error = refused(argv);
+        assert!(
+            error.contains("nothing that takes connections") && error.contains(words),
+            "{error}"
+        );
+    }
     assert!(refused(&["client", "--dial=localhost:9", "-L", "9:db:5"]).contains("to itself"));
 }
 
@@ -98,12 +111,12 @@ fn keys_commands() {
     assert!(
         matches!(limited, KeysCommand::Authorize { client, .. } if client.grant.expires.is_some())
     );
-    assert!(matches!(command(&["identity"]), KeysCommand::Identity { listen: None }));
+    assert!(matches!(command(&["identity"]), KeysCommand::Identity { server: None }));
     assert!(matches!(command(&["revoke", key]), KeysCommand::Revoke { .. }));
     let invite = command(&["invite", "s:1"]);
     assert!(
-        matches!(&invite, KeysCommand::Invite { server, listen, expires, .. }
-            if server.as_written() == "s:1" && listen.as_written() == "0.0.0.0:443"
+        matches!(&invite, KeysCommand::Invite { server, key, expires, .. }
+            if server.as_written() == "s:1" && key.identity.is_none() && key.listen.is_none()
                 && *expires == Duration::from_secs(3600)),
         "{invite:?}"
     );
@@ -150,9 +163,9 @@ fn the_originals_commands_as_written() {
 
 #[test]
 fn defaults_are_the_originals() {
-    let config = client(&["client", "--dial", "server:443"]);
+    let config = client(&["-client", "--dial", "server:443"]);
     assert_eq!(listens(&config), ["0.0.0.0:443"]);
-    assert_eq!(sources(&config), [("0.0.0.0".to_owned(), 10)]);
+    assert_eq!(sources(&config), [("any".to_owned(), 10)]);
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::Ask));
     assert_eq!(config.session.grace, Duration::from_secs(120));
     assert_eq!(config.session.congestion, Congestion::Prefer("bbr".to_owned()));
@@ -188,6 +201,7 @@ fn chunk_size_is_accepted_and_noted() {
 fn binds_of_both_kinds_add_up() {
     let config = client(&[
         "client",
+        "--listen=:9",
         "--dial=s:1",
         "--bind=[2001:db8::1]=4",
         "--bind",
@@ -204,6 +218,7 @@ fn binds_of_both_kinds_add_up() {
 fn options_of_the_session() {
     let config = client(&[
         "client",
+        "--listen=:9",
         "--dial=s:1",
         "--grace=1m",
         "--congestion",
@@ -244,11 +259,12 @@ fn how_many_sessions_there_may_be() {
 fn pins() {
     let pin = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
     let hex = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
-    let config = client(&["client", "--dial=s:1", "--pin", pin, "--pin", hex]);
+    let config = client(&["client", "--listen=:9", "--dial=s:1", "--pin", pin, "--pin", hex]);
     let Trust::Pinned(pins) = config.trust else { panic!("{:?}", config.trust) };
     assert_eq!(pins.len(), 2);
     assert_eq!(pins[0], pins[1]);
-    let error = refused(&["client", "--dial=s:1", "--pin", pin, "--host-key=strict"]);
+    let error =
+        refused(&["client", "--listen=:9", "--dial=s:1", "--pin", pin, "--host-key=strict"]);
     assert!(error.contains("cannot be used with"), "{error}");
     assert!(refused(&["client", "--pin=SHA256:abc"]).contains("43 characters"));
 }
@@ -281,14 +297,17 @@ fn usage_errors_say_what_is_wrong() {
         (&["client", "--listen", "--dial=s:1"], "a value is required for '--listen <HOST:PORT>'"),
         (&["client", "--listen=localhost"], "the port is missing; write HOST:PORT"),
         (&["client", "--dial=s:0"], "port 0 cannot be connected to"),
-        (&["client", "--dial=s:1", "--binds={\"0.0.0.0\" 10}"], "line 1, column 12"),
-        (&["client", "--dial=s:1", "--bind=eth1"], "write dev:eth1"),
-        (&["client", "--dial=s:1", "--bind=::1=0"], "0 lanes"),
-        (&["client", "--dial=s:1", "--bind=::1", "--bind=[::1]=2"], "::1 is bound twice"),
+        (&["client", "--listen=:9", "--dial=s:1", "--binds={\"0.0.0.0\" 10}"], "line 1, column 12"),
+        (&["client", "--listen=:9", "--dial=s:1", "--bind=eth1"], "write dev:eth1"),
+        (&["client", "--listen=:9", "--dial=s:1", "--bind=::1=0"], "0 lanes"),
+        (
+            &["client", "--listen=:9", "--dial=s:1", "--bind=::1", "--bind=[::1]=2"],
+            "::1 is bound twice",
+        ),
         (&["-client", "-dial=s:1", "-binds={\"::1\":1,\"::1\":2}"], "::1 is bound twice"),
-        (&["client", "--dial=s:1", "--bind=::1=200", "--bind=::2=200"], "400 lanes"),
-        (&["client", "--dial=s:1", "--connect-timeout=0"], "at least 100ms"),
-        (&["client", "--dial=s:1", "--connect-timeout=1h"], "at most 300"),
+        (&["client", "--listen=:9", "--dial=s:1", "--bind=::1=200", "--bind=::2=200"], "400 lanes"),
+        (&["client", "--listen=:9", "--dial=s:1", "--connect-timeout=0"], "at least 100ms"),
+        (&["client", "--listen=:9", "--dial=s:1", "--connect-timeout=1h"], "at most 300"),
         (&["server", "--grace=1000h"], "at most 168h"),
         (&["server", "--grace=soon"], "write a time such as"),
         (&["server", "--window=1"], "write 64KiB to 64GiB"),
@@ -298,7 +317,7 @@ fn usage_errors_say_what_is_wrong() {
         (&["client", "--host-key=never"], "[possible values: ask, strict, accept-new]"),
         (&["demo", "--size=1"], "write 1MiB to 16GiB"),
         (&["server"], "forward to itself"),
-        (&["client"], "forward to itself"),
+        (&["-client"], "forward to itself"),
         (&["client", "--listen=localhost:22", "--dial=127.0.0.1:22"], "forward to itself"),
     ] {
         let message = refused(argv);

@@ -51,11 +51,64 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     .unwrap();
     assert!(trust.permit(Some(key(2))).is_none());
     assert!(admits(&trust, Some(key(2))).await);
-    // ... and whoever is removed is gone with the next reading.
+    // ... and whoever is removed is gone when anybody looks: whoever comes, and the sessions that there are.
     file.revoke(key(1)).unwrap();
-    assert!(admits(&trust, Some(key(1))).await, "nobody has read the file again");
-    assert_eq!(trust.reload().unwrap(), Some(1));
     assert!(!admits(&trust, Some(key(1))).await && trust.permit(Some(key(1))).is_none());
+    file.revoke(key(2)).unwrap();
+    assert!(trust.permit(Some(key(2))).is_some(), "nobody has looked");
+    trust.look_again().await;
+    assert!(trust.permit(Some(key(2))).is_none());
+}
+
+/// As long as before, in the same second, in place or renamed over.
+#[tokio::test]
+async fn every_change_of_the_file_is_noticed() {
+    let (dir, file) = empty();
+    write(&file, &format!("{}\n", key(1)));
+    let trust = AuthorizedClientsTrust::open(file.clone()).unwrap();
+    for round in 0..40_u8 {
+        let (now, before) = (key(2 + round % 2), key(2 + (round + 1) % 2));
+        if round % 4 < 2 {
+            write(&file, &format!("{now}\n"));
+        } else {
+            let aside = AuthorizedClients::new(dir.path().join("aside"));
+            write(&aside, &format!("{now}\n"));
+            fs::rename(aside.path(), file.path()).unwrap();
+        }
+        assert!(admits(&trust, Some(now)).await, "{round}");
+        assert!(!admits(&trust, Some(before)).await, "{round}");
+    }
+    // The date of the change was set back afterwards.
+    let old = fs::metadata(file.path()).unwrap().modified().unwrap();
+    write(&file, &format!("{}\n", key(9)));
+    fs::File::open(file.path()).unwrap().set_modified(old).unwrap();
+    assert!(admits(&trust, Some(key(9))).await);
+}
+
+#[tokio::test]
+async fn a_list_that_was_there_is_remembered() {
+    let (dir, file) = empty();
+    let mark = dir.path().join("mark");
+    let open = |anyone| AuthorizedClientsTrust::open_marked(file.clone(), &mark, anyone);
+    let gone = |opened: Result<_, TrustError>| matches!(opened, Err(TrustError::AuthorizedClientsGone(path)) if path == file.path());
+    let trust = open(false).unwrap();
+    assert!(admits(&trust, None).await && !mark.exists());
+    // It comes while the server runs.
+    write(&file, "");
+    trust.look_again().await;
+    assert!(!admits(&trust, None).await && mark.exists());
+    fs::remove_file(file.path()).unwrap();
+    trust.look_again().await;
+    assert!(!admits(&trust, None).await);
+    assert!(gone(open(false)) && admits(&open(true).unwrap(), None).await);
+    assert!(gone(open(false)), "the word was good for more than once");
+    // A link that leads nowhere was to lead to a list, also for a server that never had one.
+    std::os::unix::fs::symlink(dir.path().join("nowhere"), file.path()).unwrap();
+    assert!(open(true).is_err() && open(false).is_err());
+    fs::remove_file(&mark).unwrap();
+    assert!(open(false).is_err());
+    write(&AuthorizedClients::new(dir.path().join("nowhere")), "");
+    assert!(!admits(&open(true).unwrap(), None).await);
 }
 
 #[tokio::test]

@@ -11,9 +11,15 @@ fn asked(text: &str) -> Destination {
 /// Whether `rule` lets a client that asks for `wanted` be connected to `address`.
 #[track_caller]
 fn check(listed: &str, wanted: &str, address: &str, expected: bool) {
+    check_with(listed, wanted, address, &[], expected);
+}
+
+/// The same on a machine with these addresses of its own.
+#[track_caller]
+fn check_with(listed: &str, wanted: &str, address: &str, own: &[IpAddr], expected: bool) {
     let rules = Destinations::new([rule(listed)]);
     let address: SocketAddr = address.parse().unwrap();
-    let allowed = rules.allows(&asked(wanted), address);
+    let allowed = rules.allows(&asked(wanted), address, own);
     assert_eq!(allowed, expected, "{listed} for {wanted} at {address}");
     assert!(!allowed || rules.may_allow(&asked(wanted)), "{listed} {wanted}: not looked up");
 }
@@ -39,6 +45,15 @@ fn rules_are_exact() {
         ("0.0.0.0/0:*", "203.0.113.1:9", "203.0.113.1:9", true),
         ("0.0.0.0/0:*", "[2001:db8::1]:9", "[2001:db8::1]:9", false),
         ("*:443", "anything.example:443", "203.0.113.1:443", true),
+        ("münchen.example:1", "XN--MNCHEN-3YA.example.:1", "203.0.113.1:1", true),
+        ("xn--mnchen-3ya.example:1", "MÜNCHEN.example:1", "203.0.113.1:1", true),
+        ("munchen.example:1", "münchen.example:1", "203.0.113.1:1", false),
+        // Ordinary ones, however little they look like it.
+        ("*:1", "[fd00:ec3::1]:1", "[fd00:ec3::1]:1", true),
+        ("*:1", "[fd00:42::43]:1", "[fd00:42::43]:1", true),
+        ("*:1", "[64:ff9b:2::1]:1", "[64:ff9b:2::1]:1", true),
+        ("*:1", "[2001:0:808:808:0:0:f7f7:f7f7]:1", "[2001:0:808:808:0:0:f7f7:f7f7]:1", true),
+        ("*:1", "[2001:db8::5efe:8.8.8.8]:1", "[2001:db8::5efe:8.8.8.8]:1", true),
         ("*:443", "anything.example:80", "203.0.113.1:80", false),
         // What is dialled counts, not what was asked for.
         ("*:443", "anything.example:443", "203.0.113.1:80", false),
@@ -75,6 +90,22 @@ fn reserved_addresses_are_reached_by_their_address_alone() {
         "fe80::1",
         "febf::1",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd00:ec2:ffff::1",
+        "fd00:42::42",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:a9fe:a9fe::1",
+        "fd00:100::100:200",
+        "64:ff9b:1::1",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b:1:ffff::808:808",
+        // Embedded by translators and tunnels: SIIT, Teredo (its server; its client, turned), ISATAP.
+        "::ffff:0:169.254.169.254",
+        "2001:0:a9fe:a9fe::1",
+        "2001:0:808:808:0:0:5601:5601",
+        "2001:0:808:808:0:0:80ff:fffe",
+        "2001:db8::5efe:169.254.169.254",
+        "2001:db8::200:5efe:100.100.100.200",
         "fd20:ce::254",
         "::",
         "ff02::1",
@@ -103,6 +134,32 @@ fn reserved_addresses_are_reached_by_their_address_alone() {
             check("*:*", "evil.example:80", &mapped, false);
         }
     }
+}
+
+/// What listens on this machine's interfaces may trust who comes from the machine itself.
+#[test]
+fn the_machines_own_addresses_are_reached_by_their_address_alone() {
+    let own: Vec<IpAddr> =
+        ["192.0.2.7", "2001:db8::7", "127.0.0.1"].map(|ip| ip.parse().unwrap()).into();
+    let embedded = [
+        "[2002:c000:207::1]:22",
+        "[64:ff9b::c000:207]:22",
+        "[2001:0:c000:207::1]:22",
+        "[::192.0.2.7]:22",
+    ];
+    for address in ["192.0.2.7:22", "[2001:db8::7]:22"].iter().chain(&embedded) {
+        for listed in ["*:*", "0.0.0.0/0:*", "192.0.2.0/24:22", "[::/0]:*", "own.example:22"] {
+            for wanted in ["own.example:22", "localhost:22", address] {
+                check_with(listed, wanted, address, &own, false);
+            }
+        }
+        check_with(address, address, address, &own, true);
+    }
+    check_with("*:*", "[::ffff:192.0.2.7]:22", "[::ffff:192.0.2.7]:22", &own, false);
+    for neighbour in ["192.0.2.8:22", "[2001:db8::8]:22", "[2002:c000:208::1]:22"] {
+        check_with("*:*", neighbour, neighbour, &own, true);
+    }
+    check_with("localhost:22", "localhost:22", "127.0.0.1:22", &own, true);
 }
 
 /// A name whose owner points it at this machine reaches nothing that listens for this machine only.
@@ -195,7 +252,7 @@ fn what_is_no_destination() {
         "d b:80",
         "d\nb:80",
         "d\u{1b}b:80",
-        "däb:80",
+        "ä..b:80",
         "db..example:80",
         ".db:80",
         "-db:80",

@@ -53,7 +53,13 @@ fn what_a_file_says_of_a_host() {
         // A bare hash is a signature's, never a key's: they are not to be mixed up.
         (format!("{HOST} {}\n", hex_encode(&[1; 32])), changed(KnownKey::LegacySignature([1; 32]))),
         // Other hosts, and names that only look alike.
-        (format!("server:4430 {key}\nserver {key}\nSERVER:443 {key}\n"), Verdict::Unknown),
+        (format!("server:4430 {key}\nserver.example {key}\nserver:44 {key}\n"), Verdict::Unknown),
+        // Other spellings of the name, behind a byte order mark too.
+        (format!("SERVER.:443 {key}\n"), Verdict::Known),
+        (format!("Server {other}\n"), changed_key),
+        (format!("{HOST} {key}\nserver.:0443 {other}\n"), changed_key),
+        (format!("\u{feff}{HOST} {other}\n"), changed_key),
+        (format!("\u{feff}# mine\n{HOST} {key}\n"), Verdict::Known),
         (format!("#{HOST} {key}\n"), Verdict::Unknown),
         // Another's line harms nobody else.
         (format!("other\nother x y z\n{HOST} {key}\n"), Verdict::Known),
@@ -115,6 +121,49 @@ fn recording_replaces_the_hosts_lines_and_no_others() {
 }
 
 #[test]
+fn recording_replaces_every_spelling_of_the_host() {
+    let (one, nine) = (fingerprint(1), fingerprint(9));
+    for (said, line) in [
+        ("Server.:0443", "server:443"),
+        ("MÜNCHEN.example:9", "xn--mnchen-3ya.example:9"),
+        ("[2001:DB8:0::1]:9", "[2001:db8::1]:9"),
+        ("[::ffff:192.0.2.1]:9", "192.0.2.1:9"),
+    ] {
+        let before = format!("\u{feff}{line} {nine}\nother:1 {nine}\n{said} {nine}\n");
+        let (_dir, hosts) = hosts(before.as_bytes());
+        hosts.record(said, one).unwrap();
+        let after = fs::read_to_string(hosts.path()).unwrap();
+        assert_eq!(after, format!("other:1 {nine}\n{line} {one}\n"));
+    }
+}
+
+#[test]
+fn a_key_that_was_recorded_meanwhile_is_not_replaced() {
+    let (one, two, nine) = (fingerprint(1), fingerprint(2), fingerprint(9));
+    let seen = Some(KnownKey::Fingerprint(nine));
+    for (now, seen, replaced) in [
+        ("", None, true),
+        // The line has been removed meanwhile: nothing is lost.
+        ("", seen, true),
+        (&*format!("{HOST} {nine}\n"), seen, true),
+        (&*format!("{HOST} {nine},{one}\n"), None, true),
+        (&*format!("SERVER:443 {two}\n"), None, false),
+        (&*format!("{HOST} {two}\n"), seen, false),
+    ] {
+        let (_dir, hosts) = hosts(now.as_bytes());
+        let recorded = hosts.record_over(HOST, seen, one);
+        assert_eq!(recorded.is_ok(), replaced, "{now:?} {seen:?}: {recorded:?}");
+        let after = fs::read_to_string(hosts.path()).unwrap();
+        assert_eq!(after, if replaced { format!("{HOST} {one}\n") } else { now.to_owned() });
+    }
+    // Another process has recorded the same: what it knows besides stays.
+    let both = format!("{HOST} {one},{two}\n");
+    let (_dir, hosts) = hosts(both.as_bytes());
+    hosts.record_over(HOST, None, one).unwrap();
+    assert_eq!(fs::read_to_string(hosts.path()).unwrap(), both);
+}
+
+#[test]
 fn the_first_record_makes_a_private_file() {
     let dir = tempfile::tempdir().unwrap();
     let hosts = KnownHosts::new(dir.path().join("new/known_hosts"));
@@ -129,7 +178,7 @@ fn the_first_record_makes_a_private_file() {
 #[test]
 fn a_host_that_would_forge_lines_is_refused() {
     let (_dir, hosts) = hosts(b"");
-    for bad in ["", "a b", "a\nb:1", "a\r", "\tx", "#a", "a\u{85}b"] {
+    for bad in ["", "a b", "a\nb:1", "a\r", "\tx", "#a", "a\u{85}b", "\u{feff}", "\u{feff}a:1"] {
         let error = hosts.record(bad, fingerprint(1)).unwrap_err();
         assert!(matches!(error, TrustError::InvalidHost(_)), "{bad:?}: {error}");
     }

@@ -85,7 +85,7 @@ const CHANGED: &str = "[A]bort, [C]ontinue without updating, [U]pdate and contin
 fn save_is_asked_once_for_all_lanes_and_not_again() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     let mut first = OnTerminal::client(home.path(), &server.at);
-    first.sees(&format!("{} presents certificate with signature:", server.at));
+    first.sees(&format!("{} presents key with fingerprint:", server.at));
     first.sees(&server.key);
     first.sees(QUESTION);
     // What is no answer is asked again; small letters are taken.
@@ -131,19 +131,70 @@ fn a_changed_key_can_be_updated_by_a_person_only() {
     let old = super::ANOTHER_KEY;
     fs::write(home.path().join("known_hosts"), format!("{} {old}\n", server.at)).unwrap();
     let mut client = OnTerminal::client(home.path(), &server.at);
-    client.sees("WARNING: Remote certificate has changed!!");
+    client.sees("WARNING: Remote key has changed!!");
     client.sees(&format!("old: {old}"));
     client.sees(&format!("new: {}", server.key));
     client.sees(CHANGED);
     client.types("A\n");
     client.exits(7);
 
+    // Neither habit nor the letters alone are an answer; the beginning of the new key is.
+    let proof = &server.key["SHA256:".len()..][..8];
     let mut client = OnTerminal::client(home.path(), &server.at);
     client.sees(CHANGED);
-    client.types("U\n");
+    client.types("yes\nS\nU\n");
+    client.sees("The eight characters after SHA256: of the new key:");
+    client.types(&format!("{}\nC {}\n", &proof[..7], &old["SHA256:".len()..][..8]));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!client.screen.lock().unwrap().contains("client ready"));
+    client.types(&format!("C {proof}\n"));
+    client.sees("client ready");
+    drop(client);
+    assert_eq!(known_hosts(home.path()), format!("{} {old}\n", server.at));
+
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(CHANGED);
+    client.types(&format!("U\n{proof}\n"));
     client.sees("client ready");
     let file = known_hosts(home.path());
-    assert_eq!(file.lines().last(), Some(format!("{} {}", server.at, server.key).as_str()));
+    assert_eq!(file, format!("{} {}\n", server.at, server.key));
+}
+
+#[test]
+fn yes_and_no_are_answers_to_an_unknown_key() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(QUESTION);
+    client.types("no\n");
+    client.exits(6);
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(QUESTION);
+    client.types("yes\n");
+    client.sees("client ready");
+    assert_eq!(known_hosts(home.path()), format!("{} {}\n", server.at, server.key));
+}
+
+/// What another process has recorded while the question was open stays, and counts.
+#[test]
+fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let file = home.path().join("known_hosts");
+    let other = format!("{} {}\n", server.at, super::ANOTHER_KEY);
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(QUESTION);
+    fs::write(&file, &other).unwrap();
+    client.types("S\n");
+    client.exits(7);
+    client.sees("has changed");
+    assert_eq!(known_hosts(home.path()), other);
+
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees(CHANGED);
+    let third = format!("{} SHA256:{}\n", server.at, "B".repeat(42) + "A");
+    fs::write(&file, &third).unwrap();
+    client.types(&format!("U {}\n", &server.key["SHA256:".len()..][..8]));
+    client.exits(7);
+    assert_eq!(known_hosts(home.path()), third);
 }
 
 /// A person may take their time: longer than a lane may take to be set up.
