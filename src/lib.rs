@@ -102,8 +102,8 @@ pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
     OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
-    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Tier, UnknownScheduler,
-    UnknownTier, WriteHalf,
+    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Subject, Tier,
+    UnknownScheduler, UnknownTier, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

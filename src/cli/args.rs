@@ -144,6 +144,10 @@ struct ServerArgs {
     /// [default: authorized_clients in the directory of keys; any client, if there is no such file]
     #[arg(long, value_name = "FILE")]
     authorized_clients: Option<PathBuf>,
+    /// File to which the audit trail is appended, a line of JSON an event: whose sessions and connections begin and end, and
+    /// what strangers try; opened again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
     /// Without a list let every client in: say so where there has been one, or to have no warning
     #[arg(long)]
     allow_anyone: bool,
@@ -432,6 +436,10 @@ pub(super) fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<I
 
 fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invocation, String> {
     let mut notices = Vec::new();
+    let audit = match &cli.command {
+        Command::Server(args) => args.audit.clone(),
+        _ => None,
+    };
     let task = match cli.command {
         Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
         Command::Client(args) => {
@@ -452,6 +460,7 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
             _ => logging::Level::Normal,
         },
         json: cli.output.log_format == LogFormat::Json,
+        audit,
     };
     Ok(Invocation { task, logging, notices })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
-use imux::trust::Fingerprint;
+use imux::trust::{Fingerprint, with_host_trust};
 use imux::{Client, Code, ConnectError, Link, OpenOptions, SessionStats, StreamKind, tunnel};
 use tokio::task::JoinSet;
 
@@ -35,7 +35,7 @@ pub(super) async fn run_client(
     let server = config.dial.as_written();
     let trust = host_trust(config.trust, server, config.home.as_deref())?;
     let own = OwnKey::of_client(config.home.as_deref())?;
-    let tls = client_tls(&own.identity, config.key_exchange)?;
+    let tls = with_host_trust(client_tls(&own.identity, config.key_exchange)?, trust.clone());
     let options = TcpOptions {
         dial_timeout: config.connect_timeout,
         congestion: config.session.congestion.clone(),

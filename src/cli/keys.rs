@@ -3,14 +3,15 @@
 //! Each prints its result on standard output, as a line for people or as one JSON object; what is to
 //! be known besides goes to standard error.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{
     AuthorizedClient, AuthorizedClients, Destination, Fingerprint, Grant, Identity, Invitation,
-    KnownHosts, KnownKey, PinnedKeys, TrustError, Verdict,
+    KnownHosts, KnownKey, PinnedKeys, TrustError, Verdict, with_host_trust,
 };
 use imux::{Client, Code, ConnectError};
 use serde_json::{Value, json};
@@ -216,8 +217,8 @@ fn invite(
         "key": key.to_string(),
         "expires_in_seconds": expires.as_secs(),
     });
-    // Quotes, for shells to which brackets mean something.
-    Ok(Said { text: Zeroizing::new(format!("imux accept '{}'", *link)), json })
+    // Through standard input: what is given as an argument stands in the list of processes. To a shell, brackets mean something.
+    Ok(Said { text: Zeroizing::new(format!("echo '{}' | imux accept", *link)), json })
 }
 
 /// Changes the list, and tells when that is what closes the servers to everybody else.
@@ -240,13 +241,24 @@ fn changed<T>(
 const INVITATION_BYTES_MAX: u64 = 1024;
 
 fn read_invitation() -> Result<Invitation, Failure> {
-    let mut text = Zeroizing::new(String::new());
-    io::stdin().lock().take(INVITATION_BYTES_MAX).read_to_string(&mut text).map_err(|error| {
+    // As long as it may get, so that no piece of it is left behind where it was moved from.
+    let mut text = Zeroizing::new(String::with_capacity(INVITATION_BYTES_MAX as usize + 1));
+    let stdin = io::stdin();
+    let mut input = stdin.lock().take(INVITATION_BYTES_MAX);
+    let read = if stdin.is_terminal() {
+        tracing::warn!("paste the invitation, and press Enter");
+        input.read_line(&mut text)
+    } else {
+        input.read_to_string(&mut text)
+    };
+    read.map_err(|error| {
         Failure::message(Exit::Usage, format!("cannot read the invitation: {error}"))
     })?;
-    // What goes round is the whole command.
+    // What goes round is the whole command, that of earlier versions too.
     let words = text.trim();
-    let words = words.strip_prefix("imux accept ").unwrap_or(words).trim().trim_matches('\'');
+    let words = words.strip_prefix("imux accept ").unwrap_or(words);
+    let words = words.strip_prefix("echo ").unwrap_or(words);
+    let words = words.strip_suffix("| imux accept").unwrap_or(words).trim().trim_matches('\'');
     words.parse().map_err(|error| Failure::message(Exit::Usage, error))
 }
 
@@ -261,13 +273,13 @@ async fn accept(
     let hosts = KnownHosts::new(home.join("known_hosts"));
     let known = check_known(&hosts, server, server_key)?;
     let identity = Identity::load_or_create(home, CLIENT).map_err(|e| trust_failure(&e))?;
-    let tls = client_tls(&identity, key_exchange)?;
+    let pinned = PinnedKeys::new([server_key]);
+    let tls = with_host_trust(client_tls(&identity, key_exchange)?, Arc::new(pinned.clone()));
     let bind = bind.unwrap_or(BindSource::Any);
     let options = TcpOptions { dial_timeout, ..TcpOptions::default() };
     let dialer = TlsDialer::new(server, bind, tls, options);
     let dialer = dialer.map_err(|error| dial_failure(server, &error))?;
     let key = identity.fingerprint();
-    let pinned = PinnedKeys::new([server_key]);
     Client::accept_invitation(&dialer, &pinned, invitation.secret()).await.map_err(|error| {
         match error {
             ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => Failure::message(

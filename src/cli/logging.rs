@@ -5,25 +5,41 @@
 //! cause is bounded (`throttle`), but for the last two. Nobody who logs waits for the reader (`output`).
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Once;
+use std::path::{Path, PathBuf};
+use std::sync::{Once, OnceLock};
 
 use throttle::Throttle;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::filter::{Directive, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use super::exit::{Exit, Failure};
 
+mod audit;
 mod output;
 mod throttle;
 
 pub(crate) use output::stderr;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) use audit::Audit;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) level: Level,
     pub(crate) json: bool,
+    /// The file of the audit trail.
+    pub(crate) audit: Option<PathBuf>,
+}
+
+/// The audit trail of this process, if it has one in a file.
+static AUDIT: OnceLock<Audit> = OnceLock::new();
+
+/// Goes on in new files, where the old ones were moved away.
+pub(crate) fn reopen_files() {
+    if let Some(audit) = AUDIT.get() {
+        audit.reopen();
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,18 +61,26 @@ impl Level {
 }
 
 /// Installs the log for the whole process.
-pub(crate) fn install(options: Options) -> Result<(), Failure> {
+pub(crate) fn install(options: &Options) -> Result<(), Failure> {
     let rust_log = std::env::var_os("RUST_LOG");
     let rust_log = rust_log.as_deref().map(|value| value.to_string_lossy());
     let filter = filter(options.level, rust_log.as_deref())
         .map_err(|problem| Failure::message(Exit::Usage, problem))?;
     let filter = filter.add_directive(told_of_lost_lines()?);
+    // The trail is for who asks for it, in a file or by name.
+    let shown = rust_log.is_some_and(|value| value.contains(audit::TARGET));
+    let filter = match (shown, &options.audit) {
+        (true, _) => filter,
+        (false, file) => filter.add_directive(of_audit(file.is_some())?),
+    };
+    let audit = options.audit.as_deref().map(open_audit).transpose()?;
     let output = stderr().map_err(|error| {
         Failure::message(Exit::Internal, format!("no thread for the log: {error}"))
     })?;
     let throttle = Throttle::default();
     throttle.start();
-    let log = tracing_subscriber::registry().with(filter).with(throttle);
+    let log = tracing_subscriber::registry().with(filter).with(throttle).with(audit);
+    let wanted = filter_fn(move |event| shown || event.target() != audit::TARGET);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(move || output.clone())
         // A closed standard error must not become a panic.
@@ -66,11 +90,30 @@ pub(crate) fn install(options: Options) -> Result<(), Failure> {
         }));
     let installed = if options.json {
         let lines = lines.json().flatten_event(true);
-        log.with(lines.with_current_span(true).with_span_list(false)).try_init()
+        let lines = lines.with_current_span(true).with_span_list(false);
+        log.with(lines.with_filter(wanted)).try_init()
     } else {
-        log.with(lines.with_target(options.level == Level::Debug)).try_init()
+        let lines = lines.with_target(options.level == Level::Debug);
+        log.with(lines.with_filter(wanted)).try_init()
     };
     installed.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
+}
+
+fn open_audit(path: &Path) -> Result<Audit, Failure> {
+    let audit = Audit::open(path).map_err(|error| {
+        let file = path.display();
+        let message =
+            format!("cannot write the audit trail to {file}: {error}; nothing was started");
+        Failure::message(Exit::Config, message)
+    })?;
+    Ok(AUDIT.get_or_init(|| audit).clone())
+}
+
+/// All of the audit trail, streams included, or nothing.
+fn of_audit(wanted: bool) -> Result<Directive, Failure> {
+    let level = if wanted { "debug" } else { "off" };
+    let directive = format!("{}={level}", audit::TARGET).parse();
+    directive.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
 }
 
 /// Whatever else is filtered out: that lines are missing is told.
@@ -115,6 +158,9 @@ pub(crate) fn report_failure(failure: &Failure, json: bool) {
 
 /// The last lines of the log reach their reader, if it takes them.
 pub(crate) fn flush_for_the_end() {
+    if let Some(audit) = AUDIT.get() {
+        audit.flush_for_the_end();
+    }
     if let Ok(output) = stderr() {
         output.flush_for_the_end();
     }

@@ -37,7 +37,7 @@ pub(crate) fn run(invocation: Invocation) -> Exit {
 }
 
 fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
-    logging::install(invocation.logging)?;
+    logging::install(&invocation.logging)?;
     logging::log_panics();
     descriptors::raise_limit();
     for notice in &invocation.notices {
@@ -91,7 +91,17 @@ fn tell_end(signal: Exit) {
     }
 }
 
+/// Keeps keys out of core files, and out of sight of other programs of the same user.
+fn hide_memory() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "the memory of this process can be looked at by others of its user");
+    }
+}
+
 async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
+    if !matches!(task, Task::Demo(_)) {
+        hide_memory();
+    }
     match task {
         Task::Server(config) => run_server(config, stopping).await,
         Task::Client(config) => run_client(config, stopping).await,

@@ -78,6 +78,7 @@ pub(super) async fn run_server(
             asked = signals.next() => match asked {
                 Asked::Status => tracing::info!(sessions = sessions.len(), "status"),
                 Asked::Reload => {
+                    super::logging::reopen_files();
                     reload(&clients).await;
                     server.recheck();
                     if let Err(error) = keys.reload(&server) {

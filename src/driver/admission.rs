@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::audit::Subject;
 use crate::trust::{ClientTrust, Fingerprint, Permit};
 
 /// Who the client of a session is, and who decides about it.
@@ -11,6 +12,8 @@ pub(super) struct Admission {
     /// The key it has proven to hold, if it showed one.
     pub(super) client: Option<Fingerprint>,
     pub(super) clients: Arc<dyn ClientTrust>,
+    /// The same, for the audit trail.
+    pub(super) subject: Subject,
 }
 
 impl Admission {

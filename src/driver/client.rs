@@ -37,6 +37,9 @@ const KEYS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long `open` waits for a session.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A server's next key is recorded this often at most: an honest one has another in years.
+const NEXT_KEY_EVERY: Duration = Duration::from_secs(60);
+
 /// How lanes are made over one local address or device, how many of them, and what they may carry.
 #[derive(Clone)]
 pub struct Link {
@@ -454,7 +457,14 @@ impl Inner {
     async fn lane(self: &Arc<Self>, place: &Place) -> Result<Ready, ConnectError> {
         let dialer = &place.dialer;
         let begun = clock::now();
-        let mut lane = dialer.dial().await?;
+        let mut lane = match dialer.dial().await {
+            Err(DialError::KeyRefused { presented }) => {
+                // Nothing of ours has been shown to it. A person may know better.
+                self.hear_of(place.link, &presented).await?;
+                dialer.dial().await?
+            }
+            dialled => dialled?,
+        };
         // A TCP and a TLS handshake: two round trips.
         let rtt = clock::now().duration_since(begun) / 2;
         let presented = lane.peer().ok_or(ConnectError::NoKey)?;
@@ -527,6 +537,19 @@ impl Inner {
 
     fn waits_for_others(&self) -> bool {
         self.keeps_trying && self.first_keys.may_be_right_elsewhere()
+    }
+
+    /// Has it decided about a key that was ruled out in the handshake.
+    async fn hear_of(&self, link: usize, presented: &PeerIdentity) -> Result<(), ConnectError> {
+        self.check_key(presented.fingerprint)?;
+        self.hear_other_links(link, presented).await?;
+        let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
+        let _turn = turn.map_err(|_| timed_out())?;
+        self.check_key(presented.fingerprint)?;
+        if self.trusted_key() == Some(presented.fingerprint) {
+            return Ok(());
+        }
+        self.decide(presented).await
     }
 
     /// Has it decided whether this is the server; once, and not by each of the lanes that wait.
@@ -679,6 +702,11 @@ impl Inner {
                      give it to --pin before the server changes to it"
                 ),
                 Err(error) => tracing::warn!(key = %next, %error, "the server's next key"),
+            }
+            // A server with another idea every moment wears out no disk: of what it says meanwhile the last counts.
+            tokio::select! {
+                () = tokio::time::sleep(NEXT_KEY_EVERY) => {}
+                _ = session::closed(&shared) => {}
             }
         }
     }

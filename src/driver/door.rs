@@ -13,24 +13,46 @@ use crate::proto::limits::{WAITING_LANES_MAX, WAITING_LANES_PER_SOURCE_MAX};
 const EARLY: usize = WAITING_LANES_MAX / 4 * 3;
 
 /// Where a lane comes from, as far as it can be told apart: an IPv4 address, the /64 of an IPv6 address (whoever has one
-/// of it has all), or nowhere.
+/// of it has all), or nowhere. A network of these, too: its address, and the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Source(Option<IpAddr>);
+pub(super) struct Source(Option<(IpAddr, u8)>);
+
+/// Whoever is given a /56, or a /48, has 256 or 65,536 sources: all of a network's have so many times what one has.
+const WIDER: [(u8, u32); 2] = [(56, 2), (48, 3)];
 
 impl Source {
     pub(super) fn of(address: Option<IpAddr>) -> Self {
         Self(address.map(|address| match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => {
-                let network = u128::from(address) & (u128::MAX << 64);
-                IpAddr::V6(Ipv6Addr::from(network))
-            }
+            IpAddr::V4(address) => (IpAddr::V4(address), 32),
+            IpAddr::V6(address) => (network(address, 64), 64),
         }))
     }
 
     pub(super) fn is_nowhere(self) -> bool {
         self.0.is_none()
     }
+
+    /// The source itself and the networks it is in, each with how many times a source's share it has.
+    pub(super) fn shares(self) -> impl Iterator<Item = (Self, u32)> {
+        let wider = WIDER.into_iter().filter_map(move |(length, times)| match self.0 {
+            Some((IpAddr::V6(address), _)) => {
+                Some((Self(Some((network(address, length), length))), times))
+            }
+            _ => None,
+        });
+        std::iter::once((self, 1)).chain(wider)
+    }
+
+    /// Whether `other` is this, or in this network.
+    pub(super) fn has(self, other: Self) -> bool {
+        other.shares().any(|(network, _)| network == self)
+    }
+}
+
+fn network(address: Ipv6Addr, length: u8) -> IpAddr {
+    let host_bits = 128_u32.saturating_sub(length.into());
+    let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+    IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
 }
 
 /// Lanes in their handshake. A newcomer is always let in; where there are too many, one that waits gives way, at random,
@@ -65,12 +87,14 @@ impl Door {
     fn enter_with(&self, source: Source, random: &mut impl FnMut() -> usize) -> Place {
         let taken_away = Arc::<Notify>::default();
         let mut waiting = self.lock();
-        if waiting.sources.get(&source).map_or(0, Vec::len) >= WAITING_LANES_PER_SOURCE_MAX {
-            waiting.evict(source, random());
+        for (network, times) in source.shares() {
+            if waiting.count_in(network) >= WAITING_LANES_PER_SOURCE_MAX * times as usize {
+                waiting.evict_of_most_in(Some(network), random());
+            }
         }
         let room = WAITING_LANES_MAX - EARLY;
         if waiting.count >= EARLY && random() % room < waiting.count + 1 - EARLY {
-            waiting.evict_of_most(random());
+            waiting.evict_of_most_in(None, random());
         }
         waiting.sources.entry(source).or_default().push(taken_away.clone());
         waiting.count += 1;
@@ -80,7 +104,7 @@ impl Door {
 
     /// Sends one of those that wait away, when there is nothing left to let another in with; `false` if there is none.
     pub(super) fn make_way(&self) -> bool {
-        self.lock().evict_of_most(random())
+        self.lock().evict_of_most_in(None, random())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -89,9 +113,16 @@ impl Door {
 }
 
 impl Waiting {
-    /// Takes the place of one lane of the source away that has most.
-    fn evict_of_most(&mut self, random: usize) -> bool {
-        let most = self.sources.iter().max_by_key(|(_, lanes)| lanes.len());
+    fn count_in(&self, network: Source) -> usize {
+        let inside = self.sources.iter().filter(|(source, _)| network.has(**source));
+        inside.map(|(_, lanes)| lanes.len()).sum()
+    }
+
+    /// Takes the place of one lane of the source away that has most, in a network or in all.
+    fn evict_of_most_in(&mut self, network: Option<Source>, random: usize) -> bool {
+        let inside = |source| network.is_none_or(|network| network.has(source));
+        let sources = self.sources.iter().filter(|(source, _)| inside(**source));
+        let most = sources.max_by_key(|(_, lanes)| lanes.len());
         let Some(source) = most.map(|(source, _)| *source) else { return false };
         self.evict(source, random);
         true
@@ -202,5 +233,34 @@ mod tests {
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("192.0.2.1").shares().count(), 1);
+        let shares: Vec<_> = of("2001:db8:1:203::1").shares().collect();
+        assert_eq!(shares.len(), 3);
+        let has = |number: usize, other| shares[number].0.has(of(other));
+        assert!(has(1, "2001:db8:1:2ff::1") && !has(1, "2001:db8:1:303::1"));
+        assert!(has(2, "2001:db8:1:ffff::1") && !has(2, "2001:db8:2:203::1"));
+        // A network that begins with zeros is not the source of that address.
+        let zeros: Vec<_> = of("2001:db8:1::1").shares().map(|(network, _)| network).collect();
+        assert!(zeros[0] != zeros[1] && zeros[1] != zeros[2]);
+    }
+
+    #[test]
+    fn a_network_of_many_sources_cannot_fill_the_door() {
+        let of = |prefix: &str, number: u32| {
+            Source::of(Some(format!("2001:db8:{prefix}{number:02x}::1").parse().unwrap()))
+        };
+        let door = Door::default();
+        let other = door.enter(source(2));
+        let crowd: Vec<_> = (0..2_000).map(|number| door.enter(of("1:1", number % 256))).collect();
+        let stayed = |places: &[Place]| places.iter().filter(|place| !has_gone(place)).count();
+        assert_eq!(stayed(&crowd), 2 * WAITING_LANES_PER_SOURCE_MAX);
+        assert!(!has_gone(&other));
+        drop(crowd);
+        let crowd: Vec<_> = (0..2_000_u32)
+            .map(|number| door.enter(of(&format!("1:{:02x}", number % 200), number / 200)))
+            .collect();
+        assert!(stayed(&crowd) <= 3 * WAITING_LANES_PER_SOURCE_MAX);
+        drop((crowd, other));
+        assert_eq!(door.lock().count, 0);
     }
 }

@@ -4,7 +4,6 @@
 //! less. What is beyond the rate is hung up on, which costs next to nothing.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ pub(super) struct HandshakeRate {
     sources: Mutex<BTreeMap<Source, Bucket>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
     /// When it will be full again, if nothing more is taken. A full one is not kept.
     full_at: Instant,
@@ -47,26 +46,40 @@ impl HandshakeRate {
             return Turn::Granted;
         }
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if sources.len() >= HANDSHAKE_SOURCES_MAX && !sources.contains_key(&source) {
+        let missing = source.shares().filter(|(share, _)| !sources.contains_key(share)).count();
+        if sources.len() + missing > HANDSHAKE_SOURCES_MAX {
             make_room(&mut sources, now);
         }
-        let bucket = match sources.entry(source) {
-            Entry::Occupied(known) => {
-                let bucket = known.into_mut();
-                if bucket.full_at <= now {
-                    *bucket = Bucket { full_at: now, exceeded: false };
-                }
-                bucket
+        for (share, times) in source.shares() {
+            let new = Bucket { full_at: now, exceeded: false };
+            let bucket = sources.entry(share).or_insert(new);
+            if bucket.full_at <= now {
+                *bucket = new;
             }
-            Entry::Vacant(new) => new.insert(Bucket { full_at: now, exceeded: false }),
-        };
-        let full_at = bucket.full_at + COST;
-        if full_at.duration_since(now) > COST * HANDSHAKES_PER_SOURCE_BURST {
-            let first = !std::mem::replace(&mut bucket.exceeded, true);
-            return Turn::Refused { first };
+            let full_at = bucket.full_at + COST / times;
+            if full_at.duration_since(now) > COST * HANDSHAKES_PER_SOURCE_BURST {
+                let first = !std::mem::replace(&mut bucket.exceeded, true);
+                return Turn::Refused { first };
+            }
         }
-        bucket.full_at = full_at;
+        for (share, times) in source.shares() {
+            if let Some(bucket) = sources.get_mut(&share) {
+                bucket.full_at += COST / times;
+            }
+        }
         Turn::Granted
+    }
+
+    /// A lane from `source` has proven that it belongs to a session: its handshake does not count.
+    pub(super) fn give_back(&self, source: Source) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        for (share, times) in source.shares() {
+            if let Some(bucket) = sources.get_mut(&share)
+                && let Some(full_at) = bucket.full_at.checked_sub(COST / times)
+            {
+                bucket.full_at = full_at;
+            }
+        }
     }
 }
 
@@ -119,6 +132,35 @@ mod tests {
         assert_eq!(granted(&rate, source(1), rested, 10_000), HANDSHAKES_PER_SOURCE_BURST);
         let nowhere = Source::of(None);
         assert_eq!(granted(&rate, nowhere, now, 10_000), 10_000);
+    }
+
+    #[test]
+    fn a_network_of_many_sources_has_us_shake_hands_only_so_often() {
+        let of = |third: u32, fourth: u32| {
+            Source::of(Some(format!("2001:db8:{third:x}:{fourth:x}::1").parse().unwrap()))
+        };
+        let (rate, now) = (HandshakeRate::default(), clock::now());
+        let of_56: u32 = (0..256).map(|number| granted(&rate, of(1, number), now, 100)).sum();
+        assert_eq!(of_56, 2 * HANDSHAKES_PER_SOURCE_BURST);
+        let rest: u32 = (256..9_000).map(|number| granted(&rate, of(1, number), now, 1)).sum();
+        // What a third of a nanosecond rounds to is one handshake.
+        assert!((of_56 + rest).abs_diff(3 * HANDSHAKES_PER_SOURCE_BURST) <= 1, "{rest}");
+        assert_eq!(granted(&rate, of(2, 0), now, 100), 100);
+    }
+
+    #[test]
+    fn who_has_proven_something_pays_nothing() {
+        let (rate, now) = (HandshakeRate::default(), clock::now());
+        for number in 0..5_000 {
+            assert_eq!(rate.take(source(1), now), Turn::Granted, "{number}");
+            rate.give_back(source(1));
+        }
+        // No more than was taken comes back.
+        for _ in 0..100 {
+            rate.give_back(source(1));
+        }
+        let later = now + Duration::from_secs(100);
+        assert_eq!(granted(&rate, source(1), later, 10_000), HANDSHAKES_PER_SOURCE_BURST);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! To accept an invitation: a session is created with its secret, and closed again.
 
-use crate::lane::Dialer;
+use crate::lane::{DialError, Dialer};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::wire::Frame;
 use crate::proto::{Code, Config, LanePolicy};
@@ -24,7 +24,13 @@ impl Client {
         trust: &dyn HostTrust,
         secret: &InvitationSecret,
     ) -> Result<(), ConnectError> {
-        let mut lane = dialer.dial().await?;
+        let mut lane = match dialer.dial().await {
+            Err(DialError::KeyRefused { presented }) => {
+                trust.decide(&presented).await?;
+                return Err(ConnectError::OtherKey(presented.fingerprint));
+            }
+            dialled => dialled?,
+        };
         trust.decide(&lane.peer().ok_or(ConnectError::NoKey)?).await?;
         let params = Config::default().params();
         let created = greeting::create(&mut lane, params, LanePolicy::default(), Some(secret));

@@ -2,6 +2,7 @@
 //! held for bookkeeping only, never over IO, TLS or an await.
 
 mod admission;
+mod audit;
 mod chance;
 mod client;
 mod clock;
@@ -18,6 +19,7 @@ mod shared;
 mod stream;
 mod table;
 
+pub use audit::Subject;
 #[cfg(imux_seeded)]
 pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};

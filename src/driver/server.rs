@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::admission::Admission;
+use super::audit::{Event, Subject, Trail};
 use super::door::{Door, Source};
 use super::greeting::{self, Agreed, JoinProof};
 use super::handshake_rate::{HandshakeRate, Turn};
@@ -103,6 +104,7 @@ struct Inner {
     handshakes: HandshakeRate,
     door: Door,
     table: Table,
+    trail: Trail,
     accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
     /// No more sessions are created.
     draining: AtomicBool,
@@ -136,6 +138,7 @@ impl Server {
             handshakes: HandshakeRate::default(),
             door: Door::default(),
             table: Table::new(config.sessions),
+            trail: Trail::default(),
             accepted,
             draining: AtomicBool::new(false),
             next: Mutex::default(),
@@ -275,6 +278,7 @@ impl Inner {
             tokio::time::sleep(RECHECK_EVERY).await;
             self.clients.look_again().await;
             self.recheck();
+            self.trail.tell_counts(clock::now());
         }
     }
 
@@ -315,18 +319,24 @@ impl Inner {
     ) -> io::Result<Greeted> {
         let client = lane.peer().map(|peer| peer.fingerprint);
         let (id, secret) = (random_id()?, greeting::session_secret(lane.as_ref())?);
+        let known = self.clients.permit(client);
+        let mut subject = Subject::new(client, known.as_ref(), asked.remote);
         let begun = match self.grant(client, &asked).await {
             Ok((version, permit)) => {
+                subject = Subject::new(client, Some(&permit), asked.remote);
+                subject.session = Some(id);
                 let source = Source::of(asked.remote.map(|remote| remote.ip()));
                 let owner = Owner { client, source, listed: permit.is_listed() };
                 let agreed = Agreed { id, secret, peer: asked.params };
-                self.begin(agreed, owner, asked.terms).map(|begun| (version, begun))
+                self.begin(agreed, owner, asked.terms, subject.clone())
+                    .map(|begun| (version, begun))
             }
             Err(refused) => Err(refused),
         };
         let (version, (session, attached)) = match begun {
             Ok(begun) => begun,
             Err((code, reason)) => {
+                self.trail.tell(&subject, Event::Refused(code));
                 greeting::refuse(&mut lane, code, reason).await;
                 let client = client.map_or_else(|| "none".to_owned(), |key| key.to_string());
                 let from = place(asked.remote);
@@ -366,18 +376,20 @@ impl Inner {
         agreed: Agreed,
         owner: Owner,
         terms: Terms,
+        subject: Subject,
     ) -> Result<(Session, Attached), Refused> {
         let (id, peer, secret) = (agreed.id, agreed.peer, agreed.secret.clone());
         let seed = seed_of(id);
         let core =
             crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
-        let admission = Admission { client: owner.client, clients: self.clients.clone() };
+        let (client, clients) = (owner.client, self.clients.clone());
+        let admission = Admission { client, clients, subject: subject.clone() };
         let shared = Shared::spawn(core, Some(admission));
         let session = Session::new(shared.clone());
         // The lane first: a session without one may have to give way to the next that comes.
         let attached = Attached::new(&shared, LaneId::FIRST, Some(terms.rtt), terms.policy);
         let attached = attached.ok_or((Code::INTERNAL, "the session is over already"))?;
-        let known = Known { agreed, owner, shared: Arc::downgrade(&shared) };
+        let known = Known { agreed, owner, shared: Arc::downgrade(&shared), given_back: 0 };
         if let Err(reason) = self.table.insert(id, &known) {
             session.close(Code::EXCESSIVE_LOAD);
             return Err((Code::EXCESSIVE_LOAD, reason));
@@ -389,10 +401,12 @@ impl Inner {
             // It began while this session was being granted.
             shared.with(|state, _| state.core.drain());
         }
+        self.trail.tell(&subject, Event::Started);
         let inner = self.clone();
         tokio::spawn(async move {
             let why = session::closed(&shared).await;
             inner.table.lock().remove(&id);
+            inner.trail.tell(&subject, Event::Ended(&why));
             tracing::info!(session = %id, %why, "session over");
         });
         Ok((session, attached))
@@ -408,6 +422,11 @@ impl Inner {
     ) -> io::Result<Greeted> {
         let Some((shared, proof)) = self.verify(lane.as_ref(), id, number, mac)? else {
             // One answer for all of it: an attacker learns nothing about which sessions exist.
+            let client = lane.peer().map(|peer| peer.fingerprint);
+            let permit = self.clients.permit(client);
+            let mut subject = Subject::new(client, permit.as_ref(), lane.peer_addr());
+            subject.session = Some(id);
+            self.trail.tell(&subject, Event::WrongProof);
             greeting::refuse(&mut lane, Code::JOIN_REFUSED, "").await;
             return Err(io::Error::other("a JOIN for no session, or without proof"));
         };
@@ -419,6 +438,9 @@ impl Inner {
             return Err(io::Error::other("the lane's number is used, or there are too many"));
         };
         greeting::write_frame(&mut lane, &joined).await?;
+        if self.table.lock().get_mut(&id).is_some_and(Known::may_give_back) {
+            self.handshakes.give_back(Source::of(lane.peer_addr().map(|remote| remote.ip())));
+        }
         Ok(Greeted { attached, session: id, lane })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::audit::Subject;
 use super::error::OpenError;
 use super::shared::{Shared, remember};
 use super::stream::Stream;
@@ -166,6 +167,11 @@ impl Session {
             Some(client) => client.permit(),
             None => Some(Permit::fixed_destination()),
         }
+    }
+
+    /// On whose behalf its streams are carried, for the audit trail.
+    pub fn subject(&self) -> Subject {
+        self.shared().admission.as_ref().map(|client| client.subject.clone()).unwrap_or_default()
     }
 
     /// Ends the session at once: its streams are cut off, the peer is told `code`.

@@ -17,7 +17,7 @@ use crate::trust::Fingerprint;
 pub struct SessionLimits {
     /// In all.
     pub all: usize,
-    /// Created from one source: an IPv4 address, or an IPv6 /64.
+    /// Created from one source: an IPv4 address, or an IPv6 /64. From an IPv6 /56 or /48 twice or three times as many.
     pub per_source: usize,
     /// Created with one client key.
     pub per_client: usize,
@@ -66,6 +66,18 @@ pub(super) struct Known {
     pub(super) agreed: Agreed,
     pub(super) owner: Owner,
     pub(super) shared: Weak<Shared>,
+    /// How many handshakes its lanes have given back to their sources.
+    pub(super) given_back: usize,
+}
+
+impl Known {
+    /// Whether one more lane's handshake may be given back. As many as a session may have lanes: one whose lanes come and go
+    /// without end costs handshakes as strangers do.
+    pub(super) fn may_give_back(&mut self) -> bool {
+        let may = self.given_back < limits::LANES_MAX;
+        self.given_back += usize::from(may);
+        may
+    }
 }
 
 /// The table itself. Its lock is a leaf: no session is looked at under it.
@@ -79,7 +91,8 @@ pub(super) struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
     Client,
-    Source,
+    /// The source's own, or that of a network it is in.
+    Source(Source),
     All,
 }
 
@@ -87,7 +100,7 @@ impl Full {
     fn reason(self) -> &'static str {
         match self {
             Self::Client => "too many sessions of this client",
-            Self::Source => "too many sessions from this address",
+            Self::Source(_) => "too many sessions from this address",
             Self::All => "too many sessions",
         }
     }
@@ -96,7 +109,7 @@ impl Full {
     fn is_held_by(self, other: &Owner, owner: &Owner) -> bool {
         match self {
             Self::Client => other.client == owner.client,
-            Self::Source => other.source == owner.source,
+            Self::Source(network) => network.has(other.source),
             Self::All => true,
         }
     }
@@ -192,17 +205,23 @@ fn too_many<'a>(
     owner: &Owner,
     limits: &SessionLimits,
 ) -> Option<Full> {
-    let (mut all, mut of_client, mut of_source) = (0usize, 0usize, 0usize);
+    let (mut all, mut of_client) = (0usize, 0usize);
+    let mut of_source: Vec<_> = owner.source.shares().map(|share| (share, 0usize)).collect();
     for other in sessions {
         all += 1;
         of_client += usize::from(owner.client.is_some() && other.client == owner.client);
-        of_source += usize::from(other.source == owner.source);
+        for ((network, _), count) in &mut of_source {
+            *count += usize::from(network.has(other.source));
+        }
     }
-    match () {
-        () if of_client >= limits.per_client => Some(Full::Client),
-        () if of_source >= limits.per_source => Some(Full::Source),
-        () if all >= limits.all => Some(Full::All),
-        () => None,
+    let full = |((_, times), count): &&((Source, u32), usize)| {
+        *count >= limits.per_source.saturating_mul(*times as usize)
+    };
+    let source = of_source.iter().find(full).map(|((network, _), _)| Full::Source(*network));
+    match source {
+        _ if of_client >= limits.per_client => Some(Full::Client),
+        Some(full) => Some(full),
+        None => (all >= limits.all).then_some(Full::All),
     }
 }
 
@@ -268,8 +287,19 @@ mod tests {
         assert_eq!(too_many(&own, owner(key(2), 2)), None);
         assert_eq!(too_many(&own, owner(None, 1)), None);
         let near = vec![owner(None, 1); limits.per_source];
-        assert_eq!(too_many(&near, owner(key(2), 1)), Some(Full::Source));
+        assert_eq!(too_many(&near, owner(key(2), 1)), Some(Full::Source(source(1))));
         assert_eq!(too_many(&near, owner(None, 2)), None);
+        let v6 = |number: usize| Owner {
+            source: Source::of(Some(
+                format!("2001:db8:1:1{:02x}::1", number % 256).parse().unwrap(),
+            )),
+            ..owner(None, 0)
+        };
+        let wide: Vec<_> = (0..2 * limits.per_source).map(v6).collect();
+        assert!(
+            matches!(too_many(&wide, v6(77)), Some(Full::Source(network)) if network.has(v6(78).source))
+        );
+        assert_eq!(too_many(&wide[1..], v6(77)), None);
         let all: Vec<_> = (0..limits.all as u32).map(|n| owner(None, n)).collect();
         assert_eq!(too_many(&all, owner(key(1), u32::MAX)), Some(Full::All));
         assert_eq!(too_many(&all[1..], owner(key(1), u32::MAX)), None);

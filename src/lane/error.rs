@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::BindSource;
+use crate::trust::PeerIdentity;
 
 /// Why there is no lane. Each says what was tried; none is final, since links and names come and go.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,12 @@ pub enum DialError {
     /// `host:port` is not of that form.
     #[error("{0:?} is not an address of the form host:port ({1})")]
     InvalidAddress(String, &'static str),
+    /// The server's key was ruled out in the handshake, before anything of ours was shown.
+    #[error("another server answers, with the key {}", presented.fingerprint)]
+    KeyRefused {
+        /// What it has shown.
+        presented: PeerIdentity,
+    },
     /// The name has no address, or nobody could be asked.
     #[error("cannot resolve {host:?}: {source}")]
     Resolve {

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -249,10 +249,7 @@ impl AuthorizedClients {
             // A link that leads nowhere was to lead to a list.
             Err(error) => return Err(failed("read", &self.path)(error)),
         };
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(TrustError::WritableByOthers { path: self.path.clone(), mode });
-        }
+        files::check_owned(&self.path)?;
         Ok(Some(Contents { text, stamp: Stamp::of(&metadata) }))
     }
 

@@ -36,6 +36,7 @@ pub trait ClientTrust: Send + Sync {
 #[derive(Debug, Clone, Default)]
 pub struct Permit {
     listed: bool,
+    comment: Arc<str>,
     destinations: Option<Arc<Destinations>>,
     streams_max: Option<u32>,
     expires: Option<SystemTime>,
@@ -55,7 +56,8 @@ impl Permit {
         let Grant { destinations, streams_max, expires } = grant;
         let destinations =
             (!destinations.is_empty()).then(|| Arc::new(Destinations::new(destinations)));
-        Self { listed: true, destinations, streams_max, expires, streams: Arc::default() }
+        let comment = Arc::default();
+        Self { listed: true, comment, destinations, streams_max, expires, streams: Arc::default() }
     }
 
     /// Whether something was granted to the client in particular. Otherwise it is a stranger, let in because
@@ -63,6 +65,18 @@ impl Permit {
     #[must_use]
     pub fn is_listed(&self) -> bool {
         self.listed
+    }
+
+    /// The same, for a client of whom its line says who it is.
+    #[must_use]
+    pub fn with_comment(self, comment: &str) -> Self {
+        Self { comment: comment.into(), ..self }
+    }
+
+    /// Who the client is, in the words of whoever listed it.
+    #[must_use]
+    pub fn comment(&self) -> &str {
+        &self.comment
     }
 
     /// Where the client may choose to go; `None` if it goes to the server's one destination.
@@ -195,7 +209,7 @@ impl AuthorizedClientsTrust {
         let clients: BTreeMap<_, _> = listed
             .into_iter()
             .map(|client| {
-                let mut permit = Permit::new(client.grant);
+                let mut permit = Permit::new(client.grant).with_comment(&client.comment);
                 // The streams it has open go on counting.
                 if let Some(old) = before.get(&client.key) {
                     permit.streams = old.streams.clone();

@@ -120,9 +120,20 @@ pub enum TrustError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Who may write the list of authorised clients may let anybody in.
+    /// A file that decides about trust, or a directory above it, is somebody else's.
     #[error(
-        "{} may be written by others (mode {mode:04o}) and is not used; look through it, then run: \
+        "{} belongs to another user (uid {owner}) and is not used, nor is what is in it; look through it, then make it \
+         yours: chown, or copy it", path.display()
+    )]
+    AnothersFile {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Who may write such a file, or a directory above it, may let anybody in.
+    #[error(
+        "{} may be written by others (mode {mode:04o}) and is not used, nor is what is in it; look through it, then run: \
          chmod go-w '{}'", path.display(), path.display()
     )]
     WritableByOthers {
@@ -146,6 +157,12 @@ pub enum TrustError {
     /// The system has no random numbers to give.
     #[error("the system has no random numbers")]
     NoRandomness,
+    /// A client's key is of a kind that servers do not take.
+    #[error(
+        "the client's own key {0} is none of Ed25519, and servers take no other; move client.key and client.crt away to \
+         have one made, and have that authorised"
+    )]
+    ClientKey(Fingerprint),
     /// rustls does not take the identity.
     #[error("TLS does not accept the identity: {0}")]
     Tls(rustls::Error),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::TrustError;
@@ -71,6 +71,36 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), TrustError> {
     Ok(())
 }
 
+/// Refuses a file that somebody else may have written, or put there: it and the directories up to the user's home, or else up
+/// to the root, have to be the user's or root's, and nobody else's to write. In a directory where everybody may write and
+/// nobody may take away what is another's (as in /tmp) what is the user's is safe.
+///
+/// What is not there is nobody's.
+pub(super) fn check_owned(path: &Path) -> Result<(), TrustError> {
+    let real = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        real => real.map_err(failed("find", path))?,
+    };
+    let user = nix::unistd::geteuid().as_raw();
+    let home = std::env::home_dir().and_then(|home| fs::canonicalize(home).ok());
+    for (depth, place) in real.ancestors().enumerate() {
+        let metadata = fs::metadata(place).map_err(failed("look at", place))?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        let place = || place.to_owned();
+        if owner != user && owner != 0 {
+            return Err(TrustError::AnothersFile { path: place(), owner });
+        }
+        let is_sticky_dir = depth > 0 && mode & 0o1000 != 0;
+        if mode & 0o022 != 0 && !is_sticky_dir {
+            return Err(TrustError::WritableByOthers { path: place(), mode });
+        }
+        if home.as_deref() == Some(&place()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
     // What a crashed writer has left: nobody else is writing, because we hold the lock.
     match fs::remove_file(path) {
@@ -128,6 +158,43 @@ mod tests {
         symlink(&victim, dir.path().join("file.tmp")).unwrap();
         replace(&path, b"new").unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn what_others_may_have_written_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (deep, file) = (dir.path().join("a/b"), dir.path().join("a/b/list"));
+        check_owned(&file).unwrap();
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(&file, "").unwrap();
+        let link = dir.path().join("link");
+        symlink(&file, &link).unwrap();
+        for (place, bad) in
+            [(&file, 0o620), (&file, 0o602), (&deep, 0o770), (&dir.path().join("a"), 0o757)]
+        {
+            check_owned(&file).unwrap();
+            let before = fs::metadata(place).unwrap().permissions().mode();
+            mode(place, bad);
+            // It is the file that is looked at, not the link to it.
+            for path in [&file, &link] {
+                let error = check_owned(path).unwrap_err();
+                let TrustError::WritableByOthers { path, mode } = &error else { panic!("{error}") };
+                assert_eq!((path, *mode), (place, bad));
+                assert!(error.to_string().contains("chmod go-w"), "{error}");
+            }
+            mode(place, before);
+        }
+        mode(&deep, 0o1777);
+        check_owned(&file).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            let other = Some(nix::unistd::Uid::from_raw(12_345));
+            nix::unistd::chown(&deep, other, None).unwrap();
+            let error = check_owned(&file).unwrap_err();
+            assert!(matches!(error, TrustError::AnothersFile { owner: 12_345, .. }), "{error}");
+        }
     }
 
     #[test]

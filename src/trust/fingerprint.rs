@@ -101,6 +101,19 @@ impl PeerIdentity {
     }
 }
 
+/// DER of an Ed25519 SubjectPublicKeyInfo up to the key itself (RFC 8410, 4).
+pub(super) const ED25519_SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+
+/// Whether a certificate is of an Ed25519 key.
+///
+/// # Errors
+/// Where the certificate cannot be parsed.
+pub(super) fn is_of_ed25519(der: &CertificateDer<'_>) -> Result<bool, rustls::Error> {
+    let spki = ParsedCertificate::try_from(der)?.subject_public_key_info();
+    Ok(spki.starts_with(&ED25519_SPKI_PREFIX))
+}
+
 fn is_self_signed_rsa(certificate: &X509Certificate<'_>) -> bool {
     let signature = &certificate.signature_value.data;
     let key = &certificate.subject_pki.subject_public_key.data;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -41,6 +41,13 @@ pub trait HostTrust: Send + Sync {
     /// As [`decide`](Self::decide).
     async fn recognise(&self, _peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
         Ok(None)
+    }
+
+    /// Asked in the middle of a handshake, before anything of the client's is shown: whether a server with this key cannot be the
+    /// right one, as far as is known without asking anybody. [`decide`](Self::decide) is called for it all the same, and
+    /// may know better. Should not block for longer than it takes to read a small file.
+    fn rules_out(&self, _peer: &PeerIdentity) -> bool {
+        false
     }
 
     /// The server, whose key is `current`, has announced that it will have `next`, and proven that it holds it. Returns
@@ -84,6 +91,10 @@ impl HostTrust for PinnedKeys {
     async fn recognise(&self, peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
         let is_pinned = self.pins.contains(&peer.fingerprint);
         Ok(Some(if is_pinned { Recognised::Known } else { Recognised::Another }))
+    }
+
+    fn rules_out(&self, peer: &PeerIdentity) -> bool {
+        !self.pins.contains(&peer.fingerprint)
     }
 
     async fn announced(&self, _: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
@@ -142,6 +153,8 @@ pub struct KnownHostsTrust {
     host: String,
     policy: HostKeyPolicy,
     prompter: Option<Arc<dyn Prompter>>,
+    /// The key that was decided for last, recorded or not.
+    accepted: Arc<Mutex<Option<Fingerprint>>>,
 }
 
 impl KnownHostsTrust {
@@ -154,7 +167,7 @@ impl KnownHostsTrust {
         policy: HostKeyPolicy,
         prompter: Option<Arc<dyn Prompter>>,
     ) -> Self {
-        Self { hosts, host: host.into(), policy, prompter }
+        Self { hosts, host: host.into(), policy, prompter, accepted: Arc::default() }
     }
 
     async fn decide_unknown(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
@@ -230,6 +243,42 @@ impl KnownHostsTrust {
 #[async_trait]
 impl HostTrust for KnownHostsTrust {
     async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
+        self.look_up_and_decide(peer).await?;
+        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer.fingerprint);
+        Ok(())
+    }
+
+    fn rules_out(&self, peer: &PeerIdentity) -> bool {
+        let accepted = *self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be read lets nobody pass, and is told when it is decided.
+        accepted != Some(peer.fingerprint)
+            && !matches!(
+                self.hosts.check(&self.host, peer),
+                Ok(Verdict::Known
+                    | Verdict::KnownAsNext
+                    | Verdict::KnownByLegacySignature
+                    | Verdict::Unknown)
+            )
+    }
+
+    async fn recognise(&self, peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
+        let presented = *peer;
+        Ok(Some(match self.with_file(move |hosts, host| hosts.check(host, &presented)).await? {
+            Verdict::Known | Verdict::KnownAsNext | Verdict::KnownByLegacySignature => {
+                Recognised::Known
+            }
+            Verdict::Changed { .. } => Recognised::Another,
+            Verdict::Unknown => Recognised::New,
+        }))
+    }
+
+    async fn announced(&self, current: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
+        self.with_file(move |hosts, host| hosts.record_next(host, current, next)).await
+    }
+}
+
+impl KnownHostsTrust {
+    async fn look_up_and_decide(&self, peer: &PeerIdentity) -> Result<(), TrustError> {
         let presented = *peer;
         let (verdict, malformed) = self
             .with_file(move |hosts, host| Ok((hosts.check(host, &presented)?, hosts.malformed()?)))
@@ -265,21 +314,6 @@ impl HostTrust for KnownHostsTrust {
             Verdict::Unknown => self.decide_unknown(peer).await,
             Verdict::Changed { old } => self.decide_changed(peer, old).await,
         }
-    }
-
-    async fn recognise(&self, peer: &PeerIdentity) -> Result<Option<Recognised>, TrustError> {
-        let presented = *peer;
-        Ok(Some(match self.with_file(move |hosts, host| hosts.check(host, &presented)).await? {
-            Verdict::Known | Verdict::KnownAsNext | Verdict::KnownByLegacySignature => {
-                Recognised::Known
-            }
-            Verdict::Changed { .. } => Recognised::Another,
-            Verdict::Unknown => Recognised::New,
-        }))
-    }
-
-    async fn announced(&self, current: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
-        self.with_file(move |hosts, host| hosts.record_next(host, current, next)).await
     }
 }
 

@@ -7,10 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ED25519};
+use rustls::InconsistentKeys;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 use super::files::{self, Lock, failed};
 use super::{Fingerprint, PeerIdentity, TrustError};
@@ -18,7 +20,8 @@ use super::{Fingerprint, PeerIdentity, TrustError};
 /// A private key and a certificate of it, signed by itself.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    /// Wiped when it is dropped.
+    key: Zeroizing<PrivateKeyDer<'static>>,
     fingerprint: Fingerprint,
 }
 
@@ -31,6 +34,7 @@ impl Identity {
         let (certificate, key) = generate_pair()?;
         let key = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|reason| TrustError::Tls(rustls::Error::General(reason.to_owned())))?;
+        let key = Zeroizing::new(key);
         let fingerprint =
             PeerIdentity::from_certificate(certificate.der()).map_err(TrustError::Tls)?.fingerprint;
         Ok(Self { chain: vec![certificate.der().clone()], key, fingerprint })
@@ -125,8 +129,13 @@ impl Identity {
         self.chain.clone()
     }
 
-    pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {
-        self.key.clone_key()
+    pub(super) fn private_key(&self) -> &PrivateKeyDer<'static> {
+        &self.key
+    }
+
+    /// As TLS takes it. No copy of the key's encoding is made.
+    pub(super) fn certified_key(&self) -> Result<CertifiedKey, rustls::Error> {
+        certified_key(self.chain.clone(), &self.key)
     }
 }
 
@@ -146,6 +155,18 @@ fn certify(key: &KeyPair) -> Result<rcgen::Certificate, TrustError> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "imux");
     params.self_signed(key).map_err(TrustError::Generate)
+}
+
+/// A key with its certificate, if they are of each other.
+fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+) -> Result<CertifiedKey, rustls::Error> {
+    let certified = CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(key)?);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error),
+    }
 }
 
 struct Paths {
@@ -175,7 +196,7 @@ impl Paths {
             (true, true) => Ok(()),
             (false, false) => {
                 let (certificate, key) = generate_pair()?;
-                files::replace(&self.key, key.serialize_pem().as_bytes())?;
+                files::replace(&self.key, Zeroizing::new(key.serialize_pem()).as_bytes())?;
                 files::replace(&self.crt, certificate.pem().as_bytes())
             }
             (false, true) => self.certify_again(),
@@ -190,7 +211,7 @@ impl Paths {
     /// again: the original's clients know a server by the certificate they have seen.
     fn certify_again(&self) -> Result<(), TrustError> {
         let pem = read_private(&self.key)?;
-        let key = String::from_utf8(pem).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+        let key = std::str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
         match key {
             Some(key) if key.is_compatible(&PKCS_ED25519) => {
                 files::replace(&self.crt, certify(&key)?.pem().as_bytes())
@@ -213,7 +234,7 @@ impl Paths {
         // The chain is not empty, see load_chain.
         let identity = PeerIdentity::from_certificate(&chain[0])
             .map_err(|error| invalid(&self.crt, "certificate", &error))?;
-        CertifiedKey::from_der(chain.clone(), key.clone_key(), &aws_lc_rs::default_provider())
+        certified_key(chain.clone(), &key)
             .map_err(|error| invalid(&self.key, "private key", &error))?;
         Ok(Identity { chain, key, fingerprint: identity.fingerprint })
     }
@@ -234,22 +255,26 @@ impl Paths {
         Ok(chain)
     }
 
-    fn load_key(&self) -> Result<PrivateKeyDer<'static>, TrustError> {
+    fn load_key(&self) -> Result<Zeroizing<PrivateKeyDer<'static>>, TrustError> {
         let pem = read_private(&self.key)?;
-        PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TrustError::InvalidIdentity {
-            path: self.key.clone(),
-            what: "private key",
-            reason: error.to_string(),
+        PrivateKeyDer::from_pem_slice(&pem).map(Zeroizing::new).map_err(|error| {
+            TrustError::InvalidIdentity {
+                path: self.key.clone(),
+                what: "private key",
+                reason: error.to_string(),
+            }
         })
     }
 }
 
 /// Reads a file that must be nobody else's business. The permissions looked at are those of the file that is read.
-fn read_private(path: &Path) -> Result<Vec<u8>, TrustError> {
-    let read = || -> io::Result<(u32, Vec<u8>)> {
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, TrustError> {
+    let read = || -> io::Result<(u32, Zeroizing<Vec<u8>>)> {
         let mut file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o7777;
-        let mut contents = Vec::new();
+        let metadata = file.metadata()?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        // As long as the file, so that it is not moved, and left behind, while it grows.
+        let mut contents = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
         file.read_to_end(&mut contents)?;
         Ok((mode, contents))
     };

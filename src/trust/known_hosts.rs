@@ -216,7 +216,7 @@ impl KnownHosts {
 
     fn read_bytes(&self) -> Result<Vec<u8>, TrustError> {
         match std::fs::read(&self.path) {
-            Ok(bytes) => Ok(bytes),
+            Ok(bytes) => files::check_owned(&self.path).map(|()| bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(failed("read", &self.path)(error)),
         }

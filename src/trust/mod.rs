@@ -36,7 +36,7 @@ pub use invitation::{Invitation, InvitationSecret};
 pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
 pub use next_key::NextKey;
 pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
-pub(crate) use tls::question_config;
-pub use tls::{ALPN, classical_client_config, client_config, server_config};
+pub use tls::{ALPN, classical_client_config, client_config, server_config, with_host_trust};
 #[cfg(test)]
 pub(crate) use tls::{client_config_of, provider};
+pub(crate) use tls::{question_config, ruled_out};

@@ -2,13 +2,11 @@
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
+use super::fingerprint::ED25519_SPKI_PREFIX;
 use super::{Fingerprint, Identity, SessionSecret, TrustError};
 
 /// What a signature is made over: this, and a value that only the two ends of one session can compute.
 const LABEL: &[u8; 22] = b"imux/1 next server key";
-
-/// DER of an Ed25519 SubjectPublicKeyInfo up to the key itself (RFC 8410, 4).
-const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 const KEY_LEN: usize = 32;
 const SIGNATURE_LEN: usize = 64;
@@ -66,7 +64,7 @@ fn message(session: &SessionSecret) -> [u8; LABEL.len() + 32] {
 }
 
 fn fingerprint(key: &[u8]) -> Fingerprint {
-    Fingerprint::of_public_key(&[&SPKI_PREFIX, key].concat())
+    Fingerprint::of_public_key(&[&ED25519_SPKI_PREFIX, key].concat())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! X25519MLKEM768 first. The verifiers take any certificate, because whose key it is gets decided later and once, but they
 //! verify the handshake's signature: without it, anybody could show another's certificate.
 
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -13,12 +15,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, PeerIncompatible, ServerConfig,
-    SignatureScheme, version,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
+    PeerIncompatible, ServerConfig, SignatureScheme, version,
 };
 
-use super::{Identity, PeerIdentity, TrustError};
+use super::fingerprint::is_of_ed25519;
+use super::{HostTrust, Identity, PeerIdentity, TrustError};
 
 /// The application protocol of lanes (RFC 7301).
 pub const ALPN: &[u8] = b"imux/1";
@@ -26,9 +30,23 @@ pub const ALPN: &[u8] = b"imux/1";
 /// Settings of the end that dials; it shows `identity` when asked for a certificate.
 ///
 /// # Errors
-/// [`TrustError::Tls`] where the identity's key cannot be used.
+/// [`TrustError::ClientKey`] where the identity's key is not Ed25519: servers take no other; [`TrustError::Tls`] where it
+/// cannot be used.
 pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustError> {
     client_config_of(identity, provider())
+}
+
+/// As `config`, which is one of [`client_config`], for lanes to a server that `trust` decides about: one that it
+/// [rules out](HostTrust::rules_out) is not shown the client's certificate.
+#[must_use]
+pub fn with_host_trust(
+    mut config: Arc<ClientConfig>,
+    trust: Arc<dyn HostTrust>,
+) -> Arc<ClientConfig> {
+    let provider = config.crypto_provider().clone();
+    let verifier = Arc::new(AnyKey { provider, trust: Some(trust) });
+    Arc::make_mut(&mut config).dangerous().set_certificate_verifier(verifier);
+    config
 }
 
 /// As [`client_config`], with X25519 alone. What is recorded of it today can be decrypted by whoever has a quantum computer
@@ -47,7 +65,7 @@ pub(crate) fn question_config() -> Result<Arc<ClientConfig>, TrustError> {
         .with_protocol_versions(&[&version::TLS13])
         .map_err(TrustError::Tls)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyKey(provider)))
+        .with_custom_certificate_verifier(Arc::new(AnyKey { provider, trust: None }))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
@@ -63,14 +81,17 @@ pub(crate) fn client_config_of(
     identity: &Identity,
     provider: CryptoProvider,
 ) -> Result<Arc<ClientConfig>, TrustError> {
+    let ed25519 = identity.certificate_chain().first().map(is_of_ed25519);
+    if !matches!(ed25519, Some(Ok(true))) {
+        return Err(TrustError::ClientKey(identity.fingerprint()));
+    }
     let provider = Arc::new(provider);
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&version::TLS13])
         .map_err(TrustError::Tls)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyKey(provider)))
-        .with_client_auth_cert(identity.certificate_chain(), identity.private_key())
-        .map_err(TrustError::Tls)?;
+        .with_custom_certificate_verifier(Arc::new(AnyKey { provider, trust: None }))
+        .with_client_cert_resolver(Arc::new(own_key(identity)?));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -85,14 +106,17 @@ pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TrustErro
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&version::TLS13])
         .map_err(TrustError::Tls)?
-        .with_client_cert_verifier(Arc::new(AnyKey(provider)))
-        .with_single_cert(identity.certificate_chain(), identity.private_key())
-        .map_err(TrustError::Tls)?;
+        .with_client_cert_verifier(Arc::new(AnyKey { provider, trust: None }))
+        .with_cert_resolver(Arc::new(own_key(identity)?));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+fn own_key(identity: &Identity) -> Result<SingleCertAndKey, TrustError> {
+    identity.certified_key().map(Into::into).map_err(TrustError::Tls)
 }
 
 /// aws-lc-rs, with AES-128-GCM before AES-256-GCM: a lane's cost is mostly its cipher, 128 bits are beyond anybody's reach,
@@ -108,9 +132,37 @@ pub(crate) fn provider() -> CryptoProvider {
     }
 }
 
-/// Takes any certificate that can be read, from whoever proves to hold its key.
-#[derive(Debug)]
-struct AnyKey(Arc<CryptoProvider>);
+/// Why a client's certificate is not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's key is none of Ed25519")]
+struct NotEd25519;
+
+/// Takes any certificate that can be read and is not ruled out, from whoever proves to hold its key.
+struct AnyKey {
+    provider: Arc<CryptoProvider>,
+    trust: Option<Arc<dyn HostTrust>>,
+}
+
+impl fmt::Debug for AnyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyKey").field("trust", &self.trust.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Why a server's certificate is not taken: its key cannot be the right one.
+#[derive(Debug, thiserror::Error)]
+#[error("the server's key is another one than is known: {}", .0.fingerprint)]
+struct RuledOut(PeerIdentity);
+
+/// The key of a server that was ruled out, if that is what ended a handshake.
+pub(crate) fn ruled_out(error: &io::Error) -> Option<PeerIdentity> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => {
+            why.downcast_ref().map(|RuledOut(presented)| *presented)
+        }
+        _ => None,
+    }
+}
 
 /// What both verifiers have to say of signatures: those of TLS 1.3 are verified, those of TLS 1.2 do not come up.
 macro_rules! verify_signatures {
@@ -130,11 +182,16 @@ macro_rules! verify_signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+            verify_tls13_signature(
+                message,
+                cert,
+                dss,
+                &self.provider.signature_verification_algorithms,
+            )
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
+            self.provider.signature_verification_algorithms.supported_schemes()
         }
     };
 }
@@ -148,7 +205,12 @@ impl ServerCertVerifier for AnyKey {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        PeerIdentity::from_certificate(end_entity).map(|_| ServerCertVerified::assertion())
+        let presented = PeerIdentity::from_certificate(end_entity)?;
+        if self.trust.as_ref().is_some_and(|trust| trust.rules_out(&presented)) {
+            let why = OtherError(Arc::new(RuledOut(presented)));
+            return Err(CertificateError::Other(why).into());
+        }
+        Ok(ServerCertVerified::assertion())
     }
 
     verify_signatures!();
@@ -169,8 +231,39 @@ impl ClientCertVerifier for AnyKey {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        PeerIdentity::from_certificate(end_entity).map(|_| ClientCertVerified::assertion())
+        PeerIdentity::from_certificate(end_entity)?;
+        // All that imux makes are: others cost more to verify, and are of no use.
+        if !is_of_ed25519(end_entity)? {
+            let why = OtherError(Arc::new(NotEd25519));
+            return Err(CertificateError::Other(why).into());
+        }
+        Ok(ClientCertVerified::assertion())
     }
 
     verify_signatures!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verify(certificate: &CertificateDer<'_>) -> Result<ClientCertVerified, rustls::Error> {
+        let verifier = AnyKey { provider: Arc::new(provider()), trust: None };
+        verifier.verify_client_cert(certificate, &[], UnixTime::now())
+    }
+
+    #[test]
+    fn clients_have_keys_of_ed25519_and_no_other() {
+        for (algorithm, taken) in
+            [(&rcgen::PKCS_ED25519, true), (&rcgen::PKCS_ECDSA_P256_SHA256, false)]
+        {
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+            let verified = verify(certificate.der());
+            assert_eq!(verified.is_ok(), taken, "{verified:?}");
+            if let Err(error) = verified {
+                assert!(error.to_string().contains("Ed25519"), "{error}");
+            }
+        }
+    }
 }

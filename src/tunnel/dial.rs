@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::connections::{Client, Connections, Place};
 use super::copy::copy;
-use crate::driver::{Code, Incoming, Session, SessionError, StreamKind};
+use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject};
 use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
 use crate::trust::{Destination, Permit};
 
@@ -53,9 +53,10 @@ pub async fn serve_within(
         tokio::select! {
             accepted = session.accept() => match accepted {
                 Ok(incoming) => {
-                    let permit = session.permit();
+                    let (permit, subject) = (session.permit(), session.subject());
                     let (client, destination) = (client.clone(), destination.clone());
-                    drop(connections.spawn(carry(incoming, permit, client, destination)));
+                    let carried = carry(incoming, permit, client, destination, subject);
+                    drop(connections.spawn(carried));
                 }
                 Err(over) => break over,
             },
@@ -71,6 +72,7 @@ async fn carry(
     permit: Option<Permit>,
     client: Arc<Client>,
     destination: Arc<str>,
+    subject: Subject,
 ) {
     let Incoming { stream, kind } = incoming;
     let Some(permit) = permit else { return stream.reset(Code::UNAUTHORIZED) };
@@ -79,15 +81,35 @@ async fn carry(
         return stream.reset(Code::EXCESSIVE_LOAD);
     };
     match connect(&kind, &permit, &client, &destination).await {
-        Ok((socket, _place)) => copy(socket, stream).await,
+        Ok((socket, _place)) => {
+            let shown = leads_to(&kind, &permit, &destination);
+            subject.stream_started(&shown);
+            copy(socket, stream).await;
+            subject.stream_ended(&shown, &"over");
+        }
         Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {
             client.tell_full();
             stream.reset(Code::EXCESSIVE_LOAD);
         }
         Err(Failed { destination, code, why }) => {
+            subject.stream_ended(&destination, &why);
             tracing::warn!(%destination, error = %why, "cannot reach the destination");
             stream.reset(code);
         }
+    }
+}
+
+/// Where a stream that was let through leads, in the words of the list or of the client.
+fn leads_to(kind: &StreamKind, permit: &Permit, fixed: &str) -> String {
+    match (kind, permit.destinations()) {
+        (StreamKind::Named(name), _) => match name.parse::<Destination>() {
+            Ok(destination) => destination.to_string(),
+            Err(_) => format!("{name:?}"),
+        },
+        (_, Some(allowed)) => {
+            allowed.default_place().map_or_else(|| fixed.to_owned(), |place| place.to_string())
+        }
+        (_, None) => fixed.to_owned(),
     }
 }
 

@@ -4,7 +4,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use imux::lane::{Listener, TcpOptions, TlsListener};
+use imux::trust::{Identity, server_config};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -93,6 +96,135 @@ fn the_right_pin_and_a_wrong_one() {
     let bad = ["client", "--dial=localhost:1", "--pin", "SHA256:short"];
     let (code, _, told) = process::run(home.path(), &bad);
     assert!(code == 2 && told.contains("--pin"), "{code}: {told}");
+}
+
+/// A server that is not the one that is pinned, or known, does not learn who the client is.
+#[test]
+fn another_server_is_not_shown_the_clients_certificate() {
+    bounded(60, async {
+        let identity = Identity::generate().unwrap();
+        let key = identity.fingerprint().to_string();
+        let tls = server_config(&identity).unwrap();
+        let at = "127.0.0.1:0".parse().unwrap();
+        let listener = TlsListener::bind(at, tls, TcpOptions::default()).unwrap();
+        let at = listener.local_addr().unwrap().to_string();
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let seen = shown.clone();
+        tokio::spawn(async move {
+            while let Ok(pending) = listener.accept().await {
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let peer = pending.handshake().await.ok().map(|lane| lane.peer());
+                    seen.lock().unwrap().push(peer);
+                });
+            }
+        });
+        let home = tempfile::tempdir().unwrap();
+        let known = |line: String| fs::write(home.path().join("known_hosts"), line).unwrap();
+        let fails =
+            |args: &[&str]| client_fails(home.path(), &at, args, 7, &[&key, "nothing was sent"]);
+        let told = fails(&["--pin", ANOTHER_KEY]);
+        assert!(told.contains("none of the pinned ones"), "{told}");
+        for line in [format!("{at} {ANOTHER_KEY}\n"), format!("{at} {}\n", "00".repeat(32))] {
+            known(line);
+            for policy in ["ask", "strict", "accept-new"] {
+                fails(&["--host-key", policy]);
+            }
+        }
+        {
+            let shown = shown.lock().unwrap();
+            assert!(shown.len() >= 7 && shown.iter().all(Option::is_none), "{shown:?}");
+        }
+        // The right one is shown it. It says nothing, and is given up.
+        shown.lock().unwrap().clear();
+        known(format!("{at} {key}\n"));
+        client_fails(home.path(), &at, &["--host-key", "strict"], 5, &[]);
+        let shown = shown.lock().unwrap();
+        assert!(shown.iter().any(|peer| matches!(peer, Some(Some(_)))), "{shown:?}");
+    });
+}
+
+/// As sshd sees to it: what others may have written decides nothing.
+#[test]
+fn files_that_others_may_write_decide_nothing() {
+    let (server, place) = (server(), tempfile::tempdir().unwrap());
+    let home = place.path().join("deep/home");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    client(&home, &server.at, &["--host-key", "accept-new"]).ready();
+    fs::write(home.join("authorized_clients"), "").unwrap();
+    mode(&home.join("authorized_clients"), 0o644);
+    let serve = ["server", "--listen", "127.0.0.1:0", "--dial", "127.0.0.1:9"];
+    Imux::start(&home, &serve).ready();
+    for (name, bad, of_client, of_server) in [
+        ("known_hosts", 0o666, true, false),
+        ("known_hosts", 0o620, true, false),
+        ("authorized_clients", 0o662, false, true),
+        ("", 0o770, true, true),
+        ("", 0o703, true, true),
+        ("..", 0o775, true, true),
+    ] {
+        let path = home.join(name).canonicalize().unwrap();
+        let before = fs::metadata(&path).unwrap().permissions().mode();
+        mode(&path, bad);
+        let shown = path.to_str().unwrap();
+        let words = [shown, "may be written by others", "chmod go-w"];
+        if of_client {
+            client_fails(&home, &server.at, &["--host-key", "accept-new"], 3, &words);
+        }
+        if of_server {
+            fails(&home, &serve, 3, &words);
+        }
+        mode(&path, before);
+    }
+    client(&home, &server.at, &["--host-key", "strict"]).ready();
+    Imux::start(&home, &serve).ready();
+    if nix::unistd::geteuid().is_root() {
+        let other = Some(nix::unistd::Uid::from_raw(54_321));
+        nix::unistd::chown(&home.join("authorized_clients"), other, None).unwrap();
+        fails(&home, &serve, 3, &["authorized_clients", "another user (uid 54321)"]);
+    }
+}
+
+/// Servers take no other keys of clients, and say so; what the client has is told at its start.
+#[test]
+fn a_clients_key_of_another_kind_is_refused_before_it_dials() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    for kind in ["crt", "key"] {
+        let to = home.path().join(format!("client.{kind}"));
+        fs::copy(format!("{LEGACY}/legacy.{kind}"), &to).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let words = ["Ed25519", "client.key"];
+    client_fails(home.path(), &server.at, &["--pin", &server.key], 3, &words);
+}
+
+/// No core file, and no look into its memory from a process of the same user.
+#[test]
+fn the_memory_of_whoever_holds_keys_is_closed() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // What can be dumped belongs to its user in /proc; what cannot, to root.
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let user = 54_321;
+    nix::unistd::chown(home.path(), Some(user.into()), None).unwrap();
+    let mut command = process::imux(home.path());
+    command.args(["client", "--listen", "127.0.0.1:0", "--dial", &server.at, "--pin", &server.key]);
+    std::os::unix::process::CommandExt::uid(&mut command, user);
+    let mut version = std::process::Command::new(command.get_program());
+    std::os::unix::process::CommandExt::uid(version.arg("--version"), user);
+    if version.output().is_err() {
+        // That user may not even start the program, where it is now.
+        return;
+    }
+    let client = Imux::spawn(&mut command);
+    client.ready();
+    let owner = |file: &str| std::os::unix::fs::MetadataExt::uid(&fs::metadata(file).unwrap());
+    assert_eq!(owner(&format!("/proc/{}/mem", client.id())), 0);
+    let status = fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap();
+    assert!(status.contains(&format!("Uid:\t{user}")), "{status}");
 }
 
 #[test]

@@ -121,6 +121,10 @@ impl Imux {
         lines.0.iter().filter(|line| line.contains(words)).count()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn log(&self) -> String {
         self.log.lines.lock().unwrap().0.join("\n")
     }

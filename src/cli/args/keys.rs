@@ -50,9 +50,8 @@ Examples:
 
 pub(super) const ACCEPT_EXAMPLES: &str = "\
 Examples:
-  imux accept 'imux://server.example:443/uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk/…'
-  Out of sight of other users of this machine:
-    imux accept - < invitation.txt";
+  echo 'imux://server.example:443/uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk/…' | imux accept
+  imux accept < invitation.txt";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysArgs {
@@ -145,9 +144,9 @@ pub(super) struct InviteArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// The invitation; `-` reads it from standard input
+    /// The invitation; read from standard input if left out, where no other user of the machine sees it
     // Read later than by clap, which would repeat what it cannot read, and with it the secret.
-    #[arg(value_name = "INVITATION")]
+    #[arg(value_name = "INVITATION", default_value = "-", hide_default_value = true)]
     invitation: String,
     /// Local address or interface to go out by, such as 192.168.1.2 or dev:eth1
     #[arg(long, value_name = "ADDR", value_parser = bind::parse_bind)]

@@ -16,6 +16,7 @@ use super::large_hello::{Attempt, Finding, Next, PATIENCE, is_large};
 use crate::lane::resolve::{resolve, split_host_port};
 use crate::lane::{BindSource, DialError, Dialer, Lane, Listener, PendingLane, TcpOptions, tcp};
 use crate::net::{AttemptError, RaceError, as_ipv4, race};
+use crate::trust::ruled_out;
 
 /// Dials TLS lanes to one server from one local address or device.
 #[derive(Debug, Clone)]
@@ -68,7 +69,10 @@ impl TlsDialer {
     async fn attempt(&self, attempt: &Attempt) -> Result<TlsLane, DialError> {
         let (addr, socket) = self.connect().await?;
         attempt.connected(addr);
-        let failed = |source| DialError::Handshake { addr, source };
+        let failed = |source| match ruled_out(&source) {
+            Some(presented) => DialError::KeyRefused { presented },
+            None => DialError::Handshake { addr, source },
+        };
         let (name, config) = (self.server_name(addr)?, self.config.clone());
         TlsLane::dial_heard(socket, name, config, &attempt.heard).await.map_err(failed)
     }

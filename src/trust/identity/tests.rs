@@ -64,7 +64,9 @@ fn takes_what_the_original_wrote() {
     let known = "SHA256:dwC5/gMXJXZ88XGNk1whj9PjktSkPcaOujFz80KAoQo";
     assert_eq!(identity.fingerprint().to_string(), known);
     server_config(&identity).unwrap();
-    client_config(&identity).unwrap();
+    // A server's, and no client's.
+    let refused = client_config(&identity).unwrap_err();
+    assert!(matches!(refused, TrustError::ClientKey(key) if key.to_string() == known), "{refused}");
 }
 
 #[test]
