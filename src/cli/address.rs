@@ -46,6 +46,10 @@ impl HostPort {
             Host::Any => format!("localhost:{port}"),
             Host::Ip(ip) => SocketAddr::new(*ip, port).to_string(),
             Host::LinkLocal { ip, device } => format!("[{ip}%{device}]:{port}"),
+            // Not every resolver knows that one (RFC 6761, 6.3).
+            Host::Name(name) if name.eq_ignore_ascii_case("localhost.") => {
+                format!("localhost:{port}")
+            }
             Host::Name(name) => format!("{name}:{port}"),
         }
     }
@@ -156,7 +160,8 @@ fn parse_host(host: &str) -> Result<Host, String> {
     }
     // 10.0.0.300 or 10.0.0 is a mistyped address, never a name: no top-level domain is a number.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    if last.bytes().all(|b| b.is_ascii_digit()) {
+    let hex = last.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("0x"));
+    if hex || last.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("`{host}` is neither an IP address nor a host name"));
     }
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -248,6 +253,9 @@ mod tests {
             ("https://server:443", "URL"),
             ("10.0.0.300:22", "neither an IP address nor"),
             ("10.0.0:22", "neither an IP address nor"),
+            // Resolvers take these for 127.0.0.1.
+            ("0x7f000001:22", "neither an IP address nor"),
+            ("127.0.0.0X1:22", "neither an IP address nor"),
             ("a b:22", "not a host name"),
             ("a\x1b[2J:22", "\\u{1b}"),
             ("user@host:22", "not a host name"),

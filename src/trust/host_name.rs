@@ -41,8 +41,7 @@ impl HostPlace {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());
             port.parse::<u16>().ok().filter(|_| digits)
         };
-        let split = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        match split.and_then(|(host, digits)| Some((host, port(digits)?))) {
+        match text.rsplit_once(':').and_then(|(host, digits)| Some((host, port(digits)?))) {
             Some((host, port)) => Self { host: canonical(host), port, port_written: true },
             None => Self { host: canonical(text), port: DEFAULT_PORT, port_written: false },
         }
@@ -62,6 +61,10 @@ impl std::fmt::Display for HostPlace {
 }
 
 fn canonical(host: &str) -> String {
+    // Without a host it is this machine that is dialled.
+    if host.is_empty() {
+        return "localhost".to_owned();
+    }
     if let Some(address) = address(host) {
         return address;
     }
@@ -94,7 +97,10 @@ mod tests {
     #[test]
     fn one_spelling_for_each_place() {
         for (canonical, others) in [
-            ("localhost:2222", &["Localhost:2222", "LOCALHOST.:2222", "localhost:02222"][..]),
+            (
+                "localhost:2222",
+                &["Localhost:2222", "LOCALHOST.:2222", "localhost:02222", ":2222"][..],
+            ),
             ("server.example:443", &["Server.Example", "server.example.", "SERVER.example.:443"]),
             (
                 "xn--mnchen-3ya.example:9",

@@ -254,7 +254,7 @@ fn another_spelling_of_the_name_is_the_same_server() {
     let first = format!("LocalHost:{port}");
     client(home.path(), &first, &["--host-key", "accept-new"]).ready();
     assert_eq!(known_hosts(home.path()), format!("localhost:{port} {}\n", server.key));
-    for name in ["localhost", "LOCALHOST", "lOcalhost"] {
+    for name in ["localhost", "LOCALHOST", "lOcalhost", "Localhost.", ""] {
         let at = format!("{name}:{port}");
         client(home.path(), &at, &["--host-key", "strict"]).ready();
         for (before, written) in [("", "localhost"), ("\u{feff}", "LocalHost."), ("", "LOCALHOST")]
