@@ -3,10 +3,10 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::error::{ConnectError, OpenError};
 use super::first_keys::FirstKeys;
@@ -36,6 +36,8 @@ const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 const KEYS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long `open` waits for a session.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// While somebody waits so, a lane that waits to be dialled is dialled now and then, and not only when its time has come.
+const NUDGE_EVERY: Duration = Duration::from_millis(500);
 
 /// A server's next key is recorded this often at most: an honest one has another in years.
 const NEXT_KEY_EVERY: Duration = Duration::from_secs(60);
@@ -175,6 +177,9 @@ struct Inner {
     current: watch::Sender<Option<Arc<Established>>>,
     /// What is urgent has had to wait behind bulk: from then on express lanes are kept up, too.
     express: watch::Sender<bool>,
+    /// Has one of the lanes dialled that wait for their time, and when it last did.
+    nudge: Notify,
+    nudged: Mutex<Option<Instant>>,
     /// No more lanes are dialled.
     stopped: watch::Sender<bool>,
     /// No more streams are opened.
@@ -227,6 +232,8 @@ impl Client {
             creating: tokio::sync::Mutex::default(),
             current: sender,
             express: watch::Sender::new(false),
+            nudge: Notify::new(),
+            nudged: Mutex::default(),
             stopped: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         });
@@ -294,7 +301,7 @@ impl Client {
     /// No session came in time, or it is shutting down.
     pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
         let options = options.into();
-        let patience = tokio::time::sleep(OPEN_PATIENCE);
+        let patience = self.inner.patience();
         tokio::pin!(patience);
         let mut over: Option<Session> = None;
         loop {
@@ -386,6 +393,20 @@ impl Drop for Client {
 }
 
 impl Inner {
+    /// Passes the time that `open` has, and has a lane dialled now and then.
+    async fn patience(&self) {
+        for _ in 0..OPEN_PATIENCE.div_duration_f64(NUDGE_EVERY) as u32 {
+            tokio::time::sleep(NUDGE_EVERY).await;
+            let now = clock::now();
+            let mut nudged = self.nudged.lock().unwrap_or_else(PoisonError::into_inner);
+            // However many wait.
+            if nudged.is_none_or(|at| now.duration_since(at) >= NUDGE_EVERY) {
+                *nudged = Some(now);
+                self.nudge.notify_one();
+            }
+        }
+    }
+
     /// Keeps one lane up for ever.
     async fn keep_lane(
         self: Arc<Self>,
@@ -438,6 +459,7 @@ impl Inner {
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
+                () = self.nudge.notified() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
         }

@@ -149,6 +149,7 @@ pub(super) async fn run(
         batch: FrameBatch::default(),
         out: LaneBuf::new(),
         measured_at: None,
+        ended: false,
         unsent_limit: 0,
         pacing_limit: u64::MAX,
     };
@@ -188,6 +189,8 @@ struct LaneTask<'a> {
     /// What was pulled and is not written.
     out: LaneBuf,
     measured_at: Option<Instant>,
+    /// The lane's peer has gone, though its end was not read yet.
+    ended: bool,
     unsent_limit: u32,
     pacing_limit: u64,
 }
@@ -282,6 +285,7 @@ impl LaneTask<'_> {
         }
         self.measured_at = Some(now);
         let metrics = self.lane.metrics()?;
+        self.ended = metrics.ended;
         let (limit, pacing) = self
             .shared
             .look(|state| (state.core.unsent_limit(self.id), state.core.pacing_limit(self.id)));
@@ -316,6 +320,7 @@ impl LaneTask<'_> {
         metrics: Option<LaneMetrics>,
     ) -> Result<bool, LaneEnd> {
         let (id, batch, out) = (self.id, &mut self.batch, &mut self.out);
+        let ended = self.ended;
         self.shared.with(|state, now| {
             if let Some(metrics) = metrics {
                 state.core.handle_lane_metrics(now, id, metrics);
@@ -328,6 +333,8 @@ impl LaneTask<'_> {
                 return Err(LaneEnd::Lost(code));
             }
             remember(&mut slot.waker, cx);
+            // What could still go another way is not given to a lane that leads nowhere. Last words are.
+            let writable = writable && (!ended || state.over.is_some());
             let pulled = writable && state.core.poll_transmit(now, id, PULL_MAX, out).is_some();
             let nothing_left = writable && !pulled && out.is_empty();
             if state.over.is_some() && nothing_left {

@@ -66,6 +66,9 @@ struct TcpInfoHead {
     delivered_ce: u32,
 }
 
+/// Of the states in include/net/tcp_states.h: TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING.
+const ENDED: [u8; 5] = [6, 7, 8, 9, 11];
+
 /// `TCP_INFO`, read only.
 #[derive(Debug, Clone, Copy)]
 struct TcpInfo;
@@ -152,6 +155,7 @@ impl From<&TcpInfoHead> for LaneMetrics {
             delivered_bytes: Some(in_segments(info.delivered)),
             mss: info.snd_mss,
             retransmits: info.total_retrans.into(),
+            ended: ENDED.contains(&info.state),
         }
     }
 }
@@ -177,6 +181,16 @@ mod tests {
         assert_eq!(parse_release("3.10.0-1160.el7.x86_64"), Some((3, 10)));
         assert_eq!(parse_release("unknown"), None);
         assert_eq!(parse_release(""), None);
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_is_known_before_its_end_is_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        assert!(!tcp_metrics(&socket).unwrap().ended);
+        drop(peer);
+        assert!(tcp_metrics(&socket).unwrap().ended);
     }
 
     #[test]

@@ -146,6 +146,8 @@ pub struct LaneMetrics {
     pub mss: u32,
     /// Segments sent again since the lane came up.
     pub retransmits: u64,
+    /// The peer's end has come, or its reset, whether it was read or not: what is written now arrives nowhere.
+    pub ended: bool,
 }
 
 impl LaneMetrics {
@@ -164,6 +166,7 @@ impl LaneMetrics {
         delivered_bytes: None,
         mss: 0,
         retransmits: 0,
+        ended: false,
     };
 }
 

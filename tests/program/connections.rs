@@ -261,7 +261,7 @@ fn connections_wait_for_a_server_that_is_restarted() {
 #[test]
 fn connections_opened_while_the_server_is_away_begin_when_it_is_back() {
     bounded(120, async {
-        for lanes in ["0.0.0.0=1", "0.0.0.0=10"] {
+        for (lanes, away) in [("0.0.0.0=1", 6_000), ("0.0.0.0=10", 3_000)] {
             let destination = Destination::echo().await;
             let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
             let (at, to) = (net::unused_port().await.to_string(), destination.addr.to_string());
@@ -290,7 +290,7 @@ fn connections_opened_while_the_server_is_away_begin_when_it_is_back() {
                     }
                     socket.read_u32().await.map(|back| (number, back))
                 });
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                tokio::time::sleep(Duration::from_millis(away / 20)).await;
             }
             let _server = Imux::start(homes[0].path(), &args);
             while let Some(answer) = waiting.join_next().await {
