@@ -114,11 +114,14 @@ impl Attached {
     }
 
     fn detach(&self, code: Code) {
-        let waiting = self.shared.with(|state, now| {
+        let mut waiting = Vec::new();
+        self.shared.with(|state, now| {
             state.core.handle_lane_down(now, self.id, code);
             state.lanes.remove(&self.id);
             // Whoever waits for the last lane's end is told.
-            if state.lanes.is_empty() { std::mem::take(&mut state.closing) } else { Vec::new() }
+            if state.lanes.is_empty() {
+                state.closing.wake(&mut waiting);
+            }
         });
         waiting.into_iter().for_each(std::task::Waker::wake);
     }

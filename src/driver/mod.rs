@@ -18,6 +18,7 @@ mod session;
 mod shared;
 mod stream;
 mod table;
+mod waiters;
 
 pub use audit::Subject;
 #[cfg(imux_seeded)]

@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::audit::Subject;
 use super::error::OpenError;
-use super::shared::{Shared, remember};
+use super::shared::{Shared, State, remember};
 use super::stream::Stream;
+use super::waiters::wait;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, SessionError, SessionStats};
 use crate::trust::{Fingerprint, Permit};
@@ -92,10 +93,12 @@ impl Session {
     /// The session is over, or one end is shutting down.
     pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
         let OpenOptions { kind, redundant } = options.into();
-        let id = poll_fn(|cx| {
-            self.shared().with(|state, _| {
+        let id = wait(
+            self.shared(),
+            |state| &mut state.opening,
+            |state| {
                 if let Some(over) = &state.over {
-                    return Poll::Ready(Err(OpenError::Session(over.clone())));
+                    return Some(Err(OpenError::Session(over.clone())));
                 }
                 match state.core.open(kind.clone()) {
                     Some(id) => {
@@ -103,16 +106,12 @@ impl Session {
                             state.core.send_stream(id).set_redundant();
                         }
                         state.streams.insert(id, Stream::wakers());
-                        Poll::Ready(Ok(id))
+                        Some(Ok(id))
                     }
-                    None if state.core.is_draining() => Poll::Ready(Err(OpenError::Draining)),
-                    None => {
-                        state.opening.push(cx.waker().clone());
-                        Poll::Pending
-                    }
+                    None => state.core.is_draining().then_some(Err(OpenError::Draining)),
                 }
-            })
-        })
+            },
+        )
         .await?;
         Ok(Stream::new(self.handle.clone(), id))
     }
@@ -122,21 +121,19 @@ impl Session {
     /// # Errors
     /// The session is over.
     pub async fn accept(&self) -> Result<Incoming, SessionError> {
-        poll_fn(|cx| {
-            self.shared().with(|state, _| {
-                if let Some((id, kind)) = state.core.accept() {
+        let accepted = wait(
+            self.shared(),
+            |state| &mut state.accepting,
+            |state| match state.core.accept() {
+                Some((id, kind)) => {
                     state.streams.insert(id, Stream::wakers());
                     let stream = Stream::new(self.handle.clone(), id);
-                    return Poll::Ready(Ok(Incoming { stream, kind }));
+                    Some(Ok(Incoming { stream, kind }))
                 }
-                if let Some(over) = &state.over {
-                    return Poll::Ready(Err(over.clone()));
-                }
-                state.accepting.push(cx.waker().clone());
-                Poll::Pending
-            })
-        })
-        .await
+                None => state.over.clone().map(Err),
+            },
+        );
+        accepted.await
     }
 
     /// Waits for the session's end.
@@ -182,15 +179,11 @@ impl Session {
     /// As [`close`](Self::close), and waits until the lanes are closed; a second at most.
     pub async fn close_and_wait(&self, code: Code) {
         self.close(code);
-        let lanes_gone = poll_fn(|cx| {
-            self.shared().with(|state, _| {
-                if state.lanes.is_empty() {
-                    return Poll::Ready(());
-                }
-                state.closing.push(cx.waker().clone());
-                Poll::Pending
-            })
-        });
+        let lanes_gone = wait(
+            self.shared(),
+            |state| &mut state.closing,
+            |state| state.lanes.is_empty().then_some(()),
+        );
         // A lane that takes no more bytes is no reason to stay.
         let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
     }
@@ -203,16 +196,7 @@ impl Session {
 
 /// Waits for the end of a session without holding it open.
 pub(super) async fn closed(shared: &Shared) -> SessionError {
-    poll_fn(|cx| {
-        shared.with(|state, _| match &state.over {
-            Some(over) => Poll::Ready(over.clone()),
-            None => {
-                state.closing.push(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-    })
-    .await
+    wait(shared, |state| &mut state.closing, |state| state.over.clone()).await
 }
 
 /// Waits for what the server announces of its next key; `None` when the session is over.
@@ -234,16 +218,8 @@ pub(super) async fn next_key(shared: &Shared) -> Option<Bytes> {
 
 /// Waits until no stream of a session is open, without holding it open.
 pub(super) async fn drained(shared: &Shared) {
-    poll_fn(|cx| {
-        shared.with(|state, _| {
-            if state.core.stream_count() == 0 || state.over.is_some() {
-                return Poll::Ready(());
-            }
-            state.draining.push(cx.waker().clone());
-            Poll::Pending
-        })
-    })
-    .await;
+    let idle = |state: &mut State| state.core.stream_count() == 0 || state.over.is_some();
+    wait(shared, |state| &mut state.draining, |state| idle(state).then_some(())).await;
 }
 
 /// What a stream is for, and how it is carried. A [`StreamKind`] alone will do.

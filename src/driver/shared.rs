@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::admission::Admission;
 use super::clock;
+use super::waiters::Waiters;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats};
 
@@ -53,11 +54,11 @@ pub(super) struct State {
     pub(super) lanes: BTreeMap<LaneId, LaneSlot>,
     pub(super) streams: BTreeMap<StreamId, StreamWakers>,
     /// Tasks that wait for a stream to accept, for room to open one, for the end.
-    pub(super) accepting: Vec<Waker>,
-    pub(super) opening: Vec<Waker>,
-    pub(super) closing: Vec<Waker>,
+    pub(super) accepting: Waiters,
+    pub(super) opening: Waiters,
+    pub(super) closing: Waiters,
     /// Tasks that wait until no stream is open.
-    pub(super) draining: Vec<Waker>,
+    pub(super) draining: Waiters,
     /// What the server announced last, and who waits for it.
     pub(super) next_key: (Option<Bytes>, Option<Waker>),
     /// Whom to tell that express lanes would help.
@@ -77,10 +78,10 @@ impl Shared {
                 core,
                 lanes: BTreeMap::new(),
                 streams: BTreeMap::new(),
-                accepting: Vec::new(),
-                opening: Vec::new(),
-                closing: Vec::new(),
-                draining: Vec::new(),
+                accepting: Waiters::default(),
+                opening: Waiters::default(),
+                closing: Waiters::default(),
+                draining: Waiters::default(),
                 next_key: (None, None),
                 express: None,
                 over: None,
@@ -183,7 +184,7 @@ impl State {
             self.core.close(Code::NONE);
         }
         if self.core.stream_count() == 0 {
-            wake.append(&mut self.draining);
+            self.draining.wake(wake);
         }
         while let Some(event) = self.core.poll_event() {
             self.on_event(event, wake);
@@ -200,8 +201,8 @@ impl State {
 
     fn on_event(&mut self, event: Event, wake: &mut Vec<Waker>) {
         match event {
-            Event::Opened => wake.append(&mut self.accepting),
-            Event::OpenAvailable | Event::Draining => wake.append(&mut self.opening),
+            Event::Opened => self.accepting.wake(wake),
+            Event::OpenAvailable | Event::Draining => self.opening.wake(wake),
             Event::Begun(id) => {
                 if let Some(wakers) = self.streams.get_mut(&id) {
                     wakers.begun = true;
@@ -234,9 +235,9 @@ impl State {
                 wake.extend(self.next_key.1.take());
                 tell_of_session(&self.core.stats(), &error);
                 self.over = Some(error);
-                wake.append(&mut self.accepting);
-                wake.append(&mut self.opening);
-                wake.append(&mut self.closing);
+                self.accepting.wake(wake);
+                self.opening.wake(wake);
+                self.closing.wake(wake);
                 for wakers in self.streams.values_mut() {
                     wake.extend(wakers.read.take());
                     wake.extend(wakers.write.take());

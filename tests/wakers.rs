@@ -1,0 +1,155 @@
+//! Futures of the library that are polled and dropped again and again, as a `select!` in a loop does, leave nothing
+//! behind. The heap is counted for the whole process: one test, a program of its own.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+
+use bytes::Bytes;
+use imux::lane::memory::{self, MemoryDialer};
+use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, Session, Stream, StreamKind};
+use support::bounded;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+mod support;
+
+#[global_allocator]
+static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
+/// Each leaves a waker of at least 64 bytes behind if it is kept.
+const TURNS: usize = 20_000;
+
+/// What the heap may differ by for other reasons: room that a queue keeps, a timer of a lane.
+const SLACK: usize = 64 * 1024;
+
+/// A waker unlike any other, and worth noticing.
+#[derive(Default)]
+struct Woken([u64; 8]);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        assert_eq!(self.0, [0; 8]);
+    }
+}
+
+fn waker() -> Waker {
+    Arc::new(Woken::default()).into()
+}
+
+/// Makes many futures that wait for something of `what`, polls each twice and drops it; then polls one as often.
+fn turn<T>(name: &str, what: &mut T, mut wait: impl AsyncFnMut(&mut T)) {
+    let before = HEAP.current_usage();
+    for _ in 0..TURNS {
+        poll(name, 2, wait(what));
+    }
+    let dropped = HEAP.current_usage().saturating_sub(before);
+    assert!(dropped < SLACK, "{name}: {dropped} bytes are left of {TURNS} that were dropped");
+    let before = HEAP.current_usage();
+    poll(name, TURNS, wait(what));
+    let polled = HEAP.current_usage().saturating_sub(before);
+    assert!(polled < SLACK, "{name}: {polled} bytes are left of one, polled {TURNS} times");
+}
+
+fn poll(name: &str, times: usize, future: impl Future) {
+    // Tokio's own futures give up after some hundred polls without a pause, and wait for nothing then.
+    let mut future = pin!(tokio::task::unconstrained(future));
+    for _ in 0..times {
+        let pending = future.as_mut().poll(&mut Context::from_waker(&waker())).is_pending();
+        assert!(pending, "{name} does not wait");
+    }
+}
+
+fn key() -> PeerIdentity {
+    PeerIdentity { fingerprint: Fingerprint::from_bytes([1; 32]), certificate_signature: None }
+}
+
+fn client_config() -> ClientConfig {
+    let trust = Arc::new(PinnedKeys::new([key().fingerprint]));
+    ClientConfig { session: Config::default(), trust }
+}
+
+/// Two ends of a session that lets only one stream be open, and that stream.
+struct Setting {
+    client: Client,
+    ours: Session,
+    server: Server,
+    theirs: Session,
+    near: Stream,
+    _far: Stream,
+    dialer: MemoryDialer,
+}
+
+async fn setting() -> Setting {
+    let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+    let dialer = dialer.with_peer(key());
+    let session = Config {
+        stream_window: 4096,
+        stream_window_max: 4096,
+        streams_max: 1,
+        ..Config::default()
+    };
+    let mut server = Server::start(listener, ServerConfig { session, ..ServerConfig::default() });
+    let links = vec![Link::new(Arc::new(dialer.clone()), 2)];
+    let client = Client::connect(links, client_config()).await.unwrap();
+    let (theirs, _) = server.accept().await.unwrap();
+    let mut near = client.open(StreamKind::Raw).await.unwrap();
+    near.write_u8(1).await.unwrap();
+    let mut far = theirs.accept().await.unwrap().stream;
+    far.read_u8().await.unwrap();
+    let ours = client.session().unwrap();
+    Setting { client, ours, server, theirs, near, _far: far, dialer }
+}
+
+#[test]
+fn futures_that_are_polled_and_dropped_for_ever_leave_nothing_behind() {
+    bounded(120, async {
+        let Setting { mut client, mut ours, mut server, mut theirs, near, _far, dialer } =
+            setting().await;
+
+        turn("Session::accept", &mut theirs, async |it| drop(it.accept().await));
+        turn("Session::open", &mut ours, async |it| drop(it.open(StreamKind::Raw).await));
+        turn("Session::closed", &mut ours, async |it| drop(it.closed().await));
+        turn("Session::drained", &mut ours, async |it| drop(it.drained().await));
+        turn("Client::open", &mut client, async |it| drop(it.open(StreamKind::Raw).await));
+        turn("Client::draining", &mut client, async |it| drop(it.draining().await));
+        turn("Server::drained", &mut server, async |it| drop(it.drained().await));
+        turn("Server::accept", &mut server, async |server| {
+            server.accept().await;
+        });
+
+        let (mut read, mut write) = near.into_split();
+        turn("ReadHalf::read", &mut read, async |read| {
+            let _ = read.read(&mut [0; 8]).await;
+        });
+        turn("ReadHalf::read_chunks", &mut read, async |read| {
+            let _ = read.read_chunks(&mut Default::default(), 8).await;
+        });
+        turn("WriteHalf::stopped", &mut write, async |write| {
+            write.stopped().await;
+        });
+        // More than the peer has room for.
+        let full = tokio::time::timeout(
+            std::time::Duration::from_millis(300),
+            write.write_all(Bytes::from_static(&[0; 8192])),
+        );
+        assert!(full.await.is_err());
+        turn("WriteHalf::write", &mut write, async |write| {
+            let _ = AsyncWriteExt::write(write, &[0; 8]).await;
+        });
+        turn("WriteHalf::write_all", &mut write, async |write| {
+            let _ = write.write_all(Bytes::from_static(&[0; 8])).await;
+        });
+        turn("WriteHalf::capacity", &mut write, async |write| {
+            let _ = write.capacity().await;
+        });
+
+        // Nothing answers any more.
+        dialer.lanes().iter().for_each(memory::KillSwitch::silence);
+        turn("Session::close_and_wait", &mut ours, async |it| {
+            drop(it.close_and_wait(imux::Code::NONE).await)
+        });
+        turn("Client::close", &mut client, async |it| drop(it.close(imux::Code::NONE).await));
+    });
+}
