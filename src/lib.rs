@@ -102,7 +102,7 @@ pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
     OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
-    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Subject, Tier,
+    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Subject, Tier, Undelivered,
     UnknownScheduler, UnknownTier, WriteHalf,
 };
 pub use proto::{CreditStats, Health};

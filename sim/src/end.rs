@@ -237,12 +237,14 @@ impl End {
     fn on_event(&mut self, now: Time, event: Event, happened: &mut Vec<Happened>) {
         match event {
             // No key is announced here.
-            Event::Opened | Event::Begun(_) | Event::NextKey(_) => {}
+            Event::Opened | Event::Begun(_) | Event::NextKey(_) | Event::Arrived { .. } => {}
             Event::OpenAvailable => {
                 happened.push(Happened::Counted("open available"));
                 self.try_open = true;
             }
-            Event::Readable(id) | Event::Writable(id) => drop(self.todo.insert(id)),
+            Event::Readable(id) | Event::Writable(id) | Event::Stopped { id, .. } => {
+                self.todo.insert(id);
+            }
             Event::LaneLost { lane, code } => {
                 // What `handle_lane_down` reports again is known already.
                 if self.lanes.contains_key(&lane) {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use imux::lane::{TcpOptions, TlsListener, TlsSettings};
@@ -97,7 +98,8 @@ pub(super) async fn run_server(
             code = Code::NONE;
         }
     }
-    server.close(code).await;
+    // What has not arrived by now had the time there was.
+    let _ = server.close(code, Duration::ZERO).await;
     // What has arrived is on its way to the destinations. The program's end does not wait for ever.
     while sessions.join_next().await.is_some() {}
     Ok(Exit::Ok)

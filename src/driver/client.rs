@@ -19,7 +19,7 @@ use super::stream::Stream;
 use super::{chance, clock};
 use crate::lane::{DialError, Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
-use crate::proto::{Code, Config, LaneId, LanePolicy, SessionStats, Side, Tier};
+use crate::proto::{Code, Config, LaneId, LanePolicy, SessionStats, Side, Tier, Undelivered};
 use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, Recognised, SessionSecret};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
@@ -368,14 +368,58 @@ impl Client {
         let _ = self.inner.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
-    /// Ends the session at once, telling the server `code`, and dials no more. Returns when the
-    /// server has been told, or cannot be.
-    pub async fn close(&self, code: Code) {
+    /// Opens no more streams; waits until everything that was written to them has arrived, and their ends, as long as
+    /// `patience` lasts; then ends the session, telling the server `code`, and dials no more. With a patience of zero
+    /// it is a cut. Returns when the server has been told, or a second after.
+    ///
+    /// It is the session there is now that is waited for. What the server's application has not read by then stays
+    /// readable there for streams that have come to their end, and is lost of others.
+    ///
+    /// Not cancel safe: the session may go on if it is dropped. Call it again.
+    ///
+    /// # Errors
+    /// Not all is known to have arrived.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use imux::lane::memory;
+    /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+    /// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+    /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// use std::time::Duration;
+    ///
+    /// use imux::Code;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = Fingerprint::from_bytes([7; 32]);
+    /// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+    /// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+    /// # let mut server = Server::start(listener, ServerConfig::default());
+    /// # let trust = Arc::new(PinnedKeys::new([key]));
+    /// # let link = Link::new(Arc::new(dialer.with_peer(identity)), 2);
+    /// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+    /// # let client = client.await?;
+    /// let (_read, mut write) = client.open(StreamKind::Raw).await?.into_split();
+    /// write.write_all("to whom it may concern".into()).await?;
+    /// write.finish()?;
+    /// client.close(Code::NONE, Duration::from_secs(10)).await?;
+    /// # let mut got = String::new();
+    /// # let (session, _) = server.accept().await.unwrap();
+    /// # session.accept().await?.stream.read_to_string(&mut got).await?;
+    /// # assert_eq!(got, "to whom it may concern");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn close(&self, code: Code, patience: Duration) -> Result<(), Undelivered> {
         self.inner.draining.send_replace(true);
+        // Lanes are dialled while it is waited for what they shall carry.
+        let closed = match self.session() {
+            Some(session) => session::close_within(session.shared(), code, patience).await,
+            None => Ok(()),
+        };
         self.inner.stopped.send_replace(true);
-        if let Some(session) = self.session() {
-            session.close_and_wait(code).await;
-        }
+        closed
     }
 
     /// The session there is now.

@@ -33,5 +33,5 @@ pub use table::SessionLimits;
 pub use crate::proto::wire::StreamKind;
 pub use crate::proto::{
     Code, Config, LaneId, LaneStats, SchedulerKind, SessionError, SessionId, SessionStats, Side,
-    Tier, UnknownScheduler, UnknownTier,
+    Tier, Undelivered, UnknownScheduler, UnknownTier,
 };

@@ -21,7 +21,9 @@ use super::table::{Known, Owner, SessionLimits, Table};
 use super::{chance, clock};
 use crate::lane::{Lane, Listener, PendingLane};
 use crate::proto::wire::{Frame, Params};
-use crate::proto::{Code, Config, LaneId, LanePolicy, SessionId, Side, handshake, limits};
+use crate::proto::{
+    Code, Config, LaneId, LanePolicy, SessionId, Side, Undelivered, handshake, limits,
+};
 use crate::trust::{
     AnyClient, ClientTrust, Fingerprint, InvitationSecret, NextKey, Permit, SessionSecret,
 };
@@ -197,14 +199,26 @@ impl Server {
         futures::future::join_all(self.inner.table.living().into_iter().map(idle)).await;
     }
 
-    /// Takes no more lanes and ends all sessions at once, telling their clients `code`. Returns when
-    /// they have been told, or cannot be.
-    pub async fn close(&self, code: Code) {
-        self.task.abort();
+    /// Creates no more sessions; waits until everything that was written to the streams of those there are has arrived,
+    /// and their ends, as long as `patience` lasts; then ends them, telling their clients `code`, and takes no more
+    /// lanes. With a patience of zero it is a cut. Returns when the clients have been told, or a second after.
+    ///
+    /// Not cancel safe: the sessions may go on if it is dropped. Call it again.
+    ///
+    /// # Errors
+    /// Not all is known to have arrived.
+    pub async fn close(&self, code: Code, patience: Duration) -> Result<(), Undelivered> {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        if patience.is_zero() {
+            self.task.abort();
+        }
         let ends = self.inner.table.living().into_iter().map(|shared| async move {
-            Session::new(shared).close_and_wait(code).await;
+            let closed = session::close_within(&shared, code, patience).await;
+            closed.err().unwrap_or_default()
         });
-        futures::future::join_all(ends).await;
+        let lost = futures::future::join_all(ends).await;
+        self.task.abort();
+        lost.into_iter().fold(Undelivered::default(), Undelivered::and).into_result()
     }
 
     /// The next session a client creates, and where its first lane comes from. `None` after the

@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::audit::Subject;
 use super::error::OpenError;
-use super::shared::{Shared, State, remember};
+use super::shared::{Shared, State, StreamWakers, remember};
 use super::stream::Stream;
 use super::waiters::wait;
 use crate::proto::wire::StreamKind;
-use crate::proto::{Code, SessionError, SessionStats};
+use crate::proto::{Code, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};
 
 /// How long the end of a session may take that is waited for.
@@ -126,7 +126,8 @@ impl Session {
             |state| &mut state.accepting,
             |state| match state.core.accept() {
                 Some((id, kind)) => {
-                    state.streams.insert(id, Stream::wakers());
+                    let stopped = state.core.send_stream(id).stopped();
+                    state.streams.insert(id, StreamWakers { stopped, ..Stream::wakers() });
                     let stream = Stream::new(self.handle.clone(), id);
                     Some(Ok(Incoming { stream, kind }))
                 }
@@ -177,15 +178,20 @@ impl Session {
     }
 
     /// As [`close`](Self::close), and waits until the lanes are closed; a second at most.
+    ///
+    /// Cancel safe: the session is over at the first poll.
     pub async fn close_and_wait(&self, code: Code) {
-        self.close(code);
-        let lanes_gone = wait(
-            self.shared(),
-            |state| &mut state.closing,
-            |state| state.lanes.is_empty().then_some(()),
-        );
-        // A lane that takes no more bytes is no reason to stay.
-        let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
+        let _ = close_within(self.shared(), code, Duration::ZERO).await;
+    }
+
+    /// Waits until all that was written to its streams has arrived at the peer, and all ends that were marked.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The session is over, and this was lost.
+    pub async fn delivered(&self) -> Result<(), Undelivered> {
+        delivered(self.shared()).await
     }
 
     /// Figures of the session and its lanes.
@@ -197,6 +203,30 @@ impl Session {
 /// Waits for the end of a session without holding it open.
 pub(super) async fn closed(shared: &Shared) -> SessionError {
     wait(shared, |state| &mut state.closing, |state| state.over.clone()).await
+}
+
+/// Waits until all that was written has arrived, without holding the session open.
+async fn delivered(shared: &Shared) -> Result<(), Undelivered> {
+    let arrived = |state: &mut State| state.is_delivered().then(|| state.core.undelivered());
+    wait(shared, |state| &mut state.delivering, arrived).await.into_result()
+}
+
+/// Waits for what was written, as long as `patience` lasts; then ends the session, and waits until its lanes are closed,
+/// a second at most.
+pub(super) async fn close_within(
+    shared: &Shared,
+    code: Code,
+    patience: Duration,
+) -> Result<(), Undelivered> {
+    if !patience.is_zero() {
+        let _ = tokio::time::timeout(patience, delivered(shared)).await;
+    }
+    shared.with(|state, _| state.core.close(code));
+    let lanes_gone =
+        wait(shared, |state| &mut state.closing, |state| state.lanes.is_empty().then_some(()));
+    // A lane that takes no more bytes is no reason to stay.
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
+    shared.look(|state| state.core.undelivered()).into_result()
 }
 
 /// Waits for what the server announces of its next key; `None` when the session is over.

@@ -12,7 +12,7 @@ use super::admission::Admission;
 use super::clock;
 use super::waiters::Waiters;
 use crate::proto::ids::StreamId;
-use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats};
+use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats, Undelivered};
 
 /// How long a session that nobody holds any more may take to deliver what was written.
 const LINGER: Duration = Duration::from_secs(30);
@@ -27,11 +27,17 @@ pub(super) struct Shared {
     rearm: Notify,
 }
 
-/// Who waits for one stream.
+/// Who waits for one stream, and what has become of it: the core may have forgotten.
 #[derive(Debug, Default)]
 pub(super) struct StreamWakers {
     pub(super) read: Option<Waker>,
     pub(super) write: Option<Waker>,
+    /// Bytes written that are known to have arrived, as of when that was asked last; and whether all has, the end
+    /// included.
+    pub(super) arrived: u64,
+    pub(super) ended: bool,
+    /// The peer wants no more of what is written.
+    pub(super) stopped: Option<Code>,
     /// Halves that still exist.
     pub(super) halves: u8,
     /// Something of it was given to a lane.
@@ -59,6 +65,10 @@ pub(super) struct State {
     pub(super) closing: Waiters,
     /// Tasks that wait until no stream is open.
     pub(super) draining: Waiters,
+    /// Tasks that wait until all that was written has arrived.
+    pub(super) delivering: Waiters,
+    /// Written to streams that were dropped without an end.
+    dropped: Undelivered,
     /// What the server announced last, and who waits for it.
     pub(super) next_key: (Option<Bytes>, Option<Waker>),
     /// Whom to tell that express lanes would help.
@@ -82,6 +92,8 @@ impl Shared {
                 opening: Waiters::default(),
                 closing: Waiters::default(),
                 draining: Waiters::default(),
+                delivering: Waiters::default(),
+                dropped: Undelivered::default(),
                 next_key: (None, None),
                 express: None,
                 over: None,
@@ -152,6 +164,16 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The runtime ends before the session has.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.over.is_none() {
+            tell_of_loss(state.core.undelivered().and(state.dropped));
+        }
+    }
+}
+
 /// Goes off when a visit to the session panics: whoever waits for something there would wait for ever.
 struct Alarm<'a>(&'a Shared);
 
@@ -162,6 +184,16 @@ impl Drop for Alarm<'_> {
 }
 
 impl State {
+    /// Whether there is nothing left to wait for: all has arrived, or never will.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.over.is_some() || self.core.is_delivered()
+    }
+
+    /// The stream is dropped without an end.
+    pub(super) fn given_up(&mut self, id: StreamId) {
+        self.dropped = self.dropped.and(self.core.send_stream(id).undelivered());
+    }
+
     /// What a panic has left behind is not touched again: in its place comes a session that is over and has only
     /// to say so on the lanes there are.
     fn abandon(&mut self) {
@@ -189,6 +221,9 @@ impl State {
         while let Some(event) = self.core.poll_event() {
             self.on_event(event, wake);
         }
+        if !self.delivering.is_empty() && self.is_delivered() {
+            self.delivering.wake(wake);
+        }
         while let Some(lane) = self.core.poll_wake(now) {
             wake.extend(self.lanes.get_mut(&lane).and_then(|slot| slot.waker.take()));
         }
@@ -215,6 +250,18 @@ impl State {
             Event::Writable(id) => {
                 wake.extend(self.streams.get_mut(&id).and_then(|wakers| wakers.write.take()));
             }
+            Event::Arrived { id, bytes, ended } => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    (stream.arrived, stream.ended) = (bytes, ended);
+                    wake.extend(stream.write.take());
+                }
+            }
+            Event::Stopped { id, code } => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.stopped = Some(code);
+                    wake.extend(stream.write.take());
+                }
+            }
             Event::LaneLost { lane, code } => {
                 if let Some(slot) = self.lanes.get_mut(&lane) {
                     slot.lost = Some(code);
@@ -233,7 +280,11 @@ impl State {
             }
             Event::Closed(error) => {
                 wake.extend(self.next_key.1.take());
-                tell_of_session(&self.core.stats(), &error);
+                let lost = self.core.undelivered();
+                tell_of_session(&self.core.stats(), lost, &error);
+                if self.released.is_some() {
+                    tell_of_loss(lost.and(self.dropped));
+                }
                 self.over = Some(error);
                 self.accepting.wake(wake);
                 self.opening.wake(wake);
@@ -249,9 +300,10 @@ impl State {
 }
 
 /// What came of a session, for whoever looks into what it cost; `imux-sim lab` reads the names.
-fn tell_of_session(stats: &SessionStats, why: &SessionError) {
+fn tell_of_session(stats: &SessionStats, lost: Undelivered, why: &SessionError) {
     tracing::debug!(
         %why,
+        lost_bytes = lost.bytes,
         sent_bytes = stats.sent_bytes,
         resent_bytes = stats.resent_bytes,
         received_bytes = stats.received_bytes,
@@ -261,6 +313,19 @@ fn tell_of_session(stats: &SessionStats, why: &SessionError) {
         lanes_lost = stats.lanes_lost,
         "what the session has cost"
     );
+}
+
+/// Says what nobody waited for, and nobody else will tell of.
+fn tell_of_loss(lost: Undelivered) {
+    if !lost.is_none() {
+        let Undelivered { bytes, streams, .. } = lost;
+        tracing::warn!(
+            bytes,
+            streams,
+            "written and lost: the last handle was dropped before it had arrived; wait for `shutdown`, \
+             `acknowledged` or `close`"
+        );
+    }
 }
 
 /// Remembers whom to wake, without cloning a waker that is there already.

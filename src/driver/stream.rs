@@ -19,10 +19,11 @@ use crate::proto::{Code, ReadError, WriteError};
 
 /// A bidirectional byte stream.
 ///
-/// `AsyncWrite::poll_shutdown` ends the sending direction only (half-close); the peer reads the
-/// end once it has read everything before it. Dropping a half that has not come to its end resets
-/// it, as closing a TCP socket with unread data does: an end that was not meant is never taken for
-/// one that was.
+/// `shutdown` ends the sending direction only (half-close), and waits until everything has arrived; the
+/// peer reads the end once it has read everything before it. If it is dropped half way, the end is marked
+/// all the same. `flush` waits for nothing; [`acknowledged`](Self::acknowledged) waits for what was written
+/// so far. Dropping a half that has not come to its end resets it, as closing a TCP socket with unread data
+/// does: an end that was not meant is never taken for one that was.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -87,7 +88,7 @@ impl Stream {
                 over: false,
                 failed: None,
             },
-            write: WriteHalf { handle, id, over: false },
+            write: WriteHalf { handle, id, written: 0, over: false },
         }
     }
 
@@ -113,6 +114,14 @@ impl Stream {
             })
         })
         .await
+    }
+
+    /// See [`WriteHalf::acknowledged`].
+    ///
+    /// # Errors
+    /// The peer wants no more of what is written, or the session is over and not all has arrived.
+    pub async fn acknowledged(&mut self) -> Result<(), StreamError> {
+        self.write.acknowledged().await
     }
 
     /// The two directions, to be used by different tasks.
@@ -310,6 +319,8 @@ impl AsyncRead for ReadHalf {
 pub struct WriteHalf {
     handle: Arc<Handle>,
     id: StreamId,
+    /// How many bytes were written.
+    written: u64,
     /// It was finished or reset.
     over: bool,
 }
@@ -333,7 +344,21 @@ impl WriteHalf {
         data: &mut Bytes,
     ) -> Poll<Result<usize, StreamError>> {
         let id = self.id;
-        self.handle.shared.with(|state, _| poll_send(state, id, cx, |stream| stream.write(data)))
+        let written = self
+            .handle
+            .shared
+            .with(|state, _| poll_send(state, id, cx, |stream| stream.write(data)));
+        self.count(written)
+    }
+
+    fn count(
+        &mut self,
+        written: Poll<Result<usize, StreamError>>,
+    ) -> Poll<Result<usize, StreamError>> {
+        if let Poll::Ready(Ok(written)) = written {
+            self.written += written as u64;
+        }
+        written
     }
 
     /// Waits until something would be taken; returns how many bytes.
@@ -352,7 +377,7 @@ impl WriteHalf {
         let id = self.id;
         poll_fn(|cx| {
             self.handle.shared.ask(|state| {
-                if let Some(code) = state.core.send_stream(id).stopped() {
+                if let Some(code) = state.streams.get(&id).and_then(|stream| stream.stopped) {
                     return Poll::Ready(StreamError::Reset(code));
                 }
                 if state.over.is_some() {
@@ -365,7 +390,40 @@ impl WriteHalf {
         .await
     }
 
-    /// Ends the stream after what was written.
+    /// Waits until the peer's session has acknowledged all that was written so far; with the end, if that was marked. It
+    /// says nothing of what the peer's application has read.
+    ///
+    /// Cancel safe: dropping it changes nothing. Bounded as [`AsyncWrite::poll_shutdown`] is.
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over and not all has arrived.
+    pub async fn acknowledged(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_acknowledged(cx)).await
+    }
+
+    fn poll_acknowledged(&self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        let (id, written, finished) = (self.id, self.written, self.over);
+        self.handle.shared.ask(|state| {
+            let stream = state.streams.get(&id);
+            if stream.is_some_and(|it| it.ended || (!finished && it.arrived >= written)) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(code) = stream.and_then(|stream| stream.stopped) {
+                return Poll::Ready(Err(StreamError::Reset(code)));
+            }
+            match state.core.send_stream(id).await_arrival() {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => {
+                    remember_stream(state, id, |wakers| &mut wakers.write, cx);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(write_error(state, error))),
+            }
+        })
+    }
+
+    /// Marks the end of the stream after what was written, and waits for nothing: see
+    /// [`acknowledged`](Self::acknowledged).
     ///
     /// # Errors
     /// The peer wants no more of it, or the session is over.
@@ -405,6 +463,10 @@ impl WriteHalf {
 
 impl Drop for WriteHalf {
     fn drop(&mut self) {
+        if !self.over {
+            let id = self.id;
+            self.handle.shared.ask(|state| state.given_up(id));
+        }
         self.reset_with(Code::RESET);
         release(&self.handle, self.id);
     }
@@ -412,7 +474,7 @@ impl Drop for WriteHalf {
 
 impl AsyncWrite for WriteHalf {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -420,22 +482,26 @@ impl AsyncWrite for WriteHalf {
             return Poll::Ready(Ok(0));
         }
         let id = self.id;
-        let taken = self.handle.shared.with(|state, _| {
+        let written = self.handle.shared.with(|state, _| {
             poll_send(state, id, cx, |stream| {
                 let room = usize::try_from(stream.capacity()?).unwrap_or(usize::MAX);
                 let part = &bytes[..bytes.len().min(room)];
                 stream.write(&mut Bytes::copy_from_slice(part))
             })
         });
-        taken.map_err(Into::into)
+        self.count(written).map_err(Into::into)
     }
 
+    /// Ready at once: what was written is on its way as soon as a lane takes it.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.finish().map_err(Into::into))
+    /// Marks the end of the stream at the first call, and is ready when the peer's session has acknowledged it and
+    /// everything before it; or the session is over, which it is when no lane came back within the grace time.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish()?;
+        self.poll_acknowledged(cx).map_err(Into::into)
     }
 }
 

@@ -24,6 +24,10 @@ impl Waiters {
         waker.clone_from(cx.waker());
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.wakers.is_empty()
+    }
+
     /// Takes everyone out, to be woken.
     pub(super) fn wake(&mut self, wake: &mut Vec<Waker>) {
         wake.extend(std::mem::take(&mut self.wakers).into_values());

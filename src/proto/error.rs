@@ -153,6 +153,41 @@ pub enum SessionError {
     GraceExpired,
 }
 
+/// Bytes of streams, and their ends, that are not known to have arrived at the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Error)]
+#[error("{bytes} bytes of {streams} streams are not known to have arrived")]
+#[non_exhaustive]
+pub struct Undelivered {
+    /// Written and not acknowledged.
+    pub bytes: u64,
+    /// Streams of which bytes, or the end, were not acknowledged.
+    pub streams: usize,
+}
+
+impl Undelivered {
+    /// Whether nothing is missing.
+    pub fn is_none(&self) -> bool {
+        self.streams == 0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            streams: self.streams.saturating_add(other.streams),
+        }
+    }
+
+    /// An error, unless nothing is missing.
+    ///
+    /// # Errors
+    /// Itself.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.is_none() { Ok(()) } else { Err(self) }
+    }
+}
+
 /// Why nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WriteError {

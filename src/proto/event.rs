@@ -16,8 +16,25 @@ pub enum Event {
     Begun(StreamId),
     /// Something can be read that could not before: data, the end, or a reset.
     Readable(StreamId),
-    /// Something can be written that could not before, or writing has ended.
+    /// Something can be written that could not before.
     Writable(StreamId),
+    /// What was written to a stream has arrived at the peer: all of it when it is finished, or when
+    /// `SendStream::await_arrival` asked.
+    Arrived {
+        /// Which stream.
+        id: StreamId,
+        /// How many bytes, from its beginning.
+        bytes: u64,
+        /// Its end has arrived, too.
+        ended: bool,
+    },
+    /// The peer wants no more of a stream: writing has ended.
+    Stopped {
+        /// Which stream.
+        id: StreamId,
+        /// Why.
+        code: Code,
+    },
     /// The lane is given up: the driver closes it and may dial another.
     LaneLost {
         /// Which.

@@ -95,7 +95,7 @@ pub mod timer;
 pub mod wire;
 
 pub use config::Config;
-pub use error::{Code, DecodeError, ReadError, SessionError, WriteError};
+pub use error::{Code, DecodeError, ReadError, SessionError, Undelivered, WriteError};
 pub use event::Event;
 pub use ids::{Dir, LaneId, SessionId, Side, StreamId};
 pub use lane::{Health, LaneMetrics};

@@ -39,7 +39,7 @@ pub async fn run(plan: Arc<Plan>, book: Arc<Book>) -> turmoil::Result {
     note_stats(&client, &book);
     let flood = if plan.close_amid_data { Some(flooded(&client, &plan).await?) } else { None };
     book.close();
-    client.close(Code::NONE).await;
+    let _ = client.close(Code::NONE, Duration::ZERO).await;
     let all_over = async {
         while book.server_sessions() > 0 {
             book.changed().await;

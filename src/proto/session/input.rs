@@ -214,7 +214,7 @@ impl Session {
             stream.send.on_stop(code);
             // Told whether the writer waits for room or not: it may wait for just this.
             stream.send.writer_waits = false;
-            self.events.push_back(Event::Writable(id));
+            self.events.push_back(Event::Stopped { id, code });
         }
         // RFC 9000, 3.5: the answer to STOP is a RESET with the same code, unless all has arrived.
         self.with_stream(id, |stream| stream.say.reset |= stream.send.reset(code));

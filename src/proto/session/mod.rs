@@ -34,7 +34,7 @@ use self::caps::Caps;
 use self::links::Links;
 use self::standing::Answering;
 use super::config::Config;
-use super::error::{Code, SessionError};
+use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
 use super::ids::{Dir, LaneId, Side, StreamId};
 use super::lane::{Carried, DeadLane, Lane};
@@ -121,6 +121,8 @@ enum State {
     /// Over; a CLOSE with this code and reason may still have to be given to the lanes.
     Closed {
         tell: Option<(Code, &'static str)>,
+        /// What had not arrived.
+        lost: Undelivered,
     },
 }
 
@@ -270,6 +272,20 @@ impl Session {
         streams.fold(0, u64::saturating_add)
     }
 
+    /// What was written, or finished, and is not known to have arrived; once the session is over, what was lost by that.
+    pub fn undelivered(&self) -> Undelivered {
+        if let State::Closed { lost, .. } = self.state {
+            return lost;
+        }
+        let lacking = self.streams.values().map(|stream| stream.send.undelivered());
+        lacking.fold(Undelivered::default(), Undelivered::and)
+    }
+
+    /// Whether all that was written and finished has arrived.
+    pub fn is_delivered(&self) -> bool {
+        self.held == 0 && self.undelivered().is_none()
+    }
+
     /// Figures of the session and its lanes as they are now.
     pub fn stats(&self) -> SessionStats {
         SessionStats {
@@ -363,10 +379,10 @@ impl Session {
     }
 
     fn end(&mut self, error: SessionError, tell: Option<(Code, &'static str)>) {
-        self.state = State::Closed { tell };
+        self.state = State::Closed { tell, lost: self.undelivered() };
         // A peer that has gone in order had everything acknowledged: what arrived whole can still
         // be read. Nothing else is left.
-        let in_order = matches!(error, SessionError::ClosedByPeer { code: Code::NONE, .. });
+        let in_order = matches!(error, SessionError::ClosedByPeer { .. });
         self.streams.retain(|_, stream| in_order && stream.recv.is_whole());
         self.accepted.retain(|(id, _)| self.streams.contains_key(id));
         self.dead.clear();
@@ -377,7 +393,8 @@ impl Session {
         self.pending = 0;
         self.held = 0;
         self.reorder_cost = 0;
-        self.events.clear();
+        // What arrived before is no less true for it.
+        self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
         self.events.push_back(Event::Closed(error));
     }
 
@@ -398,10 +415,15 @@ impl Session {
     fn on_delivered(&mut self, carried: &Carried) {
         match carried {
             Carried::Data { id, range, fin } => {
+                let mut arrival = None;
                 self.with_stream(*id, |stream| {
                     let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
                     stream.say.reset |= stream.send.on_acked(&chunk);
+                    arrival = stream.send.take_arrival();
                 });
+                if let Some((bytes, ended)) = arrival {
+                    self.events.push_back(Event::Arrived { id: *id, bytes, ended });
+                }
                 // What waited to be sent again has arrived after all.
                 self.wake_writer(*id);
             }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::caps::Allowance;
 use super::standing::Standing;
 use super::{Session, State};
+use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
@@ -62,17 +63,15 @@ impl Session {
         if !pulling.ledger.owes() {
             pulling.progress_at = now; // there is room
         }
-        if let State::Closed { tell } = &self.state {
-            if let Some((code, reason)) = tell
-                && !pulling.close_sent
-            {
-                out.push(&Frame::Close {
-                    code: *code,
-                    reason: Bytes::from_static(reason.as_bytes()),
-                });
+        if let State::Closed { tell, .. } = self.state {
+            let tell = tell.filter(|_| !std::mem::replace(&mut pulling.close_sent, true));
+            if let Some((code, reason)) = tell {
+                self.write_close(code, reason, out);
             }
-            pulling.close_sent = true;
-            pulling.idle = out.is_empty();
+            if let Some(lane) = self.lanes.get_mut(&lane) {
+                lane.close_sent = true;
+                lane.idle = out.is_empty();
+            }
             return (!out.is_empty()).then(|| Transmit { bytes: out.len() });
         }
         let budget = pull_budget(pulling.estimate.rate()).min(max_bytes);
@@ -91,6 +90,16 @@ impl Session {
         }
         self.caps.spend(now, &policy, out.len());
         Some(Transmit { bytes: out.len() })
+    }
+
+    /// The last words. Where nothing is wrong they begin with how far every lane has come: the peer may wait for just
+    /// that, and whichever lane is first ends the session there.
+    fn write_close(&self, code: Code, reason: &'static str, out: &mut LaneBuf) {
+        let arrived = self.lanes.iter().map(|(id, lane)| (*id, lane.inbound.position()));
+        for (lane, position) in arrived.filter(|(_, position)| reason.is_empty() && *position > 0) {
+            out.push(&Frame::Ack { lane, position });
+        }
+        out.push(&Frame::Close { code, reason: Bytes::from_static(reason.as_bytes()) });
     }
 
     /// What the lane shall carry, as far as its link's cap allows.

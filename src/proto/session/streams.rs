@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Session;
 use super::standing::Standing;
-use crate::proto::error::{Code, ReadError, WriteError};
+use crate::proto::error::{Code, ReadError, Undelivered, WriteError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, StreamId};
 use crate::proto::stream::Stream;
@@ -201,6 +201,23 @@ impl SendStream<'_> {
             stream.send.let_go();
             stream.say.reset |= stream.send.reset(code);
         });
+    }
+
+    /// Whether what was written so far has arrived, and the end if the stream is finished. If not,
+    /// `Event::Arrived` follows when it has.
+    ///
+    /// # Errors
+    /// The peer wants no more, or the stream is over. One that has arrived whole may be forgotten: its
+    /// `Event::Arrived` said so.
+    pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
+        let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
+        stream.send.await_arrival()
+    }
+
+    /// What was written, or finished, and is not known to have arrived.
+    pub fn undelivered(&self) -> Undelivered {
+        let stream = self.session.streams.get(&self.id);
+        stream.map(|stream| stream.send.undelivered()).unwrap_or_default()
     }
 
     /// What the peer stopped the stream with, if it has.

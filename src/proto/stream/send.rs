@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::credit::SendCredit;
 use super::send_buffer::SendBuffer;
-use crate::proto::error::{Code, WriteError};
+use crate::proto::error::{Code, Undelivered, WriteError};
 use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
@@ -45,6 +45,8 @@ pub(in crate::proto) struct SendSide {
     pub(in crate::proto) writer_waits: bool,
     /// The user has neither finished nor reset it, and may still ask what became of it.
     held: bool,
+    /// The user is to be told when everything before this offset has arrived.
+    awaited: Option<u64>,
 }
 
 /// One STREAM frame's worth of a stream.
@@ -72,6 +74,7 @@ impl SendSide {
             stopped: None,
             writer_waits: false,
             held: true,
+            awaited: None,
         }
     }
 
@@ -103,6 +106,7 @@ impl SendSide {
     pub(in crate::proto) fn finish(&mut self) -> Result<(), WriteError> {
         self.writable()?;
         self.ending = Ending::FinWaits;
+        self.awaited = Some(self.buffer.end());
         Ok(())
     }
 
@@ -120,6 +124,47 @@ impl SendSide {
         let Ending::ResetWaits(code) = self.ending else { return false };
         let all_arrived = self.buffer.is_empty() || mutant!("reset-overtakes-data");
         all_arrived && self.reset(code)
+    }
+
+    /// Whether what was written so far has arrived, and the end if there is one. Otherwise the user is told when it has.
+    pub(in crate::proto) fn await_arrival(&mut self) -> Result<bool, WriteError> {
+        if self.has_arrived() {
+            return Ok(true);
+        }
+        match (self.stopped, self.ending) {
+            (Some(code), _) => return Err(WriteError::Stopped(code)),
+            (None, Ending::Reset(_) | Ending::ResetAcked) => return Err(WriteError::Closed),
+            (None, _) => {}
+        }
+        self.awaited = Some(self.buffer.end());
+        Ok(false)
+    }
+
+    /// What has arrived of what the user waits for, once: how many bytes, and whether that is all of the stream.
+    pub(in crate::proto) fn take_arrival(&mut self) -> Option<(u64, bool)> {
+        let arrived = self.buffer.end().saturating_sub(self.buffer.held());
+        let ended = self.has_arrived() && self.ending == Ending::FinAcked;
+        let due = match self.ending {
+            Ending::Open => self.awaited.is_some_and(|awaited| awaited <= arrived),
+            _ => self.awaited.is_some() && ended,
+        };
+        due.then(|| {
+            self.awaited = None;
+            (arrived, ended)
+        })
+    }
+
+    fn has_arrived(&self) -> bool {
+        self.buffer.is_empty() && matches!(self.ending, Ending::Open | Ending::FinAcked)
+    }
+
+    /// What has not arrived, of a stream that was not given up.
+    pub(in crate::proto) fn undelivered(&self) -> Undelivered {
+        let given_up = matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked);
+        if given_up || self.has_arrived() {
+            return Undelivered::default();
+        }
+        Undelivered { bytes: self.buffer.held(), streams: 1 }
     }
 
     /// Gives the stream up; `true` if a RESET has to be sent.

@@ -290,7 +290,7 @@ impl End {
             self.read.insert(id, (Vec::new(), false));
         }
         while let Some(event) = self.session.poll_event() {
-            if let Event::Writable(id) = event {
+            if let Event::Writable(id) | Event::Stopped { id, .. } = event {
                 self.blocked.remove(&id);
             }
             self.events.push(event);

@@ -17,6 +17,8 @@ use support::bytes::{Pattern, exchange};
 use support::{bounded, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod delivery;
+#[path = "../support/mod.rs"]
 mod support;
 
 const MIB: u64 = 1 << 20;
