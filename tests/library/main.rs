@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use imux::lane::memory::{self, KillSwitch, MemoryDialer};
-use imux::trust::{ClientTrust, Fingerprint, InvitationSecret, PeerIdentity, Permit, PinnedKeys};
+use imux::trust::{
+    ClientTrust, Fingerprint, HostTrust, Identity, InvitationSecret, NextKey, PeerIdentity, Permit,
+    PinnedKeys, TrustError,
+};
 use imux::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, Link, OpenError, Server,
     ServerConfig, Session, Stream, StreamError, StreamKind,
@@ -583,5 +586,49 @@ fn a_program_may_decide_about_clients_itself() {
         let over = session.closed().await;
         assert_eq!(over, imux::SessionError::Closed(Code::UNAUTHORIZED));
         assert!(stream.read_u8().await.is_err());
+    });
+}
+
+/// Trusts everybody, and counts what is announced.
+#[derive(Default)]
+struct Announced(std::sync::Mutex<Vec<Fingerprint>>);
+
+#[async_trait::async_trait]
+impl HostTrust for Announced {
+    async fn decide(&self, _: &PeerIdentity) -> Result<(), TrustError> {
+        Ok(())
+    }
+
+    async fn announced(&self, _: Fingerprint, next: Fingerprint) -> Result<bool, TrustError> {
+        self.0.lock().unwrap().push(next);
+        Ok(true)
+    }
+}
+
+/// A server with another idea of its next key every moment has nothing written for each of them.
+#[test]
+fn next_keys_are_heeded_once_a_minute() {
+    bounded(30, async {
+        let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+        let mut server = Server::start(listener, ServerConfig::default());
+        let links = vec![Link::new(Arc::new(dialer.with_peer(key(1))), 2)];
+        let trust = Arc::<Announced>::default();
+        let config = ClientConfig { session: Config::default(), trust: trust.clone() };
+        let client = Client::connect(links, config).await.unwrap();
+        let (session, _) = server.accept().await.unwrap();
+        let heeded = || trust.0.lock().unwrap().clone();
+        let first = Identity::generate().unwrap();
+        server.announce(NextKey::new(&first).unwrap());
+        eventually(10, "the first is heeded", || heeded() == [first.fingerprint()]).await;
+        for _ in 0..20 {
+            server.announce(NextKey::new(&Identity::generate().unwrap()).unwrap());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The session goes on, and has heard of them.
+        let mut stream = client.open(StreamKind::Default).await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        let Incoming { stream: mut far, .. } = session.accept().await.unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), b'x');
+        assert_eq!(heeded(), [first.fingerprint()]);
     });
 }
