@@ -19,6 +19,9 @@ use super::go_style::{self, Grammar};
 use super::{identity, logging, units};
 
 mod keys;
+mod sockets;
+
+use self::sockets::SocketArgs;
 
 pub(super) use keys::now;
 
@@ -293,6 +296,8 @@ struct SessionArgs {
     /// Of earlier versions; has no effect
     #[arg(long, value_name = "BYTES", hide = true)]
     chunk_size: Option<u32>,
+    #[command(flatten)]
+    sockets: SocketArgs,
 }
 
 #[derive(Debug, Args)]
@@ -561,6 +566,7 @@ fn session_config(
         session_window: args.session_window,
         scheduler: args.scheduler,
         drain_timeout: args.drain_timeout,
+        sockets: args.sockets.into(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use imux::lane::{BindSource, Congestion};
 use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPolicy, Invitation};
+use imux::tunnel::SocketOptions;
 use imux::{SchedulerKind, SessionLimits};
 
 use super::address::HostPort;
@@ -185,6 +186,7 @@ pub(crate) struct SessionConfig {
     pub(crate) scheduler: SchedulerKind,
     /// How long open connections may take to finish once the program is asked to end.
     pub(crate) drain_timeout: Duration,
+    pub(crate) sockets: SocketOptions,
 }
 
 #[derive(Debug)]

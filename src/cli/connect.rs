@@ -73,7 +73,7 @@ pub(super) async fn run_client(
     let client = Arc::new(client);
     // Each bind may get an express lane besides.
     let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
-    let connections = descriptors::for_client(lanes);
+    let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
     let mut forwards = JoinSet::new();
     for (listener, to) in listeners {
         if let Ok(address) = listener.local_addr() {

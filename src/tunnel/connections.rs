@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::socket::SocketOptions;
 use crate::net;
 use crate::trust::Fingerprint;
 
@@ -23,6 +24,7 @@ const LOOK_UP_THREADS: usize = super::dial::LOOK_UP_THREADS / 4;
 #[derive(Clone, Debug)]
 pub struct Connections {
     max: usize,
+    sockets: SocketOptions,
     state: Arc<Mutex<State>>,
 }
 
@@ -69,7 +71,18 @@ impl Connections {
     /// So many at once, at least one, and of one client at most half of what the others have not taken.
     #[must_use]
     pub fn at_most(max: usize) -> Self {
-        Self { max: max.max(1), state: Arc::default() }
+        Self { max: max.max(1), sockets: SocketOptions::default(), state: Arc::default() }
+    }
+
+    /// The same, with these options for their sockets.
+    #[must_use]
+    pub fn with_sockets(self, sockets: SocketOptions) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// The options of their sockets.
+    pub(super) fn sockets(&self) -> &SocketOptions {
+        &self.sockets
     }
 
     /// How many one client may have while there is no other.
@@ -138,6 +151,11 @@ impl Connections {
 }
 
 impl Client {
+    /// The options of its connections' sockets.
+    pub(super) fn sockets(&self) -> &SocketOptions {
+        self.connections.sockets()
+    }
+
     /// A place for one more connection of this client.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut state = self.connections.lock();

@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::SetOnce;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::socket::{self, PATIENCE};
+use super::socket::{self, PATIENCE, SocketOptions};
 use crate::driver::{Code, ReadHalf, Stream, StreamError, WriteHalf};
 
 /// A read from a socket begins with room for this much, and doubles while reads fill it: an idle
@@ -25,16 +26,27 @@ const READ_MAX: usize = 256 * 1024;
 const WRITE_MAX: usize = 256 * 1024;
 const SLICES: usize = 32;
 
+/// A connection is looked at as often before it counts as idle: a clock read for each piece costs more.
+const IDLE_LOOKS: u32 = 4;
+
 /// Copies both ways until both have ended, each as it would without us in between:
 ///
 /// - A half-close is passed on as one.
 /// - A reset is passed on once all that came before it was. If the program it is for takes nothing
 ///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
 /// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
-pub(super) async fn copy(socket: TcpStream, stream: Stream) {
-    socket::prepare(&socket);
+pub(super) async fn copy(socket: TcpStream, stream: Stream, options: &SocketOptions) {
+    socket::prepare(&socket, options);
     let local = Local::new(socket);
-    let (up, down) = local.carry(stream).await;
+    let carried = tokio::select! {
+        biased;
+        ended = local.carry(stream) => Some(ended),
+        () = local.idles(options.idle_timeout) => None,
+    };
+    let Some((up, down)) = carried else {
+        tracing::debug!("connection idle for too long");
+        return socket::reset(&local.socket);
+    };
     match (&up, &down) {
         (_, Some(Err(Broken::Far(why)))) | (Some(Err(Broken::Far(why))), _) => {
             tell(why);
@@ -82,6 +94,8 @@ struct Local {
     cut_off: AtomicBool,
     /// The far socket is broken. What it had received may still come.
     far_broken: SetOnce<()>,
+    /// How often something was carried, either way.
+    carried: AtomicU64,
 }
 
 /// How a direction has ended, if it has.
@@ -94,6 +108,7 @@ impl Local {
             broken: SetOnce::new(),
             cut_off: AtomicBool::new(false),
             far_broken: SetOnce::new(),
+            carried: AtomicU64::new(0),
         }
     }
 
@@ -133,6 +148,18 @@ impl Local {
         (up_ended, down_ended)
     }
 
+    /// Waits until nothing was carried for as long as `limit`.
+    async fn idles(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return std::future::pending().await };
+        let (mut before, mut quiet) = (0, 0);
+        while quiet < IDLE_LOOKS {
+            sleep(limit / IDLE_LOOKS).await;
+            let carried = self.carried.load(Ordering::Relaxed);
+            quiet = if carried == before { quiet + 1 } else { 0 };
+            before = carried;
+        }
+    }
+
     fn write_failed(&self, error: &io::Error) {
         // The socket tells of a reset once: of one that this write was told of, the next read would
         // know nothing and find an end. But after an end a reset is EPIPE, and the end a true one.
@@ -161,6 +188,7 @@ impl Local {
                 Ok(0) if self.cut_off.load(Ordering::Relaxed) => break cut_off(),
                 Ok(0) => return Ok(stream.finish()?),
                 Ok(read) => {
+                    self.carried.fetch_add(1, Ordering::Relaxed);
                     size = next_size(size, read);
                     let written = self.patiently(stream.write_all(fit(buffer))).await;
                     let Some(written) = written else { break cut_off() };
@@ -229,7 +257,10 @@ impl Local {
             }
             match self.socket.try_write_vectored(&slices[..used]) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Ok(written) => advance(chunks, written),
+                Ok(written) => {
+                    self.carried.fetch_add(1, Ordering::Relaxed);
+                    advance(chunks, written);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_for_room(stream).await?;
                 }

@@ -84,7 +84,7 @@ async fn carry(
         Ok((socket, _place)) => {
             let shown = leads_to(&kind, &permit, &destination);
             subject.stream_started(&shown);
-            copy(socket, stream).await;
+            copy(socket, stream, client.sockets()).await;
             subject.stream_ended(&shown, &"over");
         }
         Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::connections::Connections;
 use super::copy::copy;
-use super::socket;
+use super::socket::{self, SocketOptions};
 use crate::driver::{Client, OpenError, OpenOptions};
 use crate::net::as_ipv4;
 
@@ -45,9 +45,10 @@ pub async fn forward_within(
                     };
                     let from = as_ipv4(from);
                     let (client, options) = (client.clone(), options.clone());
+                    let sockets = *bound.sockets();
                     drop(connections.spawn(async move {
                         let _place = place;
-                        if let Err(error) = carry(local, &client, options).await {
+                        if let Err(error) = carry(local, &client, options, &sockets).await {
                             tracing::warn!(%from, %error, "connection refused");
                         }
                     }));
@@ -62,10 +63,15 @@ pub async fn forward_within(
     while connections.join_next().await.is_some() {}
 }
 
-async fn carry(local: TcpStream, client: &Client, options: OpenOptions) -> Result<(), OpenError> {
+async fn carry(
+    local: TcpStream,
+    client: &Client,
+    options: OpenOptions,
+    sockets: &SocketOptions,
+) -> Result<(), OpenError> {
     match client.open(options).await {
         Ok(stream) => {
-            copy(local, stream).await;
+            copy(local, stream, sockets).await;
             Ok(())
         }
         Err(error) => {

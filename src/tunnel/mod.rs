@@ -59,3 +59,4 @@ mod socket;
 pub use connections::Connections;
 pub use dial::{serve, serve_within};
 pub use listen::{forward, forward_within};
+pub use socket::{Keepalive, SocketOptions};

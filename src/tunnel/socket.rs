@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -20,14 +20,55 @@ const LOOK: Duration = Duration::from_millis(200);
 const DRAIN_POLL_MIN: Duration = Duration::from_millis(1);
 const DRAIN_POLL_MAX: Duration = Duration::from_millis(20);
 
+/// How forwarded sockets are set up, on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Whether it is asked if the other end of a connection that is quiet is still there: a program's own keepalive ends at
+    /// this side of the tunnel.
+    pub keepalive: Option<Keepalive>,
+    /// A connection that carries nothing for this long, or up to a quarter longer, is reset.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// When the kernel asks whether the other end is there. Whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// After this much silence (`TCP_KEEPIDLE`), 1 to 32,767 s.
+    pub idle: Duration,
+    /// And then again (`TCP_KEEPINTVL`), 1 to 32,767 s.
+    pub interval: Duration,
+    /// After so many questions without an answer (`TCP_KEEPCNT`) the connection is broken; 1 to 127.
+    pub probes: u32,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { keepalive: Some(Keepalive::default()), idle_timeout: None }
+    }
+}
+
+impl Default for Keepalive {
+    /// Who has vanished is found within two minutes; routers that forget a connection after two are kept from it.
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(60), interval: Duration::from_secs(10), probes: 6 }
+    }
+}
+
 /// No delay: what comes in pieces goes out in pieces. Urgent bytes stay where they were written: out of line they would
 /// be lost. Failing to set either costs time, or such a byte, nothing else.
-pub(super) fn prepare(socket: &TcpStream) {
+pub(super) fn prepare(socket: &TcpStream, options: &SocketOptions) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     if let Err(error) = SockRef::from(socket).set_out_of_band_inline(true) {
         tracing::debug!(%error, "SO_OOBINLINE");
+    }
+    if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
+        let keepalive = keepalive.with_retries(probes);
+        if let Err(error) = SockRef::from(socket).set_tcp_keepalive(&keepalive) {
+            tracing::debug!(%error, "SO_KEEPALIVE");
+        }
     }
 }
 

@@ -99,6 +99,9 @@ impl Drawing {
         }
         self.pause(1 - first);
         self.steps[1 - first].push(Step::Read(bytes));
+        // Only now it is certain that a reset that follows cuts off nothing of it.
+        self.steps[1 - first].push(Step::Write(1));
+        self.steps[first].push(Step::Read(1));
     }
 
     /// Writes something, in one piece or several; how much.
@@ -227,7 +230,7 @@ impl Drawing {
 
     fn reset_after_data(&mut self, one: usize, kind: u64) -> &'static str {
         let other = 1 - one;
-        self.write(one, if kind == 3 { 18 } else { FITS_BITS });
+        self.write(one, FITS_BITS);
         let half_closed = kind == 5;
         if half_closed {
             self.steps[one].push(Step::Shutdown);

@@ -10,6 +10,7 @@ mod connections;
 mod demo;
 mod descriptors;
 mod drain;
+mod ends;
 mod homes;
 mod lanes;
 mod log;

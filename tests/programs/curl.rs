@@ -1,6 +1,53 @@
 //! Downloads over HTTP: one large, many small at once.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::net::Destination;
+use crate::support::tunnel::Tunnel;
 use crate::{Chaos, Daemon, assert_same, bounded, command, file, installed, run};
+
+/// Answers as soon as it has read the head of a request, and closes with the rest unread.
+async fn refuse(mut socket: tokio::net::TcpStream) {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        let mut piece = [0; 1024];
+        let got = socket.read(&mut piece).await.unwrap();
+        assert!(got > 0, "{:?}", String::from_utf8_lossy(&head));
+        head.extend_from_slice(&piece[..got]);
+    }
+    // Something of the rest is there: what closes it is a reset.
+    socket.peek(&mut [0]).await.unwrap();
+    let answer =
+        b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    socket.write_all(answer).await.unwrap();
+}
+
+#[test]
+fn curl_is_told_that_its_upload_is_refused() {
+    if !installed(&["curl"]) {
+        return;
+    }
+    bounded(async {
+        let folder = tempfile::tempdir().unwrap();
+        let upload = folder.path().join("upload");
+        file(upload.clone(), 1, 20_000_000);
+        let destination = Destination::start(refuse).await;
+        let one = Tunnel::with(destination.addr, &["--bind", "127.0.0.2=1"], &[]).await;
+        let ten = Tunnel::start(destination.addr).await;
+        for (lanes, addr) in [(1, one.addr), (10, ten.addr)] {
+            for attempt in 0..10 {
+                let mut curl = command("curl");
+                curl.args(["-sS", "-H", "Expect:", "-o", "/dev/null", "-w", "%{http_code}"]);
+                curl.arg("--data-binary").arg(format!("@{}", upload.display()));
+                curl.arg(format!("http://{addr}/"));
+                let told =
+                    tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
+                let code = String::from_utf8_lossy(&told.stdout).into_owned();
+                assert_eq!(code, "413", "{lanes} lanes, attempt {attempt}: {told:?}");
+            }
+        }
+    });
+}
 
 #[test]
 fn curl() {
