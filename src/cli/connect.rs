@@ -16,7 +16,7 @@ use super::keys::OwnKey;
 use super::run::{Stopping, listen_locally};
 use super::signals::{Asked, ServiceSignals};
 use super::trust::{client_tls, dial_failure, host_trust, trust_failure};
-use super::units;
+use super::{routes, units};
 
 /// Takes connections where `config.forwards` says and carries them to the server at `config.dial`,
 /// until a signal.
@@ -49,6 +49,8 @@ pub(super) async fn run_client(
         let express = plan.express.unwrap_or(true);
         Ok(Link { tier, express, rate_max, ..Link::new(Arc::new(dialer), bind.lanes) })
     };
+    let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
+    tokio::spawn(routes::check(sources, place.clone()));
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
     let settings = imux::ClientConfig { session: config.session.for_library(), trust };

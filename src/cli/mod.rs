@@ -20,6 +20,7 @@ mod keys;
 mod logging;
 mod prompt;
 mod report;
+mod routes;
 mod run;
 mod serve;
 mod signals;

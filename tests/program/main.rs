@@ -17,6 +17,7 @@ mod log;
 mod memory;
 mod middlebox;
 mod names;
+mod routes;
 mod signals;
 mod trust;
 mod waiting;
