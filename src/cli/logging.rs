@@ -10,6 +10,8 @@ use std::sync::{Once, OnceLock};
 
 use throttle::Throttle;
 use tracing_subscriber::filter::{Directive, filter_fn};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -170,8 +172,13 @@ fn failure_line(failure: &Failure, json: bool) -> String {
     if json {
         let code = failure.exit.code();
         let message = failure.to_string();
-        return serde_json::json!({ "level": "ERROR", "message": message, "exit_code": code })
-            .to_string();
+        let mut timestamp = String::new();
+        // As the log's other lines have it.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        return serde_json::json!({
+            "timestamp": timestamp, "level": "ERROR", "message": message, "exit_code": code
+        })
+        .to_string();
     }
     format!("imux: error: {failure}")
 }
@@ -237,6 +244,7 @@ mod tests {
         assert_eq!(failure_line(&failure, false), "imux: error: port \"443\" in use");
         let json: serde_json::Value = serde_json::from_str(&failure_line(&failure, true)).unwrap();
         assert_eq!(json["exit_code"], 4);
+        assert!(json["timestamp"].as_str().unwrap().ends_with('Z'), "{json}");
         assert_eq!(json["message"], "port \"443\" in use");
     }
 }

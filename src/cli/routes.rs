@@ -102,7 +102,8 @@ fn route(to: IpAddr, from: Option<IpAddr>, interface: Option<u32>) -> io::Result
 }
 
 fn question(to: IpAddr, from: Option<IpAddr>, interface: Option<u32>) -> Vec<u8> {
-    let bits = |address: Option<IpAddr>| address.map_or(0, |it| if it.is_ipv4() { 32 } else { 128 });
+    let bits =
+        |address: Option<IpAddr>| address.map_or(0, |it| if it.is_ipv4() { 32 } else { 128 });
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mut attributes = Vec::new();
     let mut attribute = |kind: u16, value: &[u8]| {

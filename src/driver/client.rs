@@ -19,7 +19,9 @@ use super::stream::Stream;
 use super::{chance, clock};
 use crate::lane::{DialError, Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
-use crate::proto::{Code, Config, LaneId, LanePolicy, SessionStats, Side, Tier, Undelivered};
+use crate::proto::{
+    Code, Config, LaneId, LanePolicy, SessionError, SessionStats, Side, Tier, Undelivered,
+};
 use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, Recognised, SessionSecret};
 
 /// A lost lane is dialled again after this long, doubled with each failure ...
@@ -716,8 +718,14 @@ impl Inner {
         self.current.send_if_modified(|current| {
             let same = current.as_ref().is_some_and(|it| Arc::ptr_eq(it.session.shared(), shared));
             if same {
-                if let Some(why) = shared.look(|state| state.over.clone()) {
-                    tracing::warn!(%why, "session over; open streams are cut off");
+                match shared.look(|state| state.over.clone()) {
+                    // In order, or asked for here: nothing that anybody still wanted.
+                    Some(
+                        why @ (SessionError::Closed(Code::NONE | Code::SHUTDOWN)
+                        | SessionError::ClosedByPeer { code: Code::NONE, .. }),
+                    ) => tracing::info!(%why, "session over"),
+                    Some(why) => tracing::warn!(%why, "session over; open streams are cut off"),
+                    None => {}
                 }
                 *current = None;
             }

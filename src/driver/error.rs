@@ -22,7 +22,10 @@ pub enum ConnectError {
     #[error("the server showed no key")]
     NoKey,
     /// A lane's server holds another key than the one the session was made with.
-    #[error("another server answers on this lane: its key is {0}")]
+    #[error(
+        "another server answers on this lane: its key is {0}; if that is the server's new key, start the client again, \
+         which decides about it anew; if not, what answers is somebody else, and is told nothing"
+    )]
     OtherKey(crate::trust::Fingerprint),
     /// Two links lead to servers with different keys, and nothing is known of either.
     #[error(

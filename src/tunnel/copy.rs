@@ -35,8 +35,11 @@ const IDLE_LOOKS: u32 = 4;
 /// - A reset is passed on once all that came before it was. If the program it is for takes nothing
 ///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
 /// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
-pub(super) async fn copy(socket: TcpStream, stream: Stream, options: &SocketOptions) {
+pub(super) async fn copy(socket: TcpStream, stream: Stream, options: &SocketOptions, ends: &Ends) {
     socket::prepare(&socket, options);
+    let Ends { from, to } = ends;
+    tracing::debug!(%from, %to, "connection begins");
+    let begun = Instant::now();
     let local = Local::new(socket);
     let carried = tokio::select! {
         biased;
@@ -44,34 +47,39 @@ pub(super) async fn copy(socket: TcpStream, stream: Stream, options: &SocketOpti
         () = local.idles(options.idle_timeout) => None,
     };
     let Some((up, down)) = carried else {
-        tracing::debug!("connection idle for too long");
+        tracing::debug!(%from, %to, "connection idle for too long");
         return socket::reset(&local.socket);
     };
+    local.tell_end(ends, begun, &up, &down);
     match (&up, &down) {
         (_, Some(Err(Broken::Far(why)))) | (Some(Err(Broken::Far(why))), _) => {
-            tell(why);
+            tell(why, ends);
             if let Some(Ok(())) = down {
                 // Its end was not received yet, maybe.
                 socket::drained(&local.socket).await;
             }
             socket::reset(&local.socket);
         }
-        (Some(Err(broken)), _) | (_, Some(Err(broken))) => {
-            tracing::debug!(%broken, "connection broken off");
-        }
         _ => {}
     }
 }
 
-fn tell(why: &StreamError) {
+/// Where a connection comes from and where it leads, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
+fn tell(why: &StreamError, Ends { from, to }: &Ends) {
     match why {
         StreamError::Reset(why) if why.is_dial_failure() => {
-            tracing::warn!(%why, "the server could not reach the destination");
+            tracing::warn!(%from, %to, %why, "the server could not reach the destination");
         }
         StreamError::Reset(why @ (Code::UNAUTHORIZED | Code::EXCESSIVE_LOAD)) => {
-            tracing::warn!(%why, "the server does not grant the connection");
+            tracing::warn!(%from, %to, %why, "the server does not grant the connection");
         }
-        _ => tracing::debug!(%why, "connection broken off by the far side"),
+        _ => {}
     }
 }
 
@@ -94,8 +102,9 @@ struct Local {
     cut_off: AtomicBool,
     /// The far socket is broken. What it had received may still come.
     far_broken: SetOnce<()>,
-    /// How often something was carried, either way.
-    carried: AtomicU64,
+    /// Bytes that were read from the socket, and written to it.
+    read: AtomicU64,
+    written: AtomicU64,
 }
 
 /// How a direction has ended, if it has.
@@ -108,7 +117,20 @@ impl Local {
             broken: SetOnce::new(),
             cut_off: AtomicBool::new(false),
             far_broken: SetOnce::new(),
-            carried: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    fn tell_end(&self, Ends { from, to }: &Ends, begun: Instant, up: &Ended, down: &Ended) {
+        let read = self.read.load(Ordering::Relaxed);
+        let written = self.written.load(Ordering::Relaxed);
+        let seconds = begun.elapsed().as_secs_f64();
+        match (up, down) {
+            (Some(Err(why)), _) | (_, Some(Err(why))) => {
+                tracing::debug!(%from, %to, read, written, seconds, %why, "connection broken off");
+            }
+            _ => tracing::debug!(%from, %to, read, written, seconds, "connection ended"),
         }
     }
 
@@ -154,7 +176,7 @@ impl Local {
         let (mut before, mut quiet) = (0, 0);
         while quiet < IDLE_LOOKS {
             sleep(limit / IDLE_LOOKS).await;
-            let carried = self.carried.load(Ordering::Relaxed);
+            let carried = self.read.load(Ordering::Relaxed) + self.written.load(Ordering::Relaxed);
             quiet = if carried == before { quiet + 1 } else { 0 };
             before = carried;
         }
@@ -188,7 +210,7 @@ impl Local {
                 Ok(0) if self.cut_off.load(Ordering::Relaxed) => break cut_off(),
                 Ok(0) => return Ok(stream.finish()?),
                 Ok(read) => {
-                    self.carried.fetch_add(1, Ordering::Relaxed);
+                    self.read.fetch_add(read as u64, Ordering::Relaxed);
                     size = next_size(size, read);
                     let written = self.patiently(stream.write_all(fit(buffer))).await;
                     let Some(written) = written else { break cut_off() };
@@ -258,7 +280,7 @@ impl Local {
             match self.socket.try_write_vectored(&slices[..used]) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(written) => {
-                    self.carried.fetch_add(1, Ordering::Relaxed);
+                    self.written.fetch_add(written as u64, Ordering::Relaxed);
                     advance(chunks, written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

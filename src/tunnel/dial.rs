@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::connections::{Client, Connections, Place};
-use super::copy::copy;
+use super::copy::{Ends, copy};
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject};
 use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
 use crate::trust::{Destination, Permit};
@@ -83,8 +83,10 @@ async fn carry(
     match connect(&kind, &permit, &client, &destination).await {
         Ok((socket, _place)) => {
             let shown = leads_to(&kind, &permit, &destination);
+            let at = socket.peer_addr().map_or_else(|_| shown.clone(), |at| at.to_string());
+            let ends = Ends { from: "a client".to_owned(), to: format!("{shown} at {at}") };
             subject.stream_started(&shown);
-            copy(socket, stream, client.sockets()).await;
+            copy(socket, stream, client.sockets(), &ends).await;
             subject.stream_ended(&shown, &"over");
         }
         Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {

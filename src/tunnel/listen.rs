@@ -1,6 +1,7 @@
 //! Local connections into streams.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::connections::Connections;
-use super::copy::copy;
+use super::copy::{Ends, copy};
 use super::socket::{self, SocketOptions};
-use crate::driver::{Client, OpenError, OpenOptions};
+use crate::driver::{Client, OpenError, OpenOptions, StreamKind};
 use crate::net::as_ipv4;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
@@ -48,8 +49,10 @@ pub async fn forward_within(
                     let sockets = *bound.sockets();
                     drop(connections.spawn(async move {
                         let _place = place;
-                        if let Err(error) = carry(local, &client, options, &sockets).await {
-                            tracing::warn!(%from, %error, "connection refused");
+                        let ends = ends(&local, from, &options);
+                        if let Err(error) = carry(local, &client, options, &sockets, &ends).await {
+                            let Ends { from, to } = ends;
+                            tracing::warn!(%from, %to, %error, "connection refused");
                         }
                     }));
                 }
@@ -63,15 +66,27 @@ pub async fn forward_within(
     while connections.join_next().await.is_some() {}
 }
 
+/// Who has connected where, and where that leads.
+fn ends(local: &TcpStream, from: SocketAddr, options: &OpenOptions) -> Ends {
+    let at =
+        local.local_addr().map_or_else(|error| error.to_string(), |at| as_ipv4(at).to_string());
+    let to = match &options.kind {
+        StreamKind::Named(name) => name.as_str(),
+        _ => "the server's destination",
+    };
+    Ends { from: from.to_string(), to: format!("{to} by {at}") }
+}
+
 async fn carry(
     local: TcpStream,
     client: &Client,
     options: OpenOptions,
     sockets: &SocketOptions,
+    ends: &Ends,
 ) -> Result<(), OpenError> {
     match client.open(options).await {
         Ok(stream) => {
-            copy(local, stream, sockets).await;
+            copy(local, stream, sockets, ends).await;
             Ok(())
         }
         Err(error) => {

@@ -19,6 +19,7 @@ mod middlebox;
 mod names;
 mod routes;
 mod signals;
+mod told;
 mod trust;
 mod waiting;
 

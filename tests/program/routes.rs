@@ -73,7 +73,11 @@ fn lanes_that_leave_by_another_interface_are_told_with_what_mends_it() {
                     shell(command);
                 }
                 let way = Command::new("ip")
-                    .args(["route", "get", dial.rsplit_once(':').unwrap().0.trim_matches(['[', ']'])])
+                    .args([
+                        "route",
+                        "get",
+                        dial.rsplit_once(':').unwrap().0.trim_matches(['[', ']']),
+                    ])
                     .args(["from", second])
                     .output()
                     .unwrap();

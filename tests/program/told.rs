@@ -1,0 +1,96 @@
+//! What the log says of connections, and of what goes wrong with them.
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::net::{Destination, unused_port};
+use crate::support::process::{self, Imux, field};
+use crate::support::tunnel::Tunnel;
+use crate::support::{bounded, eventually};
+
+#[test]
+fn each_connection_is_told_of_to_whoever_asks_for_it() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::with(destination.addr, &["--debug"], &["--debug"]).await;
+        let mut socket = tunnel.connect().await;
+        let from = socket.local_addr().unwrap();
+        socket.write_all(&[7; 12_345]).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        socket.read_to_end(&mut back).await.unwrap();
+        assert_eq!(back.len(), 12_345);
+        let begun = tunnel.client.line("connection begins");
+        assert_eq!(field(&begun, "from"), from.to_string());
+        assert!(begun.contains(&tunnel.addr.to_string()), "{begun}");
+        for (end, to) in [(&tunnel.client, tunnel.addr), (&tunnel.server, destination.addr)] {
+            let ended = end.line("connection ended");
+            assert_eq!((field(&ended, "read"), field(&ended, "written")), ("12345", "12345"));
+            assert!(field(&ended, "seconds").parse::<f64>().unwrap() < 60.0, "{ended}");
+            assert!(ended.contains(&to.to_string()), "{ended}");
+        }
+        // An end in order cuts nothing off, and says so.
+        tunnel.client.signal(Signal::SIGINT);
+        assert_eq!(tunnel.client.exit_code(), Some(130));
+        assert!(!tunnel.client.log().contains("cut off"), "{}", tunnel.client.log());
+    });
+}
+
+#[test]
+fn a_forward_that_is_refused_says_which() {
+    bounded(60, async {
+        let (destination, closed) = (Destination::echo().await, unused_port().await);
+        let tunnel = Tunnel::with(closed, &[], &[]).await;
+        let mut socket = tunnel.connect().await;
+        assert!(socket.read_u8().await.is_err());
+        let told = tunnel.client.line("could not reach the destination");
+        assert!(told.contains(&tunnel.addr.to_string()) && told.contains("refused"), "{told}");
+        drop(tunnel);
+
+        let to = destination.addr.to_string();
+        let home = tempfile::tempdir().unwrap();
+        let server = Imux::start(home.path(), &["server", "--listen=127.0.0.1:0", "--dial", &to]);
+        let line = server.line("server ready");
+        let (at, key) = (field(&line, "address"), field(&line, "key"));
+        let port = unused_port().await.port();
+        let forward = format!("127.0.0.1:{port}:db.example:5432");
+        let client =
+            Imux::start(home.path(), &["client", "--dial", at, "--pin", key, "-L", &forward]);
+        let mut socket = TcpStream::connect(client.ready()).await.unwrap();
+        assert!(socket.read_u8().await.is_err());
+        let told = client.line("destination not allowed");
+        assert!(told.contains("db.example:5432") && told.contains(&format!(":{port}")), "{told}");
+        assert!(told.contains(&socket.local_addr().unwrap().to_string()), "{told}");
+    });
+}
+
+#[test]
+fn the_last_word_in_json_has_its_time_too() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["client", "--listen=127.0.0.1:0", "--dial=gone.invalid:1", "--log-format=json"];
+    let (_, _, told) = process::run(home.path(), &args);
+    for line in told.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z') && time.contains('T'), "{line}");
+    }
+}
+
+#[test]
+fn a_server_that_is_another_now_is_told_with_what_to_do() {
+    bounded(60, async {
+        let destination = Destination::echo().await;
+        let mut tunnel = Tunnel::with(destination.addr, &["--bind", "127.0.0.2=1"], &[]).await;
+        let other = tempfile::tempdir().unwrap();
+        let at = tunnel.server.ready().to_string();
+        tunnel.server.signal(Signal::SIGKILL);
+        tunnel.server.exit_code();
+        let to = destination.addr.to_string();
+        let other = Imux::start(other.path(), &["server", "--listen", &at, "--dial", &to]);
+        other.ready();
+        let what = "it says what to do";
+        let log = || tunnel.client.log();
+        eventually(20, what, || log().contains("start the client again")).await;
+    });
+}
