@@ -71,6 +71,11 @@ impl HostPort {
         }
     }
 
+    /// Whether both listen at the same place, as they are written. Port 0 is another one each time.
+    pub(crate) fn is_same_place(&self, other: &HostPort) -> bool {
+        self.port != 0 && self.port == other.port && self.host == other.host
+    }
+
     /// Whether dialling `dial` would reach what listens on `self`: the same port, and a host
     /// that is literally the same or that loops back to it. Names other than `localhost` are not
     /// looked up.
@@ -104,6 +109,9 @@ impl fmt::Display for HostPort {
 
 fn parse(text: &str, examples: &str) -> Result<HostPort, String> {
     let written = text.trim();
+    if written.is_empty() {
+        return Err(format!("the address is missing; write HOST:PORT, such as {examples}"));
+    }
     if written.contains("://") {
         return Err(format!("this is a URL; write only HOST:PORT, such as {examples}"));
     }
@@ -235,7 +243,7 @@ mod tests {
     #[test]
     fn addresses_that_are_not() {
         for (text, expected) in [
-            ("", "the port is missing"),
+            ("", "the address is missing"),
             ("localhost", "the port is missing"),
             ("[::1]", "the port is missing"),
             ("[::1", "not closed"),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use imux::SessionLimits;
 use imux::lane::Congestion;
@@ -16,6 +16,7 @@ use super::bind::{self, BindMap, LinkPlan};
 use super::config::{self, Forward, Invocation};
 use super::exit::{self, Exit};
 use super::go_style::{self, Grammar};
+use super::text::escape;
 use super::{identity, logging, units};
 
 mod keys;
@@ -406,7 +407,13 @@ impl Early {
 }
 
 impl From<clap::Error> for Early {
-    fn from(error: clap::Error) -> Self {
+    fn from(mut error: clap::Error) -> Self {
+        for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+            if let Some(ContextValue::String(text)) = error.get(kind) {
+                let shown = ContextValue::String(escape(text));
+                error.insert(kind, shown);
+            }
+        }
         Self(error)
     }
 }
@@ -509,8 +516,16 @@ fn client_config(
     if let Some(listen) = listen {
         forwards.insert(0, Forward { listen, to: args.to });
     }
-    for forward in &forwards {
+    for (number, forward) in forwards.iter().enumerate() {
         config::check_forward(&forward.listen, &args.dial)?;
+        let same = |other: &&Forward| other.listen.is_same_place(&forward.listen);
+        if let Some(other) = forwards[..number].iter().find(same) {
+            return Err(format!(
+                "connections at {} are to be taken twice, there and at {}\n\n\
+                 Give each forward a port of its own.",
+                forward.listen, other.listen
+            ));
+        }
     }
     Ok(config::ClientConfig {
         forwards,

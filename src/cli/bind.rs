@@ -171,6 +171,8 @@ pub(crate) fn parse_bind(text: &str) -> Result<LinkPlan, String> {
 const OPTIONS: &str =
     "known: lanes=COUNT, tier=primary|express|backup|metered, express=yes|no, rate=RATE";
 
+const OPTION_NAMES: [&str; 4] = ["lanes", "tier", "express", "rate"];
+
 fn set_option(plan: &mut LinkPlan, name: &str, value: &str) -> Result<(), String> {
     match name {
         "lanes" => plan.bind.lanes = parse_lanes(value)?,
@@ -283,6 +285,9 @@ fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String
     };
     for (name, value) in options {
         match value.as_str() {
+            _ if !OPTION_NAMES.contains(&name.as_str()) => {
+                return Err(format!("`{}` is no option of a bind; {OPTIONS}", escape(name)));
+            }
             _ if name == "lanes" => plan.bind.lanes = lanes(value)?,
             _ if name == "express" && value.is_boolean() => plan.express = value.as_bool(),
             Some(text) => set_option(plan, name, text)?,
@@ -444,9 +449,9 @@ mod tests {
             ("10.0.0.1=4,rate=20M", "`M` is no unit of rate"),
             ("10.0.0.1=4,rate=0mbit", "at least 64kbit"),
             ("10.0.0.1=4,rate=63kbit", "at least 64kbit"),
-            ("10.0.0.1=4,rate=-5mbit", "no unit of rate"),
+            ("10.0.0.1=4,rate=-5mbit", "less than nothing"),
             ("10.0.0.1=4,rate=2000gbit", "leave rate= out"),
-            ("10.0.0.1=4,rate=99999999999999999999gbit", "is no rate"),
+            ("10.0.0.1=4,rate=99999999999999999999gbit", "is too large"),
             ("10.0.0.1=4,", "no option"),
             ("10.0.0.1=4,lanes=5", "twice"),
             ("10.0.0.1,lanes=4,lanes=5", "twice"),
@@ -486,6 +491,7 @@ mod tests {
             ("{\"0.0.0.0\": 0}", "0 lanes"),
             ("{\"0.0.0.0\": {\"lanes\": 0}}", "0 lanes"),
             ("{\"0.0.0.0\": {\"tier\": \"gold\"}}", "0.0.0.0: `gold` is no tier"),
+            ("{\"0.0.0.0\": {\"lane\": 2}}", "`lane` is no option of a bind; known: lanes"),
             ("{\"0.0.0.0\": {\"rate\": 20}}", "has to be text in quotes, not 20"),
             (
                 "{\"0.0.0.0\": {\"express\": 3}}",

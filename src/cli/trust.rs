@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use imux::lane::DialError;
+use imux::lane::{BindSource, DialError};
 use imux::trust::{HostKeyPolicy, HostTrust, KnownHosts, KnownHostsTrust, PinnedKeys, Prompter};
 use imux::trust::{Identity, TrustError, classical_client_config, client_config};
 
@@ -69,9 +69,25 @@ pub(crate) fn trust_failure(error: &TrustError) -> Failure {
              and correct --pin or --dial"
                 .to_owned(),
         ),
+        TrustError::InvalidIdentity { .. } => (
+            Exit::Config,
+            "nothing was started; put a copy of it back, or remove it with its .crt or .key to have \
+             a new one made, which others do not know yet"
+                .to_owned(),
+        ),
+        TrustError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => (
+            Exit::Config,
+            "it belongs to another user, or its directory does; run as that user, or set IMUX_HOME \
+             to a directory of your own"
+                .to_owned(),
+        ),
         _ => return Failure::message(Exit::Config, error),
     };
     Failure::message(exit, format!("{error}; {advice}"))
+}
+
+fn is_no_device(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }
 
 /// The failure of a client that has never had a lane.
@@ -83,6 +99,11 @@ pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
         }
         DialError::NoAddressOfFamily { .. } => {
             (Exit::Unreachable, "bind to an address of the same IP version as the server's")
+        }
+        DialError::Bind { bind: BindSource::Device(_) | BindSource::LinkLocal { .. }, source }
+            if is_no_device(source) =>
+        {
+            (Exit::Config, "there is no such interface now; see `ip link` for what it is called")
         }
         DialError::Bind { .. } => (
             Exit::Config,

@@ -8,7 +8,7 @@ use super::text::escape;
 /// as everywhere in buffer sizes; `kB`, `MB`, `GB` are decimal, as the standard has it.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a size such as 65536, 512KiB, 16MiB or 1GB";
-    let (number, unit) = split_unit(text);
+    let (number, unit) = split_unit(text, EXAMPLES)?;
     let scale: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kib" => 1 << 10,
@@ -17,44 +17,44 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
-        _ => return Err(format!("`{unit}` is no unit of size; {EXAMPLES}")),
+        "t" | "tib" => 1 << 40,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(format!("`{}` is no unit of size; {EXAMPLES}", escape(unit))),
     };
-    scaled(number, scale).ok_or_else(|| format!("`{number}` is no number; {EXAMPLES}"))
+    scaled(number, scale).ok_or_else(|| not_scaled(number, EXAMPLES))
 }
 
 /// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit has to be there, and in bits:
 /// what `20M` or `20mbps` means depends on whom one asks.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a rate such as 500kbit, 20mbit or 1.5gbit (a second)";
-    let (number, unit) = split_unit(text);
+    let (number, unit) = split_unit(text, EXAMPLES)?;
     let lower = unit.to_ascii_lowercase();
     let scale: u64 = match lower.strip_suffix("/s").unwrap_or(&lower) {
         "bit" => 1,
         "kbit" => 1_000,
         "mbit" => 1_000_000,
         "gbit" => 1_000_000_000,
-        "" => return Err(format!("`{number}` has no unit; {EXAMPLES}")),
+        "" => return Err(format!("`{}` has no unit; {EXAMPLES}", escape(number))),
         _ => return Err(format!("`{}` is no unit of rate; {EXAMPLES}", escape(unit))),
     };
     let bits = scaled(number, scale);
-    bits.map(|bits| bits / 8).ok_or_else(|| format!("`{}` is no rate; {EXAMPLES}", escape(number)))
+    bits.map(|bits| bits / 8).ok_or_else(|| not_scaled(number, EXAMPLES))
 }
 
 /// Parses `120`, `1.5s`, `250ms`, `2m`, `1h`, `7d`. Without a unit: seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "write a time such as 120, 1.5s, 250ms, 2m, 1h or 7d";
-    let (number, unit) = split_unit(text);
+    let (number, unit) = split_unit(text, EXAMPLES)?;
     let scale_us: u64 = match unit.to_ascii_lowercase().as_str() {
         "ms" => 1_000,
         "" | "s" => 1_000_000,
         "m" | "min" => 60_000_000,
         "h" => 3_600_000_000,
         "d" => 86_400_000_000,
-        _ => return Err(format!("`{unit}` is no unit of time; {EXAMPLES}")),
+        _ => return Err(format!("`{}` is no unit of time; {EXAMPLES}", escape(unit))),
     };
-    scaled(number, scale_us)
-        .map(Duration::from_micros)
-        .ok_or_else(|| format!("`{number}` is no number; {EXAMPLES}"))
+    scaled(number, scale_us).map(Duration::from_micros).ok_or_else(|| not_scaled(number, EXAMPLES))
 }
 
 /// `16.0 MiB`, for amounts of data.
@@ -115,11 +115,30 @@ pub(crate) fn duration(time: Duration) -> String {
     format!("{} h {:02} min", minutes / 60, minutes % 60)
 }
 
-fn split_unit(text: &str) -> (&str, &str) {
+/// The number a text begins with, and what follows it.
+fn split_unit<'a>(text: &'a str, examples: &str) -> Result<(&'a str, &'a str), String> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    (if number.is_empty() { text } else { number }, unit.trim_start())
+    match text.split_at(end) {
+        ("", "") => Err(format!("the value is missing; {examples}")),
+        ("", rest) if rest.starts_with('-') => {
+            Err(format!("`{}` is less than nothing; {examples}", escape(text)))
+        }
+        ("", _) => Err(format!("`{}` does not begin with a number; {examples}", escape(text))),
+        (number, unit) => Ok((number, unit.trim_start())),
+    }
+}
+
+/// Why `number`, which [`scaled`] does not take, is none.
+fn not_scaled(number: &str, examples: &str) -> String {
+    let shown = escape(number);
+    match scaled(number, 0) {
+        Some(_) => format!("`{shown}` is too large; {examples}"),
+        None if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("`{shown}` is too large; {examples}")
+        }
+        None => format!("`{shown}` is no number; {examples}"),
+    }
 }
 
 /// `number` (digits, at most one point) times `scale`, exact for whole numbers; None when it is
@@ -165,7 +184,20 @@ mod tests {
             let error = parse_size(text).unwrap_err();
             assert!(error.contains("16MiB"), "{text}: {error}");
         }
-        assert!(parse_size("5 parsec").unwrap_err().contains("`parsec`"));
+        for (text, expected) in [
+            ("5 parsec", "`parsec` is no unit of size"),
+            ("-5", "`-5` is less than nothing"),
+            ("-5MiB", "`-5MiB` is less than nothing"),
+            ("", "the value is missing"),
+            ("lots", "does not begin with a number"),
+            ("99999999999999999999", "is too large"),
+            ("99999999TiB", "`99999999` is too large"),
+            ("1..5k", "`1..5` is no number"),
+        ] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert_eq!(parse_size("2TiB"), Ok(2 << 40));
     }
 
     #[test]
