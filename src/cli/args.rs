@@ -136,10 +136,10 @@ struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
     #[arg(value_parser = HostPort::to_listen)]
     listen: HostPort,
-    /// The destination that connections are handed to
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
-    #[arg(value_parser = HostPort::to_dial)]
-    dial: HostPort,
+    /// The destination that connections are handed to; has to be given
+    /// [default of the form of earlier versions: 127.0.0.1:443]
+    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
+    dial: Option<HostPort>,
     /// Name of the server's key, for several servers with one directory of keys
     /// [default: the directory's one server, wherever it listens]
     #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
@@ -226,10 +226,10 @@ struct ClientArgs {
     /// may be given several times
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
-    /// The imux server; all addresses of a name are tried
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:443")]
-    #[arg(value_parser = HostPort::to_dial)]
-    dial: HostPort,
+    /// The imux server; all addresses of a name are tried; has to be given
+    /// [default of the form of earlier versions: 127.0.0.1:443]
+    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
+    dial: Option<HostPort>,
     /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4,
     /// or `any` for wherever the routing table sends them; may be given several times; 10 lanes if
     /// COUNT is left out
@@ -408,7 +408,9 @@ impl Early {
 
 impl From<clap::Error> for Early {
     fn from(mut error: clap::Error) -> Self {
-        for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        for kind in
+            [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
+        {
             if let Some(ContextValue::String(text)) = error.get(kind) {
                 let shown = ContextValue::String(escape(text));
                 error.insert(kind, shown);
@@ -453,7 +455,9 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
         _ => None,
     };
     let task = match cli.command {
-        Command::Server(args) => config::Task::Server(server_config(args, home, &mut notices)?),
+        Command::Server(args) => {
+            config::Task::Server(server_config(args, home, go_style, &mut notices)?)
+        }
         Command::Client(args) => {
             config::Task::Client(client_config(args, home, go_style, &mut notices)?)
         }
@@ -477,15 +481,37 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
     Ok(Invocation { task, logging, notices })
 }
 
+/// What `--dial` says, or the default of the original's form. In the modern form there is none: `missing` says what is.
+fn dialled(given: Option<HostPort>, go_style: bool, missing: &str) -> Result<HostPort, String> {
+    match given {
+        Some(dial) => Ok(dial),
+        None if go_style => HostPort::to_dial("127.0.0.1:443"),
+        None => Err(missing.to_owned()),
+    }
+}
+
+const NO_DESTINATION: &str = "\
+there is nowhere to hand connections to
+
+Give --dial HOST:PORT. The shortest command that offers something, the SSH server of this machine:
+    imux server --dial localhost:22";
+
+const NO_SERVER: &str = "\
+there is no server to carry connections to
+
+Give --dial HOST:PORT. The shortest command that does something:
+    imux client --listen localhost:2222 --dial server.example:443";
+
 fn server_config(
     args: ServerArgs,
     home: Option<PathBuf>,
+    go_style: bool,
     notices: &mut Vec<String>,
 ) -> Result<config::ServerConfig, String> {
-    config::check_forward(&args.listen, &args.dial)?;
+    let dial = dialled(args.dial, go_style, NO_DESTINATION)?;
+    config::check_forward(&args.listen, &dial)?;
     let session = session_config(args.session, notices)?;
-    let ServerArgs { listen, dial, identity, authorized_clients, allow_anyone, sessions, .. } =
-        args;
+    let ServerArgs { listen, identity, authorized_clients, allow_anyone, sessions, .. } = args;
     let sessions = sessions.into();
     Ok(config::ServerConfig {
         listen,
@@ -505,6 +531,7 @@ fn client_config(
     go_style: bool,
     notices: &mut Vec<String>,
 ) -> Result<config::ClientConfig, String> {
+    let dial = dialled(args.dial, go_style, NO_SERVER)?;
     let mut forwards = args.forward;
     let wanted = forwards.is_empty() || args.to.is_some();
     let listen = match args.listen {
@@ -517,7 +544,7 @@ fn client_config(
         forwards.insert(0, Forward { listen, to: args.to });
     }
     for (number, forward) in forwards.iter().enumerate() {
-        config::check_forward(&forward.listen, &args.dial)?;
+        config::check_forward(&forward.listen, &dial)?;
         let same = |other: &&Forward| other.listen.is_same_place(&forward.listen);
         if let Some(other) = forwards[..number].iter().find(same) {
             return Err(format!(
@@ -529,7 +556,7 @@ fn client_config(
     }
     Ok(config::ClientConfig {
         forwards,
-        dial: args.dial,
+        dial,
         binds: config::binds(args.binds, args.bind)?,
         redundant: args.redundant,
         trust: if args.pin.is_empty() {

@@ -72,7 +72,7 @@ fn where_a_client_listens_and_where_that_leads() {
     // Only the original's form has a port that is open to the world where none was asked for.
     for (argv, words) in [
         (&["client", "--dial=s:1"][..], "Give --listen HOST:PORT"),
-        (&["client", "--bind=127.0.0.1=2"], "-L PORT:HOST:PORT"),
+        (&["client", "--dial=s:1", "--bind=127.0.0.1=2"], "-L PORT:HOST:PORT"),
         (&["client", "--dial=s:1", "--to=db:5"], "-L 5432:db:5"),
         (&["client", "--dial=s:1", "-L", "9:db:5", "--to=db:6"], "-L 5432:db:6"),
     ] {
@@ -170,7 +170,7 @@ fn defaults_are_the_originals() {
     assert_eq!(config.session.grace, Duration::from_secs(120));
     assert_eq!(config.session.congestion, Congestion::Prefer("bbr".to_owned()));
     assert_eq!(config.session.scheduler, imux::SchedulerKind::Imux);
-    let config = server(&["server", "--listen", "127.0.0.1:0"]);
+    let config = server(&["-server", "--listen", "127.0.0.1:0"]);
     assert_eq!(config.dial.as_written(), "127.0.0.1:443");
 }
 
@@ -316,7 +316,12 @@ fn usage_errors_say_what_is_wrong() {
         (&["server", "--host-key=ask"], "unexpected argument"),
         (&["client", "--host-key=never"], "[possible values: ask, strict, accept-new]"),
         (&["demo", "--size=1"], "write 1MiB to 16GiB"),
-        (&["server"], "forward to itself"),
+        (&["server"], "imux server --dial localhost:22"),
+        (&["server", "--listen=:1"], "imux server --dial localhost:22"),
+        (&["client"], "imux client --listen localhost:2222 --dial server.example:443"),
+        (&["client", "-L", "9:a:1"], "imux client --listen localhost:2222 --dial"),
+        (&["client", "--dial=s:1", "-L", "9:a:1", "-L", "localhost:9:b:2"], "taken twice"),
+        (&["-server"], "forward to itself"),
         (&["-client"], "forward to itself"),
         (&["client", "--listen=localhost:22", "--dial=127.0.0.1:22"], "forward to itself"),
     ] {
