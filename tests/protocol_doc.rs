@@ -155,6 +155,7 @@ fn frame_types_are_the_types() {
         initial_max_stream_data: 0,
         initial_max_streams: 0,
         grace_ms: 0,
+        early_max_stream_data: 0,
     };
     let (code, reason, mac) = (Code::NONE, Bytes::new(), [0; 32]);
     let session = SessionId::new([0; 16]);
@@ -170,6 +171,7 @@ fn frame_types_are_the_types() {
         (Frame::MaxData { max: 0 }, "MAX_DATA"),
         (Frame::MaxStreamData { id, max: 0 }, "MAX_STREAM_DATA"),
         (Frame::MaxStreams { max: 0 }, "MAX_STREAMS"),
+        (Frame::EarlyStreams { count: 0 }, "EARLY_STREAMS"),
         (Frame::LaneClosed { lane, position: 0, code }, "LANE_CLOSED"),
         (Frame::Close { code, reason: reason.clone() }, "CLOSE"),
         (Frame::Drain, "DRAIN"),

@@ -238,6 +238,7 @@ impl End {
         match event {
             // No key is announced here.
             Event::Opened | Event::Begun(_) | Event::NextKey(_) | Event::Arrived { .. } => {}
+            Event::ReadersPaused { .. } => happened.push(Happened::Counted("readers paused")),
             Event::OpenAvailable => {
                 happened.push(Happened::Counted("open available"));
                 self.try_open = true;

@@ -175,6 +175,7 @@ fn draw_sessions(rng: &mut Rng) -> [SessionOptions; 2] {
             stream_window: stream_window.max(1),
             stream_window_max: stream_window.max(1) * rng.range(1..=16),
             session_window: session_window.max(1),
+            session_window_initial: session_window.max(1),
             send_buffer_max: rng.log_range(1.0, 1e7) as u64,
             streams_max: if rng.chance(0.4) { rng.range(1..=6) } else { 1024 },
             grace_ms,

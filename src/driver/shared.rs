@@ -273,6 +273,7 @@ impl State {
                 self.next_key.0 = Some(announcement);
                 wake.extend(self.next_key.1.take());
             }
+            Event::ReadersPaused { streams, bytes } => tell_of_paused_readers(streams, bytes),
             Event::ExpressWanted => {
                 if let Some(express) = &self.express {
                     express.send_replace(true);
@@ -297,6 +298,16 @@ impl State {
             }
         }
     }
+}
+
+/// What slows the others down is not seen from where they are.
+fn tell_of_paused_readers(streams: usize, bytes: u64) {
+    tracing::warn!(
+        streams,
+        bytes,
+        "connections whose programs do not read hold much of what a session may keep; the others go on with smaller \
+         windows: see what those programs wait for, or raise --session-window"
+    );
 }
 
 /// What came of a session, for whoever looks into what it cost; `imux-sim lab` reads the names.

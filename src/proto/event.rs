@@ -51,6 +51,14 @@ pub enum Event {
     /// What is urgent waits behind bulk, here or at the server: an express lane on each link would help.
     /// Only clients are told, and once.
     ExpressWanted,
+    /// Streams that nobody reads hold much of the session's window, and others get less than they would.
+    /// Told once.
+    ReadersPaused {
+        /// How many.
+        streams: usize,
+        /// What has arrived for them and was not read, in bytes.
+        bytes: u64,
+    },
     /// The session is over; no event follows.
     Closed(SessionError),
 }

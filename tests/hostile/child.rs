@@ -15,6 +15,8 @@ use tokio::io::AsyncWriteExt;
 pub(crate) const ROLE: &str = "IMUX_HOSTILE_ROLE";
 
 pub(crate) const STREAM_WINDOW: u64 = 256 << 10;
+/// What every stream begins with.
+pub(crate) const FIRST_WINDOW: u64 = 2 << 10;
 pub(crate) const SESSION_WINDOW: u64 = 4 << 20;
 pub(crate) const STREAMS_MAX: u64 = 1_000;
 

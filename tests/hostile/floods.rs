@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::child::{SESSION_WINDOW, STREAM_WINDOW, STREAMS_MAX};
+use super::child::{FIRST_WINDOW, STREAMS_MAX};
 use super::honest::Scene;
 use super::wire::{DEFAULT, MAX, NAMED, RAW, codes, data, frame, last, open, stream, types};
 
@@ -38,7 +38,7 @@ fn floods_of_credit_are_thrown_out() {
     let scene = Scene::start();
     too_much(&scene, |n| frame(types::MAX_DATA, &[n], &[]));
     too_much(&scene, |n| frame(types::MAX_STREAMS, &[n], &[]));
-    too_much(&scene, |n| frame(types::MAX_STREAM_DATA, &[stream(n % STREAMS_MAX), n], &[]));
+    too_much(&scene, |n| frame(types::MAX_STREAM_DATA, &[stream(n % 10), n], &[]));
     scene.end();
 }
 
@@ -73,7 +73,7 @@ fn streams_opened_and_reset_without_end_are_thrown_out() {
 fn floods_of_tiny_frames_are_thrown_out() {
     let scene = Scene::start();
     // In order and to be read; the same byte again and again.
-    too_much(&scene, |n| data(stream(0), n, b"x"));
+    too_much(&scene, |n| data(stream(0), n.min(FIRST_WINDOW - 1), b"x"));
     too_much(&scene, |_| data(stream(0), 7, b"x"));
     scene.end();
 }
@@ -89,6 +89,10 @@ fn floods_of_lane_notices_are_thrown_out() {
 fn too_many_gaps_in_a_stream_are_thrown_out() {
     let (scene, mut peer) = Scene::with_session();
     peer.send(&open(stream(0), RAW));
+    // It has more once a quarter of what it began with has come.
+    peer.send(&data(stream(0), 20, &[1; 1_000]));
+    peer.expect_alive();
+    std::thread::sleep(Duration::from_millis(100));
     peer.flood(5_000, |n| data(stream(0), (n + 1) * 20, &[1; 16]));
     let reason = scene.honest.expect_close(&mut peer, &[LOAD]);
     assert!(reason.contains("gaps"), "{reason}");
@@ -98,12 +102,18 @@ fn too_many_gaps_in_a_stream_are_thrown_out() {
 #[test]
 fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
     let (scene, mut peer) = Scene::with_session();
-    // Few gaps each, many together: 16 bytes that cost ten times as much to remember.
-    let per_stream = 200;
-    peer.flood(STREAMS_MAX as usize * per_stream as usize, |n| {
-        let (id, nth) = (stream(n / per_stream), n % per_stream);
-        data(id, (nth + 1) * 20, &[1; 16])
-    });
+    // Few gaps each, many together: 16 bytes that cost ten times as much to remember. No more than a stream begins with,
+    // and no more streams at once than the server has allowed by then.
+    let (per_stream, streams) = (110, 20);
+    let piece = |n: u64| data(stream(n / per_stream), (n % per_stream + 1) * 17, &[1; 16]);
+    for group in 0..22 {
+        peer.flood((streams * per_stream) as usize, |n| piece(n + group * streams * per_stream));
+        peer.expect_alive();
+    }
+    for group in 22..27 {
+        peer.flood((streams * per_stream) as usize, |n| piece(n + group * streams * per_stream));
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let reason = scene.honest.expect_close(&mut peer, &[LOAD]);
     assert!(reason.contains("out of order"), "{reason}");
     scene.end();
@@ -113,11 +123,11 @@ fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
 #[test]
 fn a_window_full_of_bytes_out_of_order_costs_the_window() {
     let (scene, mut peer) = Scene::with_session();
-    for index in 0..SESSION_WINDOW / STREAM_WINDOW {
+    for index in 0..30 {
         peer.send(&open(stream(index), RAW));
         let mut offset = 1;
-        while offset < STREAM_WINDOW {
-            let length = (STREAM_WINDOW - offset).min(8_000) as usize;
+        while offset < FIRST_WINDOW {
+            let length = (FIRST_WINDOW - offset).min(8_000) as usize;
             peer.send(&data(stream(index), offset, &vec![1; length]));
             offset += length as u64;
         }
@@ -224,6 +234,10 @@ fn a_thousand_idle_streams_cost_little_and_harm_nobody() {
         peer.send(
             &[open(stream(index), DEFAULT), data(stream(index), 0, b"0123456789abcdef")].concat(),
         );
+        // No more at once than the server has allowed by then.
+        if index % 20 == 19 {
+            peer.expect_alive();
+        }
     }
     peer.expect_alive();
     scene.end();

@@ -1,6 +1,6 @@
 //! Frames that break a rule: each is thrown out with the code of the rule.
 
-use super::child::{SESSION_WINDOW, STREAM_WINDOW, STREAMS_MAX};
+use super::child::{FIRST_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use super::honest::Scene;
 use super::peer::{self, Out};
 use super::wire::{
@@ -83,17 +83,15 @@ fn more_data_than_credit_closes_the_session() {
 }
 
 #[test]
-fn more_streams_full_than_the_session_has_credit_for_close_it() {
+fn a_stream_that_begins_with_more_than_it_was_promised_closes_the_session() {
     let (scene, mut peer) = Scene::with_session();
-    let full = SESSION_WINDOW / STREAM_WINDOW;
-    for index in 0..full {
-        // The last byte of the window takes credit for all of it.
-        peer.send(
-            &[open(stream(index), RAW), data(stream(index), STREAM_WINDOW - 1, b"x")].concat(),
-        );
+    // The last byte of the window takes credit for all of it.
+    for index in 0..30 {
+        let id = stream(index);
+        peer.send(&[open(id, RAW), data(id, FIRST_WINDOW - 1, b"x")].concat());
     }
     peer.expect_alive();
-    peer.send(&data(stream(full), 0, b"x"));
+    peer.send(&data(stream(40), STREAM_WINDOW - 1, b"x"));
     peer.expect_close(codes::FLOW_CONTROL);
     scene.end();
 }

@@ -17,6 +17,7 @@ mod log;
 mod memory;
 mod middlebox;
 mod names;
+mod paused;
 mod routes;
 mod signals;
 mod told;

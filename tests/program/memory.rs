@@ -13,7 +13,7 @@ use crate::support::net::Destination;
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// What either program may hold for stopped readers: its window for a whole session, which is
 /// 128 MiB, what it is itself, and what it holds twice for a moment.
@@ -21,7 +21,7 @@ const RSS_MAX_KIB: u64 = 260 * 1024;
 
 /// A destination of two kinds of connection, told apart by their first byte: `s` is sent to
 /// without end and `u` is never read, `e` is an echo. It counts what it could send to the first.
-async fn two_kinds(sent: Arc<AtomicU64>) -> Destination {
+pub(crate) async fn two_kinds(sent: Arc<AtomicU64>) -> Destination {
     Destination::start(move |mut socket| {
         let sent = sent.clone();
         async move {
@@ -41,14 +41,14 @@ async fn two_kinds(sent: Arc<AtomicU64>) -> Destination {
 }
 
 /// Opens a connection and says of which kind it is.
-async fn of_kind(tunnel: &Tunnel, kind: u8) -> TcpStream {
+pub(crate) async fn of_kind(tunnel: &Tunnel, kind: u8) -> TcpStream {
     let mut socket = tunnel.connect().await;
     socket.write_all(&[kind]).await.unwrap();
     socket
 }
 
 /// Sends and receives `length` bytes; how long it took.
-async fn echo(tunnel: &Tunnel, length: u64) -> Duration {
+pub(crate) async fn echo(tunnel: &Tunnel, length: u64) -> Duration {
     let begun = Instant::now();
     let pattern = Pattern::new(3);
     let (mut read, mut write) = of_kind(tunnel, b'e').await.into_split();

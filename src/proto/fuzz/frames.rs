@@ -57,6 +57,7 @@ fn params(u: &mut Unstructured<'_>) -> Result<Params> {
         initial_max_stream_data: number(u)?,
         initial_max_streams: number(u)?,
         grace_ms: number(u)?,
+        early_max_stream_data: number(u)?,
     })
 }
 
@@ -112,6 +113,7 @@ pub(super) fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
         27 => Ok(Frame::Redundant { id: stream_id(u)? }),
         28 => Ok(Frame::LanePolicy(policy(u)?)),
         29 => Ok(Frame::Express),
+        30 => Ok(Frame::EarlyStreams { count: number(u)? }),
         _ => handshake(u),
     }
 }

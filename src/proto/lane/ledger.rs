@@ -20,6 +20,7 @@ pub(in crate::proto) enum Carried {
     MaxStreamData(StreamId),
     MaxData,
     MaxStreams,
+    EarlyStreams,
     LaneClosed(LaneId),
     Drain,
     NextKey,

@@ -59,6 +59,7 @@ impl Session {
             Frame::MaxData { max } => self.on_max_data(max),
             Frame::MaxStreamData { id, max } => self.on_max_stream_data(id, max),
             Frame::MaxStreams { max } => self.on_max_streams(max),
+            Frame::EarlyStreams { count } => self.on_early_streams(count),
             Frame::LaneClosed { lane, position, code } => {
                 self.on_lane_closed(now, lane, position, code);
             }
@@ -145,10 +146,8 @@ impl Session {
             self.stream_misbehaved(Misbehaviour::FlowControl);
             return;
         }
-        if received.discarded > 0 {
-            self.window.consume(received.discarded);
-            self.say.max_data |= self.window.update_due();
-        }
+        self.window.consume(received.discarded);
+        self.heed_credit(id);
         if let Some(stream) = self.streams.get_mut(&id)
             && received.readable
             && std::mem::take(&mut stream.recv.reader_waits)
@@ -246,8 +245,23 @@ impl Session {
 
     fn on_max_streams(&mut self, max: u64) {
         self.local.max = self.local.max.max(max);
-        if self.local.next < self.local.max && std::mem::take(&mut self.local.blocked) {
-            self.events.push_back(Event::OpenAvailable);
+        self.offer_streams();
+    }
+
+    /// More streams, those that are open among them, begin with more.
+    fn on_early_streams(&mut self, count: u64) {
+        let known = self.local.early;
+        self.local.early = known.max(count);
+        let end = count.min(self.local.next);
+        if known >= end {
+            return;
+        }
+        let id = |index| StreamId::new(self.side, Dir::Bi, index);
+        for (id, stream) in self.streams.range_mut(id(known)..id(end)) {
+            if id.initiator() == self.side && stream.send.on_credit(self.peer.early_max_stream_data)
+            {
+                stream.writer_waits_no_more(&mut self.events, *id);
+            }
         }
     }
 
@@ -271,7 +285,8 @@ impl Session {
         }
         let index = id.index();
         if self.remote.seen.insert(index..index.saturating_add(1)) > 0 {
-            self.streams.insert(id, self.new_stream());
+            self.streams.insert(id, self.new_stream(id));
+            self.on_new_stream(id);
         }
         true
     }

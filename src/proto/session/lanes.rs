@@ -274,6 +274,7 @@ impl Session {
         notices
             || say.max_data
             || say.max_streams
+            || say.early_streams
             || say.drain
             || say.next_key
             || say.express

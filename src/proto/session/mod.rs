@@ -15,6 +15,7 @@ mod probe;
 mod redundant;
 mod reinject;
 mod rest;
+mod room;
 mod standing;
 mod streams;
 mod wander;
@@ -32,6 +33,7 @@ use litemap::LiteMap;
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
 use self::links::Links;
+use self::room::Room;
 use self::standing::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError, Undelivered};
@@ -77,8 +79,8 @@ pub struct Session {
     /// What all streams together may send, and receive.
     credit: SendCredit,
     window: ReceiveWindow,
-    /// By how much stream windows have grown beyond what they began with.
-    windows_grown: u64,
+    /// How much of that streams were promised.
+    room: Room,
     /// Memory that out-of-order data costs.
     reorder_cost: u64,
     /// Streams whose writer waits for session credit.
@@ -131,6 +133,7 @@ enum State {
 struct ToSay {
     max_data: bool,
     max_streams: bool,
+    early_streams: bool,
     drain: bool,
     next_key: bool,
     express: bool,
@@ -141,6 +144,8 @@ struct ToSay {
 struct LocalStreams {
     next: u64,
     max: u64,
+    /// So many of them may send more than the others in the beginning.
+    early: u64,
     /// `open` said no, and wants to hear when it may.
     blocked: bool,
     peer_drains: bool,
@@ -151,10 +156,21 @@ struct LocalStreams {
 struct RemoteStreams {
     /// Which there were: tells a closed one's late frames from a new one's first.
     seen: RangeSet,
-    /// How many the peer may open, and how many it knows it may.
-    max: u64,
+    /// How many are open.
+    open: u64,
+    /// How many the peer knows it may have opened.
     announced: u64,
+    /// How many of these it knows to begin with the full first window, and how many of them have not come.
+    early: u64,
+    early_unseen: u64,
     draining: bool,
+}
+
+impl RemoteStreams {
+    /// How many more the peer may open.
+    fn unseen(&self) -> u64 {
+        self.announced.saturating_sub(self.seen.len())
+    }
 }
 
 /// Sums over the life of the session, dead lanes included.
@@ -175,27 +191,34 @@ impl Session {
     /// was created; `seed` is the source of all its randomness.
     pub fn new(side: Side, config: Arc<Config>, peer: Params, seed: u64, now: Instant) -> Self {
         let own = config.params();
-        Self {
+        let mut session = Self {
             side,
             state: State::Open,
             streams: BTreeMap::new(),
             local: LocalStreams {
                 next: 0,
                 max: peer.initial_max_streams,
+                early: 0,
                 blocked: false,
                 peer_drains: false,
             },
             remote: RemoteStreams {
                 seen: RangeSet::new(),
-                max: own.initial_max_streams,
+                open: 0,
                 announced: own.initial_max_streams,
+                early: 0,
+                early_unseen: 0,
                 draining: false,
             },
             lanes: LiteMap::new(),
             dead: VecDeque::new(),
             credit: SendCredit::new(peer.initial_max_data),
-            window: ReceiveWindow::new(own.initial_max_data, own.initial_max_data),
-            windows_grown: 0,
+            window: ReceiveWindow::new(
+                own.initial_max_data,
+                own.initial_max_data,
+                config.session_window,
+            ),
+            room: Room::new(&config),
             reorder_cost: 0,
             credit_waiters: BTreeSet::new(),
             pending: 0,
@@ -220,7 +243,9 @@ impl Session {
             view_space: Vec::new(),
             config,
             peer,
-        }
+        };
+        session.offer_streams();
+        session
     }
 
     /// Which end this is.
@@ -446,6 +471,7 @@ impl Session {
             | Carried::MaxStreamData(_)
             | Carried::MaxData
             | Carried::MaxStreams
+            | Carried::EarlyStreams
             | Carried::Drain
             | Carried::NextKey
             | Carried::Express
@@ -482,6 +508,9 @@ impl Session {
             }),
             Carried::MaxData => self.say.max_data |= !mutant!("lost-max-data-not-resent"),
             Carried::MaxStreams => self.say.max_streams |= !mutant!("lost-max-streams-not-resent"),
+            Carried::EarlyStreams => {
+                self.say.early_streams |= !mutant!("lost-early-streams-not-resent");
+            }
             Carried::Drain => self.say.drain = true,
             Carried::NextKey => self.say.next_key = true,
             Carried::Express => self.say.express = true,
@@ -531,15 +560,8 @@ impl Session {
         self.held = self.held.saturating_sub(stream.send.held_bytes());
         debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
         self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
-        let grown = stream.recv.window.window().saturating_sub(self.config.stream_window);
-        self.windows_grown = self.windows_grown.saturating_sub(grown);
         self.credit_waiters.remove(&id);
-        if id.initiator() != self.side {
-            let freed = u64::from(!mutant!("closed-streams-not-freed"));
-            self.remote.max = self.remote.max.saturating_add(freed);
-            let news = self.remote.max.saturating_sub(self.remote.announced);
-            self.say.max_streams |= news >= (self.config.streams_max / 8).max(1);
-        }
+        self.on_stream_gone(id, &stream);
     }
 
     fn is_local(&self, id: StreamId) -> bool {

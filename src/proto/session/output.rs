@@ -150,13 +150,16 @@ impl Session {
         self.write_lane_notices(now, id, out);
         let say = std::mem::take(&mut self.say);
         if say.max_data {
-            let max = self.window.announce();
+            let max = self.announce_data();
             self.write_noted(now, id, out, Carried::MaxData, &Frame::MaxData { max });
         }
         if say.max_streams {
-            self.remote.announced = self.remote.max;
-            let max = self.remote.max;
+            let max = self.announce_streams();
             self.write_noted(now, id, out, Carried::MaxStreams, &Frame::MaxStreams { max });
+        }
+        if say.early_streams {
+            let count = self.announce_early_streams();
+            self.write_noted(now, id, out, Carried::EarlyStreams, &Frame::EarlyStreams { count });
         }
         if say.drain {
             self.write_noted(now, id, out, Carried::Drain, &Frame::Drain);
@@ -210,8 +213,6 @@ impl Session {
         let say = std::mem::take(&mut stream.say);
         let redundant = stream.redundant;
         let reset = stream.send.reset_due().filter(|_| say.reset);
-        let credit = (say.max_stream_data && stream.recv.wants_credit())
-            .then(|| stream.recv.window.announce());
         if say.open {
             self.write_open(now, lane, id, out);
             if redundant {
@@ -225,7 +226,9 @@ impl Session {
         if let Some(code) = say.stop {
             self.write_noted(now, lane, out, Carried::Stop(id), &Frame::Stop { id, code });
         }
-        if let Some(max) = credit {
+        if say.max_stream_data
+            && let Some(max) = self.announce_stream(id)
+        {
             let frame = Frame::MaxStreamData {
                 id,
                 max: max.saturating_add(u64::from(mutant!("stream-credit-off-by-one"))),

@@ -518,6 +518,7 @@ mod tests {
     #[test]
     fn lanes_that_rest_are_asked_when_one_that_works_is_silent() {
         let mut pair = pair(2);
+        pair.drive(Duration::from_millis(100)); // what the ends tell each other first has arrived
         let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes[&id].health;
         let resting = LANES.into_iter().find(|id| pair.ends[CLIENT].session.lanes[id].resting);
         let resting = resting.unwrap();

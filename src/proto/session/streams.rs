@@ -21,23 +21,24 @@ const SEND_ROOM_MIN: u64 = 256 * 1024;
 const SEND_AHEAD_SECONDS: f64 = 0.004;
 
 impl Session {
-    /// Opens a stream, or says no: too many are open (`Event::OpenAvailable` follows), or one end
-    /// is shutting down.
+    /// Opens a stream, or says no: too many are open, or hold too much (`Event::OpenAvailable` follows),
+    /// or one end is shutting down.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
         if self.is_closed() || self.local.peer_drains || self.remote.draining {
             return None;
         }
-        if self.local.next >= self.local.max {
+        if self.local.next >= self.local.max || !self.has_room_for_stream() {
             self.local.blocked = true;
             return None;
         }
         let id = StreamId::new(self.side, Dir::Bi, self.local.next);
         self.local.next = self.local.next.saturating_add(1);
-        let mut stream = self.new_stream();
+        let mut stream = self.new_stream(id);
         stream.opened = true;
         stream.opening = Some(kind);
         stream.say.open = true;
         self.streams.insert(id, stream);
+        self.on_new_stream(id);
         self.settle(id);
         Some(id)
     }
@@ -57,13 +58,11 @@ impl Session {
         RecvStream { session: self, id }
     }
 
-    pub(super) fn new_stream(&self) -> Stream {
-        let own = self.config.params();
-        Stream::new(
-            self.peer.initial_max_stream_data,
-            own.initial_max_stream_data,
-            self.config.stream_window_max.min(self.config.session_window),
-        )
+    pub(super) fn new_stream(&self, id: StreamId) -> Stream {
+        let early = self.is_local(id) && id.index() < self.local.early;
+        let early = if early { self.peer.early_max_stream_data } else { 0 };
+        let credit = self.peer.initial_max_stream_data.max(early);
+        Stream::new(credit, self.new_window(id))
     }
 
     /// How far a stream's writer may be ahead of the lanes, in bytes: what the fast lanes carry
@@ -259,8 +258,8 @@ impl RecvStream<'_> {
         }
         let freed = cost.saturating_sub(stream.recv.reorder_cost());
         self.session.window.consume(dropped.bytes);
-        self.session.say.max_data |= self.session.window.update_due();
         self.session.reorder_cost = self.session.reorder_cost.saturating_sub(freed);
+        self.session.heed_credit(self.id);
         self.session.settle(self.id);
     }
 
@@ -277,39 +276,11 @@ impl RecvStream<'_> {
 }
 
 impl Session {
-    /// By how much streams' windows may still grow: half of the session's window stays for streams
-    /// at their initial size.
-    fn window_growth_left(&self) -> u64 {
-        (self.config.session_window / 2).saturating_sub(self.windows_grown)
-    }
-
-    /// Lets the window of a stream grow that is full of data out of order.
-    pub(super) fn tune_reordered(&mut self, id: StreamId) {
-        let room = self.window_growth_left();
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let ready = stream.recv.ready_bytes();
-        if !stream.recv.wants_credit() {
-            return;
-        }
-        let grown = stream.recv.window.tune_reordered(ready, room);
-        if grown > 0 {
-            self.windows_grown = self.windows_grown.saturating_add(grown);
-            stream.say.max_stream_data = true;
-        }
-    }
-
     /// Gives credit back for bytes the application has taken.
     fn on_consumed(&mut self, now: Instant, id: StreamId, bytes: u64) {
-        let round_trip = self.round_trip_max();
-        let room = self.window_growth_left();
         self.window.consume(bytes);
-        self.say.max_data |= self.window.update_due();
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let grown = stream.recv.window.tune(now, round_trip, room);
-        self.windows_grown = self.windows_grown.saturating_add(grown);
-        if stream.recv.wants_credit() && stream.recv.window.update_due() {
-            stream.say.max_stream_data = true;
-            self.settle(id);
-        }
+        self.tune_windows(now, id);
+        self.heed_credit(id);
+        self.settle(id);
     }
 }

@@ -40,9 +40,10 @@ impl SendCredit {
     }
 }
 
-/// What this end lets the peer send: `window` bytes beyond what was consumed. The window doubles
-/// when it was used up faster than credit can come back, so that it finds the bandwidth-delay
-/// product by itself; a reader that does not read never sees it grow.
+/// What this end lets the peer send: some way beyond what was consumed. How far is wished for here:
+/// the wish doubles when it was used up faster than credit can come back, so that it finds the
+/// bandwidth-delay product by itself; a reader that does not read never sees it grow. How much of it
+/// is granted depends on what all others hold, and is decided outside (`session::room`).
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proto) struct ReceiveWindow {
     /// The limit the peer knows. Invariant: received <= announced.
@@ -50,9 +51,13 @@ pub(in crate::proto) struct ReceiveWindow {
     received: u64,
     /// Invariant: consumed <= received.
     consumed: u64,
+    /// How far beyond what was consumed the peer may be, as granted last.
     window: u64,
-    window_max: u64,
-    /// Since when this window has been measured, and what was consumed then.
+    wish: u64,
+    wish_max: u64,
+    /// What the peer could send when it was told last.
+    lead: u64,
+    /// Since when the use of the window has been measured, and what was consumed then.
     epoch: Option<(Instant, u64)>,
 }
 
@@ -61,13 +66,16 @@ pub(in crate::proto) struct ReceiveWindow {
 pub(in crate::proto) struct Overrun;
 
 impl ReceiveWindow {
-    pub(in crate::proto) fn new(window: u64, window_max: u64) -> Self {
+    /// `announced` is what the peer knows from the beginning.
+    pub(in crate::proto) fn new(announced: u64, wish: u64, wish_max: u64) -> Self {
         Self {
-            announced: window,
+            announced,
             received: 0,
             consumed: 0,
-            window,
-            window_max: window_max.max(window),
+            window: announced,
+            wish,
+            wish_max: wish_max.max(wish),
+            lead: announced,
             epoch: None,
         }
     }
@@ -99,8 +107,19 @@ impl ReceiveWindow {
         self.received.saturating_sub(self.consumed)
     }
 
+    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left for.
+    pub(in crate::proto) fn promised(&self) -> u64 {
+        self.announced.saturating_sub(self.consumed)
+    }
+
+    /// How far beyond what was consumed the peer may be, as granted last.
     pub(in crate::proto) fn window(&self) -> u64 {
         self.window
+    }
+
+    /// What would be granted if there was room for everything.
+    pub(in crate::proto) fn wish(&self) -> u64 {
+        self.wish
     }
 
     /// Counts bytes the application has taken.
@@ -109,50 +128,73 @@ impl ReceiveWindow {
         debug_assert!(self.consumed <= self.received);
     }
 
-    /// Whether enough was consumed to be worth telling the peer: a quarter of the window.
-    pub(in crate::proto) fn update_due(&self) -> bool {
-        let target = self.consumed.saturating_add(self.window);
-        target.saturating_sub(self.announced) >= (self.window / 4).max(1)
+    /// Whether to tell the peer that it may be `window` bytes ahead: it has used a quarter of what it
+    /// could send when it was told last, and there is something to tell. Measured by what it has
+    /// left, and not by what was consumed: bytes that nobody reads must not keep those from moving
+    /// that somebody does.
+    pub(in crate::proto) fn update_due(&self, window: u64) -> bool {
+        let left = self.announced.saturating_sub(self.received);
+        let gain = self.consumed.saturating_add(window).saturating_sub(self.announced);
+        let used_some = left <= self.lead.saturating_sub(self.lead / 4);
+        // Not for each of many small reads beside a full buffer.
+        used_some && gain >= (window / 16).max(1)
     }
 
-    /// Doubles the window if half of it was consumed within a round trip: the peer would wait for
-    /// credit otherwise. `room` bounds the growth. Returns the bytes it grew by.
-    pub(in crate::proto) fn tune(&mut self, now: Instant, round_trip: Duration, room: u64) -> u64 {
+    /// Doubles the wish if half of the window was consumed within two round trips: the peer would wait
+    /// for credit otherwise. `true`: it was, and the peer should be told soon.
+    pub(in crate::proto) fn tune(&mut self, now: Instant, round_trip: Duration) -> bool {
         let (since, consumed_then) = *self.epoch.get_or_insert((now, self.consumed));
         let consumed = self.consumed.saturating_sub(consumed_then);
-        if consumed < self.window / 2 {
-            return 0;
+        if consumed < (self.window / 2).max(1) {
+            return false;
         }
         let took = now.saturating_duration_since(since);
         self.epoch = Some((now, self.consumed));
-        if took > round_trip.saturating_mul(2) {
-            return 0;
+        let fast = took <= round_trip.saturating_mul(2);
+        if fast {
+            self.double();
         }
-        self.double(room)
+        fast
     }
 
-    /// Doubles the window if it is nearly used up although the reader has taken nearly all it could:
+    /// Doubles the wish if the window is nearly used up although the reader has taken nearly all it could:
     /// what fills it then waits for bytes of a slower lane. `ready` bytes wait for the reader.
-    pub(in crate::proto) fn tune_reordered(&mut self, ready: u64, room: u64) -> u64 {
+    pub(in crate::proto) fn tune_reordered(&mut self, ready: u64) -> bool {
         let left = self.consumed.saturating_add(self.window).saturating_sub(self.received);
         let few = self.window / 4;
-        if left > few || ready > few {
-            return 0;
+        left <= few && ready <= few && self.double()
+    }
+
+    /// No use in wishing for more while less than that is granted.
+    fn double(&mut self) -> bool {
+        let grown = self.wish.saturating_mul(2).min(self.wish_max);
+        let grows = self.window >= self.wish && grown > self.wish;
+        if grows {
+            self.wish = grown;
         }
-        self.double(room)
+        grows
     }
 
-    fn double(&mut self, room: u64) -> u64 {
-        let grown = self.window.saturating_mul(2).min(self.window_max);
-        let growth = grown.saturating_sub(self.window).min(room);
-        self.window = self.window.saturating_add(growth);
-        growth
+    /// Wishes for at least so much, as far as that is allowed.
+    pub(in crate::proto) fn wish_for(&mut self, wish: u64) {
+        self.wish = self.wish.max(wish.min(self.wish_max));
     }
 
-    /// The new limit to announce; it is taken as announced from here on.
-    pub(in crate::proto) fn announce(&mut self) -> u64 {
-        self.announced = self.announced.max(self.consumed.saturating_add(self.window));
+    /// The new limit to announce, with `window` bytes granted; it is taken as announced from here on.
+    pub(in crate::proto) fn announce(&mut self, window: u64) -> u64 {
+        self.window = window;
+        self.announced = self.announced.max(self.consumed.saturating_add(window));
+        self.lead = self.announced.saturating_sub(self.received);
         self.announced
+    }
+
+    /// The peer knows, by other means than a limit of its own, that it may send up to `max`.
+    pub(in crate::proto) fn raise_to(&mut self, max: u64) {
+        if max > self.announced {
+            self.announced = max;
+            self.lead = max.saturating_sub(self.received);
+            self.window = self.window.max(max.saturating_sub(self.consumed));
+        }
     }
 }
 
@@ -164,42 +206,82 @@ mod tests {
     fn a_window_grows_only_for_a_fast_reader() {
         let start = crate::proto::testing::start();
         let rtt = Duration::from_millis(10);
-        let mut fast = ReceiveWindow::new(1000, 8000);
+        let mut fast = ReceiveWindow::new(1000, 1000, 8000);
         let mut slow = fast;
         for step in 1..20u32 {
             for (window, pace) in [(&mut fast, 1), (&mut slow, 100)] {
                 let bytes = window.announced - window.received;
                 window.receive(bytes).unwrap();
                 window.consume(bytes);
-                window.tune(start + rtt * step * pace, rtt, u64::MAX);
-                window.announce();
+                window.tune(start + rtt * step * pace, rtt);
+                window.announce(window.wish());
             }
         }
         assert_eq!((fast.window(), slow.window()), (8000, 1000));
     }
 
     #[test]
+    fn nobody_wishes_for_more_than_is_granted_anyway() {
+        let start = crate::proto::testing::start();
+        let mut window = ReceiveWindow::new(100, 1000, 8000);
+        for _ in 0..10 {
+            window.receive(100).unwrap();
+            window.consume(100);
+            window.tune(start, Duration::from_millis(10));
+            window.announce(100);
+        }
+        assert_eq!(window.wish(), 1000);
+    }
+
+    #[test]
     fn a_window_grows_when_it_is_full_of_what_waits_for_a_slow_lane() {
-        let mut window = ReceiveWindow::new(1000, 4000);
+        let mut window = ReceiveWindow::new(1000, 1000, 4000);
         window.receive(700).unwrap();
-        assert_eq!(window.tune_reordered(0, u64::MAX), 0, "there is room");
+        assert!(!window.tune_reordered(0), "there is room");
         window.receive(100).unwrap();
-        assert_eq!(window.tune_reordered(800, u64::MAX), 0, "the reader does not read");
-        assert_eq!(window.tune_reordered(0, 0), 0, "the session has no more");
-        assert_eq!(window.tune_reordered(0, u64::MAX), 1000);
-        assert_eq!(window.tune_reordered(0, u64::MAX), 0, "there is room again");
-        assert!(window.update_due());
-        assert_eq!(window.announce(), 2000);
+        assert!(!window.tune_reordered(800), "the reader does not read");
+        assert!(window.tune_reordered(0));
+        assert!(!window.tune_reordered(0), "it has not been granted yet");
+        assert_eq!(window.announce(2000), 2000);
+        assert!(!window.tune_reordered(0), "there is room again");
+    }
+
+    #[test]
+    fn the_peer_is_told_when_it_has_used_a_quarter_of_what_it_had() {
+        let mut window = ReceiveWindow::new(1000, 1000, 1000);
+        window.receive(249).unwrap();
+        window.consume(249);
+        assert!(!window.update_due(1000));
+        window.receive(1).unwrap();
+        window.consume(1);
+        assert!(window.update_due(1000));
+        assert_eq!(window.announce(1000), 1250);
+        assert!(!window.update_due(1000), "it has just been told");
+    }
+
+    #[test]
+    fn what_nobody_reads_does_not_keep_the_rest_from_moving() {
+        // Nine tenths are held by those who do not read; the rest goes round and round.
+        let mut window = ReceiveWindow::new(1000, 1000, 1000);
+        window.receive(900).unwrap();
+        for _ in 0..100 {
+            let left = window.announced() - window.received();
+            window.receive(left).unwrap();
+            window.consume(left);
+            assert!(window.update_due(1000), "{window:?}");
+            window.announce(1000);
+        }
+        assert_eq!(window.consumed(), 10_000);
     }
 
     #[test]
     fn more_than_announced_is_an_overrun() {
-        let mut window = ReceiveWindow::new(10, 10);
+        let mut window = ReceiveWindow::new(10, 10, 10);
         assert_eq!(window.receive(10), Ok(()));
         assert_eq!(window.receive(1), Err(Overrun));
         window.consume(4);
-        assert!(window.update_due());
-        assert_eq!(window.announce(), 14);
+        assert!(window.update_due(10));
+        assert_eq!(window.announce(10), 14);
         assert_eq!(window.receive(4), Ok(()));
         assert_eq!(window.receive(u64::MAX), Err(Overrun));
     }

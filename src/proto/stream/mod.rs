@@ -35,6 +35,8 @@ pub(in crate::proto) struct Stream {
     pub(in crate::proto) stop_sent: Option<Code>,
     /// The stream's place in the queue for data is taken.
     pub(in crate::proto) in_data_queue: bool,
+    /// What the session counts as promised to it.
+    pub(in crate::proto) promised: u64,
 }
 
 /// Control frames that wait to be sent for a stream.
@@ -53,10 +55,10 @@ impl ToSay {
 }
 
 impl Stream {
-    pub(in crate::proto) fn new(send_credit: u64, receive_window: u64, window_max: u64) -> Self {
+    pub(in crate::proto) fn new(send_credit: u64, window: ReceiveWindow) -> Self {
         Self {
             send: SendSide::new(send_credit),
-            recv: RecvSide::new(receive_window, window_max),
+            recv: RecvSide::new(window),
             say: ToSay::default(),
             opening: None,
             begun: false,
@@ -65,6 +67,7 @@ impl Stream {
             in_control_queue: false,
             stop_sent: None,
             in_data_queue: false,
+            promised: 0,
         }
     }
 

@@ -82,10 +82,10 @@ impl From<InsertError> for Misbehaviour {
 }
 
 impl RecvSide {
-    pub(super) fn new(window: u64, window_max: u64) -> Self {
+    pub(super) fn new(window: ReceiveWindow) -> Self {
         Self {
             assembler: Assembler::default(),
-            window: ReceiveWindow::new(window, window_max),
+            window,
             final_size: None,
             highest: 0,
             state: State::Open,
@@ -206,6 +206,16 @@ impl RecvSide {
         self.state == State::Open && self.final_size.is_none() && !self.stopped
     }
 
+    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left for.
+    pub(in crate::proto) fn promised(&self) -> u64 {
+        match self.final_size {
+            _ if self.stopped => 0,
+            _ if self.state != State::Open => self.window.unconsumed(),
+            Some(end) => end.saturating_sub(self.window.consumed()),
+            None => self.window.promised(),
+        }
+    }
+
     /// All of it that will ever arrive has, and may still be read.
     pub(in crate::proto) fn is_whole(&self) -> bool {
         let arrived = self.assembler.read_offset().saturating_add(self.assembler.ready_bytes());
@@ -278,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_end_is_read_once_all_before_it_was() {
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         let late = side.on_data(5, Bytes::from_static(b"world"), true).unwrap();
         assert!(late.readable && late.credited == 10);
         assert_eq!(side.read(99), Err(ReadError::Blocked));
@@ -292,12 +302,12 @@ mod tests {
 
     #[test]
     fn contradictory_ends_are_misbehaviour() {
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         side.on_data(0, Bytes::from_static(b"hello"), true).unwrap();
         let beyond = side.on_data(5, Bytes::from_static(b"!"), false);
         assert_eq!(beyond, Err(Misbehaviour::FinalSize));
         assert_eq!(side.on_reset(Code::RESET, 4), Err(Misbehaviour::FinalSize));
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
         let short = side.on_data(0, Bytes::from_static(b"he"), true);
         assert_eq!(short, Err(Misbehaviour::FinalSize));
@@ -305,18 +315,18 @@ mod tests {
 
     #[test]
     fn credit_is_neither_lost_nor_made_by_a_reset() {
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         side.on_data(40, Bytes::from_static(b"hello"), false).unwrap();
         let reset = side.on_reset(Code::RESET, 60).unwrap();
         assert_eq!((reset.credited, reset.discarded), (15, 60));
         assert_eq!(side.read(1), Err(ReadError::Reset(Code::RESET)));
         assert!(side.is_done());
-        assert_eq!(side.window.announce(), 160);
+        assert_eq!(side.window.announce(100), 160);
     }
 
     #[test]
     fn what_came_in_order_before_a_reset_is_read_first() {
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
         side.on_data(9, Bytes::from_static(b"lost"), false).unwrap();
         let reset = side.on_reset(Code::RESET, 20).unwrap();
@@ -334,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_leaves_after_a_reset_gives_the_credit_back() {
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
         side.on_reset(Code::RESET, 5).unwrap();
         assert_eq!(side.stop(), Dropped { bytes: 5, tell: false });
@@ -344,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_stopped_stream_consumes_what_still_comes() {
-        let mut side = RecvSide::new(100, 100);
+        let mut side = RecvSide::new(ReceiveWindow::new(100, 100, 100));
         side.on_data(0, Bytes::from_static(b"hello"), false).unwrap();
         assert_eq!(side.stop(), Dropped { bytes: 5, tell: true });
         let more = side.on_data(10, Bytes::from_static(b"world"), true).unwrap();

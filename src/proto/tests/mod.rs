@@ -193,6 +193,7 @@ fn a_reset_reaches_both_ends() {
 fn a_reset_in_order_is_told_after_all_that_was_written() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 100), Path::new(50.0, 1)]);
     let bytes = pattern(300_000, 4);
+    pair.drive(SECOND / 2); // credit for first streams has come
     let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
     let mut stream = pair.ends[CLIENT].session.send_stream(id);
     assert_eq!(stream.write(&mut bytes.clone()), Ok(bytes.len()));
@@ -210,6 +211,7 @@ fn a_reset_in_order_is_told_after_all_that_was_written() {
 fn a_reset_cuts_one_in_order_short_and_so_does_a_stop() {
     for by_peer in [false, true] {
         let mut pair = Pair::new(Config::default(), &[Path::new(1.0, 10)]);
+        pair.drive(SECOND / 2); // credit for first streams has come
         let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
         let mut stream = pair.ends[CLIENT].session.send_stream(id);
         stream.write(&mut pattern(250_000, 4)).unwrap();
@@ -266,6 +268,7 @@ fn idle_sessions_do_next_to_nothing() {
 /// Feeds frames of an invented peer to a server session.
 fn hostile(frames: Vec<Frame>) -> Vec<Event> {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10)]);
+    pair.drive(Duration::from_nanos(1)); // first streams are promised more than others
     let now = pair.now;
     let session = &mut pair.ends[SERVER].session;
     let mut batch = FrameBatch { wire_bytes: frames.len() as u64, frames };
@@ -292,7 +295,7 @@ fn a_peer_that_breaks_the_rules_is_told_which() {
         data: BytesMut::zeroed(len).freeze(),
     };
     let cases = [
-        (vec![Frame::Ack { lane: LaneId::FIRST, position: 1 }], Code::INVALID_ACK),
+        (vec![Frame::Ack { lane: LaneId::FIRST, position: 1_000 }], Code::INVALID_ACK),
         (vec![data(theirs, Config::default().stream_window, 1, false)], Code::FLOW_CONTROL),
         (vec![data(theirs, u64::MAX >> 2, 100, false)], Code::FLOW_CONTROL),
         (vec![data(theirs, 0, 10, true), data(theirs, 10, 1, false)], Code::FINAL_SIZE),

@@ -39,7 +39,7 @@ fn a_lane_that_is_silent_one_way_is_not_pinged_without_end() {
 /// was derived from the window, and an honest peer was told off.
 #[test]
 fn a_tiny_window_takes_a_piece_out_of_order() {
-    let config = Config { stream_window: 40, session_window: 40, ..Config::default() };
+    let config = Config { stream_window: 40, session_window: 640, ..Config::default() };
     let mut pair = Pair::new(config, &[Path::new(50.0, 1)]);
     let id = pair.open(CLIENT, pattern(10, 1));
     let ahead = Frame::Stream { id, offset: 30, fin: false, data: Bytes::from_static(b"ahead") };

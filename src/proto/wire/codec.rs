@@ -26,6 +26,7 @@ const PARAM_MAX_DATA: u64 = 0x00;
 const PARAM_MAX_STREAM_DATA: u64 = 0x01;
 const PARAM_MAX_STREAMS: u64 = 0x02;
 const PARAM_GRACE: u64 = 0x03;
+const PARAM_EARLY_MAX_STREAM_DATA: u64 = 0x04;
 
 const TIER_PRIMARY: u64 = 0;
 const TIER_BACKUP: u64 = 1;
@@ -150,6 +151,10 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
             put(out, *max);
             types::MAX_STREAMS
         }
+        Frame::EarlyStreams { count } => {
+            put(out, *count);
+            types::EARLY_STREAMS
+        }
         Frame::LaneClosed { lane, position, code } => {
             put(out, lane.number());
             put(out, *position);
@@ -238,6 +243,7 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
         (PARAM_MAX_STREAM_DATA, params.initial_max_stream_data),
         (PARAM_MAX_STREAMS, params.initial_max_streams),
         (PARAM_GRACE, params.grace_ms),
+        (PARAM_EARLY_MAX_STREAM_DATA, params.early_max_stream_data),
     ];
     for (name, value) in fields {
         put(out, name);
@@ -286,6 +292,7 @@ fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
         types::MAX_DATA => Frame::MaxData { max: get(rest)? },
         types::MAX_STREAM_DATA => Frame::MaxStreamData { id: stream_id(rest)?, max: get(rest)? },
         types::MAX_STREAMS => Frame::MaxStreams { max: get(rest)? },
+        types::EARLY_STREAMS => Frame::EarlyStreams { count: get(rest)? },
         types::LANE_CLOSED => {
             Frame::LaneClosed { lane: lane_id(rest)?, position: get(rest)?, code: code(rest)? }
         }
@@ -402,6 +409,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
         initial_max_stream_data: 0,
         initial_max_streams: 0,
         grace_ms: 0,
+        early_max_stream_data: 0,
     };
     while rest.has_remaining() {
         let name = get(rest)?;
@@ -413,6 +421,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
             PARAM_MAX_STREAM_DATA => &mut params.initial_max_stream_data,
             PARAM_MAX_STREAMS => &mut params.initial_max_streams,
             PARAM_GRACE => &mut params.grace_ms,
+            PARAM_EARLY_MAX_STREAM_DATA => &mut params.early_max_stream_data,
             _ => continue,
         };
         *field = get(&mut value)?;

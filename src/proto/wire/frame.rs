@@ -22,6 +22,7 @@ pub(super) mod types {
     pub(crate) const LANE_CLOSED: u64 = 0x14;
     pub(crate) const CLOSE: u64 = 0x16;
     pub(crate) const DRAIN: u64 = 0x18;
+    pub(crate) const EARLY_STREAMS: u64 = 0x1a;
     pub(crate) const NEXT_KEY: u64 = 0x1b;
     pub(crate) const EXPRESS: u64 = 0x1d;
     pub(crate) const CREATE: u64 = 0x20;
@@ -105,6 +106,11 @@ pub enum Frame {
     MaxStreams {
         /// Absolute.
         max: u64,
+    },
+    /// Streams with an index below it begin with `Params::early_max_stream_data`.
+    EarlyStreams {
+        /// Absolute.
+        count: u64,
     },
     /// The sender of this frame has given `lane` up, having received it up to `position`.
     LaneClosed {
@@ -229,6 +235,9 @@ pub struct Params {
     pub initial_max_streams: u64,
     /// How long a session without lanes is kept, in milliseconds.
     pub grace_ms: u64,
+    /// Credit, in bytes, for each stream whose index EARLY_STREAMS covers. Above 0 it says that this end
+    /// knows the frame.
+    pub early_max_stream_data: u64,
 }
 
 /// 32 bytes that no log may show.

@@ -24,11 +24,13 @@ fn any_code() -> impl Strategy<Value = Code> {
 }
 
 fn any_params() -> impl Strategy<Value = Params> {
-    (any_offset(), any_offset(), any_offset(), any_offset()).prop_map(|(a, b, c, d)| Params {
+    let five = (any_offset(), any_offset(), any_offset(), any_offset(), any_offset());
+    five.prop_map(|(a, b, c, d, e)| Params {
         initial_max_data: a,
         initial_max_stream_data: b,
         initial_max_streams: c,
         grace_ms: d,
+        early_max_stream_data: e,
     })
 }
 
@@ -77,6 +79,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any_offset().prop_map(|max| Frame::MaxData { max }),
         (any_id(), any_offset()).prop_map(|(id, max)| Frame::MaxStreamData { id, max }),
         any_offset().prop_map(|max| Frame::MaxStreams { max }),
+        any_offset().prop_map(|count| Frame::EarlyStreams { count }),
         (lane(), any_offset(), any_code()).prop_map(|(lane, position, code)| Frame::LaneClosed {
             lane,
             position,

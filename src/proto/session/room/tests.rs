@@ -1,0 +1,203 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::proto::testing;
+use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
+use crate::proto::wire::StreamKind;
+
+const K: u64 = 1024;
+const M: u64 = 1024 * K;
+
+/// Windows that so many streams have, one after another, if each takes what it gets and nobody reads.
+fn paused(count: usize, wish: u64, first: u64, max: u64, room: u64) -> Vec<u64> {
+    let mut used = 0;
+    let take = |_| {
+        let window = share(wish, first, max, used, room);
+        used += window - first;
+        window
+    };
+    (0..count).map(take).collect()
+}
+
+#[test]
+fn half_of_the_room_is_there_for_whoever_comes_first() {
+    assert_eq!(paused(3, 16 * M, 2 * K, 16 * M, 64 * M), [16 * M, 16 * M, 4 * M]);
+    assert_eq!(paused(33, M, 2 * K, 16 * M, 64 * M), [M; 33]);
+}
+
+#[test]
+fn many_that_came_before_leave_something_to_those_that_come_after() {
+    for (count, wish, max, room, last) in [
+        (100, M, M, 28 * M, 16 * K),
+        (500, M, M, 28 * M, 4 * K),
+        (7, M, M, 7 * M / 4, 32 * K),
+        (20, M, M, 7 * M / 4, 8 * K),
+        (100, 16 * M, 16 * M, 56 * M, 32 * K),
+    ] {
+        let windows = paused(count, wish, 2 * K, max, room);
+        assert!(windows[count - 1] >= last, "{count}: {:?}", windows.last());
+        let beyond: u64 = windows.iter().map(|window| window - 2 * K).sum();
+        assert!(beyond <= room, "{count}: {beyond}");
+    }
+}
+
+#[test]
+fn windows_of_any_size_are_shared_without_fault() {
+    for room in [0, 1, 2, 3, 7, 100, u64::MAX / 2] {
+        for first in [1, 2, 100, u64::MAX] {
+            for wish in [0, 1, 99, u64::MAX] {
+                for max in [1, 1000, u64::MAX] {
+                    let window = share(wish, first, max, room / 3, room);
+                    assert!(window >= first && window - first <= room - room / 3);
+                }
+            }
+        }
+    }
+}
+
+/// What all streams were promised, counted anew.
+fn promised(session: &Session) -> u64 {
+    let first = session.room.first;
+    let open = session.streams.values().map(|stream| stream.recv.promised().max(first));
+    let early = session.remote.early_unseen * (session.room.early - first);
+    open.sum::<u64>() + session.remote.unseen() * first + early
+}
+
+fn assert_room(session: &Session) {
+    assert_eq!(session.promised(), promised(session), "the books are wrong");
+    let window = session.window.wish();
+    assert!(promised(session) <= window / 4 * 3, "{} of {window} bytes", promised(session));
+    assert!(window <= session.config.session_window);
+}
+
+#[test]
+fn however_many_readers_pause_the_others_go_on() {
+    let windows = [(8 * M, M, 8 * M), (8 * M, M, M)];
+    let (long, short) = (pattern(600_000, 1), pattern(1, 1));
+    for (session_window, stream_window_max, session_window_initial) in windows {
+        let config = Config {
+            session_window,
+            stream_window_max,
+            session_window_initial,
+            ..Config::default()
+        };
+        for (count, uploads) in [(7, true), (60, true), (60, false)] {
+            let mut pair = Pair::new(config.clone(), &[Path::new(1000.0, 5)]);
+            let reader = if uploads { SERVER } else { CLIENT };
+            let (up, down) = if uploads { (&long, &short) } else { (&short, &long) };
+            for _ in 0..count {
+                let id = pair.open(CLIENT, up.clone());
+                pair.ends[reader].unread.push(id);
+                pair.drive_until(Duration::from_secs(1), |pair| {
+                    pair.ends[SERVER].accepted.contains(&id)
+                });
+                pair.ends[SERVER].to_write.insert(id, down.clone());
+                pair.drive(Duration::from_millis(12));
+                assert_room(&pair.ends[reader].session);
+            }
+            pair.drive(Duration::from_millis(300));
+            let id = pair.open(CLIENT, pattern(200_000, 2));
+            pair.drive_until(Duration::from_secs(1), |pair| {
+                pair.ends[SERVER].accepted.contains(&id)
+            });
+            pair.ends[SERVER].to_write.insert(id, pattern(200_000, 3));
+            let took = pair.drive_until(Duration::from_secs(60), |pair| {
+                pair.ends.iter().all(|end| end.read.get(&id).is_some_and(|(_, ended)| *ended))
+            });
+            assert!(took < Duration::from_secs(5), "{session_window} {count} {uploads}: {took:?}");
+            let told = |end: &testing::pair::End| {
+                end.events.iter().filter(|e| matches!(e, Event::ReadersPaused { .. })).count()
+            };
+            let told_here = told(&pair.ends[reader]);
+            assert!(told_here == 1 || (told_here == 0 && count == 7), "{told_here} times");
+            assert_eq!(told(&pair.ends[1 - reader]), 0);
+            // Who reads again has all of it.
+            pair.ends[reader].unread.clear();
+            pair.drive_until(Duration::from_secs(60), |pair| {
+                pair.ends.iter().all(|end| end.session.stream_count() == 0)
+            });
+            assert!(pair.ends[reader].read.values().all(|(_, ended)| *ended));
+            for end in &pair.ends {
+                assert_eq!((end.session.stream_count(), end.session.memory()), (0, 0));
+                assert_room(&end.session);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_streams_begin_with_more_and_the_others_are_raised() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(100.0, 10)]);
+    pair.drive(Duration::from_millis(11));
+    let credit = |pair: &mut Pair| {
+        let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
+        let left = pair.ends[CLIENT].session.streams[&id].send.credit_left();
+        pair.ends[CLIENT].read.insert(id, (Vec::new(), false));
+        (id, left)
+    };
+    let begun: Vec<_> = (0..12).map(|_| credit(&mut pair).1).collect();
+    assert_eq!(begun, [[M; 8].as_slice(), &[2 * K; 4]].concat());
+    // One that says no more than fits is left alone, one that does is raised within a round trip.
+    let (id, _) = credit(&mut pair);
+    pair.ends[CLIENT].to_write.insert(id, pattern(100_000, 1));
+    pair.drive(Duration::from_millis(30));
+    let stream = pair.ends[CLIENT].session.streams.get(&id);
+    assert!(stream.is_none_or(|stream| stream.send.credit_left() > 400 * K));
+    assert_eq!(credit(&mut pair).1, M, "more have come, more are told of");
+    // Its own receiving side is told in the flight of the OPEN.
+    pair.drive(Duration::from_millis(11));
+    let server = &pair.ends[SERVER].session;
+    assert!(server.streams.values().all(|stream| stream.send.credit_left() >= M));
+}
+
+#[test]
+fn a_peer_that_knows_no_early_streams_is_told_of_none() {
+    let config = Arc::new(Config::default());
+    let peer = crate::proto::wire::Params { early_max_stream_data: 0, ..config.params() };
+    let session = |peer| Session::new(Side::Server, config.clone(), peer, 1, testing::start());
+    assert!(session(config.params()).say.early_streams);
+    assert!(!session(peer).say.early_streams);
+}
+
+#[test]
+fn sixteen_thousand_streams_are_open_at_once() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(1000.0, 5)]);
+    pair.drive(Duration::from_millis(50));
+    let mut open = 0;
+    for _ in 0..20 {
+        while open < 16_384 && pair.ends[CLIENT].session.open(StreamKind::Raw).is_some() {
+            open += 1;
+        }
+        pair.drive(Duration::from_millis(50));
+    }
+    assert_eq!((open, pair.ends[SERVER].session.stream_count()), (16_384, 16_384));
+    pair.ends.iter().for_each(|end| assert_room(&end.session));
+    // And one of them moves something: idle ones are in nobody's way.
+    let id = pair.ends[SERVER].accepted[16_383];
+    pair.ends[SERVER].read.clear();
+    pair.ends[CLIENT].read.insert(id, (Vec::new(), false));
+    pair.ends[SERVER].to_write.insert(id, pattern(3_000_000, 1));
+    let took = pair.drive_until(Duration::from_secs(9), |pair| {
+        pair.ends[CLIENT].read.get(&id).is_some_and(|(_, ended)| *ended)
+    });
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn held_windows_stay_as_they_are() {
+    let config = Config { session_window_initial: 4 * M, ..Config::default() };
+    let mut pair = Pair::new(config, &[Path::new(1000.0, 20)]);
+    pair.drive(Duration::from_millis(50));
+    pair.ends[SERVER].session.hold_windows(true);
+    let before = pair.ends[SERVER].session.promised();
+    let id = pair.open(CLIENT, pattern(20_000_000, 1));
+    pair.drive(Duration::from_secs(1));
+    let session = &pair.ends[SERVER].session;
+    assert!(session.promised() <= before && session.window.wish() == 4 * M);
+    pair.ends[SERVER].session.hold_windows(false);
+    pair.drive_until(Duration::from_secs(9), |pair| pair.ends[SERVER].read[&id].1);
+    let window = pair.ends[SERVER].session.window;
+    assert!(window.wish() > 4 * M, "it grows for who reads fast: {window:?}");
+    assert!(pair.ends[SERVER].read[&id].1);
+}
