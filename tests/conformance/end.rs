@@ -36,6 +36,14 @@ pub(crate) struct Seen {
     /// It has read the end, and no call had failed before.
     pub(crate) eof: bool,
     pub(crate) told: Told,
+    /// All that was read is what the other has written, in its order.
+    pub(crate) intact: bool,
+}
+
+impl Seen {
+    /// What who does not even hear of the connection sees.
+    pub(crate) const NOTHING: Self =
+        Self { written: 0, read: 0, eof: false, told: Told::TooLate, intact: true };
 }
 
 /// What each of the two writes.
@@ -46,7 +54,7 @@ fn pattern(end: usize) -> &'static Pattern {
 
 /// Follows the steps to their end.
 pub(crate) async fn follow(socket: TcpStream, number: usize, steps: &[Step]) -> Seen {
-    let seen = Seen { written: 0, read: 0, eof: false, told: Told::Nothing };
+    let seen = Seen { told: Told::Nothing, ..Seen::NOTHING };
     let mut end = End { socket: Some(socket), number, seen };
     for step in steps {
         match timeout(PATIENCE, end.take(*step)).await {
@@ -143,7 +151,9 @@ impl End {
                 self.seen.eof |= self.seen.told == Told::Nothing;
                 break;
             }
-            pattern(1 - self.number).check(self.seen.read, &buffer[..got]);
+            let mut expected = vec![0; got];
+            pattern(1 - self.number).fill(self.seen.read, &mut expected);
+            self.seen.intact &= buffer[..got] == expected;
             self.seen.read += got as u64;
             if pause_ms > 0 {
                 sleep(Duration::from_millis(pause_ms)).await;

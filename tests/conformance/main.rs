@@ -136,6 +136,6 @@ fn is_alike(expected: &[Seen; 2], seen: &[Seen; 2]) -> bool {
         let cut = this.told == Told::Reset && this.read < other.written;
         let bytes_alike =
             if cut { seen[end].read <= seen[1 - end].written } else { this.read == seen[end].read };
-        bytes_alike && this.told == seen[end].told && this.eof == seen[end].eof
+        bytes_alike && this.told == seen[end].told && this.eof == seen[end].eof && seen[end].intact
     })
 }
