@@ -131,6 +131,9 @@ struct Create {
 
 impl Server {
     /// Begins to take lanes.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn start(listener: impl Listener, config: ServerConfig) -> Self {
         let (accepted, sessions) = mpsc::channel(16);
         let address = listener.local_addr();
@@ -193,7 +196,7 @@ impl Server {
         self.inner.table.living().into_iter().map(drain).sum()
     }
 
-    /// Waits until no session has an open stream.
+    /// Waits until no session has an open stream. Cancel safe.
     pub async fn drained(&self) {
         let idle = |shared: Arc<Shared>| async move { session::drained(&shared).await };
         futures::future::join_all(self.inner.table.living().into_iter().map(idle)).await;
@@ -222,7 +225,7 @@ impl Server {
     }
 
     /// The next session a client creates, and where its first lane comes from. `None` after the
-    /// listener has failed for good.
+    /// listener has failed for good. Cancel safe: none is lost.
     pub async fn accept(&mut self) -> Option<(Session, Option<SocketAddr>)> {
         self.sessions.recv().await
     }

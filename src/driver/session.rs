@@ -89,6 +89,8 @@ impl Session {
     /// Opens a stream. Its first bytes travel with the opening: nothing is waited for but room
     /// among the streams the peer allows.
     ///
+    /// Cancel safe: no stream is opened before it is ready.
+    ///
     /// # Errors
     /// The session is over, or one end is shutting down.
     pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
@@ -116,7 +118,7 @@ impl Session {
         Ok(Stream::new(self.handle.clone(), id))
     }
 
-    /// The next stream the peer opens.
+    /// The next stream the peer opens. Cancel safe: none is lost.
     ///
     /// # Errors
     /// The session is over.
@@ -137,7 +139,7 @@ impl Session {
         accepted.await
     }
 
-    /// Waits for the session's end.
+    /// Waits for the session's end. Cancel safe.
     pub async fn closed(&self) -> SessionError {
         closed(self.shared()).await
     }
@@ -147,7 +149,7 @@ impl Session {
         self.shared().with(|state, _| state.core.drain());
     }
 
-    /// Waits until no stream is open, or the session is over.
+    /// Waits until no stream is open, or the session is over. Cancel safe.
     pub async fn drained(&self) {
         drained(self.shared()).await;
     }

@@ -182,6 +182,8 @@ impl ReadHalf {
     /// Appends what has arrived to `out`, without copying: at least one piece, at most about `max`
     /// bytes. `false` is the end of the stream.
     ///
+    /// Cancel safe: nothing is taken from the stream before it is ready.
+    ///
     /// # Errors
     /// The peer has reset the stream, or the session is over.
     pub async fn read_chunks(
@@ -328,6 +330,9 @@ pub struct WriteHalf {
 impl WriteHalf {
     /// Takes all of `data`, without copying, as credit allows.
     ///
+    /// Not cancel safe: if it is dropped, a part of `data` may have been taken. [`poll_write_chunk`](Self::poll_write_chunk)
+    /// says which.
+    ///
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn write_all(&mut self, mut data: Bytes) -> Result<(), StreamError> {
@@ -362,6 +367,8 @@ impl WriteHalf {
     }
 
     /// Waits until something would be taken; returns how many bytes.
+    ///
+    /// Cancel safe.
     ///
     /// # Errors
     /// The peer wants no more of it, or the session is over.
