@@ -271,9 +271,11 @@ fn what_is_lost_with_the_last_handle_is_logged_in_bytes() {
         bounded(20, async move {
             let pair = pair(2).await;
             let (near, _far) = pair.stream().await;
+            let (_read, mut write) = near.into_split();
+            // What opened the stream has arrived and is none of it.
+            write.acknowledged().await.unwrap();
             pair.dialer.refuse(true);
             pair.dialer.lanes().iter().for_each(KillSwitch::silence);
-            let (_read, mut write) = near.into_split();
             write.write_all(Bytes::from(vec![1; bytes])).await.unwrap();
             if finish {
                 write.finish().unwrap();
@@ -294,7 +296,7 @@ fn wait_for_log(what: &str) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("{what} was not logged");
+    panic!("{what} was not logged: {}", LOG.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 #[test]
