@@ -109,6 +109,7 @@ fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
     for group in 0..22 {
         peer.flood((streams * per_stream) as usize, |n| piece(n + group * streams * per_stream));
         peer.expect_alive();
+        peer.acknowledge();
     }
     for group in 22..27 {
         peer.flood((streams * per_stream) as usize, |n| piece(n + group * streams * per_stream));
@@ -237,6 +238,7 @@ fn a_thousand_idle_streams_cost_little_and_harm_nobody() {
         // No more at once than the server has allowed by then.
         if index % 20 == 19 {
             peer.expect_alive();
+            peer.acknowledge();
         }
     }
     peer.expect_alive();

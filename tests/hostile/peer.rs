@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     tls: Connection,
     socket: TcpStream,
     received: Vec<u8>,
+    /// Bytes of frames that came after the handshake's.
+    position: u64,
 }
 
 /// The program's own settings of TLS: the stack is the real one, what is said over it is not.
@@ -81,7 +83,7 @@ impl Peer {
         while tls.wants_write() {
             tls.write_tls(&mut socket)?;
         }
-        Ok(Self { tls, socket, received: Vec::new() })
+        Ok(Self { tls, socket, received: Vec::new(), position: 0 })
     }
 
     fn export(&self, label: &str) -> [u8; 32] {
@@ -168,6 +170,10 @@ impl Peer {
                 let (body, used) =
                     (body.to_vec(), self.received.len() - rest.len() + length as usize);
                 self.received.drain(..used);
+                let handshake = [types::CREATE, types::CREATED, types::JOIN, types::JOINED];
+                if !handshake.contains(&kind) {
+                    self.position += used as u64;
+                }
                 return Some((kind, body));
             }
             assert!(begun.elapsed() < PATIENCE, "the other end neither speaks nor goes");
@@ -245,6 +251,12 @@ impl Peer {
                 None => panic!("the lane has ended"),
             }
         }
+    }
+
+    /// Says that all that was read on lane 0 has arrived, so that the other end does not give it up.
+    pub(crate) fn acknowledge(&mut self) {
+        let ack = frame(types::ACK, &[0, self.position], &[]);
+        self.send(&ack);
     }
 
     /// Takes in whatever comes for a while, or until the lane is given up; how much it was.
