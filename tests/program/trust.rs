@@ -383,13 +383,15 @@ fn a_client_without_anything_that_takes_connections_says_what_to_give() {
     let home = tempfile::tempdir().unwrap();
     for args in [
         &["client", "--dial", "127.0.0.1:9"][..],
-        &["client"],
         &["client", "--dial", "127.0.0.1:9", "--to", "db.example:5432"],
     ] {
         let (code, _, told) = process::run(home.path(), args);
         assert_eq!(code, 2, "{args:?}: {told}");
         assert!(told.contains("Give --listen HOST:PORT") && told.contains("-L "), "{told}");
     }
+    let (code, _, told) = process::run(home.path(), &["client"]);
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains("imux client --listen localhost:2222 --dial "), "{told}");
     // It gets as far as the default, if it may take that port, and then as far as the server.
     let (code, _, told) = process::run(home.path(), &["-client", "-dial=127.0.0.1:9"]);
     assert!(code == 5 || (code == 4 && told.contains("0.0.0.0:443")), "{code}: {told}");
