@@ -189,6 +189,8 @@ fn a_client_that_cannot_deliver_says_how_much_is_lost() {
         let pair = pair(2).await;
         let (near, _far) = pair.stream().await;
         let (_read, mut write) = near.into_split();
+        // What opened the stream has arrived and is none of it.
+        write.acknowledged().await.unwrap();
         pair.dialer.refuse(true);
         pair.dialer.lanes().iter().for_each(KillSwitch::silence);
         write.write_all(Bytes::from(vec![1; 12_345])).await.unwrap();
