@@ -15,7 +15,7 @@ use crate::net::{Time, ms};
 use crate::options::Options;
 use crate::oracle::liveness::AtOnce;
 use crate::oracle::memory;
-use crate::oracle::session::{check_credit, check_lanes};
+use crate::oracle::session::{check_credit, check_lanes, check_promises};
 use crate::oracle::stream::Truth;
 use crate::order::Order;
 use crate::rng::Rng;
@@ -423,6 +423,7 @@ impl End {
             self.bounds.check(&stats, self.session.memory())?;
         }
         check_credit(stats.credit, self.config.session_window)?;
+        check_promises(self.session.promised(), self.config.session_window)?;
         check_lanes(self.lanes.len(), self.session.lane_count())
     }
 }

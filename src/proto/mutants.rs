@@ -38,7 +38,6 @@ pub const ALL: &[&str] = &[
     "lost-max-data-not-resent",
     "lost-max-streams-not-resent",
     "lost-stream-credit-not-resent",
-    "lost-early-streams-not-resent",
     "windows-grow-without-room",
     "lost-open-not-resent",
     "lost-reset-not-resent",

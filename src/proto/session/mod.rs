@@ -508,9 +508,7 @@ impl Session {
             }),
             Carried::MaxData => self.say.max_data |= !mutant!("lost-max-data-not-resent"),
             Carried::MaxStreams => self.say.max_streams |= !mutant!("lost-max-streams-not-resent"),
-            Carried::EarlyStreams => {
-                self.say.early_streams |= !mutant!("lost-early-streams-not-resent");
-            }
+            Carried::EarlyStreams => self.say.early_streams = true,
             Carried::Drain => self.say.drain = true,
             Carried::NextKey => self.say.next_key = true,
             Carried::Express => self.say.express = true,
