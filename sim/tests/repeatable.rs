@@ -6,8 +6,8 @@ use imux_sim::{swarm, world};
 /// another moment: `imux-sim replay SEED` prints the new ones.
 /// Two of them (12 and 20) are under BBR.
 const TRACES: [(u64, u64); 8] = [
-    (1, 0x574c_547a_c237_7d7d),
-    (2, 0xd768_1f83_6b1f_e946),
+    (1, 0x11c4_6bc3_570b_0970),
+    (2, 0xb93a_95cf_48f4_c758),
     (3, 0xc28c_f08c_90b0_f846),
     (4, 0xd74c_7266_9958_3a60),
     (5, 0x8470_5902_0219_f111),

@@ -221,6 +221,9 @@ impl State {
                 }
             }
             Event::LaneSuspect(lane) => tracing::debug!(%lane, "lane does not answer"),
+            Event::MetricsWanted(lane) => {
+                wake.extend(self.lanes.get_mut(&lane).and_then(|slot| slot.waker.take()));
+            }
             Event::NextKey(announcement) => {
                 self.next_key.0 = Some(announcement);
                 wake.extend(self.next_key.1.take());

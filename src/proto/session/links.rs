@@ -14,6 +14,9 @@ use crate::proto::policy::{LanePolicy, Tier};
 /// So often lanes are seen to fill a path before they are held to what it carries.
 const SEARCHING_LOOKS: u32 = 4;
 
+/// What a path carries is known after it was full for so long: acknowledgements come in heaps when something was lost.
+const RATE_TIME: Duration = Duration::from_secs(1);
+
 /// The links that have lanes, by number.
 #[derive(Debug, Default)]
 pub(super) struct Links(LiteMap<u64, Link>);
@@ -33,6 +36,10 @@ struct Link {
     count: Count,
     /// What it delivers, in bytes a second.
     carried: MaxFilter,
+    /// Bytes that the peer has acknowledged since then, and what they make in a second while lanes fill the path: kernels count
+    /// packets, and take each for a full one, which on a slow path few are.
+    acked: (Instant, u64),
+    path_rate: Option<f64>,
     wander: Wander,
     crowding: Crowding,
     rest: Rest,
@@ -41,6 +48,19 @@ struct Link {
 }
 
 impl Link {
+    /// What the path carries, from what was acknowledged on it while it was full. Nothing says only that it is silent.
+    fn learn_rate(&mut self, now: Instant, is_full: bool) {
+        let (since, bytes) = self.acked;
+        let age = now.saturating_duration_since(since);
+        if is_full && age < RATE_TIME {
+            return;
+        }
+        if is_full && bytes > 0 {
+            self.path_rate = Some(bytes as f64 / age.as_secs_f64().max(1e-3));
+        }
+        self.acked = (now, 0);
+    }
+
     /// Lanes that share the path.
     fn working(&self) -> usize {
         self.lanes.saturating_sub(self.express).saturating_sub(self.resting)
@@ -105,6 +125,8 @@ impl Links {
                     heard_at: now,
                     count: Count::new(now),
                     carried: MaxFilter::default(),
+                    acked: (now, 0),
+                    path_rate: None,
                     wander: Wander::default(),
                     crowding: Crowding::NONE,
                     rest: Rest::default(),
@@ -132,6 +154,13 @@ impl Links {
         }
     }
 
+    /// The peer has acknowledged so many `bytes` more on one of the link's lanes.
+    pub(super) fn acked(&mut self, number: u64, bytes: u64) {
+        if let Some(link) = self.0.get_mut(&number) {
+            link.acked.1 = link.acked.1.saturating_add(bytes);
+        }
+    }
+
     /// What the link means to one of its lanes.
     pub(super) fn view(&self, number: u64) -> LinkView {
         let alone = LinkView { sharing: 1, crowding: Crowding::NONE, wander: 0.0 };
@@ -140,6 +169,11 @@ impl Links {
             crowding: link.crowding,
             wander: link.wander.allowance,
         })
+    }
+
+    /// What the link's path was last seen to carry when it was full, in bytes a second.
+    pub(super) fn path_rate(&self, number: u64) -> Option<f64> {
+        self.0.get(&number)?.path_rate
     }
 
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
@@ -182,8 +216,12 @@ impl Links {
     ) -> bool {
         let Some(link) = self.0.get_mut(&number) else { return false };
         let Some(looks) = link.looks else {
-            let rtt = lanes.map(|lane| lane.estimate.rtt_min()).min().unwrap_or_default();
-            link.wanted = Some(Rest::begin(rtt));
+            let (mut rtt, mut slow) = (Duration::MAX, false);
+            for lane in lanes {
+                rtt = rtt.min(lane.estimate.rtt_min());
+                slow |= lane.estimate.is_slow();
+            }
+            link.wanted = Some(if slow { 1 } else { Rest::begin(rtt) });
             link.looks = Some(0);
             return true;
         };
@@ -199,6 +237,13 @@ impl Links {
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
         let (crowd, carried) = (Crowd::of(lanes), link.carried.max());
+        link.learn_rate(now, crowd.lanes > 0);
+        if crowd.fills_slow_path(rtt, link.path_rate) && link.wanted != Some(1) {
+            link.wanted = Some(1);
+            link.rest.on_slow(now);
+            link.crowding = Crowding::NONE;
+            return true;
+        }
         let looks = looks.saturating_add(u32::from(crowd.lanes > 1));
         link.looks = Some(looks);
         // Held to what they carry they would not find out what they can, and as long as little is known of how its round trips
