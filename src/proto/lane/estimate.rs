@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::fill::Fill;
 use super::max_filter::MaxFilter;
 use super::{LaneMetrics, part};
+use crate::proto::limits::LINK_RATE_MIN;
 
 /// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
 /// 333 ms as the initial round trip).
@@ -308,9 +309,10 @@ impl Estimate {
         self.found.slow.is_some()
     }
 
-    /// How long `bytes` take on a path that is slow, whoever's they are; nothing on any other.
+    /// How long `bytes` take on a path that is slow, whoever's they are; nothing on any other. What carries less than the least cap
+    /// is taken for a path that is silent, and not waited for without end.
     pub(in crate::proto) fn slow_time(&self, bytes: f64) -> Duration {
-        let seconds = self.found.slow.map_or(0.0, |rate| bytes / rate.max(1.0));
+        let seconds = self.found.slow.map_or(0.0, |rate| bytes / rate.max(LINK_RATE_MIN as f64));
         Duration::from_secs_f64(seconds.min(3600.0))
     }
 

@@ -300,6 +300,13 @@ impl Session {
         used.map(move |lane| self.paced_view(lane, now))
     }
 
+    /// The same, with those that are spared otherwise: a copy has to go on another lane, if there is one.
+    pub(super) fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
+        let best = self.best_standing();
+        let usable = self.lanes.values().filter(move |lane| Standing::of(lane) >= best);
+        usable.map(move |lane| self.paced_view(lane, now))
+    }
+
     /// Whether the lane rests on a slow link of which another lane works: what is urgent finds it no sooner there, and each lane
     /// has packets on the way that take long.
     fn is_spare(&self, lane: &Lane, best: Standing) -> bool {
@@ -308,7 +315,8 @@ impl Session {
                 && !other.is_kept_free()
                 && Standing::of(other) >= best
         };
-        lane.resting && lane.estimate.is_slow() && self.lanes.values().any(works)
+        let rests = lane.resting && lane.copies.is_empty();
+        rests && lane.estimate.is_slow() && self.lanes.values().any(works)
     }
 
     /// Snapshot of a lane, if it may be given work.
