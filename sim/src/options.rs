@@ -135,6 +135,7 @@ impl SessionOptions {
             stream_window: self.stream_window,
             stream_window_max: self.stream_window_max,
             session_window: self.session_window,
+            session_window_initial: self.session_window,
             send_buffer_max: self.send_buffer_max,
             streams_max: self.streams_max,
             grace: Duration::from_millis(self.grace_ms),

@@ -17,6 +17,8 @@ pub struct Config {
     /// Credit for all streams together, in bytes: the most this end keeps for a peer. Streams grow
     /// into half of it only, so that many stopped readers do not stop the others.
     pub session_window: u64,
+    /// What that begins with, in bytes: the driver raises it as it is used and memory allows.
+    pub session_window_initial: u64,
     /// What a stream's writer may be ahead of the lanes, in bytes.
     pub send_buffer_max: u64,
     /// Streams the peer may have open at once.
@@ -37,6 +39,7 @@ impl Default for Config {
             stream_window: 1024 * 1024,
             stream_window_max: 16 * 1024 * 1024,
             session_window: 128 * 1024 * 1024,
+            session_window_initial: 128 * 1024 * 1024,
             send_buffer_max: 16 * 1024 * 1024,
             streams_max: 16_384,
             grace: Duration::from_secs(120),
@@ -51,7 +54,7 @@ impl Config {
     /// What the peer is told of it.
     pub fn params(&self) -> Params {
         Params {
-            initial_max_data: self.session_window,
+            initial_max_data: self.session_window_initial.min(self.session_window),
             initial_max_stream_data: self.stream_window.min(self.session_window),
             initial_max_streams: self.streams_max,
             grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),

@@ -10,6 +10,7 @@ mod input;
 mod kept;
 mod lanes;
 mod links;
+mod memory;
 mod output;
 mod probe;
 mod redundant;
@@ -19,6 +20,7 @@ mod standing;
 mod streams;
 mod wander;
 
+pub use memory::{Allowance, MemoryUse};
 pub use output::Transmit;
 pub use streams::{RecvStream, SendStream};
 
@@ -32,6 +34,7 @@ use litemap::LiteMap;
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
 use self::links::Links;
+use self::memory::Memory;
 use self::standing::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError, Undelivered};
@@ -43,7 +46,7 @@ use super::mutants::mutant;
 use super::range_set::RangeSet;
 use super::scheduler::{FairQueue, LaneView};
 use super::stats::{CreditStats, LaneStats, SessionStats};
-use super::stream::{ReceiveWindow, SendCredit, Stream};
+use super::stream::{ReceiveWindow, ReorderUse, SendCredit, Stream};
 use super::timer::Timer;
 use super::wire::{Params, StreamKind};
 
@@ -80,7 +83,8 @@ pub struct Session {
     /// By how much stream windows have grown beyond what they began with.
     windows_grown: u64,
     /// Memory that out-of-order data costs.
-    reorder_cost: u64,
+    reorder: ReorderUse,
+    memory: Memory,
     /// Streams whose writer waits for session credit.
     credit_waiters: BTreeSet<StreamId>,
     /// Bytes of streams that wait to be sent.
@@ -194,9 +198,10 @@ impl Session {
             lanes: LiteMap::new(),
             dead: VecDeque::new(),
             credit: SendCredit::new(peer.initial_max_data),
-            window: ReceiveWindow::new(own.initial_max_data, own.initial_max_data),
+            window: ReceiveWindow::new(own.initial_max_data, config.session_window),
             windows_grown: 0,
-            reorder_cost: 0,
+            reorder: ReorderUse::default(),
+            memory: Memory::new(),
             credit_waiters: BTreeSet::new(),
             pending: 0,
             held: 0,
@@ -266,7 +271,7 @@ impl Session {
     /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
     pub fn memory(&self) -> u64 {
         let streams = self.streams.values().map(|stream| {
-            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_cost());
+            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
             kept.saturating_add(stream.send.held_bytes())
         });
         streams.fold(0, u64::saturating_add)
@@ -296,7 +301,7 @@ impl Session {
             pending_bytes: self.pending,
             held_bytes: self.held,
             held_bytes_max: self.totals.held_peak,
-            reorder_bytes: self.reorder_cost,
+            reorder_bytes: self.reorder.cost,
             reorder_bytes_max: self.totals.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,
@@ -392,7 +397,7 @@ impl Session {
         self.data_queue = FairQueue::default();
         self.pending = 0;
         self.held = 0;
-        self.reorder_cost = 0;
+        self.reorder = ReorderUse::default();
         // What arrived before is no less true for it.
         self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
         self.events.push_back(Event::Closed(error));
@@ -530,7 +535,7 @@ impl Session {
         self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
         self.held = self.held.saturating_sub(stream.send.held_bytes());
         debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
-        self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
+        self.reorder.count(stream.recv.reorder_use(), ReorderUse::default());
         let grown = stream.recv.window.window().saturating_sub(self.config.stream_window);
         self.windows_grown = self.windows_grown.saturating_sub(grown);
         self.credit_waiters.remove(&id);

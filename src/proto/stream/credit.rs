@@ -149,6 +149,21 @@ impl ReceiveWindow {
         growth
     }
 
+    /// Sets the window from outside. One that becomes smaller is kept to as bytes are consumed: what was announced stays.
+    pub(in crate::proto) fn resize(&mut self, window: u64) {
+        self.window = window.min(self.window_max);
+    }
+
+    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left for.
+    pub(in crate::proto) fn promised(&self) -> u64 {
+        self.announced.saturating_sub(self.consumed)
+    }
+
+    /// Whether the peer has used half of the window and more.
+    pub(in crate::proto) fn is_half_used(&self) -> bool {
+        self.announced.saturating_sub(self.received) <= self.window / 2
+    }
+
     /// The new limit to announce; it is taken as announced from here on.
     pub(in crate::proto) fn announce(&mut self) -> u64 {
         self.announced = self.announced.max(self.consumed.saturating_add(self.window));
