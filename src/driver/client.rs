@@ -60,6 +60,9 @@ pub struct Link {
 }
 
 impl Link {
+    /// Most lanes that the links of one client may have together, express lanes not counted.
+    pub const LANES_MAX: usize = 256;
+
     /// Primary lanes without a cap, and an express lane beside them when it is of use.
     ///
     /// ```
@@ -198,8 +201,14 @@ impl Client {
     /// Of several links, one whose server shows another key than the known or pinned one counts as down, as long as
     /// another shows the right one.
     ///
+    /// Cancel safe: dropping it ends all attempts.
+    ///
     /// # Errors
-    /// Every link's first attempt has failed, the server is not trusted, or it refuses.
+    /// Every link's first attempt has failed, the server is not trusted, or it refuses; the settings make no sense, or
+    /// the links have no lane, or more than [`Link::LANES_MAX`] together.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub async fn connect(links: Vec<Link>, config: ClientConfig) -> Result<Self, ConnectError> {
         Self::start(links, config, false).await
     }
@@ -221,6 +230,11 @@ impl Client {
         config: ClientConfig,
         keeps_trying: bool,
     ) -> Result<Self, ConnectError> {
+        config.session.check()?;
+        let asked = links.iter().map(|link| usize::from(link.lanes)).sum();
+        if asked > Link::LANES_MAX {
+            return Err(ConnectError::TooManyLanes { asked, max: Link::LANES_MAX });
+        }
         let (sender, current) = watch::channel(None);
         let inner = Arc::new(Inner {
             config: Arc::new(config.session),
@@ -362,7 +376,8 @@ impl Client {
         })
     }
 
-    /// Waits until [`drain`](Self::drain) or [`close`](Self::close) is called.
+    /// Waits until [`drain`](Self::drain) or [`close`](Self::close) is called, and not until what is open has ended: that is
+    /// [`Session::drained`]. Cancel safe.
     pub async fn draining(&self) {
         // The sender lives as long as the client: an error cannot come.
         let _ = self.inner.draining.subscribe().wait_for(|draining| *draining).await;
@@ -420,6 +435,11 @@ impl Client {
         };
         self.inner.stopped.send_replace(true);
         closed
+    }
+
+    /// The key of the server, as it was decided on; every lane has to show it.
+    pub fn server_key(&self) -> Option<Fingerprint> {
+        self.inner.trusted_key()
     }
 
     /// The session there is now.

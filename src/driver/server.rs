@@ -131,7 +131,13 @@ struct Create {
 
 impl Server {
     /// Begins to take lanes.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime; and where the settings of its sessions make no sense ([`Config::check`]).
     pub fn start(listener: impl Listener, config: ServerConfig) -> Self {
+        if let Err(error) = config.session.check() {
+            panic!("{error}");
+        }
         let (accepted, sessions) = mpsc::channel(16);
         let address = listener.local_addr();
         let inner = Arc::new(Inner {
@@ -193,7 +199,7 @@ impl Server {
         self.inner.table.living().into_iter().map(drain).sum()
     }
 
-    /// Waits until no session has an open stream.
+    /// Waits until no session has an open stream. Cancel safe.
     pub async fn drained(&self) {
         let idle = |shared: Arc<Shared>| async move { session::drained(&shared).await };
         futures::future::join_all(self.inner.table.living().into_iter().map(idle)).await;
@@ -222,7 +228,7 @@ impl Server {
     }
 
     /// The next session a client creates, and where its first lane comes from. `None` after the
-    /// listener has failed for good.
+    /// listener has failed for good. Cancel safe: none is lost.
     pub async fn accept(&mut self) -> Option<(Session, Option<SocketAddr>)> {
         self.sessions.recv().await
     }

@@ -124,6 +124,11 @@ impl Stream {
         self.write.acknowledged().await
     }
 
+    /// Its number in its session: the same at both ends, and no other stream's.
+    pub fn id(&self) -> StreamId {
+        self.read.id
+    }
+
     /// The two directions, to be used by different tasks.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         (self.read, self.write)
@@ -181,6 +186,8 @@ pub struct ReadHalf {
 impl ReadHalf {
     /// Appends what has arrived to `out`, without copying: at least one piece, at most about `max`
     /// bytes. `false` is the end of the stream.
+    ///
+    /// Cancel safe: nothing is taken from the stream before it is ready.
     ///
     /// # Errors
     /// The peer has reset the stream, or the session is over.
@@ -328,6 +335,9 @@ pub struct WriteHalf {
 impl WriteHalf {
     /// Takes all of `data`, without copying, as credit allows.
     ///
+    /// Not cancel safe: if it is dropped, a part of `data` may have been taken. [`poll_write_chunk`](Self::poll_write_chunk)
+    /// says which.
+    ///
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn write_all(&mut self, mut data: Bytes) -> Result<(), StreamError> {
@@ -363,6 +373,8 @@ impl WriteHalf {
 
     /// Waits until something would be taken; returns how many bytes.
     ///
+    /// Cancel safe.
+    ///
     /// # Errors
     /// The peer wants no more of it, or the session is over.
     pub async fn capacity(&mut self) -> Result<u64, StreamError> {
@@ -372,7 +384,7 @@ impl WriteHalf {
     }
 
     /// Waits until the peer wants no more of the stream, or the session is over; says which. While
-    /// it waits nothing else may wait on this half.
+    /// it waits nothing else may wait on this half. Cancel safe.
     pub async fn stopped(&mut self) -> StreamError {
         let id = self.id;
         poll_fn(|cx| {

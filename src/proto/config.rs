@@ -1,9 +1,13 @@
 //! What can be set for a session.
 
+mod check;
+
 use std::time::Duration;
 
 use super::scheduler::SchedulerKind;
 use super::wire::Params;
+
+pub use check::InvalidConfig;
 
 /// Settings of one end of a session. The defaults are what the command uses.
 #[derive(Clone, Debug, PartialEq)]
