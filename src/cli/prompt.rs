@@ -1,13 +1,14 @@
 //! The question about a server's key, asked of the person at the terminal.
 //!
 //! A server that is not known is asked about in the words of the original imux, with its letters; the answers of ssh are
-//! taken too. A key that has changed is more often an attack than not, and nobody types a piece of the new key by habit.
+//! taken too. As long as a question stands nothing else is written to the terminal. A key that has changed is more often an attack than not, and nobody types a piece of the new key by habit.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use async_trait::async_trait;
 use imux::trust::{Answer, KnownKey, PeerIdentity, Prompter};
 
+use super::logging;
 use super::text::escape;
 
 /// What is asked about. The fingerprints are shown as they are given.
@@ -16,7 +17,7 @@ pub(crate) enum Question {
     /// The server is not known.
     Unknown { host: String, presented: String },
     /// The server is known, by another key.
-    Changed { known: String, presented: String },
+    Changed { host: String, known: String, presented: String },
 }
 
 /// So many characters of a new key, behind `SHA256:`, have to be typed to accept it in the place of another.
@@ -28,12 +29,16 @@ impl Question {
             Question::Unknown { host, presented } => {
                 writeln!(output, "{} presents key with fingerprint:", escape(host))?;
                 writeln!(output, "{}", escape(presented))?;
-                writeln!(output, "[A]bort, [C]ontinue without saving, [S]ave and continue?")
+                writeln!(output, "This key is not known here yet. {COMPARE}")?;
+                writeln!(output, "[A]bort, [C]ontinue without saving, [S]ave and continue?")?;
+                writeln!(output, "(`no` aborts, `yes` or the key itself saves.)")
             }
-            Question::Changed { known, presented } => {
+            Question::Changed { host, known, presented } => {
                 writeln!(output, "WARNING: Remote key has changed!!")?;
+                writeln!(output, "{} is known by another key than it presents:", escape(host))?;
                 writeln!(output, "old: {}", escape(known))?;
                 writeln!(output, "new: {}", escape(presented))?;
+                writeln!(output, "{MEANING}\n{COMPARE}")?;
                 writeln!(output, "[A]bort, [C]ontinue without updating, [U]pdate and continue?")?;
                 writeln!(output, "{PROOF}")
             }
@@ -57,9 +62,20 @@ impl Question {
     }
 }
 
+/// Where a person has the right key from. No line is longer than a terminal is wide.
+const COMPARE: &str = "Compare it with the server's:
+`imux identity --of-server` shows it there, and so does the server's log, as
+key=SHA256:... in the line \"server ready\".";
+
+/// What a changed key means.
+const MEANING: &str = "\
+Either the server was given a new key, or somebody else answers in its place,
+who would read and change all that is sent. Ask who runs the server first.";
+
 /// What C and U need besides.
-const PROOF: &str = "To continue or to update, type C or U, and behind it the eight characters after SHA256: of the \
-                     new key, such as: U ........";
+const PROOF: &str = "\
+To continue or to update, type C or U, and behind it the eight characters
+after SHA256: of the new key, such as: U ........";
 
 /// A letter and the beginning of the new key; the latter alone is to update.
 fn answer_to_changed(presented: &str, line: &str) -> Option<Answer> {
@@ -139,8 +155,10 @@ impl Terminal {
     async fn ask(self, question: Question) -> io::Result<Answer> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let asking = move || {
-            // Standard error is not locked meanwhile: the log must not wait for a person.
+            // Nothing comes between the question and its answer; whoever logs does not wait for a person.
+            let hold = logging::stderr().map(|log| log.hold());
             let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr());
+            drop(hold);
             // Nobody listens any more when the program is about to end.
             let _ = tell.send(answer);
         };
@@ -158,12 +176,13 @@ impl Prompter for Terminal {
 
     async fn changed_host(
         &self,
-        _host: &str,
+        host: &str,
         old: &KnownKey,
         peer: &PeerIdentity,
     ) -> io::Result<Answer> {
+        let (host, known) = (host.to_owned(), old.to_string());
         let presented = peer.fingerprint.to_string();
-        self.ask(Question::Changed { known: old.to_string(), presented }).await
+        self.ask(Question::Changed { host, known, presented }).await
     }
 }
 
@@ -177,6 +196,7 @@ mod tests {
 
     fn changed() -> Question {
         Question::Changed {
+            host: "server:443".to_owned(),
             known: "SHA256:old".to_owned(),
             presented: "SHA256:uNiVztks/sDhcc0u".to_owned(),
         }
@@ -191,19 +211,30 @@ mod tests {
     #[test]
     fn the_originals_words_about_a_key() {
         let (_, shown) = typed(&unknown(), b"A\n");
-        assert_eq!(
-            shown,
-            "server:443 presents key with fingerprint:\nSHA256:abc\n\
-             [A]bort, [C]ontinue without saving, [S]ave and continue?\n> "
-        );
+        assert!(shown.starts_with("server:443 presents key with fingerprint:\nSHA256:abc\n"));
+        for words in [
+            "\n[A]bort, [C]ontinue without saving, [S]ave and continue?\n",
+            "`imux identity --of-server`",
+            "\"server ready\"",
+            "`yes`",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
         let (_, shown) = typed(&changed(), b"A\n");
-        assert_eq!(
-            shown,
-            format!(
-                "WARNING: Remote key has changed!!\nold: SHA256:old\nnew: SHA256:uNiVztks/sDhcc0u\n\
-                 [A]bort, [C]ontinue without updating, [U]pdate and continue?\n{PROOF}\n> "
-            )
-        );
+        assert!(shown.starts_with("WARNING: Remote key has changed!!\nserver:443 "), "{shown}");
+        for words in [
+            "\nold: SHA256:old\nnew: SHA256:uNiVztks/sDhcc0u\n",
+            "\n[A]bort, [C]ontinue without updating, [U]pdate and continue?\n",
+            "somebody else answers in its place",
+            "`imux identity --of-server`",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
+        for question in [unknown(), changed()] {
+            let (_, shown) = typed(&question, b"A\n");
+            assert!(shown.lines().all(|line| line.len() <= 80), "{shown}");
+            assert!(!shown.contains("certificate") && shown.ends_with("\n> "), "{shown}");
+        }
     }
 
     #[test]

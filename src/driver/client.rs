@@ -525,6 +525,8 @@ impl Inner {
     /// Dials and handshakes, until the lane belongs to a session.
     async fn lane(self: &Arc<Self>, place: &Place) -> Result<Ready, ConnectError> {
         let dialer = &place.dialer;
+        // A lane that comes while a person is asked could only wait behind the answer.
+        self.first_keys.undisturbed().await;
         let begun = clock::now();
         let mut lane = match dialer.dial().await {
             Err(DialError::KeyRefused { presented }) => {
@@ -534,8 +536,9 @@ impl Inner {
             }
             dialled => dialled?,
         };
+        let dialled_at = clock::now();
         // A TCP and a TLS handshake: two round trips.
-        let rtt = clock::now().duration_since(begun) / 2;
+        let rtt = dialled_at.duration_since(begun) / 2;
         let presented = lane.peer().ok_or(ConnectError::NoKey)?;
         let key = presented.fingerprint;
         self.check_key(key)?;
@@ -552,18 +555,20 @@ impl Inner {
         }
         self.hear_other_links(place.link, &presented).await?;
         // One lane creates the session, or has a key decided on; the others wait for it.
-        let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
-        let _turn = turn.map_err(|_| timed_out())?;
+        let turn = self.turn().await?;
         // Which key is the server's may have been decided while this lane waited.
         self.check_key(key)?;
         if self.trusted_key() != Some(key) {
             self.decide(&presented).await?;
-            // A person takes longer to answer than a server waits for a first frame.
-            if clock::now().duration_since(begun) > CREATION_PATIENCE {
-                lane = dial_again(dialer.as_ref(), key).await?;
-            }
         }
-        if let Some(established) = self.living() {
+        let established = self.living();
+        // Only who creates a session keeps others from it.
+        let _turn = established.is_none().then_some(turn);
+        // A person takes longer to answer than a server waits for a first frame.
+        if clock::now().duration_since(dialled_at) > CREATION_PATIENCE {
+            lane = dial_again(dialer.as_ref(), key).await?;
+        }
+        if let Some(established) = established {
             return Self::join(lane, &established, rtt, place).await;
         }
         // A server that says nothing must not keep the other lanes from trying.
@@ -612,8 +617,7 @@ impl Inner {
     async fn hear_of(&self, link: usize, presented: &PeerIdentity) -> Result<(), ConnectError> {
         self.check_key(presented.fingerprint)?;
         self.hear_other_links(link, presented).await?;
-        let turn = tokio::time::timeout(CREATION_PATIENCE, self.creating.lock()).await;
-        let _turn = turn.map_err(|_| timed_out())?;
+        let _turn = self.turn().await?;
         self.check_key(presented.fingerprint)?;
         if self.trusted_key() == Some(presented.fingerprint) {
             return Ok(());
@@ -621,11 +625,26 @@ impl Inner {
         self.decide(presented).await
     }
 
+    /// Waits for the turn to create a session or to have a key decided on: a while, and as long as a person is asked.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ConnectError> {
+        let mut turn = std::pin::pin!(self.creating.lock());
+        loop {
+            if let Ok(turn) = tokio::time::timeout(CREATION_PATIENCE, &mut turn).await {
+                return Ok(turn);
+            }
+            if !self.first_keys.is_deciding() {
+                return Err(timed_out());
+            }
+            self.first_keys.undisturbed().await;
+        }
+    }
+
     /// Has it decided whether this is the server; once, and not by each of the lanes that wait.
     async fn decide(&self, presented: &PeerIdentity) -> Result<(), ConnectError> {
         if *self.stopped.borrow() {
             return Err(ConnectError::Handshake(std::io::ErrorKind::Interrupted.into()));
         }
+        let _deciding = self.first_keys.deciding();
         if let Err(refused) = self.trust.decide(presented).await {
             // One whose key was right before may have it again.
             if self.trusted_key().is_none() {

@@ -14,6 +14,18 @@ struct State {
     links: Vec<Shown>,
     /// A key is decided on; what the links show is of no interest any more.
     is_decided: bool,
+    /// It is being decided on, by a person perhaps, who takes as long as it takes.
+    is_deciding: bool,
+}
+
+/// A key is being decided on as long as this lives.
+#[derive(Debug)]
+pub(super) struct Deciding<'a>(&'a FirstKeys);
+
+impl Drop for Deciding<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|state| state.is_deciding = false);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +40,11 @@ impl FirstKeys {
     /// Of links with so many lanes each; who has none shows nothing.
     pub(super) fn new(lanes: impl Iterator<Item = u16>) -> Self {
         let shown = |lanes| if lanes == 0 { Shown::Nothing } else { Shown::Pending };
-        Self(watch::Sender::new(State { links: lanes.map(shown).collect(), is_decided: false }))
+        Self(watch::Sender::new(State {
+            links: lanes.map(shown).collect(),
+            is_decided: false,
+            is_deciding: false,
+        }))
     }
 
     /// A lane of the link `link` has shown `key`.
@@ -51,6 +67,22 @@ impl FirstKeys {
 
     pub(super) fn decided(&self) {
         self.0.send_modify(|state| state.is_decided = true);
+    }
+
+    /// A key is about to be decided on: nobody else does so meanwhile.
+    pub(super) fn deciding(&self) -> Deciding<'_> {
+        self.0.send_modify(|state| state.is_deciding = true);
+        Deciding(self)
+    }
+
+    pub(super) fn is_deciding(&self) -> bool {
+        self.0.borrow().is_deciding
+    }
+
+    /// Waits while a key is being decided on. Cancel safe.
+    pub(super) async fn undisturbed(&self) {
+        // The sender is ours: an error cannot come.
+        let _ = self.0.subscribe().wait_for(|state| !state.is_deciding).await;
     }
 
     /// Waits until a key is decided on, or every link has shown what it has and none of it is the key that is known: that
@@ -120,6 +152,16 @@ mod tests {
         assert!(keys.wait().now_or_never().is_none());
         keys.decided();
         assert!(keys.wait().now_or_never().is_some());
+    }
+
+    #[test]
+    fn lanes_wait_while_a_key_is_decided_on() {
+        let keys = FirstKeys::new([1].into_iter());
+        assert!(keys.undisturbed().now_or_never().is_some());
+        let deciding = keys.deciding();
+        assert!(keys.is_deciding() && keys.undisturbed().now_or_never().is_none());
+        drop(deciding);
+        assert!(!keys.is_deciding() && keys.undisturbed().now_or_never().is_some());
     }
 
     #[test]

@@ -46,6 +46,19 @@ struct State {
     lost: u64,
     /// The writer is at work on what it took.
     writing: bool,
+    /// The terminal belongs to a question: what is said waits, as long as there is room for it.
+    held: bool,
+}
+
+/// Nothing is written as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Hold(Output);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.0.lock().held = false;
+        self.0.0.filled.notify_one();
+    }
 }
 
 /// The process's one queue before its standard error, which is there from the first call on.
@@ -70,8 +83,27 @@ impl Output {
         Ok(output)
     }
 
-    /// Waits until all that was said was written, but not for long.
+    /// Holds back what is said from now on. What was said before is written first, if it is taken.
+    pub(crate) fn hold(&self) -> Hold {
+        self.wait_until_written();
+        self.0.lock().held = true;
+        Hold(self.clone())
+    }
+
+    /// Waits until all that was said was written, but not for long. A question that stands has no answer any more.
     pub(crate) fn flush_for_the_end(&self) {
+        let mut state = self.0.lock();
+        if std::mem::take(&mut state.held) {
+            // The question's last line is not at its end.
+            state.waiting_bytes += 1;
+            state.waiting.push_front(b"\n".to_vec());
+            self.0.filled.notify_one();
+        }
+        drop(state);
+        self.wait_until_written();
+    }
+
+    fn wait_until_written(&self) {
         let unwritten =
             |state: &mut State| state.writing || !state.waiting.is_empty() || state.lost > 0;
         let waited = self.0.drained.wait_timeout_while(self.0.lock(), FLUSH_PATIENCE, unwritten);
@@ -130,8 +162,10 @@ impl Queue {
     fn next_batch(&self) -> (Vec<u8>, u64) {
         let mut state = self.lock();
         state.writing = false;
-        while state.waiting.is_empty() && state.lost == 0 {
-            self.drained.notify_all();
+        while state.held || state.waiting.is_empty() && state.lost == 0 {
+            if !state.held {
+                self.drained.notify_all();
+            }
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.writing = true;
@@ -235,6 +269,30 @@ mod tests {
         drop(allow);
         output.flush_for_the_end();
         assert_eq!(read.try_iter().collect::<String>(), "the last word\n");
+    }
+
+    #[test]
+    fn what_is_said_while_it_is_held_is_written_afterwards_and_bounded() {
+        let (mut output, allow, read) = gated();
+        drop(allow);
+        output.write_all(b"before\n").unwrap();
+        let hold = output.hold();
+        assert_eq!(read.try_iter().collect::<String>(), "before\n");
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        for _ in 0..2 * QUEUE_BYTES / line.len() {
+            output.write_all(&line).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(read.try_iter().count(), 0, "it was written while it was held");
+        assert!(output.0.lock().waiting_bytes <= QUEUE_BYTES);
+        drop(hold);
+        output.flush_for_the_end();
+        assert_eq!(read.try_iter().collect::<String>().len(), QUEUE_BYTES);
+        // The end waits for nobody's answer.
+        let _hold = output.hold();
+        output.write_all(b"the end\n").unwrap();
+        output.flush_for_the_end();
+        assert_eq!(read.try_iter().collect::<String>(), "\nthe end\n");
     }
 
     #[test]

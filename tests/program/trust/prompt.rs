@@ -8,6 +8,9 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::{known_hosts, server};
 use crate::support::process;
 
@@ -20,10 +23,15 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn client(home: &Path, at: &str) -> Self {
+        Self::with_binds(home, at, &["--bind", "127.0.0.1=2"])
+    }
+
+    fn with_binds(home: &Path, at: &str, binds: &[&str]) -> Self {
         let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let child = process::imux(home)
-            .args(["client", "--listen", "127.0.0.1:0", "--dial", at, "--bind", "127.0.0.1=2"])
+            .args(["client", "--listen", "127.0.0.1:0", "--dial", at])
+            .args(binds)
             .env("NO_COLOR", "1")
             .stdin(end(&slave))
             .stdout(end(&slave))
@@ -52,6 +60,14 @@ impl OnTerminal {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("{words:?} is not on the screen: {}", self.screen.lock().unwrap());
+    }
+
+    /// What is on the screen behind these words.
+    #[track_caller]
+    fn behind(&self, words: &str) -> String {
+        self.sees(words);
+        let screen = self.screen.lock().unwrap();
+        screen.rsplit_once(words).unwrap().1.replace('\r', "")
     }
 
     fn types(&mut self, keys: &str) {
@@ -195,6 +211,60 @@ fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
     client.types(&format!("U {}\n", &server.key["SHA256:".len()..][..8]));
     client.exits(7);
     assert_eq!(known_hosts(home.path()), third);
+}
+
+/// Many lanes wait for the answer, and others cannot be made, for longer than a lane may take: none of it buries the
+/// question. All of it is told afterwards, and all lanes that can be made are.
+#[test]
+fn nothing_is_written_while_a_question_stands() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let binds = ["--bind", "127.0.0.2=10", "--bind", "dev:missing0=3"];
+    let mut client = OnTerminal::with_binds(home.path(), &server.at, &binds);
+    client.sees("\n> ");
+    std::thread::sleep(Duration::from_secs(12));
+    let shown = client.behind(QUESTION);
+    assert_eq!(shown, "\n(`no` aborts, `yes` or the key itself saves.)\n> ");
+    client.types("yes\n");
+    client.sees("client ready");
+    client.sees("missing0");
+    for _ in 0..1_000 {
+        let up = client.screen.lock().unwrap().matches("lane up").count();
+        if up == 10 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("not all lanes came up: {}", client.screen.lock().unwrap());
+}
+
+#[test]
+fn the_question_says_whose_key_it_is_and_with_what_to_compare_it() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let client = OnTerminal::client(home.path(), &server.at);
+    client.sees("\n> ");
+    let unknown = client.screen.lock().unwrap().clone();
+    drop(client);
+    fs::write(home.path().join("known_hosts"), format!("{} {}\n", server.at, super::ANOTHER_KEY))
+        .unwrap();
+    let mut client = OnTerminal::client(home.path(), &server.at);
+    client.sees("\n> ");
+    let changed = client.screen.lock().unwrap().clone();
+    for shown in [&unknown, &changed] {
+        for words in [&*server.at, &server.key, "imux identity --of-server", "server ready"] {
+            assert!(shown.contains(words), "{words} is not said: {shown}");
+        }
+        assert!(!shown.contains("certificate"), "{shown}");
+        // Neither does any of it wrap.
+        let question = &shown[shown.find(&*server.at).unwrap()..];
+        assert!(question.lines().all(|line| line.trim_end().len() <= 80), "{question}");
+    }
+    assert!(changed.contains(super::ANOTHER_KEY), "{changed}");
+    assert!(changed.contains("somebody else answers in its place"), "{changed}");
+    // Whoever ends the program instead has their prompt at the beginning of a line.
+    let child = Pid::from_raw(client.child.id().cast_signed());
+    kill(child, Signal::SIGINT).unwrap();
+    client.exits(130);
+    assert_eq!(client.behind("\n> ").chars().next(), Some('\n'));
 }
 
 /// A person may take their time: longer than a lane may take to be set up.
