@@ -1,7 +1,10 @@
 //! The options, as clap knows them, and the way from `argv` to an [`Invocation`].
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -185,15 +188,15 @@ impl KeyExchangeArgs {
 struct SessionLimitArgs {
     /// Most sessions at once; one that has lost all its lanes gives way to a new one
     #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_MAX))]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = number)]
     max_sessions: u32,
     /// Of these, from one IPv4 address or IPv6 /64
     #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_PER_SOURCE_MAX))]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = number)]
     max_sessions_per_source: u32,
     /// Of these, with one client's key
     #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_PER_CLIENT_MAX))]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = number)]
     max_sessions_per_key: u32,
 }
 
@@ -220,7 +223,7 @@ struct ClientArgs {
     listen: Option<HostPort>,
     /// Where the server shall take what connects to --listen; it has to allow it
     /// [default: what the server has set]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
     to: Option<Destination>,
     /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh -L;
     /// may be given several times
@@ -257,7 +260,7 @@ struct ClientArgs {
     #[arg(long, value_enum, value_name = "POLICY", default_value = "ask")]
     host_key: HostKey,
     /// Accept only the server with this key, known or not; may be given several times
-    #[arg(long, value_name = "SHA256:HASH", conflicts_with = "host_key")]
+    #[arg(long, value_name = "SHA256:HASH", value_parser = server_key, conflicts_with = "host_key")]
     pin: Vec<Fingerprint>,
     /// How long one attempt to connect a lane may take
     #[arg(long, value_name = "SECONDS", default_value = "10")]
@@ -292,10 +295,10 @@ struct SessionArgs {
     #[arg(long, value_name = "SIZE", value_parser = window)]
     session_window: Option<u64>,
     /// How lanes are chosen
-    #[arg(long, value_name = "NAME", default_value = "imux", hide = true)]
+    #[arg(long, value_name = "NAME", default_value = "imux", hide = true, value_parser = scheduler)]
     scheduler: imux::SchedulerKind,
     /// Of earlier versions; has no effect
-    #[arg(long, value_name = "BYTES", hide = true)]
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = number)]
     chunk_size: Option<u32>,
     #[command(flatten)]
     sockets: SocketArgs,
@@ -330,6 +333,29 @@ impl From<HostKey> for HostKeyPolicy {
             HostKey::AcceptNew => HostKeyPolicy::AcceptNew,
         }
     }
+}
+
+/// A whole number that is not zero.
+fn number(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{}` is no whole number; write one from 1, such as 16", escape(text));
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)
+}
+
+/// As `FromStr` has it; what is wrong is cut to a line, and followed by what to write.
+fn parsed<T: FromStr<Err: Display>>(text: &str, advice: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| format!("{}; {advice}", escape(&error.to_string())))
+}
+
+fn destination(text: &str) -> Result<Destination, String> {
+    parsed(text, "write HOST:PORT, such as db.example:5432")
+}
+
+fn server_key(text: &str) -> Result<Fingerprint, String> {
+    parsed(text, "`imux identity --of-server` shows it on the server's machine")
+}
+
+fn scheduler(text: &str) -> Result<imux::SchedulerKind, String> {
+    parsed(text, "leave it out for the usual one")
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
@@ -396,7 +422,13 @@ impl Early {
     pub(crate) fn report(&self) -> Exit {
         // Nothing can be done about a closed standard output.
         let _ = self.0.print();
-        if self.0.use_stderr() { Exit::Usage } else { Exit::Ok }
+        if !self.0.use_stderr() {
+            return Exit::Ok;
+        }
+        if self.0.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            let _ = writeln!(io::stderr(), "Nothing was started.");
+        }
+        Exit::Usage
     }
 
     /// What would be printed.
@@ -508,8 +540,11 @@ fn server_config(
     go_style: bool,
     notices: &mut Vec<String>,
 ) -> Result<config::ServerConfig, String> {
+    let given = args.dial.is_some();
     let dial = dialled(args.dial, go_style, NO_DESTINATION)?;
-    config::check_forward(&args.listen, &dial)?;
+    // Where neither was given, neither is what is wrong.
+    config::check_forward(&args.listen, &dial)
+        .map_err(|problem| if given { problem } else { NO_DESTINATION.to_owned() })?;
     let session = session_config(args.session, notices)?;
     let ServerArgs { listen, identity, authorized_clients, allow_anyone, sessions, .. } = args;
     let sessions = sessions.into();
@@ -531,6 +566,7 @@ fn client_config(
     go_style: bool,
     notices: &mut Vec<String>,
 ) -> Result<config::ClientConfig, String> {
+    let given = args.dial.is_some();
     let dial = dialled(args.dial, go_style, NO_SERVER)?;
     let mut forwards = args.forward;
     let wanted = forwards.is_empty() || args.to.is_some();
@@ -544,7 +580,8 @@ fn client_config(
         forwards.insert(0, Forward { listen, to: args.to });
     }
     for (number, forward) in forwards.iter().enumerate() {
-        config::check_forward(&forward.listen, &dial)?;
+        config::check_forward(&forward.listen, &dial)
+            .map_err(|problem| if given { problem } else { NO_SERVER.to_owned() })?;
         let same = |other: &&Forward| other.listen.is_same_place(&forward.listen);
         if let Some(other) = forwards[..number].iter().find(same) {
             return Err(format!(

@@ -10,7 +10,7 @@ use imux::lane::{Bind, BindSource};
 use imux::proto::limits::LINK_RATE_MIN;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::text::escape;
+use super::text::{escape, meant};
 use super::units;
 
 /// Lanes of a bind that does not say how many, as the original's default has it.
@@ -156,9 +156,7 @@ pub(crate) fn parse_bind(text: &str) -> Result<LinkPlan, String> {
     }
     let mut given = BTreeSet::new();
     for option in parts {
-        let (name, value) = option
-            .split_once('=')
-            .ok_or_else(|| format!("`{}` is no option of a bind; {OPTIONS}", escape(option)))?;
+        let (name, value) = option.split_once('=').ok_or_else(|| no_option(option))?;
         if !given.insert(name) || (name == "lanes" && count.is_some()) {
             return Err(format!("`{}` is given twice", escape(name)));
         }
@@ -179,14 +177,20 @@ fn set_option(plan: &mut LinkPlan, name: &str, value: &str) -> Result<(), String
         "tier" => plan.tier = parse_tier(value)?,
         "express" => plan.express = Some(parse_yes_no(value)?),
         "rate" => plan.rate_max = Some(parse_rate(value)?),
-        _ => return Err(format!("`{}` is no option of a bind; {OPTIONS}", escape(name))),
+        _ => return Err(no_option(name)),
     }
     Ok(())
 }
 
+fn no_option(name: &str) -> String {
+    format!("`{}` is no option of a bind{}; {OPTIONS}", escape(name), meant(name, &OPTION_NAMES))
+}
+
 fn parse_tier(text: &str) -> Result<Tier, String> {
     text.parse().map_err(|_| {
-        format!("`{}` is no tier; there are primary, express, backup and metered", escape(text))
+        let meant = meant(text, &["primary", "express", "backup", "metered"]);
+        let shown = escape(text);
+        format!("`{shown}` is no tier{meant}; there are primary, express, backup and metered")
     })
 }
 
@@ -229,7 +233,7 @@ fn check_lanes(count: Option<u64>, shown: &str) -> Result<u16, String> {
             Err("0 lanes carry nothing; leave this bind out, or write at least 1".to_owned())
         }
         Some(count) => u16::try_from(count).ok().filter(|n| *n <= LANES_MAX).ok_or_else(|| {
-            format!("{shown} lanes are too many; at most {LANES_MAX}, and 10 usually suffice")
+            format!("{shown} lanes are too many; at most {LANES_MAX}; leave the number out for {LANES_DEFAULT}")
         }),
     }
 }
@@ -286,7 +290,7 @@ fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String
     for (name, value) in options {
         match value.as_str() {
             _ if !OPTION_NAMES.contains(&name.as_str()) => {
-                return Err(format!("`{}` is no option of a bind; {OPTIONS}", escape(name)));
+                return Err(no_option(name));
             }
             _ if name == "lanes" => plan.bind.lanes = lanes(value)?,
             _ if name == "express" && value.is_boolean() => plan.express = value.as_bool(),
@@ -491,7 +495,10 @@ mod tests {
             ("{\"0.0.0.0\": 0}", "0 lanes"),
             ("{\"0.0.0.0\": {\"lanes\": 0}}", "0 lanes"),
             ("{\"0.0.0.0\": {\"tier\": \"gold\"}}", "0.0.0.0: `gold` is no tier"),
-            ("{\"0.0.0.0\": {\"lane\": 2}}", "`lane` is no option of a bind; known: lanes"),
+            (
+                "{\"0.0.0.0\": {\"lane\": 2}}",
+                "`lane` is no option of a bind (did you mean `lanes`?); known: lanes",
+            ),
             ("{\"0.0.0.0\": {\"rate\": 20}}", "has to be text in quotes, not 20"),
             (
                 "{\"0.0.0.0\": {\"express\": 3}}",

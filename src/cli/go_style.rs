@@ -16,6 +16,8 @@ use super::text::escape;
 pub(crate) struct Grammar {
     switches: BTreeSet<String>,
     valued: BTreeSet<String>,
+    /// Options of one letter.
+    shorts: BTreeSet<char>,
 }
 
 impl Grammar {
@@ -23,6 +25,7 @@ impl Grammar {
         let mut grammar = Self {
             switches: ["help", "version"].map(str::to_owned).into(),
             valued: BTreeSet::new(),
+            shorts: BTreeSet::from(['h', 'V']),
         };
         grammar.add_options(command);
         for sub in command.get_subcommands() {
@@ -33,6 +36,7 @@ impl Grammar {
 
     fn add_options(&mut self, command: &clap::Command) {
         for arg in command.get_arguments() {
+            self.shorts.extend(arg.get_short());
             let Some(long) = arg.get_long() else { continue };
             let takes_value = arg.get_action().takes_values();
             let names = if takes_value { &mut self.valued } else { &mut self.switches };
@@ -85,7 +89,7 @@ pub(crate) fn normalise(argv: Vec<OsString>, grammar: &Grammar) -> Result<Normal
             if is_positional && !modes.any_given() && modes.command.is_none() {
                 modes.command = arg.to_str().map(str::to_owned);
             }
-            out.push(arg);
+            out.push(mistyped(&arg, grammar).unwrap_or(arg));
             continue;
         };
         match name {
@@ -171,6 +175,16 @@ fn long_option<'a>(arg: &'a OsString, grammar: &Grammar) -> Option<(&'a str, Opt
     known.then_some((name, value))
 }
 
+/// An option that there is not, with one dash, as one with two: what is near to it can be named then. One that begins with
+/// an option of one letter may be that one with its value.
+fn mistyped(arg: &OsString, grammar: &Grammar) -> Option<OsString> {
+    let name = arg.to_str()?.strip_prefix('-')?;
+    let mut letters = name.chars();
+    let first = letters.next().filter(char::is_ascii_alphabetic)?;
+    (letters.next().is_some() && !grammar.shorts.contains(&first))
+        .then(|| format!("--{name}").into())
+}
+
 /// Go's idea of a boolean.
 fn parse_bool(name: &str, value: Option<&str>) -> Result<bool, FormError> {
     match value {
@@ -189,6 +203,7 @@ mod tests {
         Grammar {
             switches: names(&["debug", "quiet", "help", "version", "json"]),
             valued: names(&["listen", "dial", "binds", "bind", "chunk-size"]),
+            shorts: BTreeSet::from(['q', 'h', 'V', 'L']),
         }
     }
 
@@ -218,7 +233,8 @@ mod tests {
             ("imux -dial client -client", "imux client --dial=client"),
             ("imux -client --help", "imux client --help"),
             ("imux -client extra", "imux client extra"),
-            ("imux -client -unknown=1", "imux client -unknown=1"),
+            ("imux -client -unknown=1", "imux client --unknown=1"),
+            ("imux -client -L9:a:1 -qh -5 -b -", "imux client -L9:a:1 -qh -5 -b -"),
             ("imux -client -dial -5", "imux client --dial=-5"),
             ("imux -client -dial", "imux client --dial"),
             ("imux -client -dial -listen a:1", "imux client --dial --listen=a:1"),

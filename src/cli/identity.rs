@@ -56,7 +56,11 @@ fn old_names(home: &Path) -> Result<Vec<String>, Failure> {
     let failed = |error: std::io::Error| {
         Failure::message(
             Exit::Config,
-            format!("cannot read the directory {}: {error}", home.display()),
+            format!(
+                "cannot read the directory {}: {error}; run as the user whose it is, or set IMUX_HOME to a directory of \
+                 your own",
+                home.display()
+            ),
         )
     };
     let entries = match std::fs::read_dir(home) {

@@ -136,7 +136,7 @@ fn server_key(home: &Path, server: &ServerKey) -> Result<(String, Fingerprint), 
         Failure::message(
             Exit::Config,
             format!(
-                "there is no key of a server {name} in {}; start the server first, or give the \
+                "there is no key of the server `{name}` in {}; start the server first, or give the \
                  --identity or --listen it was started with",
                 home.display()
             ),
@@ -186,7 +186,9 @@ fn revoke(list: &AuthorizedClients, client: Fingerprint) -> Result<Said, Failure
     if !list.revoke(client).map_err(|error| trust_failure(&error))? {
         return Err(Failure::message(
             Exit::Config,
-            format!("{client} is not listed in {file}; nothing was changed"),
+            format!(
+                "{client} is not listed in {file}; nothing was changed; the keys that are listed stand there, a client a line"
+            ),
         ));
     }
     let text = Zeroizing::new(format!("{client} may connect no more, by {file}"));

@@ -23,6 +23,41 @@ pub(crate) fn escape(text: &str) -> String {
     shown
 }
 
+/// ` (did you mean …?)`, if one of `words` is what `text` is but for a slip of the finger.
+pub(crate) fn meant(text: &str, words: &[&str]) -> String {
+    let near = words.iter().map(|word| (slips(text, word), word)).min();
+    match near {
+        // Two slips in a short word make another word of it.
+        Some((slips, word)) if slips <= 2 && slips * 2 < word.len() => {
+            format!(" (did you mean `{word}`?)")
+        }
+        _ => String::new(),
+    }
+}
+
+/// How many letters have to be changed, left out or put in, or be swapped with their neighbour.
+fn slips(text: &str, word: &str) -> usize {
+    let text: Vec<char> = text.chars().take(32).collect();
+    let word: Vec<char> = word.chars().collect();
+    // Rows of the distances between beginnings of the two: the one before the last, and the last.
+    let mut before = Vec::new();
+    let mut row: Vec<usize> = (0..=word.len()).collect();
+    for (i, letter) in text.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, other) in word.iter().enumerate() {
+            let mut cost =
+                (row[j] + usize::from(letter != other)).min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && text[i - 1] == *other && *letter == word[j - 1] {
+                let swapped: &Vec<usize> = &before;
+                cost = cost.min(swapped[j - 1] + 1);
+            }
+            next.push(cost);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row[word.len()]
+}
+
 /// Format characters: bidirectional overrides, zero-width characters, line separators, the BOM.
 fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -51,6 +86,26 @@ mod tests {
         for text in ["", "server.example:443", "SHA256:abc+/", "größe", "日本"] {
             assert_eq!(escape(text), text);
         }
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_told_from_another_word() {
+        let words = ["lanes", "tier", "express", "rate"];
+        for (text, expected) in [
+            ("tire", "tier"),
+            ("teir", "tier"),
+            ("lane", "lanes"),
+            ("lnaes", "lanes"),
+            ("Tier", "tier"),
+            ("expres", "express"),
+            ("raet", "rate"),
+        ] {
+            assert_eq!(meant(text, &words), format!(" (did you mean `{expected}`?)"), "{text}");
+        }
+        for text in ["", "speed", "colour", "x", &"tier".repeat(100_000)] {
+            assert_eq!(meant(text, &words), "", "{text}");
+        }
+        assert_eq!((slips("abc", "abc"), slips("abc", "acb"), slips("", "abc")), (0, 1, 3));
     }
 
     #[test]

@@ -81,6 +81,11 @@ pub(crate) fn trust_failure(error: &TrustError) -> Failure {
              to a directory of your own"
                 .to_owned(),
         ),
+        TrustError::File { .. } => (
+            Exit::Config,
+            "check that this place is there and can be used, or set IMUX_HOME to another directory"
+                .to_owned(),
+        ),
         _ => return Failure::message(Exit::Config, error),
     };
     Failure::message(exit, format!("{error}; {advice}"))

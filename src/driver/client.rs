@@ -281,6 +281,8 @@ impl Client {
                 Some(failure) = failed.recv() => {
                     waiting = waiting.saturating_sub(1);
                     if is_final(&failure.error, keeps_trying) || waiting == 0 && !keeps_trying {
+                        // The other lanes fail as this one did, and that need not be told besides.
+                        self.inner.stopped.send_replace(true);
                         return Err(failure.error);
                     }
                     failures.push(failure);
@@ -494,12 +496,13 @@ impl Inner {
                     };
                     match unheard {
                         None => told = kind,
+                        Some(_) if *stopped.borrow() => return,
                         Some(failed) if told != kind => {
                             (failures, told) = (None, kind);
                             failed.tell();
                         }
                         Some(Failed { via, error }) => {
-                            tracing::debug!(via, %error, "still no lane");
+                            tracing::debug!(via, %error, "a lane still cannot be made");
                         }
                     }
                 }
@@ -711,7 +714,7 @@ impl Inner {
     async fn run(&self, ready: Ready, via: &str) {
         let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
         let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
-        tracing::info!(%lane, via, why = %end, "lane down");
+        tracing::info!(lane = lane.number(), via, why = %end, "lane down");
         if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
             self.disowned(&shared, code);
         }
@@ -830,7 +833,7 @@ struct Failed {
 
 impl Failed {
     fn tell(&self) {
-        tracing::warn!(via = %self.via, error = %self.error, "no lane; trying again");
+        tracing::warn!(via = %self.via, error = %self.error, "a lane could not be made; trying again");
     }
 }
 
@@ -848,7 +851,8 @@ fn tell_failures(failures: &[Failed]) {
 
 impl Place {
     fn tell_up(&self, lane: LaneId) {
-        tracing::info!(%lane, via = self.dialer.name(), tier = %self.policy.tier, "lane up");
+        let (lane, tier) = (lane.number(), self.policy.tier);
+        tracing::info!(lane, via = self.dialer.name(), %tier, "lane up");
     }
 }
 

@@ -504,10 +504,10 @@ struct Greeted {
 impl Greeted {
     async fn run(self, remote: Option<SocketAddr>) {
         let (session, lane) = (self.session, self.attached.id);
-        tracing::info!(%session, %lane, from = %place(remote), "lane up");
+        tracing::info!(%session, lane = lane.number(), from = %place(remote), "lane up");
         let end = lane_task::run(self.attached, self.lane, None).await;
         if !matches!(end, LaneEnd::SessionOver) {
-            tracing::info!(%session, %lane, why = %end, "lane down");
+            tracing::info!(%session, lane = lane.number(), why = %end, "lane down");
         }
     }
 }

@@ -268,7 +268,9 @@ impl State {
                     wake.extend(slot.waker.take());
                 }
             }
-            Event::LaneSuspect(lane) => tracing::debug!(%lane, "lane does not answer"),
+            Event::LaneSuspect(lane) => {
+                tracing::debug!(lane = lane.number(), "lane does not answer");
+            }
             Event::NextKey(announcement) => {
                 self.next_key.0 = Some(announcement);
                 wake.extend(self.next_key.1.take());

@@ -87,13 +87,13 @@ pub enum DialError {
         addr: SocketAddr,
     },
     /// It took too long, all steps together.
-    #[error("no lane to {host:?} from {bind} within {after:?}")]
+    #[error("cannot connect to {host:?} from {bind} within {after:?}")]
     Timeout {
         /// The name.
         host: String,
         /// The local address lanes are bound to.
         bind: BindSource,
-        /// The limit.
+        /// The limit, or how long it took if finding out why took longer.
         after: Duration,
     },
     /// For dialers outside this crate.

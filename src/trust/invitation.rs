@@ -149,7 +149,10 @@ impl FromStr for Invitation {
     /// The error says what is wrong and never repeats the text, which may hold a secret.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = TrustError::InvalidInvitation;
-        let rest = text.trim().strip_prefix(SCHEME).ok_or(invalid("it begins with imux://"))?;
+        let rest = text
+            .trim()
+            .strip_prefix(SCHEME)
+            .ok_or(invalid("it begins with imux://, as `imux invite` prints it"))?;
         let mut parts = rest.split('/');
         let parts = (parts.next(), parts.next(), parts.next(), parts.next());
         let (Some(server), Some(key), Some(secret), None) = parts else {

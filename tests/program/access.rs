@@ -676,7 +676,7 @@ fn invitations_that_are_none() {
 
         let told = fails(person.home.path(), &["accept", &link[..link.len() - 1]], 2, &["secret"]);
         assert!(!told.contains("error: invalid value 'imux://"), "the secret is repeated: {told}");
-        fails(server.home.path(), &["invite", "s:1", "--identity", "x"], 3, &["of a server x"]);
+        fails(server.home.path(), &["invite", "s:1", "--identity", "x"], 3, &["of the server `x`"]);
         let before = server.clients();
         let args = ["invite", ":443", "--listen", "127.0.0.1:0"];
         fails(server.home.path(), &args, 2, &["as the other person reaches it"]);

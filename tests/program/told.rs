@@ -2,7 +2,8 @@
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::support::net::{Destination, unused_port};
 use crate::support::process::{self, Imux, field};
@@ -92,5 +93,51 @@ fn a_server_that_is_another_now_is_told_with_what_to_do() {
         let what = "it says what to do";
         let log = || tunnel.client.log();
         eventually(20, what, || log().contains("start the client again")).await;
+    });
+}
+
+/// A link whose other end takes connections and says nothing is told of as soon as it is given up, with how long that
+/// took, while the others are up.
+#[test]
+fn a_link_that_stays_mute_is_told_of_beside_those_that_are_up() {
+    bounded(60, async {
+        let (destination, home) = (Destination::echo().await, tempfile::tempdir().unwrap());
+        let to = destination.addr.to_string();
+        let server = Imux::start(home.path(), &["server", "--listen=127.0.0.1:0", "--dial", &to]);
+        let line = server.line("server ready");
+        let (at, key) = (field(&line, "address").to_owned(), field(&line, "key"));
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let through = relay.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut mute = Vec::new();
+            loop {
+                let (mut near, from) = relay.accept().await.unwrap();
+                if from.ip().to_string() == "127.0.0.3" {
+                    mute.push(near);
+                    continue;
+                }
+                let mut far = TcpStream::connect(&at).await.unwrap();
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        let begun = Instant::now();
+        let args = ["client", "--listen=127.0.0.1:0", "--dial", &through, "--pin", key];
+        let more = ["--bind=127.0.0.2=7", "--bind=127.0.0.3=3", "--connect-timeout=2"];
+        let client = Imux::start(home.path(), &[&args[..], &more].concat());
+        let told = tokio::task::block_in_place(|| client.line("127.0.0.3"));
+        let took = begun.elapsed().as_secs_f64();
+        assert!(told.contains("a lane could not be made; trying again"), "{told}");
+        assert!(!told.contains("no lane"), "{told}");
+        let said = told.rsplit_once("within ").unwrap().1.trim_end_matches('s');
+        let said: f64 = said.parse().unwrap();
+        assert!((2.0..=took).contains(&said), "{said} s of {took} s: {told}");
+        // Lanes are numbers.
+        eventually(20, "the others are up", || client.count("lane up") == 7).await;
+        let lane = client.line("lane up");
+        assert!(field(&lane, "lane").parse::<u64>().is_ok(), "{lane}");
+        let lane = server.line("lane up");
+        assert!(field(&lane, "lane").parse::<u64>().is_ok(), "{lane}");
     });
 }

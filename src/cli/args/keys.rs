@@ -11,7 +11,7 @@ use super::super::address::HostPort;
 use super::super::bind;
 use super::super::config::{KeysCommand, KeysConfig, ServerKey};
 use super::super::{identity, units};
-use super::{KeyExchangeArgs, at_most, connect_timeout, long_help};
+use super::{KeyExchangeArgs, at_most, connect_timeout, long_help, number, parsed};
 
 pub(super) const IDENTITY_EXAMPLES: &str = "\
 Examples:
@@ -100,7 +100,7 @@ pub(super) struct RotateKeyArgs {
 #[derive(Debug, Args)]
 pub(super) struct AuthorizeArgs {
     /// The client's key, as `imux identity` shows it
-    #[arg(value_name = "SHA256:HASH")]
+    #[arg(value_name = "SHA256:HASH", value_parser = client_key)]
     client: Fingerprint,
     #[command(flatten)]
     granted: GrantArgs,
@@ -116,7 +116,7 @@ pub(super) struct AuthorizeArgs {
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     /// The client's key
-    #[arg(value_name = "SHA256:HASH")]
+    #[arg(value_name = "SHA256:HASH", value_parser = client_key)]
     client: Fingerprint,
     #[command(flatten)]
     file: FileArgs,
@@ -182,10 +182,10 @@ impl ServerKeyArgs {
 struct GrantArgs {
     /// Where the client may have connections made to: a name, address or network and a port, either
     /// may be `*`; may be given several times [default: the server's one destination]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = rule)]
     dial: Vec<DestinationRule>,
     /// How many connections it may have open at once
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = number)]
     max_streams: Option<u32>,
     /// Whose key it is, for whoever reads the list
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -204,6 +204,14 @@ struct OutputArgs {
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn client_key(text: &str) -> Result<Fingerprint, String> {
+    parsed(text, "`imux identity` shows it on the client's machine")
+}
+
+fn rule(text: &str) -> Result<DestinationRule, String> {
+    parsed(text, "write HOST:PORT, such as db.example:5432, 10.1.0.0/16:22 or localhost:*")
 }
 
 fn expires(text: &str) -> Result<Duration, String> {

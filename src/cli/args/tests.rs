@@ -321,8 +321,9 @@ fn usage_errors_say_what_is_wrong() {
         (&["client"], "imux client --listen localhost:2222 --dial server.example:443"),
         (&["client", "-L", "9:a:1"], "imux client --listen localhost:2222 --dial"),
         (&["client", "--dial=s:1", "-L", "9:a:1", "-L", "localhost:9:b:2"], "taken twice"),
-        (&["-server"], "forward to itself"),
-        (&["-client"], "forward to itself"),
+        (&["-server"], "imux server --dial localhost:22"),
+        (&["-client"], "imux client --listen localhost:2222 --dial server.example:443"),
+        (&["-server", "--dial=localhost:443"], "forward to itself"),
         (&["client", "--listen=localhost:22", "--dial=127.0.0.1:22"], "forward to itself"),
     ] {
         let message = refused(argv);

@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::TlsLane;
 use super::large_hello::{Attempt, Finding, Next, PATIENCE, is_large};
@@ -97,7 +98,7 @@ impl TlsDialer {
 
     /// Dials; where the first message of TLS is not answered, it finds out whether that is for its size.
     async fn dial_and_look(&self) -> Result<TlsLane, DialError> {
-        let after = self.options.dial_timeout;
+        let (begun, after) = (Instant::now(), self.options.dial_timeout);
         let (dialled, attempt) = self.attempt_within(after).await;
         let error = match dialled {
             Ok(lane) => {
@@ -117,7 +118,15 @@ impl TlsDialer {
             })
         };
         match self.finding.look(connect, self.server_name(addr)?).await {
-            Next::GiveUp => Err(error),
+            Next::GiveUp => Err(match error {
+                DialError::Timeout { host, bind, after } => {
+                    // In tenths of a second, as a person reads it.
+                    let tenths = begun.elapsed().as_millis() / 100;
+                    let whole = Duration::from_millis(100 * u64::try_from(tenths).unwrap_or(0));
+                    DialError::Timeout { host, bind, after: after.max(whole) }
+                }
+                error => error,
+            }),
             Next::TooLarge => Err(DialError::LargeHello { addr }),
             Next::TryAgain => {
                 let (again, attempt) = self.attempt_within(after.min(PATIENCE)).await;
