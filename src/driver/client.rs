@@ -418,13 +418,22 @@ impl Client {
     /// ```
     pub async fn close(&self, code: Code, patience: Duration) -> Result<(), Undelivered> {
         self.inner.draining.send_replace(true);
-        // Lanes are dialled while it is waited for what they shall carry.
-        let closed = match self.session() {
-            Some(session) => session::close_within(session.shared(), code, patience).await,
-            None => Ok(()),
-        };
+        // Lanes are dialled while it is waited for what they shall carry, and not for another session afterwards.
+        let before = self.session();
+        if let Some(session) = &before {
+            let _ = tokio::time::timeout(patience, session.delivered()).await;
+        }
         self.inner.stopped.send_replace(true);
-        closed
+        let is_other = |now: &Session| {
+            !before.as_ref().is_some_and(|before| Arc::ptr_eq(before.shared(), now.shared()))
+        };
+        let now = self.session().filter(is_other);
+        let mut lost = Undelivered::default();
+        for session in before.iter().chain(&now) {
+            let closed = session::close_within(session.shared(), code, Duration::ZERO).await;
+            lost = lost.and(closed.err().unwrap_or_default());
+        }
+        lost.into_result()
     }
 
     /// The session there is now.
@@ -706,8 +715,12 @@ impl Inner {
         place.tell_up(LaneId::FIRST);
         let next_lane = AtomicU64::new(LaneId::FIRST.next().number());
         tokio::spawn(self.clone().heed_announcements(shared, agreed.secret.clone()));
-        let established = Established { session, agreed, next_lane };
+        let established = Established { session: session.clone(), agreed, next_lane };
         self.current.send_replace(Some(Arc::new(established)));
+        // Closed meanwhile: whoever closes has looked for a session either before this one was there, or after.
+        if *self.stopped.borrow() {
+            session.close(Code::SHUTDOWN);
+        }
         Ok(Ready { attached, lane, proof: None })
     }
 
@@ -725,6 +738,7 @@ impl Inner {
 
     /// The server does not know the session. If no other lane says otherwise, it is over.
     fn disowned(&self, shared: &Arc<Shared>, code: Code) {
+        tracing::debug!(%code, "the server does not know the session");
         let over = shared.with(|state, _| {
             if !state.lanes.values().any(|lane| lane.proven) {
                 state.core.close(code);

@@ -1,13 +1,12 @@
 //! The hostile end of one lane: rustls, blocking, and whatever bytes a script wants to send.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imux::trust::{Identity, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
-use socket2::{Domain, Socket, Type};
 
 use super::wire::{self, frame, take_varint, types};
 
@@ -48,21 +47,11 @@ pub(crate) fn client_tls(identity: &Identity) -> Arc<ClientConfig> {
 impl Peer {
     /// A lane to the server, keys exchanged, nothing said.
     pub(crate) fn dial(server: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Self> {
-        let socket = connect(server);
-        let tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
-        Self::shake_hands(socket, tls.into())
+        Self::over(connect(server), config)
     }
 
-    /// As [`dial`](Self::dial), from an address of one's own.
-    pub(crate) fn dial_from(
-        source: IpAddr,
-        server: SocketAddr,
-        config: Arc<ClientConfig>,
-    ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-        socket.connect(&server.into())?;
-        let socket = TcpStream::from(socket);
+    /// As [`dial`](Self::dial), over a connection of one's own.
+    pub(crate) fn over(socket: TcpStream, config: Arc<ClientConfig>) -> io::Result<Self> {
         patient(&socket);
         let tls = ClientConnection::new(config, "imux".try_into().unwrap()).unwrap();
         Self::shake_hands(socket, tls.into())
@@ -290,6 +279,7 @@ impl Peer {
     }
 
     /// Resets the connection.
+    #[cfg(feature = "cli")]
     pub(crate) fn reset(self) {
         let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }

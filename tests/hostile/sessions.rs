@@ -1,10 +1,14 @@
 //! Sessions that strangers leave behind in the compiled server, as many as it keeps: who comes next gets in, and who is
 //! there, or has lost its lanes for a moment, stays.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use imux::trust::Identity;
+use rustls::ClientConfig;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,10 +25,18 @@ fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 4, number).into()
 }
 
+/// A lane to the server from an address of one's own, keys exchanged, nothing said.
+fn dial_from(source: IpAddr, server: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Peer> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect(&server.into())?;
+    Peer::over(socket.into(), config)
+}
+
 /// Creates `count` sessions from there, has a stream opened in each, and leaves them without a word.
 fn leave_behind(server: SocketAddr, from: IpAddr, key: &Identity, count: usize) {
     for _ in 0..count {
-        let mut peer = Peer::dial_from(from, server, client_tls(key)).unwrap();
+        let mut peer = dial_from(from, server, client_tls(key)).unwrap();
         peer.create();
         peer.send(&open(stream(0), RAW));
         peer.expect_alive();
@@ -100,8 +112,7 @@ fn the_numbers_of_sessions_can_be_set_and_none_that_has_a_lane_gives_way() {
         tokio::task::spawn_blocking(move || {
             let keys: Vec<_> = (0..6).map(|_| Identity::generate().unwrap()).collect();
             let ask = |from: u8, key: usize| {
-                let mut peer =
-                    Peer::dial_from(address(from), server, client_tls(&keys[key])).unwrap();
+                let mut peer = dial_from(address(from), server, client_tls(&keys[key])).unwrap();
                 peer.send(&create(&[1]));
                 match peer.frame() {
                     Some((types::CREATED, _)) => Ok(peer),

@@ -41,7 +41,7 @@ const SOMETIMES: &[&str] = &[
     "lane down: cut",
     "lane down: reset",
     "lane down: corrupt",
-    "lane down: join refused",
+    "join refused",
     "no lanes",
     "resumed from no lanes",
     "resent",

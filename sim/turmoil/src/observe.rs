@@ -19,6 +19,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("still no lane", "lane failed again"),
     ("no lane: handshake timed out", "handshake timed out"),
     ("session created", "session created"),
+    ("the server does not know the session", "join refused"),
 ];
 
 /// Why a lane went down, by a part of what is said, and what that is counted as.
@@ -26,7 +27,6 @@ const REASONS: &[(&str, &str)] = &[
     ("lane timed out", "lane down: timed out"),
     ("no close_notify", "lane down: cut"),
     ("reset", "lane down: reset"),
-    ("unknown session", "lane down: join refused"),
     ("decrypt", "lane down: corrupt"),
     ("BadRecordMac", "lane down: told of corruption"),
 ];

@@ -12,12 +12,15 @@ pub(super) fn min_rtt<'a>(
     if better { Grant::Nothing } else { Grant::Skip(0) }
 }
 
-/// The lane with the smallest round trip, if it is not `lane` itself.
+/// The lane with the smallest round trip, if it is not `lane` itself. Of equals always the same one, in whatever order they
+/// are told: a lane that is woken must find the choice it was woken for, or it is woken for ever.
 fn fastest<'a>(
     lane: &LaneView,
     others: impl Iterator<Item = &'a LaneView>,
 ) -> Option<&'a LaneView> {
-    others.filter(|other| other.rtt < lane.rtt).min_by(|a, b| a.rtt.total_cmp(&b.rtt))
+    others
+        .filter(|other| other.rtt < lane.rtt)
+        .min_by(|a, b| a.rtt.total_cmp(&b.rtt).then(a.id.cmp(&b.id)))
 }
 
 /// BLEST: with r = RTTs/RTTf, the fast lane sends X = (CWNDf + (r-1)/2) r segments while the slow

@@ -136,3 +136,42 @@ pub(in crate::proto) fn decide<'a>(
         SchedulerKind::Imux => forecast::decide(lane, others, waiting as f64, chunk as f64, bulk),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three lanes with one round trip, of which some have room, and one that is slower.
+    fn lanes() -> [LaneView; 4] {
+        let in_flight = [50_000.0, 0.0, 20_000.0, 4_096.0];
+        let lane = |nth: usize| LaneView {
+            id: LaneId::new(nth as u64),
+            rate: 150_000.0 + 40_000.0 * nth as f64,
+            rtt: if nth == 3 { 0.094 } else { 0.069 },
+            rtt_var: 0.02,
+            delay: 0.034,
+            lateness: Duration::ZERO,
+            queue: in_flight[nth] / 150_000.0,
+            in_flight: in_flight[nth],
+            window: 31_000.0,
+            measured: true,
+            kept_free: false,
+            idle: true,
+        };
+        std::array::from_fn(lane)
+    }
+
+    #[test]
+    fn the_order_in_which_the_other_lanes_are_told_decides_nothing() {
+        let [a, b, c, own] = lanes();
+        for kind in SchedulerKind::ALL {
+            for waiting in [500, 70_962, 1_000_000] {
+                let orders = [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]];
+                let grant =
+                    |others: &[LaneView; 3]| decide(kind, &own, others.iter(), waiting, 500, true);
+                let grants = orders.map(|others| grant(&others));
+                assert!(grants.iter().all(|grant| *grant == grants[0]), "{kind}: {grants:?}");
+            }
+        }
+    }
+}
