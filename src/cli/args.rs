@@ -33,9 +33,9 @@ const EXAMPLES: &str = "\
 Examples:
   Near the destination, take lanes on port 443 and hand what they carry to an SSH server:
     imux server --listen 0.0.0.0:443 --dial localhost:22
-  At home, offer that SSH server on port 2222, over four lanes on each of two links:
+  At home, offer that SSH server on port 2222, over two links:
     imux client --listen localhost:2222 --dial server.example:443 \\
-        --bind 192.168.1.2=4 --bind dev:wwan0=4
+        --bind dev:eth0 --bind dev:wwan0
   See it work without any network:
     imux demo
   The form of earlier versions works unchanged:
@@ -53,16 +53,16 @@ Who may connect (any client, as long as none is listed):
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
-  Ten lanes, wherever the routing table sends them:
+  Wherever the routing table sends its lanes:
     imux client --listen localhost:2222 --dial server.example:443
   Two links by the addresses they have, one by its interface:
     imux client --listen localhost:2222 --dial server.example:443 \\
-        --bind 192.168.1.2=4 --bind '[2001:db8::2]=4' --bind dev:wwan0=2
+        --bind 192.168.1.2 --bind '[2001:db8::2]' --bind dev:wwan0
   Two places that the server allows this client, each at a port of its own here:
     imux client --dial server.example:443 -L 5432:db.example:5432 -L 8080:192.168.7.20:80
   DSL for everything, LTE only while DSL does not answer, and never faster than 20 Mbit/s:
     imux client --listen localhost:2222 --dial server.example:443 \\
-        --bind 192.168.1.2=4 --bind dev:wwan0=2,tier=backup,rate=20mbit
+        --bind dev:eth0 --bind dev:wwan0,tier=backup,rate=20mbit
   From a script, where nobody can be asked about the server's key:
     imux client --listen localhost:2222 --dial server.example:443 \\
         --pin SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk";
@@ -233,9 +233,9 @@ struct ClientArgs {
     /// [default of the form of earlier versions: 127.0.0.1:443]
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
     dial: Option<HostPort>,
-    /// Lanes to make, by local address or interface: 192.168.1.2=4, '[2001:db8::1]=4', dev:eth1=4,
-    /// or `any` for wherever the routing table sends them; may be given several times; 10 lanes if
-    /// COUNT is left out
+    /// Links to make lanes over, by local address or interface: 192.168.1.2, '[2001:db8::1]', dev:eth1,
+    /// or `any` for wherever the routing table sends them; may be given several times. Leave COUNT
+    /// out: there are 10 lanes then, and those that are of no use rest
     ///
     /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
     /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte and

@@ -29,7 +29,7 @@ use super::config::DemoConfig;
 use super::exit::{Exit, Failure};
 use super::logging;
 use super::report::{self, Progress, Report, Style, Transfer};
-use super::text;
+use super::{text, units};
 
 /// The lanes, fastest first: about what a cable, a phone and a bad phone have. Together 350 Mbit/s
 /// each way, which leaves time to look on and any machine of today can encrypt, decrypt and check.
@@ -67,7 +67,13 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
     let style = Style::choose(io::stderr().is_terminal(), config.quiet, columns.as_deref());
     // Buffered: what is drawn at once is queued at once.
     let output = io::BufWriter::new(logging::stderr()?);
-    let mut progress = Progress::new(output, style, "both ways", config.bytes * 2);
+    let mut progress = Progress::new(output, style, "up + down", config.bytes * 2);
+    progress.message(&format!(
+        "Sending {} each way over {} lanes; lane {} is killed half way.",
+        units::bytes(config.bytes),
+        SPEEDS.len(),
+        KILLED + 1
+    ))?;
     // Dropped, and all tasks with it, when the demo is over.
     let mut tasks = JoinSet::new();
     let wires: Vec<_> = SPEEDS.map(|speed| Arc::new(Wire::new(speed))).into();
@@ -76,7 +82,8 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
     let (client, entry) = start(&mut tasks, &wires, destination.local_addr()?).await?;
     until_all_lanes_are_up(&client).await;
 
-    let transfer = Both { bytes: config.bytes, entry, destination, received: Received::default() };
+    let received = Received::default();
+    let transfer = Arc::new(Both { bytes: config.bytes, entry, destination, received });
     let limit = patience(config.bytes);
     tokio::select! {
         done = transfer.run(&mut progress, &wires[KILLED]) => {
@@ -163,13 +170,15 @@ struct Received {
 
 impl Both {
     async fn run(
-        &self,
+        self: &Arc<Self>,
         progress: &mut Progress<impl io::Write>,
         victim: &Wire,
     ) -> anyhow::Result<(Transfer, Transfer)> {
         let begun = Instant::now();
-        let up = self.transferred(self.far_end(begun));
-        let down = self.transferred(self.near_end(begun));
+        // In tasks of their own: whoever checks bytes must not keep the clock from ticking.
+        let (far, near) = (self.clone(), self.clone());
+        let up = tokio::spawn(async move { far.transferred(far.far_end(begun)).await });
+        let down = tokio::spawn(async move { near.transferred(near.near_end(begun)).await });
         let mut both = std::pin::pin!(async { tokio::try_join!(up, down) });
         let mut killed = false;
         let done = loop {
@@ -186,7 +195,7 @@ impl Both {
             }
         };
         progress.finish(begun.elapsed(), self.done())?;
-        Ok(done)
+        Ok((done.0?, done.1?))
     }
 
     fn done(&self) -> u64 {

@@ -31,6 +31,28 @@ fn the_result_and_the_progress_for_people() {
     let home = tempfile::tempdir().unwrap();
     let (code, out, told) = process::run(home.path(), &["demo", "--size", "8MiB"]);
     assert_eq!(code, 0, "{told}");
-    assert!(out.ends_with("\nEvery byte arrived as it was sent.\n"), "{out}");
-    assert!(told.contains("lane 2 is killed") && told.contains("100 %"), "{told}");
+    let opening = "Sending 8.0 MiB each way over 3 lanes; lane 2 is killed half way.";
+    assert_eq!(told.lines().next(), Some(opening), "{told}");
+    assert!(told.contains("\nlane 2 is killed\n") && told.contains("100 %"), "{told}");
+    // Rates say of what they are: of a lane each way, of a direction, of both together.
+    assert!(out.contains(" each way ") && out.contains("rate one way"), "{out}");
+    assert!(told.lines().any(|line| line.starts_with("up + down ")), "{told}");
+    assert!(out.contains("\nEvery byte arrived as it was sent. The fastest lane alone"), "{out}");
+    assert!(out.contains(" times as fast up, "), "{out}");
+    for line in out.lines().chain(told.lines()) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    // The last thing said is how to do it for real: what is said there can be typed.
+    let (_, commands) = out.split_once("For real").unwrap();
+    let commands = commands.replace("\\\n", " ");
+    let commands: Vec<_> = commands.lines().filter(|line| line.starts_with("  imux ")).collect();
+    assert_eq!(commands.len(), 2, "{out}");
+    for (command, option) in commands.iter().zip(["--listen", "--dial"]) {
+        let mut args: Vec<_> = command.split_whitespace().skip(1).collect();
+        // With one option more that there is not, nothing is wrong but that one.
+        args.push("--not-there");
+        let (code, _, told) = process::run(home.path(), &args);
+        assert_eq!(code, 2, "{told}");
+        assert!(told.contains("'--not-there'") && command.contains(option), "{told}");
+    }
 }
