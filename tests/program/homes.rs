@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::bounded;
-use crate::support::namespace::{in_namespace, shell};
+use crate::support::namespace::{self, in_namespace, shell};
 use crate::support::net::Destination;
 use crate::support::process::{self, Imux, field, imux};
+use crate::support::skipped;
 
 fn mount(what: &str, at: &Path) {
     shell(&format!("mount {what} '{}'", at.display()));
@@ -79,6 +80,9 @@ fn a_home_that_is_read_only_serves_both_ends() {
 
 #[test]
 fn a_pin_needs_no_home() {
+    if skipped::because(namespace::missing()) {
+        return;
+    }
     bounded(60, async {
         let destination = Destination::echo().await;
         let home = tempfile::tempdir().unwrap();

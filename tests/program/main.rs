@@ -18,6 +18,7 @@ mod memory;
 mod middlebox;
 mod names;
 mod paused;
+mod readme;
 mod routes;
 mod signals;
 mod told;

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::support::bounded;
 use crate::support::net::{self, Destination};
 use crate::support::process::{self, Imux, field};
+use crate::support::skipped;
 
 const LEGACY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/legacy");
 const ANOTHER_KEY: &str = "SHA256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
@@ -203,7 +204,8 @@ fn a_clients_key_of_another_kind_is_refused_before_it_dials() {
 /// No core file, and no look into its memory from a process of the same user.
 #[test]
 fn the_memory_of_whoever_holds_keys_is_closed() {
-    if !nix::unistd::geteuid().is_root() {
+    let is_root = nix::unistd::geteuid().is_root();
+    if skipped::mark((!is_root).then_some("only root can be another user")) {
         return;
     }
     // What can be dumped belongs to its user in /proc; what cannot, to root.
@@ -216,7 +218,7 @@ fn the_memory_of_whoever_holds_keys_is_closed() {
     let mut version = std::process::Command::new(command.get_program());
     std::os::unix::process::CommandExt::uid(version.arg("--version"), user);
     if version.output().is_err() {
-        // That user may not even start the program, where it is now.
+        skipped::mark(Some("another user may not start the program, where it is now"));
         return;
     }
     let client = Imux::spawn(&mut command);
@@ -550,4 +552,4 @@ fn legacy_line(at: &str) -> String {
     format!("{at} {hex}")
 }
 
-mod prompt;
+pub(crate) mod prompt;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::support::bytes::Pattern;
+use crate::support::skipped;
 use crate::{Chaos, Daemon, bounded, command, installed, run};
 
 #[test]
@@ -59,7 +60,7 @@ fn redis() {
 #[test]
 fn redis_passes_its_own_tests_as_it_does_directly() {
     let Some(suite) = std::env::var_os("IMUX_REDIS_SUITE").map(PathBuf::from) else {
-        eprintln!("*** SKIPPED: IMUX_REDIS_SUITE is not set ***");
+        skipped::mark(Some("IMUX_REDIS_SUITE is not set"));
         return;
     };
     if !installed(&["redis-server", "tclsh"]) {

@@ -14,6 +14,7 @@ pub(crate) mod net;
 #[cfg(feature = "cli")]
 pub(crate) mod process;
 pub(crate) mod relay;
+pub(crate) mod skipped;
 #[cfg(feature = "cli")]
 pub(crate) mod tunnel;
 

@@ -3,22 +3,20 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::skipped;
+
 /// Set in the process that runs a test's body.
 const INSIDE: &str = "IMUX_TEST_NAMESPACE";
 
 /// Runs `body` in this test program once more, as root of user, network and mount namespaces that nobody else sees; `test`
-/// is the test's whole name. Where the system makes none, the test is skipped, loudly; with `IMUX_REQUIRE_PROGRAMS=1` that
-/// is a failure.
+/// is the test's whole name. Where the system makes none, the test is skipped.
 #[track_caller]
 pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         shell("ip link set lo up");
         return body();
     }
-    if !works(unshare().args(["ip", "link"])) {
-        let required = std::env::var("IMUX_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
-        assert!(!required, "no namespaces here");
-        eprintln!("*** SKIPPED: NO NAMESPACES HERE ***");
+    if skipped::because(missing()) {
         return;
     }
     let output = unshare()
@@ -31,6 +29,12 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}\n{errors}");
     assert!(told.contains("1 passed"), "there is no test {test}: {told}");
+}
+
+/// Why there are no namespaces here, if there are none.
+pub(crate) fn missing() -> Option<String> {
+    let works = works(unshare().args(["ip", "link"]));
+    (!works).then(|| "no namespaces here (unshare --user --net, ip)".to_owned())
 }
 
 fn unshare() -> Command {

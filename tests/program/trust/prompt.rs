@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{known_hosts, server};
 use crate::support::process;
 
 /// A client on a pseudo-terminal; killed when dropped.
-struct OnTerminal {
+pub(crate) struct OnTerminal {
     child: Child,
     keyboard: File,
     screen: Arc<Mutex<String>>,
@@ -27,11 +27,15 @@ impl OnTerminal {
     }
 
     fn with_binds(home: &Path, at: &str, binds: &[&str]) -> Self {
+        let mut command = process::imux(home);
+        command.args(["client", "--listen", "127.0.0.1:0", "--dial", at]).args(binds);
+        Self::start(&mut command)
+    }
+
+    pub(crate) fn start(command: &mut Command) -> Self {
         let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let child = process::imux(home)
-            .args(["client", "--listen", "127.0.0.1:0", "--dial", at])
-            .args(binds)
+        let child = command
             .env("NO_COLOR", "1")
             .stdin(end(&slave))
             .stdout(end(&slave))
@@ -52,7 +56,7 @@ impl OnTerminal {
     }
 
     #[track_caller]
-    fn sees(&self, words: &str) {
+    pub(crate) fn sees(&self, words: &str) {
         for _ in 0..1_000 {
             if self.screen.lock().unwrap().contains(words) {
                 return;
@@ -70,7 +74,7 @@ impl OnTerminal {
         screen.rsplit_once(words).unwrap().1.replace('\r', "")
     }
 
-    fn types(&mut self, keys: &str) {
+    pub(crate) fn types(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
