@@ -124,6 +124,38 @@ fn a_pin_needs_no_home() {
     });
 }
 
+#[test]
+fn a_directory_of_another_user_is_told_with_what_to_do() {
+    if skipped::because(namespace::missing()) {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mode = |mode| fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o000);
+    let key = format!("SHA256:{}", "A".repeat(43));
+    for args in [
+        &["server", "--listen=127.0.0.1:0", "--dial=127.0.0.1:9"][..],
+        &["identity"],
+        &["identity", "--of-server"],
+        &["authorize", &key],
+        &["revoke", &key],
+        &["rotate-key"],
+        &["invite", "server.example:443"],
+    ] {
+        // Even root has no rights there: in a namespace in which the directory's owner is nobody.
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--", env!("CARGO_BIN_EXE_imux")]).args(args);
+        let output = command.env("IMUX_HOME", home.path()).env_remove("RUST_LOG").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {told}");
+        let place = home.path().to_str().unwrap();
+        for words in [place, "Permission denied", " user", "IMUX_HOME to a directory of your own"] {
+            assert!(told.contains(words), "{args:?} lacks {words:?}: {told}");
+        }
+    }
+    mode(0o700);
+}
+
 fn with_home(home: &Path, args: &[&str]) -> Command {
     let mut command = imux(home);
     command.args(args);
