@@ -628,7 +628,8 @@ fn session_config(
                 .to_owned(),
         );
     }
-    if let (Some(one), Some(all)) = (args.window, args.session_window)
+    let all = args.session_window.unwrap_or(imux::Config::default().session_window);
+    if let Some(one) = args.window
         && one > all
     {
         return Err(format!(

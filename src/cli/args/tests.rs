@@ -312,6 +312,7 @@ fn usage_errors_say_what_is_wrong() {
         (&["server", "--grace=soon"], "write a time such as"),
         (&["server", "--window=1"], "write 64KiB to 64GiB"),
         (&["server", "--dial=s:1", "--window=2GiB", "--session-window=1GiB"], "is larger than"),
+        (&["server", "--dial=s:1", "--window=129MiB"], "larger than --session-window (128.0 MiB)"),
         (&["server", "--congestion=BBR; rm"], "not a name of a congestion control"),
         (&["server", "--host-key=ask"], "unexpected argument"),
         (&["client", "--host-key=never"], "[possible values: ask, strict, accept-new]"),
