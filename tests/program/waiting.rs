@@ -61,7 +61,7 @@ fn a_server_that_is_away_is_waited_for() {
         for client in [&waiting, &mistaken, &stopped] {
             client.line("waiting for it");
             // Each link has its line.
-            assert!(client.line("via=127.0.0.2").contains("no lane"));
+            assert!(client.line("via=127.0.0.2").contains("could not be made"));
         }
         stopped.signal(Signal::SIGTERM);
         assert_eq!(stopped.exit_code(), Some(143));
