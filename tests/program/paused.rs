@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -75,6 +76,14 @@ fn paused_readers_stop_nobody() {
 #[test]
 fn paused_readers_stop_nobody_by_default() {
     others_go_on(&[], &[80, 200], 4 * MIB);
+}
+
+#[test]
+fn a_thousand_paused_readers_stop_nobody() {
+    // This process has both outer ends of each connection.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    others_go_on(&[], &[1000], MIB);
 }
 
 #[test]
