@@ -100,12 +100,16 @@ extern crate self as imux;
 #[cfg(imux_seeded)]
 pub use driver::seed_chance;
 pub use driver::{
-    Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
-    OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
-    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Subject, Tier, Undelivered,
-    UnknownScheduler, UnknownTier, WriteHalf,
+    Client, ClientConfig, Code, Config, ConnectError, Incoming, InvalidConfig, LaneEvent, LaneId,
+    LaneStats, Link, OpenError, OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig,
+    Session, SessionError, SessionId, SessionLimits, SessionStats, Side, Stream, StreamError,
+    StreamId, StreamKind, Subject, Tier, Undelivered, UnknownScheduler, UnknownTier, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
+
+// What stands in signatures here, in the versions that fit: TLS settings, and the traits' attribute.
+#[doc(no_inline)]
+pub use {async_trait::async_trait, rustls};
 
 // The README's example is compiled with the others.
 #[cfg(doctest)]

@@ -62,6 +62,9 @@ pub struct Link {
 }
 
 impl Link {
+    /// Most lanes that the links of one client may have together, express lanes not counted.
+    pub const LANES_MAX: usize = 256;
+
     /// Primary lanes without a cap, and an express lane beside them when it is of use.
     ///
     /// ```
@@ -200,8 +203,14 @@ impl Client {
     /// Of several links, one whose server shows another key than the known or pinned one counts as down, as long as
     /// another shows the right one.
     ///
+    /// Cancel safe: dropping it ends all attempts.
+    ///
     /// # Errors
-    /// Every link's first attempt has failed, the server is not trusted, or it refuses.
+    /// Every link's first attempt has failed, the server is not trusted, or it refuses; the settings make no sense, or
+    /// the links have no lane, or more than [`Link::LANES_MAX`] together.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub async fn connect(links: Vec<Link>, config: ClientConfig) -> Result<Self, ConnectError> {
         Self::start(links, config, false).await
     }
@@ -223,6 +232,11 @@ impl Client {
         config: ClientConfig,
         keeps_trying: bool,
     ) -> Result<Self, ConnectError> {
+        config.session.check()?;
+        let asked = links.iter().map(|link| usize::from(link.lanes)).sum();
+        if asked > Link::LANES_MAX {
+            return Err(ConnectError::TooManyLanes { asked, max: Link::LANES_MAX });
+        }
         let (sender, current) = watch::channel(None);
         let inner = Arc::new(Inner {
             config: Arc::new(config.session),
@@ -434,6 +448,11 @@ impl Client {
             lost = lost.and(closed.err().unwrap_or_default());
         }
         lost.into_result()
+    }
+
+    /// The key of the server, as it was decided on; every lane has to show it.
+    pub fn server_key(&self) -> Option<Fingerprint> {
+        self.inner.trusted_key()
     }
 
     /// The session there is now.

@@ -44,6 +44,17 @@ pub enum ConnectError {
     /// The lane broke during the handshake of the session.
     #[error("the lane broke off while the session was being set up: {0}")]
     Handshake(#[source] io::Error),
+    /// A setting of the session makes no sense; nothing was dialled.
+    #[error(transparent)]
+    Config(#[from] crate::proto::InvalidConfig),
+    /// The links have more lanes than a session may; nothing was dialled.
+    #[error("{asked} lanes are too many: a session has at most {max}")]
+    TooManyLanes {
+        /// How many the links have together, express lanes not counted.
+        asked: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// There was no link to dial on.
     #[error("no link was given")]
     NoLinks,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::greeting::JoinProof;
+use super::session::LaneEvent;
 use super::shared::{LaneSlot, Shared, remember};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -99,6 +100,7 @@ impl Attached {
             up.then(|| {
                 state.core.handle_lane_policy(now, id, policy);
                 state.lanes.insert(id, LaneSlot::default());
+                state.tell(LaneEvent::Up(id));
                 Self { shared: shared.clone(), id }
             })
         })
@@ -117,7 +119,9 @@ impl Attached {
         let mut waiting = Vec::new();
         self.shared.with(|state, now| {
             state.core.handle_lane_down(now, self.id, code);
-            state.lanes.remove(&self.id);
+            if state.lanes.remove(&self.id).is_some() {
+                state.tell(LaneEvent::Lost(self.id));
+            }
             // Whoever waits for the last lane's end is told.
             if state.lanes.is_empty() {
                 state.closing.wake(&mut waiting);

@@ -26,12 +26,12 @@ pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
 pub use server::{Server, ServerConfig};
-pub use session::{Incoming, OpenOptions, Session};
+pub use session::{Incoming, LaneEvent, OpenOptions, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 pub use table::SessionLimits;
 
 pub use crate::proto::wire::StreamKind;
 pub use crate::proto::{
-    Code, Config, LaneId, LaneStats, SchedulerKind, SessionError, SessionId, SessionStats, Side,
-    Tier, Undelivered, UnknownScheduler, UnknownTier,
+    Code, Config, InvalidConfig, LaneId, LaneStats, SchedulerKind, SessionError, SessionId,
+    SessionStats, Side, StreamId, Tier, Undelivered, UnknownScheduler, UnknownTier,
 };

@@ -133,8 +133,11 @@ impl Server {
     /// Begins to take lanes.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside of a tokio runtime; and where the settings of its sessions make no sense ([`Config::check`]).
     pub fn start(listener: impl Listener, config: ServerConfig) -> Self {
+        if let Err(error) = config.session.check() {
+            panic!("{error}");
+        }
         let (accepted, sessions) = mpsc::channel(16);
         let address = listener.local_addr();
         let inner = Arc::new(Inner {

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::audit::Subject;
 use super::error::OpenError;
@@ -13,7 +14,7 @@ use super::shared::{Shared, State, StreamWakers, remember};
 use super::stream::Stream;
 use super::waiters::wait;
 use crate::proto::wire::StreamKind;
-use crate::proto::{Code, SessionError, SessionStats, Undelivered};
+use crate::proto::{Code, LaneId, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};
 
 /// How long the end of a session may take that is waited for.
@@ -196,6 +197,53 @@ impl Session {
         delivered(self.shared()).await
     }
 
+    /// What happens to its lanes from now on, until it is over. Who does not read it misses the oldest; nothing waits.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use imux::lane::memory;
+    /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+    /// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+    /// use futures::StreamExt;
+    /// use imux::LaneEvent;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = Fingerprint::from_bytes([7; 32]);
+    /// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+    /// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+    /// # let dialer = dialer.with_peer(identity);
+    /// # let _server = Server::start(listener, ServerConfig::default());
+    /// # let trust = Arc::new(PinnedKeys::new([key]));
+    /// # let link = Link::new(Arc::new(dialer.clone()), 1);
+    /// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+    /// # let client = client.await?;
+    /// let session = client.session().unwrap();
+    /// let mut events = std::pin::pin!(session.lane_events());
+    /// let lane = session.stats().lanes[0].id;
+    /// dialer.lanes()[0].reset();
+    /// assert_eq!(events.next().await, Some(LaneEvent::Lost(lane)));
+    /// // It is dialled again.
+    /// assert!(matches!(events.next().await, Some(LaneEvent::Up(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lane_events(&self) -> impl futures::Stream<Item = LaneEvent> + Send + use<> {
+        let events = self.shared().look(|state| {
+            state.lane_events.as_ref().map(tokio::sync::broadcast::Sender::subscribe)
+        });
+        futures::stream::unfold(events, async |events| {
+            let mut events = events?;
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, Some(events))),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        })
+    }
+
     /// Figures of the session and its lanes.
     pub fn stats(&self) -> SessionStats {
         self.shared().look(|state| state.core.stats())
@@ -268,6 +316,18 @@ impl From<StreamKind> for OpenOptions {
     fn from(kind: StreamKind) -> Self {
         Self { kind, redundant: false }
     }
+}
+
+/// What happened to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaneEvent {
+    /// It carries the session from now on.
+    Up(LaneId),
+    /// It does not answer: what it owes travels elsewhere, and it may come back.
+    Suspected(LaneId),
+    /// It is gone; a client dials another.
+    Lost(LaneId),
 }
 
 /// A stream the peer opened.

@@ -6,16 +6,20 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 use super::admission::Admission;
 use super::clock;
+use super::session::LaneEvent;
 use super::waiters::Waiters;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats, Undelivered};
 
 /// How long a session that nobody holds any more may take to deliver what was written.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// What happened to lanes is kept so far for who does not read it: all lanes of a session, once.
+const LANE_EVENTS_KEPT: usize = crate::proto::limits::LANES_MAX;
 
 /// What lane tasks, streams and handles of one session share.
 #[derive(Debug)]
@@ -71,6 +75,8 @@ pub(super) struct State {
     dropped: Undelivered,
     /// What the server announced last, and who waits for it.
     pub(super) next_key: (Option<Bytes>, Option<Waker>),
+    /// What happens to lanes, for who wants to know; until the session is over.
+    pub(super) lane_events: Option<broadcast::Sender<LaneEvent>>,
     /// Whom to tell that express lanes would help.
     pub(super) express: Option<watch::Sender<bool>>,
     pub(super) over: Option<SessionError>,
@@ -95,6 +101,7 @@ impl Shared {
                 delivering: Waiters::default(),
                 dropped: Undelivered::default(),
                 next_key: (None, None),
+                lane_events: Some(broadcast::Sender::new(LANE_EVENTS_KEPT)),
                 express: None,
                 over: None,
                 released: None,
@@ -189,6 +196,14 @@ impl State {
         self.over.is_some() || self.core.is_delivered()
     }
 
+    /// Tells of a lane whoever wants to know.
+    pub(super) fn tell(&self, event: LaneEvent) {
+        if let Some(events) = &self.lane_events {
+            // Nobody may want to.
+            let _ = events.send(event);
+        }
+    }
+
     /// The stream is dropped without an end.
     pub(super) fn given_up(&mut self, id: StreamId) {
         self.dropped = self.dropped.and(self.core.send_stream(id).undelivered());
@@ -270,6 +285,7 @@ impl State {
             }
             Event::LaneSuspect(lane) => {
                 tracing::debug!(lane = lane.number(), "lane does not answer");
+                self.tell(LaneEvent::Suspected(lane));
             }
             Event::NextKey(announcement) => {
                 self.next_key.0 = Some(announcement);
@@ -289,6 +305,7 @@ impl State {
                     tell_of_loss(lost.and(self.dropped));
                 }
                 self.over = Some(error);
+                self.lane_events = None;
                 self.accepting.wake(wake);
                 self.opening.wake(wake);
                 self.closing.wake(wake);

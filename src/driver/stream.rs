@@ -124,6 +124,11 @@ impl Stream {
         self.write.acknowledged().await
     }
 
+    /// Its number in its session: the same at both ends, and no other stream's.
+    pub fn id(&self) -> StreamId {
+        self.read.id
+    }
+
     /// The two directions, to be used by different tasks.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         (self.read, self.write)
@@ -379,7 +384,7 @@ impl WriteHalf {
     }
 
     /// Waits until the peer wants no more of the stream, or the session is over; says which. While
-    /// it waits nothing else may wait on this half.
+    /// it waits nothing else may wait on this half. Cancel safe.
     pub async fn stopped(&mut self) -> StreamError {
         let id = self.id;
         poll_fn(|cx| {

@@ -1,9 +1,13 @@
 //! What can be set for a session.
 
+mod check;
+
 use std::time::Duration;
 
 use super::scheduler::SchedulerKind;
 use super::wire::Params;
+
+pub use check::InvalidConfig;
 
 /// What every stream begins with, in bytes, where windows are not smaller than usual.
 const FIRST_WINDOW: u64 = 2 * 1024;

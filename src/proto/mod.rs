@@ -94,7 +94,7 @@ mod stream;
 pub mod timer;
 pub mod wire;
 
-pub use config::Config;
+pub use config::{Config, InvalidConfig};
 pub use error::{Code, DecodeError, ReadError, SessionError, Undelivered, WriteError};
 pub use event::Event;
 pub use ids::{Dir, LaneId, SessionId, Side, StreamId};

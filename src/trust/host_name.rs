@@ -71,7 +71,9 @@ fn canonical(host: &str) -> String {
     let ascii = ascii_host_name(host);
     // What cannot be a name is one that nobody dials; it still is the same whatever its capitals.
     let name = ascii.map_or_else(|| host.to_lowercase(), |ascii| ascii.to_ascii_lowercase());
-    let name = name.strip_suffix('.').unwrap_or(&name);
+    // Behind an empty label it does not mean the root: without it, the rest would be another name's spelling.
+    let rooted = name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.'));
+    let name = rooted.unwrap_or(&name);
     // Letters of full width may have been an address.
     address(name).unwrap_or_else(|| name.to_owned())
 }
@@ -128,6 +130,9 @@ mod tests {
         for (one, other) in [
             ("localhost:1", "localhost:2"),
             ("localhost:1", "localhost..:1"),
+            ("localhost.:1", "localhost..:1"),
+            (".:1", "..:1"),
+            (".:1", ":1"),
             ("localhost:1", "127.0.0.1:1"),
             ("[fe80::1%eth0]:1", "[fe80::1%eth1]:1"),
             ("[fe80::1%eth0]:1", "[fe80::1%ETH0]:1"),
@@ -138,6 +143,9 @@ mod tests {
             ("server:44", "server:44x"),
         ] {
             assert!(!HostPlace::of(one).is(&HostPlace::of(other)), "{one} {other}");
+            for place in [one, other].map(HostPlace::of) {
+                assert_eq!(HostPlace::of(&place.to_string()), place, "said again it is another");
+            }
         }
     }
 

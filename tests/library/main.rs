@@ -20,6 +20,7 @@ use support::bytes::{Pattern, exchange};
 use support::{bounded, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod cancel;
 mod delivery;
 #[path = "../support/mod.rs"]
 mod support;
