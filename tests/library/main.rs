@@ -563,7 +563,7 @@ impl ClientTrust for Switch {
 fn a_program_may_decide_about_clients_itself() {
     bounded(30, async {
         let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
-        let links = || vec![Link::new(Arc::new(dialer.clone().with_peer(key(1))), 2)];
+        let links = |lanes| vec![Link::new(Arc::new(dialer.clone().with_peer(key(1))), lanes)];
         let clients = Arc::new(Switch(AtomicBool::new(false)));
         let config = ServerConfig { clients: clients.clone(), ..ServerConfig::default() };
         let mut server = Server::start(listener, config);
@@ -571,10 +571,11 @@ fn a_program_may_decide_about_clients_itself() {
             session: Config::default(),
             trust: Arc::new(PinnedKeys::new([key(1).fingerprint])),
         };
-        let error = Client::connect(links(), config()).await.unwrap_err();
+        // One lane: another could come when clients are let in.
+        let error = Client::connect(links(1), config()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Refused { code: Code::UNAUTHORIZED, .. }), "{error}");
         clients.0.store(true, Ordering::Relaxed);
-        let client = Client::connect(links(), config()).await.unwrap();
+        let client = Client::connect(links(2), config()).await.unwrap();
         let (session, _) = server.accept().await.unwrap();
         assert!(session.permit().is_some());
         server.recheck();
