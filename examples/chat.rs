@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use imux::lane::{BindSource, TcpOptions, TlsDialer, TlsListener};
 use imux::trust::{Identity, PinnedKeys, client_config, server_config};
-use imux::{Client, ClientConfig, Code, Config, Link, Server, ServerConfig, Stream, StreamKind};
+use imux::{Client, ClientConfig, Code, Link, Server, ServerConfig, Stream, StreamKind};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -39,7 +39,7 @@ pub(crate) async fn connect(address: &str, key: &str) -> Result<(Client, Stream)
     let dialer = TlsDialer::new(address, anywhere, tls, TcpOptions::default())?;
     let trust = Arc::new(PinnedKeys::new([key.parse()?]));
     let links = vec![Link::new(Arc::new(dialer), 2)];
-    let client = Client::connect(links, ClientConfig { session: Config::default(), trust }).await?;
+    let client = Client::connect(links, ClientConfig::new(trust)).await?;
     let stream = client.open(StreamKind::Raw).await?;
     Ok((client, stream))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{Identity, PinnedKeys, client_config};
-use imux::{Client, ClientConfig, Code, Config, Link, StreamKind};
+use imux::{Client, ClientConfig, Code, Link, StreamKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -20,10 +20,7 @@ pub(crate) async fn connect(address: &str, key: &str) -> Result<Client> {
     // Wherever the routing table sends it: one of a real client's links is `BindSource::Device("wwan0".to_owned())`.
     let anywhere = BindSource::Addr([0, 0, 0, 0].into());
     let dialer = TlsDialer::new(address, anywhere, tls, TcpOptions::default())?;
-    let config = ClientConfig {
-        session: Config::default(),
-        trust: Arc::new(PinnedKeys::new([key.parse()?])),
-    };
+    let config = ClientConfig::new(Arc::new(PinnedKeys::new([key.parse()?])));
     Ok(Client::connect(vec![Link::new(Arc::new(dialer), 4)], config).await?)
 }
 

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use imux::lane::{DialError, Dialer, Lane, Listener, PendingLane};
 use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys, SessionSecret};
-use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+use imux::{Client, ClientConfig, Link, Server, ServerConfig, StreamKind};
 use tokio::io::{
     AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf,
 };
@@ -204,7 +204,7 @@ pub(crate) async fn echo(
 
     let link = Link::new(Arc::new(UnixDialer { path: path.to_owned() }), 4);
     let trust = Arc::new(PinnedKeys::new([me.fingerprint]));
-    let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+    let client = Client::connect(vec![link], ClientConfig::new(trust));
     let client = client.await?;
 
     let stream = client.open(StreamKind::Raw).await?;

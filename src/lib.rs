@@ -31,7 +31,7 @@
 //!
 //! use imux::lane::memory;
 //! use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-//! use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+//! use imux::{Client, ClientConfig, Link, Server, ServerConfig, StreamKind};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //!
 //! # #[tokio::main]
@@ -57,10 +57,7 @@
 //! });
 //!
 //! let link = |name: &str| Link::new(Arc::new(dialer.named(name).with_peer(identity)), 2);
-//! let config = ClientConfig {
-//!     session: Config::default(),
-//!     trust: Arc::new(PinnedKeys::new([key])),
-//! };
+//! let config = ClientConfig::new(Arc::new(PinnedKeys::new([key])));
 //! let client = Client::connect(vec![link("dsl"), link("lte")], config).await?;
 //!
 //! let mut stream = client.open(StreamKind::Raw).await?;

@@ -11,7 +11,7 @@ use imux::lane::memory::{self, MemoryDialer};
 use imux::lane::{DialError, Dialer, Lane};
 use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
 use imux::{
-    Client, ClientConfig, Code, Config, Link, Server, ServerConfig, Session, SessionError, Stream,
+    Client, ClientConfig, Code, Link, Server, ServerConfig, Session, SessionError, Stream,
     StreamKind,
 };
 use support::bounded;
@@ -31,7 +31,7 @@ fn network() -> (MemoryDialer, Server) {
 async fn connect(dialer: impl Dialer, lanes: u16) -> Client {
     let links = vec![Link::new(Arc::new(dialer), lanes)];
     let trust = Arc::new(PinnedKeys::new([KEY.fingerprint]));
-    Client::connect(links, ClientConfig { session: Config::default(), trust }).await.unwrap()
+    Client::connect(links, ClientConfig::new(trust)).await.unwrap()
 }
 
 /// Both ends of a stream.

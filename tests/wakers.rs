@@ -70,7 +70,7 @@ fn key() -> PeerIdentity {
 
 fn client_config() -> ClientConfig {
     let trust = Arc::new(PinnedKeys::new([key().fingerprint]));
-    ClientConfig { session: Config::default(), trust }
+    ClientConfig::new(trust)
 }
 
 /// Two ends of a session that lets only one stream be open, and that stream.
@@ -87,13 +87,9 @@ struct Setting {
 async fn setting() -> Setting {
     let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
     let dialer = dialer.with_peer(key());
-    let session = Config {
-        stream_window: 4096,
-        stream_window_max: 4096,
-        streams_max: 1,
-        ..Config::default()
-    };
-    let mut server = Server::start(listener, ServerConfig { session, ..ServerConfig::default() });
+    let mut session = Config::default();
+    (session.stream_window, session.stream_window_max, session.streams_max) = (4096, 4096, 1);
+    let mut server = Server::start(listener, ServerConfig::default().with_session(session));
     let links = vec![Link::new(Arc::new(dialer.clone()), 2)];
     let client = Client::connect(links, client_config()).await.unwrap();
     let (theirs, _) = server.accept().await.unwrap();

@@ -133,18 +133,18 @@ impl Default for SessionOptions {
 impl SessionOptions {
     /// As the core takes it.
     pub fn config(&self) -> Config {
-        Config {
-            stream_window: self.stream_window,
-            stream_window_max: self.stream_window_max,
-            session_window: self.session_window,
-            session_window_initial: self.session_window_initial,
-            send_buffer_max: self.send_buffer_max,
-            streams_max: self.streams_max,
-            grace: Duration::from_millis(self.grace_ms),
-            keepalive: Duration::from_millis(self.keepalive_ms),
-            scheduler: self.scheduler.parse().unwrap_or_default(),
-            duplicate_share: self.duplicate_share,
-        }
+        let mut config = Config::default();
+        config.stream_window = self.stream_window;
+        config.stream_window_max = self.stream_window_max;
+        config.session_window = self.session_window;
+        config.session_window_initial = self.session_window_initial;
+        config.send_buffer_max = self.send_buffer_max;
+        config.streams_max = self.streams_max;
+        config.grace = Duration::from_millis(self.grace_ms);
+        config.keepalive = Duration::from_millis(self.keepalive_ms);
+        config.scheduler = self.scheduler.parse().unwrap_or_default();
+        config.duplicate_share = self.duplicate_share;
+        config
     }
 
     pub fn scheduler(&self) -> SchedulerKind {

@@ -36,24 +36,25 @@ pub(super) async fn run_client(
     let trust = host_trust(config.trust, server, config.home.as_deref())?;
     let own = OwnKey::of_client(config.home.as_deref())?;
     let tls = with_host_trust(client_tls(&own.identity, config.key_exchange)?, trust.clone());
-    let options = TcpOptions {
-        dial_timeout: config.connect_timeout,
-        congestion: config.session.congestion.clone(),
-        ..TcpOptions::default()
-    };
+    let options = TcpOptions::default()
+        .with_dial_timeout(config.connect_timeout)
+        .with_congestion(config.session.congestion.clone());
     let place = config.dial.for_resolver();
     let link = |plan: &LinkPlan| {
         let bind = &plan.bind;
         let dialer = TlsDialer::new(&*place, bind.source.clone(), tls.clone(), options.clone())?;
         let (tier, rate_max) = (plan.tier, plan.rate_max);
         let express = plan.express.unwrap_or(true);
-        Ok(Link { tier, express, rate_max, ..Link::new(Arc::new(dialer), bind.lanes) })
+        Ok(Link::new(Arc::new(dialer), bind.lanes)
+            .with_tier(tier)
+            .with_express(express)
+            .with_rate_max(rate_max))
     };
     let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
     tokio::spawn(routes::check(sources, place.clone()));
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
-    let settings = imux::ClientConfig { session: config.session.for_library(), trust };
+    let settings = imux::ClientConfig::new(trust).with_session(config.session.for_library());
     let keep_trying = config.keep_trying;
     let connecting = async move {
         if keep_trying {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use imux::lane::{BindSource, Listener, TcpOptions, TlsDialer, TlsListener};
 use imux::trust::{Identity, PinnedKeys, client_config, server_config};
-use imux::{Client, Link, Server, StreamKind, tunnel};
+use imux::{Client, Code, Link, Server, StreamKind, tunnel};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -39,6 +39,8 @@ const SPEEDS: [Speed; 3] = [Speed::new(200, 5), Speed::new(100, 15), Speed::new(
 const KILLED: usize = 1;
 const OUTAGE: Duration = Duration::from_secs(1);
 
+/// The session may take this long to end.
+const CLOSING: Duration = Duration::from_secs(2);
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -88,6 +90,8 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
     tokio::select! {
         done = transfer.run(&mut progress, &wires[KILLED]) => {
             let (up, down) = done?;
+            // In order: what is acknowledged last is on its way still.
+            let _ = client.close(Code::NONE, CLOSING).await;
             Ok(Report { up, down, lanes: wires.iter().enumerate().map(lane).collect() })
         }
         () = tokio::time::sleep(limit) => Err(anyhow!("not done after {} s", limit.as_secs())),
@@ -125,10 +129,7 @@ async fn start(
         Ok(Link::new(Arc::new(PacedDialer { dialer, wire: wire.clone() }), 1))
     });
     let links = links.collect::<anyhow::Result<Vec<_>>>()?;
-    let settings = imux::ClientConfig {
-        session: imux::Config::default(),
-        trust: Arc::new(PinnedKeys::new([identity.fingerprint()])),
-    };
+    let settings = imux::ClientConfig::new(Arc::new(PinnedKeys::new([identity.fingerprint()])));
     let client = Arc::new(Client::connect(links, settings).await?);
     let entry = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = entry.local_addr()?;

@@ -278,7 +278,7 @@ async fn accept(
     let pinned = PinnedKeys::new([server_key]);
     let tls = with_host_trust(client_tls(&identity, key_exchange)?, Arc::new(pinned.clone()));
     let bind = bind.unwrap_or(BindSource::Any);
-    let options = TcpOptions { dial_timeout, ..TcpOptions::default() };
+    let options = TcpOptions::default().with_dial_timeout(dial_timeout);
     let dialer = TlsDialer::new(server, bind, tls, options);
     let dialer = dialer.map_err(|error| dial_failure(server, &error))?;
     let key = identity.fingerprint();

@@ -34,8 +34,7 @@ pub(super) async fn run_server(
     let identity = Identity::load_or_create(&home, &name);
     let identity = identity.map_err(|error| trust_failure(&error))?;
     let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
-    let options =
-        TcpOptions { congestion: config.session.congestion.clone(), ..TcpOptions::default() };
+    let options = TcpOptions::default().with_congestion(config.session.congestion.clone());
     let listener =
         listen(&config.listen, |address| TlsListener::bind(address, tls.clone(), options.clone()))
             .await?;
@@ -43,11 +42,10 @@ pub(super) async fn run_server(
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
     let clients = open_clients(&list, named, &home.join(LIST_MARK), config.allow_anyone)?;
     let session = config.session.for_library();
-    let settings = imux::ServerConfig {
-        session,
-        clients: Arc::new(clients.clone()),
-        sessions: config.sessions,
-    };
+    let settings = imux::ServerConfig::default()
+        .with_session(session)
+        .with_clients(Arc::new(clients.clone()))
+        .with_sessions(config.sessions);
     let mut keys = ServerKeys { home, name, tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
     let connections = descriptors::for_server().with_sockets(config.session.sockets);
@@ -233,15 +231,16 @@ async fn listen<T>(
 impl SessionConfig {
     /// In the library's terms.
     pub(super) fn for_library(&self) -> imux::Config {
-        let default = imux::Config::default();
-        let window_max = self.window.unwrap_or(default.stream_window_max);
-        imux::Config {
-            stream_window: default.stream_window.min(window_max),
-            stream_window_max: window_max,
-            session_window: self.session_window.unwrap_or(default.session_window),
-            grace: self.grace,
-            scheduler: self.scheduler,
-            ..default
+        let mut config = imux::Config::default();
+        if let Some(window_max) = self.window {
+            config.stream_window = config.stream_window.min(window_max);
+            config.stream_window_max = window_max;
         }
+        if let Some(window) = self.session_window {
+            config.session_window = window;
+        }
+        config.grace = self.grace;
+        config.scheduler = self.scheduler;
+        config
     }
 }

@@ -46,6 +46,7 @@ const NEXT_KEY_EVERY: Duration = Duration::from_secs(60);
 
 /// How lanes are made over one local address or device, how many of them, and what they may carry.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Link {
     /// Makes them.
     pub dialer: Arc<dyn Dialer>,
@@ -75,14 +76,30 @@ impl Link {
     /// # let (dialer, _listener) = memory::network(memory::DEFAULT_CAPACITY);
     /// let dsl = Link::new(Arc::new(dialer.clone()), 4);
     /// // Used only while the other does not answer, and never for more than 20 Mbit/s.
-    /// let lte = Link {
-    ///     tier: Tier::Backup,
-    ///     rate_max: Some(20_000_000 / 8),
-    ///     ..Link::new(Arc::new(dialer), 1)
-    /// };
+    /// let lte = Link::new(Arc::new(dialer), 1)
+    ///     .with_tier(Tier::Backup)
+    ///     .with_rate_max(20_000_000 / 8);
     /// ```
     pub fn new(dialer: Arc<dyn Dialer>, lanes: u16) -> Self {
         Self { dialer, lanes, tier: Tier::default(), express: true, rate_max: None }
+    }
+
+    /// Sets [`tier`](Self#structfield.tier).
+    #[must_use]
+    pub fn with_tier(self, tier: Tier) -> Self {
+        Self { tier, ..self }
+    }
+
+    /// Sets [`express`](Self#structfield.express).
+    #[must_use]
+    pub fn with_express(self, express: bool) -> Self {
+        Self { express, ..self }
+    }
+
+    /// Sets [`rate_max`](Self#structfield.rate_max), in bytes a second.
+    #[must_use]
+    pub fn with_rate_max(self, rate_max: impl Into<Option<u64>>) -> Self {
+        Self { rate_max: rate_max.into(), ..self }
     }
 
     /// What its lanes tell the server; `number` is the link's among the client's.
@@ -99,11 +116,25 @@ impl std::fmt::Debug for Link {
 
 /// What a client is set up with.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// Settings of the session.
     pub session: Config,
     /// Decides whether the server is the right one, once.
     pub trust: Arc<dyn HostTrust>,
+}
+
+impl ClientConfig {
+    /// The session as usual, with a server that `trust` finds right.
+    pub fn new(trust: Arc<dyn HostTrust>) -> Self {
+        Self { session: Config::default(), trust }
+    }
+
+    /// Sets [`session`](Self#structfield.session). [`Client::connect`] checks it.
+    #[must_use]
+    pub fn with_session(self, session: Config) -> Self {
+        Self { session, ..self }
+    }
 }
 
 impl std::fmt::Debug for ClientConfig {
@@ -122,7 +153,7 @@ impl std::fmt::Debug for ClientConfig {
 ///
 /// use imux::lane::memory;
 /// use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-/// use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+/// use imux::{Client, ClientConfig, Link, Server, ServerConfig, StreamKind};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -131,10 +162,7 @@ impl std::fmt::Debug for ClientConfig {
 /// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
 /// # let dialer = dialer.with_peer(identity);
 /// # let _server = Server::start(listener, ServerConfig::default());
-/// let config = ClientConfig {
-///     session: Config::default(),
-///     trust: Arc::new(PinnedKeys::new([key])),
-/// };
+/// let config = ClientConfig::new(Arc::new(PinnedKeys::new([key])));
 /// let link = Link::new(Arc::new(dialer), 2);
 /// let client = Client::connect(vec![link], config).await?;
 /// assert!(client.session().is_some());
@@ -143,10 +171,7 @@ impl std::fmt::Debug for ClientConfig {
 /// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
 /// # let dialer = dialer.with_peer(identity);
 /// # let _server = Server::start(listener, ServerConfig::default());
-/// let config = ClientConfig {
-///     session: Config::default(),
-///     trust: Arc::new(PinnedKeys::new([Fingerprint::from_bytes([8; 32])])),
-/// };
+/// let config = ClientConfig::new(Arc::new(PinnedKeys::new([Fingerprint::from_bytes([8; 32])])));
 /// let link = Link::new(Arc::new(dialer), 2);
 /// let refused = Client::connect(vec![link], config).await;
 /// assert!(matches!(refused, Err(imux::ConnectError::Trust(_))));
@@ -403,7 +428,7 @@ impl Client {
     /// # use std::sync::Arc;
     /// # use imux::lane::memory;
     /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-    /// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+    /// # use imux::{Client, ClientConfig, Link, Server, ServerConfig, StreamKind};
     /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
     /// use std::time::Duration;
     ///
@@ -417,7 +442,7 @@ impl Client {
     /// # let mut server = Server::start(listener, ServerConfig::default());
     /// # let trust = Arc::new(PinnedKeys::new([key]));
     /// # let link = Link::new(Arc::new(dialer.with_peer(identity)), 2);
-    /// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+    /// # let client = Client::connect(vec![link], ClientConfig::new(trust));
     /// # let client = client.await?;
     /// let (_read, mut write) = client.open(StreamKind::Raw).await?.into_split();
     /// write.write_all("to whom it may concern".into()).await?;

@@ -40,6 +40,7 @@ const RECHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What a server can be set up with.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ServerConfig {
     /// Settings of every session.
     pub session: Config,
@@ -57,6 +58,26 @@ impl Default for ServerConfig {
             clients: Arc::new(AnyClient),
             sessions: SessionLimits::default(),
         }
+    }
+}
+
+impl ServerConfig {
+    /// Sets [`session`](Self#structfield.session). [`Server::start`] checks it.
+    #[must_use]
+    pub fn with_session(self, session: Config) -> Self {
+        Self { session, ..self }
+    }
+
+    /// Sets [`clients`](Self#structfield.clients).
+    #[must_use]
+    pub fn with_clients(self, clients: Arc<dyn ClientTrust>) -> Self {
+        Self { clients, ..self }
+    }
+
+    /// Sets [`sessions`](Self#structfield.sessions).
+    #[must_use]
+    pub fn with_sessions(self, sessions: SessionLimits) -> Self {
+        Self { sessions, ..self }
     }
 }
 

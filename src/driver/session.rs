@@ -29,7 +29,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// # use std::sync::Arc;
 /// # use imux::lane::memory;
 /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-/// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+/// # use imux::{Client, ClientConfig, Link, Server, ServerConfig};
 /// use imux::{Code, SessionError, StreamKind};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
@@ -42,7 +42,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// # let mut server = Server::start(listener, ServerConfig::default());
 /// # let trust = Arc::new(PinnedKeys::new([key]));
 /// # let link = Link::new(Arc::new(dialer), 2);
-/// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+/// # let client = Client::connect(vec![link], ClientConfig::new(trust));
 /// # let client = client.await?;
 /// # let ours = client.session().unwrap();
 /// # let (theirs, _) = server.accept().await.unwrap();
@@ -203,7 +203,7 @@ impl Session {
     /// # use std::sync::Arc;
     /// # use imux::lane::memory;
     /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-    /// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+    /// # use imux::{Client, ClientConfig, Link, Server, ServerConfig};
     /// use futures::StreamExt;
     /// use imux::LaneEvent;
     ///
@@ -216,7 +216,7 @@ impl Session {
     /// # let _server = Server::start(listener, ServerConfig::default());
     /// # let trust = Arc::new(PinnedKeys::new([key]));
     /// # let link = Link::new(Arc::new(dialer.clone()), 1);
-    /// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+    /// # let client = Client::connect(vec![link], ClientConfig::new(trust));
     /// # let client = client.await?;
     /// let session = client.session().unwrap();
     /// let mut events = std::pin::pin!(session.lane_events());

@@ -29,7 +29,7 @@ use crate::proto::{Code, ReadError, WriteError};
 /// # use std::sync::Arc;
 /// # use imux::lane::memory;
 /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-/// # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+/// # use imux::{Client, ClientConfig, Link, Server, ServerConfig};
 /// use imux::{Code, StreamKind};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
@@ -42,7 +42,7 @@ use crate::proto::{Code, ReadError, WriteError};
 /// # let mut server = Server::start(listener, ServerConfig::default());
 /// # let trust = Arc::new(PinnedKeys::new([key]));
 /// # let link = Link::new(Arc::new(dialer), 2);
-/// # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+/// # let client = Client::connect(vec![link], ClientConfig::new(trust));
 /// # let client = client.await?;
 /// # let (session, _) = server.accept().await.unwrap();
 /// // A question, ended; then the answer.

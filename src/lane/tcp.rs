@@ -13,6 +13,7 @@ use crate::net::{AttemptError, as_ipv4};
 
 /// How the TCP connections of lanes are set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TcpOptions {
     /// How long it may take to dial a lane, all steps together: resolving, connecting, TLS.
     pub dial_timeout: Duration,
@@ -35,6 +36,32 @@ impl Default for TcpOptions {
             unsent_limit: 512 * 1024,
             congestion: Congestion::default(),
         }
+    }
+}
+
+impl TcpOptions {
+    /// Sets [`dial_timeout`](Self#structfield.dial_timeout).
+    #[must_use]
+    pub fn with_dial_timeout(self, dial_timeout: Duration) -> Self {
+        Self { dial_timeout, ..self }
+    }
+
+    /// Sets [`user_timeout`](Self#structfield.user_timeout); zero leaves it to the system.
+    #[must_use]
+    pub fn with_user_timeout(self, user_timeout: Duration) -> Self {
+        Self { user_timeout, ..self }
+    }
+
+    /// Sets [`unsent_limit`](Self#structfield.unsent_limit), in bytes.
+    #[must_use]
+    pub fn with_unsent_limit(self, unsent_limit: u32) -> Self {
+        Self { unsent_limit, ..self }
+    }
+
+    /// Sets [`congestion`](Self#structfield.congestion).
+    #[must_use]
+    pub fn with_congestion(self, congestion: Congestion) -> Self {
+        Self { congestion, ..self }
     }
 }
 

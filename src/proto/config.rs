@@ -17,6 +17,7 @@ const STREAMS_AHEAD_MAX: u64 = 1024;
 
 /// Settings of one end of a session. The defaults are what the command uses.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// Credit of a stream that begins while there is room for it, in bytes: what may arrive before anyone
     /// has read. A megabyte lets a first round trip at 400 Mbit/s and 20 ms go unthrottled.

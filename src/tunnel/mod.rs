@@ -8,7 +8,7 @@
 //!
 //! # use imux::lane::memory;
 //! # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
-//! # use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig};
+//! # use imux::{Client, ClientConfig, Link, Server, ServerConfig};
 //! use imux::{StreamKind, tunnel};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //! use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@
 //! # let mut server = Server::start(listener, ServerConfig::default());
 //! # let trust = Arc::new(PinnedKeys::new([key]));
 //! # let link = Link::new(Arc::new(dialer), 2);
-//! # let client = Client::connect(vec![link], ClientConfig { session: Config::default(), trust });
+//! # let client = Client::connect(vec![link], ClientConfig::new(trust));
 //! # let client = client.await?;
 //! # let (session, _) = server.accept().await.unwrap();
 //! // The destination sends back what it gets.

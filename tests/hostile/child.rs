@@ -21,14 +21,13 @@ pub(crate) const SESSION_WINDOW: u64 = 4 << 20;
 pub(crate) const STREAMS_MAX: u64 = 1_000;
 
 fn config() -> Config {
-    Config {
-        stream_window: STREAM_WINDOW,
-        stream_window_max: 2 * STREAM_WINDOW,
-        session_window: SESSION_WINDOW,
-        send_buffer_max: 1 << 20,
-        streams_max: STREAMS_MAX,
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.stream_window = STREAM_WINDOW;
+    config.stream_window_max = 2 * STREAM_WINDOW;
+    config.session_window = SESSION_WINDOW;
+    config.send_buffer_max = 1 << 20;
+    config.streams_max = STREAMS_MAX;
+    config
 }
 
 /// A line for the parent. The test harness prints on the same pipe.
@@ -75,8 +74,7 @@ async fn serve() {
     let listener = TlsListener::bind("127.0.0.1:0".parse().unwrap(), tls, TcpOptions::default());
     let listener = listener.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut server =
-        Server::start(listener, ServerConfig { session: config(), ..ServerConfig::default() });
+    let mut server = Server::start(listener, ServerConfig::default().with_session(config()));
     tell!("ready {address} {}", identity.fingerprint());
     while let Some((session, _)) = server.accept().await {
         tokio::spawn(attend(session));
@@ -89,7 +87,7 @@ async fn connect(address: SocketAddr, key: Fingerprint) -> Option<Client> {
     let dialer = TlsDialer::new(address.to_string(), bind, tls, TcpOptions::default()).unwrap();
     let link = Link::new(Arc::new(dialer), 2);
     let trust = Arc::new(PinnedKeys::new([key]));
-    match Client::connect(vec![link], ClientConfig { session: config(), trust }).await {
+    match Client::connect(vec![link], ClientConfig::new(trust).with_session(config())).await {
         Ok(client) => {
             if let Some(session) = client.session() {
                 tokio::spawn(attend(session));

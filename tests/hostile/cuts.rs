@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use imux::lane::{BindSource, Dialer, Lane, Listener, TcpOptions, TlsDialer, TlsListener};
 use imux::trust::{Identity, PinnedKeys, client_config, server_config};
-use imux::{Client, ClientConfig, Config, Link, Server, ServerConfig, StreamKind};
+use imux::{Client, ClientConfig, Link, Server, ServerConfig, StreamKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -204,7 +204,7 @@ fn streams_survive_lanes_that_are_cut_or_changed_at_any_byte() {
             Link::new(Arc::new(dialer.unwrap()), lanes)
         };
         let trust = Arc::new(PinnedKeys::new([identity.fingerprint()]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let client =
             Client::connect(vec![link(direct, 1), link(around, 20)], config).await.unwrap();
         let (session, _) = server.accept().await.unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use imux::lane::{BindSource, TcpOptions, TlsDialer};
 use imux::trust::{Fingerprint, Identity, PinnedKeys};
-use imux::{Client, ClientConfig, Config, Link, StreamKind};
+use imux::{Client, ClientConfig, Link, StreamKind};
 
 use super::child::{ROLE, SESSION_WINDOW};
 use super::peer::{Keys, Out, Peer, client_tls};
@@ -249,5 +249,5 @@ pub(crate) async fn connect(server: SocketAddr, key: Fingerprint) -> Client {
     let dialer = TlsDialer::new(server.to_string(), bind, tls, TcpOptions::default()).unwrap();
     let link = Link::new(Arc::new(dialer), 2);
     let trust = Arc::new(PinnedKeys::new([key]));
-    Client::connect(vec![link], ClientConfig { session: Config::default(), trust }).await.unwrap()
+    Client::connect(vec![link], ClientConfig::new(trust)).await.unwrap()
 }

@@ -37,6 +37,8 @@ pub(crate) struct Peer {
     received: Vec<u8>,
     /// Bytes of frames that came after the handshake's.
     position: u64,
+    /// How many streams the other end has said there may be, since the handshake.
+    pub(crate) streams_max: u64,
 }
 
 /// The program's own settings of TLS: the stack is the real one, what is said over it is not.
@@ -72,7 +74,7 @@ impl Peer {
         while tls.wants_write() {
             tls.write_tls(&mut socket)?;
         }
-        Ok(Self { tls, socket, received: Vec::new(), position: 0 })
+        Ok(Self { tls, socket, received: Vec::new(), position: 0, streams_max: 0 })
     }
 
     fn export(&self, label: &str) -> [u8; 32] {
@@ -162,6 +164,9 @@ impl Peer {
                 let handshake = [types::CREATE, types::CREATED, types::JOIN, types::JOINED];
                 if !handshake.contains(&kind) {
                     self.position += used as u64;
+                }
+                if kind == types::MAX_STREAMS {
+                    self.streams_max = take_varint(&mut body.as_slice()).unwrap();
                 }
                 return Some((kind, body));
             }

@@ -92,7 +92,7 @@ fn accepts_that_are_dropped_at_each_wait_lose_no_stream() {
 #[test]
 fn opens_that_are_dropped_at_each_wait_open_nothing() {
     bounded(60, async {
-        let pair = pair_with(2, Config { streams_max: 2, ..Config::default() }).await;
+        let pair = pair_with(2, Config::default().with_streams_max(2).unwrap()).await;
         let mut session = pair.client.session().unwrap();
         let first = pair.client.open(StreamKind::Raw).await.unwrap();
         let second = pair.client.open(StreamKind::Raw).await.unwrap();
@@ -160,6 +160,13 @@ fn what_happens_to_lanes_is_told_until_the_session_is_over() {
     });
 }
 
+/// Settings of which one has been taken to what the setters would not take.
+fn without(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
 #[test]
 fn settings_that_make_no_sense_are_refused_before_anything_is_dialled() {
     bounded(20, async {
@@ -167,10 +174,12 @@ fn settings_that_make_no_sense_are_refused_before_anything_is_dialled() {
         let connect = |lanes: &[u16], session: Config| {
             let link = |lanes: &u16| Link::new(Arc::new(dialer.clone()), *lanes);
             let links = lanes.iter().map(link).collect();
-            Client::connect(links, ClientConfig { session, trust: Arc::new(PinnedKeys::new([])) })
+            Client::connect(
+                links,
+                ClientConfig::new(Arc::new(PinnedKeys::new([]))).with_session(session),
+            )
         };
-        let error =
-            connect(&[1], Config { session_window: 0, ..Config::default() }).await.unwrap_err();
+        let error = connect(&[1], without(|it| it.session_window = 0)).await.unwrap_err();
         assert!(matches!(error, ConnectError::Config(_)), "{error}");
         let error = connect(&[200, 57], Config::default()).await.unwrap_err();
         assert!(matches!(error, ConnectError::TooManyLanes { asked: 257, max: 256 }), "{error}");
@@ -183,7 +192,7 @@ fn settings_that_make_no_sense_are_refused_before_anything_is_dialled() {
 fn a_server_does_not_start_with_settings_that_make_no_sense() {
     bounded(20, async {
         let (_dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
-        let session = Config { streams_max: 0, ..Config::default() };
-        Server::start(listener, ServerConfig { session, ..ServerConfig::default() });
+        let session = without(|it| it.streams_max = 0);
+        Server::start(listener, ServerConfig::default().with_session(session));
     });
 }

@@ -129,7 +129,7 @@ fn a_stopped_writer_cannot_shut_down() {
 fn a_shutdown_without_lanes_ends_with_the_grace_time() {
     bounded(30, async {
         let grace = Duration::from_millis(700);
-        let pair = pair_with(2, Config { grace, ..Config::default() }).await;
+        let pair = pair_with(2, Config::default().with_grace(grace).unwrap()).await;
         let (mut near, _far) = pair.stream().await;
         pair.dialer.refuse(true);
         pair.dialer.lanes().iter().for_each(KillSwitch::silence);
@@ -210,7 +210,7 @@ fn a_server_that_closes_waits_for_what_was_written_in_all_its_sessions() {
     bounded(30, async {
         let mut pair = pair(2).await;
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let links = vec![Link::new(Arc::new(pair.dialer.clone()), 2)];
         let other = Client::connect(links, config).await.unwrap();
         let (session, _) = pair.server.accept().await.unwrap();

@@ -46,13 +46,11 @@ async fn pair(lanes: u16) -> Pair {
 async fn pair_with(lanes: u16, config: Config) -> Pair {
     let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
     let dialer = dialer.with_peer(key(1));
-    let mut server = Server::start(
-        listener,
-        ServerConfig { session: config.clone(), ..ServerConfig::default() },
-    );
+    let mut server = Server::start(listener, ServerConfig::default().with_session(config.clone()));
     let links = vec![Link::new(Arc::new(dialer.clone()), lanes)];
     let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
-    let client = Client::connect(links, ClientConfig { session: config, trust }).await.unwrap();
+    let client =
+        Client::connect(links, ClientConfig::new(trust).with_session(config)).await.unwrap();
     let (session, remote) = server.accept().await.unwrap();
     assert_eq!(remote, None);
     Pair { client, session, server, dialer }
@@ -267,7 +265,7 @@ fn a_session_ends_with_its_last_user() {
         // The next client finds the server in order.
         let links = vec![Link::new(Arc::new(dialer), 1)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let client = Client::connect(links, config).await.unwrap();
         let mut stream = client.open(StreamKind::Default).await.unwrap();
         stream.write_all(b"x").await.unwrap();
@@ -391,7 +389,7 @@ fn without_lanes_a_session_waits_and_goes_on() {
 fn a_session_without_lanes_ends_after_its_grace_time() {
     bounded(30, async {
         let grace = Duration::from_millis(800);
-        let pair = pair_with(2, Config { grace, ..Config::default() }).await;
+        let pair = pair_with(2, Config::default().with_grace(grace).unwrap()).await;
         let (mut near, mut far) = pair.stream().await;
         pair.dialer.refuse(true);
         pair.dialer.lanes().iter().for_each(KillSwitch::reset);
@@ -419,7 +417,7 @@ fn a_server_with_another_key_gets_nothing() {
         let mut server = Server::start(listener, ServerConfig::default());
         let links = vec![Link::new(Arc::new(dialer.with_peer(key(2))), 2)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let error = Client::connect(links, config).await.unwrap_err();
         assert!(matches!(error, ConnectError::Trust(_)), "{error}");
         let none = tokio::time::timeout(Duration::from_millis(300), server.accept()).await;
@@ -438,7 +436,7 @@ fn a_lane_with_another_key_is_not_used() {
         wrong.refuse(true);
         let links = vec![Link::new(Arc::new(right), 2), Link::new(Arc::new(wrong.clone()), 1)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint, key(2).fingerprint]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let client = Client::connect(links, config).await.unwrap();
         wrong.refuse(false);
         eventually(10, "the wrong server answers", || !wrong.lanes().is_empty()).await;
@@ -451,7 +449,7 @@ fn a_lane_with_another_key_is_not_used() {
 fn no_links_are_an_error_and_not_a_wait() {
     bounded(10, async {
         let trust = Arc::new(PinnedKeys::new([]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let error = Client::connect(Vec::new(), config).await.unwrap_err();
         assert!(matches!(error, ConnectError::NoLinks), "{error}");
     });
@@ -464,7 +462,7 @@ fn links_of_which_none_works_are_an_error() {
         dialer.refuse(true);
         let links = vec![Link::new(Arc::new(dialer), 3)];
         let trust = Arc::new(PinnedKeys::new([]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let error = Client::connect(links, config).await.unwrap_err();
         assert!(matches!(error, ConnectError::Dial(_)), "{error}");
     });
@@ -474,7 +472,7 @@ fn links_of_which_none_works_are_an_error() {
 fn an_open_without_a_session_gives_up() {
     bounded(30, async {
         let grace = Duration::from_millis(300);
-        let pair = pair_with(1, Config { grace, ..Config::default() }).await;
+        let pair = pair_with(1, Config::default().with_grace(grace).unwrap()).await;
         pair.dialer.refuse(true);
         pair.dialer.lanes().iter().for_each(KillSwitch::reset);
         let over = pair.session.accept().await;
@@ -520,7 +518,7 @@ fn a_server_that_drains_creates_no_session_and_takes_lanes() {
         assert_eq!(pair.server.drain(), 1);
         let links = vec![Link::new(Arc::new(pair.dialer.clone()), 1)];
         let trust = Arc::new(PinnedKeys::new([key(1).fingerprint]));
-        let config = ClientConfig { session: Config::default(), trust };
+        let config = ClientConfig::new(trust);
         let error = Client::connect(links, config).await.unwrap_err();
         assert!(matches!(error, ConnectError::Refused { code: Code::SHUTDOWN, .. }), "{error}");
         pair.dialer.lanes()[0].reset();
@@ -565,12 +563,9 @@ fn a_program_may_decide_about_clients_itself() {
         let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
         let links = |lanes| vec![Link::new(Arc::new(dialer.clone().with_peer(key(1))), lanes)];
         let clients = Arc::new(Switch(AtomicBool::new(false)));
-        let config = ServerConfig { clients: clients.clone(), ..ServerConfig::default() };
+        let config = ServerConfig::default().with_clients(clients.clone());
         let mut server = Server::start(listener, config);
-        let config = || ClientConfig {
-            session: Config::default(),
-            trust: Arc::new(PinnedKeys::new([key(1).fingerprint])),
-        };
+        let config = || ClientConfig::new(Arc::new(PinnedKeys::new([key(1).fingerprint])));
         // One lane: another could come when clients are let in.
         let error = Client::connect(links(1), config()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Refused { code: Code::UNAUTHORIZED, .. }), "{error}");
@@ -615,7 +610,7 @@ fn next_keys_are_heeded_once_a_minute() {
         let mut server = Server::start(listener, ServerConfig::default());
         let links = vec![Link::new(Arc::new(dialer.with_peer(key(1))), 2)];
         let trust = Arc::<Announced>::default();
-        let config = ClientConfig { session: Config::default(), trust: trust.clone() };
+        let config = ClientConfig::new(trust.clone());
         let client = Client::connect(links, config).await.unwrap();
         let (session, _) = server.accept().await.unwrap();
         let heeded = || trust.0.lock().unwrap().clone();

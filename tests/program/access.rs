@@ -434,7 +434,7 @@ fn a_stranger_cannot_fill_the_log() {
         let dialer = TlsDialer::new(&*server.at, bind, tls, TcpOptions::default()).unwrap();
         let dialer: Arc<dyn Dialer> = Arc::new(dialer);
         for _ in 0..900 {
-            let config = ClientConfig { trust: trust.clone(), session: imux::Config::default() };
+            let config = ClientConfig::new(trust.clone());
             let refused = Client::connect(vec![Link::new(dialer.clone(), 1)], config).await;
             assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
         }
@@ -876,7 +876,7 @@ fn strangers_cannot_fill_the_audit_trail() {
             let tls = client_config(&Identity::generate().unwrap()).unwrap();
             let bind = BindSource::Addr(format!("127.0.0.{}", 1 + number % 2).parse().unwrap());
             let dialer = TlsDialer::new(at, bind, tls, TcpOptions::default()).unwrap();
-            let config = ClientConfig { trust: trust.clone(), session: imux::Config::default() };
+            let config = ClientConfig::new(trust.clone());
             let refused = Client::connect(vec![Link::new(Arc::new(dialer), 1)], config).await;
             assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
         }

@@ -47,7 +47,7 @@ impl Person {
         let bind = BindSource::Addr("127.0.0.1".parse().unwrap());
         let dialer = TlsDialer::new(field(&ready, "address"), bind, tls, TcpOptions::default());
         let trust = Arc::new(PinnedKeys::new([field(&ready, "key").parse().unwrap()]));
-        let config = ClientConfig { trust, session: imux::Config::default() };
+        let config = ClientConfig::new(trust);
         Client::connect(vec![Link::new(Arc::new(dialer.unwrap()), 2)], config).await.unwrap()
     }
 

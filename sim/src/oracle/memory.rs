@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_bounds_follow_from_the_window() {
-        let bounds = Bounds::new(&Config { session_window: 1_000_000, ..Config::default() });
+        let bounds = Bounds::new(&Config::default().with_session_window(1_000_000).unwrap());
         let overhead = 4_097 * 160;
         assert_eq!(bounds.reorder, 2_000_000 + overhead);
         assert_eq!(bounds.all, bounds.reorder + 1_000_000 + 2_000_000);

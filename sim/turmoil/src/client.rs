@@ -87,7 +87,7 @@ async fn connect(plan: &Plan, book: &Book) -> turmoil::Result<Client> {
             Link::new(Arc::new(dialer), of.lanes)
         });
         let session = plan.sessions[0].config();
-        let client_config = ClientConfig { session, trust: trust.clone() };
+        let client_config = ClientConfig::new(trust.clone()).with_session(session);
         match Client::connect(links.collect(), client_config).await {
             Ok(client) => return Ok(client),
             Err(imux::ConnectError::Trust(error)) => {

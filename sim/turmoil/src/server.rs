@@ -46,7 +46,7 @@ pub fn trial_of(kind: &StreamKind, plan: &Plan) -> Option<Trial> {
 pub async fn run(plan: Arc<Plan>, book: Arc<Book>) -> turmoil::Result {
     let listener = SimListener::bind(server_config(&keys::SERVER)?, SEGMENT_BYTES).await?;
     #[allow(clippy::needless_update, reason = "what else can be set is left as it is")]
-    let config = ServerConfig { session: plan.sessions[1].config(), ..ServerConfig::default() };
+    let config = ServerConfig::default().with_session(plan.sessions[1].config());
     let mut server = Server::start(listener, config);
     while let Some((session, _)) = server.accept().await {
         book.note("session", "server", 0, 0, 0);

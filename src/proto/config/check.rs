@@ -43,7 +43,9 @@ impl Config {
     ///     .with_session_window(32 << 20)?
     ///     .with_grace(Duration::from_secs(600))?;
     /// assert!(config.check().is_ok());
-    /// assert!(Config { stream_window: 0, ..Config::default() }.check().is_err());
+    /// let mut config = Config::default();
+    /// config.stream_window = 0;
+    /// assert!(config.check().is_err());
     /// # Ok::<(), imux::InvalidConfig>(())
     /// ```
     pub fn check(&self) -> Result<(), InvalidConfig> {
