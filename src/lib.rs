@@ -101,9 +101,9 @@ extern crate self as imux;
 pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, LaneId, LaneStats, Link, OpenError,
-    OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
-    SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind, Subject, Tier, Undelivered,
-    UnknownScheduler, UnknownTier, WriteHalf,
+    OpenOptions, ProcessMemory, ReadHalf, SchedulerKind, Server, ServerConfig, Session,
+    SessionError, SessionId, SessionLimits, SessionStats, Side, Stream, StreamError, StreamKind,
+    Subject, Tier, Undelivered, UnknownScheduler, UnknownTier, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

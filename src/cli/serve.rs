@@ -42,6 +42,7 @@ pub(super) async fn run_server(
     let named = config.authorized_clients.is_some();
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
     let clients = open_clients(&list, named, &home.join(LIST_MARK), config.allow_anyone)?;
+    config.session.limit_memory();
     let session = config.session.for_library();
     let settings = imux::ServerConfig {
         session,
@@ -231,6 +232,13 @@ async fn listen<T>(
 }
 
 impl SessionConfig {
+    /// Before there is any session.
+    pub(super) fn limit_memory(&self) {
+        if let Some(bytes) = self.memory {
+            imux::ProcessMemory::limit(bytes);
+        }
+    }
+
     /// In the library's terms.
     pub(super) fn for_library(&self) -> imux::Config {
         let default = imux::Config::default();
@@ -239,6 +247,7 @@ impl SessionConfig {
             stream_window: default.stream_window.min(window_max),
             stream_window_max: window_max,
             session_window: self.session_window.unwrap_or(default.session_window),
+            session_window_initial: self.session_window.unwrap_or(default.session_window),
             grace: self.grace,
             scheduler: self.scheduler,
             ..default

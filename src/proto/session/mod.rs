@@ -10,6 +10,7 @@ mod input;
 mod kept;
 mod lanes;
 mod links;
+mod memory;
 mod output;
 mod probe;
 mod redundant;
@@ -20,6 +21,7 @@ mod standing;
 mod streams;
 mod wander;
 
+pub use memory::{Allowance, MemoryUse};
 pub use output::Transmit;
 pub use streams::{RecvStream, SendStream};
 
@@ -33,6 +35,7 @@ use litemap::LiteMap;
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
 use self::links::Links;
+use self::memory::Memory;
 use self::room::Room;
 use self::standing::Answering;
 use super::config::Config;
@@ -45,7 +48,7 @@ use super::mutants::mutant;
 use super::range_set::RangeSet;
 use super::scheduler::{FairQueue, LaneView};
 use super::stats::{CreditStats, LaneStats, SessionStats};
-use super::stream::{ReceiveWindow, SendCredit, Stream};
+use super::stream::{ReceiveWindow, ReorderUse, SendCredit, Stream};
 use super::timer::Timer;
 use super::wire::{Params, StreamKind};
 
@@ -82,7 +85,8 @@ pub struct Session {
     /// How much of that streams were promised.
     room: Room,
     /// Memory that out-of-order data costs.
-    reorder_cost: u64,
+    reorder: ReorderUse,
+    memory: Memory,
     /// Streams whose writer waits for session credit.
     credit_waiters: BTreeSet<StreamId>,
     /// Bytes of streams that wait to be sent.
@@ -219,7 +223,8 @@ impl Session {
                 config.session_window,
             ),
             room: Room::new(&config),
-            reorder_cost: 0,
+            reorder: ReorderUse::default(),
+            memory: Memory::new(),
             credit_waiters: BTreeSet::new(),
             pending: 0,
             held: 0,
@@ -291,7 +296,7 @@ impl Session {
     /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
     pub fn memory(&self) -> u64 {
         let streams = self.streams.values().map(|stream| {
-            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_cost());
+            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
             kept.saturating_add(stream.send.held_bytes())
         });
         streams.fold(0, u64::saturating_add)
@@ -321,7 +326,7 @@ impl Session {
             pending_bytes: self.pending,
             held_bytes: self.held,
             held_bytes_max: self.totals.held_peak,
-            reorder_bytes: self.reorder_cost,
+            reorder_bytes: self.reorder.cost,
             reorder_bytes_max: self.totals.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,
@@ -417,7 +422,7 @@ impl Session {
         self.data_queue = FairQueue::default();
         self.pending = 0;
         self.held = 0;
-        self.reorder_cost = 0;
+        self.reorder = ReorderUse::default();
         // What arrived before is no less true for it.
         self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
         self.events.push_back(Event::Closed(error));
@@ -557,7 +562,7 @@ impl Session {
         self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
         self.held = self.held.saturating_sub(stream.send.held_bytes());
         debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
-        self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
+        self.reorder.count(stream.recv.reorder_use(), ReorderUse::default());
         self.credit_waiters.remove(&id);
         self.on_stream_gone(id, &stream);
     }
