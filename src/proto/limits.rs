@@ -129,8 +129,8 @@ pub const FIRST_MEMORY_PART: u64 = 32;
 /// ... and what it may receive, if there is as much: the windows of 16 connections at once ...
 pub const FIRST_MEMORY_BYTES: u64 = 16 << 20;
 
-/// ... of a stranger's four; it grows with what is read ...
-pub const FIRST_MEMORY_OF_STRANGERS_BYTES: u64 = 4 << 20;
+/// ... of a stranger's eight; it grows with what is read ...
+pub const FIRST_MEMORY_OF_STRANGERS_BYTES: u64 = 8 << 20;
 
 /// ... and of what may be unacknowledged: what a first answer on a fast and long path is before it grows.
 pub const FIRST_UNACKED_BYTES: u64 = 1 << 20;

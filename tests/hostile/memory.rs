@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use imux::trust::Identity;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -70,10 +71,17 @@ fn create(peer: &mut Peer) -> Credit {
     credit
 }
 
+fn dial_from(from: IpAddr, server: SocketAddr, key: &Identity) -> Option<Peer> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).ok()?;
+    socket.bind(&SocketAddr::from((from, 0)).into()).ok()?;
+    socket.connect(&server.into()).ok()?;
+    Peer::over(socket.into(), client_tls(key)).ok()
+}
+
 /// A session that uses all its credit behind a gap of one byte in each stream, and what it is given then.
 /// `None`: it was refused or ended.
 fn fill_behind_gaps(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<Peer> {
-    let mut peer = Peer::dial_from(from, server, client_tls(key)).ok()?;
+    let mut peer = dial_from(from, server, key)?;
     let mut credit = create(&mut peer);
     // What each stream may have, and what it has.
     let mut streams = vec![(credit.stream, 1); credit.streams.min(16) as usize];
@@ -103,7 +111,7 @@ fn fill_behind_gaps(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<
 
 /// Small pieces, each with a gap before it: they cost ten times what they are.
 fn fill_with_pieces(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<Peer> {
-    let mut peer = Peer::dial_from(from, server, client_tls(key)).ok()?;
+    let mut peer = dial_from(from, server, key)?;
     let credit = create(&mut peer);
     let pieces = (credit.stream / 20).min(1_000);
     for index in 0..(credit.session / (pieces * 20)).min(credit.streams).min(30) {
@@ -115,7 +123,7 @@ fn fill_with_pieces(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<
 
 /// Downloads of which nothing is acknowledged.
 fn never_acknowledge(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<Peer> {
-    let mut peer = Peer::dial_from(from, server, client_tls(key)).ok()?;
+    let mut peer = dial_from(from, server, key)?;
     let credit = create(&mut peer);
     peer.try_send(&frame(types::MAX_DATA, &[MAX], &[])).ok()?;
     for index in 0..credit.streams.min(3) {
@@ -129,7 +137,7 @@ fn never_acknowledge(server: SocketAddr, from: IpAddr, key: &Identity) -> Option
 
 /// Uploads to a destination that does not read, as far as credit goes.
 fn upload_to_nobody(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<Peer> {
-    let mut peer = Peer::dial_from(from, server, client_tls(key)).ok()?;
+    let mut peer = dial_from(from, server, key)?;
     let credit = create(&mut peer);
     let each = credit.stream.min(credit.session / 8);
     for index in 0..credit.streams.min(8) {
