@@ -168,7 +168,7 @@ impl Session {
 
     /// Twice what is unacknowledged now: a sender that is not held back by it doubles that as often as it has to.
     fn unacked_wanted(&self) -> u64 {
-        self.kept().saturating_mul(2).clamp(FIRST_UNACKED_BYTES, self.kept_max())
+        self.kept().saturating_mul(2).max(FIRST_UNACKED_BYTES).min(self.kept_max())
     }
 
     fn bookkeeping(&self) -> u64 {
