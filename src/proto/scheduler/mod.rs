@@ -92,6 +92,8 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) window: f64,
     /// The rate was measured, not assumed.
     pub(in crate::proto) measured: bool,
+    /// Its path carries little: what is given to it stays there for long.
+    pub(in crate::proto) slow: bool,
     /// It is kept free of bulk.
     pub(in crate::proto) kept_free: bool,
     /// The lane waits for work.
