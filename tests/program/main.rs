@@ -21,6 +21,7 @@ mod paused;
 mod readme;
 mod routes;
 mod signals;
+mod slow;
 mod told;
 mod trust;
 mod waiting;
