@@ -7,6 +7,7 @@ use aws_lc_rs::{constant_time, rand};
 use zeroize::Zeroizing;
 
 use super::fingerprint::{base64_decode, base64_encode, sha256};
+use super::host_name::ascii_host_name;
 use super::{Destination, Fingerprint, TrustError};
 
 /// What whoever accepts an invitation has to show: 256 random bits. Wiped from memory when dropped;
@@ -86,7 +87,8 @@ pub struct Invitation {
 const SCHEME: &str = "imux://";
 
 impl Invitation {
-    /// An invitation to `server` (`host:port`, as the client will dial it), whose key is `key`.
+    /// An invitation to `server` (`host:port`, as the client will dial it), whose key is `key`. A name's letters that are
+    /// not ASCII become punycode: the text is copied through programs that would change them.
     ///
     /// # Errors
     /// [`TrustError::InvalidInvitation`] where `server` is no such place.
@@ -95,10 +97,13 @@ impl Invitation {
         key: Fingerprint,
         secret: InvitationSecret,
     ) -> Result<Self, TrustError> {
+        let invalid = TrustError::InvalidInvitation("the server's HOST:PORT is not one");
         if server.parse::<Destination>().is_err() {
-            return Err(TrustError::InvalidInvitation("the server's HOST:PORT is not one"));
+            return Err(invalid);
         }
-        Ok(Self { server: server.to_owned(), key, secret })
+        let Some((host, port)) = server.rsplit_once(':') else { return Err(invalid) };
+        let Some(host) = ascii_host_name(host) else { return Err(invalid) };
+        Ok(Self { server: format!("{host}:{port}"), key, secret })
     }
 
     /// `host:port` of the server.
@@ -180,6 +185,15 @@ mod tests {
             assert_eq!((read.server(), read.key()), (server, key));
             assert_eq!(read.secret().as_bytes(), &[byte ^ 1; 32]);
         }
+    }
+
+    #[test]
+    fn a_name_with_other_letters_travels_as_punycode() {
+        let secret = || InvitationSecret::from_bytes([3; 32]);
+        let key = Fingerprint::from_bytes([7; 32]);
+        let invitation = Invitation::new("bücher.example:443", key, secret()).unwrap();
+        assert_eq!(invitation.server(), "xn--bcher-kva.example:443");
+        assert!(Invitation::new("\u{300}a.example:443", key, secret()).is_err());
     }
 
     #[test]
