@@ -75,7 +75,11 @@ fn canonical(host: &str) -> String {
     let rooted = name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.'));
     let name = rooted.unwrap_or(&name);
     // Letters of full width may have been an address.
-    address(name).unwrap_or_else(|| name.to_owned())
+    if let Some(address) = address(name) {
+        return address;
+    }
+    // What is behind the colon is no port, or it would not be here; in another spelling it could be one.
+    if name.contains(':') { host.to_lowercase() } else { name.to_owned() }
 }
 
 /// An address, in brackets or not, as it is written before a port.
@@ -133,6 +137,9 @@ mod tests {
             ("localhost.:1", "localhost..:1"),
             (".:1", "..:1"),
             (".:1", ":1"),
+            ("server:2.", "server:2"),
+            ("server：2", "server:2"),
+            ("Server:2.:3", "server:2"),
             ("localhost:1", "127.0.0.1:1"),
             ("[fe80::1%eth0]:1", "[fe80::1%eth1]:1"),
             ("[fe80::1%eth0]:1", "[fe80::1%ETH0]:1"),
