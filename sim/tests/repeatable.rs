@@ -7,7 +7,7 @@ use imux_sim::{swarm, world};
 /// Two of them (12 and 20) are under BBR.
 const TRACES: [(u64, u64); 8] = [
     (1, 0x574c_547a_c237_7d7d),
-    (2, 0x71f5_14d1_33a8_00cf),
+    (2, 0x7d2a_d2e8_5b10_f91b),
     (3, 0xf39a_5432_03ce_3bed),
     (4, 0x20a6_306b_3c6c_f8de),
     (5, 0xde23_cf4d_d145_0fe5),

@@ -102,7 +102,8 @@ impl Session {
     fn room_beyond(&self) -> u64 {
         let first = self.room.first;
         let ahead = self.config.streams_ahead(self.window.wish()).saturating_mul(first);
-        let open = (self.streams.len() as u64).saturating_mul(first);
+        // Streams that the peer may open count as open: many may have closed since they were allowed.
+        let open = self.streams_promised().saturating_mul(first);
         let firsts = open.max(self.window.wish() / 4).saturating_add(ahead.saturating_mul(2));
         self.room_max().saturating_sub(firsts)
     }
