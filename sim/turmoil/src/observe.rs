@@ -15,8 +15,8 @@ use crate::book::Book;
 const KNOWN: &[(&str, &str)] = &[
     ("lane up", "lane up"),
     ("lane does not answer", "lane suspect"),
-    ("no lane; trying again", "lane failed"),
-    ("still no lane", "lane failed again"),
+    ("a lane could not be made; trying again", "lane failed"),
+    ("a lane still cannot be made", "lane failed again"),
     ("no lane: handshake timed out", "handshake timed out"),
     ("session created", "session created"),
     ("the server does not know the session", "join refused"),
