@@ -18,7 +18,7 @@ pub(crate) const LANES_DEFAULT: u16 = 10;
 
 /// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a number above
 /// this is a slip of the finger, not a plan.
-pub(crate) const LANES_MAX: u16 = 256;
+pub(crate) const LANES_MAX: u16 = imux::Link::LANES_MAX;
 
 /// Highest cap: no link of today needs one above it.
 const RATE_MAX: u64 = 1_000_000_000_000 / 8;

@@ -187,7 +187,8 @@ fn revoke(list: &AuthorizedClients, client: Fingerprint) -> Result<Said, Failure
         return Err(Failure::message(
             Exit::Config,
             format!(
-                "{client} is not listed in {file}; nothing was changed; the keys that are listed stand there, a client a line"
+                "{client} is not listed in {file}; nothing was changed; the keys that are listed stand there, a client \
+                 a line"
             ),
         ));
     }

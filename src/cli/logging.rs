@@ -104,8 +104,10 @@ pub(crate) fn install(options: &Options) -> Result<(), Failure> {
 fn open_audit(path: &Path) -> Result<Audit, Failure> {
     let audit = Audit::open(path).map_err(|error| {
         let file = path.display();
-        let message =
-            format!("cannot write the audit trail to {file}: {error}; nothing was started; give --audit a file in a directory that is there and can be written to");
+        let message = format!(
+            "cannot write the audit trail to {file}: {error}; nothing was started; give --audit a file in a directory that \
+             is there and can be written to"
+        );
         Failure::message(Exit::Config, message)
     })?;
     Ok(AUDIT.get_or_init(|| audit).clone())

@@ -1,7 +1,8 @@
 //! The question about a server's key, asked of the person at the terminal.
 //!
 //! A server that is not known is asked about in the words of the original imux, with its letters; the answers of ssh are
-//! taken too. As long as a question stands nothing else is written to the terminal. A key that has changed is more often an attack than not, and nobody types a piece of the new key by habit.
+//! taken too. As long as a question stands nothing else is written to the terminal. A key that has changed is more often an
+//! attack than not, and nobody types a piece of the new key by habit.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 

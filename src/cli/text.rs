@@ -37,25 +37,9 @@ pub(crate) fn meant(text: &str, words: &[&str]) -> String {
 
 /// How many letters have to be changed, left out or put in, or be swapped with their neighbour.
 fn slips(text: &str, word: &str) -> usize {
-    let text: Vec<char> = text.chars().take(32).collect();
-    let word: Vec<char> = word.chars().collect();
-    // Rows of the distances between beginnings of the two: the one before the last, and the last.
-    let mut before = Vec::new();
-    let mut row: Vec<usize> = (0..=word.len()).collect();
-    for (i, letter) in text.iter().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, other) in word.iter().enumerate() {
-            let mut cost =
-                (row[j] + usize::from(letter != other)).min(row[j + 1] + 1).min(next[j] + 1);
-            if i > 0 && j > 0 && text[i - 1] == *other && *letter == word[j - 1] {
-                let swapped: &Vec<usize> = &before;
-                cost = cost.min(swapped[j - 1] + 1);
-            }
-            next.push(cost);
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    row[word.len()]
+    // No word is as long: the rest would change nothing but the time it takes.
+    let beginning: String = text.chars().take(32).collect();
+    strsim::osa_distance(&beginning, word)
 }
 
 /// Format characters: bidirectional overrides, zero-width characters, line separators, the BOM.

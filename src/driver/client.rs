@@ -64,7 +64,7 @@ pub struct Link {
 
 impl Link {
     /// Most lanes that the links of one client may have together, express lanes not counted.
-    pub const LANES_MAX: usize = 256;
+    pub const LANES_MAX: u16 = 256;
 
     /// Primary lanes without a cap, and an express lane beside them when it is of use.
     ///
@@ -258,9 +258,10 @@ impl Client {
         keeps_trying: bool,
     ) -> Result<Self, ConnectError> {
         config.session.check()?;
-        let asked = links.iter().map(|link| usize::from(link.lanes)).sum();
-        if asked > Link::LANES_MAX {
-            return Err(ConnectError::TooManyLanes { asked, max: Link::LANES_MAX });
+        let (asked, max) =
+            (links.iter().map(|link| usize::from(link.lanes)).sum(), usize::from(Link::LANES_MAX));
+        if asked > max {
+            return Err(ConnectError::TooManyLanes { asked, max });
         }
         let (sender, current) = watch::channel(None);
         let inner = Arc::new(Inner {

@@ -229,9 +229,7 @@ impl Session {
     /// # }
     /// ```
     pub fn lane_events(&self) -> impl futures::Stream<Item = LaneEvent> + Send + use<> {
-        let events = self.shared().look(|state| {
-            state.lane_events.as_ref().map(tokio::sync::broadcast::Sender::subscribe)
-        });
+        let events = self.shared().ask(State::subscribe);
         futures::stream::unfold(events, async |events| {
             let mut events = events?;
             loop {

@@ -75,7 +75,7 @@ pub(super) struct State {
     dropped: Undelivered,
     /// What the server announced last, and who waits for it.
     pub(super) next_key: (Option<Bytes>, Option<Waker>),
-    /// What happens to lanes, for who wants to know; until the session is over.
+    /// What happens to lanes, once somebody wants to know; until the session is over.
     pub(super) lane_events: Option<broadcast::Sender<LaneEvent>>,
     /// Whom to tell that express lanes would help.
     pub(super) express: Option<watch::Sender<bool>>,
@@ -101,7 +101,7 @@ impl Shared {
                 delivering: Waiters::default(),
                 dropped: Undelivered::default(),
                 next_key: (None, None),
-                lane_events: Some(broadcast::Sender::new(LANE_EVENTS_KEPT)),
+                lane_events: None,
                 express: None,
                 over: None,
                 released: None,
@@ -194,6 +194,12 @@ impl State {
     /// Whether there is nothing left to wait for: all has arrived, or never will.
     pub(super) fn is_delivered(&self) -> bool {
         self.over.is_some() || self.core.is_delivered()
+    }
+
+    /// What happens to lanes from now on, unless the session is over.
+    pub(super) fn subscribe(&mut self) -> Option<broadcast::Receiver<LaneEvent>> {
+        let events = || broadcast::Sender::new(LANE_EVENTS_KEPT);
+        self.over.is_none().then(|| self.lane_events.get_or_insert_with(events).subscribe())
     }
 
     /// Tells of a lane whoever wants to know.

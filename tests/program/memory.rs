@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::support::bytes::Pattern;
-use crate::support::net::Destination;
+use crate::support::net::{Destination, send_back};
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
 
@@ -34,10 +34,7 @@ pub(crate) async fn two_kinds(sent: Arc<AtomicU64>) -> Destination {
                 }
                 Ok(b'u') => std::future::pending().await,
                 _ => {
-                    let (mut read, mut write) = socket.split();
-                    if tokio::io::copy(&mut read, &mut write).await.is_ok() {
-                        let _ = write.shutdown().await;
-                    }
+                    send_back(&mut socket).await;
                     // Kept: where so many sockets are full, kernels reset those that programs have closed and of
                     // which not all was taken yet (tcp_mem).
                     std::future::pending::<()>().await;

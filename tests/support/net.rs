@@ -68,6 +68,11 @@ impl Drop for Destination {
 }
 
 pub(crate) async fn echo(mut socket: TcpStream) {
+    send_back(&mut socket).await;
+}
+
+/// Sends back what comes, and its end; the socket stays.
+pub(crate) async fn send_back(socket: &mut TcpStream) {
     let (mut read, mut write) = socket.split();
     if tokio::io::copy(&mut read, &mut write).await.is_ok() {
         use tokio::io::AsyncWriteExt;

@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// What of it may be promised beyond what every stream begins with: a quarter of the session's window is kept for
-    /// that, or more where more streams are open, and what both ends may open next.
+    /// that, or more where more streams are or may be open, and what both ends may open next.
     fn room_beyond(&self) -> u64 {
         let first = self.room.first;
         let ahead = self.config.streams_ahead(self.window.wish()).saturating_mul(first);
