@@ -108,7 +108,7 @@ pub use proto::{CreditStats, Health};
 #[doc(no_inline)]
 pub use {async_trait::async_trait, rustls};
 
-// The README's example is compiled with the others.
+// The guide's example is run with the others.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/GUIDE.md")]
+struct Guide;

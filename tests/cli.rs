@@ -306,21 +306,3 @@ fn keys_that_cannot_be_used_are_told_with_what_mends_it() {
     assert_eq!(code, Some(3), "{told}");
     assert!(told.contains("/proc/none") && told.contains("IMUX_HOME"), "{told}");
 }
-
-/// One recommendation of how many lanes a link needs: to say nothing.
-#[test]
-fn no_example_of_a_bind_says_how_many_lanes() {
-    let help = |args: &[&str]| String::from_utf8(imux(args).stdout).unwrap();
-    let readme = include_str!("../README.md");
-    for text in [help(&["--help"]), help(&["client", "--help"]), readme.to_owned()] {
-        let mut binds = 0;
-        for bind in text.split("--bind ").skip(1) {
-            let bind = bind.split([' ', '\n', ',', '`']).next().unwrap();
-            binds += 1;
-            // The form itself, and the one that says when to.
-            let form = bind.contains("[=COUNT]") || bind == "dev:eth0=2";
-            assert!(form || !bind.contains('='), "{bind}");
-        }
-        assert!(binds >= 2, "{text}");
-    }
-}

@@ -3,6 +3,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
+
 use super::skipped;
 
 /// Set in the process that runs a test's body.
@@ -83,6 +85,16 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.0.id())).args(["--", program]);
         command
+    }
+
+    /// Does something there, such as opening sockets, on a thread of its own.
+    pub(crate) fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        let there = || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            body()
+        };
+        std::thread::scope(|scope| scope.spawn(there).join().unwrap())
     }
 
     #[track_caller]

@@ -1,0 +1,339 @@
+//! Whoever follows the documents block by block, on machines that are named and addressed as there, sees done what they say.
+//!
+//! Nothing in a command is replaced but keys and invitations, which stand for those that a reader would have.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::machines::Machines;
+use crate::markdown::{Block, GUIDE, README, blocks};
+use crate::support::namespace::in_namespace;
+use crate::support::process::{Imux, field};
+use crate::support::skipped;
+use crate::words::words;
+
+/// Commands that are not run here, and why.
+const NOT_RUN: [(&str, &str); 5] = [
+    ("cargo install --path . --locked", "builds for minutes, and writes to the home directory"),
+    ("cargo test --workspace", "it runs this test"),
+    ("useradd --system imux", "it changes the machine"),
+    ("install -m 755 ~/.cargo/bin/imux /usr/local/bin/", "it changes the machine"),
+    (
+        "systemctl enable --now imux-server",
+        "it changes the machine; the unit is verified by another test",
+    ),
+];
+
+/// What the server of the documents is, where a section does not start one of its own.
+const SERVER: &str = "imux server --listen 0.0.0.0:443 --dial localhost:22";
+
+/// Somebody who follows a section with two machines on which imux was never run.
+struct Reader<'a> {
+    machines: &'a Machines,
+    /// Of the server's machine and of the client's: keys, and where the reader is.
+    homes: [TempDir; 2],
+    server: Option<Imux>,
+    client: Option<Imux>,
+    /// Where `--dial` of the server leads.
+    destination: String,
+    invitation: Option<String>,
+    /// Whether addresses were given routes of their own.
+    routed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum At {
+    Server = 0,
+    Client = 1,
+}
+
+impl<'a> Reader<'a> {
+    fn new(machines: &'a Machines) -> Self {
+        let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let destination = String::new();
+        Self {
+            machines,
+            homes,
+            server: None,
+            client: None,
+            destination,
+            invitation: None,
+            routed: false,
+        }
+    }
+
+    fn program(&self, at: At, args: &[String], environment: &[String]) -> Command {
+        let home = self.homes[at as usize].path();
+        let program = env!("CARGO_BIN_EXE_imux");
+        let mut command = self.machines.command(matches!(at, At::Client), program, home);
+        command.args(args).current_dir(home);
+        command.envs(environment.iter().filter_map(|word| word.split_once('=')));
+        command
+    }
+
+    /// Runs a program to its end: what it says on standard output.
+    #[track_caller]
+    fn finish(&self, mut command: Command) -> String {
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {told}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn follow(&mut self, command: &str) {
+        if NOT_RUN.iter().any(|(exempt, _)| *exempt == command) {
+            return;
+        }
+        let mut words = words(&command.replace(" | ", " '|' "));
+        let start = words.iter().position(|word| !word.contains('=')).unwrap();
+        let mut args = words.split_off(start);
+        let program = args.remove(0);
+        match program.as_str() {
+            "cargo" => match args.iter().position(|word| word == "--") {
+                Some(at) => self.imux(&args[at + 1..], &words),
+                None => panic!("{command}: is neither run nor said not to be"),
+            },
+            "imux" => self.imux(&args, &words),
+            "echo" if args[1..] == ["|", "imux", "accept"] => self.accept(&args[0]),
+            "ssh" => self.ssh(&args),
+            "systemctl" if args == ["reload", "imux-server"] => self.reload(),
+            "sysctl" if args[0] == "-w" => self.sysctl(&args[1]),
+            "ip" => {
+                self.routed |= args[0] == "rule";
+                self.machines.near.shell(command);
+            }
+            _ => panic!("{command}: is neither run nor said not to be"),
+        }
+    }
+
+    #[track_caller]
+    fn imux(&mut self, args: &[String], environment: &[String]) {
+        let mut args = args.to_vec();
+        let command = args[0].trim_start_matches('-').to_owned();
+        if command == "server" {
+            return self.serve(&args, environment);
+        }
+        if self.server.is_none() {
+            self.serve(&words(SERVER)[1..], &[]);
+        }
+        let of_server = args.iter().any(|word| word == "--of-server");
+        let at = match command.as_str() {
+            "authorize" | "revoke" | "invite" | "rotate-key" => At::Server,
+            "identity" if of_server => At::Server,
+            _ => At::Client,
+        };
+        // A key stands for the other end's.
+        let other = if let At::Server = at { At::Client } else { At::Server };
+        for word in args.iter_mut().filter(|word| word.starts_with("SHA256:")) {
+            *word = self.key(other);
+        }
+        if command == "client" {
+            return self.connect(&args, environment);
+        }
+        let said = self.finish(self.program(at, &args, environment));
+        match command.as_str() {
+            "identity" => assert_eq!(said.trim(), self.key(at), "what identity shows"),
+            "invite" => self.invitation = said.split('\'').nth(1).map(str::to_owned),
+            "demo" => assert!(said.contains("Every byte arrived as it was sent."), "{said}"),
+            _ => {}
+        }
+    }
+
+    /// The key of the server, or of the client.
+    fn key(&self, of: At) -> String {
+        if let At::Server = of {
+            let ready = self.server.as_ref().unwrap().line("server ready");
+            return field(&ready, "key").to_owned();
+        }
+        let args = ["identity".to_owned()];
+        self.finish(self.program(At::Client, &args, &[])).trim().to_owned()
+    }
+
+    #[track_caller]
+    fn serve(&mut self, args: &[String], environment: &[String]) {
+        self.server = None;
+        let server = Imux::spawn(&mut self.program(At::Server, args, environment));
+        let ready = server.line("server ready");
+        self.destination = field(&ready, "destination").replace("localhost", "127.0.0.1");
+        self.server = Some(server);
+    }
+
+    #[track_caller]
+    fn connect(&mut self, args: &[String], environment: &[String]) {
+        self.client = None;
+        self.introduce();
+        let client = Imux::spawn(&mut self.program(At::Client, args, environment));
+        let json = args.iter().any(|word| word == "json");
+        client.line(if json { "\"client ready\"" } else { "client ready" });
+        for bind in values(args, "--bind") {
+            let source = bind.split(['=', ',']).next().unwrap();
+            client.line(&format!("via=\"{source}\""));
+        }
+        assert!(!self.routed || client.count("leave by") == 0, "{}", client.log());
+        self.client = Some(client);
+        let named = values(args, "--to").pop();
+        for listen in values(args, "--listen") {
+            let expected = named.as_deref().unwrap_or(&self.destination);
+            self.leads_to(&listen, expected);
+        }
+        for forward in values(args, "-L") {
+            let (port, to) = forward.split_once(':').unwrap();
+            self.leads_to(&format!("localhost:{port}"), to);
+        }
+    }
+
+    #[track_caller]
+    fn leads_to(&self, listen: &str, expected: &str) {
+        let expected = expected.replace("db.example", "10.1.0.7");
+        assert_eq!(self.machines.destination(listen), expected, "where {listen} leads");
+    }
+
+    /// The reader has said yes to the server's key once, unless they know it already.
+    fn introduce(&self) {
+        let known_hosts = self.homes[1].path().join("known_hosts");
+        if !known_hosts.exists() {
+            fs::write(known_hosts, format!("server.example:443 {}\n", self.key(At::Server)))
+                .unwrap();
+        }
+    }
+
+    fn accept(&mut self, invitation: &str) {
+        assert!(invitation.ends_with('…'), "{invitation}");
+        let real = self.invitation.take().expect("an invitation was made before");
+        assert!(real.starts_with(invitation.trim_end_matches('…')), "{real}");
+        let script = format!("echo '{real}' | '{}' accept", env!("CARGO_BIN_EXE_imux"));
+        let mut command = self.machines.command(true, "sh", self.homes[1].path());
+        command.args(["-ec", &script]);
+        self.finish(command);
+        // Each knows the other now: nothing is asked, and the only one who is listed gets in.
+        self.connect(&words("client --listen localhost:2222 --dial server.example:443"), &[]);
+    }
+
+    /// `ssh -p PORT HOST`: something answers there.
+    fn ssh(&self, args: &[String]) {
+        assert_eq!(args[0], "-p", "{args:?}");
+        self.leads_to(&format!("{}:{}", args[2], args[1]), &self.destination);
+    }
+
+    /// As the guide's unit does it.
+    fn reload(&self) {
+        let server = self.server.as_ref().unwrap();
+        let before = server.log().lines().count();
+        server.signal(Signal::SIGHUP);
+        server.nth_line("", before + 1);
+    }
+
+    fn sysctl(&self, setting: &str) {
+        let (name, value) = setting.split_once('=').unwrap();
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        assert!(fs::exists(&file).unwrap(), "{file}");
+        let script = format!("test ! -w {file} || echo {value} > {file}");
+        self.machines.near.shell(&script);
+    }
+}
+
+/// The values of an option that may be given several times.
+fn values(args: &[String], option: &str) -> Vec<String> {
+    let with_equals = format!("{option}=");
+    let mut values = Vec::new();
+    for (at, word) in args.iter().enumerate() {
+        // The original's form has one dash or two.
+        let double = format!("-{}", word.trim_start_matches('-'));
+        let double = if word.starts_with("--") { word.clone() } else { format!("-{double}") };
+        if word == option {
+            values.push(args[at + 1].clone());
+        } else if let Some(value) = double.strip_prefix(&with_equals) {
+            values.push(value.to_owned());
+        }
+    }
+    values
+}
+
+/// Follows all sections of a document, each with machines as new.
+fn follow(document: &str) -> usize {
+    let machines = Machines::new();
+    let mut section = String::new();
+    let mut reader = Reader::new(&machines);
+    let mut followed = 0;
+    for block in commands(document) {
+        if section != block.section {
+            section.clone_from(&block.section);
+            reader = Reader::new(&machines);
+        }
+        for command in block.commands() {
+            println!("{}: {command}", block.place);
+            reader.follow(&command);
+            followed += 1;
+        }
+    }
+    followed
+}
+
+fn commands(document: &str) -> impl Iterator<Item = Block> {
+    blocks(document).into_iter().filter(|block| block.language == "sh")
+}
+
+#[test]
+fn the_readme_is_followed_block_by_block() {
+    in_namespace("commands::the_readme_is_followed_block_by_block", || {
+        assert!(follow(README) >= 8);
+    });
+}
+
+#[test]
+fn the_guide_is_followed_block_by_block() {
+    in_namespace("commands::the_guide_is_followed_block_by_block", || {
+        assert!(follow(GUIDE) >= 25);
+    });
+}
+
+#[test]
+fn what_is_not_run_is_in_the_documents() {
+    let all: BTreeSet<_> =
+        [README, GUIDE].into_iter().flat_map(commands).flat_map(|block| block.commands()).collect();
+    for (command, why) in NOT_RUN {
+        assert!(all.contains(command), "{command} ({why}) is in no document any more");
+    }
+}
+
+#[test]
+fn the_guides_list_of_clients_is_one() {
+    let all = blocks(GUIDE);
+    let list = all.iter().find(|block| block.text.starts_with("SHA256:")).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("list");
+    fs::write(&file, &list.text).unwrap();
+    let file = file.to_str().unwrap();
+    let args = ["server", "--listen", "127.0.0.1:0", "--dial", "localhost:22"];
+    let server = Imux::start(home.path(), &[&args[..], &["--authorized-clients", file]].concat());
+    server.line("server ready");
+    assert_eq!(server.count("any client may use this server"), 0, "{}", server.log());
+}
+
+#[test]
+fn the_guides_units_are_units() {
+    let all = blocks(GUIDE);
+    let units: Vec<_> = all.iter().filter(|block| block.language == "ini").collect();
+    assert_eq!(units.len(), 2);
+    let verifies = Command::new("systemd-analyze").arg("--version").output();
+    let missing = verifies.is_err().then(|| "systemd-analyze is not installed".to_owned());
+    if skipped::mark(missing.as_deref()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (unit, name) in units.iter().zip(["imux-server.service", "imux-client.service"]) {
+        let file = folder.path().join(name);
+        // It looks whether the program is there.
+        let text = unit.text.replace("/usr/local/bin/imux", env!("CARGO_BIN_EXE_imux"));
+        fs::write(&file, text).unwrap();
+        let output = Command::new("systemd-analyze").arg("verify").arg(&file).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let about: Vec<_> = told.lines().filter(|line| line.contains(name)).collect();
+        assert!(about.is_empty(), "{}: {about:#?}", unit.place);
+    }
+}

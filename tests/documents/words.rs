@@ -1,0 +1,175 @@
+//! The program understands each of its command lines in the documents, and has each option they name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::markdown::{GUIDE, README, blocks, code_spans, read, table};
+use crate::support::process;
+
+const DOCUMENTS: [&str; 3] = [README, GUIDE, "CONTRIBUTING.md"];
+
+/// The words of a command as the shell divides it.
+pub(crate) fn words(command: &str) -> Vec<String> {
+    let script = format!("printf '%s\\0' {command}");
+    let output = Command::new("sh").args(["-efc", &script]).output().unwrap();
+    assert!(output.status.success(), "{command}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// The commands in a line that are imux: their words behind the program's name.
+fn imux_commands(line: &str) -> Vec<Vec<String>> {
+    let commands = line.split(" | ").map(str::trim).map(words);
+    let imux = commands.filter_map(|mut words| {
+        let name = words.iter().position(|word| word == "imux" || word.ends_with("/imux"))?;
+        let assignments = words[..name].iter().all(|word| word.contains('='));
+        assignments.then(|| words.split_off(name + 1))
+    });
+    imux.collect()
+}
+
+/// Every command line of the program in the documents, with its place.
+fn command_lines() -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    for block in DOCUMENTS.iter().flat_map(|document| blocks(document)) {
+        let lines = match block.language.as_str() {
+            "sh" => block.commands(),
+            "ini" => {
+                let starts = block.text.lines().filter_map(|line| line.strip_prefix("ExecStart="));
+                starts.map(str::to_owned).collect()
+            }
+            _ => continue,
+        };
+        for line in lines {
+            found.extend(imux_commands(&line).into_iter().map(|args| (block.place.clone(), args)));
+        }
+    }
+    found
+}
+
+/// A directory of keys that no command can use, so that each ends once it has understood its options.
+fn unusable_home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["client.key", "client.crt", "server.key", "server.crt", "authorized_clients"] {
+        let file = home.path().join(name);
+        fs::write(&file, "nothing of use\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    home
+}
+
+/// Whether the program understands these words, and otherwise what it says.
+fn understands(home: &Path, args: &[String]) -> Result<(), String> {
+    let mut args: Vec<_> = args.iter().map(String::as_str).collect();
+    // An invitation is checked before a key is looked for.
+    const INVITATION: &str = "imux://server.example:443/3q31nlWUjlR6wHNZpepWPn89pt3DcPn_VNIg9ElsmTk/\
+                              CCIgm4vjv58xOQTl5KiKrLvGiOt1bd4sY7gp_r9UqG4";
+    if args == ["accept"] {
+        args.push(INVITATION);
+    }
+    // It needs no key, and would go on.
+    if args == ["demo"] {
+        args.extend(["--size", "1KiB"]);
+    }
+    let (code, _, told) = process::run(home, &args);
+    let as_meant = if args[0] == "demo" { code == 0 } else { code == 3 };
+    as_meant.then_some(()).ok_or_else(|| format!("{args:?}: exit code {code}: {told}"))
+}
+
+#[test]
+fn each_command_line_of_the_program_is_understood() {
+    let home = unusable_home();
+    let lines = command_lines();
+    assert!(lines.len() >= 20, "{lines:?}");
+    for (place, args) in &lines {
+        if let Err(told) = understands(home.path(), args) {
+            panic!("{place}: {told}");
+        }
+    }
+    // And nothing is taken for understood that is not.
+    for (place, mut args) in lines {
+        args.push("--not-there".into());
+        let told = understands(home.path(), &args).expect_err(&place);
+        assert!(told.contains("exit code 2") && told.contains("--not-there"), "{place}: {told}");
+    }
+}
+
+/// The help of the program and all its commands.
+fn help() -> String {
+    let home = tempfile::tempdir().unwrap();
+    let commands = [
+        "server",
+        "client",
+        "identity",
+        "rotate-key",
+        "authorize",
+        "revoke",
+        "invite",
+        "accept",
+        "demo",
+    ];
+    let of = |args: &[&str]| process::run(home.path(), args).1;
+    let all = commands.iter().map(|command| of(&[command, "--help"]));
+    of(&["--help"]) + &all.collect::<String>()
+}
+
+#[test]
+fn each_option_that_is_named_exists() {
+    let help = help();
+    let options: BTreeSet<_> = help
+        .split_whitespace()
+        .map(|word| word.trim_end_matches([',', ';', '.', ')', '`']))
+        .filter(|word| word.starts_with("--"))
+        .collect();
+    // Of the original's form, of which help says nothing.
+    let old = BTreeSet::from(["--chunk-size"]);
+    for document in [README, GUIDE] {
+        let mut named = 0;
+        for span in code_spans(document) {
+            if !span.starts_with("--") && !span.starts_with("imux ") {
+                continue;
+            }
+            for word in span.split_whitespace().filter(|word| word.starts_with("--")) {
+                let option = word.split('=').next().unwrap();
+                assert!(options.contains(option) || old.contains(option), "{document}: {span}");
+                named += 1;
+            }
+        }
+        assert!(named > 0, "{document}");
+    }
+}
+
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let help = help();
+    for row in table(GUIDE, "| code | |") {
+        for code in row[0].split(", ") {
+            let line = format!(" {code}  ");
+            assert!(help.contains(&line), "{code} is no exit code of the program");
+            let meaning = format!(" {code}  {}\n", row[1]);
+            assert!(row[0].contains(',') || help.contains(&meaning), "{code}: {}", row[1]);
+        }
+    }
+    let told = table(GUIDE, "| code | |").iter().map(|row| row[0].split(", ").count()).sum();
+    let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    assert_eq!(codes.lines().take_while(|line| line.starts_with(' ')).count(), told);
+}
+
+/// One recommendation of how many lanes a link needs: to say nothing.
+#[test]
+fn no_example_of_a_bind_says_how_many_lanes() {
+    for (name, text) in [("help", help()), (README, read(README)), (GUIDE, read(GUIDE))] {
+        let mut binds = 0;
+        for bind in text.split("--bind ").skip(1) {
+            let bind = bind.split([' ', '\n', ',', '`']).next().unwrap();
+            binds += 1;
+            // The form itself, and the one that says when to.
+            let form = bind.contains("[=COUNT]") || bind == "dev:eth0=2";
+            assert!(form || !bind.contains('='), "{name}: {bind}");
+        }
+        assert!(binds >= 2, "{name}");
+    }
+}
