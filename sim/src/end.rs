@@ -48,6 +48,7 @@ pub enum Happened {
     LaneWoken(LaneId),
     LaneSuspect(LaneId),
     LaneLost(LaneId, Code),
+    MetricsWanted(LaneId),
     Again(StreamId, Time),
     /// The client is to dial its express lanes.
     ExpressWanted,
@@ -258,6 +259,7 @@ impl End {
             Event::LaneSuspect(lane) => {
                 happened.push(Happened::LaneSuspect(lane));
             }
+            Event::MetricsWanted(lane) => happened.push(Happened::MetricsWanted(lane)),
             Event::ExpressWanted => happened.push(Happened::ExpressWanted),
             Event::Draining => {
                 self.peer_drains = true;

@@ -6,8 +6,8 @@ use imux_sim::{swarm, world};
 /// another moment: `imux-sim replay SEED` prints the new ones.
 /// Two of them (12 and 20) are under BBR.
 const TRACES: [(u64, u64); 8] = [
-    (1, 0x574c_547a_c237_7d7d),
-    (2, 0x7d2a_d2e8_5b10_f91b),
+    (1, 0x11c4_6bc3_570b_0970),
+    (2, 0x7f94_4341_2385_f83c),
     (3, 0xf39a_5432_03ce_3bed),
     (4, 0x20a6_306b_3c6c_f8de),
     (5, 0xde23_cf4d_d145_0fe5),

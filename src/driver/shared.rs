@@ -293,6 +293,9 @@ impl State {
                 tracing::debug!(lane = lane.number(), "lane does not answer");
                 self.tell(LaneEvent::Suspected(lane));
             }
+            Event::MetricsWanted(lane) => {
+                wake.extend(self.lanes.get_mut(&lane).and_then(|slot| slot.waker.take()));
+            }
             Event::NextKey(announcement) => {
                 self.next_key.0 = Some(announcement);
                 wake.extend(self.next_key.1.take());

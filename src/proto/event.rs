@@ -44,6 +44,9 @@ pub enum Event {
     },
     /// The lane does not answer; what it owes travels elsewhere.
     LaneSuspect(LaneId),
+    /// A lane is silent, and what its kernel knows of it decides whether it is given up: the driver tells soon
+    /// (`Session::handle_lane_metrics`).
+    MetricsWanted(LaneId),
     /// The peer accepts no more streams.
     Draining,
     /// The server announces the key it will have later: what came, still to be verified.

@@ -178,6 +178,14 @@ impl Cell {
         rates.iter().zip(usable).filter(|(_, usable)| *usable).map(|(rate, _)| rate).sum()
     }
 
+    /// A figure of the run as a whole, under the name of the first bulk that is measured.
+    #[must_use]
+    pub fn of_bulk(&self, figure: &str, value: f64) -> Option<(String, f64)> {
+        let bulk = |step: &&Step| matches!(step.job, Job::Bulk { .. }) && step.label.is_some();
+        let label = self.steps.iter().find(bulk)?.label.as_ref()?;
+        Some((format!("{label}.{figure}"), value))
+    }
+
     /// Milliseconds from the start until all of its load must be done, whatever happens.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {

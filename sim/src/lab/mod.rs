@@ -57,6 +57,8 @@ pub mod simulated;
 #[cfg(target_os = "linux")]
 pub mod sink;
 #[cfg(target_os = "linux")]
+pub mod slow;
+#[cfg(target_os = "linux")]
 pub mod svg;
 #[cfg(target_os = "linux")]
 pub mod tls_pair;

@@ -45,6 +45,9 @@ pub struct ProcessUsage {
     pub usage: Usage,
     /// Where it tells: what it kept at most.
     pub kept: Option<Kept>,
+    /// How many lanes it or its peer gave up because they did not answer.
+    #[serde(default)]
+    pub given_up: usize,
 }
 
 /// The most that any session of an imux process kept, in bytes, as it says at its end.
@@ -143,11 +146,14 @@ pub fn run_once(
     let links = topology.emulator().counters()?;
     // No connection keeps the contender from taking its leave.
     drop((loader, receiver));
+    let processes = ended(processes);
+    let given_up = processes.iter().map(|process| process.given_up).sum::<usize>();
+    let figures = notes.figures().into_iter().chain(cell.of_bulk("given_up", given_up as f64));
     Ok(RunResult {
         // JSON knows no infinity: what never happened has no figure.
-        figures: notes.figures().into_iter().filter(|(_, v)| v.is_finite()).collect(),
+        figures: figures.filter(|(_, v)| v.is_finite()).collect(),
         faults,
-        processes: ended(processes),
+        processes,
         links,
         timeline: notes.timeline(),
         seed,
@@ -164,11 +170,17 @@ fn ended(processes: Vec<Process>) -> Vec<ProcessUsage> {
         .rev()
         .map(|(process, usage)| {
             let name = process.name.clone();
-            ProcessUsage { name, usage, kept: Kept::in_log(&process.end()) }
+            let log = process.end();
+            ProcessUsage { name, usage, kept: Kept::in_log(&log), given_up: given_up(&log) }
         })
         .collect();
     used.reverse();
     used
+}
+
+/// In its log: lanes that it gave up, or of which its peer says so.
+fn given_up(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("lane timed out")).count()
 }
 
 fn act(topology: &Topology, event: Event) -> Result<(), LabError> {

@@ -4,6 +4,7 @@ use super::cell::{Action, Better, Cell, Goal};
 use super::emu::Change;
 use super::load::{Direction, Job};
 use super::radio;
+use super::slow;
 use super::stats::ideal_time;
 use super::topology::PathSpec;
 
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Cell> {
     cells.extend(latency_cells());
     cells.extend(failure_cells());
     cells.extend(radio::cells());
+    cells.extend(slow::cells());
     cells
 }
 

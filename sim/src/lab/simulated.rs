@@ -41,8 +41,10 @@ pub fn run(cell: &Cell, lanes: u16, congestion: &str, seed: u64) -> Result<RunRe
     let (load, sink) = plans.notes(&outcome);
     let start_ns = LEAD_MS * NS_PER_MS;
     let notes = Notes { cell, start_ns, load: &load, sink: &sink };
+    let given_up = outcome.counts.get("lane timed out").copied().unwrap_or(0);
+    let figures = notes.figures().into_iter().chain(cell.of_bulk("given_up", given_up as f64));
     Ok(RunResult {
-        figures: notes.figures().into_iter().filter(|(_, v)| v.is_finite()).collect(),
+        figures: figures.filter(|(_, v)| v.is_finite()).collect(),
         faults: notes.faults().into_iter().chain(outcome.failure).collect(),
         processes: Vec::new(),
         links: Counters::default(),
@@ -263,6 +265,22 @@ mod tests {
         assert!((20.0..200.0).contains(&figures["down.gap"]), "{figures:?}");
         assert!((0.9..1.02).contains(&figures["down.share_after"]), "{figures:?}");
         assert_eq!(figures["down.undelivered"], 0.0);
+    }
+
+    #[test]
+    fn a_slow_link_is_filled_and_no_lane_of_it_is_given_up() {
+        for cell in crate::lab::slow::cells() {
+            for (control, lanes) in [("bbr", 1), ("bbr", 4), ("cubic", 1), ("cubic", 4)] {
+                let result = run(&cell, lanes, control, 1).unwrap();
+                let told = format!("{} {control} {lanes}: {:?}", cell.name, result.figures);
+                assert_eq!(result.faults, Vec::<String>::new(), "{told}");
+                assert_eq!(result.figures["down.given_up"], 0.0, "{told}");
+                assert!(result.figures["down.share"] > 0.6, "{told}");
+                // With a queue that holds what is in flight, nothing that is urgent waits for more.
+                let short = cell.name.ends_with("short");
+                assert!(short || result.figures["echo.p50"] < 1_300.0, "{told}");
+            }
+        }
     }
 
     #[test]

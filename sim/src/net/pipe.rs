@@ -109,6 +109,12 @@ impl Pipe {
         }
     }
 
+    /// The kernel has seen a handshake: empty packets that took `rtt`, and one that took a `packet`'s time longer.
+    pub fn shake_hands(&mut self, rtt: Time, packet: Time) {
+        self.estimates.on_round_trip(rtt as f64);
+        self.estimates.on_round_trip((rtt + packet) as f64);
+    }
+
     /// Bytes written and not sent.
     pub fn unsent_bytes(&self) -> u64 {
         self.unsent_bytes

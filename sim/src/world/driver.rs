@@ -70,6 +70,10 @@ impl World {
                 self.count("express wanted");
                 self.dial(true);
             }
+            Happened::MetricsWanted(lane) => {
+                self.count("kernel asked");
+                self.measure(end, lane);
+            }
             Happened::LaneSuspect(lane) => {
                 self.count("lane suspect");
                 self.note("suspect", NAMES[end], lane.number(), 0, 0);

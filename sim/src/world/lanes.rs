@@ -5,10 +5,15 @@ use std::time::Duration;
 use imux::proto::{Code, LaneId, LanePolicy};
 
 use super::{CLIENT, Event, NAMES, SERVER, World};
-use crate::net::{Later, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
+use crate::net::{Later, Link, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
 
 /// A socket that does not connect is given up after this.
 const CONNECT_TIMEOUT: Time = 2 * SECOND;
+/// What a handshake takes on a link as slow as this, in bytes a second, is worth counting: TLS sends so much, of which a packet
+/// goes first. On others it is less than a task's wake-up.
+const SLOW_RATE: f64 = 100_000.0;
+const HANDSHAKE_BYTES: u64 = 4_096;
+const PACKET_BYTES: u64 = 1_500;
 /// The longest wait before dialling again.
 const REDIAL_MAX: Time = 5 * SECOND;
 
@@ -154,7 +159,7 @@ impl World {
             self.serve(CLIENT);
             return;
         }
-        let rtt = self.options.driver.metrics.then(|| self.round_trip(path));
+        let rtt = self.options.driver.metrics.then(|| self.handshake_rtt(path));
         if !self.ends[SERVER].session.handle_lane_up(self.instant(), LaneId::new(lane), rtt) {
             self.fail(format!("the server does not take lane {lane}"));
             return;
@@ -177,6 +182,13 @@ impl World {
 
     fn round_trip(&self, path: usize) -> Duration {
         Duration::from_nanos(self.links[path].iter().map(|link| link.delay).sum::<Time>() + 100_000)
+    }
+
+    /// Half of what TCP's handshake and that of TLS have taken.
+    fn handshake_rtt(&self, path: usize) -> Duration {
+        let links = self.links[path].iter();
+        let sent: Time = links.map(|link| handshake_time(link, HANDSHAKE_BYTES / 2)).sum();
+        self.round_trip(path) + Duration::from_nanos(sent / 2)
     }
 
     /// The socket at `end` has failed or was closed; the driver closes it and tells its session.
@@ -240,7 +252,9 @@ impl World {
             self.at(self.now + CONNECT_TIMEOUT, Event::ConnectTimeout { slot });
         } else {
             // TCP, then TLS.
-            self.at(self.now + 2 * delay + MS, Event::Connected { slot });
+            let sent: Time =
+                links.iter().map(|link| handshake_time(link, HANDSHAKE_BYTES / 2)).sum();
+            self.at(self.now + 2 * delay + sent + MS, Event::Connected { slot });
         }
     }
 
@@ -260,11 +274,19 @@ impl World {
         }
         let lane = self.wires.len() as u64;
         let (control, rtt) = (self.options.paths[path].control, self.round_trip(path));
-        let pipes = [0, 1].map(|_| Pipe::new(control, self.now, rtt.as_nanos() as Time));
+        let pipes = [0, 1].map(|way| {
+            let mut pipe = Pipe::new(control, self.now, rtt.as_nanos() as Time);
+            let packet = handshake_time(&self.links[path][way], PACKET_BYTES);
+            if packet > 0 {
+                pipe.shake_hands(rtt.as_nanos() as Time, packet);
+            }
+            pipe
+        });
         self.wires.push(Wire { path, slot, pipes, measured_at: [None; 2], refused: false });
         let policy = self.slots[slot].policy;
         self.slots[slot] = Slot { lane: Some(lane), ..Slot::new(path, policy) };
         let id = LaneId::new(lane);
+        let rtt = self.handshake_rtt(path);
         if !self.ends[CLIENT].session.handle_lane_up(self.instant(), id, Some(rtt)) {
             self.fail(format!("the client does not take lane {lane}"));
             return;
@@ -276,4 +298,9 @@ impl World {
         self.pump(lane, CLIENT);
         self.serve(CLIENT);
     }
+}
+
+/// How long so many bytes of a handshake take, where that counts.
+fn handshake_time(link: &Link, bytes: u64) -> Time {
+    if link.rate < SLOW_RATE { (bytes as f64 / link.rate * SECOND as f64) as Time } else { 0 }
 }

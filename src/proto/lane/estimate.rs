@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::fill::Fill;
 use super::max_filter::MaxFilter;
 use super::{LaneMetrics, part};
+use crate::proto::limits::LINK_RATE_MIN;
 
 /// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
 /// 333 ms as the initial round trip).
@@ -32,6 +33,21 @@ const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
 /// Acknowledgements are delayed, tasks have to run: that much later than the kernel's, and those of
 /// twice its round trip, still come from the same place.
 const SPLIT_DELAY: Duration = Duration::from_millis(15);
+
+/// A path that carries less than this, in bytes a second (512 kbit/s), is slow: a packet takes as long as a round trip elsewhere,
+/// and a connection's first ten take seconds.
+pub(in crate::proto) const SLOW_RATE: f64 = 64_000.0;
+/// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates ...
+const HANDSHAKE_BYTES: f64 = 4_096.0;
+/// ... and in its longest packet.
+const PACKET_BYTES: f64 = 1_500.0;
+/// It shows that a path is slow if it takes this much longer than its round trips ...
+const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(100);
+/// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a lost packet, looks like the
+/// one and not like the other.
+const PACKET_EXCESS_MIN: Duration = Duration::from_millis(30);
+/// The kernel takes an eighth of each sample (RFC 6298).
+const SRTT_PART: u32 = 8;
 
 /// How long a minimum is believed (as BBR does: 10 s).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
@@ -57,8 +73,16 @@ pub(in crate::proto) struct Estimate {
     /// The same, kept about as long as BBR keeps it.
     kernel_rate_kept: MaxFilter,
     kernel: Option<LaneMetrics>,
-    /// When the kernel last heard of the peer's.
+    /// When the kernel was last asked, ...
+    kernel_at: Option<Instant>,
+    /// ... when it last heard of the peer's, ...
     kernel_heard_at: Option<Instant>,
+    /// ... and by an acknowledgement of more than before.
+    kernel_delivered_at: Option<Instant>,
+    /// What the path carries, in bytes a second: by the lane's handshake, if that shows that it is little ...
+    path_by_handshake: Option<f64>,
+    /// ... and by what all lanes on it have carried while they filled it.
+    path_rate: Option<f64>,
     /// The lane's part of its link's cap, in bytes a second: no estimate exceeds it.
     rate_max: f64,
     /// How many lanes start on its path together.
@@ -79,6 +103,8 @@ struct Found {
     /// Bytes a second; `None` before any was measured.
     measured_rate: Option<f64>,
     rate: f64,
+    /// Of a path that is slow: what it carries, for all the lanes that share it.
+    slow: Option<f64>,
 }
 
 impl Estimate {
@@ -92,7 +118,11 @@ impl Estimate {
             kernel_rate: MaxFilter::default(),
             kernel_rate_kept: MaxFilter::default(),
             kernel: None,
+            kernel_at: None,
             kernel_heard_at: None,
+            kernel_delivered_at: None,
+            path_by_handshake: None,
+            path_rate: None,
             rate_max: f64::INFINITY,
             sharing: 1.0,
             lateness: Duration::ZERO,
@@ -115,14 +145,39 @@ impl Estimate {
         let of_path = kernel_rtt.unwrap_or(rtt_min);
         let delay = part::<2>(of_path).min(own.unwrap_or(of_path));
         let kernel_rate = kernel.map_or(0.0, |_| self.kernel_rate.max());
-        let measured_rate =
-            [kernel_rate, self.acked_rate.max()].into_iter().find(|rate| *rate > 0.0);
+        let acked_rate = self.acked_rate.max();
+        let counted = match kernel_rate {
+            rate if self.counts_wrong(rate, acked_rate) => acked_rate,
+            rate => rate,
+        };
+        let measured_rate = [counted, acked_rate].into_iter().find(|rate| *rate > 0.0);
         // What a lane that was never busy has carried is no more than the least it can do.
         let was_busy = self.kernel_rate.was_busy || self.acked_rate.was_busy;
-        let assumed = INITIAL_WINDOW_BYTES / self.sharing / rtt_min.as_secs_f64().max(1e-4);
+        let believed = INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
+        let path = self.path_rate.or(self.path_by_handshake);
+        let slow_path = path.filter(|rate| *rate < SLOW_RATE);
+        let assumed = believed.min(slow_path.unwrap_or(f64::INFINITY)) / self.sharing;
         let least = if was_busy { 0.0 } else { assumed };
         let rate = measured_rate.map_or(assumed, |rate| rate.max(least)).min(self.rate_max);
-        self.found = Found { rtt_min, delay, measured_rate, rate };
+        let of_lanes = rate * self.sharing;
+        let slow = match self.path_rate {
+            Some(path) if was_busy => Some(path.min(of_lanes)).filter(|_| path < SLOW_RATE),
+            None if was_busy || self.rate_max.is_finite() => Some(of_lanes),
+            Some(_) | None => path,
+        };
+        let slow = slow.filter(|rate| *rate < SLOW_RATE);
+        self.found = Found { rtt_min, delay, measured_rate, rate, slow };
+    }
+
+    /// The kernel counts packets, and takes each for a full one; and what a lane has shown that is never full, it believes for ever.
+    /// On a slow path it never is, and acknowledgements of a few frames each tell the rate well.
+    fn counts_wrong(&self, kernel_rate: f64, acked_rate: f64) -> bool {
+        let slow = |rate: f64, part: f64| rate * self.sharing < SLOW_RATE * part;
+        let shown = self.acked_rate.was_busy && acked_rate > 0.0;
+        match self.path_rate {
+            Some(path) => shown && path < SLOW_RATE,
+            None => shown && slow(acked_rate, 1.0) && slow(kernel_rate, 2.0),
+        }
     }
 
     /// A frame was acknowledged `rtt` after it was given to the lane.
@@ -215,12 +270,60 @@ impl Estimate {
             self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
             self.kernel_rate_kept.add_sample(now, rate as f64, !metrics.app_limited, kept);
         }
-        if let Some(heard) = metrics.silence.and_then(|silence| now.checked_sub(silence)) {
-            self.kernel_heard_at = self.kernel_heard_at.max(Some(heard));
+        let heard_at = metrics.silence.and_then(|silence| now.checked_sub(silence));
+        self.kernel_heard_at = self.kernel_heard_at.max(heard_at);
+        if delivered > 0 {
+            self.kernel_delivered_at = self.kernel_delivered_at.max(heard_at.or(Some(now)));
         }
+        if self.kernel_at.is_none() {
+            self.path_by_handshake = self.slow_handshake(&metrics);
+        }
+        self.kernel_at = Some(now);
         self.kernel = Some(metrics);
         self.conclude();
         delivered
+    }
+
+    /// What the path carries, by how much longer the handshake took than its round trips, if that says that it is slow.
+    fn slow_handshake(&self, kernel: &LaneMetrics) -> Option<f64> {
+        let longer = self.handshake_rtt?.saturating_sub(kernel.rtt_min).saturating_mul(2);
+        let packet = kernel.rtt.saturating_sub(kernel.rtt_min).saturating_mul(SRTT_PART);
+        let shown = !kernel.rtt_min.is_zero()
+            && longer >= HANDSHAKE_EXCESS_MIN
+            && packet >= PACKET_EXCESS_MIN;
+        let rates = [(HANDSHAKE_BYTES, longer), (PACKET_BYTES, packet)];
+        let rates = rates.map(|(bytes, time)| bytes / time.as_secs_f64());
+        shown.then(|| rates[0].max(rates[1])).filter(|rate| *rate < SLOW_RATE)
+    }
+
+    /// The lanes of its path have carried so many bytes a second while they filled it.
+    pub(in crate::proto) fn learn_of_path(&mut self, rate: f64) {
+        if self.path_rate != Some(rate) {
+            self.path_rate = Some(rate);
+            self.conclude();
+        }
+    }
+
+    /// Whether the path is known to carry little.
+    pub(in crate::proto) fn is_slow(&self) -> bool {
+        self.found.slow.is_some()
+    }
+
+    /// How long `bytes` take on a path that is slow, whoever's they are; nothing on any other. What carries less than the least cap
+    /// is taken for a path that is silent, and not waited for without end.
+    pub(in crate::proto) fn slow_time(&self, bytes: f64) -> Duration {
+        let seconds = self.found.slow.map_or(0.0, |rate| bytes / rate.max(LINK_RATE_MIN as f64));
+        Duration::from_secs_f64(seconds.min(3600.0))
+    }
+
+    /// How long a packet of the lane's takes on a slow path.
+    pub(in crate::proto) fn slow_packet(&self) -> Duration {
+        self.slow_time(PACKET_BYTES)
+    }
+
+    /// How far apart acknowledgements come of themselves on a slow path: its kernel sends one for two packets.
+    pub(in crate::proto) fn ack_gap(&self) -> Duration {
+        self.slow_time(2.0 * PACKET_BYTES * self.sharing)
     }
 
     /// How long a maximum of the kernel's samples is kept.
@@ -230,10 +333,14 @@ impl Estimate {
 
     /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
     /// long before the peer does. The handshake's round trip is compared, too: on one of many lanes that share a path, every
-    /// frame of a long transfer may have waited at this end.
+    /// frame of a long transfer may have waited at this end. On a slow path both take much longer than the kernel's shortest
+    /// round trip, which was that of an empty packet.
     pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
         let kernel = self.kernel.as_ref()?;
+        let rate = Some(self.kernel_rate.max()).filter(|rate| (1.0..SLOW_RATE).contains(rate));
+        let full = Duration::from_secs_f64(rate.map_or(0.0, |rate| HANDSHAKE_BYTES / rate));
         let nearer = kernel.rtt_min.saturating_mul(2).saturating_add(SPLIT_DELAY);
+        let nearer = nearer.saturating_add(full);
         let own = self.rtt_min.map(|(min, _)| self.handshake_rtt.map_or(min, |rtt| rtt.min(min)));
         let split = own.is_some_and(|own| own > nearer);
         (!split).then_some(kernel)
@@ -249,6 +356,16 @@ impl Estimate {
     /// comes in order because something was lost.
     pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel_heard_at)
+    }
+
+    /// When the kernel last learnt that more has arrived, in order or not: whatever else is late, the path carries.
+    pub(in crate::proto) fn kernel_delivered_at(&self) -> Option<Instant> {
+        self.end_to_end_kernel().and(self.kernel_delivered_at)
+    }
+
+    /// When the kernel was last asked.
+    pub(in crate::proto) fn kernel_at(&self) -> Option<Instant> {
+        self.kernel_at
     }
 
     /// The kernel's congestion window in bytes, zero if it is not known.
@@ -471,6 +588,59 @@ mod tests {
         assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), Some(PACING_MIN));
         estimate.on_return();
         assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), None);
+    }
+
+    #[test]
+    fn a_handshake_shows_a_slow_path_and_no_busy_machine() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let slow_after = |handshake: u64, rtt: u64| {
+            let mut estimate = Estimate::new(Some(ms(handshake)));
+            let metrics = LaneMetrics { rtt: ms(rtt), rtt_min: ms(100), ..kernel(14_480, ms(100)) };
+            estimate.on_metrics(start, LaneMetrics { app_limited: true, ..metrics });
+            estimate.is_slow()
+        };
+        assert!(slow_after(320, 124), "64 kbit/s");
+        assert!(slow_after(165, 106), "256 kbit/s");
+        assert!(!slow_after(101, 100), "as fast as it can be");
+        assert!(
+            !slow_after(900, 101),
+            "only the handshake took long: a lost packet, a busy machine"
+        );
+        assert!(!slow_after(110, 130), "only a packet did: a path that wanders");
+    }
+
+    #[test]
+    fn full_packets_of_a_slow_path_are_no_proxy() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(320)));
+        estimate.on_rtt(start, ms(320));
+        estimate.on_metrics(start, kernel(8_000, ms(100)));
+        assert!(estimate.end_to_end_kernel().is_some());
+        let mut behind = Estimate::new(Some(ms(320)));
+        behind.on_rtt(start, ms(320));
+        behind.on_metrics(start, kernel(1_000_000, ms(100)));
+        assert!(behind.end_to_end_kernel().is_none(), "a fast path to something nearer");
+    }
+
+    #[test]
+    fn a_slow_path_is_known_by_what_was_acknowledged_and_not_by_packets_counted() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(100)));
+        for step in 0..10 {
+            let now = start + ms(200 * step);
+            estimate.on_metrics(now, kernel(12_000, ms(100)));
+            estimate.on_delivery(now, 1_600, ms(200), true);
+        }
+        assert!((estimate.rate() - 8_000.0).abs() < 1.0, "{}", estimate.rate());
+        assert!(estimate.is_slow());
+        let eight_seconds = estimate.slow_time(64_000.0);
+        assert!((eight_seconds.as_secs_f64() - 8.0).abs() < 0.1, "{eight_seconds:?}");
+        estimate.learn_of_path(1e6);
+        assert!(!estimate.is_slow(), "it is one of many lanes of a fast path");
+        assert_eq!(estimate.ack_gap(), Duration::ZERO);
     }
 
     #[test]

@@ -13,7 +13,7 @@ const ACK_EVERY_BYTES: u64 = 128 * 1024;
 const ACK_DELAY_FRACTION: u32 = 8;
 /// ... but no more often than a timer can tell ...
 const ACK_DELAY_MIN: Duration = Duration::from_millis(1);
-/// ... and no later than this: the sender's patience is counted from 100 ms upwards.
+/// ... and no later than this, unless a packet takes longer: the sender's patience is counted from 100 ms upwards.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
 
 /// Cumulative position and the acknowledgements owed for it: one on the lane itself, because it
@@ -43,6 +43,7 @@ impl Inbound {
         bytes: u64,
         eliciting: bool,
         rtt: Duration,
+        slow_packet: Duration,
         faster_way_back: bool,
     ) {
         self.position = self.position.saturating_add(bytes);
@@ -53,6 +54,7 @@ impl Inbound {
             return;
         }
         let delay = part::<ACK_DELAY_FRACTION>(rtt).clamp(ACK_DELAY_MIN, ACK_DELAY_MAX);
+        let delay = delay.max(slow_packet);
         let full = self.position.saturating_sub(self.acked) >= ACK_EVERY_BYTES;
         let due = if full { now } else { now.checked_add(delay).unwrap_or(now) };
         let sooner = |owed: Option<Instant>| Some(owed.map_or(due, |already| already.min(due)));

@@ -7,7 +7,7 @@ mod inbound;
 mod ledger;
 mod max_filter;
 
-pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES, PACING_HEADROOM};
+pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES, PACING_HEADROOM, SLOW_RATE};
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
 pub(in crate::proto) use max_filter::MaxFilter;
@@ -76,6 +76,8 @@ pub(in crate::proto) struct Lane {
     /// How many lanes before it were given up without a sign of life: so many times its patience
     /// is doubled.
     pub(in crate::proto) futile: u32,
+    /// Its kernel was asked how it is, because it is silent: the answer is waited for until then.
+    pub(in crate::proto) asked_until: Option<Instant>,
     /// The CLOSE was given to it.
     pub(in crate::proto) close_sent: bool,
     /// When anything last arrived on it, or it was last asked for a sign of life: the answer may
@@ -110,6 +112,15 @@ const TIMEOUTS_UNTIL_LOST: u32 = 3;
 /// A lane is not given up sooner than this: TCP repairs most losses within it.
 const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
 
+/// On a slow path somebody else's queue may stand before what it owes: as much as routers have for such links. What that
+/// takes a lane is waited for.
+const FOREIGN_QUEUE_BYTES: f64 = 128.0 * 1024.0;
+
+/// A kernel that was asked for its figures has this long to be heard ...
+const ANSWER_TIME: Duration = Duration::from_millis(20);
+/// ... and what it said not longer before is as good: nobody asks it more often.
+const ANSWER_FRESH: Duration = Duration::from_millis(10);
+
 /// Lanes that are given up before their first frame can be through, on a path that is slow beyond
 /// all expectation, would be dialled for ever: the next one gets twice the time, up to 32 times.
 const FUTILE_MAX: u32 = 5;
@@ -138,6 +149,7 @@ impl Lane {
             ping_due: false,
             late: false,
             futile: 0,
+            asked_until: None,
             close_sent: false,
             heard_at: now,
             progress_at: now,
@@ -213,7 +225,8 @@ impl Lane {
     /// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
     pub(in crate::proto) fn patience(&self) -> Duration {
         let usual = self.estimate.lateness(self.progress_at).saturating_mul(4);
-        usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ACK_DELAY_USUAL)
+        let ack_delay = ACK_DELAY_USUAL.max(self.estimate.ack_gap());
+        usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ack_delay)
     }
 
     /// How long after its forecast arrival a frame counts as late: its acknowledgement has to come.
@@ -240,17 +253,28 @@ impl Lane {
 
     /// How long the lane may owe without making progress before it is suspect.
     pub(in crate::proto) fn timeout(&self) -> Duration {
-        self.estimate.timeout().max(TIMEOUT_MIN)
+        self.estimate.timeout().max(TIMEOUT_MIN).max(self.drain_time())
     }
 
     /// How long its path may take to answer, whatever waits at this end and for what was lost.
     pub(in crate::proto) fn path_timeout(&self) -> Duration {
-        self.estimate.path_timeout().max(TIMEOUT_MIN)
+        self.estimate.path_timeout().max(TIMEOUT_MIN).max(self.drain_time())
+    }
+
+    /// On a slow path round trips become many times as long within one of them: how long what is in flight takes.
+    fn drain_time(&self) -> Duration {
+        if !self.estimate.is_slow() {
+            return Duration::ZERO;
+        }
+        let in_flight = self.estimate.slow_time(self.ledger.in_flight() as f64);
+        let round_trip = self.estimate.rtt_min().saturating_add(self.estimate.ack_gap());
+        in_flight.saturating_add(round_trip)
     }
 
     /// How long until it is given up.
     pub(in crate::proto) fn lost_after(&self) -> Duration {
         let patience = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
+        let patience = patience.max(self.estimate.slow_time(FOREIGN_QUEUE_BYTES));
         // What was acknowledged shows that frames get through.
         let futile = if self.ledger.acked_position() == 0 { self.futile } else { 0 };
         patience.saturating_mul(1 << futile.min(FUTILE_MAX))
@@ -271,7 +295,8 @@ impl Lane {
     }
 
     /// When the lane is given up if it stays silent: what was sent is not acknowledged, or what
-    /// should be sent to see whether it is alive does not leave, because its buffer stays full.
+    /// should be sent to see whether it is alive does not leave, because its buffer stays full. Not while its kernel learns that
+    /// more has arrived: once all has, it is the peer that is silent, and not the path.
     pub(in crate::proto) fn lost_at(&self) -> Option<Instant> {
         let since = if self.owes() {
             self.progress_at
@@ -280,7 +305,32 @@ impl Lane {
         } else {
             return None;
         };
+        let since = self.estimate.kernel_delivered_at().map_or(since, |at| at.max(since));
         since.checked_add(self.lost_after())
+    }
+
+    /// When nothing will have been heard of it, by the peer's acknowledgements and its kernel's, for longer than its path may
+    /// take.
+    pub(in crate::proto) fn silent_at(&self) -> Option<Instant> {
+        let heard = self.estimate.kernel_heard_at().unwrap_or(self.progress_at);
+        heard.max(self.progress_at).checked_add(self.path_timeout())
+    }
+
+    /// When what follows from its silence, and is due at `due`, is done: not before its kernel was heard.
+    pub(in crate::proto) fn decided_at(&self, due: Instant) -> Instant {
+        self.asked_until.map_or(due, |until| until.max(due))
+    }
+
+    /// What follows from its silence is due since `due`. Whether its kernel has to be asked first: nobody has while nothing
+    /// came on the lane and nothing could be written.
+    pub(in crate::proto) fn ask_kernel(&mut self, now: Instant, due: Instant) -> bool {
+        let Some(answered_at) = self.estimate.kernel_at() else { return false };
+        let fresh = answered_at.checked_add(ANSWER_FRESH).is_none_or(|until| until >= due);
+        if fresh || self.asked_until.is_some() {
+            return false;
+        }
+        self.asked_until = now.checked_add(ANSWER_TIME);
+        true
     }
 }
 
@@ -335,6 +385,68 @@ mod tests {
             assert!(lane.on_ack(start + ms(at), position, drop));
         }
         lane
+    }
+
+    /// A lane that owes since `start`, on a path of which the kernel tells.
+    fn owing(rate: u64, start: Instant) -> Lane {
+        let ms = Duration::from_millis;
+        let mut lane = Lane::new(LaneId::FIRST, start, Some(ms(100)));
+        let id = StreamId::new(Side::Client, Dir::Bi, 0);
+        let carried = Carried::Data { id, range: 0..1000, fin: false };
+        lane.ledger.record(carried, 1000, start, start + ms(10), Duration::ZERO, true);
+        let silence = Some(Duration::ZERO);
+        let metrics =
+            LaneMetrics { silence, delivered_bytes: Some(0), ..testing::kernel(rate, ms(100)) };
+        lane.estimate.on_metrics(start, metrics);
+        lane
+    }
+
+    #[test]
+    fn a_lane_whose_kernel_delivers_is_not_given_up_and_one_that_has_delivered_all_is() {
+        let start = testing::start();
+        let s = Duration::from_secs;
+        let mut lane = owing(1_000_000, start);
+        let lost_after = lane.lost_at().unwrap() - start;
+        assert!(lost_after <= s(1), "as soon as ever: {lost_after:?}");
+        let delivered = |lane: &mut Lane, at, bytes| {
+            let kernel = testing::kernel(1_000_000, Duration::from_millis(100));
+            let silence = Some(Duration::ZERO);
+            let metrics = LaneMetrics { silence, delivered_bytes: Some(bytes), ..kernel };
+            lane.estimate.on_metrics(start + at, metrics);
+        };
+        delivered(&mut lane, s(5), 500);
+        assert_eq!(lane.lost_at(), Some(start + s(5) + lost_after), "it is slow, not dead");
+        delivered(&mut lane, s(9), 500);
+        assert_eq!(
+            lane.lost_at(),
+            Some(start + s(5) + lost_after),
+            "its kernel hears, and no more"
+        );
+    }
+
+    #[test]
+    fn a_slow_lane_is_waited_for_as_long_as_a_routers_queue_takes() {
+        let start = testing::start();
+        let lost_after = |rate| owing(rate, start).lost_at().unwrap() - start;
+        assert!(lost_after(8_000) >= Duration::from_secs(16), "64 kbit/s");
+        assert!(lost_after(32_000) >= Duration::from_secs(4), "256 kbit/s");
+        assert!(lost_after(125_000) <= Duration::from_secs(1), "1 Mbit/s");
+    }
+
+    #[test]
+    fn a_kernel_is_asked_once_before_what_its_silence_leads_to() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut lane = owing(1_000_000, start);
+        let due = lane.lost_at().unwrap();
+        assert!(lane.ask_kernel(due, due), "what it said is old");
+        assert!(lane.decided_at(due) > due && lane.decided_at(due) < due + ms(100));
+        assert!(!lane.ask_kernel(due + ms(50), due), "it does not answer");
+        lane.asked_until = None;
+        lane.estimate.on_metrics(due, testing::kernel(1_000_000, ms(100)));
+        assert!(!lane.ask_kernel(due, due), "it has just answered");
+        let mut silent = Lane::new(LaneId::FIRST, start, None);
+        assert!(!silent.ask_kernel(due, due), "there is none that tells");
     }
 
     #[test]

@@ -60,6 +60,7 @@ mod tests {
             window: rate * rtt_ms / 1e3,
             idle: true,
             measured: true,
+            slow: false,
             kept_free: false,
         }
     }

@@ -92,6 +92,8 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) window: f64,
     /// The rate was measured, not assumed.
     pub(in crate::proto) measured: bool,
+    /// Its path carries little: what is given to it stays there for long.
+    pub(in crate::proto) slow: bool,
     /// It is kept free of bulk.
     pub(in crate::proto) kept_free: bool,
     /// The lane waits for work.
@@ -155,6 +157,7 @@ mod tests {
             in_flight: in_flight[nth],
             window: 31_000.0,
             measured: true,
+            slow: false,
             kept_free: false,
             idle: true,
         };

@@ -2,7 +2,7 @@
 //! overfilled all the time. (BBR's known weakness; ten lanes lost 18 % of their packets to a queue of one bandwidth-delay
 //! product.) So they are held to what the path carries, as far as a queue stands on it.
 
-use crate::proto::lane::{Lane, PACING_HEADROOM};
+use crate::proto::lane::{Lane, PACING_HEADROOM, SLOW_RATE};
 
 /// They are held to what the path carries once a queue stands on it that is longer than this part of the smallest round trip,
 /// and than a task may have to wait ...
@@ -19,6 +19,9 @@ const PACKET_BYTES: f64 = 1500.0;
 const LANE_BYTES: f64 = 16.0 * PACKET_BYTES;
 /// With less than this BBR works badly: it never has less than half of it on the way, however little a lane's part of the path is.
 const LANE_BYTES_MIN: f64 = 8.0 * PACKET_BYTES;
+/// On a slow path more than one lane works only while round trips are not this many times the smallest: at the start of a long
+/// one, which may still turn out to be fast.
+const QUEUE_SLOW: f64 = 2.0;
 /// What they send beyond it, all together: while a queue stands there is little to find out, but who is held to what is
 /// delivered can never deliver more.
 const HEADROOM: f64 = 1.02;
@@ -78,6 +81,13 @@ impl Crowd {
             crowd.rtt_min = crowd.rtt_min.min(path.rtt_min.as_secs_f64());
         }
         crowd
+    }
+
+    /// Whether one lane would do, since the path carries little (`path_rate`, in bytes a second) and what is in flight waits before it: round trips take `rtt`
+    /// seconds. What a kernel has on the way at least is most of a second of such a path, for each lane.
+    pub(super) fn fills_slow_path(&self, rtt: f64, path_rate: Option<f64>) -> bool {
+        let slow = path_rate.is_some_and(|rate| rate < SLOW_RATE);
+        self.lanes > 0 && slow && rtt > QUEUE_SLOW * self.rtt_min
     }
 
     /// What it means to each of them that the path has `carried` so many bytes a second, after round trips of `rtt` seconds, which

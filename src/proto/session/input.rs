@@ -38,7 +38,8 @@ impl Session {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.heard_at = now;
             let rtt = lane.estimate.rtt_min();
-            lane.inbound.receive(now, bytes, eliciting, rtt, faster);
+            let packet = lane.estimate.slow_packet();
+            lane.inbound.receive(now, bytes, eliciting, rtt, packet, faster);
         }
     }
 

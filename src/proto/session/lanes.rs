@@ -20,6 +20,9 @@ const FASTER_WAY_SECONDS: f64 = 0.002;
 /// A lane that costs money is asked for a sign of life so many times less often while others answer.
 const METERED_KEEPALIVE_FACTOR: u32 = 4;
 
+/// A lane whose kernel hears the peer and delivers nothing (a path may swallow only what is large) is kept for so long.
+const HEARD_TIME: Duration = Duration::from_secs(60);
+
 /// What a lane may have in flight: this many times what fills its pipe, so that no buffer on the
 /// way swallows what other lanes could carry ...
 const PIPE_FACTOR: f64 = 3.0;
@@ -31,6 +34,9 @@ const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
 /// of one link share them, but each has room for what it is given at once.
 const WINDOWS_MIN: f64 = 4.0;
 const WINDOWS_MIN_SHARED: f64 = 0.5;
+/// On a slow path four initial windows are seconds, which nothing can overtake. As many packets as TCP has at least: one leaves, one
+/// is on its way, and two are acknowledged together.
+const SLOW_WINDOW_BYTES: f64 = 4.0 * 1_500.0;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for what was lost (and lost again,
 /// that is some round trips), is in flight for us and no longer for the kernel. Not while a queue stands on a path that lanes
 /// share: each of these windows is for what its lane had when the others had less.
@@ -47,8 +53,9 @@ const SEARCHING_GAIN: f64 = 2.0;
 /// So much of a slow lane's time, too, up to this many bytes: its task cannot wake for each packet.
 const UNSENT_SECONDS_SLOW: f64 = 0.050;
 const UNSENT_BYTES_SLOW: f64 = 16.0 * 1024.0;
-/// Bounds of it: some packets, and what a gigabit link needs.
+/// Bounds of it: some packets, on a slow path one, and what a gigabit link needs.
 const UNSENT_BYTES_MIN: u32 = 4 * 1024;
+const UNSENT_BYTES_MIN_SLOW: u32 = 1_500;
 const UNSENT_BYTES_MAX: u32 = 512 * 1024;
 
 impl Session {
@@ -103,6 +110,7 @@ impl Session {
     pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             let delivered = lane.estimate.on_metrics(now, metrics);
+            lane.asked_until = None;
             lane.late &= !lane.answers(now);
             let link = lane.policy.link;
             self.links.delivered(link, delivered, metrics.rtt);
@@ -111,7 +119,12 @@ impl Session {
             }
             let window = lane.estimate.kernel_window();
             let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-            if self.links.look(now, link, of_link, window) {
+            let others_shall_work = self.links.look(now, link, of_link, window);
+            if let Some(rate) = self.links.path_rate(link) {
+                let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
+                of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(rate));
+            }
+            if others_shall_work {
                 self.arrange(link);
             }
         }
@@ -155,7 +168,8 @@ impl Session {
         let seconds =
             if pacing > SEARCHING_GAIN * rate { UNSENT_SECONDS_SEARCHING } else { UNSENT_SECONDS };
         let slow = (pacing * UNSENT_SECONDS_SLOW).min(UNSENT_BYTES_SLOW);
-        ((pacing * seconds).max(slow) as u32).clamp(UNSENT_BYTES_MIN, UNSENT_BYTES_MAX)
+        let least = if lane.estimate.is_slow() { UNSENT_BYTES_MIN_SLOW } else { UNSENT_BYTES_MIN };
+        ((pacing * seconds).max(slow) as u32).clamp(least, UNSENT_BYTES_MAX)
     }
 
     /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
@@ -286,7 +300,27 @@ impl Session {
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = LaneView> {
         let best = self.best_standing();
         let usable = self.lanes.values().filter(move |lane| Standing::of(lane) >= best);
+        let used = usable.filter(move |lane| !self.is_spare(lane, best));
+        used.map(move |lane| self.paced_view(lane, now))
+    }
+
+    /// The same, with those that are spared otherwise: a copy has to go on another lane, if there is one.
+    pub(super) fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
+        let best = self.best_standing();
+        let usable = self.lanes.values().filter(move |lane| Standing::of(lane) >= best);
         usable.map(move |lane| self.paced_view(lane, now))
+    }
+
+    /// Whether the lane rests on a slow link of which another lane works: what is urgent finds it no sooner there, and each lane
+    /// has packets on the way that take long.
+    fn is_spare(&self, lane: &Lane, best: Standing) -> bool {
+        let works = |other: &Lane| {
+            other.policy.link == lane.policy.link
+                && !other.is_kept_free()
+                && Standing::of(other) >= best
+        };
+        let rests = lane.resting && lane.copies.is_empty();
+        rests && lane.estimate.is_slow() && self.lanes.values().any(works)
     }
 
     /// Snapshot of a lane, if it may be given work.
@@ -299,11 +333,13 @@ impl Session {
         let link = self.links.view(lane.policy.link);
         let mut view = view(lane, now, link.crowding.share());
         let windows = (WINDOWS_MIN / link.sharing as f64).max(WINDOWS_MIN_SHARED);
-        view.window = view.window.max(windows * INITIAL_WINDOW_BYTES);
+        let slow = lane.estimate.is_slow();
+        let least = windows * INITIAL_WINDOW_BYTES;
+        view.window = view.window.max(if slow { least.min(SLOW_WINDOW_BYTES) } else { least });
         if link.is_shared() {
             view.window += PIPE_FACTOR * lane.estimate.rate() * link.wander;
         }
-        if !link.crowding.is_queued() {
+        if !link.crowding.is_queued() && !slow {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
@@ -319,10 +355,13 @@ impl Session {
             return false;
         }
         let Some(own) = self.lanes.get(&id) else { return false };
-        let own = view(own, now, 1.0).arrival(1.0);
+        let (own, link) = (view(own, now, 1.0).arrival(1.0), own.policy.link);
         let best = self.best_standing();
         let used = |lane: &&Lane| Standing::of(lane) >= best && lane.policy.tier != Tier::Metered;
-        let good = self.lanes.values().filter(|lane| lane.id != id).filter(used);
+        // On a slow link what is said twice makes everything later.
+        let alike = |lane: &Lane| lane.estimate.is_slow() && lane.policy.link == link;
+        let others = self.lanes.values().filter(|lane| lane.id != id && !alike(lane));
+        let good = others.filter(used);
         good.map(|lane| view(lane, now, 1.0).arrival(1.0))
             .any(|other| other + FASTER_WAY_SECONDS < own)
     }
@@ -333,7 +372,6 @@ impl Session {
         lane: &Lane,
         answering: Answering,
     ) -> Option<(Instant, Timer)> {
-        let relief = answering.relief(lane);
         let sleeping = lane.idle && !lane.waking;
         // Not before the lane it goes on may speak.
         let ack_at = |at: Instant, on: &Lane| {
@@ -342,10 +380,10 @@ impl Session {
         let ack = lane.inbound.due().filter(|_| sleeping).map(|at| ack_at(at, lane));
         let elsewhere = lane.inbound.due_elsewhere();
         let elsewhere = elsewhere.and_then(|at| Some(ack_at(at, self.way_back(lane.id)?)));
-        let suspect =
-            self.suspect_at(lane).filter(|_| relief != Relief::None).map(|at| (at, Timer::Suspect));
-        let late = self.late_at(lane, relief).map(|at| (at, Timer::Late));
-        let lost = lane.lost_at().map(|at| (at, Timer::LaneLost));
+        let silent = |at: Option<Instant>, timer| at.map(|due| (lane.decided_at(due), timer));
+        let suspect = silent(self.suspect_at(lane, answering), Timer::Suspect);
+        let late = self.late_at(lane, answering).map(|at| (at, Timer::Late));
+        let lost = silent(lost_at(lane, answering), Timer::LaneLost);
         let idle_ping = self.ping_at(lane, answering).map(|at| (at, Timer::Keepalive));
         [ack, elsewhere, suspect, late, lost, idle_ping].into_iter().flatten().min_by_key(|t| t.0)
     }
@@ -370,17 +408,21 @@ impl Session {
         for id in ids {
             let answering = Answering::count(self.lanes.values());
             let Some(lane) = self.lanes.get(&id) else { continue };
-            let relief = answering.relief(lane);
             let ping = self.ping_at(lane, answering).is_some_and(|at| at <= now);
-            let suspect =
-                relief != Relief::None && self.suspect_at(lane).is_some_and(|at| at <= now);
+            let is_due = |due: &Instant| lane.decided_at(*due) <= now;
+            let suspect_at = self.suspect_at(lane, answering).filter(is_due);
+            let lost_at = lost_at(lane, answering).filter(is_due);
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            if lane.lost_at().is_some_and(|at| at <= now) {
+            if let Some(due) = lost_at.or(suspect_at)
+                && lane.ask_kernel(now, due)
+            {
+                self.events.push_back(Event::MetricsWanted(id));
+            } else if lost_at.is_some() {
                 let futile = lane.ledger.acked_position() == 0;
                 self.futile = if futile { self.futile.saturating_add(1) } else { 0 };
                 self.events.push_back(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
-            } else if suspect {
+            } else if suspect_at.is_some() {
                 self.suspect(id);
             } else if ping {
                 lane.ping_due = true;
@@ -388,26 +430,56 @@ impl Session {
                     lane.heard_at = now;
                 }
             } else {
-                self.move_late(now, id, relief);
+                self.move_late(now, id, answering);
             }
         }
     }
 
-    /// When the lane becomes suspect if nothing is heard on it, or on its link.
-    fn suspect_at(&self, lane: &Lane) -> Option<Instant> {
+    /// When the lane becomes suspect if nothing is heard on it, or on its link, and there is what could take over.
+    fn suspect_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
+        if answering.relief(lane) == Relief::None {
+            return None;
+        }
         let alone = lane.suspect_at()?;
-        let with_its_link = self
-            .links
-            .heard_at(lane.policy.link)
-            .and_then(|heard| heard.max(lane.progress_at).checked_add(lane.path_timeout()));
-        Some(with_its_link.map_or(alone, |at| at.min(alone)))
+        let heard = self.links.heard_at(lane.policy.link);
+        let with_its_link =
+            heard.and_then(|heard| heard.max(lane.progress_at).checked_add(lane.path_timeout()));
+        let at = with_its_link.map_or(alone, |at| at.min(alone));
+        if answering.on_another_link(lane) {
+            return Some(at);
+        }
+        self.broken_at(lane).map(|broken| broken.max(at))
     }
 
-    /// The lane owes and does not answer. Nor will those of its link that rest: what is urgent shall not find out one by one.
+    /// From when on a lane of the only link that answers is taken to be broken itself: what its link is slow with would be no
+    /// sooner on another lane of that link, and would make it slower yet. Its silence says so, and that of the others does not:
+    /// some were heard meanwhile or, unless the link is slow, owe nothing.
+    fn broken_at(&self, lane: &Lane) -> Option<Instant> {
+        let slow = lane.estimate.is_slow();
+        if lane.estimate.kernel_heard_at().is_none() && !slow {
+            return Some(lane.progress_at); // nobody tells what its path does
+        }
+        let silent_at = lane.silent_at()?;
+        let link = lane.policy.link;
+        let heard = self.links.heard_at(link).is_some_and(|heard| heard >= silent_at);
+        let free = |other: &Lane| {
+            other.id != lane.id && other.policy.link == link && !other.owes() && !other.ping_due
+        };
+        (heard || (!slow && self.lanes.values().any(free))).then_some(silent_at)
+    }
+
+    /// The lane owes and does not answer. Nor will those of its link that rest, unless any of them was heard: what is urgent shall
+    /// not find out one by one.
     fn suspect(&mut self, id: LaneId) {
-        let Some(link) = self.lanes.get(&id).map(|lane| lane.policy.link) else { return };
+        let Some(lane) = self.lanes.get(&id) else { return };
+        let link = lane.policy.link;
+        let heard = self.links.heard_at(link).is_some_and(|at| lane.silent_at() <= Some(at));
         self.totals.suspected = self.totals.suspected.saturating_add(1);
         self.move_owed(id);
+        if heard {
+            self.events.push_back(Event::LaneSuspect(id));
+            return;
+        }
         let resting =
             |lane: &&Lane| lane.policy.link == link && lane.resting && lane.health == Health::Good;
         let resting: Vec<LaneId> = self.lanes.values().filter(resting).map(|l| l.id).collect();
@@ -433,8 +505,10 @@ impl Session {
     pub(super) fn on_ack(&mut self, now: Instant, id: LaneId, position: u64) {
         let mut settled = Vec::new();
         let known = if let Some(lane) = self.lanes.get_mut(&id) {
-            if position > lane.ledger.acked_position() {
+            let more = position.saturating_sub(lane.ledger.acked_position());
+            if more > 0 && position <= lane.ledger.sent_position() {
                 self.links.heard(lane.policy.link, now);
+                self.links.acked(lane.policy.link, more);
             }
             lane.on_ack(now, position, |entry| settled.push(entry.carried))
         } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
@@ -473,6 +547,15 @@ impl Session {
     }
 }
 
+/// When the lane is given up. One of the only link there is would be replaced by one that fares no better: while its kernel hears
+/// the peer it is kept, for long.
+fn lost_at(lane: &Lane, answering: Answering) -> Option<Instant> {
+    let at = lane.lost_at()?;
+    let heard = lane.estimate.kernel_heard_at().filter(|_| !answering.on_another_link(lane));
+    let kept = heard.and_then(|heard| heard.checked_add(lane.lost_after()));
+    Some(kept.map_or(at, |kept| kept.min(at.checked_add(HEARD_TIME).unwrap_or(at)).max(at)))
+}
+
 /// Whether the lane has something to say that concerns itself.
 fn is_urgent(lane: &Lane, now: Instant) -> bool {
     lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
@@ -502,6 +585,7 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         window: PIPE_FACTOR * estimate.rate().max(1.0) * rtt_min.max(PIPE_ROUND_TRIP_MIN),
         idle: lane.idle && !lane.waking,
         measured: estimate.is_measured(),
+        slow: estimate.is_slow(),
         kept_free: lane.is_kept_free(),
     }
 }

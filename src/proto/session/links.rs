@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use litemap::LiteMap;
 
+use super::acked::Acked;
 use super::crowd::{Crowd, Crowding};
 use super::rest::{Rest, Seen};
 use super::wander::Wander;
@@ -33,6 +34,8 @@ struct Link {
     count: Count,
     /// What it delivers, in bytes a second.
     carried: MaxFilter,
+    /// What the peer acknowledges on it.
+    acked: Acked,
     wander: Wander,
     crowding: Crowding,
     rest: Rest,
@@ -105,6 +108,7 @@ impl Links {
                     heard_at: now,
                     count: Count::new(now),
                     carried: MaxFilter::default(),
+                    acked: Acked::new(now),
                     wander: Wander::default(),
                     crowding: Crowding::NONE,
                     rest: Rest::default(),
@@ -132,6 +136,13 @@ impl Links {
         }
     }
 
+    /// The peer has acknowledged so many `bytes` more on one of the link's lanes.
+    pub(super) fn acked(&mut self, number: u64, bytes: u64) {
+        if let Some(link) = self.0.get_mut(&number) {
+            link.acked.add(bytes);
+        }
+    }
+
     /// What the link means to one of its lanes.
     pub(super) fn view(&self, number: u64) -> LinkView {
         let alone = LinkView { sharing: 1, crowding: Crowding::NONE, wander: 0.0 };
@@ -140,6 +151,11 @@ impl Links {
             crowding: link.crowding,
             wander: link.wander.allowance,
         })
+    }
+
+    /// What the link's path was last seen to carry when it was full, in bytes a second.
+    pub(super) fn path_rate(&self, number: u64) -> Option<f64> {
+        self.0.get(&number)?.acked.rate()
     }
 
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
@@ -182,8 +198,12 @@ impl Links {
     ) -> bool {
         let Some(link) = self.0.get_mut(&number) else { return false };
         let Some(looks) = link.looks else {
-            let rtt = lanes.map(|lane| lane.estimate.rtt_min()).min().unwrap_or_default();
-            link.wanted = Some(Rest::begin(rtt));
+            let (mut rtt, mut slow) = (Duration::MAX, false);
+            for lane in lanes {
+                rtt = rtt.min(lane.estimate.rtt_min());
+                slow |= lane.estimate.is_slow();
+            }
+            link.wanted = Some(if slow { 1 } else { Rest::begin(rtt) });
             link.looks = Some(0);
             return true;
         };
@@ -199,6 +219,13 @@ impl Links {
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
         let (crowd, carried) = (Crowd::of(lanes), link.carried.max());
+        link.acked.look(now, crowd.lanes > 0);
+        if crowd.fills_slow_path(rtt, link.acked.rate()) && link.wanted != Some(1) {
+            link.wanted = Some(1);
+            link.rest.on_slow(now);
+            link.crowding = Crowding::NONE;
+            return true;
+        }
         let looks = looks.saturating_add(u32::from(crowd.lanes > 1));
         link.looks = Some(looks);
         // Held to what they carry they would not find out what they can, and as long as little is known of how its round trips

@@ -1,6 +1,7 @@
 //! The session: dispatch and the order of things. What streams, lanes, the scheduler and the wire
 //! know is in their rooms; this one only brings them together.
 
+mod acked;
 mod budget;
 mod caps;
 mod choice;

@@ -39,6 +39,12 @@ const FRAME_SECONDS: f64 = 0.010;
 /// Smaller frames cost more than they gain.
 const FRAME_BYTES_MIN: f64 = 2048.0;
 
+/// ... but on a slow path each packet takes long: a frame and its TLS record fit into one.
+const FRAME_BYTES_SLOW: usize = 1280;
+
+/// What a stream sends first counts so many times there: with a second of a slow path it is bulk.
+const URGENT_FACTOR_SLOW: u64 = 8;
+
 /// What is left of a cap is not cut into frames smaller than this.
 const FRAME_ROOM_MIN: usize = 512;
 
@@ -74,7 +80,11 @@ impl Session {
             }
             return (!out.is_empty()).then(|| Transmit { bytes: out.len() });
         }
-        let budget = pull_budget(pulling.estimate.rate()).min(max_bytes);
+        let budget = match pulling.estimate.is_slow() {
+            true => FRAME_BYTES_SLOW,
+            false => pull_budget(pulling.estimate.rate()),
+        };
+        let budget = budget.min(max_bytes);
         let policy = pulling.policy;
         let allowance = self.caps.allowance(now, &policy);
         self.write_all(now, lane, budget, allowance, out);
@@ -308,6 +318,9 @@ impl Session {
                 stream.in_data_queue = false;
                 self.data_queue.remove(nth);
             }
+            _ if urgent && own.slow => {
+                self.data_queue.charge(nth, bytes.saturating_mul(URGENT_FACTOR_SLOW));
+            }
             _ => self.data_queue.charge(nth, bytes),
         }
         bytes
@@ -468,6 +481,9 @@ fn pull_budget(rate: f64) -> usize {
 /// that full frames fall on records; less on a slow lane, and on one that may turn out to be slow:
 /// it has to show a sign of life before it is given up.
 pub(super) fn frame_room(lane: &LaneView, written: usize) -> usize {
+    if lane.slow {
+        return FRAME_BYTES_SLOW;
+    }
     if !lane.measured {
         return FRAME_BYTES_MIN as usize;
     }

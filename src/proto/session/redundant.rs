@@ -25,7 +25,7 @@ impl Session {
     pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, carried: Carried, urgent: bool) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
-        let others = self.views(now).filter_map(|view| {
+        let others = self.views_for_copies(now).filter_map(|view| {
             let policy = policy(&view.id)?;
             let free = policy.tier != Tier::Metered || mutant!("metered-carries-copies");
             let free = free && (urgent || policy.tier != Tier::Express);

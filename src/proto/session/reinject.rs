@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use super::budget::cost_twice;
 use super::output::{Limits, fit_payload};
-use super::standing::Relief;
+use super::standing::{Answering, Relief};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
@@ -24,9 +24,13 @@ const TAIL_LOOKED_AT: usize = 32;
 
 impl Session {
     /// When the next frame in flight on the lane counts as late.
-    pub(super) fn late_at(&self, lane: &Lane, relief: Relief) -> Option<Instant> {
+    pub(super) fn late_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
+        let relief = answering.relief(lane);
+        // Whatever is sent again on a slow link makes all of it later.
+        let in_vain = lane.estimate.is_slow() && !answering.on_another_link(lane);
         if lane.health != Health::Good
             || relief == Relief::None
+            || in_vain
             || lane.policy.tier == Tier::Metered
             || self.duplicates.left() < FRAME_BYTES_MAX as u64
         {
@@ -48,9 +52,9 @@ impl Session {
 
     /// What is late on the lane waits for the others again, in stream order; if its link is silent, so does what the link's
     /// other lanes owe.
-    pub(super) fn move_late(&mut self, now: Instant, id: LaneId, relief: Relief) {
+    pub(super) fn move_late(&mut self, now: Instant, id: LaneId, answering: Answering) {
         let Some(lane) = self.lanes.get(&id) else { return };
-        if self.late_at(lane, relief).is_none_or(|at| at > now) {
+        if self.late_at(lane, answering).is_none_or(|at| at > now) {
             return;
         }
         let (patience, link) = (lane.patience(), lane.policy.link);
@@ -163,7 +167,9 @@ impl Session {
             return None;
         }
         let own = self.view_of(now, id)?;
-        let slower = self.lanes.values().filter(|lane| lane.id != id);
+        let link = self.lanes.get(&id)?.policy.link;
+        let in_vain = |lane: &Lane| lane.policy.link == link && lane.estimate.is_slow();
+        let slower = self.lanes.values().filter(|lane| lane.id != id && !in_vain(lane));
         slower
             .filter_map(|lane| {
                 let rate = lane.estimate.rate().max(1.0);
@@ -315,6 +321,59 @@ mod tests {
         session.handle_timeout(start + ms(101));
         assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
         assert_eq!(session.pending, 2 * bytes as u64);
+    }
+
+    /// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose kernels tell of a path of
+    /// this rate. Says whether its kernel has to be asked, and how it is after it, at the time it would be suspect.
+    fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Health, u64) {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut session = session(start);
+        session.handle_lane_policy(start, LANES[1], other);
+        let metrics = |silence| crate::proto::LaneMetrics {
+            silence: Some(silence),
+            ..testing::kernel(rate, ms(20))
+        };
+        for lane in LANES {
+            session.handle_lane_metrics(start, lane, metrics(ms(0)));
+        }
+        let id = session.open(StreamKind::Raw).unwrap();
+        session.send_stream(id).write(&mut vec![7; 1000].into()).unwrap();
+        session.lanes.get_mut(&LANES[1]).unwrap().late = true;
+        while session.pending > 0 {
+            assert!(session.poll_transmit(start, LANES[0], 4096, &mut LaneBuf::new()).is_some());
+        }
+        session.lanes.get_mut(&LANES[0]).unwrap().idle = true;
+        session.lanes.get_mut(&LANES[1]).unwrap().late = false;
+        // Frames that are late may still travel twice where that is worth it.
+        session.duplicates.spend(session.duplicates.left());
+        let (mut now, mut asked) = (start, false);
+        while now < start + ms(900) {
+            now += ms(10);
+            if other_heard {
+                session.handle_lane_metrics(now, LANES[1], metrics(ms(0)));
+            }
+            session.handle_timeout(now);
+            while let Some(event) = session.poll_event() {
+                if event == crate::proto::Event::MetricsWanted(LANES[0]) {
+                    asked = true;
+                    session.handle_lane_metrics(now, LANES[0], metrics(now - start));
+                }
+            }
+            if session.lanes[&LANES[0]].health != Health::Good {
+                break;
+            }
+        }
+        (asked, session.lanes[&LANES[0]].health, session.pending)
+    }
+
+    #[test]
+    fn what_a_lane_owes_moves_to_its_own_link_only_if_the_lane_is_what_is_broken() {
+        let same = LanePolicy { tier: Tier::Express, ..LanePolicy::default() };
+        let another = LanePolicy { link: 7, ..LanePolicy::default() };
+        assert_eq!(after_silence(1_000_000, same, true), (true, Health::Suspect, 1000));
+        assert_eq!(after_silence(1_000_000, another, false), (true, Health::Suspect, 1000));
+        assert_eq!(after_silence(8_000, same, false).1, Health::Good, "a slow link is slow");
     }
 
     #[test]

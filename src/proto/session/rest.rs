@@ -137,6 +137,13 @@ impl Rest {
         (rtt.div_duration_f64(ROUND_TRIP_OF_A_LANE) as usize).max(1)
     }
 
+    /// The path is found to be slow, and one lane fills it: more are tried again after the longest time.
+    pub(super) fn on_slow(&mut self, now: Instant) {
+        let mut more = Patience::new(WAIT_MAX);
+        more.begin(now);
+        *self = Self { more, ..Self::default() };
+    }
+
     /// How many lanes shall work from now on, if it is not those that do.
     pub(super) fn look(&mut self, seen: Seen) -> Option<usize> {
         if let Some(trial) = &mut self.trial {

@@ -58,6 +58,36 @@ pub(super) struct Answering {
     metered: usize,
     /// The two of the shortest round trips, queues included, that carry whatever there is.
     quickest: [Option<(Duration, LaneId)>; 2],
+    /// The links of those that cost no money, and of the others.
+    links: LinksSeen,
+    metered_links: LinksSeen,
+}
+
+/// Whether lanes are of one link, or of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum LinksSeen {
+    #[default]
+    None,
+    One(u64),
+    Several,
+}
+
+impl LinksSeen {
+    fn add(&mut self, link: u64) {
+        *self = match *self {
+            Self::None => Self::One(link),
+            Self::One(one) if one == link => Self::One(link),
+            Self::One(_) | Self::Several => Self::Several,
+        };
+    }
+
+    fn any_but(self, link: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(one) => one != link,
+            Self::Several => true,
+        }
+    }
 }
 
 /// What there is to take over from a lane.
@@ -82,6 +112,9 @@ impl Answering {
                 Tier::Metered => &mut answering.metered,
             };
             *count = count.saturating_add(1);
+            let metered = lane.policy.tier == Tier::Metered;
+            let links = if metered { &mut answering.metered_links } else { &mut answering.links };
+            links.add(lane.policy.link);
             if !lane.is_kept_free() {
                 answering.time(lane);
             }
@@ -102,6 +135,13 @@ impl Answering {
     /// Whether any answers that costs no money.
     pub(super) fn unmetered(&self) -> bool {
         self.primary > 0 || self.express > 0 || self.backup > 0
+    }
+
+    /// Whether any that could take over from the lane is of another link than it.
+    pub(super) fn on_another_link(&self, lane: &Lane) -> bool {
+        let link = lane.policy.link;
+        let metered = lane.policy.tier == Tier::Metered && self.metered_links.any_but(link);
+        metered || self.links.any_but(link)
     }
 
     /// What could take over from the lane. Metered lanes wait until others are lost.
