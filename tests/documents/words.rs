@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::markdown::{GUIDE, README, blocks, code_spans, read, table};
+use crate::markdown::{Block, FIGURES, GUIDE, README, blocks, code_spans, read, root, table};
 use crate::support::process;
 
 const DOCUMENTS: [&str; 3] = [README, GUIDE, "CONTRIBUTING.md"];
@@ -156,6 +156,47 @@ fn exit_codes_are_those_of_the_help() {
     let told = table(GUIDE, "| code | |").iter().map(|row| row[0].split(", ").count()).sum();
     let (_, codes) = help.split_once("Exit codes:\n").unwrap();
     assert_eq!(codes.lines().take_while(|line| line.starts_with(' ')).count(), told);
+}
+
+#[test]
+fn the_tests_that_commands_name_exist() {
+    let mut source = String::new();
+    let mut folders = vec![root().join("tests"), root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.extension() {
+                None if path.is_dir() => folders.push(path),
+                Some(ending) if ending == "rs" => source += &fs::read_to_string(path).unwrap(),
+                _ => {}
+            }
+        }
+    }
+    let mut named = 0;
+    for document in ["CONTRIBUTING.md", FIGURES, "docs/SECURITY.md"] {
+        for command in blocks(document).iter().flat_map(Block::commands) {
+            let mut words = words(&command).into_iter().filter(|word| !word.contains('='));
+            if words.next().as_deref() != Some("cargo") {
+                continue;
+            }
+            let between = |word: &str| command.split(word).skip(1).map(inside).collect::<Vec<_>>();
+            for program in between("binary(").into_iter().chain(between("--test ")) {
+                let file = root().join(format!("tests/{program}"));
+                let there = file.join("main.rs").exists() || file.with_extension("rs").exists();
+                assert!(there || program == "skipped", "{document}: {command}");
+                named += 1;
+            }
+            for test in between("test(") {
+                assert!(source.contains(&test), "{document}: {command}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 8, "{named}");
+}
+
+/// What comes before the next bracket or blank.
+fn inside(rest: &str) -> String {
+    rest.split([')', ' ', '\'']).next().unwrap().to_owned()
 }
 
 /// One recommendation of how many lanes a link needs: to say nothing.
