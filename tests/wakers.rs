@@ -123,7 +123,7 @@ fn futures_that_are_polled_and_dropped_for_ever_leave_nothing_behind() {
             let _ = it.open(StreamKind::Raw).await;
         });
         turn("Client::draining", &mut client, async |it| {
-            it.draining().await;
+            it.stopping().await;
         });
         turn("Server::drained", &mut server, async |it| {
             it.drained().await;

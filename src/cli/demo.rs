@@ -18,6 +18,7 @@ use anyhow::{Context, anyhow};
 use imux::lane::{BindSource, Listener, TcpOptions, TlsDialer, TlsListener};
 use imux::trust::{Identity, PinnedKeys, client_config, server_config};
 use imux::{Client, Code, Link, Server, StreamKind, tunnel};
+use terminal_size::terminal_size_of;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -64,9 +65,15 @@ pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
     }
 }
 
+/// How wide a terminal is: what the environment says of it, as ncurses does, or what the terminal says of itself.
+fn columns_of(output: &io::Stderr) -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    said.or_else(|| terminal_size_of(output).map(|(width, _)| width.0.into()))
+}
+
 async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
-    let columns = std::env::var("COLUMNS").ok();
-    let style = Style::choose(io::stderr().is_terminal(), config.quiet, columns.as_deref());
+    let columns = columns_of(&io::stderr());
+    let style = Style::choose(io::stderr().is_terminal(), config.quiet, columns);
     // Buffered: what is drawn at once is queued at once.
     let output = io::BufWriter::new(logging::stderr()?);
     let mut progress = Progress::new(output, style, "up + down", config.bytes * 2);

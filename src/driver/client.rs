@@ -408,7 +408,7 @@ impl Client {
 
     /// Waits until [`drain`](Self::drain) or [`close`](Self::close) is called, and not until what is open has ended: that is
     /// [`Session::drained`]. Cancel safe.
-    pub async fn draining(&self) {
+    pub async fn stopping(&self) {
         // The sender lives as long as the client: an error cannot come.
         let _ = self.inner.draining.subscribe().wait_for(|draining| *draining).await;
     }

@@ -33,8 +33,8 @@ pub async fn forward_within(
 ) {
     let options = options.into();
     let mut connections = JoinSet::new();
-    let draining = client.draining();
-    tokio::pin!(draining);
+    let stopping = client.stopping();
+    tokio::pin!(stopping);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -59,7 +59,7 @@ pub async fn forward_within(
                 Err(error) => wait_out(&error).await,
             },
             Some(_) = connections.join_next() => {}
-            () = &mut draining => break,
+            () = &mut stopping => break,
         }
     }
     drop(listener);

@@ -17,15 +17,12 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// The style for an output: `quiet` wins; `columns` is what the environment says, if anything.
-    pub(crate) fn choose(is_terminal: bool, quiet: bool, columns: Option<&str>) -> Self {
+    /// The style for an output: `quiet` wins; `columns` is what is known of the terminal's width, if anything.
+    pub(crate) fn choose(is_terminal: bool, quiet: bool, columns: Option<usize>) -> Self {
         match (quiet, is_terminal) {
             (true, _) => Style::Silent,
             (_, false) => Style::Lines,
-            _ => {
-                let columns = columns.and_then(|text| text.parse().ok());
-                Style::Terminal { columns: columns.filter(|&n| n >= 20).unwrap_or(80) }
-            }
+            _ => Style::Terminal { columns: columns.filter(|&n| n >= 20).unwrap_or(80) },
         }
     }
 }
@@ -184,9 +181,9 @@ mod tests {
     #[test]
     fn style_for_the_output() {
         assert_eq!(Style::choose(true, true, None), Style::Silent);
-        assert_eq!(Style::choose(false, false, Some("120")), Style::Lines);
-        assert_eq!(Style::choose(true, false, Some("120")), Style::Terminal { columns: 120 });
-        for odd in [None, Some("x"), Some("0"), Some("-5")] {
+        assert_eq!(Style::choose(false, false, Some(120)), Style::Lines);
+        assert_eq!(Style::choose(true, false, Some(120)), Style::Terminal { columns: 120 });
+        for odd in [None, Some(0), Some(19)] {
             assert_eq!(Style::choose(true, false, odd), Style::Terminal { columns: 80 });
         }
     }
