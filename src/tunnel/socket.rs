@@ -16,6 +16,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// that a socket has room is told only when a third of its buffer is free.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What the kernel may hold for a program beyond what the program's own kernel has room for (`TCP_NOTSENT_LOWAT`). Without
+/// it megabytes pile up in the send buffer of a program that has paused, unswappable and uncounted; what is on its way to
+/// one that reads is not bounded by it.
+const UNSENT_LIMIT: u32 = 128 << 10;
+
 /// Whether a program's kernel has taken all is asked as often as this to begin with, and then less often.
 const DRAIN_POLL_MIN: Duration = Duration::from_millis(1);
 const DRAIN_POLL_MAX: Duration = Duration::from_millis(20);
@@ -55,13 +60,16 @@ impl Default for Keepalive {
 }
 
 /// No delay: what comes in pieces goes out in pieces. Urgent bytes stay where they were written: out of line they would
-/// be lost. Failing to set either costs time, or such a byte, nothing else.
+/// be lost. Failing to set one costs time, such a byte or memory, nothing else.
 pub(super) fn prepare(socket: &TcpStream, options: &SocketOptions) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     if let Err(error) = SockRef::from(socket).set_out_of_band_inline(true) {
         tracing::debug!(%error, "SO_OOBINLINE");
+    }
+    if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_LIMIT) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
     }
     if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
         let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
