@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod cancel;
 mod delivery;
+mod exits;
 #[path = "../support/mod.rs"]
 mod support;
 
