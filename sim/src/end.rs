@@ -396,6 +396,11 @@ impl End {
             && self.session.lane_count() > 0
     }
 
+    /// Whether this end's user of the stream has come to the end of its plan.
+    pub fn has_done(&self, plan: usize) -> bool {
+        self.apps.values().any(|app| app.plan == plan && app.is_over())
+    }
+
     /// What an unfinished run waits for.
     pub fn undone(&self) -> String {
         let open = self.apps.values().filter(|app| !app.is_over()).take(4);

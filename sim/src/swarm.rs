@@ -3,10 +3,12 @@
 
 use imux::proto::SchedulerKind;
 
+use crate::net::MS;
 use crate::options::{
     Congestion, DriverOptions, Ending, Fault, FaultKind, HalfPlan, Options, PathOptions,
     SessionOptions, StreamPlan,
 };
+use crate::oracle::liveness;
 use crate::rng::Rng;
 
 /// The options of swarm run `seed`.
@@ -50,6 +52,11 @@ pub fn draw(seed: u64) -> Options {
         draw_narrow(&mut narrow, &mut options);
     }
     // Likewise.
+    let mut paused = Rng::new(seed ^ 0x7061_7573_6564_0000);
+    if !scattered && paused.chance(0.06) {
+        draw_paused(&mut paused, &mut options, slowest);
+    }
+    // Likewise.
     let mut express = Rng::new(seed ^ 0x6578_7072_6573_7300);
     if !scattered && express.chance(0.4) {
         draw_express(&mut express, &mut options.paths);
@@ -81,6 +88,56 @@ fn draw_narrow(rng: &mut Rng, options: &mut Options) {
     });
     options.faults.extend(resets);
     options.faults.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
+}
+
+/// Readers that have paused, on more than the session has room for, beside a few streams whose readers read: these are to be
+/// done before the others read on, and nothing breaks meanwhile.
+fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
+    let most = (slowest_mbit * 250_000.0).clamp(40_000.0, 4e6);
+    let session_window = rng.log_range(30_000.0, most) as u64;
+    for session in &mut options.sessions {
+        session.session_window = session_window;
+        session.session_window_initial = session_window;
+        session.stream_window = (session_window as f64 / rng.log_range(1.0, 60.0)) as u64;
+        session.stream_window_max = session.stream_window * rng.range(1..=16);
+        session.streams_max = 1024;
+    }
+    (options.faults, options.endings) = (Vec::new(), Vec::new());
+    let window = options.sessions.iter().map(|session| session.stream_window).max().unwrap_or(1);
+    let (count, each) = (rng.range(2..=120), (window * 2).min(3 * session_window / 4));
+    let filling = HalfPlan {
+        bytes: each.min(4 * session_window / count),
+        unread: true,
+        ..HalfPlan::default()
+    };
+    let held = (0..count).map(|_| {
+        let both = [filling.clone(), HalfPlan { unread: true, ..HalfPlan::default() }];
+        let [up, down] = both;
+        let halves = if rng.chance(0.5) { [up, down] } else { [down, up] };
+        StreamPlan {
+            at_ms: 20.0 + rng.unit() * 500.0,
+            from_server: rng.chance(0.3),
+            halves,
+            redundant: false,
+        }
+    });
+    let mut streams: Vec<_> = held.collect();
+    // They are open before, and still at work when all others are held.
+    let moving = (0..rng.range(1..=3)).map(|_| {
+        let bytes = rng.log_range(1_000.0, most) as u64;
+        let write_bytes = bytes / rng.range(10..=40) + 1;
+        let half = HalfPlan { bytes, write_bytes, write_every_ms: 50.0, ..HalfPlan::default() };
+        let echo = if rng.chance(0.5) { half.clone() } else { HalfPlan::default() };
+        StreamPlan {
+            at_ms: 0.0,
+            from_server: rng.chance(0.3),
+            halves: [half, echo],
+            redundant: false,
+        }
+    });
+    streams.extend(moving);
+    options.streams = streams;
+    options.faults_end_ms = (1_000 + liveness::bound(options) / MS) as f64;
 }
 
 /// Tiers, caps, or both. `true`: none is better than the others, and none is primary.

@@ -5,7 +5,7 @@ use imux::proto::LanePolicy;
 
 use crate::app::patience;
 use crate::net::{MS, SECOND, Time, ms};
-use crate::options::{Options, PathOptions};
+use crate::options::{Options, PathOptions, StreamPlan};
 
 /// After all is done the sessions are watched for this long: idle ones do next to nothing.
 const IDLE_WATCH: Time = 40 * SECOND;
@@ -122,8 +122,16 @@ impl Liveness {
     }
 }
 
+/// When the stream has to be done though readers of others have paused: in a run where nothing breaks, within as long as
+/// all streams together may take. `None`: it need not be.
+pub fn due(options: &Options, plan: &StreamPlan) -> Option<Time> {
+    let paused = plan.halves.iter().any(|half| half.unread);
+    let breaks = !options.faults.is_empty() || !options.endings.is_empty();
+    (!paused && !breaks).then(|| ms(plan.at_ms) + bound(options))
+}
+
 /// How long all that was planned may take once nothing is broken any more.
-fn bound(options: &Options) -> Time {
+pub fn bound(options: &Options) -> Time {
     let bytes: u64 = options.streams.iter().flat_map(|s| &s.halves).map(|h| h.bytes).sum();
     let rate = sure_rate(options, 0).min(sure_rate(options, 1)).max(1_000.0);
     let delay = |path: &PathOptions| path.delay_ms[0] + path.delay_ms[1];
@@ -204,6 +212,18 @@ mod tests {
         assert_eq!(run.phase(patience, || true), Ok(Phase::Busy));
         let why = run.phase(patience + 1, || true).unwrap_err();
         assert!(why.contains("does not know"), "{why}");
+    }
+
+    #[test]
+    fn streams_whose_readers_read_are_due_where_nothing_breaks() {
+        let mut options = scenarios::named("reset").unwrap();
+        let mut plan = options.streams[0].clone();
+        plan.at_ms = 5.0;
+        assert_eq!(due(&options, &plan), None, "a lane is reset");
+        options.faults.clear();
+        assert_eq!(due(&options, &plan), Some(bound(&options) + 5 * MS));
+        plan.halves[1].unread = true;
+        assert_eq!(due(&options, &plan), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use imux::proto::Code;
 use super::{CLIENT, Event, NAMES, SERVER, World};
 use crate::net::{Link, Parcel, Time, ms};
 use crate::options::{Ending, FaultKind};
+use crate::oracle::liveness;
 
 impl World {
     /// A lane of the path, if one is up.
@@ -101,6 +102,7 @@ impl World {
 
     pub(super) fn on_faults_end(&mut self) {
         self.note("faults end", "net", 0, 0, 0);
+        self.check_that_others_went_on();
         if self.options.faults.is_empty() {
             return;
         }
@@ -111,6 +113,18 @@ impl World {
                 link.rate = healthy.rate;
                 link.delay = healthy.delay;
                 link.loss = healthy.loss;
+            }
+        }
+    }
+
+    /// Who has paused reads on from now on: until now nobody may have waited for that.
+    fn check_that_others_went_on(&mut self) {
+        for (plan, stream) in self.options.streams.iter().enumerate() {
+            let due =
+                liveness::due(&self.options, stream).is_some_and(|due| due <= self.faults_end);
+            if due && !self.ends.iter().all(|end| end.has_done(plan)) {
+                let undone = self.undone();
+                return self.fail(format!("stream {plan} waits for readers of others: {undone}"));
             }
         }
     }
