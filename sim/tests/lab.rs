@@ -8,21 +8,23 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+#[path = "../../tests/support/skipped.rs"]
+#[allow(dead_code, reason = "nobody has to be able to run the lab")]
+mod skipped;
+
 const LAB: &str = env!("CARGO_BIN_EXE_imux-sim");
 
 fn lab(args: &[&str]) -> Output {
     Command::new(LAB).arg("lab").args(args).output().unwrap()
 }
 
-/// True, and a line of output, where the lab cannot run.
+/// Whether the lab cannot run here, which is listed at the end of the tests.
 fn skipped() -> bool {
     let probe = lab(&["sweep"]);
-    if probe.status.code() == Some(77) {
-        println!("skipped: {}", String::from_utf8_lossy(&probe.stderr).trim());
-        return true;
-    }
-    assert!(probe.status.success(), "{probe:?}");
-    false
+    let cannot = probe.status.code() == Some(77);
+    assert!(cannot || probe.status.success(), "{probe:?}");
+    let why = String::from_utf8_lossy(&probe.stderr);
+    skipped::mark(cannot.then_some(why.trim()))
 }
 
 fn namespaces_of(pid: u32) -> Vec<String> {

@@ -17,7 +17,7 @@ use crate::support::bytes::Pattern;
 use crate::support::net::Destination;
 use crate::support::relay::Death;
 use crate::support::tunnel::Tunnel;
-use crate::support::{bounded, eventually};
+use crate::support::{alone, eventually};
 
 /// Enough that some carry on while it has not been noticed yet that others are silent.
 const LANES: usize = 60;
@@ -56,7 +56,7 @@ fn lanes_that_fall_silent_in_mid_transfer_lose_nothing() {
 
 fn dying(death: Death) {
     let wanted = crate::from_env("IMUX_LANE_DEATHS", 30);
-    bounded(120 + wanted, async {
+    alone(120 + wanted, async {
         let (stop, stopped) = watch::channel(false);
         let (told, mut heard) = mpsc::unbounded_channel();
         let at_destination = stopped.clone();

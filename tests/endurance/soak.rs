@@ -41,7 +41,7 @@ fn a_soak_leaves_nothing_behind() {
     let streams = crate::from_env("IMUX_SOAK_STREAMS", 5_000);
     let time = Duration::from_secs(crate::from_env("IMUX_SOAK_SECONDS", 12));
     let limit = 200 + time.as_secs() + streams / 200;
-    crate::support::bounded(limit, async {
+    crate::support::alone(limit, async {
         let destination = Destination::start(answer).await;
         let mut soak = Soak::start(&destination).await;
         let mut base = None;

@@ -5,7 +5,6 @@
 
 mod access;
 mod addresses;
-mod bulk;
 mod connections;
 mod demo;
 mod descriptors;
@@ -14,10 +13,8 @@ mod ends;
 mod homes;
 mod lanes;
 mod log;
-mod memory;
 mod middlebox;
 mod names;
-mod paused;
 mod readme;
 mod routes;
 mod signals;

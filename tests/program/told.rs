@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::support::net::{Destination, unused_port};
+use crate::support::net::{Destination, connect, unused_port};
 use crate::support::process::{self, Imux, field};
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
@@ -58,7 +58,7 @@ fn a_forward_that_is_refused_says_which() {
         let forward = format!("127.0.0.1:{port}:db.example:5432");
         let client =
             Imux::start(home.path(), &["client", "--dial", at, "--pin", key, "-L", &forward]);
-        let mut socket = TcpStream::connect(client.ready()).await.unwrap();
+        let mut socket = connect(client.ready());
         assert!(socket.read_u8().await.is_err());
         let told = client.line("destination not allowed");
         assert!(told.contains("db.example:5432") && told.contains(&format!(":{port}")), "{told}");

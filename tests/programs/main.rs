@@ -116,7 +116,7 @@ fn chaos_seconds() -> Option<u64> {
 }
 
 fn bounded(test: impl Future<Output = ()>) {
-    support::bounded(200 + 2 * chaos_seconds().unwrap_or(0), test);
+    support::alone(200 + 2 * chaos_seconds().unwrap_or(0), test);
 }
 
 /// A tunnel whose lanes die all the time.

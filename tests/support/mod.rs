@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) mod bytes;
@@ -31,6 +32,16 @@ pub(crate) fn bounded<T>(seconds: u64, test: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("not done after {seconds} s"),
     }
+}
+
+/// Runs a test as [`bounded`] does, with no other of these at the same time in this process: large transfers through
+/// several programs want the machine for themselves. (`.config/nextest.toml` says so of processes.)
+#[track_caller]
+pub(crate) fn alone<T>(seconds: u64, test: impl Future<Output = T>) -> T {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed has ended, too.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    bounded(seconds, test)
 }
 
 /// Asks every 20 ms until it is so.

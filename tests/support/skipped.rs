@@ -1,5 +1,5 @@
 //! Tests that cannot be run here, for want of a program, of rights or of a setting. To the test harness they have passed:
-//! each leaves a mark, and the last step of the README's command, `tests/skipped.rs`, counts and lists them.
+//! each leaves a mark, and `sim/tests/skipped.rs`, which is run after them, counts and lists them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

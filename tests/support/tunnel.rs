@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use super::net::connect;
 use super::process::{Imux, field};
 use super::relay::Relay;
 
@@ -49,7 +50,7 @@ impl Tunnel {
 
     /// A connection through the tunnel.
     pub(crate) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.addr).await.unwrap()
+        connect(self.addr)
     }
 
     /// Neither end has died or said that it is at fault.

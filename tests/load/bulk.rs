@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::bytes::{Pattern, exchange};
 use crate::support::net::Destination;
 use crate::support::tunnel::Tunnel;
-use crate::support::{bounded, eventually};
+use crate::support::{alone, eventually};
 
 const MIB: u64 = 1 << 20;
 
@@ -32,7 +32,7 @@ async fn both_ways(socket: TcpStream, length: u64) {
 
 #[test]
 fn each_way_at_once_over_ten_lanes() {
-    bounded(120, async {
+    alone(120, async {
         let length = 256 * MIB;
         let destination = peer(length).await;
         let mut tunnel = Tunnel::start(destination.addr).await;
@@ -47,7 +47,7 @@ fn each_way_at_once_over_ten_lanes() {
 
 #[test]
 fn while_all_lanes_are_gone_for_some_seconds_and_come_back() {
-    bounded(60, async {
+    alone(60, async {
         let length = 24 * MIB;
         let destination = peer(length).await;
         let mut tunnel = Tunnel::start(destination.addr).await;
@@ -68,7 +68,7 @@ fn while_all_lanes_are_gone_for_some_seconds_and_come_back() {
 
 #[test]
 fn while_all_lanes_are_silent_and_new_ones_take_over() {
-    bounded(60, async {
+    alone(60, async {
         let length = 24 * MIB;
         let destination = peer(length).await;
         let mut tunnel = Tunnel::start(destination.addr).await;
@@ -87,7 +87,7 @@ fn while_all_lanes_are_silent_and_new_ones_take_over() {
 
 #[test]
 fn a_path_that_dies_silently_hands_over_to_the_other() {
-    bounded(60, async {
+    alone(60, async {
         let length = 24 * MIB;
         let destination = peer(length).await;
         let mut tunnel = Tunnel::start(destination.addr).await;

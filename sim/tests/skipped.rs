@@ -1,4 +1,4 @@
-//! The last step of the README's command for the tests: how many could not be run here, which, and why. The harness knows
+//! The last of the tests: how many could not be run here, which, and why. The harness knows
 //! no tests that are skipped as they run; it shows them as passed.
 
 use std::fs;

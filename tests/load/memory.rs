@@ -1,4 +1,4 @@
-//! Slow and stopped readers, and many idle connections: bounded memory, and nobody else waits.
+//! Slow and stopped readers, and many idle connections: alone memory, and nobody else waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::bytes::Pattern;
 use crate::support::net::{Destination, send_back};
 use crate::support::tunnel::Tunnel;
-use crate::support::{bounded, eventually};
+use crate::support::{alone, eventually};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -75,7 +75,7 @@ pub(crate) async fn echo(tunnel: &Tunnel, length: u64) -> Duration {
 
 #[test]
 fn stopped_readers_stall_nobody_and_cost_their_window() {
-    bounded(120, async {
+    alone(120, async {
         let sent = Arc::<AtomicU64>::default();
         let destination = two_kinds(sent.clone()).await;
         let mut tunnel = Tunnel::start(destination.addr).await;
@@ -122,7 +122,7 @@ fn copy_of(socket: &TcpStream) -> std::net::TcpStream {
 
 #[test]
 fn a_slow_reader_gets_every_byte() {
-    bounded(60, async {
+    alone(60, async {
         let length = 6 * MIB;
         let destination = Destination::start(move |mut socket| async move {
             Pattern::new(9).send(&mut socket, length).await.unwrap();
@@ -159,7 +159,7 @@ fn idle_connections_are_cheap() {
 fn idle(count: u64) {
     /// Two sockets' worth of bookkeeping, a task and two small buffers.
     const EACH_KIB_MAX: u64 = 24;
-    bounded(120, async {
+    alone(120, async {
         let destination = Destination::echo().await;
         let mut tunnel = Tunnel::start(destination.addr).await;
         let ends = |tunnel: &Tunnel| [tunnel.client.rss_kib(), tunnel.server.rss_kib()];

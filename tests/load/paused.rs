@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::memory::{MIB, echo, of_kind, two_kinds};
-use crate::support::bounded;
+use crate::support::alone;
 use crate::support::tunnel::Tunnel;
 
 /// What was moved for connections that nobody reads, and these.
@@ -51,7 +51,7 @@ impl Paused {
 
 /// With these windows at both ends, so many connections pause, then more; an echo goes on beside all of them.
 fn others_go_on(windows: &'static [&'static str], counts: &'static [usize], length: u64) {
-    bounded(150, async move {
+    alone(150, async move {
         let mut paused = Paused::default();
         let destination = two_kinds(paused.moved.clone()).await;
         let mut tunnel = Tunnel::with(destination.addr, windows, windows).await;
