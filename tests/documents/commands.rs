@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         if NOT_RUN.iter().any(|(exempt, _)| *exempt == command) {
             return;
         }
-        let mut words = words(&command.replace(" | ", " '|' "));
+        let mut words = words(command);
         let start = words.iter().position(|word| !word.contains('=')).unwrap();
         let mut args = words.split_off(start);
         let program = args.remove(0);

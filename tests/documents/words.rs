@@ -4,26 +4,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use crate::markdown::{Block, FIGURES, GUIDE, README, blocks, code_spans, read, root, table};
 use crate::support::process;
 
 const DOCUMENTS: [&str; 3] = [README, GUIDE, "CONTRIBUTING.md"];
 
-/// The words of a command as the shell divides it.
+/// The words of a command as the shell divides it, quotes taken off. Of what else a shell knows, documents use what joins two
+/// commands, as words of their own.
 pub(crate) fn words(command: &str) -> Vec<String> {
-    let script = format!("printf '%s\\0' {command}");
-    let output = Command::new("sh").args(["-efc", &script]).output().unwrap();
-    assert!(output.status.success(), "{command}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.split_terminator('\0').map(str::to_owned).collect()
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for letter in command.chars() {
+        match quote {
+            Some(open) if open == letter => quote = None,
+            Some(_) => word.get_or_insert_default().push(letter),
+            None if letter == '\'' || letter == '"' => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            None if letter.is_whitespace() => words.extend(word.take()),
+            None => {
+                assert!(!"$`\\;<>(){}".contains(letter), "{command}: too much of a shell");
+                word.get_or_insert_default().push(letter);
+            }
+        }
+    }
+    assert!(quote.is_none(), "{command}: a quote has no end");
+    words.extend(word);
+    words
+}
+
+/// Each of the commands that a line joins.
+fn joined(line: &str) -> Vec<Vec<String>> {
+    let words = words(line);
+    let commands = words.split(|word| word == "|" || word == "&&");
+    commands.map(<[String]>::to_vec).filter(|words| !words.is_empty()).collect()
 }
 
 /// The commands in a line that are imux: their words behind the program's name.
 fn imux_commands(line: &str) -> Vec<Vec<String>> {
-    let commands = line.split(" | ").map(str::trim).map(words);
-    let imux = commands.filter_map(|mut words| {
+    let imux = joined(line).into_iter().filter_map(|mut words| {
         let name = words.iter().position(|word| word == "imux" || word.ends_with("/imux"))?;
         let assignments = words[..name].iter().all(|word| word.contains('='));
         assignments.then(|| words.split_off(name + 1))
@@ -210,4 +232,23 @@ fn no_example_of_a_bind_says_how_many_lanes() {
         }
         assert!(binds >= 2, "{name}");
     }
+}
+
+#[test]
+fn words_are_divided_as_a_shell_does() {
+    let told = words("imux invite a:1  --comment 'Anna, laptop' \"\" --a='{\"b\": 1}' && c | d");
+    let expected = [
+        "imux",
+        "invite",
+        "a:1",
+        "--comment",
+        "Anna, laptop",
+        "",
+        "--a={\"b\": 1}",
+        "&&",
+        "c",
+        "|",
+        "d",
+    ];
+    assert_eq!(told, expected);
 }
