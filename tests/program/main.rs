@@ -18,6 +18,7 @@ mod names;
 mod readme;
 mod routes;
 mod signals;
+mod slow;
 mod told;
 mod trust;
 mod waiting;

@@ -39,6 +39,12 @@ pub(crate) fn missing() -> Option<String> {
     (!works).then(|| "no namespaces here (unshare --user --net, ip)".to_owned())
 }
 
+/// Why what this script of the shell does is not possible here, within [`in_namespace`], if it is not.
+pub(crate) fn cannot(script: &str) -> Option<String> {
+    let works = works(Command::new("sh").args(["-ec", script]));
+    (!works).then(|| format!("not possible here: {script}"))
+}
+
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--net", "--mount", "--"]);

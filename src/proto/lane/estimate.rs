@@ -42,7 +42,7 @@ const HANDSHAKE_BYTES: f64 = 4_096.0;
 /// ... and in its longest packet.
 const PACKET_BYTES: f64 = 1_500.0;
 /// It shows that a path is slow if it takes this much longer than its round trips ...
-const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(100);
+const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(64);
 /// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a lost packet, looks like the
 /// one and not like the other.
 const PACKET_EXCESS_MIN: Duration = Duration::from_millis(30);
@@ -334,13 +334,15 @@ impl Estimate {
     /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
     /// long before the peer does. The handshake's round trip is compared, too: on one of many lanes that share a path, every
     /// frame of a long transfer may have waited at this end. On a slow path both take much longer than the kernel's shortest
-    /// round trip, which was that of an empty packet.
+    /// round trip, which was that of an empty packet before there was a queue; not longer than its usual ones may be.
     pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
         let kernel = self.kernel.as_ref()?;
-        let rate = Some(self.kernel_rate.max()).filter(|rate| (1.0..SLOW_RATE).contains(rate));
-        let full = Duration::from_secs_f64(rate.map_or(0.0, |rate| HANDSHAKE_BYTES / rate));
-        let nearer = kernel.rtt_min.saturating_mul(2).saturating_add(SPLIT_DELAY);
-        let nearer = nearer.saturating_add(full);
+        let counted = Some(self.kernel_rate.max()).filter(|_| self.kernel_rate.was_busy);
+        let slow = counted.or(self.path_rate).or(self.path_by_handshake);
+        let slow = slow.filter(|rate| (1.0..SLOW_RATE).contains(rate));
+        let full = Duration::from_secs_f64(slow.map_or(0.0, |rate| HANDSHAKE_BYTES / rate));
+        let nearer = kernel.rtt_min.saturating_mul(2).max(timeout(kernel.rtt, kernel.rtt_var));
+        let nearer = nearer.saturating_add(SPLIT_DELAY).saturating_add(full);
         let own = self.rtt_min.map(|(min, _)| self.handshake_rtt.map_or(min, |rtt| rtt.min(min)));
         let split = own.is_some_and(|own| own > nearer);
         (!split).then_some(kernel)

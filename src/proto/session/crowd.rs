@@ -61,6 +61,8 @@ impl Crowding {
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     pub(super) lanes: usize,
+    /// Whether any lane does, whatever its kernel tells.
+    pub(super) fills: bool,
     /// What each believes it can deliver, in bytes a second.
     believed: f64,
     /// The shortest round trip without a queue, in seconds: all go the same way.
@@ -75,6 +77,7 @@ impl Crowd {
         };
         let mut crowd = Self { rtt_min: f64::INFINITY, ..Self::default() };
         for lane in lanes.filter(filling) {
+            crowd.fills = true;
             let Some(path) = lane.estimate.end_to_end_kernel() else { continue };
             crowd.lanes = crowd.lanes.saturating_add(1);
             crowd.believed += lane.estimate.rate().max(1.0);

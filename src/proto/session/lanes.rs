@@ -20,7 +20,8 @@ const FASTER_WAY_SECONDS: f64 = 0.002;
 /// A lane that costs money is asked for a sign of life so many times less often while others answer.
 const METERED_KEEPALIVE_FACTOR: u32 = 4;
 
-/// A lane whose kernel hears the peer and delivers nothing (a path may swallow only what is large) is kept for so long.
+/// A lane of the only link whose kernel hears the peer, and of nothing more that has arrived, is kept for so much longer: what
+/// answers may be a middlebox that goes no further. The kernel itself does not wait longer for an acknowledgement that it lacks.
 const HEARD_TIME: Duration = Duration::from_secs(60);
 
 /// What a lane may have in flight: this many times what fills its pipe, so that no buffer on the
@@ -37,6 +38,9 @@ const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// On a slow path four initial windows are seconds, which nothing can overtake. As many packets as TCP has at least: one leaves, one
 /// is on its way, and two are acknowledged together.
 const SLOW_WINDOW_BYTES: f64 = 4.0 * 1_500.0;
+/// A round trip of next to nothing may be that of an empty packet, and a path that took one at once be slow: until the peer
+/// acknowledges, a lane has no more in flight than the least, and then twice of what was acknowledged besides. TCP doubles, too.
+const ACKED_FACTOR: f64 = 2.0;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for what was lost (and lost again,
 /// that is some round trips), is in flight for us and no longer for the kernel. Not while a queue stands on a path that lanes
 /// share: each of these windows is for what its lane had when the others had less.
@@ -342,6 +346,8 @@ impl Session {
         if !link.crowding.is_queued() && !slow {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
+        let shown = ACKED_FACTOR * lane.ledger.acked_position() as f64;
+        view.window = view.window.min(least + shown);
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
             view.window = 0.0; // no room until then
@@ -547,8 +553,8 @@ impl Session {
     }
 }
 
-/// When the lane is given up. One of the only link there is would be replaced by one that fares no better: while its kernel hears
-/// the peer it is kept, for long.
+/// When the lane is given up: not while its kernel learns that more has arrived. One of the only link there is would be replaced
+/// by one that fares no better: it is kept while its kernel hears the peer at all, for long.
 fn lost_at(lane: &Lane, answering: Answering) -> Option<Instant> {
     let at = lane.lost_at()?;
     let heard = lane.estimate.kernel_heard_at().filter(|_| !answering.on_another_link(lane));

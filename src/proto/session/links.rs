@@ -219,7 +219,7 @@ impl Links {
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
         let (crowd, carried) = (Crowd::of(lanes), link.carried.max());
-        link.acked.look(now, crowd.lanes > 0);
+        link.acked.look(now, crowd.fills);
         if crowd.fills_slow_path(rtt, link.acked.rate()) && link.wanted != Some(1) {
             link.wanted = Some(1);
             link.rest.on_slow(now);

@@ -376,6 +376,40 @@ mod tests {
         assert_eq!(after_silence(8_000, same, false).1, Health::Good, "a slow link is slow");
     }
 
+    /// After how many seconds a lane that owes is given up, if it is, beside one of this link. Its kernel hears the peer all the
+    /// time, and of more bytes if it `delivers`.
+    fn given_up_after(other_link: u64, delivers: bool) -> Option<u64> {
+        let start = testing::start();
+        let mut session = session(start);
+        let other = LanePolicy { link: other_link, ..LanePolicy::default() };
+        session.handle_lane_policy(start, LANES[1], other);
+        let id = session.open(StreamKind::Raw).unwrap();
+        session.send_stream(id).finish().unwrap();
+        assert!(session.poll_transmit(start, LANES[0], 4096, &mut LaneBuf::new()).is_some());
+        (0..200_u64).find(|second| {
+            let now = start + Duration::from_secs(*second);
+            let kernel = crate::proto::LaneMetrics {
+                silence: Some(Duration::ZERO),
+                delivered_bytes: Some(if delivers { *second } else { 500 }),
+                ..testing::kernel(1_000_000, Duration::from_millis(20))
+            };
+            session.handle_lane_metrics(now, LANES[0], kernel);
+            session.handle_timeout(now);
+            let mut events = std::iter::from_fn(|| session.poll_event());
+            events.any(|event| {
+                matches!(event, crate::proto::Event::LaneLost { lane, .. } if lane == LANES[0])
+            })
+        })
+    }
+
+    #[test]
+    fn a_lane_of_the_only_link_is_not_given_up_while_its_kernel_hears_the_peer() {
+        assert!(given_up_after(7, false).is_some_and(|seconds| seconds < 3), "there is another");
+        let middlebox = given_up_after(0, false);
+        assert!(middlebox.is_some_and(|seconds| (60..70).contains(&seconds)), "{middlebox:?}");
+        assert_eq!(given_up_after(0, true), None, "its path carries");
+    }
+
     #[test]
     fn a_lane_that_is_late_as_a_rule_is_forecast_to_be() {
         let start = testing::start();
