@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::bind;
 
-use imux::trust::ascii_host_name;
+use imux::trust::{Destination, Target, ascii_host_name};
 
 use super::text::escape;
 
@@ -104,6 +105,82 @@ impl HostPort {
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+/// Where programs connect to, or are connected to: a port, or a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Network(HostPort),
+    /// By its absolute path.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// Parses a place to listen on.
+    pub(crate) fn to_listen(text: &str) -> Result<Self, String> {
+        match unix_path(text)? {
+            Some(path) => Ok(Self::Unix(path)),
+            None => HostPort::to_listen(text).map(Self::Network),
+        }
+    }
+
+    /// Parses a place to connect to.
+    pub(crate) fn to_dial(text: &str) -> Result<Self, String> {
+        match unix_path(text)? {
+            Some(path) => Ok(Self::Unix(path)),
+            None => HostPort::to_dial(text).map(Self::Network),
+        }
+    }
+
+    /// As the library takes what is dialled.
+    pub(crate) fn for_library(&self) -> String {
+        match self {
+            Self::Network(at) => at.for_resolver(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// As [`HostPort::is_same_place`].
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Network(one), Self::Network(other)) => one.is_same_place(other),
+            (one, other) => one == other,
+        }
+    }
+
+    /// As [`HostPort::is_reached_by`].
+    pub(crate) fn is_reached_by(&self, dial: &Self) -> bool {
+        match (self, dial) {
+            (Self::Network(listen), Self::Network(dial)) => listen.is_reached_by(dial),
+            (listen, dial) => listen == dial,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(at) => at.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The path of a Unix socket, if that is what is written: `/run/app.sock` or `unix:/run/app.sock`.
+pub(crate) fn unix_path(text: &str) -> Result<Option<PathBuf>, String> {
+    let written = text.trim();
+    let path = written.strip_prefix("unix:").unwrap_or(written);
+    if !path.starts_with('/') {
+        return Ok(None);
+    }
+    let place = format!("unix:{path}").parse::<Destination>();
+    let place = place.map_err(|error| {
+        format!("{}; write a Unix socket such as /run/app.sock", escape(&error.to_string()))
+    })?;
+    match place.target() {
+        Target::Unix(path) => Ok(Some(path.to_owned())),
+        Target::Host(..) => Ok(None),
     }
 }
 

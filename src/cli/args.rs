@@ -14,7 +14,7 @@ use imux::lane::Congestion;
 use imux::proto::limits;
 use imux::trust::{Destination, Fingerprint, HostKeyPolicy};
 
-use super::address::HostPort;
+use super::address::{Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
 use super::config::{self, Forward, Invocation};
 use super::exit::{self, Exit};
@@ -139,10 +139,10 @@ struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
     #[arg(value_parser = HostPort::to_listen)]
     listen: HostPort,
-    /// The destination that connections are handed to; has to be given
+    /// The destination that connections are handed to, or the path of its Unix socket; has to be given
     /// [default of the form of earlier versions: 127.0.0.1:443]
-    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
-    dial: Option<HostPort>,
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_dial)]
+    dial: Option<Endpoint>,
     /// Name of the server's key, for several servers with one directory of keys
     /// [default: the directory's one server, wherever it listens]
     #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
@@ -219,14 +219,14 @@ impl From<SessionLimitArgs> for SessionLimits {
 struct ClientArgs {
     /// Where local programs connect to; this or --forward has to be given
     /// [default of the form of earlier versions: 0.0.0.0:443]
-    #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
-    listen: Option<HostPort>,
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_listen)]
+    listen: Option<Endpoint>,
     /// Where the server shall take what connects to --listen; it has to allow it
     /// [default: what the server has set]
     #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
     to: Option<Destination>,
     /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh -L;
-    /// may be given several times
+    /// the path of a Unix socket will do for either half; may be given several times
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
     /// The imux server; all addresses of a name are tried; has to be given
@@ -514,10 +514,15 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
 }
 
 /// What `--dial` says, or the default of the original's form. In the modern form there is none: `missing` says what is.
-fn dialled(given: Option<HostPort>, go_style: bool, missing: &str) -> Result<HostPort, String> {
+fn dialled<T>(
+    given: Option<T>,
+    parse: fn(&str) -> Result<T, String>,
+    go_style: bool,
+    missing: &str,
+) -> Result<T, String> {
     match given {
         Some(dial) => Ok(dial),
-        None if go_style => HostPort::to_dial("127.0.0.1:443"),
+        None if go_style => parse("127.0.0.1:443"),
         None => Err(missing.to_owned()),
     }
 }
@@ -541,9 +546,9 @@ fn server_config(
     notices: &mut Vec<String>,
 ) -> Result<config::ServerConfig, String> {
     let given = args.dial.is_some();
-    let dial = dialled(args.dial, go_style, NO_DESTINATION)?;
+    let dial = dialled(args.dial, Endpoint::to_dial, go_style, NO_DESTINATION)?;
     // Where neither was given, neither is what is wrong.
-    config::check_forward(&args.listen, &dial)
+    config::check_forward(&Endpoint::Network(args.listen.clone()), &dial)
         .map_err(|problem| if given { problem } else { NO_DESTINATION.to_owned() })?;
     let session = session_config(args.session, notices)?;
     let ServerArgs { listen, identity, authorized_clients, allow_anyone, sessions, .. } = args;
@@ -567,12 +572,13 @@ fn client_config(
     notices: &mut Vec<String>,
 ) -> Result<config::ClientConfig, String> {
     let given = args.dial.is_some();
-    let dial = dialled(args.dial, go_style, NO_SERVER)?;
+    let dial = dialled(args.dial, HostPort::to_dial, go_style, NO_SERVER)?;
+    let server = Endpoint::Network(dial.clone());
     let mut forwards = args.forward;
     let wanted = forwards.is_empty() || args.to.is_some();
     let listen = match args.listen {
         // The original's default. Nobody else is to find a port open to the world who did not ask for one.
-        None if wanted && go_style => Some(HostPort::to_listen("0.0.0.0:443")?),
+        None if wanted && go_style => Some(Endpoint::to_listen("0.0.0.0:443")?),
         None if wanted => return Err(nothing_to_take(args.to.as_ref())),
         listen => listen,
     };
@@ -580,7 +586,7 @@ fn client_config(
         forwards.insert(0, Forward { listen, to: args.to });
     }
     for (number, forward) in forwards.iter().enumerate() {
-        config::check_forward(&forward.listen, &dial)
+        config::check_forward(&forward.listen, &server)
             .map_err(|problem| if given { problem } else { NO_SERVER.to_owned() })?;
         let same = |other: &&Forward| other.listen.is_same_place(&forward.listen);
         if let Some(other) = forwards[..number].iter().find(same) {

@@ -9,7 +9,7 @@ use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPoli
 use imux::tunnel::SocketOptions;
 use imux::{SchedulerKind, SessionLimits};
 
-use super::address::HostPort;
+use super::address::{self, Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
 use super::exit::{Exit, Failure};
 use super::logging;
@@ -50,7 +50,7 @@ impl Task {
 #[derive(Debug)]
 pub(crate) struct ServerConfig {
     pub(crate) listen: HostPort,
-    pub(crate) dial: HostPort,
+    pub(crate) dial: Endpoint,
     pub(crate) session: SessionConfig,
     pub(crate) sessions: SessionLimits,
     /// The name of its key, if it is not the directory's one server.
@@ -85,31 +85,47 @@ pub(crate) struct ClientConfig {
 /// Where a client takes connections, and where the server is to take them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forward {
-    pub(crate) listen: HostPort,
+    pub(crate) listen: Endpoint,
     /// None is where the server takes a client that names nothing.
     pub(crate) to: Option<Destination>,
 }
 
 impl Forward {
-    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`. Without an address: this machine only.
+    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of either half. Without an
+    /// address: this machine only.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432";
-        let incomplete = || format!("this is no forward; {FORM}");
-        let (rest, port) = text.rsplit_once(':').ok_or_else(incomplete)?;
-        let host_at = match rest.strip_suffix(']') {
-            Some(inner) => inner.rfind('[').and_then(|bracket| bracket.checked_sub(1)),
-            None => rest.rfind(':'),
+        const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the path of a Unix socket \
+                            for either half";
+        let with_form = |error: String| format!("{error}; {FORM}");
+        let (listen, to) =
+            split_forward(text).ok_or_else(|| format!("this is no forward; {FORM}"))?;
+        let is_port = !listen.contains([':', '/']);
+        let listen = if is_port { format!("localhost:{listen}") } else { listen.to_owned() };
+        let listen = Endpoint::to_listen(&listen).map_err(with_form)?;
+        let to = match address::unix_path(to).map_err(with_form)? {
+            Some(path) => format!("unix:{}", path.display()),
+            None => to.to_owned(),
         };
-        let (listen, host) =
-            host_at.and_then(|at| rest.split_at_checked(at)).ok_or_else(incomplete)?;
-        let host = host.strip_prefix(':').ok_or_else(incomplete)?;
-        let listen =
-            if listen.contains(':') { listen.to_owned() } else { format!("localhost:{listen}") };
-        let listen = HostPort::to_listen(&listen).map_err(|error| format!("{error}; {FORM}"))?;
-        let to = format!("{host}:{port}").parse();
-        let to = to.map_err(|error| format!("{error}; {FORM}"))?;
+        let to = to.parse().map_err(|error| format!("{error}; {FORM}"))?;
         Ok(Self { listen, to: Some(to) })
     }
+}
+
+/// Where to listen, and where that leads. Paths hold no colon where the other half follows.
+fn split_forward(text: &str) -> Option<(&str, &str)> {
+    if text.starts_with('/') {
+        return text.split_once(':');
+    }
+    if let Some(at) = text.find(":/") {
+        return Some((&text[..at], &text[at + 1..]));
+    }
+    let (rest, _port) = text.rsplit_once(':')?;
+    let host_at = match rest.strip_suffix(']') {
+        Some(inner) => inner.rfind('[')?.checked_sub(1)?,
+        None => rest.rfind(':')?,
+    };
+    let (listen, to) = text.split_at_checked(host_at)?;
+    Some((listen, to.strip_prefix(':')?))
 }
 
 /// A command about keys and who may connect.
@@ -218,7 +234,7 @@ pub(crate) fn require_home(home: Option<&Path>) -> Result<&Path, Failure> {
 }
 
 /// Refuses a forward that would connect to itself, for ever.
-pub(crate) fn check_forward(listen: &HostPort, dial: &HostPort) -> Result<(), String> {
+pub(crate) fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), String> {
     if listen.is_reached_by(dial) {
         return Err(format!(
             "--listen {listen} and --dial {dial} are the same place: imux would forward to itself\n\n\
@@ -256,9 +272,14 @@ mod tests {
             ("80:[2001:db8::1]:8080", "localhost:80", "[2001:db8::1]:8080"),
             (":80:192.0.2.1:22", ":80", "192.0.2.1:22"),
             ("0:a:1", "localhost:0", "a:1"),
+            ("/run/pg.sock:db:5432", "/run/pg.sock", "db:5432"),
+            ("/run/pg.sock:[2001:db8::1]:5432", "/run/pg.sock", "[2001:db8::1]:5432"),
+            ("2375:/var/run/docker.sock", "localhost:2375", "unix:/var/run/docker.sock"),
+            ("[::1]:2375:/var/run/docker.sock", "[::1]:2375", "unix:/var/run/docker.sock"),
+            ("/a.sock:/b:c.sock", "/a.sock", "unix:/b:c.sock"),
         ] {
             let forward = Forward::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(forward.listen.as_written(), listen, "{text}");
+            assert_eq!(forward.listen.to_string(), listen, "{text}");
             assert_eq!(forward.to.unwrap().to_string(), to, "{text}");
         }
         for text in [
@@ -277,6 +298,12 @@ mod tests {
             "80:]:80",
             "80:d b:80",
             "80:db:80:90:100",
+            "/run/a.sock",
+            "/run/a.sock:",
+            "/run/a.sock:80",
+            "80:/run/../a",
+            "/run//a:db:80",
+            ":/run/a",
             "80:*:80",
         ] {
             let error = Forward::parse(text).expect_err(text);

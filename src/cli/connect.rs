@@ -79,10 +79,12 @@ pub(super) async fn run_client(
     let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
     let mut forwards = JoinSet::new();
     for (listener, to) in listeners {
-        if let Ok(address) = listener.local_addr() {
-            let to = to.map(tracing::field::display);
-            tracing::info!(%address, %server, to, "client ready");
-        }
+        tracing::info!(
+            address = %listener,
+            %server,
+            to = to.map(tracing::field::display),
+            "client ready"
+        );
         let kind = to.map_or(StreamKind::Default, |to| StreamKind::Named(to.to_string()));
         let options = OpenOptions { kind, redundant: config.redundant };
         let (client, connections) = (client.clone(), connections.clone());

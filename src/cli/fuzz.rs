@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use imux::lane::Bind;
 
-use super::address::HostPort;
+use super::address::{Endpoint, HostPort};
 use super::bind::{BindMap, LANES_MAX, LinkPlan, check_all, parse_bind};
 use super::config::Task;
 use super::{args, text, units};
@@ -114,7 +114,10 @@ pub(crate) fn arguments(data: &[u8]) {
     let argv = std::iter::once("imux".into()).chain(written.map(|arg| OsString::from(&*arg)));
     match args::parse_with(argv.collect(), Some("/home/somebody/.imux".into())) {
         Ok(invocation) => match invocation.task {
-            Task::Server(server) => assert!(server.dial.port > 0),
+            Task::Server(server) => match &server.dial {
+                Endpoint::Network(dial) => assert!(dial.port > 0),
+                Endpoint::Unix(path) => assert!(path.is_absolute()),
+            },
             Task::Client(client) => {
                 assert!(client.dial.port > 0 && !client.binds.is_empty());
                 assert!(!client.forwards.is_empty());

@@ -5,13 +5,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use imux::lane::resolve;
+use imux::tunnel::{Listener, UnixSocket};
 use tokio::sync::watch;
 
-use super::address::{Host, HostPort};
+use super::address::{Endpoint, Host, HostPort};
 use super::config::{Invocation, Task};
 use super::connect::run_client;
 use super::demo::run_demo;
@@ -183,11 +185,43 @@ pub(crate) fn listen_failure(at: &HostPort, error: &io::Error) -> Failure {
     Failure::new(Exit::Listen, anyhow!("cannot listen on {at}: {error}: {advice}"))
 }
 
+/// Listens for local connections there.
+pub(crate) async fn listen_locally(listen: &Endpoint) -> Result<Vec<Listener>, Failure> {
+    match listen {
+        Endpoint::Network(at) => {
+            Ok(listen_at_port(at).await?.into_iter().map(Into::into).collect())
+        }
+        Endpoint::Unix(path) => {
+            let socket = UnixSocket::bind(path).map_err(|error| unix_failure(path, &error))?;
+            Ok(vec![socket.into()])
+        }
+    }
+}
+
+/// What a failed listening at a Unix socket means and what to do about it.
+fn unix_failure(path: &Path, error: &io::Error) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it, or choose another path"
+        }
+        io::ErrorKind::AlreadyExists => {
+            "that file is kept; choose another path, or remove it yourself"
+        }
+        io::ErrorKind::NotFound => {
+            "its directory does not exist; nothing was started; make it, or choose another path"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "you may not write there; nothing was started; choose a directory of your own, such as the one in \
+             $XDG_RUNTIME_DIR"
+        }
+        _ => "nothing was started; choose another path",
+    };
+    Failure::new(Exit::Listen, anyhow!("cannot listen on {}: {error}: {advice}", path.display()))
+}
+
 /// Listens for local connections at every address `listen` stands for: all of a name's, and the
 /// first that works for `:PORT`.
-pub(crate) async fn listen_locally(
-    listen: &HostPort,
-) -> Result<Vec<tokio::net::TcpListener>, Failure> {
+async fn listen_at_port(listen: &HostPort) -> Result<Vec<tokio::net::TcpListener>, Failure> {
     let mut listeners: Vec<tokio::net::TcpListener> = Vec::new();
     let mut first_error = None;
     for mut address in listen_addresses(listen).await? {
@@ -263,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_port_for_all_addresses_of_a_name() {
-        let listeners = listen_locally(&at("localhost:0")).await.unwrap();
+        let listeners = listen_at_port(&at("localhost:0")).await.unwrap();
         let ports: std::collections::BTreeSet<_> =
             listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 1);
@@ -274,7 +308,7 @@ mod tests {
     async fn a_taken_port_is_an_error() {
         let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = at(&taken.local_addr().unwrap().to_string());
-        let failure = listen_locally(&place).await.unwrap_err();
+        let failure = listen_at_port(&place).await.unwrap_err();
         assert_eq!(failure.exit, Exit::Listen);
         assert!(failure.to_string().contains("another program"), "{failure}");
     }

@@ -12,7 +12,7 @@ use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, NextKey, 
 use imux::{Code, Server, tunnel};
 use tokio::task::JoinSet;
 
-use super::address::HostPort;
+use super::address::{Endpoint, HostPort};
 use super::config::{ServerConfig, SessionConfig, require_home};
 use super::connect::tell_draining;
 use super::descriptors;
@@ -60,7 +60,7 @@ pub(super) async fn run_server(
         destination = %config.dial,
         "server ready"
     );
-    let destination: Arc<str> = config.dial.for_resolver().into();
+    let destination: Arc<str> = config.dial.for_library().into();
     let mut sessions = JoinSet::new();
     let patience = loop {
         tokio::select! {
@@ -176,7 +176,7 @@ impl ServerKeys {
 fn tell_who_may_connect(
     clients: &AuthorizedClientsTrust,
     list: &Path,
-    destination: &HostPort,
+    destination: &Endpoint,
     address: SocketAddr,
 ) {
     if clients.is_restricted() {

@@ -1,4 +1,4 @@
-//! What the kernel knows about a TCP connection (`TCP_INFO`).
+//! What the kernel knows about a connection (`TCP_INFO`, `SO_MEMINFO`).
 
 use std::os::fd::AsFd;
 use std::sync::LazyLock;
@@ -132,6 +132,29 @@ pub(crate) fn outgoing(socket: &impl AsFd) -> Option<Outgoing> {
         acked_bytes: info.bytes_acked,
         any_left: info.unacked > 0 || info.notsent_bytes > 0,
     })
+}
+
+/// `SO_MEMINFO`: what is allocated for a socket (include/uapi/linux/sock_diag.h).
+#[derive(Debug, Clone, Copy)]
+struct MemInfo;
+
+/// As many numbers as there are of it since Linux 4.6; what is allocated to send is the third.
+type MemInfoNumbers = [u32; 9];
+
+getsockopt_impl!(
+    MemInfo,
+    libc::SOL_SOCKET,
+    libc::SO_MEMINFO,
+    MemInfoNumbers,
+    GetStruct<MemInfoNumbers>
+);
+
+/// What the program at a Unix socket's other end has not read yet, in bytes of the kernel's memory; `None` where it is not told.
+pub(crate) fn unread(socket: &impl AsFd) -> Option<u32> {
+    if !*KERNEL_ANSWERS {
+        return None;
+    }
+    MemInfo.get(socket).ok().map(|numbers| numbers[2])
 }
 
 impl From<&TcpInfoHead> for LaneMetrics {

@@ -29,7 +29,7 @@ mod tls;
 
 pub use bind::{Bind, BindSource};
 pub use error::DialError;
-pub(crate) use metrics::outgoing;
+pub(crate) use metrics::{outgoing, unread};
 pub use resolve::resolve;
 pub use tcp::{Congestion, TcpOptions, listen};
 #[cfg(any(test, fuzzing))]

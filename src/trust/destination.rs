@@ -3,16 +3,38 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
 
 use super::ascii_host_name;
 
+/// What stands before the path of a Unix socket.
+const UNIX: &str = "unix:";
+/// What the kernel takes (`sun_path`, with its NUL 108).
+const UNIX_PATH_MAX: usize = 107;
+
 /// A place a client asks for: `host:port`, where `host` is a name, an IPv4 address, or an IPv6
-/// address in brackets.
+/// address in brackets; or `unix:/path`, a Unix socket of the server's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination {
-    host: Host,
-    port: u16,
+pub struct Destination(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Network {
+        host: Host,
+        port: u16,
+    },
+    /// By a path that names it in one way only.
+    Unix(String),
+}
+
+/// What is dialled for a [`Destination`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// Host and port as the system's resolver takes them.
+    Host(String, u16),
+    /// The path of a Unix socket.
+    Unix(&'a Path),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,37 +56,41 @@ impl FromStr for Destination {
     type Err = DestinationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = unix_path(text) {
+            return Ok(Self(Place::Unix(parse_path(text, path)?)));
+        }
         let (host, port) = split(text)?;
         let port = port.parse().ok().filter(|port| *port != 0 && is_number(text));
         let port = port.ok_or_else(|| error(text, "has no port from 1 to 65535"))?;
-        Ok(Self { host: parse_host(text, host)?, port })
+        Ok(Self(Place::Network { host: parse_host(text, host)?, port }))
     }
 }
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
-            Host::Address(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+        match &self.0 {
+            Place::Network { host: Host::Name(name), port } => write!(f, "{name}:{port}"),
+            Place::Network { host: Host::Address(ip), port } => SocketAddr::new(*ip, *port).fmt(f),
+            Place::Unix(path) => write!(f, "{UNIX}{path}"),
         }
     }
 }
 
 impl Destination {
-    /// Whether it is by a name.
+    /// Whether it is by a name, which has to be looked up.
     #[must_use]
     pub fn is_name(&self) -> bool {
-        matches!(self.host, Host::Name(_))
+        matches!(self.0, Place::Network { host: Host::Name(_), .. })
     }
 
-    /// Host and port as the system's resolver takes them.
+    /// What is dialled for it.
     #[must_use]
-    pub fn for_resolver(&self) -> (String, u16) {
-        let host = match &self.host {
-            Host::Name(name) => name.clone(),
-            Host::Address(ip) => ip.to_string(),
-        };
-        (host, self.port)
+    pub fn target(&self) -> Target<'_> {
+        match &self.0 {
+            Place::Network { host: Host::Name(name), port } => Target::Host(name.clone(), *port),
+            Place::Network { host: Host::Address(ip), port } => Target::Host(ip.to_string(), *port),
+            Place::Unix(path) => Target::Unix(Path::new(path)),
+        }
     }
 }
 
@@ -95,8 +121,9 @@ impl Destinations {
             HostRule::Name(name) => Host::Name(name.clone()),
             HostRule::Address(ip) => Host::Address(*ip),
             HostRule::Network(..) | HostRule::Any => return None,
+            HostRule::Unix(path) => return Some(Destination(Place::Unix(path.clone()))),
         };
-        Some(Destination { host, port: first.port? })
+        Some(Destination(Place::Network { host, port: first.port? }))
     }
 
     /// Whether any address could make `asked` an allowed destination. Where not, its name is not
@@ -107,8 +134,8 @@ impl Destinations {
         self.rules.iter().any(|rule| rule.may_allow(asked))
     }
 
-    /// Whether a client that asks for `asked` may be connected to `address`: the very address that
-    /// is dialled then.
+    /// Whether a client that asks for `asked`, which is on the network, may be connected to `address`: the very address
+    /// that is dialled then.
     ///
     /// `own` are the addresses of this machine's interfaces.
     #[must_use]
@@ -120,10 +147,10 @@ impl Destinations {
     }
 }
 
-/// One rule: a host, a network or `*`, and a port or `*`.
+/// One rule: a host, a network or `*`, and a port or `*`; or `unix:` and the path of a socket, which no other rule means.
 ///
 /// `db.example:5432`, `192.0.2.7:*`, `[2001:db8::7]:443`, `10.1.0.0/16:22`, `[2001:db8::/32]:*`,
-/// `*:443`. A name is compared with the name that the client asks for, an address or a network with
+/// `*:443`, `unix:/run/app.sock`. A name is compared with the name that the client asks for, an address or a network with
 /// the address. Two kinds of address are reached only where they are listed themselves:
 ///
 /// - loopback, by its address or, from `localhost`, by that name;
@@ -144,12 +171,17 @@ enum HostRule {
     Address(IpAddr),
     /// Address, whose host part is zero, and length of the prefix.
     Network(IpAddr, u8),
+    /// The path of a Unix socket, without a port.
+    Unix(String),
 }
 
 impl FromStr for DestinationRule {
     type Err = DestinationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = unix_path(text) {
+            return Ok(Self { host: HostRule::Unix(parse_path(text, path)?), port: None });
+        }
         let (host, port) = split(text)?;
         let port = match port {
             "*" => None,
@@ -179,6 +211,7 @@ impl fmt::Display for DestinationRule {
             HostRule::Address(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
             HostRule::Network(IpAddr::V4(ip), length) => write!(f, "{ip}/{length}")?,
             HostRule::Network(IpAddr::V6(ip), length) => write!(f, "[{ip}/{length}]")?,
+            HostRule::Unix(path) => return write!(f, "{UNIX}{path}"),
         }
         match self.port {
             Some(port) => write!(f, ":{port}"),
@@ -189,23 +222,32 @@ impl fmt::Display for DestinationRule {
 
 impl DestinationRule {
     fn may_allow(&self, asked: &Destination) -> bool {
-        let port = self.port.is_none_or(|port| port == asked.port);
-        port && match (&self.host, &asked.host) {
-            (HostRule::Name(listed), Host::Name(name)) => listed == name,
-            // To see whether a name stands for an address that is listed it would have to be looked
-            // up, whatever a client makes it up from.
-            (HostRule::Name(_), Host::Address(_))
-            | (HostRule::Address(_) | HostRule::Network(..), Host::Name(_)) => false,
-            (HostRule::Any, _) => true,
-            (HostRule::Address(listed), Host::Address(ip)) => listed == ip,
-            (HostRule::Network(base, length), Host::Address(ip)) => contains(*base, *length, *ip),
-        }
+        let (host, port) = match (&self.host, &asked.0) {
+            (HostRule::Unix(listed), Place::Unix(path)) => return listed == path,
+            (HostRule::Unix(_), _) | (_, Place::Unix(_)) => return false,
+            (_, Place::Network { host, port }) => (host, *port),
+        };
+        self.port.is_none_or(|listed| listed == port)
+            && match (&self.host, host) {
+                (HostRule::Name(listed), Host::Name(name)) => listed == name,
+                // To see whether a name stands for an address that is listed it would have to be looked
+                // up, whatever a client makes it up from.
+                (HostRule::Name(_), Host::Address(_))
+                | (HostRule::Address(_) | HostRule::Network(..), Host::Name(_))
+                | (HostRule::Unix(_), _) => false,
+                (HostRule::Any, _) => true,
+                (HostRule::Address(listed), Host::Address(ip)) => listed == ip,
+                (HostRule::Network(base, length), Host::Address(ip)) => {
+                    contains(*base, *length, *ip)
+                }
+            }
     }
 
     fn allows(&self, asked: &Destination, address: SocketAddr, reach: Reach) -> bool {
         let ip = address.ip();
+        let port = |port: u16| port == address.port();
         self.may_allow(asked)
-            && asked.port == address.port()
+            && matches!(asked.0, Place::Network { port: asked, .. } if port(asked))
             && match &self.host {
                 HostRule::Address(listed) => *listed == ip,
                 HostRule::Name(name) if name == "localhost" => reach == Reach::Loopback,
@@ -213,6 +255,7 @@ impl DestinationRule {
                 HostRule::Network(base, length) => {
                     reach == Reach::Ordinary && contains(*base, *length, ip)
                 }
+                HostRule::Unix(_) => false,
             }
     }
 }
@@ -332,6 +375,26 @@ fn masked(ip: IpAddr, length: u8) -> Option<IpAddr> {
 fn error(text: &str, why: &'static str) -> DestinationError {
     // A peer's text is bounded by its frame, a file's or a person's is their own.
     DestinationError { text: text.to_owned(), why }
+}
+
+/// The path of a Unix socket, where the text means one: a host may be called `unix`, too.
+fn unix_path(text: &str) -> Option<&str> {
+    text.strip_prefix(UNIX).filter(|path| path.starts_with('/'))
+}
+
+/// A path that can be compared with another as it is written, and quoted in a list.
+fn parse_path(text: &str, path: &str) -> Result<String, DestinationError> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b'\\');
+    if !path.bytes().all(plain) {
+        return Err(error(text, "has a path with other than plain letters, digits and signs"));
+    }
+    if path.len() > UNIX_PATH_MAX {
+        return Err(error(text, "has a path that is longer than 107 bytes"));
+    }
+    if path.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
+        return Err(error(text, "has a path with an empty part, a `.` or a `..`"));
+    }
+    Ok(path.to_owned())
 }
 
 /// Host, without brackets, and port.

@@ -8,7 +8,8 @@ pub(crate) use super::authorized_clients::fuzz::authorized_clients;
 use super::host_name::HostPlace;
 use super::known_hosts::{KnownKey, can_stand_in_a_line, look_up, malformed, recorded};
 use super::{
-    Destination, DestinationRule, Destinations, Fingerprint, Invitation, PeerIdentity, TrustError,
+    Destination, DestinationRule, Destinations, Fingerprint, Invitation, PeerIdentity, Target,
+    TrustError,
 };
 
 /// Any file of known hosts: what is recorded is found again, and nothing else changes its meaning.
@@ -77,7 +78,17 @@ pub(crate) fn destinations(data: &[u8]) {
     let said = asked.to_string();
     assert!(said.bytes().all(|byte| byte.is_ascii_graphic()), "{said:?}");
     assert_eq!(said.parse().as_ref(), Ok(&asked));
-    let (host, port) = asked.for_resolver();
+    let (host, port) = match asked.target() {
+        Target::Host(host, port) => (host, port),
+        Target::Unix(path) => {
+            assert!(path.is_absolute());
+            let rules = Destinations::new(rules.into_iter().flatten());
+            let by_itself = rules.rules().iter().any(|rule| rule.to_string() == said);
+            assert_eq!(rules.may_allow(&asked), by_itself);
+            let ip = IpAddr::from([127, 0, 0, 1]);
+            return assert!(!rules.allows(&asked, SocketAddr::new(ip, 1), &[ip]));
+        }
+    };
     assert!(!host.is_empty() && port != 0);
 
     let ip = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {

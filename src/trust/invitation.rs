@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::fingerprint::{base64_decode, base64_encode, sha256};
 use super::host_name::ascii_host_name;
-use super::{Destination, Fingerprint, TrustError};
+use super::{Destination, Fingerprint, Target, TrustError};
 
 /// What whoever accepts an invitation has to show: 256 random bits. Wiped from memory when dropped;
 /// the server keeps its hash only.
@@ -97,12 +97,13 @@ impl Invitation {
         key: Fingerprint,
         secret: InvitationSecret,
     ) -> Result<Self, TrustError> {
-        let invalid = TrustError::InvalidInvitation("the server's HOST:PORT is not one");
-        if server.parse::<Destination>().is_err() {
-            return Err(invalid);
+        let invalid = || TrustError::InvalidInvitation("the server's HOST:PORT is not one");
+        let place = server.parse::<Destination>().map_err(|_| invalid())?;
+        if !matches!(place.target(), Target::Host(..)) {
+            return Err(invalid());
         }
-        let Some((host, port)) = server.rsplit_once(':') else { return Err(invalid) };
-        let Some(host) = ascii_host_name(host) else { return Err(invalid) };
+        let Some((host, port)) = server.rsplit_once(':') else { return Err(invalid()) };
+        let Some(host) = ascii_host_name(host) else { return Err(invalid()) };
         Ok(Self { server: format!("{host}:{port}"), key, secret })
     }
 

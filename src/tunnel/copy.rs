@@ -2,19 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::socket::{self, PATIENCE, SocketOptions};
+use super::socket::{self, PATIENCE, Socket, SocketOptions};
 use crate::driver::{Code, ReadHalf, Stream, StreamError, WriteHalf};
 
 /// A read from a socket begins with room for this much, and doubles while reads fill it: an idle
@@ -35,7 +32,7 @@ const IDLE_LOOKS: u32 = 4;
 /// - A reset is passed on once all that came before it was. If the program it is for takes nothing
 ///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
 /// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
-pub(super) async fn copy(socket: TcpStream, stream: Stream, options: &SocketOptions, ends: &Ends) {
+pub(super) async fn copy(socket: Socket, stream: Stream, options: &SocketOptions, ends: &Ends) {
     socket::prepare(&socket, options);
     let Ends { from, to } = ends;
     tracing::debug!(%from, %to, "connection begins");
@@ -95,7 +92,7 @@ enum Broken {
 /// The socket, and what is known about both ends' being broken.
 #[derive(Debug)]
 struct Local {
-    socket: TcpStream,
+    socket: Socket,
     /// The socket is broken. What it has received can still be read.
     broken: SetOnce<()>,
     /// A write was told so, in place of the read to come: an end that is read is none.
@@ -111,7 +108,7 @@ struct Local {
 type Ended = Option<Result<(), Broken>>;
 
 impl Local {
-    fn new(socket: TcpStream) -> Self {
+    fn new(socket: Socket) -> Self {
         Self {
             socket,
             broken: SetOnce::new(),
@@ -199,7 +196,7 @@ impl Local {
             let Some(room) = self.patiently(stream.capacity()).await else { break cut_off() };
             let room = usize::try_from(room?).unwrap_or(usize::MAX);
             tokio::select! {
-                ready = self.socket.readable() => ready?,
+                ready = self.socket.ready(Interest::READABLE) => { ready?; }
                 stopped = stream.stopped() => return Err(stopped.into()),
             }
             // Room is made only now that there is something to read.
@@ -252,7 +249,7 @@ impl Local {
             };
             match more {
                 Ok(true) => {}
-                Ok(false) => return Ok(SockRef::from(&self.socket).shutdown(Shutdown::Write)?),
+                Ok(false) => return Ok(self.socket.finish()?),
                 Err(why) => {
                     socket::drained(&self.socket).await;
                     return Err(why.into());
@@ -306,7 +303,7 @@ impl Local {
         };
         tokio::select! {
             biased;
-            ready = self.socket.writable() => Ok(ready?),
+            ready = self.socket.ready(Interest::WRITABLE) => Ok(ready.map(drop)?),
             why = given_up => Err(why.into()),
         }
     }

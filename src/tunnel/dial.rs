@@ -4,17 +4,19 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::connections::{Client, Connections, Place};
 use super::copy::{Ends, copy};
+use super::socket::Socket;
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject};
 use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
-use crate::trust::{Destination, Permit};
+use crate::trust::{Destination, Permit, Target};
 
 /// How long a destination may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,8 +85,11 @@ async fn carry(
     match connect(&kind, &permit, &client, &destination).await {
         Ok((socket, _place)) => {
             let shown = leads_to(&kind, &permit, &destination);
-            let at = socket.peer_addr().map_or_else(|_| shown.clone(), |at| at.to_string());
-            let ends = Ends { from: "a client".to_owned(), to: format!("{shown} at {at}") };
+            let to = match &socket {
+                Socket::Tcp(_) => format!("{shown} at {}", socket.peer()),
+                Socket::Unix(_) => shown.clone(),
+            };
+            let ends = Ends { from: "a client".to_owned(), to };
             subject.stream_started(&shown);
             copy(socket, stream, client.sockets(), &ends).await;
             subject.stream_ended(&shown, &"over");
@@ -130,7 +135,7 @@ impl Failed {
 }
 
 /// A connection, and its place among those there may be.
-type Connected = (TcpStream, Place);
+type Connected = (Socket, Place);
 
 async fn connect(
     kind: &StreamKind,
@@ -140,8 +145,7 @@ async fn connect(
 ) -> Result<Connected, Failed> {
     let (asked, allowed) = match (kind, permit.destinations()) {
         (StreamKind::Default, None) => {
-            let addresses = look_up_fixed(fixed).await.map_err(|why| unknown_name(fixed, why))?;
-            return dial(fixed, addresses, client).await;
+            return connect_fixed(fixed, client).await;
         }
         (StreamKind::Default, Some(allowed)) => {
             let asked = allowed.default_place().ok_or_else(|| {
@@ -167,7 +171,10 @@ async fn connect(
     if !allowed.may_allow(&asked) {
         return Err(forbidden(&shown, not_listed(&asked)));
     }
-    let (host, port) = asked.for_resolver();
+    let (host, port) = match asked.target() {
+        Target::Host(host, port) => (host, port),
+        Target::Unix(path) => return dial_unix(&shown, path, client).await,
+    };
     let found = LOOK_UPS.look_up(&host, port, Some(&client.look_ups)).await;
     let mut addresses = found.map_err(|why| unknown_name(&shown, why))?;
     let found = addresses.clone();
@@ -199,7 +206,17 @@ fn unknown_name(destination: &str, why: io::Error) -> Failed {
     Failed::new(destination, Code::DIAL_NAME, why)
 }
 
-/// The addresses of the place that the server's owner has chosen.
+/// To the place that the server's owner has chosen.
+async fn connect_fixed(fixed: &str, client: &Arc<Client>) -> Result<Connected, Failed> {
+    if let Ok(place) = fixed.parse::<Destination>()
+        && let Target::Unix(path) = place.target()
+    {
+        return dial_unix(fixed, path, client).await;
+    }
+    let addresses = look_up_fixed(fixed).await.map_err(|why| unknown_name(fixed, why))?;
+    dial(fixed, addresses, client).await
+}
+
 async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) =
         split_host_port(place).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
@@ -226,7 +243,9 @@ async fn dial(
     let attempt = |address: SocketAddr| async move {
         let place = client.enter().ok_or_else(no_descriptors);
         let connected = match place {
-            Ok(place) => TcpStream::connect(address).await.map(|socket| (socket, place)),
+            Ok(place) => {
+                TcpStream::connect(address).await.map(|socket| (Socket::Tcp(socket), place))
+            }
             Err(error) => Err(error),
         };
         connected.map_err(AttemptError::<Infallible>::Remote)
@@ -250,6 +269,20 @@ async fn dial(
     }
 }
 
+/// Connects to a socket of this machine's.
+async fn dial_unix(
+    destination: &str,
+    path: &Path,
+    client: &Arc<Client>,
+) -> Result<Connected, Failed> {
+    let failed = |error: io::Error| Failed::new(destination, meaning(&error), error);
+    let place = client.enter().ok_or_else(|| failed(no_descriptors()))?;
+    // It waits where the queue of the one who listens is full.
+    let connecting = tokio::time::timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await;
+    let connected = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    connected.map(|socket| (Socket::Unix(socket), place)).map_err(failed)
+}
+
 fn no_descriptors() -> io::Error {
     io::Error::from_raw_os_error(libc::EMFILE)
 }
@@ -260,7 +293,10 @@ fn meaning(error: &io::Error) -> Code {
         return Code::EXCESSIVE_LOAD;
     }
     match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Code::DIAL_REFUSED,
+        // The last of them: a Unix socket that is not there.
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::NotFound => Code::DIAL_REFUSED,
         io::ErrorKind::TimedOut => Code::DIAL_TIMEOUT,
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Code::DIAL_UNREACHABLE
@@ -338,7 +374,7 @@ mod tests {
         ] {
             let connected = connect(&kind, &permit(rule), &anybody(), "unused:1").await;
             let (socket, _place) = connected.unwrap();
-            assert_eq!(socket.peer_addr().unwrap(), address, "{kind:?} {rule}");
+            assert_eq!(socket.peer(), address.to_string(), "{kind:?} {rule}");
         }
     }
     #[tokio::test]

@@ -1,37 +1,95 @@
 //! Local connections into streams.
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::connections::Connections;
 use super::copy::{Ends, copy};
-use super::socket::{self, SocketOptions};
+use super::socket::{self, Socket, SocketOptions};
+use super::unix::UnixSocket;
 use crate::driver::{Client, OpenError, OpenOptions, StreamKind};
 use crate::net::as_ipv4;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where programs connect to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// A port.
+    Tcp(TcpListener),
+    /// A file.
+    Unix(UnixSocket),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixSocket> for Listener {
+    fn from(listener: UnixSocket) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl fmt::Display for Listener {
+    /// Its address, or the path of its file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(at) => as_ipv4(at).fmt(f),
+                Err(error) => error.fmt(f),
+            },
+            Self::Unix(listener) => listener.path().display().fmt(f),
+        }
+    }
+}
+
+impl Listener {
+    /// The next connection, and who has made it.
+    async fn accept(&self) -> io::Result<(Socket, String)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, from) = listener.accept().await?;
+                Ok((Socket::Tcp(socket), as_ipv4(from).to_string()))
+            }
+            Self::Unix(listener) => {
+                let socket = Socket::Unix(listener.accept().await?);
+                let from = socket.peer();
+                Ok((socket, from))
+            }
+        }
+    }
+}
+
 /// Forwards every connection that comes in on `listener` through a stream of its own, until the
 /// client is [drained](Client::drain) or closed; then stops listening, and returns when its
 /// connections have ended. Dropped before, it cuts them off.
-pub async fn forward(listener: TcpListener, client: Arc<Client>, options: impl Into<OpenOptions>) {
+pub async fn forward(
+    listener: impl Into<Listener>,
+    client: Arc<Client>,
+    options: impl Into<OpenOptions>,
+) {
     forward_within(listener, client, options, Connections::unbounded()).await;
 }
 
 /// As [`forward`], with a bound on the connections: what comes beyond it is reset at once.
 pub async fn forward_within(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     client: Arc<Client>,
     options: impl Into<OpenOptions>,
     bound: &Connections,
 ) {
-    let options = options.into();
+    let (listener, options) = (listener.into(), options.into());
+    let at = listener.to_string();
     let mut connections = JoinSet::new();
     let stopping = client.stopping();
     tokio::pin!(stopping);
@@ -44,12 +102,11 @@ pub async fn forward_within(
                         socket::reset(&local);
                         continue;
                     };
-                    let from = as_ipv4(from);
                     let (client, options) = (client.clone(), options.clone());
                     let sockets = *bound.sockets();
+                    let ends = ends(from, &at, &options);
                     drop(connections.spawn(async move {
                         let _place = place;
-                        let ends = ends(&local, from, &options);
                         if let Err(error) = carry(local, &client, options, &sockets, &ends).await {
                             let Ends { from, to } = ends;
                             tracing::warn!(%from, %to, %error, "connection refused");
@@ -67,18 +124,16 @@ pub async fn forward_within(
 }
 
 /// Who has connected where, and where that leads.
-fn ends(local: &TcpStream, from: SocketAddr, options: &OpenOptions) -> Ends {
-    let at =
-        local.local_addr().map_or_else(|error| error.to_string(), |at| as_ipv4(at).to_string());
+fn ends(from: String, at: &str, options: &OpenOptions) -> Ends {
     let to = match &options.kind {
         StreamKind::Named(name) => name.as_str(),
         _ => "the server's destination",
     };
-    Ends { from: from.to_string(), to: format!("{to} by {at}") }
+    Ends { from, to: format!("{to} by {at}") }
 }
 
 async fn carry(
-    local: TcpStream,
+    local: Socket,
     client: &Client,
     options: OpenOptions,
     sockets: &SocketOptions,

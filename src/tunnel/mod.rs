@@ -55,8 +55,10 @@ mod copy;
 mod dial;
 mod listen;
 mod socket;
+mod unix;
 
 pub use connections::Connections;
 pub use dial::{serve, serve_within};
-pub use listen::{forward, forward_within};
+pub use listen::{Listener, forward, forward_within};
 pub use socket::{Keepalive, SocketOptions};
+pub use unix::UnixSocket;

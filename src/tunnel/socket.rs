@@ -1,12 +1,18 @@
 //! The forwarded sockets: their options, and what the program behind one takes of what it was sent.
 
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use bytes::BufMut;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::io::{Interest, Ready};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::lane::outgoing;
+use crate::lane::{outgoing, unread};
+use crate::net::as_ipv4;
 
 /// A connection that is broken off is told to a program that takes nothing for this long, though there is more for it:
 /// directly it would be told at once, of what its kernel had not taken yet it would see nothing.
@@ -59,9 +65,69 @@ impl Default for Keepalive {
     }
 }
 
+/// A program's connection.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(socket) => socket.ready(interest).await,
+            Self::Unix(socket) => socket.ready(interest).await,
+        }
+    }
+
+    pub(super) fn try_read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_read_buf(buffer),
+            Self::Unix(socket) => socket.try_read_buf(buffer),
+        }
+    }
+
+    pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write_vectored(slices),
+            Self::Unix(socket) => socket.try_write_vectored(slices),
+        }
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        SockRef::from(self).shutdown(Shutdown::Write)
+    }
+
+    /// Who has connected, for the log.
+    pub(super) fn peer(&self) -> String {
+        let said = |address: io::Result<_>| {
+            address.map_or_else(|error| error.to_string(), |at| as_ipv4(at).to_string())
+        };
+        match self {
+            Self::Tcp(socket) => said(socket.peer_addr()),
+            Self::Unix(socket) => match socket.peer_cred() {
+                Ok(who) => format!("user {}, process {}", who.uid(), who.pid().unwrap_or_default()),
+                Err(error) => error.to_string(),
+            },
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// No delay: what comes in pieces goes out in pieces. Urgent bytes stay where they were written: out of line they would
 /// be lost. Failing to set one costs time, such a byte or memory, nothing else.
-pub(super) fn prepare(socket: &TcpStream, options: &SocketOptions) {
+pub(super) fn prepare(socket: &Socket, options: &SocketOptions) {
+    // The others have no such options, and whoever is at their other end does not vanish without a word.
+    let Socket::Tcp(socket) = socket else { return };
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
@@ -81,15 +147,17 @@ pub(super) fn prepare(socket: &TcpStream, options: &SocketOptions) {
 }
 
 /// Makes the coming close a reset, so that the other program sees a broken connection and not an
-/// end. What it has not received by then it never will: see [`drained`].
-pub(super) fn reset(socket: &TcpStream) {
+/// end. What it has not received by then it never will: see [`drained`]. A Unix socket is broken only for who has sent what
+/// is unread.
+pub(super) fn reset(socket: &Socket) {
     if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "SO_LINGER");
     }
 }
 
-/// Waits until the program's kernel has all that was written, or the program takes no more of it.
-pub(super) async fn drained(socket: &TcpStream) {
+/// Waits until the program's kernel has all that was written, which of a Unix socket it has at once, or the program takes no
+/// more of it.
+pub(super) async fn drained(socket: &Socket) {
     let emptied = async {
         let mut pause = DRAIN_POLL_MIN;
         while outgoing(socket).is_some_and(|outgoing| outgoing.any_left) {
@@ -105,8 +173,11 @@ pub(super) async fn drained(socket: &TcpStream) {
 }
 
 /// Waits until the program has taken nothing for [`PATIENCE`]. It is known that the socket has had no room since `since`.
-pub(super) async fn stalled(socket: &TcpStream, since: Instant) {
-    let taken = || outgoing(socket).map(|outgoing| outgoing.acked_bytes);
+pub(super) async fn stalled(socket: &Socket, since: Instant) {
+    let taken = || match socket {
+        Socket::Tcp(socket) => outgoing(socket).map(|outgoing| outgoing.acked_bytes),
+        Socket::Unix(socket) => unread(socket).map(u64::from),
+    };
     let mut before = taken();
     let mut look_at = (since + PATIENCE).max(Instant::now() + LOOK);
     loop {

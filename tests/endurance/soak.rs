@@ -64,7 +64,7 @@ fn a_soak_leaves_nothing_behind() {
 /// What the client and the server hold.
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    descriptors: [usize; 2],
+    descriptors: [Option<usize>; 2],
     rss_kib: [u64; 2],
 }
 

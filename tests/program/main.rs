@@ -21,6 +21,7 @@ mod signals;
 mod slow;
 mod told;
 mod trust;
+mod unix;
 mod waiting;
 
 #[path = "../support/mod.rs"]

@@ -35,8 +35,12 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
 
 /// Why there are no namespaces here, if there are none.
 pub(crate) fn missing() -> Option<String> {
-    let works = works(unshare().args(["ip", "link"]));
-    (!works).then(|| "no namespaces here (unshare --user --net, ip)".to_owned())
+    if !works(unshare().args(["ip", "link"])) {
+        return Some("no namespaces here (unshare --user --net, ip)".to_owned());
+    }
+    // For who is not root all that is not theirs is nobody's there, the folders above their own included.
+    let owned = works(unshare().args(["sh", "-c", "test $(stat -c %u /) = 0"]));
+    (!owned).then(|| "not root: in a namespace of its own it has no folder for keys".to_owned())
 }
 
 /// Why what this script of the shell does is not possible here, within [`in_namespace`], if it is not.
@@ -48,6 +52,9 @@ pub(crate) fn cannot(script: &str) -> Option<String> {
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--net", "--mount", "--"]);
+    // An ordinary user's does not lead to where `tc` is.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     command
 }
 

@@ -144,7 +144,7 @@ fn definition_is_consistent() {
 fn the_originals_commands_as_written() {
     let config = server(&["-server", "--listen=0.0.0.0:443", "--dial=localhost:22"]);
     assert_eq!(config.listen.as_written(), "0.0.0.0:443");
-    assert_eq!(config.dial.as_written(), "localhost:22");
+    assert_eq!(config.dial.to_string(), "localhost:22");
 
     let config = client(&[
         "-client",
@@ -171,7 +171,7 @@ fn defaults_are_the_originals() {
     assert_eq!(config.session.congestion, Congestion::Prefer("bbr".to_owned()));
     assert_eq!(config.session.scheduler, imux::SchedulerKind::Imux);
     let config = server(&["-server", "--listen", "127.0.0.1:0"]);
-    assert_eq!(config.dial.as_written(), "127.0.0.1:443");
+    assert_eq!(config.dial.to_string(), "127.0.0.1:443");
 }
 
 #[test]

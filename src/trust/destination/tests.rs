@@ -226,7 +226,7 @@ fn text_and_back() {
         assert_eq!(rule(text).to_string(), text);
     }
     assert_eq!(asked("[::ffff:192.0.2.7]:1").to_string(), "192.0.2.7:1");
-    assert_eq!(asked("[2001:db8::7]:1").for_resolver(), ("2001:db8::7".to_owned(), 1));
+    assert_eq!(asked("[2001:db8::7]:1").target(), Target::Host("2001:db8::7".to_owned(), 1));
 }
 
 #[test]
@@ -291,4 +291,46 @@ fn what_is_no_destination() {
     ] {
         assert!(text.parse::<DestinationRule>().is_err(), "{text:?} was taken");
     }
+}
+
+#[test]
+fn a_unix_socket_is_reached_by_its_own_rule_only() {
+    let socket = asked("unix:/run/app.sock");
+    assert_eq!(socket.target(), Target::Unix(Path::new("/run/app.sock")));
+    assert_eq!(socket.to_string(), "unix:/run/app.sock");
+    for (listed, expected) in [
+        ("unix:/run/app.sock", true),
+        ("unix:/run/app.sock2", false),
+        ("unix:/run", false),
+        ("*:*", false),
+        ("0.0.0.0/0:*", false),
+        ("localhost:*", false),
+        ("unix:1", false),
+    ] {
+        let rules = Destinations::new([rule(listed)]);
+        assert_eq!(rules.may_allow(&socket), expected, "{listed}");
+        assert!(!rules.allows(&socket, "127.0.0.1:1".parse().unwrap(), &[]), "{listed}");
+        assert_eq!(rule(listed).to_string(), listed);
+    }
+    let rules = Destinations::new([rule("unix:/run/app.sock"), rule("*:*")]);
+    assert_eq!(rules.default_place(), Some(socket));
+    assert!(!Destinations::new([rule("unix:/run/unix")]).may_allow(&asked("unix:1")));
+    for text in [
+        "unix:/",
+        "unix:/run/",
+        "unix://run/app",
+        "unix:/run/../etc/app",
+        "unix:/run/./app",
+        "unix:/run/a pp",
+        "unix:/run/a\"pp",
+        "unix:/run/a,b",
+        "unix:/run/a\\pp",
+        "unix:/run/\u{e4}pp",
+        "unix:/run/a\0pp",
+        &format!("unix:/{}", "x".repeat(107)),
+    ] {
+        assert!(text.parse::<Destination>().is_err(), "{text:?}");
+        assert!(text.parse::<DestinationRule>().is_err(), "{text:?}");
+    }
+    asked(&format!("unix:/{}", "x".repeat(106)));
 }
