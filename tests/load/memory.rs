@@ -52,24 +52,28 @@ pub(crate) async fn of_kind(tunnel: &Tunnel, kind: u8) -> TcpStream {
     socket
 }
 
-/// Sends and receives `length` bytes; how long it took.
+/// Sends and receives `length` bytes, and ends only then: a socket that the client has closed with bytes in it, kernels short of
+/// memory would reset. How long it took.
 pub(crate) async fn echo(tunnel: &Tunnel, length: u64) -> Duration {
     let begun = Instant::now();
     let pattern = Pattern::new(3);
     let (mut read, mut write) = of_kind(tunnel, b'e').await.into_split();
-    let sending = async {
-        pattern.send(&mut write, length).await?;
-        write.shutdown().await
+    let echoing = async {
+        let mut echo = (&mut read).take(length);
+        let sending = pattern.send(&mut write, length);
+        let (got, ()) = tokio::try_join!(pattern.receive(&mut echo), sending)?;
+        write.shutdown().await?;
+        let after = read.read(&mut [0]).await?;
+        std::io::Result::Ok((got, after))
     };
-    let echoed = tokio::try_join!(pattern.receive(&mut read), sending);
-    let (got, ()) = echoed.unwrap_or_else(|error| {
+    let (got, after) = echoing.await.unwrap_or_else(|error| {
         panic!(
             "{error}; the client:\n{}\nthe server:\n{}",
             tunnel.client.log(),
             tunnel.server.log()
         )
     });
-    assert_eq!(got, length);
+    assert_eq!((got, after), (length, 0));
     begun.elapsed()
 }
 
