@@ -98,9 +98,10 @@ extern crate self as imux;
 pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, InvalidConfig, LaneEvent, LaneId,
-    LaneStats, Link, OpenError, OpenOptions, ReadHalf, SchedulerKind, Server, ServerConfig,
-    Session, SessionError, SessionId, SessionLimits, SessionStats, Side, Stream, StreamError,
-    StreamId, StreamKind, Subject, Tier, Undelivered, UnknownScheduler, UnknownTier, WriteHalf,
+    LaneStats, Link, OpenError, OpenOptions, ProcessMemory, ReadHalf, SchedulerKind, Server,
+    ServerConfig, Session, SessionError, SessionId, SessionLimits, SessionStats, Side, Stream,
+    StreamError, StreamId, StreamKind, Subject, Tier, Undelivered, UnknownScheduler, UnknownTier,
+    WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

@@ -294,6 +294,10 @@ struct SessionArgs {
     /// Most bytes that may wait for the readers of all connections of a session, such as 64MiB
     #[arg(long, value_name = "SIZE", value_parser = window)]
     session_window: Option<u64>,
+    /// Most memory for what is kept for all peers together, such as 256MiB
+    /// [default: a quarter of the machine's or the control group's memory, at most 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u64>,
     /// How lanes are chosen
     #[arg(long, value_name = "NAME", default_value = "imux", hide = true, value_parser = scheduler)]
     scheduler: imux::SchedulerKind,
@@ -389,6 +393,18 @@ fn window(text: &str) -> Result<u64, String> {
         return Ok(size);
     }
     Err(format!("{} is out of range; write 64KiB to 64GiB", units::bytes(size)))
+}
+
+/// Least memory: a few connections that go on, and room to share.
+const MEMORY_MIN: u64 = 16 << 20;
+const MEMORY_MAX: u64 = 1 << 40;
+
+fn memory(text: &str) -> Result<u64, String> {
+    let size = units::parse_size(text)?;
+    if (MEMORY_MIN..=MEMORY_MAX).contains(&size) {
+        return Ok(size);
+    }
+    Err(format!("{} is out of range; write 16MiB to 1024GiB", units::bytes(size)))
 }
 
 fn demo_size(text: &str) -> Result<u64, String> {
@@ -650,6 +666,7 @@ fn session_config(
         congestion: args.congestion.unwrap_or_default(),
         window: args.window,
         session_window: args.session_window,
+        memory: args.memory,
         scheduler: args.scheduler,
         drain_timeout: args.drain_timeout,
         sockets: args.sockets.into(),

@@ -199,6 +199,8 @@ pub(crate) struct SessionConfig {
     pub(crate) window: Option<u64>,
     /// Bytes that may wait for the readers of all streams; None is the library's choice.
     pub(crate) session_window: Option<u64>,
+    /// Bytes kept for all peers together; None is the library's choice.
+    pub(crate) memory: Option<u64>,
     pub(crate) scheduler: SchedulerKind,
     /// How long open connections may take to finish once the program is asked to end.
     pub(crate) drain_timeout: Duration,

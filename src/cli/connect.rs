@@ -54,6 +54,7 @@ pub(super) async fn run_client(
     tokio::spawn(routes::check(sources, place.clone()));
     let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
+    config.session.limit_memory();
     let settings = imux::ClientConfig::new(trust).with_session(config.session.for_library());
     let keep_trying = config.keep_trying;
     let connecting = async move {

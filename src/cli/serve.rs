@@ -41,6 +41,7 @@ pub(super) async fn run_server(
     let named = config.authorized_clients.is_some();
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
     let clients = open_clients(&list, named, &home.join(LIST_MARK), config.allow_anyone)?;
+    config.session.limit_memory();
     let session = config.session.for_library();
     let settings = imux::ServerConfig::default()
         .with_session(session)
@@ -229,6 +230,13 @@ async fn listen<T>(
 }
 
 impl SessionConfig {
+    /// Before there is any session.
+    pub(super) fn limit_memory(&self) {
+        if let Some(bytes) = self.memory {
+            imux::ProcessMemory::limit(bytes);
+        }
+    }
+
     /// In the library's terms.
     pub(super) fn for_library(&self) -> imux::Config {
         let mut config = imux::Config::default();

@@ -1,5 +1,6 @@
 //! The client: keeps lanes to a server up, and a session over them.
 
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::budget::{self, Debtor, MemoryBudget};
 use super::error::{ConnectError, OpenError};
 use super::first_keys::FirstKeys;
 use super::greeting::{self, Agreed};
@@ -16,6 +18,7 @@ use super::server::seed_of;
 use super::session::{self, OpenOptions, Session};
 use super::shared::Shared;
 use super::stream::Stream;
+use super::table::Holder;
 use super::{chance, clock};
 use crate::lane::{DialError, Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
@@ -744,12 +747,13 @@ impl Inner {
         rtt: Duration,
         place: &Place,
     ) -> Result<Ready, ConnectError> {
-        let agreed = greeting::create(&mut lane, self.config.params(), place.policy, None).await?;
+        let memory = self.memory(&*lane)?;
+        let config = Arc::new(memory.begin_with(&self.config));
+        let agreed = greeting::create(&mut lane, config.params(), place.policy, None).await?;
         let seed = seed_of(agreed.id);
-        let config = self.config.clone();
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
-        let shared = Shared::spawn(core, None);
+        let shared = Shared::spawn(core, None, memory);
         shared.with(|state, _| state.express = Some(self.express.clone()));
         let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
@@ -767,6 +771,16 @@ impl Inner {
             session.close(Code::SHUTDOWN);
         }
         Ok(Ready { attached, lane, proof: None })
+    }
+
+    /// A place in the process's memory for a session with the server of this lane, which its user has chosen.
+    fn memory(&self, lane: &dyn Lane) -> Result<budget::Place, ConnectError> {
+        let server = lane.peer().ok_or(ConnectError::NoKey)?.fingerprint;
+        let debtor = Debtor { holder: Holder::Key(server), listed: true };
+        let memory = MemoryBudget::of_process().open(debtor, budget::first_wants(&self.config));
+        memory.ok_or_else(|| {
+            ConnectError::Handshake(io::Error::other("no memory for one more session"))
+        })
     }
 
     async fn run(&self, ready: Ready, via: &str) {

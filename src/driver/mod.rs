@@ -3,6 +3,7 @@
 
 mod admission;
 mod audit;
+mod budget;
 mod chance;
 mod client;
 mod clock;
@@ -21,6 +22,7 @@ mod table;
 mod waiters;
 
 pub use audit::Subject;
+pub use budget::ProcessMemory;
 #[cfg(imux_seeded)]
 pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::admission::Admission;
 use super::audit::{Event, Subject, Trail};
+use super::budget::{self, Debtor, MemoryBudget};
 use super::door::{Door, Source};
 use super::greeting::{self, Agreed, JoinProof};
 use super::handshake_rate::{HandshakeRate, Turn};
@@ -128,6 +129,7 @@ struct Inner {
     door: Door,
     table: Table,
     trail: Trail,
+    memory: MemoryBudget,
     accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
     /// No more sessions are created.
     draining: AtomicBool,
@@ -168,6 +170,7 @@ impl Server {
             door: Door::default(),
             table: Table::new(config.sessions),
             trail: Trail::default(),
+            memory: MemoryBudget::of_process(),
             accepted,
             draining: AtomicBool::new(false),
             next: Mutex::default(),
@@ -386,7 +389,7 @@ impl Inner {
             }
         };
         // Known before it is told of, so that the next lane may join at once.
-        let params = self.config.params();
+        let params = attached.shared.look(|state| state.core.config().params());
         let created = Frame::Created { version, session: id, params };
         greeting::write_frame(&mut lane, &created).await?;
         tracing::info!(session = %id, from = %place(asked.remote), "session created");
@@ -421,11 +424,14 @@ impl Inner {
     ) -> Result<(Session, Attached), Refused> {
         let (id, peer, secret) = (agreed.id, agreed.peer, agreed.secret.clone());
         let seed = seed_of(id);
-        let core =
-            crate::proto::Session::new(Side::Server, self.config.clone(), peer, seed, clock::now());
+        let debtor = Debtor { holder: owner.holder(), listed: owner.listed };
+        let memory = self.memory.open(debtor, budget::first_wants(&self.config));
+        let memory = memory.ok_or((Code::EXCESSIVE_LOAD, "no memory for more sessions"))?;
+        let config = Arc::new(memory.begin_with(&self.config));
+        let core = crate::proto::Session::new(Side::Server, config, peer, seed, clock::now());
         let (client, clients) = (owner.client, self.clients.clone());
         let admission = Admission { client, clients, subject: subject.clone() };
-        let shared = Shared::spawn(core, Some(admission));
+        let shared = Shared::spawn(core, Some(admission), memory);
         let session = Session::new(shared.clone());
         // The lane first: a session without one may have to give way to the next that comes.
         let attached = Attached::new(&shared, LaneId::FIRST, Some(terms.rtt), terms.policy);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::admission::Admission;
+use super::budget::{self, MemoryBudget};
 use super::clock;
 use super::session::LaneEvent;
 use super::waiters::Waiters;
@@ -80,6 +81,8 @@ pub(super) struct State {
     /// Whom to tell that express lanes would help.
     pub(super) express: Option<watch::Sender<bool>>,
     pub(super) over: Option<SessionError>,
+    /// What it may keep for its peer; nothing when it is over.
+    memory: Option<budget::Place>,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     released: Option<Instant>,
     /// When the timer will fire.
@@ -88,7 +91,12 @@ pub(super) struct State {
 
 impl Shared {
     /// A session and its timer, which runs until the session is over.
-    pub(super) fn spawn(core: Session, admission: Option<Admission>) -> Arc<Self> {
+    pub(super) fn spawn(
+        mut core: Session,
+        admission: Option<Admission>,
+        memory: budget::Place,
+    ) -> Arc<Self> {
+        core.set_allowance(memory.begins());
         let shared = Arc::new(Self {
             state: Mutex::new(State {
                 core,
@@ -104,11 +112,17 @@ impl Shared {
                 lane_events: None,
                 express: None,
                 over: None,
+                memory: Some(memory),
                 released: None,
                 armed: None,
             }),
             admission,
             rearm: Notify::new(),
+        });
+        shared.ask(|state| {
+            if let Some(memory) = &state.memory {
+                memory.is_of(&shared);
+            }
         });
         tokio::spawn(run_timer(shared.clone()));
         shared
@@ -128,9 +142,13 @@ impl Shared {
         let mut state = self.lock();
         let result = act(&mut state, now);
         let mut wake = Vec::new();
+        let overdrawn = state.account(now);
         let earlier = state.settle(now, &mut wake);
         drop(state);
         wake.into_iter().for_each(Waker::wake);
+        if let Some(budget) = overdrawn {
+            budget.relieve();
+        }
         if earlier {
             self.rearm.notify_one();
         }
@@ -229,6 +247,32 @@ impl State {
         }
         core.close(Code::INTERNAL);
         self.core = core;
+    }
+
+    /// Tells the budget what is kept for the peer, and the core what may be, where that has changed. The budget, if it is
+    /// overdrawn: to be relieved once the session's lock is let go.
+    fn account(&mut self, now: Instant) -> Option<MemoryBudget> {
+        if self.core.is_closed() {
+            self.memory = None;
+        }
+        let memory = self.memory.as_mut()?;
+        memory.note_moved(now, self.core.moved_bytes(), self.core.kept_bytes());
+        if memory.is_unused(now, self.core.stream_count()) {
+            self.core.rest();
+        }
+        let again = self.core.memory_refused() && memory.is_time_to_ask(now);
+        if !self.core.memory_due() && !again {
+            return None;
+        }
+        let (allowed, overdrawn) = memory.renew(now, &self.core.use_memory());
+        self.core.set_allowance(allowed);
+        overdrawn
+    }
+
+    /// For how long what is kept for the peer has not moved.
+    pub(super) fn standing(&self, now: Instant) -> Duration {
+        let memory = self.memory.as_ref().filter(|_| self.core.kept_bytes() > 0);
+        memory.map_or(Duration::ZERO, |memory| memory.standing(now))
     }
 
     /// Hands out events and wakes lanes; `true` if the timer has to be set earlier.

@@ -107,5 +107,31 @@ pub const SESSIONS_PER_SOURCE_MAX: usize = 256;
 /// started again each second leaves one behind each time, for the grace time.
 pub const SESSIONS_PER_CLIENT_MAX: usize = 128;
 
+/// Bookkeeping of an open stream, beside its bytes: its entry, who waits for it, the tasks at both of its ends.
+pub const STREAM_OVERHEAD_BYTES: u64 = 1_024;
+
+/// Memory that a process keeps for all its peers together, unless it is told otherwise: this part of what there is ...
+pub const MEMORY_PART: u64 = 4;
+
+/// ... and no more than this, in which three sessions have all the windows that they may.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// What a session may keep for its peer in any case, both ways together: a quarter of the budget for as many sessions as there
+/// may be, but not less than lets a connection go on ...
+pub const MEMORY_FLOOR_BYTES_MIN: u64 = 16 * 1024;
+
+/// ... and not more than it has use for.
+pub const MEMORY_FLOOR_BYTES_MAX: u64 = 256 * 1024;
+
+/// What a session begins with of it is at most this part of what is free ...
+pub const FIRST_MEMORY_PART: u64 = 32;
+
+/// ... and what it may receive, if there is as much: a whole first window for whoever is not read yet, and the same for some
+/// others. It grows with what is read ...
+pub const FIRST_MEMORY_BYTES: u64 = 16 << 20;
+
+/// ... and of what may be unacknowledged: what a first answer on a fast and long path is before it grows.
+pub const FIRST_UNACKED_BYTES: u64 = 1 << 20;
+
 /// Longest time between accepting a connection and a verified JOIN or CREATE.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -101,7 +101,7 @@ pub use ids::{Dir, LaneId, SessionId, Side, StreamId};
 pub use lane::{Health, LaneMetrics};
 pub use policy::{LanePolicy, Tier, UnknownTier};
 pub use scheduler::{SchedulerKind, UnknownScheduler};
-pub use session::{Session, Transmit};
+pub use session::{Allowance, MemoryUse, Session, Transmit};
 pub use stats::{CreditStats, LaneStats, SessionStats};
 pub use stream::{Assembler, InsertError};
 pub use timer::Timer;

@@ -13,6 +13,8 @@ mod frames;
 mod handshakes;
 mod honest;
 mod joins;
+#[cfg(feature = "cli")]
+mod memory;
 mod peer;
 mod servers;
 #[cfg(feature = "cli")]

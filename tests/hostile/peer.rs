@@ -161,7 +161,8 @@ impl Peer {
                 let (body, used) =
                     (body.to_vec(), self.received.len() - rest.len() + length as usize);
                 self.received.drain(..used);
-                let handshake = [types::CREATE, types::CREATED, types::JOIN, types::JOINED];
+                let handshake =
+                    [types::LANE_POLICY, types::CREATE, types::CREATED, types::JOIN, types::JOINED];
                 if !handshake.contains(&kind) {
                     self.position += used as u64;
                 }

@@ -1,12 +1,14 @@
 //! Server, relay and client, up and running.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::net::connect;
-use super::process::{Imux, field};
+use super::process::{self, Imux, field};
 use super::relay::Relay;
 
 /// `imux client` -> relay -> `imux server`, each with a home of its own. Fields are dropped in
@@ -33,6 +35,32 @@ impl Tunnel {
         server_args: &[&str],
     ) -> Self {
         let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        Self::at_homes(homes, destination, client_args, server_args).await
+    }
+
+    /// As [`with`](Self::with); if there are any others, the server lets in them and this client, and nobody else.
+    pub(crate) async fn among(
+        others: &[String],
+        destination: SocketAddr,
+        client_args: &[&str],
+        server_args: &[&str],
+    ) -> Self {
+        let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        if !others.is_empty() {
+            let (_, own, _) = process::run(homes[1].path(), &["identity"]);
+            let list = homes[0].path().join("authorized_clients");
+            std::fs::write(&list, format!("{own}{}\n", others.join("\n"))).unwrap();
+            std::fs::set_permissions(&list, Permissions::from_mode(0o600)).unwrap();
+        }
+        Self::at_homes(homes, destination, client_args, server_args).await
+    }
+
+    async fn at_homes(
+        homes: [TempDir; 2],
+        destination: SocketAddr,
+        client_args: &[&str],
+        server_args: &[&str],
+    ) -> Self {
         let destination = destination.to_string();
         let mut args = vec!["server", "--listen", "127.0.0.1:0", "--dial", &destination];
         args.extend_from_slice(server_args);

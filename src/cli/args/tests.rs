@@ -227,6 +227,7 @@ fn options_of_the_session() {
         "--scheduler=minrtt",
         "--window=16MiB",
         "--session-window=64MiB",
+        "--memory=100MiB",
         "--host-key=accept-new",
     ]);
     assert_eq!(config.session.grace, Duration::from_secs(60));
@@ -235,6 +236,7 @@ fn options_of_the_session() {
     assert_eq!(config.session.scheduler, imux::SchedulerKind::MinRtt);
     assert_eq!(config.session.window, Some(16 << 20));
     assert_eq!(config.session.session_window, Some(64 << 20));
+    assert_eq!(config.session.memory, Some(100 << 20));
     assert_eq!(config.trust, Trust::KnownHosts(HostKeyPolicy::AcceptNew));
     let config = server(&["server", "--congestion=default", "--dial=s:1"]);
     assert_eq!(config.session.congestion, Congestion::System);
@@ -313,6 +315,7 @@ fn usage_errors_say_what_is_wrong() {
         (&["server", "--window=1"], "write 64KiB to 64GiB"),
         (&["server", "--dial=s:1", "--window=2GiB", "--session-window=1GiB"], "is larger than"),
         (&["server", "--dial=s:1", "--window=129MiB"], "larger than --session-window (128.0 MiB)"),
+        (&["server", "--memory=1MiB"], "write 16MiB to 1024GiB"),
         (&["server", "--congestion=BBR; rm"], "not a name of a congestion control"),
         (&["server", "--host-key=ask"], "unexpected argument"),
         (&["client", "--host-key=never"], "[possible values: ask, strict, accept-new]"),

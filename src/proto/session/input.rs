@@ -108,15 +108,14 @@ impl Session {
             self.totals.duplicate_payload = self.totals.duplicate_payload.saturating_add(len);
             return;
         };
-        let cost = stream.recv.reorder_cost();
+        let before = stream.recv.reorder_use();
         let received = stream.recv.on_data(offset, data, fin);
-        let cost_now = stream.recv.reorder_cost();
-        self.reorder_cost = self.reorder_cost.saturating_sub(cost).saturating_add(cost_now);
-        self.totals.reorder_peak = self.totals.reorder_peak.max(self.reorder_cost);
+        self.reorder.count(before, stream.recv.reorder_use());
+        self.totals.reorder_peak = self.totals.reorder_peak.max(self.reorder.cost);
         self.tune_reordered(id);
         self.on_received(id, received);
         let window = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
-        if self.reorder_cost > window.saturating_add(REORDER_OVERHEAD_BYTES) {
+        if self.reorder.cost > window.saturating_add(REORDER_OVERHEAD_BYTES) {
             self.misbehaved(Code::EXCESSIVE_LOAD, "too many small pieces out of order");
         }
     }
@@ -126,10 +125,9 @@ impl Session {
             return;
         }
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let cost = stream.recv.reorder_cost();
+        let before = stream.recv.reorder_use();
         let received = stream.recv.on_reset(code, final_size);
-        let cost_now = stream.recv.reorder_cost();
-        self.reorder_cost = self.reorder_cost.saturating_sub(cost).saturating_add(cost_now);
+        self.reorder.count(before, stream.recv.reorder_use());
         // Told whether the reader waits for bytes or not: it may wait for just this.
         stream.recv.reader_waits |= received.is_ok_and(|received| received.readable);
         self.on_received(id, received);

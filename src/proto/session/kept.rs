@@ -13,7 +13,7 @@ impl Session {
     pub(super) fn room_to_keep(&self, id: StreamId) -> u64 {
         let held = self.streams.get(&id).map_or(0, |stream| stream.send.held_bytes());
         let of_stream = self.kept_max_stream().saturating_sub(held);
-        of_stream.min(self.kept_max().saturating_sub(self.kept()))
+        of_stream.min(self.kept_allowed().saturating_sub(self.kept()))
     }
 
     /// The stream's writer has to wait for acknowledgements.
@@ -24,7 +24,7 @@ impl Session {
     /// Lets writers go on that had to wait, once half of the room is free: one by one they would be woken for each frame
     /// that is acknowledged.
     pub(super) fn release_kept_back(&mut self) {
-        if self.kept_back.is_empty() || self.kept() > self.kept_max() / 2 {
+        if self.kept_back.is_empty() || self.kept() > self.kept_allowed() / 2 {
             return;
         }
         let enough = self.kept_max_stream() / 2;
@@ -40,14 +40,19 @@ impl Session {
     }
 
     /// Bytes written and not acknowledged, and what it costs to remember where they went.
-    fn kept(&self) -> u64 {
+    pub(super) fn kept(&self) -> u64 {
         let living = self.lanes.values().map(|lane| lane.ledger.frames());
         let dead = self.dead.iter().map(|dead| dead.ledger.frames());
         let frames = living.chain(dead).fold(0, usize::saturating_add) as u64;
         self.held.saturating_add(frames.saturating_mul(SEGMENT_OVERHEAD_BYTES))
     }
 
-    fn kept_max(&self) -> u64 {
+    fn kept_allowed(&self) -> u64 {
+        self.kept_max().min(self.unacked_allowed())
+    }
+
+    /// Whatever the driver allows.
+    pub(super) fn kept_max(&self) -> u64 {
         self.config.session_window.max(ROOM_MIN).saturating_mul(UNACKED_WINDOWS)
     }
 

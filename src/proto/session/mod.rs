@@ -11,6 +11,7 @@ mod input;
 mod kept;
 mod lanes;
 mod links;
+mod memory;
 mod output;
 mod probe;
 mod redundant;
@@ -21,6 +22,7 @@ mod standing;
 mod streams;
 mod wander;
 
+pub use memory::{Allowance, MemoryUse};
 pub use output::Transmit;
 pub use streams::{RecvStream, SendStream};
 
@@ -34,6 +36,7 @@ use litemap::LiteMap;
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
 use self::links::Links;
+use self::memory::Memory;
 use self::room::Room;
 use self::standing::Answering;
 use super::config::Config;
@@ -46,7 +49,7 @@ use super::mutants::mutant;
 use super::range_set::RangeSet;
 use super::scheduler::{FairQueue, LaneView};
 use super::stats::{CreditStats, LaneStats, SessionStats};
-use super::stream::{ReceiveWindow, SendCredit, Stream};
+use super::stream::{ReceiveWindow, ReorderUse, SendCredit, Stream};
 use super::timer::Timer;
 use super::wire::{Params, StreamKind};
 
@@ -83,7 +86,8 @@ pub struct Session {
     /// How much of that streams were promised.
     room: Room,
     /// Memory that out-of-order data costs.
-    reorder_cost: u64,
+    reorder: ReorderUse,
+    memory: Memory,
     /// Streams whose writer waits for session credit.
     credit_waiters: BTreeSet<StreamId>,
     /// Bytes of streams that wait to be sent.
@@ -220,7 +224,8 @@ impl Session {
                 config.session_window,
             ),
             room: Room::new(&config),
-            reorder_cost: 0,
+            reorder: ReorderUse::default(),
+            memory: Memory::new(),
             credit_waiters: BTreeSet::new(),
             pending: 0,
             held: 0,
@@ -292,7 +297,7 @@ impl Session {
     /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
     pub fn memory(&self) -> u64 {
         let streams = self.streams.values().map(|stream| {
-            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_cost());
+            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
             kept.saturating_add(stream.send.held_bytes())
         });
         streams.fold(0, u64::saturating_add)
@@ -322,7 +327,7 @@ impl Session {
             pending_bytes: self.pending,
             held_bytes: self.held,
             held_bytes_max: self.totals.held_peak,
-            reorder_bytes: self.reorder_cost,
+            reorder_bytes: self.reorder.cost,
             reorder_bytes_max: self.totals.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,
@@ -418,7 +423,7 @@ impl Session {
         self.data_queue = FairQueue::default();
         self.pending = 0;
         self.held = 0;
-        self.reorder_cost = 0;
+        self.reorder = ReorderUse::default();
         // What arrived before is no less true for it.
         self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
         self.events.push_back(Event::Closed(error));
@@ -558,7 +563,7 @@ impl Session {
         self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
         self.held = self.held.saturating_sub(stream.send.held_bytes());
         debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
-        self.reorder_cost = self.reorder_cost.saturating_sub(stream.recv.reorder_cost());
+        self.reorder.count(stream.recv.reorder_use(), ReorderUse::default());
         self.credit_waiters.remove(&id);
         self.on_stream_gone(id, &stream);
     }

@@ -18,6 +18,9 @@ use crate::proto::stream::{ReceiveWindow, Stream};
 /// Streams that a peer may open with the full first window within one round trip, where there is room.
 const EARLY_AHEAD_MAX: u64 = 8;
 
+/// Streams are looked at once in as many times so many bytes.
+const LOOK_BYTES: u64 = 64;
+
 /// The books on what was promised.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -26,8 +29,6 @@ pub(super) struct Room {
     early: u64,
     /// Promised beyond `first` each: to open streams, and to early ones.
     beyond: u64,
-    /// Whether no window may grow for now.
-    held: bool,
     /// Whether it was told that readers who have paused hold the session; and not before so much was received is it
     /// looked for again.
     told: bool,
@@ -40,7 +41,6 @@ impl Room {
             first: config.first_window(),
             early: config.early_window(),
             beyond: 0,
-            held: false,
             told: false,
             look_at: 0,
         }
@@ -70,20 +70,19 @@ fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u64 {
 }
 
 impl Session {
-    /// While held, no window grows: neither the session's nor a stream's. What was promised stays
-    /// promised, and streams go on within it.
-    pub fn hold_windows(&mut self, hold: bool) {
-        self.room.held = hold;
-        if !hold {
-            self.offer_streams();
-        }
-    }
-
     /// Bytes of streams that the peer may make this end keep: unread ones, and those its credit is left
     /// for, what streams that are not open yet may use included.
     pub fn promised(&self) -> u64 {
         let firsts = self.streams_promised().saturating_mul(self.room.first);
         self.room.beyond.saturating_add(firsts)
+    }
+
+    /// What of it open streams have.
+    pub(super) fn promised_to_open(&self) -> u64 {
+        let early = self.room.early.saturating_sub(self.room.first);
+        let unseen = self.remote.early_unseen.saturating_mul(early);
+        let firsts = (self.streams.len() as u64).saturating_mul(self.room.first);
+        self.room.beyond.saturating_sub(unseen).saturating_add(firsts)
     }
 
     /// Streams that are open, and those that the peer may open.
@@ -93,7 +92,7 @@ impl Session {
 
     /// What may be promised in all.
     fn room_max(&self) -> u64 {
-        let window = self.window.wish();
+        let window = self.allowed_window();
         window.saturating_sub(window / 4)
     }
 
@@ -101,10 +100,10 @@ impl Session {
     /// that, or more where more streams are or may be open, and what both ends may open next.
     fn room_beyond(&self) -> u64 {
         let first = self.room.first;
-        let ahead = self.config.streams_ahead(self.window.wish()).saturating_mul(first);
+        let ahead = self.config.streams_ahead(self.allowed_window()).saturating_mul(first);
         // Streams that the peer may open count as open: many may have closed since they were allowed.
         let open = self.streams_promised().saturating_mul(first);
-        let firsts = open.max(self.window.wish() / 4).saturating_add(ahead.saturating_mul(2));
+        let firsts = open.max(self.allowed_window() / 4).saturating_add(ahead.saturating_mul(2));
         self.room_max().saturating_sub(firsts)
     }
 
@@ -126,7 +125,7 @@ impl Session {
     /// The window that a stream may have, of what it wishes for.
     fn grant_to(&self, stream: &Stream) -> u64 {
         let window = &stream.recv.window;
-        let wish = if self.room.held { window.wish().min(window.window()) } else { window.wish() };
+        let wish = window.wish();
         let read =
             window.wish() > self.config.stream_window || window.consumed() >= window.window();
         if !read {
@@ -147,6 +146,7 @@ impl Session {
 
     /// A stream is there that was not: it takes over what was promised to it before it came.
     pub(super) fn on_new_stream(&mut self, id: StreamId) {
+        let rested = std::mem::take(&mut self.memory.rests);
         if id.initiator() != self.side {
             self.remote.open = self.remote.open.saturating_add(1);
             if id.index() < self.remote.early {
@@ -155,8 +155,8 @@ impl Session {
                 self.room.beyond = self.room.beyond.saturating_sub(promised);
             }
         } else if let Some(stream) = self.streams.get(&id) {
-            // The answer is not to wait for credit: it is told in the flight of the OPEN.
-            let more = self.grant_to(stream) > self.room.first;
+            // The answer is not to wait for credit: it is told in the flight of the OPEN. By then more is allowed than now.
+            let more = rested || self.grant_to(stream) > self.room.first;
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.say.max_stream_data = more;
             }
@@ -190,7 +190,7 @@ impl Session {
     /// `settle` has to follow.
     pub(super) fn heed_credit(&mut self, id: StreamId) {
         self.count_promise(id);
-        self.say.max_data |= self.window.update_due(self.window.wish());
+        self.say.max_data |= self.window.update_due(self.data_window());
         if self.local.blocked || self.remote.unseen() == 0 {
             self.offer_streams(); // somebody waits for room
         }
@@ -222,9 +222,9 @@ impl Session {
         stream.say.max_stream_data |= wish > had;
         // The session's window grows for those alone whose bytes are read as fast, and who lack room.
         let lacks = self.streams.get(&id).is_some_and(|stream| self.grant_to(stream) < wish);
-        if lacks && !self.room.held {
+        if lacks && self.allowed_window() >= self.window.wish() {
             self.window.wish_for(self.window.wish().saturating_mul(2));
-            self.say.max_data |= self.window.update_due(self.window.wish());
+            self.say.max_data |= self.window.update_due(self.data_window());
         }
     }
 
@@ -248,7 +248,7 @@ impl Session {
 
     /// The new limit to announce for the session.
     pub(super) fn announce_data(&mut self) -> u64 {
-        self.window.announce(self.window.wish())
+        self.window.announce(self.data_window())
     }
 
     /// Whether this end may open one more stream: what the peer may send on it has to have room.
@@ -273,21 +273,19 @@ impl Session {
     /// Each stream that is open, and those that may be, bring the session's window what they begin with.
     fn grow_for_streams(&mut self) {
         let streams = self.streams_promised().saturating_mul(self.room.first);
-        if !self.room.held && streams > self.window.wish() / 4 {
+        if streams > self.window.wish() / 4 {
             self.window.wish_for(streams.saturating_mul(4));
-            self.say.max_data |= self.window.update_due(self.window.wish());
+            self.say.max_data |= self.window.update_due(self.data_window());
         }
     }
 
     /// How many streams the peer shall know that it may have opened since the session began.
     fn streams_target(&self) -> u64 {
         let left = self.config.streams_max.saturating_sub(self.remote.open);
-        let ahead = self.config.streams_ahead(self.window.wish());
+        let ahead = self.config.streams_ahead(self.allowed_window());
         // Those it may open count as open: what is promised to them is not free, and theirs all the same.
-        let promised = self
-            .room
-            .beyond
-            .saturating_add(self.room.first.saturating_mul(self.streams.len() as u64));
+        let firsts = self.room.first.saturating_mul(self.streams.len() as u64);
+        let promised = self.room.beyond.saturating_add(firsts);
         let free = self.room_max().saturating_sub(promised);
         let free = free.checked_div(self.room.first).unwrap_or(0);
         let free = if self.streams.is_empty() { free.max(1) } else { free };
@@ -316,7 +314,7 @@ impl Session {
     fn has_room_for_early(&self) -> bool {
         let early = self.room.early;
         let known = self.peer.early_max_stream_data > 0 && early > self.room.first;
-        known && !self.room.held && self.grant_unread(early, 0) >= early
+        known && self.grant_unread(early, 0) >= early
     }
 
     fn early_due(&self) -> bool {
@@ -353,14 +351,17 @@ impl Session {
 
     /// A stream has got less than it would have: is it because others hold much that nobody reads? That is said once.
     fn look_for_paused_readers(&mut self) {
-        let much = self.window.wish() / 8;
+        let much = self.allowed_window() / 8;
         if self.room.told
             || self.window.unconsumed() < much
             || self.window.received() < self.room.look_at
         {
             return;
         }
-        self.room.look_at = self.window.received().saturating_add(much / 4);
+        // It takes a look at every stream: the less is allowed, the less often what comes pays for that.
+        let streams = self.streams.len() as u64;
+        let step = (much / 4).max(streams.saturating_mul(LOOK_BYTES));
+        self.room.look_at = self.window.received().saturating_add(step);
         let paused = self.streams.values().filter_map(|stream| {
             let unread = stream.recv.window.unconsumed();
             // Full, and nobody waits for what comes.

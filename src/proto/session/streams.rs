@@ -250,16 +250,16 @@ impl RecvStream<'_> {
     /// Wants no more: what was not read is dropped, and the peer's writer is told.
     pub fn stop(&mut self, code: Code) {
         let Some(stream) = self.session.streams.get_mut(&self.id) else { return };
-        let cost = stream.recv.reorder_cost();
+        let before = stream.recv.reorder_use();
         let dropped = stream.recv.stop();
         if dropped.tell {
             stream.say.stop = Some(code);
             stream.stop_sent = Some(code);
         }
-        let freed = cost.saturating_sub(stream.recv.reorder_cost());
+        let now = stream.recv.reorder_use();
         self.session.window.consume(dropped.bytes);
-        self.session.reorder_cost = self.session.reorder_cost.saturating_sub(freed);
         self.session.heed_credit(self.id);
+        self.session.reorder.count(before, now);
         self.session.settle(self.id);
     }
 

@@ -95,6 +95,11 @@ impl Assembler {
         self.segment_bytes.saturating_add(overhead)
     }
 
+    /// Bytes of the stream among them.
+    pub fn reorder_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// Forgets what is out of order.
     pub(super) fn clear_segments(&mut self) {
         self.segments.clear();

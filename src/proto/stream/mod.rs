@@ -7,7 +7,7 @@ mod send;
 mod send_buffer;
 
 pub(in crate::proto) use credit::{ReceiveWindow, SendCredit};
-pub(in crate::proto) use recv::{Misbehaviour, Received, RecvSide};
+pub(in crate::proto) use recv::{Misbehaviour, Received, RecvSide, ReorderUse};
 pub(in crate::proto) use send::{Chunk, SendSide};
 
 pub use assembler::{Assembler, InsertError};

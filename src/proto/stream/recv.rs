@@ -58,6 +58,23 @@ pub(in crate::proto) struct Dropped {
     pub(in crate::proto) tell: bool,
 }
 
+/// What data out of order takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proto) struct ReorderUse {
+    /// Memory, its bookkeeping included.
+    pub(in crate::proto) cost: u64,
+    /// Bytes of the stream.
+    pub(in crate::proto) bytes: u64,
+}
+
+impl ReorderUse {
+    /// In a sum: what was `before` is `now`.
+    pub(in crate::proto) fn count(&mut self, before: Self, now: Self) {
+        self.cost = self.cost.saturating_sub(before.cost).saturating_add(now.cost);
+        self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(now.bytes);
+    }
+}
+
 /// A rule the peer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proto) enum Misbehaviour {
@@ -95,8 +112,9 @@ impl RecvSide {
     }
 
     /// Memory for data out of order.
-    pub(in crate::proto) fn reorder_cost(&self) -> u64 {
-        self.assembler.reorder_cost()
+    pub(in crate::proto) fn reorder_use(&self) -> ReorderUse {
+        let (cost, bytes) = (self.assembler.reorder_cost(), self.assembler.reorder_bytes());
+        ReorderUse { cost, bytes }
     }
 
     /// Bytes ready for the reader.

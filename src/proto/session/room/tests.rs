@@ -185,19 +185,80 @@ fn sixteen_thousand_streams_are_open_at_once() {
 }
 
 #[test]
-fn held_windows_stay_as_they_are() {
+fn windows_grow_as_far_as_memory_is_allowed_and_no_further() {
     let config = Config { session_window_initial: 4 * M, ..Config::default() };
     let mut pair = Pair::new(config, &[Path::new(1000.0, 20)]);
     pair.drive(Duration::from_millis(50));
-    pair.ends[SERVER].session.hold_windows(true);
-    let before = pair.ends[SERVER].session.promised();
-    let id = pair.open(CLIENT, pattern(20_000_000, 1));
-    pair.drive(Duration::from_secs(1));
-    let session = &pair.ends[SERVER].session;
-    assert!(session.promised() <= before && session.window.wish() == 4 * M);
-    pair.ends[SERVER].session.hold_windows(false);
-    pair.drive_until(Duration::from_secs(9), |pair| pair.ends[SERVER].read[&id].1);
-    let window = pair.ends[SERVER].session.window;
-    assert!(window.wish() > 4 * M, "it grows for who reads fast: {window:?}");
+    let allowed = |receive| crate::proto::Allowance { receive, send: 64 * M };
+    pair.ends[SERVER].session.set_allowance(allowed(4 * M));
+    let id = pair.open(CLIENT, pattern(100_000_000, 1));
+    for _ in 0..30 {
+        pair.drive(Duration::from_millis(50));
+        let session = &pair.ends[SERVER].session;
+        assert!(session.promised() <= 3 * M, "{session:?}");
+        assert_eq!(session.promised(), promised(session), "the books are wrong");
+    }
+    let session = &mut pair.ends[SERVER].session;
+    assert!(session.memory_due());
+    let used = session.use_memory();
+    assert!(used.wants.receive > 4 * M && session.memory_refused(), "{used:?} {session:?}");
+    session.set_allowance(allowed(64 * M));
+    pair.drive(Duration::from_millis(200));
+    let session = &mut pair.ends[SERVER].session;
+    assert!(session.promised() > 4 * M, "it grows for who reads fast: {session:?}");
+    assert!(session.use_memory().wants.receive > 16 * M);
+    // With less allowed it goes on within that, as soon as what it was told before is used.
+    session.set_allowance(allowed(M));
+    let before = session.window.consumed();
+    pair.drive(Duration::from_millis(500));
+    let session = &mut pair.ends[SERVER].session;
+    assert!(session.promised() <= 3 * M / 4 && session.window.consumed() > before, "{session:?}");
+    session.set_allowance(allowed(64 * M));
+    pair.drive_until(Duration::from_secs(30), |pair| pair.ends[SERVER].read[&id].1);
     assert!(pair.ends[SERVER].read[&id].1);
+    // What no stream has a part of any more is given back.
+    pair.drive(Duration::from_millis(100));
+    let session = &mut pair.ends[SERVER].session;
+    assert!(session.memory_due() && session.use_memory().wants.receive <= 4 * M);
+}
+
+#[test]
+fn a_session_that_rests_gives_back_what_it_began_with_and_finds_it_again() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(1000.0, 5)]);
+    pair.drive(Duration::from_millis(50));
+    let first = crate::proto::Allowance { receive: 16 * M, send: M };
+    let session = &mut pair.ends[CLIENT].session;
+    session.set_allowance(first);
+    session.use_memory();
+    session.rest();
+    assert!(session.memory_due());
+    assert_eq!(session.use_memory().wants, crate::proto::Allowance::default());
+    session.set_allowance(crate::proto::Allowance { receive: M / 8, send: M / 8 });
+    assert!(!session.memory_due());
+    let id = pair.open(CLIENT, pattern(1_000, 1));
+    let session = &mut pair.ends[CLIENT].session;
+    assert!(session.memory_due() && session.use_memory().wants.receive >= 16 * M);
+    session.set_allowance(first);
+    // Its window is told in the first flight.
+    pair.drive(Duration::from_millis(7));
+    let told = pair.ends[SERVER].session.streams[&id].send.credit_left();
+    assert!(told >= M / 2, "{told}");
+}
+
+#[test]
+fn what_was_promised_when_more_was_allowed_does_not_stop_the_others() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(1000.0, 5)]);
+    for _ in 0..20 {
+        let id = pair.open(CLIENT, pattern(1_000_000, 1));
+        pair.ends[SERVER].unread.push(id);
+        pair.drive(Duration::from_millis(20));
+    }
+    let session = &mut pair.ends[SERVER].session;
+    assert!(session.kept_bytes() > 16 * M);
+    session.set_allowance(crate::proto::Allowance { receive: M, send: M });
+    let id = pair.open(CLIENT, pattern(2_000_000, 2));
+    let took = pair.drive_until(Duration::from_secs(30), |pair| {
+        pair.ends[SERVER].read.get(&id).is_some_and(|(_, ended)| *ended)
+    });
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }

@@ -1,0 +1,281 @@
+//! One budget of memory for what is kept for peers, over all sessions that draw on it.
+//!
+//! A session asks for more before it promises more (its core: `proto::session::memory`), under its own lock; the account's lock
+//! is a leaf. When the account is overdrawn all the same, by what cannot be foreseen, whoever found it out ends those that
+//! have more than was granted.
+
+mod account;
+mod machine;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+pub(super) use self::account::Debtor;
+use self::account::{Account, Number, who_ends};
+use super::clock;
+use super::shared::Shared;
+use crate::proto::limits::{
+    FIRST_MEMORY_BYTES, FIRST_UNACKED_BYTES, MEMORY_BYTES_MAX, MEMORY_PART,
+};
+use crate::proto::{Allowance, Code, Config, MemoryUse};
+
+/// Memory for what is kept for peers: what has arrived out of order or unread, what may yet arrive on credit that was given,
+/// and what was sent and not acknowledged; bookkeeping included. Clones are the same budget.
+#[derive(Clone)]
+pub(super) struct MemoryBudget(Arc<Inner>);
+
+/// A session that was refused more asks again after this long, or when much of what it has has moved.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A session without streams needs little of what it has after this long.
+const UNUSED: Duration = Duration::from_secs(30);
+
+/// That of the process.
+static PROCESS: OnceLock<MemoryBudget> = OnceLock::new();
+
+struct Inner {
+    account: Mutex<Account>,
+    sessions: Mutex<BTreeMap<Number, Weak<Shared>>>,
+    /// Somebody sees to it that the account is not overdrawn any more.
+    relieving: AtomicBool,
+}
+
+impl fmt::Debug for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBudget").finish_non_exhaustive()
+    }
+}
+
+/// The memory that this process keeps for the peers of all its servers and clients together: what has arrived out of order or
+/// unread, what may yet arrive on credit that was given, and what was sent and not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessMemory;
+
+impl ProcessMemory {
+    /// Sets it, in bytes. Without it: a quarter of the machine's memory, or of its control group's, and at most 1 GiB.
+    ///
+    /// `false`: it is too late, there has been a server or a session.
+    pub fn limit(bytes: u64) -> bool {
+        PROCESS.set(MemoryBudget::new(bytes)).is_ok()
+    }
+}
+
+/// The part of a machine's memory that is taken by default.
+fn of_machine(memory: Option<u64>) -> u64 {
+    memory.map_or(MEMORY_BYTES_MAX, |bytes| (bytes / MEMORY_PART).min(MEMORY_BYTES_MAX))
+}
+
+impl MemoryBudget {
+    fn new(bytes: u64) -> Self {
+        Self(Arc::new(Inner {
+            account: Mutex::new(Account::new(bytes)),
+            sessions: Mutex::default(),
+            relieving: AtomicBool::new(false),
+        }))
+    }
+
+    /// The process's.
+    pub(super) fn of_process() -> Self {
+        PROCESS.get_or_init(|| Self::new(of_machine(machine::memory()))).clone()
+    }
+
+    /// A place for one more session, and what it may have to begin with. `None`: there is no memory for one more.
+    pub(super) fn open(&self, debtor: Debtor, wants: Allowance) -> Option<Place> {
+        let (number, begins) = self.0.account().open(debtor, wants)?;
+        let (moved, asked, unused) = (Moved::default(), None, None);
+        Some(Place { budget: self.clone(), number, begins, moved, asked, unused })
+    }
+
+    /// Ends sessions until the account is not overdrawn, or nobody has more than was granted. No session's lock may be held.
+    pub(super) fn relieve(&self) {
+        if self.0.relieving.swap(true, Ordering::Acquire) {
+            return;
+        }
+        while let Some((number, shared)) = self.next_to_end() {
+            self.0.account().close(number);
+            if let Some(shared) = shared {
+                tracing::warn!("memory is short: a session that takes more than its share ends");
+                shared.with(|state, _| state.core.close(Code::EXCESSIVE_LOAD));
+            }
+        }
+        self.0.relieving.store(false, Ordering::Release);
+    }
+
+    fn next_to_end(&self) -> Option<(Number, Option<Arc<Shared>>)> {
+        let mut overdrawn = {
+            let account = self.0.account();
+            if !account.is_overdrawn() {
+                return None;
+            }
+            account.overdrawn()
+        };
+        let now = clock::now();
+        for one in &mut overdrawn {
+            let shared = self.0.sessions().get(&one.number).and_then(Weak::upgrade);
+            let stands = shared.map(|shared| shared.look(|state| state.standing(now)));
+            one.standing = stands.unwrap_or_default();
+        }
+        let number = who_ends(&overdrawn)?;
+        Some((number, self.0.sessions().get(&number).and_then(Weak::upgrade)))
+    }
+}
+
+impl Inner {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<Number, Weak<Shared>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a session wants to begin with.
+pub(super) fn first_wants(config: &Config) -> Allowance {
+    let receive = FIRST_MEMORY_BYTES.min(config.session_window);
+    Allowance { receive, send: FIRST_UNACKED_BYTES }
+}
+
+/// A session's place in the account, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    budget: MemoryBudget,
+    number: Number,
+    begins: Allowance,
+    moved: Moved,
+    asked: Option<Instant>,
+    /// Since when there has been no stream.
+    unused: Option<Instant>,
+}
+
+impl Place {
+    /// What the session may have to begin with.
+    pub(super) fn begins(&self) -> Allowance {
+        self.begins
+    }
+
+    /// A session's settings, by which no more is announced from the beginning than it may have.
+    pub(super) fn begin_with(&self, config: &Config) -> Config {
+        let initial = config.session_window_initial.min(self.begins.receive);
+        Config { session_window_initial: initial, ..config.clone() }
+    }
+
+    /// Notes whose place it is.
+    pub(super) fn is_of(&self, shared: &Arc<Shared>) {
+        self.budget.0.sessions().insert(self.number, Arc::downgrade(shared));
+    }
+
+    /// Tells what the session uses; what it may have from now on, and the budget if that is overdrawn.
+    pub(super) fn renew(
+        &mut self,
+        now: Instant,
+        used: &MemoryUse,
+    ) -> (Allowance, Option<MemoryBudget>) {
+        self.asked = Some(now);
+        let mut account = self.budget.0.account();
+        let granted = account.renew(self.number, used);
+        let overdrawn = account.is_overdrawn().then(|| self.budget.clone());
+        (granted, overdrawn)
+    }
+
+    /// Whether one that was refused may ask again.
+    pub(super) fn is_time_to_ask(&self, now: Instant) -> bool {
+        self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= ASK_AGAIN)
+    }
+
+    /// Notes how much has moved by now, of which `kept` bytes have not yet.
+    pub(super) fn note_moved(&mut self, now: Instant, moved: u64, kept: u64) {
+        self.moved.note(now, moved, kept);
+    }
+
+    /// Whether there has been no stream for a while, with so many now.
+    pub(super) fn is_unused(&mut self, now: Instant, streams: usize) -> bool {
+        let since = (streams == 0).then(|| self.unused.unwrap_or(now));
+        self.unused = since;
+        since.is_some_and(|since| now.saturating_duration_since(since) >= UNUSED)
+    }
+
+    /// For how long what the session keeps has not moved.
+    pub(super) fn standing(&self, now: Instant) -> Duration {
+        self.moved.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.budget.0.account().close(self.number);
+        self.budget.0.sessions().remove(&self.number);
+    }
+}
+
+/// Since when what a session keeps has stood still: as many bytes have to move on as it kept then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    since: Option<Instant>,
+    goal: u64,
+}
+
+impl Moved {
+    fn note(&mut self, now: Instant, moved: u64, kept: u64) {
+        if self.since.is_none() || moved >= self.goal {
+            *self = Self { since: Some(now), goal: moved.saturating_add(kept) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_memory_there_is_and_at_most_a_gibibyte() {
+        assert_eq!(of_machine(Some(256 << 20)), 64 << 20);
+        assert_eq!(of_machine(Some(64 << 30)), 1 << 30);
+        assert_eq!(of_machine(None), 1 << 30);
+    }
+
+    #[test]
+    fn the_process_has_one_budget_that_is_set_before_its_first_session() {
+        assert!(ProcessMemory::limit(5 << 20));
+        let budget = MemoryBudget::of_process();
+        assert!(Arc::ptr_eq(&budget.0, &MemoryBudget::of_process().0));
+        assert!(!ProcessMemory::limit(6 << 20));
+    }
+
+    #[test]
+    fn a_session_is_unused_once_it_has_had_no_stream_for_a_while() {
+        let source = super::super::door::Source::of(None);
+        let debtor = Debtor { holder: super::super::table::Holder::Source(source), listed: false };
+        let wants = first_wants(&Config::default());
+        let mut place = MemoryBudget::new(64 << 20).open(debtor, wants).unwrap();
+        let begun = clock::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        for (seconds, streams, unused) in [
+            (0, 0, false),
+            (29, 0, false),
+            (30, 0, true),
+            (31, 1, false),
+            (60, 0, false),
+            (90, 0, true),
+        ] {
+            assert_eq!(place.is_unused(at(seconds), streams), unused, "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_moved_once_as_much_has_come_and_gone() {
+        let begun = clock::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut moved = Moved::default();
+        moved.note(at(0), 0, 0);
+        moved.note(at(1), 0, 100);
+        assert_eq!(moved.since, Some(at(1)), "nothing was kept before");
+        moved.note(at(2), 99, 100);
+        assert_eq!(moved.since, Some(at(1)));
+        moved.note(at(3), 100, 100);
+        assert_eq!(moved.since, Some(at(3)));
+    }
+}
