@@ -7,15 +7,16 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use imux::proto::wire::{Decoder, FrameBatch, LaneBuf, Params, StreamKind};
 use imux::proto::{
-    Code, Config, DecodeError, Event, LaneId, Session, SessionError, Side, StreamId,
+    Allowance, Code, Config, DecodeError, Event, LaneId, Session, SessionError, Side, StreamId,
 };
 
 use crate::app::{App, Done, Fate};
 use crate::net::{Time, ms};
-use crate::options::Options;
+use crate::options::{AllowanceOptions, Options};
 use crate::oracle::liveness::AtOnce;
 use crate::oracle::memory;
-use crate::oracle::session::{check_credit, check_lanes, check_promises};
+use crate::oracle::promises::Promises;
+use crate::oracle::session::{check_credit, check_lanes};
 use crate::oracle::stream::Truth;
 use crate::order::Order;
 use crate::rng::Rng;
@@ -68,6 +69,10 @@ pub struct End {
     pub session: Session,
     config: Config,
     bounds: memory::Bounds,
+    promises: Promises,
+    /// Those to come, the next one first.
+    allowances: VecDeque<AllowanceOptions>,
+    allowed: Option<Allowance>,
     lanes: BTreeMap<LaneId, LaneEnd>,
     pub apps: BTreeMap<StreamId, App>,
     /// Streams whose users have something to do.
@@ -103,6 +108,12 @@ impl End {
         Self {
             session: Session::new(side, Arc::new(config.clone()), peer, seed, base),
             bounds: memory::Bounds::new(&config),
+            promises: Promises::new(config.session_window),
+            allowances: options.sessions[usize::from(side == Side::Server)]
+                .allowances
+                .clone()
+                .into(),
+            allowed: None,
             config,
             lanes: BTreeMap::new(),
             apps: BTreeMap::new(),
@@ -211,6 +222,7 @@ impl End {
         truths: &mut [[Truth; 2]],
     ) -> Vec<Happened> {
         let mut happened = Vec::new();
+        self.change_allowance(now, &mut happened);
         while let Some(event) = self.session.poll_event() {
             self.on_event(now, event, &mut happened);
         }
@@ -233,6 +245,23 @@ impl End {
             happened.push(Happened::LetGo);
         }
         happened
+    }
+
+    /// What a budget of many sessions does: it allows what it has, whatever is asked for.
+    fn change_allowance(&mut self, now: Time, happened: &mut Vec<Happened>) {
+        while self.allowances.front().is_some_and(|next| ms(next.at_ms) <= now) {
+            let Some(next) = self.allowances.pop_front() else { return };
+            let allowed = Allowance { receive: next.receive, send: next.send };
+            self.session.set_allowance(allowed);
+            self.session.rest();
+            self.promises.allow(allowed.receive, self.session.promised());
+            self.allowed = Some(allowed);
+            happened.push(Happened::Counted("allowance changed"));
+        }
+        if let Some(allowed) = self.allowed.filter(|_| self.session.memory_due()) {
+            self.session.use_memory();
+            self.session.set_allowance(allowed);
+        }
     }
 
     fn on_event(&mut self, now: Time, event: Event, happened: &mut Vec<Happened>) {
@@ -430,7 +459,7 @@ impl End {
             self.bounds.check(&stats, self.session.memory())?;
         }
         check_credit(stats.credit, self.config.session_window)?;
-        check_promises(self.session.promised(), self.config.session_window)?;
+        self.promises.check(self.session.promised())?;
         check_lanes(self.lanes.len(), self.session.lane_count())
     }
 }

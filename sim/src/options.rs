@@ -110,6 +110,18 @@ pub struct SessionOptions {
     pub keepalive_ms: u64,
     pub scheduler: String,
     pub duplicate_share: f64,
+    /// What it may keep for its peer, as a budget for many sessions allows it; without one, whatever it likes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowances: Vec<AllowanceOptions>,
+}
+
+/// From then on, so many bytes may be received, and so many be unacknowledged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowanceOptions {
+    pub at_ms: f64,
+    pub receive: u64,
+    pub send: u64,
 }
 
 impl Default for SessionOptions {
@@ -126,6 +138,7 @@ impl Default for SessionOptions {
             keepalive_ms: config.keepalive.as_millis() as u64,
             scheduler: config.scheduler.to_string(),
             duplicate_share: config.duplicate_share,
+            allowances: Vec::new(),
         }
     }
 }

@@ -5,8 +5,8 @@ use imux::proto::SchedulerKind;
 
 use crate::net::MS;
 use crate::options::{
-    Congestion, DriverOptions, Ending, Fault, FaultKind, HalfPlan, Options, PathOptions,
-    SessionOptions, StreamPlan,
+    AllowanceOptions, Congestion, DriverOptions, Ending, Fault, FaultKind, HalfPlan, Options,
+    PathOptions, SessionOptions, StreamPlan,
 };
 use crate::oracle::liveness;
 use crate::rng::Rng;
@@ -61,7 +61,31 @@ pub fn draw(seed: u64) -> Options {
     if !scattered && express.chance(0.4) {
         draw_express(&mut express, &mut options.paths);
     }
+    // Likewise.
+    let mut memory = Rng::new(seed ^ 0x6d65_6d6f_7279_0000);
+    if memory.chance(0.25) {
+        for session in &mut options.sessions {
+            session.allowances = draw_allowances(&mut memory, faults_end_ms);
+        }
+    }
     options
+}
+
+/// As little as sessions have in any case, or more; enough in the end.
+fn draw_allowances(rng: &mut Rng, end_ms: f64) -> Vec<AllowanceOptions> {
+    let little = rng.log_range(16e3, 8e6);
+    let from_the_beginning = rng.chance(0.6);
+    let mut allowances: Vec<AllowanceOptions> = (0..rng.range(1..=8))
+        .map(|nth| AllowanceOptions {
+            at_ms: if nth == 0 && from_the_beginning { 0.0 } else { rng.unit() * end_ms },
+            receive: rng.log_range(8e3, little) as u64,
+            send: rng.log_range(8e3, little) as u64,
+        })
+        .collect();
+    allowances.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
+    let [receive, send] = [0, 1].map(|_| rng.log_range(1e6, 3e8) as u64);
+    allowances.push(AllowanceOptions { at_ms: end_ms, receive, send });
+    allowances
 }
 
 /// Many streams through the needle's eye of one or two at once, on lanes that fail all the time: each
@@ -239,6 +263,7 @@ fn draw_sessions(rng: &mut Rng) -> [SessionOptions; 2] {
             keepalive_ms: if rng.chance(0.3) { rng.range(100..=2_000) } else { 15_000 },
             scheduler: scheduler.to_string(),
             duplicate_share: *rng.pick(&[0.02, 0.02, 0.0, 0.5]),
+            allowances: Vec::new(),
         }
     })
 }

@@ -6,6 +6,7 @@ pub mod ending;
 pub mod liveness;
 pub mod memory;
 pub mod policy;
+pub mod promises;
 pub mod session;
 pub mod stream;
 

@@ -1,4 +1,4 @@
-//! What holds of a session's credit, promises and lanes at every step, and of what it keeps at the end.
+//! What holds of a session's credit and lanes at every step, and of what it keeps at the end.
 
 use imux::proto::{CreditStats, SessionStats};
 
@@ -12,21 +12,6 @@ pub fn check_credit(credit: CreditStats, window: u64) -> Result<(), String> {
     }
     if credit.received - credit.consumed > window {
         return Err(format!("more unread than the window: {credit:?}"));
-    }
-    Ok(())
-}
-
-/// Windows that hold some frames of every stream; in smaller ones the first bytes of a few streams are all there is room for.
-const ROOMY_WINDOW: u64 = 16 * 1024;
-
-/// At every step: streams that nobody reads leave room to the others. They are to have three quarters of the session's
-/// window; what each end may open whatever room there is comes on top, and stays below an eighth.
-pub fn check_promises(promised: u64, window: u64) -> Result<(), String> {
-    let most = window - window / 8;
-    if window >= ROOMY_WINDOW && promised > most {
-        return Err(format!(
-            "streams were promised {promised} bytes, {most} of {window} are theirs"
-        ));
     }
     Ok(())
 }
@@ -89,13 +74,6 @@ mod tests {
         for lie in lies {
             check_credit(lie, 5).unwrap_err();
         }
-    }
-
-    #[test]
-    fn streams_leave_room_to_each_other() {
-        assert_eq!(check_promises(28_000, 32_000), Ok(()));
-        check_promises(28_001, 32_000).unwrap_err();
-        assert_eq!(check_promises(8, 8), Ok(()), "there is no room to leave");
     }
 
     #[test]
