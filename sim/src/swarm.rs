@@ -8,6 +8,7 @@ use crate::options::{
     AllowanceOptions, Congestion, DriverOptions, Ending, Fault, FaultKind, HalfPlan, Options,
     PathOptions, SessionOptions, StreamPlan,
 };
+use crate::oracle::lanes::SLOW_MBIT;
 use crate::oracle::liveness;
 use crate::rng::Rng;
 
@@ -55,6 +56,11 @@ pub fn draw(seed: u64) -> Options {
     let mut paused = Rng::new(seed ^ 0x7061_7573_6564_0000);
     if !scattered && paused.chance(0.06) {
         draw_paused(&mut paused, &mut options, slowest);
+    }
+    // Likewise.
+    let mut slow = Rng::new(seed ^ 0x736c_6f77_0000_0000);
+    if !scattered && slow.chance(0.06) {
+        draw_slow(&mut slow, &mut options);
     }
     // Likewise.
     let mut express = Rng::new(seed ^ 0x6578_7072_6573_7300);
@@ -162,6 +168,38 @@ fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
     streams.extend(moving);
     options.streams = streams;
     options.faults_end_ms = (1_000 + liveness::bound(options) / MS) as f64;
+}
+
+/// Slow links that carry all the time: no lane of theirs is to be given up, however long their queues.
+fn draw_slow(rng: &mut Rng, options: &mut Options) {
+    let control = *rng.pick(&[Congestion::Pipe, Congestion::Bbr, Congestion::Cubic]);
+    let path = |rng: &mut Rng| PathOptions {
+        mbit: [(); 2].map(|()| rng.log_range(0.064, SLOW_MBIT)),
+        delay_ms: [rng.log_range(0.5, 150.0); 2],
+        queue_bytes: rng.log_range(8_000.0, 128_000.0),
+        lanes: rng.range(1..=4) as usize,
+        control,
+        ..PathOptions::default()
+    };
+    options.paths = (0..*rng.pick(&[1, 1, 1, 2])).map(|_| path(rng)).collect();
+    (options.faults, options.endings) = (Vec::new(), Vec::new());
+    options.sessions = [(); 2].map(|()| SessionOptions::default());
+    (options.driver.metrics, options.driver.unsent_bytes) = (true, 0);
+    options.faults_end_ms = 20_000.0;
+    let bulk = HalfPlan { bytes: rng.log_range(20_000.0, 400_000.0) as u64, ..HalfPlan::default() };
+    let small = (0..rng.range(1..=20)).map(|_| {
+        let half = HalfPlan { bytes: rng.range(1..=2_000), ..HalfPlan::default() };
+        let halves = [half.clone(), half];
+        StreamPlan { at_ms: rng.unit() * 20_000.0, from_server: false, halves, redundant: false }
+    });
+    let mut streams: Vec<_> = small.collect();
+    let halves = match rng.range(0..=2) {
+        0 => [bulk, HalfPlan::default()],
+        1 => [HalfPlan::default(), bulk],
+        _ => [bulk.clone(), bulk],
+    };
+    streams.push(StreamPlan { at_ms: 0.0, from_server: false, halves, redundant: false });
+    options.streams = streams;
 }
 
 /// Tiers, caps, or both. `true`: none is better than the others, and none is primary.

@@ -3,6 +3,7 @@
 
 pub mod copies;
 pub mod ending;
+pub mod lanes;
 pub mod liveness;
 pub mod memory;
 pub mod policy;

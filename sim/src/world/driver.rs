@@ -6,6 +6,7 @@ use super::{Event, NAMES, World};
 use crate::end::Happened;
 use crate::net::{MS, Parcel, Time, ms};
 use crate::oracle::ending::Cause;
+use crate::oracle::lanes;
 
 /// A session that has work after so many rounds has work for ever.
 const ROUNDS_MAX: u32 = 10_000;
@@ -82,6 +83,11 @@ impl World {
             Happened::LaneLost(lane, code) => {
                 self.note("lane lost", NAMES[end], lane.number(), code.to_wire().into_inner(), 0);
                 self.count(if code == Code::LANE_TIMEOUT { "lane timed out" } else { "lane lost" });
+                if code == Code::LANE_TIMEOUT
+                    && let Err(why) = lanes::check_given_up(&self.options)
+                {
+                    self.fail(why);
+                }
                 self.drop_lane(end, lane.number(), true);
             }
             Happened::Again(stream, time) => self.at(time, Event::App { end, stream }),

@@ -294,10 +294,10 @@ impl Lane {
             .flatten()
     }
 
-    /// When the lane is given up if it stays silent: what was sent is not acknowledged, or what
-    /// should be sent to see whether it is alive does not leave, because its buffer stays full. Not while its kernel learns that
-    /// more has arrived: once all has, it is the peer that is silent, and not the path.
-    pub(in crate::proto) fn lost_at(&self) -> Option<Instant> {
+    /// Since when the lane is silent though it should not be: what was sent is not acknowledged, or what should be sent to see
+    /// whether it is alive does not leave, because its buffer stays full. Not while its kernel learns that more has arrived: once
+    /// all has, it is the peer that is silent, and not the path.
+    pub(in crate::proto) fn silent_since(&self) -> Option<Instant> {
         let since = if self.owes() {
             self.progress_at
         } else if self.ping_due {
@@ -305,8 +305,12 @@ impl Lane {
         } else {
             return None;
         };
-        let since = self.estimate.kernel_delivered_at().map_or(since, |at| at.max(since));
-        since.checked_add(self.lost_after())
+        Some(self.estimate.kernel_delivered_at().map_or(since, |at| at.max(since)))
+    }
+
+    #[cfg(test)]
+    fn lost_at(&self) -> Option<Instant> {
+        self.silent_since()?.checked_add(self.lost_after())
     }
 
     /// When nothing will have been heard of it, by the peer's acknowledgements and its kernel's, for longer than its path may

@@ -389,7 +389,7 @@ impl Session {
         let silent = |at: Option<Instant>, timer| at.map(|due| (lane.decided_at(due), timer));
         let suspect = silent(self.suspect_at(lane, answering), Timer::Suspect);
         let late = self.late_at(lane, answering).map(|at| (at, Timer::Late));
-        let lost = silent(lost_at(lane, answering), Timer::LaneLost);
+        let lost = silent(self.lost_at(lane, answering), Timer::LaneLost);
         let idle_ping = self.ping_at(lane, answering).map(|at| (at, Timer::Keepalive));
         [ack, elsewhere, suspect, late, lost, idle_ping].into_iter().flatten().min_by_key(|t| t.0)
     }
@@ -417,7 +417,7 @@ impl Session {
             let ping = self.ping_at(lane, answering).is_some_and(|at| at <= now);
             let is_due = |due: &Instant| lane.decided_at(*due) <= now;
             let suspect_at = self.suspect_at(lane, answering).filter(is_due);
-            let lost_at = lost_at(lane, answering).filter(is_due);
+            let lost_at = self.lost_at(lane, answering).filter(is_due);
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             if let Some(due) = lost_at.or(suspect_at)
                 && lane.ask_kernel(now, due)
@@ -429,7 +429,7 @@ impl Session {
                 self.events.push_back(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
             } else if suspect_at.is_some() {
-                self.suspect(id);
+                self.suspect(now, id);
             } else if ping {
                 lane.ping_due = true;
                 if !mutant!("pings-without-end") {
@@ -439,6 +439,21 @@ impl Session {
                 self.move_late(now, id, answering);
             }
         }
+    }
+
+    /// When the lane is given up: not while its kernel learns that more has arrived, and if its link was heard since then, not sooner
+    /// than the slowest of its lanes would be, whose queue it may be in. One of the only link there is would be replaced by one that
+    /// fares no better: it is kept while its kernel hears the peer at all, for long.
+    fn lost_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
+        let (since, own) = (lane.silent_since()?, lane.lost_after());
+        let link = lane.policy.link;
+        let heard = self.links.heard_at(link).is_some_and(|heard| heard > since);
+        let of_link = self.lanes.values().filter(|other| heard && other.policy.link == link);
+        let patience = of_link.map(Lane::lost_after).fold(own, Duration::max);
+        let at = since.checked_add(patience)?;
+        let heard = lane.estimate.kernel_heard_at().filter(|_| !answering.on_another_link(lane));
+        let kept = heard.and_then(|heard| heard.checked_add(patience));
+        Some(kept.map_or(at, |kept| kept.min(at.checked_add(HEARD_TIME).unwrap_or(at)).max(at)))
     }
 
     /// When the lane becomes suspect if nothing is heard on it, or on its link, and there is what could take over.
@@ -476,12 +491,12 @@ impl Session {
 
     /// The lane owes and does not answer. Nor will those of its link that rest, unless any of them was heard: what is urgent shall
     /// not find out one by one.
-    fn suspect(&mut self, id: LaneId) {
+    fn suspect(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get(&id) else { return };
         let link = lane.policy.link;
         let heard = self.links.heard_at(link).is_some_and(|at| lane.silent_at() <= Some(at));
         self.totals.suspected = self.totals.suspected.saturating_add(1);
-        self.move_owed(id);
+        self.move_owed(now, id);
         if heard {
             self.events.push_back(Event::LaneSuspect(id));
             return;
@@ -489,16 +504,19 @@ impl Session {
         let resting =
             |lane: &&Lane| lane.policy.link == link && lane.resting && lane.health == Health::Good;
         let resting: Vec<LaneId> = self.lanes.values().filter(resting).map(|l| l.id).collect();
-        resting.into_iter().for_each(|id| self.move_owed(id));
+        resting.into_iter().for_each(|id| self.move_owed(now, id));
         self.events.push_back(Event::LaneSuspect(id));
     }
 
     /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy stays under way.
-    fn move_owed(&mut self, id: LaneId) {
+    fn move_owed(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
-        // Without anything to be acknowledged it would stay suspect.
-        lane.ping_due |= !lane.ledger.owes();
+        // Without anything to be acknowledged it would stay suspect. Its time to answer begins now.
+        if !lane.ledger.owes() && !lane.ping_due {
+            lane.ping_due = true;
+            lane.heard_at = now;
+        }
         lane.copies.clear();
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);
         let owed: Vec<_> = lane.ledger.entries().map(|entry| entry.carried.clone()).collect();
@@ -551,15 +569,6 @@ impl Session {
         }
         self.dead.retain(|dead| !dead.is_done());
     }
-}
-
-/// When the lane is given up: not while its kernel learns that more has arrived. One of the only link there is would be replaced
-/// by one that fares no better: it is kept while its kernel hears the peer at all, for long.
-fn lost_at(lane: &Lane, answering: Answering) -> Option<Instant> {
-    let at = lane.lost_at()?;
-    let heard = lane.estimate.kernel_heard_at().filter(|_| !answering.on_another_link(lane));
-    let kept = heard.and_then(|heard| heard.checked_add(lane.lost_after()));
-    Some(kept.map_or(at, |kept| kept.min(at.checked_add(HEARD_TIME).unwrap_or(at)).max(at)))
 }
 
 /// Whether the lane has something to say that concerns itself.

@@ -323,6 +323,28 @@ mod tests {
         assert_eq!(session.pending, 2 * bytes as u64);
     }
 
+    #[test]
+    fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
+        let start = testing::start();
+        let mut session = session(start);
+        let (suspect, resting) = (LANES[0], LaneId::new(2));
+        assert!(session.handle_lane_up(start, resting, Some(Duration::from_millis(20))));
+        for (lane, link) in [(suspect, 7), (resting, 7), (LANES[1], 8)] {
+            session.handle_lane_policy(start, lane, LanePolicy { link, ..LanePolicy::default() });
+        }
+        session.lanes.get_mut(&resting).unwrap().resting = true;
+        // Nothing was heard of any lane for long: there was nothing to say.
+        let now = start + Duration::from_secs(14);
+        let id = session.open(StreamKind::Raw).unwrap();
+        session.send_stream(id).finish().unwrap();
+        assert!(session.poll_transmit(now, suspect, 4096, &mut LaneBuf::new()).is_some());
+        session.lanes.iter_mut().for_each(|(_, lane)| lane.idle = true);
+        session.handle_timeout(now + Duration::from_millis(110));
+        assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
+        session.handle_timeout(now + Duration::from_millis(150));
+        assert!(session.lanes.contains_key(&resting), "it has not been asked yet");
+    }
+
     /// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose kernels tell of a path of
     /// this rate. Says whether its kernel has to be asked, and how it is after it, at the time it would be suspect.
     fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Health, u64) {

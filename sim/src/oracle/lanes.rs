@@ -1,0 +1,42 @@
+//! Lanes of slow links live as long as their links do.
+
+use crate::options::Options;
+
+/// What is slow: 512 kbit/s, as the core has it.
+pub const SLOW_MBIT: f64 = 0.512;
+
+/// A lane was given up because it did not answer. An error: its link is slow and carries, the peer lives, and its kernel told so.
+pub fn check_given_up(options: &Options) -> Result<(), String> {
+    let slow = |path: &crate::options::PathOptions| {
+        path.mbit.into_iter().all(|mbit| (0.064..=SLOW_MBIT).contains(&mbit)) && path.loss == 0.0
+    };
+    let nothing_breaks = options.faults.is_empty() && options.endings.is_empty();
+    let told = options.driver.metrics && options.driver.metrics_every_ms == 0.0;
+    if nothing_breaks && told && options.driver.unsent_bytes == 0 && options.paths.iter().all(slow)
+    {
+        return Err("a live lane of a slow link was given up".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Ending, PathOptions};
+    use crate::scenarios;
+
+    #[test]
+    fn a_lane_of_a_slow_link_may_be_given_up_only_where_something_breaks() {
+        let mut options = scenarios::named("reset").unwrap();
+        options.faults = Vec::new();
+        options.driver.metrics = true;
+        options.driver.metrics_every_ms = 0.0;
+        options.paths = vec![PathOptions { mbit: [0.1, 0.5], ..PathOptions::default() }];
+        assert!(check_given_up(&options).is_err());
+        options.paths[0].mbit[0] = 2.0;
+        assert_eq!(check_given_up(&options), Ok(()), "not slow");
+        options.paths[0].mbit[0] = 0.1;
+        options.endings = vec![Ending { at_ms: 0.0, server: false, close: true }];
+        assert_eq!(check_given_up(&options), Ok(()), "the peer goes");
+    }
+}
