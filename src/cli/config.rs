@@ -94,7 +94,7 @@ impl Forward {
     /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of either half. Without an
     /// address: this machine only.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the path of a Unix socket \
+        const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the absolute path of a Unix socket \
                             for either half";
         let with_form = |error: String| format!("{error}; {FORM}");
         let (listen, to) =
