@@ -39,7 +39,8 @@ const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// is on its way, and two are acknowledged together.
 const SLOW_WINDOW_BYTES: f64 = 4.0 * 1_500.0;
 /// A round trip of next to nothing may be that of an empty packet, and a path that took one at once be slow: until the peer
-/// acknowledges, a lane has no more in flight than the least, and then twice of what was acknowledged besides. TCP doubles, too.
+/// acknowledges, a lane has no more in flight than four initial windows, and then twice of what was acknowledged besides. TCP doubles,
+/// too.
 const ACKED_FACTOR: f64 = 2.0;
 /// Where the kernel tells its window, it is the judge: what waits in order at the other end, for what was lost (and lost again,
 /// that is some round trips), is in flight for us and no longer for the kernel. Not while a queue stands on a path that lanes
@@ -347,7 +348,7 @@ impl Session {
             view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
         }
         let shown = ACKED_FACTOR * lane.ledger.acked_position() as f64;
-        view.window = view.window.min(least + shown);
+        view.window = view.window.min(WINDOWS_MIN * INITIAL_WINDOW_BYTES + shown);
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
             view.window = 0.0; // no room until then
