@@ -2,8 +2,8 @@
 
 use crate::options::Options;
 
-/// What is slow: 512 kbit/s, as the core has it.
-pub const SLOW_MBIT: f64 = 0.512;
+/// What is slow enough that a lane always knows: half of what the core calls slow.
+pub const SLOW_MBIT: f64 = 0.256;
 
 /// A lane was given up because it did not answer. An error: its link is slow and carries, the peer lives, and its kernel told so.
 pub fn check_given_up(options: &Options) -> Result<(), String> {
@@ -31,7 +31,7 @@ mod tests {
         options.faults = Vec::new();
         options.driver.metrics = true;
         options.driver.metrics_every_ms = 0.0;
-        options.paths = vec![PathOptions { mbit: [0.1, 0.5], ..PathOptions::default() }];
+        options.paths = vec![PathOptions { mbit: [0.1, 0.25], ..PathOptions::default() }];
         assert!(check_given_up(&options).is_err());
         options.paths[0].mbit[0] = 2.0;
         assert_eq!(check_given_up(&options), Ok(()), "not slow");
