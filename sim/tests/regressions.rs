@@ -36,3 +36,9 @@ fn redundant_streams_lose_no_copy() {
 fn a_writer_is_told_of_room_that_an_acknowledgement_makes() {
     holds(&[30_052_880]);
 }
+
+/// A lane that only answered counted its answers as in flight, which nothing ever acknowledges, until it was full of them.
+#[test]
+fn a_lane_that_only_answers_stays_free() {
+    holds(&[8_709_413]);
+}

@@ -1,19 +1,24 @@
 //! Lanes of slow links live as long as their links do.
 
+use crate::net::{SECOND, Time};
 use crate::options::Options;
 
 /// What is slow enough that a lane always knows: half of what the core calls slow.
 pub const SLOW_MBIT: f64 = 0.256;
 
-/// A lane was given up because it did not answer. An error: its link is slow and carries, the peer lives, and its kernel told so.
-pub fn check_given_up(options: &Options) -> Result<(), String> {
+/// A lane that has been up for less has shown nothing yet, of itself or of its link: what it sent first may be lost again and
+/// again before a full queue.
+const NEW: Time = 10 * SECOND;
+
+/// A lane was given up because it did not answer, after it had been up for `age`. An error: its link is slow and carries, the peer lives, and its kernel told so.
+pub fn check_given_up(options: &Options, age: Time) -> Result<(), String> {
     let slow = |path: &crate::options::PathOptions| {
         path.mbit.into_iter().all(|mbit| (0.064..=SLOW_MBIT).contains(&mbit)) && path.loss == 0.0
     };
     let nothing_breaks = options.faults.is_empty() && options.endings.is_empty();
     let told = options.driver.metrics && options.driver.metrics_every_ms == 0.0;
-    if nothing_breaks && told && options.driver.unsent_bytes == 0 && options.paths.iter().all(slow)
-    {
+    let known = age >= NEW && told && options.driver.unsent_bytes == 0;
+    if nothing_breaks && known && options.paths.iter().all(slow) {
         return Err("a live lane of a slow link was given up".to_owned());
     }
     Ok(())
@@ -32,11 +37,12 @@ mod tests {
         options.driver.metrics = true;
         options.driver.metrics_every_ms = 0.0;
         options.paths = vec![PathOptions { mbit: [0.1, 0.25], ..PathOptions::default() }];
-        assert!(check_given_up(&options).is_err());
+        assert!(check_given_up(&options, NEW).is_err());
+        assert_eq!(check_given_up(&options, NEW - 1), Ok(()), "new");
         options.paths[0].mbit[0] = 2.0;
-        assert_eq!(check_given_up(&options), Ok(()), "not slow");
+        assert_eq!(check_given_up(&options, NEW), Ok(()), "not slow");
         options.paths[0].mbit[0] = 0.1;
         options.endings = vec![Ending { at_ms: 0.0, server: false, close: true }];
-        assert_eq!(check_given_up(&options), Ok(()), "the peer goes");
+        assert_eq!(check_given_up(&options, NEW), Ok(()), "the peer goes");
     }
 }

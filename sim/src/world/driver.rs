@@ -83,8 +83,9 @@ impl World {
             Happened::LaneLost(lane, code) => {
                 self.note("lane lost", NAMES[end], lane.number(), code.to_wire().into_inner(), 0);
                 self.count(if code == Code::LANE_TIMEOUT { "lane timed out" } else { "lane lost" });
+                let age = self.now - self.wires[lane.number() as usize].up_at;
                 if code == Code::LANE_TIMEOUT
-                    && let Err(why) = lanes::check_given_up(&self.options)
+                    && let Err(why) = lanes::check_given_up(&self.options, age)
                 {
                     self.fail(why);
                 }

@@ -23,6 +23,7 @@ pub(super) struct Wire {
     pub(super) path: usize,
     slot: usize,
     pub(super) pipes: [Pipe; 2],
+    pub(super) up_at: Time,
     /// When each end asked its kernel last.
     pub(super) measured_at: [Option<Time>; 2],
     /// An RST was answered with already.
@@ -282,7 +283,8 @@ impl World {
             }
             pipe
         });
-        self.wires.push(Wire { path, slot, pipes, measured_at: [None; 2], refused: false });
+        let up_at = self.now;
+        self.wires.push(Wire { path, slot, pipes, up_at, measured_at: [None; 2], refused: false });
         let policy = self.slots[slot].policy;
         self.slots[slot] = Slot { lane: Some(lane), ..Slot::new(path, policy) };
         let id = LaneId::new(lane);

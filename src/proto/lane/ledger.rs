@@ -83,9 +83,10 @@ impl Ledger {
         self.acked
     }
 
-    /// Bytes of frames in flight.
+    /// Bytes in flight. Where no acknowledgement is to come there are none: of what needs none it is not told that it has arrived,
+    /// and a lane that only answers for days would be full of its answers.
     pub(in crate::proto) fn in_flight(&self) -> u64 {
-        self.sent.saturating_sub(self.acked)
+        if self.owes() { self.sent.saturating_sub(self.acked) } else { 0 }
     }
 
     /// Stream payload in flight.
@@ -180,5 +181,21 @@ fn payload(carried: &Carried) -> u64 {
     match carried {
         Carried::Data { range, .. } => range.end.saturating_sub(range.start),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing;
+
+    #[test]
+    fn what_needs_no_acknowledgement_is_not_in_flight_by_itself() {
+        let now = testing::start();
+        let mut ledger = Ledger::default();
+        ledger.pass(7);
+        assert_eq!(ledger.in_flight(), 0);
+        ledger.record(Carried::Ping, 2, now, now, Duration::ZERO, false);
+        assert_eq!((ledger.in_flight(), ledger.sent_position()), (9, 9));
     }
 }

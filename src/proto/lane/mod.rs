@@ -112,9 +112,9 @@ const TIMEOUTS_UNTIL_LOST: u32 = 3;
 /// A lane is not given up sooner than this: TCP repairs most losses within it.
 const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
 
-/// On a slow path somebody else's queue may stand before what it owes: as much as routers have for such links. What that
-/// takes a lane is waited for.
-const FOREIGN_QUEUE_BYTES: f64 = 128.0 * 1024.0;
+/// On a slow path somebody else's queue may stand before what it owes: as much as routers have for such links (128 KiB). What
+/// that takes a lane is waited for, and as long again: what is lost before a full queue is sent again behind it.
+const FOREIGN_QUEUE_BYTES: f64 = 2.0 * 128.0 * 1024.0;
 
 /// A kernel that was asked for its figures has this long to be heard ...
 const ANSWER_TIME: Duration = Duration::from_millis(20);
