@@ -97,10 +97,9 @@ fn link_local_addresses_work_with_their_interface() {
             let place = format!("[fe80::21%{index}]:7022");
             let _destination = Destination::start_at(&place, net::echo).await;
             let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let mut command = far.command(env!("CARGO_BIN_EXE_imux"));
-            command.env("IMUX_HOME", homes[0].path()).env_remove("RUST_LOG");
-            command.args(["server", "--listen", "[fe80::22%far0]:7443"]);
-            let server = Imux::spawn(command.args(["--dial", "[fe80::21%far0]:7022"]));
+            let args = ["server", "--listen", "[fe80::22%far0]:7443"];
+            let args = [&args[..], &["--dial", "[fe80::21%far0]:7022"]].concat();
+            let server = Imux::start_at(&far, homes[0].path(), &args);
             let key = field(&server.line("server ready"), "key").to_owned();
             for binds in [&["--bind", "fe80::21%near0=2"][..], &["--bind", "dev:near0=2"], &[]] {
                 let args = ["client", "--listen", "[fe80::21%near0]:0", "--pin", &key];

@@ -44,10 +44,9 @@ fn lanes_that_leave_by_another_interface_are_told_with_what_mends_it() {
         bounded(60, async {
             let destination = Destination::start_at("10.77.1.2:0", crate::support::net::echo).await;
             let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let mut command = far.command(env!("CARGO_BIN_EXE_imux"));
-            command.env("IMUX_HOME", homes[0].path()).env_remove("RUST_LOG");
             let to = destination.addr.to_string();
-            let server = Imux::spawn(command.args(["server", "--listen", ":7443", "--dial", &to]));
+            let args = ["server", "--listen", ":7443", "--dial", &to];
+            let server = Imux::start_at(&far, homes[0].path(), &args);
             let key = field(&server.line("server ready"), "key").to_owned();
             let client = |dial: &str, binds: [&str; 2]| {
                 let args = ["client", "--listen", "127.0.0.1:0", "--dial", dial, "--pin", &key];

@@ -108,10 +108,9 @@ fn slow_links_are_filled_and_none_of_their_lanes_is_given_up() {
         bounded(100, async {
             let destination = Destination::start_at("10.78.0.2:0", two_kinds).await;
             let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let mut command = far.command(env!("CARGO_BIN_EXE_imux"));
-            command.env("IMUX_HOME", homes[0].path()).env_remove("RUST_LOG");
             let to = destination.addr.to_string();
-            let server = Imux::spawn(command.args(["server", "--listen", ":7443", "--dial", &to]));
+            let args = ["server", "--listen", ":7443", "--dial", &to];
+            let server = Imux::start_at(&far, homes[0].path(), &args);
             let key = field(&server.line("server ready"), "key").to_owned();
             let clients = (1..).zip(LINKS).map(|(number, slow): (usize, _)| {
                 let dial = format!("10.78.{number}.1:7443");

@@ -10,12 +10,18 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::namespace::Host;
+
 /// A command for the program with this home, without a terminal, and with nothing in its
 /// environment that changes what it logs.
 pub(crate) fn imux(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imux"));
-    command.env("IMUX_HOME", home).env_remove("RUST_LOG").stdin(Stdio::null());
+    prepared(&mut command, home);
     command
+}
+
+fn prepared<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
+    command.env("IMUX_HOME", home).env_remove("RUST_LOG").stdin(Stdio::null())
 }
 
 /// Runs the program to its end: exit code, standard output, standard error. Fails if it has not
@@ -69,6 +75,12 @@ struct Log {
 impl Imux {
     pub(crate) fn start(home: &Path, args: &[&str]) -> Self {
         Self::spawn(imux(home).args(args))
+    }
+
+    /// On another machine.
+    pub(crate) fn start_at(host: &Host, home: &Path, args: &[&str]) -> Self {
+        let mut command = host.command(env!("CARGO_BIN_EXE_imux"));
+        Self::spawn(prepared(&mut command, home).args(args))
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
