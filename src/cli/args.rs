@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -388,11 +389,7 @@ const WINDOW_MIN: u64 = 64 << 10;
 const WINDOW_MAX: u64 = 64 << 30;
 
 fn window(text: &str) -> Result<u64, String> {
-    let size = units::parse_size(text)?;
-    if (WINDOW_MIN..=WINDOW_MAX).contains(&size) {
-        return Ok(size);
-    }
-    Err(format!("{} is out of range; write 64KiB to 64GiB", units::bytes(size)))
+    size_within(text, WINDOW_MIN..=WINDOW_MAX, "64KiB to 64GiB")
 }
 
 /// Least memory: a few connections that go on, and room to share.
@@ -400,19 +397,17 @@ const MEMORY_MIN: u64 = 16 << 20;
 const MEMORY_MAX: u64 = 1 << 40;
 
 fn memory(text: &str) -> Result<u64, String> {
-    let size = units::parse_size(text)?;
-    if (MEMORY_MIN..=MEMORY_MAX).contains(&size) {
-        return Ok(size);
-    }
-    Err(format!("{} is out of range; write 16MiB to 1024GiB", units::bytes(size)))
+    size_within(text, MEMORY_MIN..=MEMORY_MAX, "16MiB to 1024GiB")
 }
 
 fn demo_size(text: &str) -> Result<u64, String> {
+    size_within(text, 1 << 20..=16 << 30, "1MiB to 16GiB")
+}
+
+fn size_within(text: &str, range: RangeInclusive<u64>, shown: &str) -> Result<u64, String> {
     let size = units::parse_size(text)?;
-    if (1 << 20..=16 << 30).contains(&size) {
-        return Ok(size);
-    }
-    Err(format!("{} is out of range; write 1MiB to 16GiB", units::bytes(size)))
+    let within = range.contains(&size).then_some(size);
+    within.ok_or_else(|| format!("{} is out of range; write {shown}", units::bytes(size)))
 }
 
 fn congestion(text: &str) -> Result<Congestion, String> {

@@ -217,6 +217,7 @@ async fn connect_fixed(fixed: &str, client: &Arc<Client>) -> Result<Connected, F
     dial(fixed, addresses, client).await
 }
 
+/// Its addresses, if it is on the network.
 async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) =
         split_host_port(place).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;

@@ -39,8 +39,8 @@ const SPLIT_DELAY: Duration = Duration::from_millis(15);
 pub(in crate::proto) const SLOW_RATE: f64 = 64_000.0;
 /// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates ...
 const HANDSHAKE_BYTES: f64 = 4_096.0;
-/// ... and in its longest packet.
-const PACKET_BYTES: f64 = 1_500.0;
+/// ... and in its longest packet, as any path carries it.
+pub(in crate::proto) const PACKET_BYTES: f64 = 1_500.0;
 /// It shows that a path is slow if it takes this much longer than its round trips ...
 const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(64);
 /// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a lost packet, looks like the

@@ -7,7 +7,9 @@ mod inbound;
 mod ledger;
 mod max_filter;
 
-pub(in crate::proto) use estimate::{Estimate, INITIAL_WINDOW_BYTES, PACING_HEADROOM, SLOW_RATE};
+pub(in crate::proto) use estimate::{
+    Estimate, INITIAL_WINDOW_BYTES, PACING_HEADROOM, PACKET_BYTES, SLOW_RATE,
+};
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
 pub(in crate::proto) use max_filter::MaxFilter;

@@ -2,7 +2,7 @@
 //! overfilled all the time. (BBR's known weakness; ten lanes lost 18 % of their packets to a queue of one bandwidth-delay
 //! product.) So they are held to what the path carries, as far as a queue stands on it.
 
-use crate::proto::lane::{Lane, PACING_HEADROOM, SLOW_RATE};
+use crate::proto::lane::{Lane, PACING_HEADROOM, PACKET_BYTES, SLOW_RATE};
 
 /// They are held to what the path carries once a queue stands on it that is longer than this part of the smallest round trip,
 /// and than a task may have to wait ...
@@ -10,10 +10,8 @@ const QUEUE_PART: f64 = 1.0 / 16.0;
 const QUEUE_MIN: f64 = 0.001;
 /// ... wholly so when it is this much longer yet. In between they come to rest.
 const QUEUE_RANGE: f64 = 1.5;
-/// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long: on average so many
-/// packets of such a size.
+/// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long: on average so many.
 const ACK_WAIT_PACKETS: f64 = 0.25;
-const PACKET_BYTES: f64 = 1500.0;
 /// A lane has room for as much on its path if it is to go on when a packet is lost, and to find out whether there is more; BBR
 /// has never less than a quarter of it on the way.
 const LANE_BYTES: f64 = 16.0 * PACKET_BYTES;

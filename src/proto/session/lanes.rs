@@ -7,7 +7,7 @@ use super::standing::{Answering, Relief, Standing};
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::LaneId;
-use crate::proto::lane::{DeadLane, Health, INITIAL_WINDOW_BYTES, Lane, LaneMetrics};
+use crate::proto::lane::{DeadLane, Health, INITIAL_WINDOW_BYTES, Lane, LaneMetrics, PACKET_BYTES};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
 use crate::proto::mutants::mutant;
 use crate::proto::policy::{LanePolicy, Tier};
@@ -37,7 +37,7 @@ const WINDOWS_MIN: f64 = 4.0;
 const WINDOWS_MIN_SHARED: f64 = 0.5;
 /// On a slow path four initial windows are seconds, which nothing can overtake. As many packets as TCP has at least: one leaves, one
 /// is on its way, and two are acknowledged together.
-const SLOW_WINDOW_BYTES: f64 = 4.0 * 1_500.0;
+const SLOW_WINDOW_BYTES: f64 = 4.0 * PACKET_BYTES;
 /// A round trip of next to nothing may be that of an empty packet, and a path that took one at once be slow: until the peer
 /// acknowledges, a lane has no more in flight than four initial windows, and then twice of what was acknowledged besides. TCP doubles,
 /// too.
@@ -60,7 +60,7 @@ const UNSENT_SECONDS_SLOW: f64 = 0.050;
 const UNSENT_BYTES_SLOW: f64 = 16.0 * 1024.0;
 /// Bounds of it: some packets, on a slow path one, and what a gigabit link needs.
 const UNSENT_BYTES_MIN: u32 = 4 * 1024;
-const UNSENT_BYTES_MIN_SLOW: u32 = 1_500;
+const UNSENT_BYTES_MIN_SLOW: u32 = PACKET_BYTES as u32;
 const UNSENT_BYTES_MAX: u32 = 512 * 1024;
 
 impl Session {
@@ -304,28 +304,26 @@ impl Session {
     /// the next best.
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = LaneView> {
         let best = self.best_standing();
-        let usable = self.lanes.values().filter(move |lane| Standing::of(lane) >= best);
-        let used = usable.filter(move |lane| !self.is_spare(lane, best));
+        let used = self.usable(best).filter(move |lane| !self.is_spare(lane, best));
         used.map(move |lane| self.paced_view(lane, now))
     }
 
     /// The same, with those that are spared otherwise: a copy has to go on another lane, if there is one.
     pub(super) fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
-        let best = self.best_standing();
-        let usable = self.lanes.values().filter(move |lane| Standing::of(lane) >= best);
-        usable.map(move |lane| self.paced_view(lane, now))
+        self.usable(self.best_standing()).map(move |lane| self.paced_view(lane, now))
+    }
+
+    /// Lanes of the `best` standing there is.
+    pub(super) fn usable(&self, best: Standing) -> impl Iterator<Item = &Lane> {
+        self.lanes.values().filter(move |lane| Standing::of(lane) >= best)
     }
 
     /// Whether the lane rests on a slow link of which another lane works: what is urgent finds it no sooner there, and each lane
     /// has packets on the way that take long.
     fn is_spare(&self, lane: &Lane, best: Standing) -> bool {
-        let works = |other: &Lane| {
-            other.policy.link == lane.policy.link
-                && !other.is_kept_free()
-                && Standing::of(other) >= best
-        };
+        let works = |other: &Lane| other.policy.link == lane.policy.link && !other.is_kept_free();
         let rests = lane.resting && lane.copies.is_empty();
-        rests && lane.estimate.is_slow() && self.lanes.values().any(works)
+        rests && lane.estimate.is_slow() && self.usable(best).any(works)
     }
 
     /// Snapshot of a lane, if it may be given work.

@@ -5,7 +5,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Session;
-use super::standing::Standing;
 use crate::proto::error::{Code, ReadError, Undelivered, WriteError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, StreamId};
@@ -82,8 +81,7 @@ impl Session {
     fn send_spread(&self) -> u64 {
         let mut rate = 0.0;
         let (mut near, mut far) = (f64::INFINITY, 0.0f64);
-        let best = self.best_standing();
-        for lane in self.lanes.values().filter(|lane| Standing::of(lane) >= best) {
+        for lane in self.usable(self.best_standing()) {
             let queue = lane.ledger.in_flight() as f64 / lane.estimate.rate().max(1.0);
             let arrival = lane.estimate.delay().as_secs_f64() + queue;
             rate += lane.estimate.rate();
@@ -94,8 +92,7 @@ impl Session {
     }
 
     fn send_slack(&self) -> u64 {
-        let best = self.best_standing();
-        let used = self.lanes.values().filter(|lane| Standing::of(lane) >= best);
+        let used = self.usable(self.best_standing());
         let rate: f64 = used.map(|lane| lane.estimate.rate()).sum();
         ((rate * SEND_AHEAD_SECONDS) as u64).max(SEND_ROOM_MIN)
     }
