@@ -249,8 +249,12 @@ impl Lane {
 
     /// When it will have been silent for too long to say that it answers.
     pub(in crate::proto) fn answered_until(&self) -> Option<Instant> {
-        let heard = self.estimate.kernel_heard_at().unwrap_or(self.progress_at);
-        heard.max(self.progress_at).checked_add(self.patience())
+        self.answered_at().checked_add(self.patience())
+    }
+
+    /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
+    pub(in crate::proto) fn answered_at(&self) -> Instant {
+        self.estimate.kernel_heard_at().map_or(self.progress_at, |at| at.max(self.progress_at))
     }
 
     /// How long the lane may owe without making progress before it is suspect.
@@ -318,8 +322,7 @@ impl Lane {
     /// When nothing will have been heard of it, by the peer's acknowledgements and its kernel's, for longer than its path may
     /// take.
     pub(in crate::proto) fn silent_at(&self) -> Option<Instant> {
-        let heard = self.estimate.kernel_heard_at().unwrap_or(self.progress_at);
-        heard.max(self.progress_at).checked_add(self.path_timeout())
+        self.answered_at().checked_add(self.path_timeout())
     }
 
     /// When what follows from its silence, and is due at `due`, is done: not before its kernel was heard.

@@ -3,8 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::proto::limits::LINK_RATE_MIN;
+
 /// What a path carries is known after it was full for so long: acknowledgements come in heaps when something was lost.
 const RATE_TIME: Duration = Duration::from_secs(1);
+
+/// In bytes a second: less is what comes on a path beside lanes that are silent, and not what it carries.
+const RATE_MIN: f64 = LINK_RATE_MIN as f64 / 8.0;
 
 /// Bytes acknowledged since then.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +52,13 @@ impl Acked {
         self.rate
     }
 
-    /// Lanes fill the path now, or do not. That nothing is acknowledged says only that it is silent.
+    /// Lanes fill the path now, or do not. That next to nothing is acknowledged says only that it is silent.
     pub(super) fn look(&mut self, now: Instant, is_full: bool) {
         let paused = now.saturating_duration_since(self.looked_at) > RATE_TIME;
         self.looked_at = now;
         let full = self.full.filter(|_| is_full && !paused);
         let found = full.and_then(|full| full.rate(now));
-        if let Some(rate) = found.filter(|rate| *rate > 0.0) {
+        if let Some(rate) = found.filter(|rate| *rate >= RATE_MIN) {
             self.rate = Some(rate);
         }
         let goes_on = full.filter(|_| found.is_none());
@@ -108,6 +113,7 @@ mod tests {
         let start = testing::start();
         let mut acked = Acked::new(start);
         for step in 1..=30 {
+            acked.add(20); // an answer to somebody's ping
             acked.look(start + Duration::from_millis(100 * step), true);
         }
         assert_eq!(acked.rate(), None);

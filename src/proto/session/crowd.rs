@@ -2,6 +2,8 @@
 //! overfilled all the time. (BBR's known weakness; ten lanes lost 18 % of their packets to a queue of one bandwidth-delay
 //! product.) So they are held to what the path carries, as far as a queue stands on it.
 
+use std::time::{Duration, Instant};
+
 use crate::proto::lane::{Lane, PACING_HEADROOM, PACKET_BYTES, SLOW_RATE};
 
 /// They are held to what the path carries once a queue stands on it that is longer than this part of the smallest round trip,
@@ -20,6 +22,8 @@ const LANE_BYTES_MIN: f64 = 8.0 * PACKET_BYTES;
 /// On a slow path more than one lane works only while round trips are not this many times the smallest: at the start of a long
 /// one, which may still turn out to be fast.
 const QUEUE_SLOW: f64 = 2.0;
+/// A lane fills a path only if it answered within so long: half of the time that a path has to be full before its rate is told.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// What they send beyond it, all together: while a queue stands there is little to find out, but who is held to what is
 /// delivered can never deliver more.
 const HEADROOM: f64 = 1.02;
@@ -59,7 +63,7 @@ impl Crowding {
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     pub(super) lanes: usize,
-    /// Whether any lane does, whatever its kernel tells.
+    /// Whether any lane does that answers, whatever its kernel tells: what was lost with a silent one fills nothing.
     pub(super) fills: bool,
     /// What each believes it can deliver, in bytes a second.
     believed: f64,
@@ -69,13 +73,13 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// Without lanes of which the kernel tells nothing, or not yet.
-    pub(super) fn of<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
+    pub(super) fn of<'a>(now: Instant, lanes: impl Iterator<Item = &'a Lane>) -> Self {
         let filling = |lane: &&Lane| {
             !lane.resting && lane.ledger.in_flight() as f64 >= lane.estimate.bandwidth_delay_bytes()
         };
         let mut crowd = Self { rtt_min: f64::INFINITY, ..Self::default() };
         for lane in lanes.filter(filling) {
-            crowd.fills = true;
+            crowd.fills |= now.saturating_duration_since(lane.answered_at()) < ANSWER_TIME;
             let Some(path) = lane.estimate.end_to_end_kernel() else { continue };
             crowd.lanes = crowd.lanes.saturating_add(1);
             crowd.believed += lane.estimate.rate().max(1.0);

@@ -218,7 +218,7 @@ impl Links {
             // A window is two round trips, but not less than is worth measuring.
             link.wander.add(rtt, window.as_secs_f64() / 2.0);
         }
-        let (crowd, carried) = (Crowd::of(lanes), link.carried.max());
+        let (crowd, carried) = (Crowd::of(now, lanes), link.carried.max());
         link.acked.look(now, crowd.fills);
         if crowd.fills_slow_path(rtt, link.acked.rate()) && link.wanted != Some(1) {
             link.wanted = Some(1);
@@ -336,12 +336,24 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_beside_a_silent_lane_is_not_what_its_path_carries() {
+        let start = testing::start();
+        let lanes = [filling(0), Lane::new(LaneId::new(1), start, Some(RTT))];
+        let mut links = found(&lanes, start);
+        for window in 1..=200 {
+            links.acked(0, 200); // 5 kB/s, all of it on the other lane
+            links.look(start + WINDOW * window, 0, lanes.iter(), WINDOW);
+        }
+        assert_eq!(links.path_rate(0), None);
+    }
+
+    #[test]
     fn a_path_is_too_short_for_lanes_that_have_no_room_for_eight_packets_each() {
         let ten: Vec<Lane> = (0..10).map(filling).collect();
-        let crowd = Crowd::of(ten.iter());
+        let crowd = Crowd::of(testing::start(), ten.iter());
         // 20 ms of it are 120 kB.
         assert!(crowd.is_cramped(5_900_000.0) && !crowd.is_cramped(6_100_000.0));
-        assert!(!Crowd::of([].iter()).is_cramped(0.0), "nobody fills it");
+        assert!(!Crowd::of(testing::start(), [].iter()).is_cramped(0.0), "nobody fills it");
     }
 
     #[test]
