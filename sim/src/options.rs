@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use imux::proto::{Config, LanePolicy, SchedulerKind, Tier};
+use imux::proto::{Config, LanePolicy, LinkId, SchedulerKind, Tier};
 use serde::{Deserialize, Serialize};
 
 /// One run. With the seed it determines everything.
@@ -58,7 +58,7 @@ impl PathOptions {
     pub fn policy(&self, number: usize) -> LanePolicy {
         LanePolicy {
             tier: self.tier.parse().unwrap_or_default(),
-            link: number as u64,
+            link: LinkId::new(number as u64),
             rate_max: (self.cap_mbit > 0.0).then_some((self.cap_mbit * 125_000.0) as u64),
         }
     }

@@ -23,7 +23,7 @@ use super::{chance, clock};
 use crate::lane::{DialError, Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
 use crate::proto::{
-    Code, Config, LaneId, LanePolicy, SessionError, SessionStats, Side, Tier, Undelivered,
+    Code, Config, LaneId, LanePolicy, LinkId, SessionError, SessionStats, Side, Tier, Undelivered,
 };
 use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, Recognised, SessionSecret};
 
@@ -107,7 +107,7 @@ impl Link {
 
     /// What its lanes tell the server; `number` is the link's among the client's.
     fn policy(&self, number: usize) -> LanePolicy {
-        LanePolicy { tier: self.tier, link: number as u64, rate_max: self.rate_max }
+        LanePolicy { tier: self.tier, link: LinkId::new(number as u64), rate_max: self.rate_max }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is who: sessions, lanes, and quinn's stream ids.
+//! Who is who: sessions, links, lanes, and quinn's stream ids.
 
 use std::fmt;
 
@@ -72,5 +72,34 @@ impl fmt::Display for LaneId {
 impl fmt::Debug for LaneId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LaneId({})", self.0)
+    }
+}
+
+/// Names a link within its session. Whoever dials lanes numbers the links; lanes with the same number
+/// go over the same one. The number is the peer's word: nothing but equality follows from it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(u64);
+
+impl LinkId {
+    /// Link number `number`.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number, as it stands on the wire.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link {}", self.0)
+    }
+}
+
+impl fmt::Debug for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LinkId({})", self.0)
     }
 }

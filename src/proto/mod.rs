@@ -97,7 +97,7 @@ pub mod wire;
 pub use config::{Config, InvalidConfig};
 pub use error::{Code, DecodeError, ReadError, SessionError, Undelivered, WriteError};
 pub use event::Event;
-pub use ids::{Dir, LaneId, SessionId, Side, StreamId};
+pub use ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId};
 pub use lane::{Health, LaneMetrics};
 pub use policy::{LanePolicy, Tier, UnknownTier};
 pub use scheduler::{SchedulerKind, UnknownScheduler};

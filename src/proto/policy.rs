@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::ids::LinkId;
+
 /// Which lanes come first. The order is that of preference; the first two are equally good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -59,9 +61,9 @@ impl FromStr for Tier {
 pub struct LanePolicy {
     /// When it carries streams at all.
     pub tier: Tier,
-    /// Lanes with the same number go over the same link: they share its cap, and what is sent twice
-    /// on purpose goes over two links.
-    pub link: u64,
+    /// The link it goes over. Lanes of one link share its cap, and what is sent twice on purpose goes
+    /// over two links.
+    pub link: LinkId,
     /// Most bytes of frames a second that the lanes of the link carry together, in each direction;
     /// at least [`LINK_RATE_MIN`](super::limits::LINK_RATE_MIN), or it is taken for that.
     pub rate_max: Option<u64>,

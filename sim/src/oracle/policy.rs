@@ -73,13 +73,13 @@ impl Policies {
         bytes: f64,
     ) -> Result<(), String> {
         let Some(rate) = policy.rate_max.map(|rate| rate as f64) else { return Ok(()) };
-        let level = &mut self.levels[policy.link as usize][end];
+        let level = &mut self.levels[policy.link.number() as usize][end];
         let passed = rate * (now - level.at) as f64 / SECOND as f64;
         *level = Level { bytes: (level.bytes - passed).max(0.0) + bytes, at: now };
         let most = (rate * BURST_SECONDS).max(BURST_BYTES_MIN) + CONTROL_BYTES;
         if level.bytes > most {
             return Err(format!(
-                "link {} is {:.0} bytes beyond its cap of {rate}",
+                "{} is {:.0} bytes beyond its cap of {rate}",
                 policy.link, level.bytes
             ));
         }

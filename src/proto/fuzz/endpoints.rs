@@ -5,7 +5,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 
-use crate::proto::ids::StreamId;
+use crate::proto::ids::{LinkId, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR};
 use crate::proto::testing::pair::{CLIENT, End, Pair, Path, SERVER, pattern};
 use crate::proto::{Code, Config, LaneId, LanePolicy, SchedulerKind, Tier};
@@ -114,7 +114,7 @@ pub(in crate::proto) fn some_policy(choice: u8) -> LanePolicy {
     let tiers = [Tier::Primary, Tier::Backup, Tier::Metered];
     LanePolicy {
         tier: tiers[usize::from(choice) % tiers.len()],
-        link: u64::from(choice >> 5),
+        link: LinkId::new(u64::from(choice >> 5)),
         rate_max: (choice & 16 != 0).then(|| 1_000 << (choice & 15)),
     }
 }

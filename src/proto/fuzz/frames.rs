@@ -4,7 +4,7 @@ use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 
 use crate::proto::error::Code;
-use crate::proto::ids::{Dir, LaneId, SessionId, Side, StreamId, VarInt};
+use crate::proto::ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId, VarInt};
 use crate::proto::limits::{DESTINATION_BYTES_MAX, LINK_RATE_MIN, REASON_BYTES_MAX, VERSIONS_MAX};
 use crate::proto::policy::{LanePolicy, Tier};
 use crate::proto::wire::{Frame, Params, StreamKind};
@@ -79,7 +79,7 @@ fn policy(u: &mut Unstructured<'_>) -> Result<LanePolicy> {
     let rate = number(u)?;
     Ok(LanePolicy {
         tier: *u.choose(&Tier::ALL)?,
-        link: number(u)?,
+        link: LinkId::new(number(u)?),
         rate_max: (rate > 0).then_some(rate.max(LINK_RATE_MIN)),
     })
 }

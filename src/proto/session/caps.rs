@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::proto::ids::LinkId;
 use crate::proto::limits::LINK_RATE_MIN;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::LanePolicy;
@@ -63,13 +64,18 @@ impl Bucket {
     }
 }
 
-/// The caps of all links that have one, by the link's number.
+/// The caps of all links that have one, by link.
 #[derive(Debug, Default)]
-pub(super) struct Caps(BTreeMap<u64, Bucket>);
+pub(super) struct Caps(BTreeMap<LinkId, Bucket>);
 
 impl Caps {
     /// A lane of the link is up: its cap is the newest said of it. `in_use`: links that have lanes.
-    pub(super) fn set(&mut self, now: Instant, policy: &LanePolicy, in_use: impl Fn(u64) -> bool) {
+    pub(super) fn set(
+        &mut self,
+        now: Instant,
+        policy: &LanePolicy,
+        in_use: impl Fn(LinkId) -> bool,
+    ) {
         let Some(rate) = policy.rate_max else { return };
         if mutant!("cap-forgotten-after-redial") && self.0.remove(&policy.link).is_some() {
             return;
@@ -128,7 +134,7 @@ mod tests {
     use crate::proto::testing;
 
     fn policy(link: u64, rate: u64) -> LanePolicy {
-        LanePolicy { link, rate_max: Some(rate), ..LanePolicy::default() }
+        LanePolicy { link: LinkId::new(link), rate_max: Some(rate), ..LanePolicy::default() }
     }
 
     #[test]
@@ -181,7 +187,7 @@ mod tests {
         assert!(!caps.may_speak(start + Duration::from_secs(9), &policy(1, 8_000)));
         caps.set(start + Duration::from_secs(30), &policy(3, 8_000), |_| false);
         assert_eq!(caps.0.len(), 1, "a full bucket without lanes is like none");
-        caps.set(start + Duration::from_secs(60), &policy(4, 8_000), |link| link == 3);
+        caps.set(start + Duration::from_secs(60), &policy(4, 8_000), |link| link == LinkId::new(3));
         assert_eq!(caps.0.len(), 2, "a link that has lanes keeps its cap");
     }
 

@@ -6,7 +6,7 @@ use super::Session;
 use super::standing::{Answering, Relief, Standing};
 use crate::proto::error::Code;
 use crate::proto::event::Event;
-use crate::proto::ids::LaneId;
+use crate::proto::ids::{LaneId, LinkId};
 use crate::proto::lane::{DeadLane, Health, INITIAL_WINDOW_BYTES, Lane, LaneMetrics, PACKET_BYTES};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
 use crate::proto::mutants::mutant;
@@ -101,7 +101,7 @@ impl Session {
     }
 
     /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is known.
-    pub(super) fn share_link(&mut self, link: u64) {
+    pub(super) fn share_link(&mut self, link: LinkId) {
         let sharing = self.links.view(link).sharing;
         let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
         for (_, lane) in of_link {

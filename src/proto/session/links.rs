@@ -9,15 +9,16 @@ use super::acked::Acked;
 use super::crowd::{Crowd, Crowding};
 use super::rest::{Rest, Seen};
 use super::wander::Wander;
+use crate::proto::ids::LinkId;
 use crate::proto::lane::{Lane, MaxFilter};
 use crate::proto::policy::{LanePolicy, Tier};
 
 /// So often lanes are seen to fill a path before they are held to what it carries.
 const SEARCHING_LOOKS: u32 = 4;
 
-/// The links that have lanes, by number.
+/// The links that have lanes.
 #[derive(Debug, Default)]
-pub(super) struct Links(LiteMap<u64, Link>);
+pub(super) struct Links(LiteMap<LinkId, Link>);
 
 #[derive(Debug)]
 struct Link {
@@ -130,23 +131,23 @@ impl Links {
     }
 
     /// What one of the link's lanes owed was acknowledged, by the peer or by its kernel.
-    pub(super) fn heard(&mut self, number: u64, at: Instant) {
-        if let Some(link) = self.0.get_mut(&number) {
+    pub(super) fn heard(&mut self, id: LinkId, at: Instant) {
+        if let Some(link) = self.0.get_mut(&id) {
             link.heard_at = link.heard_at.max(at);
         }
     }
 
     /// The peer has acknowledged so many `bytes` more on one of the link's lanes.
-    pub(super) fn acked(&mut self, number: u64, bytes: u64) {
-        if let Some(link) = self.0.get_mut(&number) {
+    pub(super) fn acked(&mut self, id: LinkId, bytes: u64) {
+        if let Some(link) = self.0.get_mut(&id) {
             link.acked.add(bytes);
         }
     }
 
     /// What the link means to one of its lanes.
-    pub(super) fn view(&self, number: u64) -> LinkView {
+    pub(super) fn view(&self, id: LinkId) -> LinkView {
         let alone = LinkView { sharing: 1, crowding: Crowding::NONE, wander: 0.0 };
-        self.0.get(&number).map_or(alone, |link| LinkView {
+        self.0.get(&id).map_or(alone, |link| LinkView {
             sharing: link.working().max(1),
             crowding: link.crowding,
             wander: link.wander.allowance,
@@ -154,49 +155,49 @@ impl Links {
     }
 
     /// What the link's path was last seen to carry when it was full, in bytes a second.
-    pub(super) fn path_rate(&self, number: u64) -> Option<f64> {
-        self.0.get(&number)?.acked.rate()
+    pub(super) fn path_rate(&self, id: LinkId) -> Option<f64> {
+        self.0.get(&id)?.acked.rate()
     }
 
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
-    pub(super) fn heard_at(&self, number: u64) -> Option<Instant> {
-        self.0.get(&number).filter(|link| link.lanes > 1).map(|link| link.heard_at)
+    pub(super) fn heard_at(&self, id: LinkId) -> Option<Instant> {
+        self.0.get(&id).filter(|link| link.lanes > 1).map(|link| link.heard_at)
     }
 
     /// Of one of the link's lanes the kernel has counted so many `bytes` more as delivered, after round trips of `rtt`.
-    pub(super) fn delivered(&mut self, number: u64, bytes: u64, rtt: Duration) {
-        if let Some(link) = self.0.get_mut(&number) {
+    pub(super) fn delivered(&mut self, id: LinkId, bytes: u64, rtt: Duration) {
+        if let Some(link) = self.0.get_mut(&id) {
             link.count.bytes += bytes as f64;
             link.count.rtt_bytes += bytes as f64 * rtt.as_secs_f64();
         }
     }
 
     /// So many of the link's lanes rest.
-    pub(super) fn set_resting(&mut self, number: u64, lanes: usize) {
-        if let Some(link) = self.0.get_mut(&number) {
+    pub(super) fn set_resting(&mut self, id: LinkId, lanes: usize) {
+        if let Some(link) = self.0.get_mut(&id) {
             link.resting = lanes;
         }
     }
 
     /// How many of the link's lanes shall work.
-    pub(super) fn wanted(&self, number: u64) -> usize {
-        self.0.get(&number).and_then(|link| link.wanted).unwrap_or(usize::MAX)
+    pub(super) fn wanted(&self, id: LinkId) -> usize {
+        self.0.get(&id).and_then(|link| link.wanted).unwrap_or(usize::MAX)
     }
 
     #[cfg(test)]
-    pub(super) fn want(&mut self, number: u64, wanted: usize) {
-        self.0.get_mut(&number).unwrap().wanted = Some(wanted);
+    pub(super) fn want(&mut self, id: LinkId, wanted: usize) {
+        self.0.get_mut(&id).unwrap().wanted = Some(wanted);
     }
 
     /// Looks at what the link's `lanes` carry, once in a `window`. Returns whether others shall work from now on.
     pub(super) fn look<'a>(
         &mut self,
         now: Instant,
-        number: u64,
+        id: LinkId,
         lanes: impl Iterator<Item = &'a Lane>,
         window: Duration,
     ) -> bool {
-        let Some(link) = self.0.get_mut(&number) else { return false };
+        let Some(link) = self.0.get_mut(&id) else { return false };
         let Some(looks) = link.looks else {
             let (mut rtt, mut slow) = (Duration::MAX, false);
             for lane in lanes {
@@ -265,6 +266,7 @@ mod tests {
     use crate::proto::testing;
 
     const WINDOW: Duration = Duration::from_millis(40);
+    const LINK: LinkId = LinkId::new(0);
     const RTT: Duration = Duration::from_millis(20);
 
     /// A lane of a path of 20 ms, which fills it and believes that it delivers 1 MB/s.
@@ -282,7 +284,7 @@ mod tests {
     fn found(lanes: &[Lane], start: Instant) -> Links {
         let mut links = Links::default();
         lanes.iter().for_each(|lane| links.join(&lane.policy, start));
-        links.0.get_mut(&0).unwrap().looks = Some(SEARCHING_LOOKS);
+        links.0.get_mut(&LINK).unwrap().looks = Some(SEARCHING_LOOKS);
         links
     }
 
@@ -291,12 +293,12 @@ mod tests {
         let start = testing::start();
         let mut links = found(lanes, start);
         for (bytes, queue) in counted {
-            links.delivered(0, *bytes, RTT + *queue);
+            links.delivered(LINK, *bytes, RTT + *queue);
         }
-        links.look(start + WINDOW / 2, 0, lanes.iter(), WINDOW);
-        assert_eq!(links.view(0).crowding, Crowding::NONE, "too early to say");
-        links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
-        links.view(0).crowding
+        links.look(start + WINDOW / 2, LINK, lanes.iter(), WINDOW);
+        assert_eq!(links.view(LINK).crowding, Crowding::NONE, "too early to say");
+        links.look(start + WINDOW, LINK, lanes.iter(), WINDOW);
+        links.view(LINK).crowding
     }
 
     fn near(value: f64, expected: f64) {
@@ -324,15 +326,15 @@ mod tests {
         let ten: Vec<Lane> = (0..10).map(filling).collect();
         let mut links = Links::default();
         ten.iter().for_each(|lane| links.join(&lane.policy, start));
-        assert_eq!(links.wanted(0), usize::MAX, "nothing is known of it");
-        assert!(links.look(start, 0, ten.iter(), WINDOW), "others shall work");
-        assert_eq!(links.wanted(0), 2, "of 20 ms");
+        assert_eq!(links.wanted(LINK), usize::MAX, "nothing is known of it");
+        assert!(links.look(start, LINK, ten.iter(), WINDOW), "others shall work");
+        assert_eq!(links.wanted(LINK), 2, "of 20 ms");
         for window in 1..=SEARCHING_LOOKS + 1 {
-            assert_eq!(links.view(0).crowding, Crowding::NONE, "before look {window}");
-            links.delivered(0, 320_000, RTT * 2);
-            links.look(start + WINDOW * window, 0, ten.iter(), WINDOW);
+            assert_eq!(links.view(LINK).crowding, Crowding::NONE, "before look {window}");
+            links.delivered(LINK, 320_000, RTT * 2);
+            links.look(start + WINDOW * window, LINK, ten.iter(), WINDOW);
         }
-        near(links.view(0).crowding.share(), 0.8);
+        near(links.view(LINK).crowding.share(), 0.8);
     }
 
     #[test]
@@ -341,10 +343,10 @@ mod tests {
         let lanes = [filling(0), Lane::new(LaneId::new(1), start, Some(RTT))];
         let mut links = found(&lanes, start);
         for window in 1..=200 {
-            links.acked(0, 200); // 5 kB/s, all of it on the other lane
-            links.look(start + WINDOW * window, 0, lanes.iter(), WINDOW);
+            links.acked(LINK, 200); // 5 kB/s, all of it on the other lane
+            links.look(start + WINDOW * window, LINK, lanes.iter(), WINDOW);
         }
-        assert_eq!(links.path_rate(0), None);
+        assert_eq!(links.path_rate(LINK), None);
     }
 
     #[test]
@@ -371,10 +373,10 @@ mod tests {
         let crowding_after = |queues: &[u64]| {
             let mut links = found(&ten, start);
             for (window, queue) in (1..).zip(queues) {
-                links.delivered(0, 320_000, RTT + Duration::from_millis(*queue));
-                links.look(start + WINDOW * window, 0, ten.iter(), WINDOW);
+                links.delivered(LINK, 320_000, RTT + Duration::from_millis(*queue));
+                links.look(start + WINDOW * window, LINK, ten.iter(), WINDOW);
             }
-            links.view(0)
+            links.view(LINK)
         };
         let wandering = crowding_after(&[0, 20].repeat(40));
         assert_eq!(wandering.crowding.headroom(), PACING_HEADROOM, "{wandering:?}");
@@ -407,29 +409,33 @@ mod tests {
         let start = testing::start();
         let lanes = [filling(0), filling(1)];
         let mut links = found(&lanes, start);
-        links.delivered(0, 32_000, RTT * 2);
-        links.look(start + WINDOW, 0, lanes.iter(), WINDOW);
-        assert_ne!(links.view(0).crowding, Crowding::NONE);
+        links.delivered(LINK, 32_000, RTT * 2);
+        links.look(start + WINDOW, LINK, lanes.iter(), WINDOW);
+        assert_ne!(links.view(LINK).crowding, Crowding::NONE);
         links.leave(&lanes[1].policy);
-        links.look(start + WINDOW * 2, 0, lanes[..1].iter(), WINDOW);
-        assert_eq!(links.view(0).crowding, Crowding::NONE);
+        links.look(start + WINDOW * 2, LINK, lanes[..1].iter(), WINDOW);
+        assert_eq!(links.view(LINK).crowding, Crowding::NONE);
     }
 
     #[test]
     fn several_lanes_know_when_their_link_was_heard_and_one_does_not() {
         let start = testing::start();
         let later = start + Duration::from_secs(1);
-        let [seven, eight] = [7, 8].map(|link| LanePolicy { link, ..LanePolicy::default() });
+        let [seven, eight] =
+            [7, 8].map(|link| LanePolicy { link: LinkId::new(link), ..LanePolicy::default() });
         let mut links = Links::default();
         links.join(&seven, start);
-        assert_eq!(links.heard_at(7), None);
+        assert_eq!(links.heard_at(LinkId::new(7)), None);
         links.join(&seven, start);
         links.join(&eight, start);
-        links.heard(7, later);
-        links.heard(7, start);
-        assert_eq!((links.heard_at(7), links.heard_at(8)), (Some(later), None));
+        links.heard(LinkId::new(7), later);
+        links.heard(LinkId::new(7), start);
+        assert_eq!(
+            (links.heard_at(LinkId::new(7)), links.heard_at(LinkId::new(8))),
+            (Some(later), None)
+        );
         links.leave(&seven);
-        assert_eq!(links.heard_at(7), None);
+        assert_eq!(links.heard_at(LinkId::new(7)), None);
         links.leave(&seven);
         links.leave(&seven);
         assert_eq!(links.0.len(), 1, "what has no lanes is forgotten");
@@ -438,15 +444,18 @@ mod tests {
     #[test]
     fn an_express_lane_has_no_share_of_the_path() {
         let start = testing::start();
-        let primary = LanePolicy { link: 7, ..LanePolicy::default() };
+        let primary = LanePolicy { link: LinkId::new(7), ..LanePolicy::default() };
         let express = LanePolicy { tier: Tier::Express, ..primary };
         let mut links = Links::default();
         links.join(&primary, start);
         links.join(&express, start);
-        assert_eq!((links.view(7).sharing, links.view(7).is_shared()), (1, false));
-        assert_eq!(links.heard_at(7), Some(start), "but it hears of it");
+        assert_eq!(
+            (links.view(LinkId::new(7)).sharing, links.view(LinkId::new(7)).is_shared()),
+            (1, false)
+        );
+        assert_eq!(links.heard_at(LinkId::new(7)), Some(start), "but it hears of it");
         links.join(&primary, start);
         links.leave(&express);
-        assert_eq!(links.view(7).sharing, 2);
+        assert_eq!(links.view(LinkId::new(7)).sharing, 2);
     }
 }

@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::proto::config::Config;
-    use crate::proto::ids::Side;
+    use crate::proto::ids::{LinkId, Side};
     use crate::proto::policy::LanePolicy;
     use crate::proto::testing;
     use crate::proto::wire::StreamKind;
@@ -270,7 +270,7 @@ mod tests {
             session.handle_lane_policy(
                 start,
                 lane,
-                LanePolicy { link: 7, ..LanePolicy::default() },
+                LanePolicy { link: LinkId::new(7), ..LanePolicy::default() },
             );
         }
         // The third was given its frame much later than the others.
@@ -302,7 +302,11 @@ mod tests {
         let (suspect, resting) = (LANES[0], LaneId::new(2));
         assert!(session.handle_lane_up(start, resting, Some(ms(20))));
         for (lane, link) in [(suspect, 7), (resting, 7), (LANES[1], 8)] {
-            session.handle_lane_policy(start, lane, LanePolicy { link, ..LanePolicy::default() });
+            session.handle_lane_policy(
+                start,
+                lane,
+                LanePolicy { link: LinkId::new(link), ..LanePolicy::default() },
+            );
         }
         let bytes = 2_000;
         for (lane, at) in [(suspect, 0), (resting, 90)] {
@@ -330,7 +334,11 @@ mod tests {
         let (suspect, resting) = (LANES[0], LaneId::new(2));
         assert!(session.handle_lane_up(start, resting, Some(Duration::from_millis(20))));
         for (lane, link) in [(suspect, 7), (resting, 7), (LANES[1], 8)] {
-            session.handle_lane_policy(start, lane, LanePolicy { link, ..LanePolicy::default() });
+            session.handle_lane_policy(
+                start,
+                lane,
+                LanePolicy { link: LinkId::new(link), ..LanePolicy::default() },
+            );
         }
         session.lanes.get_mut(&resting).unwrap().resting = true;
         // Nothing was heard of any lane for long: there was nothing to say.
@@ -392,7 +400,7 @@ mod tests {
     #[test]
     fn what_a_lane_owes_moves_to_its_own_link_only_if_the_lane_is_what_is_broken() {
         let same = LanePolicy { tier: Tier::Express, ..LanePolicy::default() };
-        let another = LanePolicy { link: 7, ..LanePolicy::default() };
+        let another = LanePolicy { link: LinkId::new(7), ..LanePolicy::default() };
         assert_eq!(after_silence(1_000_000, same, true), (true, Health::Suspect, 1000));
         assert_eq!(after_silence(1_000_000, another, false), (true, Health::Suspect, 1000));
         assert_eq!(after_silence(8_000, same, false).1, Health::Good, "a slow link is slow");
@@ -403,7 +411,7 @@ mod tests {
     fn given_up_after(other_link: u64, delivers: bool) -> Option<u64> {
         let start = testing::start();
         let mut session = session(start);
-        let other = LanePolicy { link: other_link, ..LanePolicy::default() };
+        let other = LanePolicy { link: LinkId::new(other_link), ..LanePolicy::default() };
         session.handle_lane_policy(start, LANES[1], other);
         let id = session.open(StreamKind::Raw).unwrap();
         session.send_stream(id).finish().unwrap();

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::proto::ids::LinkId;
 use crate::proto::lane::Lane;
 use crate::proto::policy::Tier;
 
@@ -278,7 +279,7 @@ impl Trial {
 
 impl Session {
     /// Of the link's lanes as many work as shall, rather those that did, and of these rather the fastest; the others rest.
-    pub(super) fn arrange(&mut self, link: u64) {
+    pub(super) fn arrange(&mut self, link: LinkId) {
         let wanted = self.links.wanted(link);
         let of_link = self.lanes.iter_mut().map(|(_, lane)| lane);
         let mut lanes: Vec<&mut Lane> = of_link.filter(|lane| of(link, lane)).collect();
@@ -293,7 +294,7 @@ impl Session {
     }
 }
 
-fn of(link: u64, lane: &Lane) -> bool {
+fn of(link: LinkId, lane: &Lane) -> bool {
     lane.policy.link == link && lane.policy.tier != Tier::Express
 }
 
@@ -493,8 +494,8 @@ mod tests {
     /// Three lanes of one link, of which the client needs so many.
     fn pair(wanted: usize) -> Pair {
         let mut pair = Pair::new(Config::default(), &[Path::new(20.0, 10); 3]);
-        pair.ends[CLIENT].session.links.want(0, wanted);
-        pair.ends[CLIENT].session.arrange(0);
+        pair.ends[CLIENT].session.links.want(LinkId::default(), wanted);
+        pair.ends[CLIENT].session.arrange(LinkId::default());
         pair
     }
 
@@ -516,7 +517,7 @@ mod tests {
         pair.lane_down(LANES[0]);
         pair.drive(Duration::from_secs(4));
         assert_eq!(pair.ends[SERVER].read[&id], (sent.to_vec(), true));
-        let resting = |pair: &Pair| pair.ends[CLIENT].session.links.view(0).sharing;
+        let resting = |pair: &Pair| pair.ends[CLIENT].session.links.view(LinkId::default()).sharing;
         assert_eq!(resting(&pair), 1, "another has taken its place, and no more");
         pair.lane_up(LaneId::new(3), Path::new(20.0, 10));
         assert_eq!(resting(&pair), 1, "what comes new rests");

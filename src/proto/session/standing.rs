@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::proto::ids::LaneId;
+use crate::proto::ids::{LaneId, LinkId};
 use crate::proto::lane::{Health, Lane};
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
@@ -68,12 +68,12 @@ pub(super) struct Answering {
 enum LinksSeen {
     #[default]
     None,
-    One(u64),
+    One(LinkId),
     Several,
 }
 
 impl LinksSeen {
-    fn add(&mut self, link: u64) {
+    fn add(&mut self, link: LinkId) {
         *self = match *self {
             Self::None => Self::One(link),
             Self::One(one) if one == link => Self::One(link),
@@ -81,7 +81,7 @@ impl LinksSeen {
         };
     }
 
-    fn any_but(self, link: u64) -> bool {
+    fn any_but(self, link: LinkId) -> bool {
         match self {
             Self::None => false,
             Self::One(one) => one != link,

@@ -4,7 +4,7 @@ use super::*;
 use crate::proto::limits::LINK_RATE_MIN;
 
 fn policy(tier: Tier, link: u64) -> LanePolicy {
-    LanePolicy { tier, link, rate_max: None }
+    LanePolicy { tier, link: LinkId::new(link), rate_max: None }
 }
 
 /// A pair whose lane `n` is of the `n`th tier, each on a link of its own.

@@ -5,7 +5,7 @@ use quinn_proto::coding::Codec;
 
 use super::frame::{Frame, Params, Secret, StreamKind, types};
 use crate::proto::error::{Code, DecodeError};
-use crate::proto::ids::{LaneId, SessionId, StreamId, VarInt};
+use crate::proto::ids::{LaneId, LinkId, SessionId, StreamId, VarInt};
 use crate::proto::limits::{
     DESTINATION_BYTES_MAX, LINK_RATE_MIN, NEXT_KEY_BYTES, REASON_BYTES_MAX, VERSIONS_MAX,
 };
@@ -233,7 +233,7 @@ fn encode_policy(policy: &LanePolicy, out: &mut BytesMut) {
             Tier::Express => TIER_EXPRESS,
         },
     );
-    put(out, policy.link);
+    put(out, policy.link.number());
     put(out, policy.rate_max.map_or(0, |rate| rate.max(LINK_RATE_MIN)));
 }
 
@@ -385,7 +385,7 @@ fn decode_policy(rest: &mut &[u8]) -> Field<LanePolicy> {
         TIER_EXPRESS => Tier::Express,
         _ => Tier::Primary,
     };
-    let link = get(rest)?;
+    let link = LinkId::new(get(rest)?);
     let rate_max = match get(rest)? {
         0 => None,
         rate if rate < LINK_RATE_MIN => return Err(Malformed),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proto::error::{Code, DecodeError};
-use crate::proto::ids::{Dir, LaneId, SessionId, Side, StreamId, VarInt};
+use crate::proto::ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId, VarInt};
 use crate::proto::limits::{FRAME_BYTES_MAX, LINK_RATE_MIN};
 use crate::proto::policy::{LanePolicy, Tier};
 
@@ -72,7 +72,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (any_id(), any_code()).prop_map(|(id, code)| Frame::Stop { id, code }),
         any_id().prop_map(|id| Frame::Redundant { id }),
         (0..3usize, any_offset(), prop::option::of(LINK_RATE_MIN..1 << 62)).prop_map(
-            |(tier, link, rate_max)| {
+            |(tier, number, rate_max)| {
+                let link = LinkId::new(number);
                 Frame::LanePolicy(LanePolicy { tier: Tier::ALL[tier], link, rate_max })
             }
         ),
@@ -209,7 +210,8 @@ fn a_policy_that_asks_too_little_is_malformed_and_an_unknown_tier_is_primary() {
         Decoder::new().decode(wire, &mut batch).map(|()| batch.frames)
     };
     // Tier 1, link 5, 8,000 bytes a second.
-    let policy = |tier, rate_max| Frame::LanePolicy(LanePolicy { tier, link: 5, rate_max });
+    let policy =
+        |tier, rate_max| Frame::LanePolicy(LanePolicy { tier, link: LinkId::new(5), rate_max });
     let backup = policy(Tier::Backup, Some(LINK_RATE_MIN));
     assert_eq!(decode(&[0x23, 4, 1, 5, 0x5f, 0x40]), Ok(vec![backup]));
     assert_eq!(decode(&[0x23, 3, 2, 5, 0]), Ok(vec![policy(Tier::Metered, None)]));
