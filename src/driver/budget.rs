@@ -1,6 +1,6 @@
 //! One budget of memory for what is kept for peers, over all sessions that draw on it.
 //!
-//! A session asks for more before it promises more (its core: `proto::session::memory`), under its own lock; the account's lock
+//! A session asks for more before it promises more (its core: `proto::streams::memory`), under its own lock; the account's lock
 //! is a leaf. When the account is overdrawn all the same, by what cannot be foreseen, whoever found it out ends those that
 //! have more than was granted.
 

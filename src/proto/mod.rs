@@ -91,6 +91,7 @@ mod scheduler;
 pub mod session;
 pub mod stats;
 mod stream;
+mod streams;
 pub mod timer;
 pub mod wire;
 

@@ -12,8 +12,7 @@ const WAIT_SECONDS: f64 = 0.002;
 impl Session {
     /// `lane` is given something urgent: notices if that has to wait behind bulk.
     pub(super) fn heed_wait(&mut self, lane: &LaneView) {
-        let bulk = self.data_queue.urgent_len() < self.data_queue.len();
-        if bulk && lane.queue > WAIT_SECONDS && !lane.kept_free {
+        if self.streams.bulk_waits() && lane.queue > WAIT_SECONDS && !lane.kept_free {
             self.want_express();
         }
     }
@@ -24,7 +23,7 @@ impl Session {
             return;
         }
         match self.side {
-            Side::Client => self.events.push_back(Event::ExpressWanted),
+            Side::Client => self.tell(Event::ExpressWanted),
             Side::Server => self.say.express = true,
         }
     }
@@ -32,7 +31,7 @@ impl Session {
     /// Whether only bulk waits, and only lanes sleep that are kept free of it: the usual state under load, told at a glance.
     pub(super) fn bulk_waits_for_others(&self) -> bool {
         let mut sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
-        if self.data_queue.urgent_len() > 0
+        if self.streams.urgent_waits()
             || !sleeping.all(|lane| lane.is_kept_free() && lane.copies.is_empty())
         {
             return false;

@@ -194,7 +194,7 @@ impl Session {
             self.paced_until = None;
             return None;
         }
-        self.prune_data_queue();
+        self.streams.prune();
         let mut views = std::mem::take(&mut self.view_space);
         let id = self.lane_to_wake(now, &mut views);
         self.view_space = views;
@@ -254,7 +254,7 @@ impl Session {
 
     /// Whether anything waits that only moves payload.
     fn payload_waits(&self) -> bool {
-        !self.data_queue.is_empty() || self.tail_possible() || self.copies_wait()
+        self.streams.data_waits() || self.tail_possible() || self.copies_wait()
     }
 
     /// Whether the lane has to wait for its link's cap.
@@ -290,14 +290,7 @@ impl Session {
     fn control_waits(&self) -> bool {
         let notices = self.dead.iter().any(|dead| dead.notice_due);
         let say = self.say;
-        notices
-            || say.max_data
-            || say.max_streams
-            || say.early_streams
-            || say.drain
-            || say.next_key
-            || say.express
-            || !self.control_queue.is_empty()
+        notices || say.drain || say.next_key || say.express || self.streams.control_waits()
     }
 
     /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,
@@ -421,11 +414,11 @@ impl Session {
             if let Some(due) = lost_at.or(suspect_at)
                 && lane.ask_kernel(now, due)
             {
-                self.events.push_back(Event::MetricsWanted(id));
+                self.tell(Event::MetricsWanted(id));
             } else if lost_at.is_some() {
                 let futile = lane.ledger.acked_position() == 0;
                 self.futile = if futile { self.futile.saturating_add(1) } else { 0 };
-                self.events.push_back(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
+                self.tell(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
             } else if suspect_at.is_some() {
                 self.suspect(now, id);
@@ -497,14 +490,14 @@ impl Session {
         self.totals.suspected = self.totals.suspected.saturating_add(1);
         self.move_owed(now, id);
         if heard {
-            self.events.push_back(Event::LaneSuspect(id));
+            self.tell(Event::LaneSuspect(id));
             return;
         }
         let resting =
             |lane: &&Lane| lane.policy.link == link && lane.resting && lane.health == Health::Good;
         let resting: Vec<LaneId> = self.lanes.values().filter(resting).map(|l| l.id).collect();
         resting.into_iter().for_each(|id| self.move_owed(now, id));
-        self.events.push_back(Event::LaneSuspect(id));
+        self.tell(Event::LaneSuspect(id));
     }
 
     /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy stays under way.
@@ -522,51 +515,6 @@ impl Session {
         for carried in &owed {
             self.on_undelivered(carried);
         }
-    }
-
-    /// The peer has acknowledged a lane's bytes up to `position`.
-    pub(super) fn on_ack(&mut self, now: Instant, id: LaneId, position: u64) {
-        let mut settled = Vec::new();
-        let known = if let Some(lane) = self.lanes.get_mut(&id) {
-            let more = position.saturating_sub(lane.ledger.acked_position());
-            if more > 0 && position <= lane.ledger.sent_position() {
-                self.links.heard(lane.policy.link, now);
-                self.links.acked(lane.policy.link, more);
-            }
-            lane.on_ack(now, position, |entry| settled.push(entry.carried))
-        } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
-            let sent = position <= dead.ledger.sent_position();
-            if sent {
-                dead.ledger.ack(position, |entry| settled.push(entry.carried));
-            }
-            sent
-        } else {
-            true // long dead
-        };
-        if !known {
-            self.misbehaved(Code::INVALID_ACK, "more acknowledged on a lane than was sent on it");
-            return;
-        }
-        for carried in &settled {
-            self.on_delivered(carried);
-        }
-    }
-
-    /// The peer has given a lane up.
-    pub(super) fn on_lane_closed(&mut self, now: Instant, id: LaneId, position: u64, code: Code) {
-        self.on_ack(now, id, position);
-        if self.is_closed() {
-            return;
-        }
-        if self.lanes.contains_key(&id) {
-            self.events.push_back(Event::LaneLost { lane: id, code });
-            self.handle_lane_down(now, id, code);
-        }
-        if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
-            dead.peer_closed = true;
-            drop(dead.ledger.drain());
-        }
-        self.dead.retain(|dead| !dead.is_done());
     }
 }
 

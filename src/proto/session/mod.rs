@@ -2,13 +2,14 @@
 //! know is in their rooms; this one only brings them together.
 
 mod acked;
+mod acks;
 mod budget;
 mod caps;
 mod choice;
 mod crowd;
 mod express;
+mod handles;
 mod input;
-mod kept;
 mod lanes;
 mod links;
 mod memory;
@@ -17,16 +18,14 @@ mod probe;
 mod redundant;
 mod reinject;
 mod rest;
-mod room;
 mod standing;
-mod streams;
 mod wander;
 
-pub use memory::{Allowance, MemoryUse};
+pub use super::streams::{Allowance, MemoryUse};
+pub use handles::{RecvStream, SendStream};
 pub use output::Transmit;
-pub use streams::{RecvStream, SendStream};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,22 +35,18 @@ use litemap::LiteMap;
 use self::budget::{BusyBudget, DuplicateBudget};
 use self::caps::Caps;
 use self::links::Links;
-use self::memory::Memory;
-use self::room::Room;
 use self::standing::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
-use super::ids::{Dir, LaneId, Side, StreamId};
-use super::lane::{Carried, DeadLane, Lane};
+use super::ids::{LaneId, Side};
+use super::lane::{DeadLane, Lane};
 use super::limits::NEXT_KEY_BYTES;
-use super::mutants::mutant;
-use super::range_set::RangeSet;
-use super::scheduler::{FairQueue, LaneView};
+use super::scheduler::LaneView;
 use super::stats::{CreditStats, LaneStats, SessionStats};
-use super::stream::{ReceiveWindow, ReorderUse, SendCredit, Stream};
+use super::streams::Streams;
 use super::timer::Timer;
-use super::wire::{Params, StreamKind};
+use super::wire::Params;
 
 /// One end of a session: streams over lanes, without IO, clock, tasks or threads.
 ///
@@ -73,38 +68,15 @@ use super::wire::{Params, StreamKind};
 pub struct Session {
     side: Side,
     config: Arc<Config>,
-    peer: Params,
     state: State,
-    streams: BTreeMap<StreamId, Stream>,
-    local: LocalStreams,
-    remote: RemoteStreams,
+    streams: Streams,
     lanes: LiteMap<LaneId, Lane>,
     dead: VecDeque<DeadLane>,
-    /// What all streams together may send, and receive.
-    credit: SendCredit,
-    window: ReceiveWindow,
-    /// How much of that streams were promised.
-    room: Room,
-    /// Memory that out-of-order data costs.
-    reorder: ReorderUse,
-    memory: Memory,
-    /// Streams whose writer waits for session credit.
-    credit_waiters: BTreeSet<StreamId>,
-    /// Bytes of streams that wait to be sent.
-    pending: u64,
-    /// Bytes of streams that are kept: written and not acknowledged.
-    held: u64,
-    /// Streams whose writer waits for acknowledgements.
-    kept_back: BTreeSet<StreamId>,
-    data_queue: FairQueue,
-    control_queue: VecDeque<StreamId>,
     say: ToSay,
     /// What the peer was told of this server's next key.
     next_key: Option<Bytes>,
     /// Whether an express lane would help, and whoever dials was told.
     express_wanted: bool,
-    accepted: VecDeque<(StreamId, StreamKind)>,
-    events: VecDeque<Event>,
     busy: BusyBudget,
     duplicates: DuplicateBudget,
     caps: Caps,
@@ -136,46 +108,9 @@ enum State {
 /// Control frames of the session that wait to be sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct ToSay {
-    max_data: bool,
-    max_streams: bool,
-    early_streams: bool,
     drain: bool,
     next_key: bool,
     express: bool,
-}
-
-/// Streams this end opens.
-#[derive(Debug)]
-struct LocalStreams {
-    next: u64,
-    max: u64,
-    /// So many of them may send more than the others in the beginning.
-    early: u64,
-    /// `open` said no, and wants to hear when it may.
-    blocked: bool,
-    peer_drains: bool,
-}
-
-/// Streams the peer opens.
-#[derive(Debug)]
-struct RemoteStreams {
-    /// Which there were: tells a closed one's late frames from a new one's first.
-    seen: RangeSet,
-    /// How many are open.
-    open: u64,
-    /// How many the peer knows it may have opened.
-    announced: u64,
-    /// How many of these it knows to begin with the full first window, and how many of them have not come.
-    early: u64,
-    early_unseen: u64,
-    draining: bool,
-}
-
-impl RemoteStreams {
-    /// How many more the peer may open.
-    fn unseen(&self) -> u64 {
-        self.announced.saturating_sub(self.seen.len())
-    }
 }
 
 /// Sums over the life of the session, dead lanes included.
@@ -183,60 +118,23 @@ impl RemoteStreams {
 struct Totals {
     sent_payload: u64,
     resent_payload: u64,
-    received_payload: u64,
-    duplicate_payload: u64,
     lanes_lost: u64,
     suspected: u64,
-    reorder_peak: u64,
-    held_peak: u64,
 }
 
 impl Session {
     /// A session with no lane yet. `peer` is what the other end told of itself when the session
     /// was created; `seed` is the source of all its randomness.
     pub fn new(side: Side, config: Arc<Config>, peer: Params, seed: u64, now: Instant) -> Self {
-        let own = config.params();
-        let mut session = Self {
+        Self {
             side,
             state: State::Open,
-            streams: BTreeMap::new(),
-            local: LocalStreams {
-                next: 0,
-                max: peer.initial_max_streams,
-                early: 0,
-                blocked: false,
-                peer_drains: false,
-            },
-            remote: RemoteStreams {
-                seen: RangeSet::new(),
-                open: 0,
-                announced: own.initial_max_streams,
-                early: 0,
-                early_unseen: 0,
-                draining: false,
-            },
+            streams: Streams::new(side, config.clone(), peer),
             lanes: LiteMap::new(),
             dead: VecDeque::new(),
-            credit: SendCredit::new(peer.initial_max_data),
-            window: ReceiveWindow::new(
-                own.initial_max_data,
-                own.initial_max_data,
-                config.session_window,
-            ),
-            room: Room::new(&config),
-            reorder: ReorderUse::default(),
-            memory: Memory::new(),
-            credit_waiters: BTreeSet::new(),
-            pending: 0,
-            held: 0,
-            kept_back: BTreeSet::new(),
-            data_queue: FairQueue::default(),
-            control_queue: VecDeque::new(),
             say: ToSay::default(),
             next_key: None,
             express_wanted: false,
-            accepted: VecDeque::new(),
-            events: VecDeque::new(),
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
             caps: Caps::default(),
@@ -248,10 +146,7 @@ impl Session {
             totals: Totals::default(),
             view_space: Vec::new(),
             config,
-            peer,
-        };
-        session.offer_streams();
-        session
+        }
     }
 
     /// Which end this is.
@@ -266,7 +161,7 @@ impl Session {
 
     /// Whether one end accepts no more streams.
     pub fn is_draining(&self) -> bool {
-        self.local.peer_drains || self.remote.draining
+        self.streams.is_draining()
     }
 
     /// Whether the session is over.
@@ -296,47 +191,45 @@ impl Session {
 
     /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
     pub fn memory(&self) -> u64 {
-        let streams = self.streams.values().map(|stream| {
-            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
-            kept.saturating_add(stream.send.held_bytes())
-        });
-        streams.fold(0, u64::saturating_add)
+        self.streams.memory()
     }
 
-    /// What was written, or finished, and is not known to have arrived; once the session is over, what was lost by that.
+    /// What was written, or finished, and is not known to have arrived; once the session is over,
+    /// what was lost by that.
     pub fn undelivered(&self) -> Undelivered {
         if let State::Closed { lost, .. } = self.state {
             return lost;
         }
-        let lacking = self.streams.values().map(|stream| stream.send.undelivered());
-        lacking.fold(Undelivered::default(), Undelivered::and)
+        self.streams.undelivered()
     }
 
     /// Whether all that was written and finished has arrived.
     pub fn is_delivered(&self) -> bool {
-        self.held == 0 && self.undelivered().is_none()
+        self.streams.held() == 0 && self.undelivered().is_none()
     }
 
     /// Figures of the session and its lanes as they are now.
     pub fn stats(&self) -> SessionStats {
+        let sums = self.streams.sums();
+        let (credit, window) = (self.streams.credit(), self.streams.window());
         SessionStats {
             sent_bytes: self.totals.sent_payload,
             resent_bytes: self.totals.resent_payload,
-            received_bytes: self.totals.received_payload,
-            duplicate_bytes: self.totals.duplicate_payload,
-            pending_bytes: self.pending,
-            held_bytes: self.held,
-            held_bytes_max: self.totals.held_peak,
-            reorder_bytes: self.reorder.cost,
-            reorder_bytes_max: self.totals.reorder_peak,
+            received_bytes: sums.received,
+            duplicate_bytes: sums.duplicate,
+            pending_bytes: sums.pending,
+            held_bytes: sums.held,
+            held_bytes_max: sums.held_peak,
+            reorder_bytes: sums.reorder.cost,
+            reorder_bytes_max: sums.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,
             credit: CreditStats {
-                sent: self.credit.used(),
-                sent_max: self.credit.max(),
-                received: self.window.received(),
-                consumed: self.window.consumed(),
-                announced: self.window.announced(),
+                sent: credit.used(),
+                sent_max: credit.max(),
+                received: window.received(),
+                consumed: window.consumed(),
+                announced: window.announced(),
             },
             streams: self.streams.len(),
             lanes: self.lanes.values().map(LaneStats::of).collect(),
@@ -345,10 +238,7 @@ impl Session {
 
     /// Lets the open streams finish and refuses new ones from the peer.
     pub fn drain(&mut self) {
-        if !self.remote.draining {
-            self.remote.draining = true;
-            self.say.drain = true;
-        }
+        self.say.drain |= self.streams.drain();
     }
 
     /// Announces the key that this server will have later (`limits::NEXT_KEY_BYTES`).
@@ -368,7 +258,7 @@ impl Session {
     /// The next event, oldest first.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.streams.events.pop_front()
     }
 
     /// When `handle_timeout` has to be called, and what for.
@@ -411,22 +301,19 @@ impl Session {
 
     fn end(&mut self, error: SessionError, tell: Option<(Code, &'static str)>) {
         self.state = State::Closed { tell, lost: self.undelivered() };
-        // A peer that has gone in order had everything acknowledged: what arrived whole can still
-        // be read. Nothing else is left.
-        let in_order = matches!(error, SessionError::ClosedByPeer { .. });
-        self.streams.retain(|_, stream| in_order && stream.recv.is_whole());
-        self.accepted.retain(|(id, _)| self.streams.contains_key(id));
         self.dead.clear();
-        self.credit_waiters.clear();
-        self.kept_back.clear();
-        self.control_queue.clear();
-        self.data_queue = FairQueue::default();
-        self.pending = 0;
-        self.held = 0;
-        self.reorder = ReorderUse::default();
-        // What arrived before is no less true for it.
-        self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
-        self.events.push_back(Event::Closed(error));
+        self.streams.end(matches!(error, SessionError::ClosedByPeer { .. }));
+        self.tell(Event::Closed(error));
+    }
+
+    #[cfg(test)]
+    pub(in crate::proto) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// An event that is not about streams.
+    fn tell(&mut self, event: Event) {
+        self.streams.events.push_back(event);
     }
 
     /// The longest round trip of any lane: how long credit may be on its way.
@@ -440,135 +327,5 @@ impl Session {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
-    }
-
-    /// A frame arrived at the peer.
-    fn on_delivered(&mut self, carried: &Carried) {
-        match carried {
-            Carried::Data { id, range, fin } => {
-                let mut arrival = None;
-                self.with_stream(*id, |stream| {
-                    let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
-                    stream.say.reset |= stream.send.on_acked(&chunk);
-                    arrival = stream.send.take_arrival();
-                });
-                if let Some((bytes, ended)) = arrival {
-                    self.events.push_back(Event::Arrived { id: *id, bytes, ended });
-                }
-                // What waited to be sent again has arrived after all.
-                self.wake_writer(*id);
-            }
-            Carried::Open(id) => self.with_stream(*id, |stream| {
-                stream.opening = None;
-                stream.say.open = false;
-            }),
-            Carried::Reset(id) => self.with_stream(*id, |stream| {
-                stream.send.on_reset_acked();
-                stream.say.reset = false;
-            }),
-            Carried::LaneClosed(lane) => {
-                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
-                    dead.notice_acked = true;
-                    dead.notice_due = false;
-                }
-                self.dead.retain(|dead| !dead.is_done());
-            }
-            Carried::Stop(_)
-            | Carried::MaxStreamData(_)
-            | Carried::MaxData
-            | Carried::MaxStreams
-            | Carried::EarlyStreams
-            | Carried::Drain
-            | Carried::NextKey
-            | Carried::Express
-            | Carried::Ping => {}
-        }
-    }
-
-    /// A frame did not arrive, or is not known to have: it is sent again if it still matters.
-    fn on_undelivered(&mut self, carried: &Carried) {
-        match carried {
-            Carried::Data { id, range, fin } => {
-                self.with_stream(*id, |stream| {
-                    let chunk = super::stream::Chunk { range: range.clone(), fin: *fin };
-                    stream.send.on_lost(&chunk);
-                });
-            }
-            Carried::Open(id) => {
-                self.with_stream(*id, |stream| {
-                    stream.say.open = stream.opening.is_some() && !mutant!("lost-open-not-resent");
-                });
-            }
-            Carried::Reset(id) => {
-                self.with_stream(*id, |stream| {
-                    stream.say.reset =
-                        stream.send.reset_due().is_some() && !mutant!("lost-reset-not-resent");
-                });
-            }
-            Carried::Stop(id) => self.with_stream(*id, |stream| {
-                stream.say.stop = stream.stop_sent.filter(|_| !stream.recv.is_done());
-            }),
-            Carried::MaxStreamData(id) => self.with_stream(*id, |stream| {
-                stream.say.max_stream_data =
-                    stream.recv.wants_credit() && !mutant!("lost-stream-credit-not-resent");
-            }),
-            Carried::MaxData => self.say.max_data |= !mutant!("lost-max-data-not-resent"),
-            Carried::MaxStreams => self.say.max_streams |= !mutant!("lost-max-streams-not-resent"),
-            Carried::EarlyStreams => self.say.early_streams = true,
-            Carried::Drain => self.say.drain = true,
-            Carried::NextKey => self.say.next_key = true,
-            Carried::Express => self.say.express = true,
-            Carried::LaneClosed(lane) => {
-                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
-                    dead.notice_due = !dead.notice_acked;
-                }
-            }
-            Carried::Ping => {}
-        }
-    }
-
-    /// Changes a stream if it is still there, and puts everything right that depends on it: queues,
-    /// the sum of what waits, its writer's event, its end.
-    fn with_stream(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let (pending, held) = (stream.send.pending_bytes(), stream.send.held_bytes());
-        change(stream);
-        self.pending = self.pending.saturating_sub(pending);
-        self.pending = self.pending.saturating_add(stream.send.pending_bytes());
-        self.held = self.held.saturating_sub(held);
-        self.held = self.held.saturating_add(stream.send.held_bytes());
-        self.totals.held_peak = self.totals.held_peak.max(self.held);
-        self.settle(id);
-    }
-
-    /// Queues the stream where it has to be, or forgets it.
-    fn settle(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.is_done() {
-            self.forget(id);
-            return;
-        }
-        if !stream.in_data_queue && stream.send.has_pending() {
-            stream.in_data_queue = true;
-            self.data_queue.push(id);
-        }
-        if !stream.in_control_queue && !stream.say.is_empty() {
-            stream.in_control_queue = true;
-            self.control_queue.push_back(id);
-        }
-    }
-
-    fn forget(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.remove(&id) else { return };
-        self.pending = self.pending.saturating_sub(stream.send.pending_bytes());
-        self.held = self.held.saturating_sub(stream.send.held_bytes());
-        debug_assert!(self.held == 0 || !self.streams.is_empty(), "{} bytes of nobody", self.held);
-        self.reorder.count(stream.recv.reorder_use(), ReorderUse::default());
-        self.credit_waiters.remove(&id);
-        self.on_stream_gone(id, &stream);
-    }
-
-    fn is_local(&self, id: StreamId) -> bool {
-        id.initiator() == self.side && id.dir() == Dir::Bi
     }
 }

@@ -15,7 +15,7 @@ use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
-use crate::proto::wire::{Frame, LaneBuf, stream_header_len};
+use crate::proto::wire::{Frame, LaneBuf};
 
 /// What a pull has yielded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl Session {
         let limits = Limits { budget, cap: allowance.bytes };
         self.write_copies(now, lane, limits, out);
         self.write_data(now, lane, limits, out);
-        if out.is_empty() || (self.pending == 0 && out.len() < budget) {
+        if out.is_empty() || (self.streams.pending() == 0 && out.len() < budget) {
             self.write_tail(now, lane, limits, out);
         }
         if out.is_empty() {
@@ -158,17 +158,18 @@ impl Session {
             return;
         }
         self.write_lane_notices(now, id, out);
+        let due = std::mem::take(&mut self.streams.due);
         let say = std::mem::take(&mut self.say);
-        if say.max_data {
-            let max = self.announce_data();
+        if due.max_data {
+            let max = self.streams.announce_data();
             self.write_noted(now, id, out, Carried::MaxData, &Frame::MaxData { max });
         }
-        if say.max_streams {
-            let max = self.announce_streams();
+        if due.max_streams {
+            let max = self.streams.announce_streams();
             self.write_noted(now, id, out, Carried::MaxStreams, &Frame::MaxStreams { max });
         }
-        if say.early_streams {
-            let count = self.announce_early_streams();
+        if due.early_streams {
+            let count = self.streams.announce_early_streams();
             self.write_noted(now, id, out, Carried::EarlyStreams, &Frame::EarlyStreams { count });
         }
         if say.drain {
@@ -183,7 +184,7 @@ impl Session {
             self.write_noted(now, id, out, Carried::Express, &Frame::Express);
         }
         while out.len() < FRAME_BYTES_MAX.min(allowance.bytes)
-            && let Some(stream) = self.control_queue.pop_front()
+            && let Some(stream) = self.streams.next_control()
         {
             self.write_stream_control(now, id, stream, out);
         }
@@ -218,7 +219,7 @@ impl Session {
         id: StreamId,
         out: &mut LaneBuf,
     ) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(id) else { return };
         stream.in_control_queue = false;
         let say = std::mem::take(&mut stream.say);
         let redundant = stream.redundant;
@@ -237,7 +238,7 @@ impl Session {
             self.write_noted(now, lane, out, Carried::Stop(id), &Frame::Stop { id, code });
         }
         if say.max_stream_data
-            && let Some(max) = self.announce_stream(id)
+            && let Some(max) = self.streams.announce_stream(id)
         {
             let frame = Frame::MaxStreamData {
                 id,
@@ -245,7 +246,7 @@ impl Session {
             };
             self.write_noted(now, lane, out, Carried::MaxStreamData(id), &frame);
         }
-        self.settle(id);
+        self.streams.settle(id);
     }
 
     /// Writes what opens a stream, unless it has arrived.
@@ -256,19 +257,17 @@ impl Session {
         id: StreamId,
         out: &mut LaneBuf,
     ) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let Some(kind) = stream.opening.clone() else { return };
-        stream.begins(&mut self.events, id);
+        let Some((kind, redundant)) = self.streams.send_open(id) else { return };
         // Before the OPEN, whose acknowledgement then covers it.
-        if stream.redundant {
+        if redundant {
             self.write(lane, out, |out| out.push(&Frame::Redundant { id }));
         }
         self.write_noted(now, lane, out, Carried::Open(id), &Frame::Open { id, kind });
     }
 
     fn write_data(&mut self, now: Instant, id: LaneId, limits: Limits, out: &mut LaneBuf) {
-        self.prune_data_queue();
-        if self.data_queue.is_empty() || !self.may_carry(id) {
+        self.streams.prune();
+        if !self.streams.data_waits() || !self.may_carry(id) {
             return;
         }
         let mut others = std::mem::take(&mut self.view_space);
@@ -284,7 +283,7 @@ impl Session {
                 let bytes = self.write_chunk(now, id, &own, nth, &chunk, out) as f64;
                 own.in_flight += bytes;
                 own.queue += bytes / own.rate;
-                self.prune_data_queue();
+                self.streams.prune();
             }
         }
         self.view_space = others;
@@ -299,44 +298,23 @@ impl Session {
         chunk: &Chunk,
         out: &mut LaneBuf,
     ) -> u64 {
-        let Some(id) = self.data_queue.peek(nth) else { return 0 };
-        let Some(stream) = self.streams.get(&id) else { return 0 };
+        let Some(id) = self.streams.in_turn(nth) else { return 0 };
+        let Some(stream) = self.streams.get(id) else { return 0 };
         let first_time = !stream.send.was_sent(chunk);
-        let urgent = self.data_queue.is_urgent(nth);
+        let urgent = self.streams.is_urgent(nth);
         if urgent {
             self.heed_wait(own);
         }
         let bytes = self.write_stream(now, lane, own, id, chunk, out);
         let payload = chunk.payload();
         self.note_payload(lane, payload, first_time);
-        if first_time && self.streams.get(&id).is_some_and(|stream| stream.redundant) {
+        if first_time && self.streams.get(id).is_some_and(|stream| stream.redundant) {
             let (range, fin) = (chunk.range.clone(), chunk.fin);
             self.plan_copy(now, lane, Carried::Data { id, range, fin }, urgent);
         }
-        match self.streams.get_mut(&id) {
-            Some(stream) if !stream.send.has_pending() => {
-                stream.in_data_queue = false;
-                self.data_queue.remove(nth);
-            }
-            _ if urgent && own.slow => {
-                self.data_queue.charge(nth, bytes.saturating_mul(URGENT_FACTOR_SLOW));
-            }
-            _ => self.data_queue.charge(nth, bytes),
-        }
+        let factor = if urgent && own.slow { URGENT_FACTOR_SLOW } else { 1 };
+        self.streams.end_turn(nth, bytes.saturating_mul(factor));
         bytes
-    }
-
-    /// Drops streams from the head of the queue that have nothing to send any more: acknowledged
-    /// after all, reset, or gone.
-    pub(super) fn prune_data_queue(&mut self) {
-        while let Some(id) = self.data_queue.peek(0) {
-            match self.streams.get_mut(&id) {
-                Some(stream) if stream.send.has_pending() => return,
-                Some(stream) => stream.in_data_queue = false,
-                None => {}
-            }
-            self.data_queue.remove(0);
-        }
     }
 
     /// Writes one STREAM frame; returns its length.
@@ -349,34 +327,16 @@ impl Session {
         chunk: &Chunk,
         out: &mut LaneBuf,
     ) -> u64 {
-        let Some(stream) = self.streams.get_mut(&id) else { return 0 };
-        stream.begins(&mut self.events, id);
+        if self.streams.get(id).is_none() {
+            return 0;
+        }
         let before = out.len();
-        let payload = chunk.payload();
-        out.push_stream(id, chunk.range.start, payload as usize, chunk.fin);
-        let waited = stream.send.pending_bytes();
-        stream.send.send(chunk, |piece| out.push_payload(piece));
-        let waits = stream.send.pending_bytes();
-        self.pending = self.pending.saturating_sub(waited).saturating_add(waits);
+        self.streams.send(id, chunk, out);
         let bytes = out.len().saturating_sub(before) as u64;
         let range = chunk.range.clone();
         self.note(now, lane, Carried::Data { id, range, fin: chunk.fin }, bytes, Some(own));
         self.wake_writer(id);
         bytes
-    }
-
-    /// A writer that waits for room is told when there is enough of it.
-    pub(super) fn wake_writer(&mut self, id: StreamId) {
-        let waiting = self.streams.get(&id).filter(|stream| stream.send.writer_waits);
-        if waiting.is_none_or(|stream| stream.send.pending_bytes() > self.send_low_water()) {
-            return;
-        }
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.send.credit_left() > 0
-            && self.credit.left() > 0
-        {
-            stream.writer_waits_no_more(&mut self.events, id);
-        }
     }
 
     pub(super) fn note_payload(&mut self, lane: LaneId, payload: u64, first_time: bool) {
@@ -491,10 +451,4 @@ pub(super) fn frame_room(lane: &LaneView, written: usize) -> usize {
     let rest = FRAME_BYTES_MAX.saturating_sub(written % FRAME_BYTES_MAX);
     // A stump at a record's end is not worth a frame.
     if rest < FRAME_BYTES_MIN as usize { slow } else { slow.min(rest) }
-}
-
-/// Payload that fits a frame of `room` bytes, at least one.
-pub(super) fn fit_payload(id: StreamId, offset: u64, room: usize) -> u64 {
-    let header = stream_header_len(id, offset, room);
-    room.saturating_sub(header).max(1) as u64
 }

@@ -8,12 +8,13 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::Session;
-use super::output::{Limits, fit_payload};
+use super::output::Limits;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
+use crate::proto::streams::fit_payload;
 use crate::proto::wire::LaneBuf;
 
 /// A lane is probed once others were given so many times as much since it last carried anything.
@@ -53,7 +54,7 @@ impl Session {
     /// What the lane shall carry to show what it can do, if it was left out for long of bulk that still waits, and could teach
     /// anything by it.
     fn probe(&self, own: &LaneView) -> Vec<(StreamId, Chunk)> {
-        let bulk = self.data_queue.urgent_len() < self.data_queue.len();
+        let bulk = self.streams.bulk_waits();
         let Some(lane) = self.lanes.get(&own.id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);
         let bytes = frames.saturating_mul(FRAME_PAYLOAD);
@@ -79,7 +80,7 @@ impl Session {
         });
         let frames = data.flat_map(|(id, range)| pieces(range).map(move |range| (id, range)));
         let owed = frames.filter_map(|(id, range)| {
-            let stream = self.streams.get(&id)?;
+            let stream = self.streams.get(id)?;
             Some((id, stream.send.still_owed(&Chunk { range, fin: false })?))
         });
         owed.take(count as usize).collect()

@@ -1,17 +1,17 @@
 //! Streams that want latency at any price: what one lane was given, a second one is given too.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Session;
-use super::output::{Limits, fit_payload};
+use super::output::Limits;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
-use crate::proto::stream::{Chunk, Stream};
+use crate::proto::stream::Chunk;
+use crate::proto::streams::{Streams, fit_payload};
 use crate::proto::wire::LaneBuf;
 
 impl Session {
@@ -83,13 +83,13 @@ impl Session {
         chunk: &Chunk,
         out: &mut LaneBuf,
     ) {
-        let pending = self.pending;
+        let pending = self.streams.pending();
         self.write_again(now, own, stream, chunk, out);
         if let Some(lane) = self.lanes.get_mut(&own.id)
             && let Some(entry) = lane.ledger.entries_mut().next_back()
         {
             // A third time is not worth it; but what the first lane has lost is here alone.
-            entry.duplicated = self.pending == pending;
+            entry.duplicated = self.streams.pending() == pending;
         }
     }
 
@@ -128,12 +128,12 @@ enum NextCopy {
 }
 
 /// What of a copy is still worth sending.
-fn owed(streams: &BTreeMap<StreamId, Stream>, copy: &Carried) -> Option<NextCopy> {
+fn owed(streams: &Streams, copy: &Carried) -> Option<NextCopy> {
     match copy {
-        Carried::Open(id) => streams.get(id)?.opening.as_ref().map(|_| NextCopy::Open(*id)),
+        Carried::Open(id) => streams.get(*id)?.opening.as_ref().map(|_| NextCopy::Open(*id)),
         Carried::Data { id, range, fin } => {
             let chunk = Chunk { range: range.clone(), fin: *fin };
-            Some(NextCopy::Data(*id, streams.get(id)?.send.not_arrived(&chunk)?))
+            Some(NextCopy::Data(*id, streams.get(*id)?.send.not_arrived(&chunk)?))
         }
         _ => None,
     }

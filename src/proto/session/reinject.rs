@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::budget::cost_twice;
-use super::output::{Limits, fit_payload};
+use super::output::Limits;
 use super::standing::{Answering, Relief};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
@@ -14,6 +14,7 @@ use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
+use crate::proto::streams::fit_payload;
 use crate::proto::wire::LaneBuf;
 
 /// A frame at the tail is worth sending twice if that saves at least this.
@@ -111,7 +112,7 @@ impl Session {
 
     /// Whether there is a tail at all: nothing waits, but something is in flight.
     pub(super) fn tail_possible(&self) -> bool {
-        self.pending == 0
+        self.streams.pending() == 0
             && self.lanes.len() > 1
             && self.duplicates.unreserved() > 0
             && self.lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
@@ -199,7 +200,7 @@ impl Session {
         entry.duplicated = true;
         let Carried::Data { id, range, fin } = &entry.carried else { return None };
         let chunk = Chunk { range: range.clone(), fin: *fin };
-        let mut owed = self.streams.get(id)?.send.still_owed(&chunk)?;
+        let mut owed = self.streams.get(*id)?.send.still_owed(&chunk)?;
         let fits = fit_payload(*id, owed.range.start, room.min(FRAME_BYTES_MAX));
         if owed.payload() > fits {
             owed = Chunk {
@@ -315,7 +316,7 @@ mod tests {
             session.lanes.iter_mut().for_each(|(id, each)| each.late = *id != lane);
             let id = session.open(StreamKind::Raw).unwrap();
             session.send_stream(id).write(&mut vec![7; bytes].into()).unwrap();
-            while session.pending > 0 {
+            while session.streams.pending() > 0 {
                 let pulled = session.poll_transmit(now, lane, usize::MAX, &mut LaneBuf::new());
                 assert!(pulled.is_some());
             }
@@ -324,7 +325,7 @@ mod tests {
         session.lanes.get_mut(&resting).unwrap().resting = true;
         session.handle_timeout(start + ms(101));
         assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
-        assert_eq!(session.pending, 2 * bytes as u64);
+        assert_eq!(session.streams.pending(), 2 * bytes as u64);
     }
 
     #[test]
@@ -370,7 +371,7 @@ mod tests {
         let id = session.open(StreamKind::Raw).unwrap();
         session.send_stream(id).write(&mut vec![7; 1000].into()).unwrap();
         session.lanes.get_mut(&LANES[1]).unwrap().late = true;
-        while session.pending > 0 {
+        while session.streams.pending() > 0 {
             assert!(session.poll_transmit(start, LANES[0], 4096, &mut LaneBuf::new()).is_some());
         }
         session.lanes.get_mut(&LANES[0]).unwrap().idle = true;
@@ -394,7 +395,7 @@ mod tests {
                 break;
             }
         }
-        (asked, session.lanes[&LANES[0]].health, session.pending)
+        (asked, session.lanes[&LANES[0]].health, session.streams.pending())
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl SendCredit {
 /// What this end lets the peer send: some way beyond what was consumed. How far is wished for here:
 /// the wish doubles when it was used up faster than credit can come back, so that it finds the
 /// bandwidth-delay product by itself; a reader that does not read never sees it grow. How much of it
-/// is granted depends on what all others hold, and is decided outside (`session::room`).
+/// is granted depends on what all others hold, and is decided outside (`streams::room`).
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proto) struct ReceiveWindow {
     /// The limit the peer knows. Invariant: received <= announced.

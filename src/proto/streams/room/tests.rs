@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::proto::session::Session;
 use crate::proto::testing;
 use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
 use crate::proto::wire::StreamKind;
@@ -58,17 +59,18 @@ fn windows_of_any_size_are_shared_without_fault() {
 
 /// What all streams were promised, counted anew.
 fn promised(session: &Session) -> u64 {
-    let first = session.room.first;
-    let open = session.streams.values().map(|stream| stream.recv.promised().max(first));
-    let early = session.remote.early_unseen * (session.room.early - first);
-    open.sum::<u64>() + session.remote.unseen() * first + early
+    let streams = session.streams();
+    let first = streams.room.first;
+    let open = streams.table.values().map(|stream| stream.recv.promised().max(first));
+    let early = streams.remote.early_unseen * (streams.room.early - first);
+    open.sum::<u64>() + streams.remote.unseen() * first + early
 }
 
 fn assert_room(session: &Session) {
     assert_eq!(session.promised(), promised(session), "the books are wrong");
-    let window = session.window.wish();
+    let window = session.streams().window.wish();
     assert!(promised(session) <= window / 4 * 3, "{} of {window} bytes", promised(session));
-    assert!(window <= session.config.session_window);
+    assert!(window <= session.config().session_window);
 }
 
 #[test]
@@ -132,7 +134,7 @@ fn the_first_streams_begin_with_more_and_the_others_are_raised() {
     pair.drive(Duration::from_millis(11));
     let credit = |pair: &mut Pair| {
         let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
-        let left = pair.ends[CLIENT].session.streams[&id].send.credit_left();
+        let left = pair.ends[CLIENT].session.streams().table[&id].send.credit_left();
         pair.ends[CLIENT].read.insert(id, (Vec::new(), false));
         (id, left)
     };
@@ -142,13 +144,13 @@ fn the_first_streams_begin_with_more_and_the_others_are_raised() {
     let (id, _) = credit(&mut pair);
     pair.ends[CLIENT].to_write.insert(id, pattern(100_000, 1));
     pair.drive(Duration::from_millis(30));
-    let stream = pair.ends[CLIENT].session.streams.get(&id);
+    let stream = pair.ends[CLIENT].session.streams().get(id);
     assert!(stream.is_none_or(|stream| stream.send.credit_left() > 400 * K));
     assert_eq!(credit(&mut pair).1, M, "more have come, more are told of");
     // Its own receiving side is told in the flight of the OPEN.
     pair.drive(Duration::from_millis(11));
     let server = &pair.ends[SERVER].session;
-    assert!(server.streams.values().all(|stream| stream.send.credit_left() >= M));
+    assert!(server.streams().table.values().all(|stream| stream.send.credit_left() >= M));
 }
 
 #[test]
@@ -156,8 +158,8 @@ fn a_peer_that_knows_no_early_streams_is_told_of_none() {
     let config = Arc::new(Config::default());
     let peer = crate::proto::wire::Params { early_max_stream_data: 0, ..config.params() };
     let session = |peer| Session::new(Side::Server, config.clone(), peer, 1, testing::start());
-    assert!(session(config.params()).say.early_streams);
-    assert!(!session(peer).say.early_streams);
+    assert!(session(config.params()).streams().due.early_streams);
+    assert!(!session(peer).streams().due.early_streams);
 }
 
 #[test]
@@ -209,10 +211,13 @@ fn windows_grow_as_far_as_memory_is_allowed_and_no_further() {
     assert!(session.use_memory().wants.receive > 16 * M);
     // With less allowed it goes on within that, as soon as what it was told before is used.
     session.set_allowance(allowed(M));
-    let before = session.window.consumed();
+    let before = session.streams().window.consumed();
     pair.drive(Duration::from_millis(500));
     let session = &mut pair.ends[SERVER].session;
-    assert!(session.promised() <= 3 * M / 4 && session.window.consumed() > before, "{session:?}");
+    assert!(
+        session.promised() <= 3 * M / 4 && session.streams().window.consumed() > before,
+        "{session:?}"
+    );
     session.set_allowance(allowed(64 * M));
     pair.drive_until(Duration::from_secs(30), |pair| pair.ends[SERVER].read[&id].1);
     assert!(pair.ends[SERVER].read[&id].1);
@@ -241,7 +246,7 @@ fn a_session_that_rests_gives_back_what_it_began_with_and_finds_it_again() {
     session.set_allowance(first);
     // Its window is told in the first flight.
     pair.drive(Duration::from_millis(7));
-    let told = pair.ends[SERVER].session.streams[&id].send.credit_left();
+    let told = pair.ends[SERVER].session.streams().table[&id].send.credit_left();
     assert!(told >= M / 2, "{told}");
 }
 

@@ -6,9 +6,9 @@
 //! (where it is not too small for that). So streams that nobody reads leave a quarter of it at least,
 //! and each stream that somebody reads goes on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Session;
+use super::Streams;
 use crate::proto::config::Config;
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, Side, StreamId};
@@ -19,7 +19,7 @@ use crate::proto::stream::{ReceiveWindow, Stream};
 const EARLY_AHEAD_MAX: u64 = 8;
 
 /// Streams are looked at once in as many times so many bytes.
-const LOOK_BYTES: u64 = 64;
+const CHECK_BYTES: u64 = 64;
 
 /// The books on what was promised.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Room {
     /// Whether it was told that readers who have paused hold the session; and not before so much was received is it
     /// looked for again.
     told: bool,
-    look_at: u64,
+    check_at: u64,
 }
 
 impl Room {
@@ -42,7 +42,7 @@ impl Room {
             early: config.early_window(),
             beyond: 0,
             told: false,
-            look_at: 0,
+            check_at: 0,
         }
     }
 }
@@ -69,7 +69,7 @@ fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u64 {
     window.max(first)
 }
 
-impl Session {
+impl Streams {
     /// Bytes of streams that the peer may make this end keep: unread ones, and those its credit is left
     /// for, what streams that are not open yet may use included.
     pub fn promised(&self) -> u64 {
@@ -81,13 +81,13 @@ impl Session {
     pub(super) fn promised_to_open(&self) -> u64 {
         let early = self.room.early.saturating_sub(self.room.first);
         let unseen = self.remote.early_unseen.saturating_mul(early);
-        let firsts = (self.streams.len() as u64).saturating_mul(self.room.first);
+        let firsts = (self.table.len() as u64).saturating_mul(self.room.first);
         self.room.beyond.saturating_sub(unseen).saturating_add(firsts)
     }
 
     /// Streams that are open, and those that the peer may open.
     fn streams_promised(&self) -> u64 {
-        (self.streams.len() as u64).saturating_add(self.remote.unseen())
+        (self.table.len() as u64).saturating_add(self.remote.unseen())
     }
 
     /// What may be promised in all.
@@ -146,7 +146,7 @@ impl Session {
 
     /// A stream is there that was not: it takes over what was promised to it before it came.
     pub(super) fn on_new_stream(&mut self, id: StreamId) {
-        let rested = std::mem::take(&mut self.memory.rests);
+        let lent = std::mem::take(&mut self.memory.lent);
         if id.initiator() != self.side {
             self.remote.open = self.remote.open.saturating_add(1);
             if id.index() < self.remote.early {
@@ -154,10 +154,10 @@ impl Session {
                 self.remote.early_unseen = self.remote.early_unseen.saturating_sub(1);
                 self.room.beyond = self.room.beyond.saturating_sub(promised);
             }
-        } else if let Some(stream) = self.streams.get(&id) {
+        } else if let Some(stream) = self.table.get(&id) {
             // The answer is not to wait for credit: it is told in the flight of the OPEN. By then more is allowed than now.
-            let more = rested || self.grant_to(stream) > self.room.first;
-            if let Some(stream) = self.streams.get_mut(&id) {
+            let more = lent || self.grant_to(stream) > self.room.first;
+            if let Some(stream) = self.table.get_mut(&id) {
                 stream.say.max_stream_data = more;
             }
         }
@@ -178,7 +178,7 @@ impl Session {
 
     /// Puts the books right after the stream's credit was used, given back or raised.
     fn count_promise(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.table.get_mut(&id) else { return };
         let first = self.room.first;
         let promised = stream.recv.promised();
         let before = std::mem::replace(&mut stream.promised, promised);
@@ -190,11 +190,11 @@ impl Session {
     /// `settle` has to follow.
     pub(super) fn heed_credit(&mut self, id: StreamId) {
         self.count_promise(id);
-        self.say.max_data |= self.window.update_due(self.data_window());
+        self.due.max_data |= self.window.update_due(self.data_window());
         if self.local.blocked || self.remote.unseen() == 0 {
             self.offer_streams(); // somebody waits for room
         }
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.table.get(&id) else { return };
         let window = &stream.recv.window;
         let may_be_due = window.update_due(window.wish()) && stream.recv.wants_credit();
         if !may_be_due || stream.say.max_stream_data {
@@ -202,18 +202,17 @@ impl Session {
         }
         let (grant, wish) = (self.grant_to(stream), window.wish());
         let due = window.update_due(grant);
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.table.get_mut(&id) {
             stream.say.max_stream_data = due;
         }
         if grant < wish.min(self.config.stream_window) {
-            self.look_for_paused_readers();
+            self.tell_of_paused_readers();
         }
     }
 
     /// Lets windows grow whose bytes are taken as fast as they come.
-    pub(super) fn tune_windows(&mut self, now: Instant, id: StreamId) {
-        let round_trip = self.round_trip_max();
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+    pub(super) fn tune_windows(&mut self, now: Instant, id: StreamId, round_trip: Duration) {
+        let Some(stream) = self.table.get_mut(&id) else { return };
         let had = stream.recv.window.wish();
         if !stream.recv.window.tune(now, round_trip) || !stream.recv.wants_credit() {
             return;
@@ -221,16 +220,16 @@ impl Session {
         let wish = stream.recv.window.wish();
         stream.say.max_stream_data |= wish > had;
         // The session's window grows for those alone whose bytes are read as fast, and who lack room.
-        let lacks = self.streams.get(&id).is_some_and(|stream| self.grant_to(stream) < wish);
+        let lacks = self.table.get(&id).is_some_and(|stream| self.grant_to(stream) < wish);
         if lacks && self.allowed_window() >= self.window.wish() {
             self.window.wish_for(self.window.wish().saturating_mul(2));
-            self.say.max_data |= self.window.update_due(self.data_window());
+            self.due.max_data |= self.window.update_due(self.data_window());
         }
     }
 
     /// Lets the window of a stream grow that is full of data out of order.
     pub(super) fn tune_reordered(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.table.get_mut(&id) else { return };
         let ready = stream.recv.ready_bytes();
         if stream.recv.wants_credit() && stream.recv.window.tune_reordered(ready) {
             stream.say.max_stream_data = true;
@@ -238,23 +237,23 @@ impl Session {
     }
 
     /// The new limit to announce for a stream, if credit is still of use to the peer.
-    pub(super) fn announce_stream(&mut self, id: StreamId) -> Option<u64> {
-        let stream = self.streams.get(&id).filter(|stream| stream.recv.wants_credit())?;
+    pub fn announce_stream(&mut self, id: StreamId) -> Option<u64> {
+        let stream = self.table.get(&id).filter(|stream| stream.recv.wants_credit())?;
         let grant = self.grant_to(stream);
-        let max = self.streams.get_mut(&id)?.recv.window.announce(grant);
+        let max = self.table.get_mut(&id)?.recv.window.announce(grant);
         self.count_promise(id);
         Some(max)
     }
 
     /// The new limit to announce for the session.
-    pub(super) fn announce_data(&mut self) -> u64 {
+    pub fn announce_data(&mut self) -> u64 {
         self.window.announce(self.data_window())
     }
 
     /// Whether this end may open one more stream: what the peer may send on it has to have room.
     pub(super) fn has_room_for_stream(&self) -> bool {
         let promised = self.promised().saturating_add(self.room.first);
-        self.streams.is_empty() || promised <= self.room_max()
+        self.table.is_empty() || promised <= self.room_max()
     }
 
     /// Looks whether there is something to offer to whoever opens streams, at either end.
@@ -262,8 +261,8 @@ impl Session {
         self.grow_for_streams();
         let (target, known) = (self.streams_target(), self.remote.announced);
         let could = target.saturating_sub(self.remote.seen.len());
-        self.say.max_streams |= target.saturating_sub(known) >= (could / 4).max(1);
-        self.say.early_streams |= self.early_due();
+        self.due.max_streams |= target.saturating_sub(known) >= (could / 4).max(1);
+        self.due.early_streams |= self.early_due();
         if self.local.blocked && self.local.next < self.local.max && self.has_room_for_stream() {
             self.local.blocked = false;
             self.events.push_back(Event::OpenAvailable);
@@ -275,7 +274,7 @@ impl Session {
         let streams = self.streams_promised().saturating_mul(self.room.first);
         if streams > self.window.wish() / 4 {
             self.window.wish_for(streams.saturating_mul(4));
-            self.say.max_data |= self.window.update_due(self.data_window());
+            self.due.max_data |= self.window.update_due(self.data_window());
         }
     }
 
@@ -284,11 +283,11 @@ impl Session {
         let left = self.config.streams_max.saturating_sub(self.remote.open);
         let ahead = self.config.streams_ahead(self.allowed_window());
         // Those it may open count as open: what is promised to them is not free, and theirs all the same.
-        let firsts = self.room.first.saturating_mul(self.streams.len() as u64);
+        let firsts = self.room.first.saturating_mul(self.table.len() as u64);
         let promised = self.room.beyond.saturating_add(firsts);
         let free = self.room_max().saturating_sub(promised);
         let free = free.checked_div(self.room.first).unwrap_or(0);
-        let free = if self.streams.is_empty() { free.max(1) } else { free };
+        let free = if self.table.is_empty() { free.max(1) } else { free };
         // Some are left for this end to open.
         let room = free.saturating_sub(ahead).max(free.min(1));
         let more = ahead.max(self.remote.open).min(left).min(room);
@@ -296,7 +295,7 @@ impl Session {
     }
 
     /// The new number of streams to announce.
-    pub(super) fn announce_streams(&mut self) -> u64 {
+    pub fn announce_streams(&mut self) -> u64 {
         self.remote.announced = self.streams_target();
         self.remote.announced
     }
@@ -326,7 +325,7 @@ impl Session {
 
     /// The new number of streams to announce that begin with the full first window. Those among them that are open
     /// already have it from now on.
-    pub(super) fn announce_early_streams(&mut self) -> u64 {
+    pub fn announce_early_streams(&mut self) -> u64 {
         let ahead = self.early_ahead();
         while self.remote.early < self.remote.announced
             && self.remote.early_unseen < ahead
@@ -336,7 +335,7 @@ impl Session {
             self.remote.early = index.saturating_add(1);
             if self.remote.seen.contains(index) {
                 let id = StreamId::new(!self.side, Dir::Bi, index);
-                if let Some(stream) = self.streams.get_mut(&id) {
+                if let Some(stream) = self.table.get_mut(&id) {
                     stream.recv.window.raise_to(self.room.early);
                 }
                 self.count_promise(id);
@@ -350,19 +349,19 @@ impl Session {
     }
 
     /// A stream has got less than it would have: is it because others hold much that nobody reads? That is said once.
-    fn look_for_paused_readers(&mut self) {
+    fn tell_of_paused_readers(&mut self) {
         let much = self.allowed_window() / 8;
         if self.room.told
             || self.window.unconsumed() < much
-            || self.window.received() < self.room.look_at
+            || self.window.received() < self.room.check_at
         {
             return;
         }
         // It takes a look at every stream: the less is allowed, the less often what comes pays for that.
-        let streams = self.streams.len() as u64;
-        let step = (much / 4).max(streams.saturating_mul(LOOK_BYTES));
-        self.room.look_at = self.window.received().saturating_add(step);
-        let paused = self.streams.values().filter_map(|stream| {
+        let streams = self.table.len() as u64;
+        let step = (much / 4).max(streams.saturating_mul(CHECK_BYTES));
+        self.room.check_at = self.window.received().saturating_add(step);
+        let paused = self.table.values().filter_map(|stream| {
             let unread = stream.recv.window.unconsumed();
             // Full, and nobody waits for what comes.
             let full = unread > 0 && unread >= stream.recv.promised() / 2;

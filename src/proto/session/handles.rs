@@ -1,4 +1,4 @@
-//! Commands on streams: open, accept, write, read, reset, stop.
+//! Streams as the application has them: opened, accepted, lent.
 
 use std::time::Instant;
 
@@ -6,9 +6,7 @@ use bytes::Bytes;
 
 use super::Session;
 use crate::proto::error::{Code, ReadError, Undelivered, WriteError};
-use crate::proto::event::Event;
-use crate::proto::ids::{Dir, StreamId};
-use crate::proto::stream::Stream;
+use crate::proto::ids::StreamId;
 use crate::proto::wire::StreamKind;
 
 /// What waits for lanes is at least this much for a stream, or a lane that pulls finds nothing
@@ -23,28 +21,12 @@ impl Session {
     /// Opens a stream, or says no: too many are open, or hold too much (`Event::OpenAvailable` follows),
     /// or one end is shutting down.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
-        if self.is_closed() || self.local.peer_drains || self.remote.draining {
-            return None;
-        }
-        if self.local.next >= self.local.max || !self.has_room_for_stream() {
-            self.local.blocked = true;
-            return None;
-        }
-        let id = StreamId::new(self.side, Dir::Bi, self.local.next);
-        self.local.next = self.local.next.saturating_add(1);
-        let mut stream = self.new_stream(id);
-        stream.opened = true;
-        stream.opening = Some(kind);
-        stream.say.open = true;
-        self.streams.insert(id, stream);
-        self.on_new_stream(id);
-        self.settle(id);
-        Some(id)
+        if self.is_closed() { None } else { self.streams.open(kind) }
     }
 
     /// The next stream the peer opened, oldest first, and what it is for.
     pub fn accept(&mut self) -> Option<(StreamId, StreamKind)> {
-        self.accepted.pop_front()
+        self.streams.accept()
     }
 
     /// The sending side of a stream.
@@ -55,13 +37,6 @@ impl Session {
     /// The receiving side of a stream.
     pub fn recv_stream(&mut self, id: StreamId) -> RecvStream<'_> {
         RecvStream { session: self, id }
-    }
-
-    pub(super) fn new_stream(&self, id: StreamId) -> Stream {
-        let early = self.is_local(id) && id.index() < self.local.early;
-        let early = if early { self.peer.early_max_stream_data } else { 0 };
-        let credit = self.peer.initial_max_stream_data.max(early);
-        Stream::new(credit, self.new_window(id))
     }
 
     /// How far a stream's writer may be ahead of the lanes, in bytes: what the fast lanes carry
@@ -98,26 +73,6 @@ impl Session {
     }
 }
 
-impl Stream {
-    /// A lane is given something of the stream. Whoever opened it is told of the first time.
-    pub(super) fn begins(&mut self, events: &mut std::collections::VecDeque<Event>, id: StreamId) {
-        if !std::mem::replace(&mut self.begun, true) && self.opening.is_some() {
-            events.push_back(Event::Begun(id));
-        }
-    }
-
-    /// Tells the writer, if one waits, that things have changed.
-    pub(super) fn writer_waits_no_more(
-        &mut self,
-        events: &mut std::collections::VecDeque<Event>,
-        id: StreamId,
-    ) {
-        if std::mem::take(&mut self.send.writer_waits) {
-            events.push_back(Event::Writable(id));
-        }
-    }
-}
-
 /// The sending side of one stream, lent.
 #[derive(Debug)]
 pub struct SendStream<'a> {
@@ -131,35 +86,17 @@ impl SendStream<'_> {
     pub fn write(&mut self, data: &mut Bytes) -> Result<usize, WriteError> {
         let room = self.capacity()?;
         let taken = data.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        let part = data.split_to(taken);
-        self.session.credit.take(taken as u64);
-        self.session.with_stream(self.id, |stream| stream.send.write(part));
+        self.session.streams.write(self.id, data.split_to(taken));
         Ok(taken)
     }
 
     /// How much `write` would take now, above zero; or why it would not.
     pub fn capacity(&mut self) -> Result<u64, WriteError> {
-        let session_credit = self.session.credit.left();
-        let room = self.session.send_room();
-        let keepable = self.session.room_to_keep(self.id);
         if self.session.is_closed() {
             return Err(WriteError::Closed);
         }
-        let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
-        stream.send.writable()?;
-        let room = room.saturating_sub(stream.send.pending_bytes());
-        let capacity = room.min(session_credit).min(stream.send.credit_left()).min(keepable);
-        if capacity == 0 {
-            stream.send.writer_waits = true;
-            if session_credit == 0 {
-                self.session.credit_waiters.insert(self.id);
-            }
-            if keepable == 0 {
-                self.session.keep_back(self.id);
-            }
-            return Err(WriteError::Blocked);
-        }
-        Ok(capacity)
+        let (room, ledger_bytes) = (self.session.send_room(), self.session.ledger_bytes());
+        self.session.streams.capacity(self.id, room, ledger_bytes)
     }
 
     /// Ends the stream after what was written.
@@ -167,17 +104,13 @@ impl SendStream<'_> {
         if self.session.is_closed() {
             return Err(WriteError::Closed);
         }
-        let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
-        stream.send.let_go();
-        let finished = stream.send.finish();
-        self.session.settle(self.id);
-        finished
+        self.session.streams.finish(self.id)
     }
 
     /// Wants latency at any price: every byte goes on the two best lanes, over two links if there are
     /// two. The peer is asked to do the same if it has not been told of the stream yet.
     pub fn set_redundant(&mut self) {
-        if let Some(stream) = self.session.streams.get_mut(&self.id) {
+        if let Some(stream) = self.session.streams.get_mut(self.id) {
             stream.redundant = true;
         }
     }
@@ -185,18 +118,12 @@ impl SendStream<'_> {
     /// Gives the stream up after what was written: the peer's reader is told `code` in place of an
     /// end once it has read all of it. `reset` still cuts that short.
     pub fn finish_with(&mut self, code: Code) {
-        self.session.with_stream(self.id, |stream| {
-            stream.send.let_go();
-            stream.say.reset |= stream.send.finish_with(code);
-        });
+        self.session.streams.finish_with(self.id, code);
     }
 
     /// Gives the stream up at once: what was not sent is dropped, and the peer's reader is told.
     pub fn reset(&mut self, code: Code) {
-        self.session.with_stream(self.id, |stream| {
-            stream.send.let_go();
-            stream.say.reset |= stream.send.reset(code);
-        });
+        self.session.streams.reset(self.id, code);
     }
 
     /// Whether what was written so far has arrived, and the end if the stream is finished. If not,
@@ -206,19 +133,19 @@ impl SendStream<'_> {
     /// The peer wants no more, or the stream is over. One that has arrived whole may be forgotten: its
     /// `Event::Arrived` said so.
     pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
-        let stream = self.session.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
+        let stream = self.session.streams.get_mut(self.id).ok_or(WriteError::Closed)?;
         stream.send.await_arrival()
     }
 
     /// What was written, or finished, and is not known to have arrived.
     pub fn undelivered(&self) -> Undelivered {
-        let stream = self.session.streams.get(&self.id);
+        let stream = self.session.streams.get(self.id);
         stream.map(|stream| stream.send.undelivered()).unwrap_or_default()
     }
 
     /// What the peer stopped the stream with, if it has.
     pub fn stopped(&self) -> Option<Code> {
-        self.session.streams.get(&self.id)?.send.stopped()
+        self.session.streams.get(self.id)?.send.stopped()
     }
 }
 
@@ -233,51 +160,23 @@ impl RecvStream<'_> {
     /// Takes up to `max` bytes, as one piece; `Ok(None)` is the end of the stream, reached only
     /// through the peer's own word for it. With `ReadError::Blocked`, `Event::Readable` follows.
     pub fn read(&mut self, now: Instant, max: usize) -> Result<Option<Bytes>, ReadError> {
-        let stream = self.session.streams.get_mut(&self.id).ok_or(ReadError::Closed)?;
-        let read = stream.recv.read(max);
-        match &read {
-            Ok(Some(data)) => self.session.on_consumed(now, self.id, data.len() as u64),
-            Ok(None) | Err(ReadError::Reset(_)) => self.session.settle(self.id),
-            Err(ReadError::Blocked) => stream.recv.reader_waits = true,
-            Err(ReadError::Closed) => {}
-        }
-        read
+        let round_trip = self.session.round_trip_max();
+        self.session.streams.read(now, self.id, max, round_trip)
     }
 
     /// Wants no more: what was not read is dropped, and the peer's writer is told.
     pub fn stop(&mut self, code: Code) {
-        let Some(stream) = self.session.streams.get_mut(&self.id) else { return };
-        let before = stream.recv.reorder_use();
-        let dropped = stream.recv.stop();
-        if dropped.tell {
-            stream.say.stop = Some(code);
-            stream.stop_sent = Some(code);
-        }
-        let now = stream.recv.reorder_use();
-        self.session.window.consume(dropped.bytes);
-        self.session.heed_credit(self.id);
-        self.session.reorder.count(before, now);
-        self.session.settle(self.id);
+        self.session.streams.stop(self.id, code);
     }
 
     /// Whether the session has forgotten the stream, with all that could be read of it.
     pub fn is_gone(&self) -> bool {
-        !self.session.streams.contains_key(&self.id)
+        self.session.streams.get(self.id).is_none()
     }
 
     /// What the peer gave the stream up with, if it has and the reader was not told: there may be
     /// bytes to read before that.
     pub fn reset_code(&self) -> Option<Code> {
-        self.session.streams.get(&self.id)?.recv.reset_code()
-    }
-}
-
-impl Session {
-    /// Gives credit back for bytes the application has taken.
-    fn on_consumed(&mut self, now: Instant, id: StreamId, bytes: u64) {
-        self.window.consume(bytes);
-        self.tune_windows(now, id);
-        self.heed_credit(id);
-        self.settle(id);
+        self.session.streams.get(self.id)?.recv.reset_code()
     }
 }

@@ -1,0 +1,135 @@
+//! An acknowledgement's whole way: from the position that the peer names, through the lane's ledger
+//! and estimate, to the streams that let go of what has arrived and the writers that may go on.
+//! And the other way: what a lane owed and will not deliver, or may not, waits to be sent again.
+
+use std::time::Instant;
+
+use super::Session;
+use crate::proto::error::Code;
+use crate::proto::event::Event;
+use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::lane::Carried;
+use crate::proto::mutants::mutant;
+
+impl Session {
+    /// The peer has acknowledged a lane's bytes up to `position`.
+    pub(super) fn on_ack(&mut self, now: Instant, id: LaneId, position: u64) {
+        let Some(settled) = self.settle_ledger(now, id, position) else {
+            self.misbehaved(Code::INVALID_ACK, "more acknowledged on a lane than was sent on it");
+            return;
+        };
+        for carried in &settled {
+            self.on_delivered(carried);
+        }
+    }
+
+    /// What the acknowledgement settles. `None`: it acknowledges what was never sent.
+    fn settle_ledger(&mut self, now: Instant, id: LaneId, position: u64) -> Option<Vec<Carried>> {
+        let mut settled = Vec::new();
+        let known = if let Some(lane) = self.lanes.get_mut(&id) {
+            let more = position.saturating_sub(lane.ledger.acked_position());
+            if more > 0 && position <= lane.ledger.sent_position() {
+                self.links.heard(lane.policy.link, now);
+                self.links.acked(lane.policy.link, more);
+            }
+            lane.on_ack(now, position, |entry| settled.push(entry.carried))
+        } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
+            let sent = position <= dead.ledger.sent_position();
+            if sent {
+                dead.ledger.ack(position, |entry| settled.push(entry.carried));
+            }
+            sent
+        } else {
+            true // long dead
+        };
+        known.then_some(settled)
+    }
+
+    /// A frame arrived at the peer.
+    fn on_delivered(&mut self, carried: &Carried) {
+        match carried {
+            Carried::Data { id, range, fin } => {
+                self.streams.on_data_acked(*id, range.clone(), *fin);
+                // What waited to be sent again has arrived after all.
+                self.wake_writer(*id);
+            }
+            Carried::Open(id) => self.streams.on_open_acked(*id),
+            Carried::Reset(id) => self.streams.on_reset_acked(*id),
+            Carried::LaneClosed(lane) => {
+                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
+                    dead.notice_acked = true;
+                    dead.notice_due = false;
+                }
+                self.dead.retain(|dead| !dead.is_done());
+            }
+            Carried::Stop(_)
+            | Carried::MaxStreamData(_)
+            | Carried::MaxData
+            | Carried::MaxStreams
+            | Carried::EarlyStreams
+            | Carried::Drain
+            | Carried::NextKey
+            | Carried::Express
+            | Carried::Ping => {}
+        }
+    }
+
+    /// A frame did not arrive, or is not known to have: it is sent again if it still matters.
+    pub(super) fn on_undelivered(&mut self, carried: &Carried) {
+        let streams = &mut self.streams;
+        match carried {
+            Carried::Data { id, range, fin } => streams.on_data_lost(*id, range.clone(), *fin),
+            Carried::Open(id) => streams.on_open_lost(*id),
+            Carried::Reset(id) => streams.on_reset_lost(*id),
+            Carried::Stop(id) => streams.on_stop_lost(*id),
+            Carried::MaxStreamData(id) => streams.on_max_stream_data_lost(*id),
+            Carried::MaxData => streams.due.max_data |= !mutant!("lost-max-data-not-resent"),
+            Carried::MaxStreams => {
+                streams.due.max_streams |= !mutant!("lost-max-streams-not-resent");
+            }
+            Carried::EarlyStreams => streams.due.early_streams = true,
+            Carried::Drain => self.say.drain = true,
+            Carried::NextKey => self.say.next_key = true,
+            Carried::Express => self.say.express = true,
+            Carried::LaneClosed(lane) => {
+                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
+                    dead.notice_due = !dead.notice_acked;
+                }
+            }
+            Carried::Ping => {}
+        }
+    }
+
+    /// The peer has given a lane up.
+    pub(super) fn on_lane_closed(&mut self, now: Instant, id: LaneId, position: u64, code: Code) {
+        self.on_ack(now, id, position);
+        if self.is_closed() {
+            return;
+        }
+        if self.lanes.contains_key(&id) {
+            self.tell(Event::LaneLost { lane: id, code });
+            self.handle_lane_down(now, id, code);
+        }
+        if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
+            dead.peer_closed = true;
+            drop(dead.ledger.drain());
+        }
+        self.dead.retain(|dead| !dead.is_done());
+    }
+
+    /// A writer that waits for room is told when there is enough of it.
+    pub(super) fn wake_writer(&mut self, id: StreamId) {
+        if self.streams.writer_waits(id) {
+            let low_water = self.send_low_water();
+            self.streams.wake_writer(id, low_water);
+        }
+    }
+
+    /// Writers that wait for acknowledgements are told when there is enough room.
+    pub(super) fn wake_writers_after_acks(&mut self) {
+        if self.streams.writers_wait_for_acks() {
+            let ledger_bytes = self.ledger_bytes();
+            self.streams.wake_writers_after_acks(ledger_bytes);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Memory that is kept for the peer's sake, and what of it the driver allows: it has one budget for all sessions.
+//!
+//! What was announced to a peer cannot be taken back, so a session announces no more than it is allowed, and asks in time.
+//! An allowance that becomes smaller is kept to as the peer uses up what it was told before.
+
+use std::ops::RangeInclusive;
+
+use super::Streams;
+use crate::proto::limits::{FIRST_UNACKED_BYTES, STREAM_OVERHEAD_BYTES};
+
+/// Changes in bookkeeping are told in steps of a quarter of what is allowed, within these.
+const BOOKKEEPING_STEP_BYTES: RangeInclusive<u64> = 2 * 1024..=64 * 1024;
+
+/// How much a session may keep for its peer, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Allowance {
+    /// What arrives: unread, out of order, or yet to come on credit that was announced.
+    pub receive: u64,
+    /// What was sent and is not acknowledged.
+    pub send: u64,
+}
+
+impl Allowance {
+    /// No bound but the session's own.
+    pub const UNBOUNDED: Self = Self { receive: u64::MAX, send: u64::MAX };
+
+    /// Both directions together.
+    #[must_use]
+    pub fn sum(self) -> u64 {
+        self.receive.saturating_add(self.send)
+    }
+
+    /// The larger of the two, for each direction.
+    #[must_use]
+    pub fn at_least(self, least: Self) -> Self {
+        Self { receive: self.receive.max(least.receive), send: self.send.max(least.send) }
+    }
+
+    /// The smaller of the two, for each direction.
+    #[must_use]
+    pub fn at_most(self, most: Self) -> Self {
+        Self { receive: self.receive.min(most.receive), send: self.send.min(most.send) }
+    }
+}
+
+/// What a session keeps, or may have to, and what it would use if it was allowed to; in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MemoryUse {
+    /// Received and unread, or yet to come on credit that was announced.
+    pub promised: u64,
+    /// Sent and not acknowledged, with what it takes to remember where it went.
+    pub unacknowledged: u64,
+    /// What pieces out of order and open streams cost besides.
+    pub bookkeeping: u64,
+    /// What there is use for.
+    pub wants: Allowance,
+}
+
+/// What is allowed, and how things stood when the driver was told last.
+#[derive(Debug)]
+pub(super) struct Memory {
+    allowed: Allowance,
+    /// What was asked for.
+    wanted: Allowance,
+    told_moved: u64,
+    told_bookkeeping: u64,
+    /// No stream is open, and none is expected soon.
+    pub(super) lent: bool,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self {
+            allowed: Allowance::UNBOUNDED,
+            wanted: Allowance::default(),
+            told_moved: 0,
+            told_bookkeeping: 0,
+            lent: false,
+        }
+    }
+
+    /// More unacknowledged bytes than this, and it is time to ask for more; not before something has moved, if that was refused.
+    fn ask_above(&self) -> u64 {
+        if self.allowed.send < self.wanted.send {
+            u64::MAX
+        } else {
+            self.allowed.send.saturating_sub(self.allowed.send / 4)
+        }
+    }
+
+    fn bookkeeping_step(&self) -> u64 {
+        let (least, most) = BOOKKEEPING_STEP_BYTES.into_inner();
+        (self.allowed.sum() / 4).clamp(least, most)
+    }
+
+    /// With so few, less will do.
+    fn ask_below(&self) -> u64 {
+        if self.allowed.send > FIRST_UNACKED_BYTES { self.allowed.send / 8 } else { 0 }
+    }
+}
+
+impl Streams {
+    /// What may be kept from now on.
+    pub fn set_allowance(&mut self, allowed: Allowance) {
+        self.memory.allowed = allowed;
+    }
+
+    /// What may be received has changed: the peer is told what it may send now.
+    pub fn offer_credit(&mut self) {
+        self.offer_streams();
+        self.due.max_data |= self.window.update_due(self.data_window());
+    }
+
+    /// Whether another allowance than there is would be used.
+    pub fn memory_due(&self) -> bool {
+        let memory = &self.memory;
+        if memory.allowed == Allowance::UNBOUNDED {
+            return false;
+        }
+        let moved = self.moved_bytes().saturating_sub(memory.told_moved);
+        let refused = self.memory_refused();
+        let receive = self.receive_wanted();
+        moved >= memory.allowed.sum() / 4
+            || (!refused && receive > memory.wanted.receive)
+            || receive < memory.wanted.receive / 2
+            || self.sums.held >= memory.ask_above()
+            || self.sums.held < memory.ask_below()
+            || self.bookkeeping().abs_diff(memory.told_bookkeeping) >= memory.bookkeeping_step()
+    }
+
+    /// No stream has been open for a while: what a session begins with is lent to others, until one
+    /// is opened.
+    pub fn lend_first_windows(&mut self) {
+        self.memory.lent = self.table.is_empty();
+    }
+
+    /// Whether less was allowed than there is use for.
+    pub fn memory_refused(&self) -> bool {
+        let (allowed, wanted) = (self.memory.allowed, self.memory.wanted);
+        allowed.receive < wanted.receive || allowed.send < wanted.send
+    }
+
+    /// What is used, to be told to whoever decides what may be.
+    pub fn use_memory(&mut self, ledger_bytes: u64) -> MemoryUse {
+        let wants =
+            Allowance { receive: self.receive_wanted(), send: self.unacked_wanted(ledger_bytes) };
+        self.memory.wanted = wants;
+        self.memory.told_moved = self.moved_bytes();
+        self.memory.told_bookkeeping = self.bookkeeping();
+        MemoryUse {
+            promised: self.promised(),
+            unacknowledged: self.unacked(ledger_bytes),
+            bookkeeping: self.memory.told_bookkeeping,
+            wants,
+        }
+    }
+
+    /// How many bytes were kept once and are not any more: read, dropped or acknowledged.
+    pub fn moved_bytes(&self) -> u64 {
+        let acknowledged = self.credit.used().saturating_sub(self.sums.held);
+        self.window.consumed().saturating_add(acknowledged)
+    }
+
+    /// Bytes that are kept now, gaps in them included.
+    pub fn kept_bytes(&self) -> u64 {
+        self.window.unconsumed().saturating_add(self.sums.held)
+    }
+
+    /// The session's window, as far as what is promised to streams goes.
+    pub(super) fn allowed_window(&self) -> u64 {
+        self.window.wish().min(self.memory.allowed.receive)
+    }
+
+    /// The session's window, as far as what is announced goes: what streams were promised when more
+    /// was allowed does not stop the others, which have a quarter beside it.
+    pub(super) fn data_window(&self) -> u64 {
+        let promised = self.promised();
+        self.allowed_window().max(promised.saturating_add(promised / 3).min(self.window.wish()))
+    }
+
+    /// What may be kept unacknowledged.
+    pub(super) fn unacked_allowed(&self) -> u64 {
+        self.memory.allowed.send
+    }
+
+    /// Sixteen times what open streams are promised now, so that they always find room to grow, and
+    /// no more than there is a wish for: what the session has and no stream has a part of is of use
+    /// to others.
+    fn receive_wanted(&self) -> u64 {
+        let first = if self.memory.lent { 0 } else { self.config.first_session_window() };
+        self.promised_to_open().saturating_mul(16).clamp(first, self.window.wish().max(first))
+    }
+
+    /// Twice what is unacknowledged now: a sender that is not held back by it doubles that as often
+    /// as it has to.
+    fn unacked_wanted(&self, ledger_bytes: u64) -> u64 {
+        let first = if self.memory.lent { 0 } else { FIRST_UNACKED_BYTES };
+        self.unacked(ledger_bytes).saturating_mul(2).max(first).min(self.unacked_max())
+    }
+
+    fn bookkeeping(&self) -> u64 {
+        let streams = (self.table.len() as u64).saturating_mul(STREAM_OVERHEAD_BYTES);
+        let reorder = self.sums.reorder;
+        reorder.cost.saturating_sub(reorder.bytes).saturating_add(streams)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowances_are_added_and_have_a_floor() {
+        let some = Allowance { receive: 5, send: 10 };
+        assert_eq!(some.sum(), 15);
+        assert_eq!(
+            some.at_least(Allowance { receive: 7, send: 7 }),
+            Allowance { receive: 7, send: 10 }
+        );
+        assert_eq!(
+            some.at_most(Allowance { receive: 7, send: 7 }),
+            Allowance { receive: 5, send: 7 }
+        );
+        assert_eq!(Allowance::UNBOUNDED.sum(), u64::MAX);
+    }
+}

@@ -1,0 +1,332 @@
+//! All streams of one end: the table of them, what waits to be sent, the credit they share, and the
+//! sums that are kept for the peer.
+//!
+//! Nothing here knows a lane. What depends on lanes (a round trip, how far a writer may be ahead,
+//! what it costs to remember where bytes went) is an argument.
+#![allow(
+    unreachable_pub,
+    reason = "the room is private: `mod.rs` of the core decides what leaves it"
+)]
+
+mod commands;
+mod delivery;
+mod memory;
+mod queues;
+mod received;
+mod room;
+mod unacked;
+
+pub use memory::{Allowance, MemoryUse};
+pub use queues::fit_payload;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::config::Config;
+use super::error::{Code, Undelivered};
+use super::event::Event;
+use super::ids::{Dir, Side, StreamId};
+use super::range_set::RangeSet;
+use super::scheduler::FairQueue;
+use super::stream::{Misbehaviour, ReceiveWindow, ReorderUse, SendCredit, Stream};
+use super::wire::{Params, StreamKind};
+
+use self::memory::Memory;
+use self::room::Room;
+
+/// The streams of one end of a session.
+#[derive(Debug)]
+pub struct Streams {
+    side: Side,
+    config: Arc<Config>,
+    /// What the peer told of itself when the session was created.
+    peer: Params,
+    table: BTreeMap<StreamId, Stream>,
+    local: LocalStreams,
+    remote: RemoteStreams,
+    /// What all streams together may send, and receive.
+    credit: SendCredit,
+    window: ReceiveWindow,
+    /// How much of that streams were promised.
+    room: Room,
+    memory: Memory,
+    sums: Sums,
+    waiters: Waiters,
+    data_queue: FairQueue,
+    control_queue: VecDeque<StreamId>,
+    accepted: VecDeque<(StreamId, StreamKind)>,
+    /// Control frames about all streams together that wait to be sent.
+    pub due: FramesDue,
+    /// Events for the driver, oldest first; the session adds those that are not about streams.
+    pub events: VecDeque<Event>,
+}
+
+/// Control frames about all streams together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FramesDue {
+    pub max_data: bool,
+    pub max_streams: bool,
+    pub early_streams: bool,
+}
+
+/// Streams this end opens.
+#[derive(Debug)]
+struct LocalStreams {
+    next: u64,
+    max: u64,
+    /// So many of them may send more than the others in the beginning.
+    early: u64,
+    /// `open` said no, and wants to hear when it may.
+    blocked: bool,
+    peer_drains: bool,
+}
+
+/// Streams the peer opens.
+#[derive(Debug)]
+struct RemoteStreams {
+    /// Which there were: tells a closed one's late frames from a new one's first.
+    seen: RangeSet,
+    /// How many are open.
+    open: u64,
+    /// How many the peer knows it may have opened.
+    announced: u64,
+    /// How many of these it knows to begin with the full first window, and how many of them have
+    /// not come.
+    early: u64,
+    early_unseen: u64,
+    draining: bool,
+}
+
+impl RemoteStreams {
+    /// How many more the peer may open.
+    fn unseen(&self) -> u64 {
+        self.announced.saturating_sub(self.seen.len())
+    }
+}
+
+/// Bytes of all streams together, kept up as each of them changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sums {
+    /// Waiting to be sent.
+    pub pending: u64,
+    /// Written and not acknowledged, and the most there ever was.
+    pub held: u64,
+    pub held_peak: u64,
+    /// What data out of order costs, and the most it ever did.
+    pub reorder: ReorderUse,
+    pub reorder_peak: u64,
+    /// Received in the life of the session, and received again.
+    pub received: u64,
+    pub duplicate: u64,
+}
+
+/// Streams whose writers wait for what all streams share.
+#[derive(Debug, Default)]
+struct Waiters {
+    /// For the session's credit.
+    credit: BTreeSet<StreamId>,
+    /// For acknowledgements.
+    acks: BTreeSet<StreamId>,
+}
+
+/// The peer broke a rule: what it is told, and who looks at the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub code: Code,
+    pub detail: &'static str,
+}
+
+impl Violation {
+    const fn new(code: Code, detail: &'static str) -> Self {
+        Self { code, detail }
+    }
+}
+
+impl From<Misbehaviour> for Violation {
+    fn from(broken: Misbehaviour) -> Self {
+        match broken {
+            Misbehaviour::FlowControl => {
+                Self::new(Code::FLOW_CONTROL, "more data than credit was given for")
+            }
+            Misbehaviour::FinalSize => Self::new(Code::FINAL_SIZE, "the end of a stream moved"),
+            Misbehaviour::Gaps => Self::new(Code::EXCESSIVE_LOAD, "too many gaps in one stream"),
+        }
+    }
+}
+
+impl Streams {
+    /// None yet; what may be opened at once is offered.
+    pub fn new(side: Side, config: Arc<Config>, peer: Params) -> Self {
+        let own = config.params();
+        let mut streams = Self {
+            side,
+            table: BTreeMap::new(),
+            local: LocalStreams {
+                next: 0,
+                max: peer.initial_max_streams,
+                early: 0,
+                blocked: false,
+                peer_drains: false,
+            },
+            remote: RemoteStreams {
+                seen: RangeSet::new(),
+                open: 0,
+                announced: own.initial_max_streams,
+                early: 0,
+                early_unseen: 0,
+                draining: false,
+            },
+            credit: SendCredit::new(peer.initial_max_data),
+            window: ReceiveWindow::new(
+                own.initial_max_data,
+                own.initial_max_data,
+                config.session_window,
+            ),
+            room: Room::new(&config),
+            memory: Memory::new(),
+            sums: Sums::default(),
+            waiters: Waiters::default(),
+            data_queue: FairQueue::default(),
+            control_queue: VecDeque::new(),
+            accepted: VecDeque::new(),
+            due: FramesDue::default(),
+            events: VecDeque::new(),
+            config,
+            peer,
+        };
+        streams.offer_streams();
+        streams
+    }
+
+    /// How many are open, in either direction.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.table.get(&id)
+    }
+
+    /// For what changes no sum and no queue; `change` is for all else.
+    pub fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.table.get_mut(&id)
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn pending(&self) -> u64 {
+        self.sums.pending
+    }
+
+    /// Bytes written and not acknowledged.
+    pub fn held(&self) -> u64 {
+        self.sums.held
+    }
+
+    /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
+    pub fn memory(&self) -> u64 {
+        let streams = self.table.values().map(|stream| {
+            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
+            kept.saturating_add(stream.send.held_bytes())
+        });
+        streams.fold(0, u64::saturating_add)
+    }
+
+    /// What was written, or finished, and is not known to have arrived.
+    pub fn undelivered(&self) -> Undelivered {
+        let lacking = self.table.values().map(|stream| stream.send.undelivered());
+        lacking.fold(Undelivered::default(), Undelivered::and)
+    }
+
+    /// Whether one end accepts no more of them.
+    pub fn is_draining(&self) -> bool {
+        self.local.peer_drains || self.remote.draining
+    }
+
+    /// Refuses new ones from the peer; `false` if it did already.
+    pub fn drain(&mut self) -> bool {
+        !std::mem::replace(&mut self.remote.draining, true)
+    }
+
+    /// The peer refuses new ones.
+    pub fn on_drain(&mut self) {
+        if !std::mem::replace(&mut self.local.peer_drains, true) {
+            self.events.push_back(Event::Draining);
+        }
+    }
+
+    /// What all of them together keep, and have received.
+    pub fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// What all of them together may send.
+    pub fn credit(&self) -> SendCredit {
+        self.credit
+    }
+
+    /// What all of them together may receive.
+    pub fn window(&self) -> ReceiveWindow {
+        self.window
+    }
+
+    /// The session is over. A peer that has gone in order had everything acknowledged: what arrived
+    /// whole can still be read. Nothing else is left.
+    pub fn end(&mut self, in_order: bool) {
+        self.table.retain(|_, stream| in_order && stream.recv.is_whole());
+        self.accepted.retain(|(id, _)| self.table.contains_key(id));
+        self.waiters = Waiters::default();
+        self.control_queue.clear();
+        self.data_queue = FairQueue::default();
+        self.sums.pending = 0;
+        self.sums.held = 0;
+        self.sums.reorder = ReorderUse::default();
+        // What arrived before is no less true for it.
+        self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
+    }
+
+    /// Changes a stream if it is still there, and puts everything right that depends on it: queues,
+    /// the sums of what waits and what is held, its end.
+    pub fn change(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) {
+        let Some(stream) = self.table.get_mut(&id) else { return };
+        let (pending, held) = (stream.send.pending_bytes(), stream.send.held_bytes());
+        change(stream);
+        let (pending_now, held_now) = (stream.send.pending_bytes(), stream.send.held_bytes());
+        let sums = &mut self.sums;
+        sums.pending = sums.pending.saturating_sub(pending).saturating_add(pending_now);
+        sums.held = sums.held.saturating_sub(held).saturating_add(held_now);
+        sums.held_peak = sums.held_peak.max(sums.held);
+        self.settle(id);
+    }
+
+    /// Queues the stream where it has to be, or forgets it.
+    pub fn settle(&mut self, id: StreamId) {
+        let Some(stream) = self.table.get_mut(&id) else { return };
+        if stream.is_done() {
+            self.forget(id);
+            return;
+        }
+        if !stream.in_data_queue && stream.send.has_pending() {
+            stream.in_data_queue = true;
+            self.data_queue.push(id);
+        }
+        if !stream.in_control_queue && !stream.say.is_empty() {
+            stream.in_control_queue = true;
+            self.control_queue.push_back(id);
+        }
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        let Some(stream) = self.table.remove(&id) else { return };
+        let sums = &mut self.sums;
+        sums.pending = sums.pending.saturating_sub(stream.send.pending_bytes());
+        sums.held = sums.held.saturating_sub(stream.send.held_bytes());
+        debug_assert!(sums.held == 0 || !self.table.is_empty(), "{} bytes of nobody", sums.held);
+        sums.reorder.count(stream.recv.reorder_use(), ReorderUse::default());
+        self.waiters.credit.remove(&id);
+        self.on_stream_gone(id, &stream);
+    }
+
+    fn is_local(&self, id: StreamId) -> bool {
+        id.initiator() == self.side && id.dir() == Dir::Bi
+    }
+}
