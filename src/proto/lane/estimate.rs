@@ -296,12 +296,18 @@ impl Estimate {
         shown.then(|| rates[0].max(rates[1])).filter(|rate| *rate < SLOW_RATE)
     }
 
-    /// The lanes of its path have carried so many bytes a second while they filled it.
-    pub(in crate::proto) fn learn_of_path(&mut self, rate: f64) {
-        if self.path_rate != Some(rate) {
-            self.path_rate = Some(rate);
+    /// The lanes of its path have carried so many bytes a second while they filled it, or would carry as many by the handshake of
+    /// their first one.
+    pub(in crate::proto) fn learn_of_path(&mut self, rate: Option<f64>, by_handshake: Option<f64>) {
+        if (self.path_rate, self.path_by_handshake) != (rate, by_handshake) {
+            (self.path_rate, self.path_by_handshake) = (rate, by_handshake);
             self.conclude();
         }
+    }
+
+    /// What its handshake, or that of its path's first lane, showed the path to carry, in bytes a second, if that is little.
+    pub(in crate::proto) fn path_by_handshake(&self) -> Option<f64> {
+        self.path_by_handshake
     }
 
     /// Whether the path is known to carry little.
@@ -640,7 +646,7 @@ mod tests {
         assert!(estimate.is_slow());
         let eight_seconds = estimate.slow_time(64_000.0);
         assert!((eight_seconds.as_secs_f64() - 8.0).abs() < 0.1, "{eight_seconds:?}");
-        estimate.learn_of_path(1e6);
+        estimate.learn_of_path(Some(1e6), None);
         assert!(!estimate.is_slow(), "it is one of many lanes of a fast path");
         assert_eq!(estimate.ack_gap(), Duration::ZERO);
     }

@@ -125,10 +125,9 @@ impl Session {
             let window = lane.estimate.kernel_window();
             let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
             let others_shall_work = self.links.look(now, link, of_link, window);
-            if let Some(rate) = self.links.path_rate(link) {
-                let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-                of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(rate));
-            }
+            let carries = (self.links.path_rate(link), self.links.path_by_handshake(link));
+            let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
+            of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(carries.0, carries.1));
             if others_shall_work {
                 self.arrange(link);
             }

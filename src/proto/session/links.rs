@@ -37,6 +37,9 @@ struct Link {
     carried: MaxFilter,
     /// What the peer acknowledges on it.
     acked: Acked,
+    /// What the handshake of its first lane showed, in bytes a second, if that is little: those of the others wait behind it, and
+    /// show less.
+    by_handshake: Option<f64>,
     wander: Wander,
     crowding: Crowding,
     rest: Rest,
@@ -110,6 +113,7 @@ impl Links {
                     count: Count::new(now),
                     carried: MaxFilter::default(),
                     acked: Acked::new(now),
+                    by_handshake: None,
                     wander: Wander::default(),
                     crowding: Crowding::NONE,
                     rest: Rest::default(),
@@ -159,6 +163,11 @@ impl Links {
         self.0.get(&id)?.acked.rate()
     }
 
+    /// What the link's path carries as its first handshake showed, in bytes a second, if that is little.
+    pub(super) fn path_by_handshake(&self, id: LinkId) -> Option<f64> {
+        self.0.get(&id)?.by_handshake
+    }
+
     /// When anything was last heard on the link, if it has several lanes: one knows no more of it than of itself.
     pub(super) fn heard_at(&self, id: LinkId) -> Option<Instant> {
         self.0.get(&id).filter(|link| link.lanes > 1).map(|link| link.heard_at)
@@ -203,8 +212,12 @@ impl Links {
             for lane in lanes {
                 rtt = rtt.min(lane.estimate.rtt_min());
                 slow |= lane.estimate.is_slow();
+                link.by_handshake = link.by_handshake.or(lane.estimate.path_by_handshake());
             }
             link.wanted = Some(if slow { 1 } else { Rest::begin(rtt) });
+            if slow {
+                link.rest.on_slow(now);
+            }
             link.looks = Some(0);
             return true;
         };
@@ -262,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::proto::ids::{Dir, LaneId, Side, StreamId};
-    use crate::proto::lane::{Carried, PACING_HEADROOM};
+    use crate::proto::lane::{Carried, LaneMetrics, PACING_HEADROOM};
     use crate::proto::testing;
 
     const WINDOW: Duration = Duration::from_millis(40);
@@ -335,6 +348,40 @@ mod tests {
             links.look(start + WINDOW * window, LINK, ten.iter(), WINDOW);
         }
         near(links.view(LINK).crowding.share(), 0.8);
+    }
+
+    #[test]
+    fn a_path_is_slow_as_its_first_handshake_shows_whatever_those_behind_it_do() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        // At 96 kbit/s and 110 ms: 2 kB each way, before nobody's and behind three others'.
+        let mut links = Links::default();
+        let [mut first, mut last] = [(0, 469), (3, 377)]
+            .map(|(number, took)| Lane::new(LaneId::new(number), start, Some(ms(took))));
+        let kernel = |rtt, rtt_min| LaneMetrics {
+            rtt_min: ms(rtt_min),
+            app_limited: true,
+            ..testing::kernel(4_000, ms(rtt))
+        };
+        first.estimate.on_metrics(start, kernel(211, 110));
+        last.estimate.on_metrics(start, kernel(498, 480));
+        assert!(first.estimate.is_slow() && !last.estimate.is_slow());
+        let id = StreamId::new(Side::Server, Dir::Bi, 0);
+        let carried = Carried::Data { id, range: 0..6_000, fin: false };
+        first.ledger.record(carried, 6_000, start, start, Duration::ZERO, true);
+        (0..2).for_each(|_| links.join(&LanePolicy::default(), start));
+        links.set_resting(LINK, 1);
+        let lanes = [first, last];
+        links.look(start, LINK, lanes[..1].iter(), WINDOW);
+        // It is full, and no other is tried.
+        for window in 1..=40 {
+            links.delivered(LINK, 480, ms(110));
+            links.look(start + WINDOW * window, LINK, lanes.iter(), WINDOW);
+            assert_eq!(links.wanted(LINK), 1, "at look {window}");
+        }
+        let [_, mut last] = lanes;
+        last.estimate.learn_of_path(None, links.path_by_handshake(LINK));
+        assert!(last.estimate.is_slow());
     }
 
     #[test]
