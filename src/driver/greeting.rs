@@ -23,6 +23,14 @@ pub(super) struct Agreed {
     pub(super) peer: Params,
 }
 
+impl Agreed {
+    /// A seed for the core's own choices, none of which is a secret.
+    pub(super) fn seed(&self) -> u64 {
+        let bytes = self.id.as_bytes().iter();
+        bytes.fold(0, |seed, byte| u64::rotate_left(seed, 8) ^ u64::from(*byte))
+    }
+}
+
 /// Asks the server for a session on its first lane; shows an invitation, if there is one.
 pub(super) async fn create(
     lane: &mut Box<dyn Lane>,

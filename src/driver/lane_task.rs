@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::greeting::JoinProof;
-use super::session::LaneEvent;
+use super::lane_event::LaneEvent;
 use super::shared::{LaneSlot, Shared, remember};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 

@@ -10,11 +10,12 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::audit::Subject;
 use super::error::OpenError;
-use super::shared::{Shared, State, StreamWakers, remember};
+use super::lane_event::LaneEvent;
+use super::shared::{Handle, Shared, State, StreamWakers, remember};
 use super::stream::Stream;
 use super::waiters::wait;
 use crate::proto::wire::StreamKind;
-use crate::proto::{Code, LaneId, SessionError, SessionStats, Undelivered};
+use crate::proto::{Code, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};
 
 /// How long the end of a session may take that is waited for.
@@ -64,18 +65,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Session {
     handle: Arc<Handle>,
-}
-
-/// Keeps the session open.
-#[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) shared: Arc<Shared>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.shared.release();
-    }
 }
 
 impl Session {
@@ -161,8 +150,8 @@ impl Session {
     }
 
     /// What the client may do now, on the server's side of a session: to be asked at each stream's
-    /// opening. `None` if it is not authorised any more. A server, on the client's side, may do what
-    /// any client may do of whom nothing is known.
+    /// opening. `None` if it is not authorised any more. A server, on the client's side, may do
+    /// what any client may do of whom nothing is known.
     pub fn permit(&self) -> Option<Permit> {
         match &self.shared().admission {
             Some(client) => client.permit(),
@@ -187,7 +176,8 @@ impl Session {
         let _ = close_within(self.shared(), code, Duration::ZERO).await;
     }
 
-    /// Waits until all that was written to its streams has arrived at the peer, and all ends that were marked.
+    /// Waits until all that was written to its streams has arrived at the peer, and all ends that
+    /// were marked.
     ///
     /// Cancel safe.
     ///
@@ -197,7 +187,8 @@ impl Session {
         delivered(self.shared()).await
     }
 
-    /// What happens to its lanes from now on, until it is over. Who does not read it misses the oldest; nothing waits.
+    /// What happens to its lanes from now on, until it is over. Who does not read it misses the
+    /// oldest; nothing waits.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -259,8 +250,8 @@ async fn delivered(shared: &Shared) -> Result<(), Undelivered> {
     wait(shared, |state| &mut state.delivering, arrived).await.into_result()
 }
 
-/// Waits for what was written, as long as `patience` lasts; then ends the session, and waits until its lanes are closed,
-/// a second at most.
+/// Waits for what was written, as long as `patience` lasts; then ends the session, and waits until
+/// its lanes are closed, a second at most.
 pub(super) async fn close_within(
     shared: &Shared,
     code: Code,
@@ -306,7 +297,8 @@ pub struct OpenOptions {
     /// What it is for.
     pub kind: StreamKind,
     /// Latency at any price: every byte, both ways, goes on the two lanes that get it there first,
-    /// over two links if there are two. It costs twice the bytes. Metered lanes carry no second copy.
+    /// over two links if there are two. It costs twice the bytes. Metered lanes carry no second
+    /// copy.
     pub redundant: bool,
 }
 
@@ -314,18 +306,6 @@ impl From<StreamKind> for OpenOptions {
     fn from(kind: StreamKind) -> Self {
         Self { kind, redundant: false }
     }
-}
-
-/// What happened to a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LaneEvent {
-    /// It carries the session from now on.
-    Up(LaneId),
-    /// It does not answer: what it owes travels elsewhere, and it may come back.
-    Suspected(LaneId),
-    /// It is gone; a client dials another.
-    Lost(LaneId),
 }
 
 /// A stream the peer opened.

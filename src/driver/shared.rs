@@ -11,7 +11,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use super::admission::Admission;
 use super::budget::{self, MemoryBudget};
 use super::clock;
-use super::session::LaneEvent;
+use super::lane_event::LaneEvent;
 use super::waiters::Waiters;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats, Undelivered};
@@ -37,8 +37,8 @@ pub(super) struct Shared {
 pub(super) struct StreamWakers {
     pub(super) read: Option<Waker>,
     pub(super) write: Option<Waker>,
-    /// Bytes written that are known to have arrived, as of when that was asked last; and whether all has, the end
-    /// included.
+    /// Bytes written that are known to have arrived, as of when that was asked last; and whether
+    /// all has, the end included.
     pub(super) arrived: u64,
     pub(super) ended: bool,
     /// The peer wants no more of what is written.
@@ -155,8 +155,8 @@ impl Shared {
         result
     }
 
-    /// Asks the session something, and notes who waits for it to change. Nothing follows from that, and
-    /// nothing is looked for.
+    /// Asks the session something, and notes who waits for it to change. Nothing follows from that,
+    /// and nothing is looked for.
     pub(super) fn ask<R>(&self, question: impl FnOnce(&mut State) -> R) -> R {
         let alarm = Alarm(self);
         let answer = question(&mut self.lock());
@@ -199,7 +199,20 @@ impl Drop for Shared {
     }
 }
 
-/// Goes off when a visit to the session panics: whoever waits for something there would wait for ever.
+/// Keeps the session open.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.release();
+    }
+}
+
+/// Goes off when a visit to the session panics: whoever waits for something there would wait for
+/// ever.
 struct Alarm<'a>(&'a Shared);
 
 impl Drop for Alarm<'_> {
@@ -233,8 +246,8 @@ impl State {
         self.dropped = self.dropped.and(self.core.send_stream(id).undelivered());
     }
 
-    /// What a panic has left behind is not touched again: in its place comes a session that is over and has only
-    /// to say so on the lanes there are.
+    /// What a panic has left behind is not touched again: in its place comes a session that is over
+    /// and has only to say so on the lanes there are.
     fn abandon(&mut self) {
         tracing::error!("internal error: a session is given up; the others go on");
         let now = clock::now();
@@ -249,8 +262,8 @@ impl State {
         self.core = core;
     }
 
-    /// Tells the budget what is kept for the peer, and the core what may be, where that has changed. The budget, if it is
-    /// overdrawn: to be relieved once the session's lock is let go.
+    /// Tells the budget what is kept for the peer, and the core what may be, where that has
+    /// changed. The budget, if it is overdrawn: to be relieved once the session's lock is let go.
     fn account(&mut self, now: Instant) -> Option<MemoryBudget> {
         if self.core.is_closed() {
             self.memory = None;

@@ -32,6 +32,7 @@ use aws_lc_rs::hmac;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
+use super::buffered::poll_read_buffered;
 use super::{DialError, Dialer, Lane, Listener, PendingLane};
 use crate::trust::PeerIdentity;
 
@@ -232,15 +233,11 @@ impl AsyncBufRead for MemoryLane {
 
 impl AsyncRead for MemoryLane {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let filled = ready!(self.as_mut().poll_fill_buf(cx))?;
-        let amount = filled.len().min(out.remaining());
-        out.put_slice(&filled[..amount]);
-        self.consume(amount);
-        Poll::Ready(Ok(()))
+        poll_read_buffered(self, cx, out)
     }
 }
 

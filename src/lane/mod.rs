@@ -20,6 +20,7 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 use crate::trust::PeerIdentity;
 
 mod bind;
+mod buffered;
 mod error;
 pub mod memory;
 mod metrics;
@@ -28,6 +29,9 @@ mod tcp;
 mod tls;
 
 pub use bind::{Bind, BindSource};
+// For the lanes of this package's program; no part of the API.
+#[doc(hidden)]
+pub use buffered::poll_read_buffered;
 pub use error::DialError;
 pub(crate) use metrics::{outgoing, unread};
 pub use resolve::resolve;

@@ -21,6 +21,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use super::buffered::poll_read_buffered;
 use super::{Lane, LaneMetrics};
 use crate::trust::PeerIdentity;
 
@@ -219,15 +220,11 @@ impl<T: Transport> AsyncBufRead for TlsLane<T> {
 
 impl<T: Transport> AsyncRead for TlsLane<T> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let filled = ready!(self.as_mut().poll_fill_buf(cx))?;
-        let amount = filled.len().min(out.remaining());
-        out.put_slice(&filled[..amount]);
-        self.consume(amount);
-        Poll::Ready(Ok(()))
+        poll_read_buffered(self, cx, out)
     }
 }
 

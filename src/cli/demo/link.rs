@@ -17,7 +17,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use futures::task::AtomicWaker;
-use imux::lane::{DialError, Dialer, Lane, Listener, PendingLane, TlsDialer, TlsListener};
+use imux::lane::{
+    DialError, Dialer, Lane, Listener, PendingLane, TlsDialer, TlsListener, poll_read_buffered,
+};
 use imux::trust::PeerIdentity;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -302,15 +304,11 @@ impl AsyncBufRead for Paced {
 
 impl AsyncRead for Paced {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let bytes = ready!(self.as_mut().poll_fill_buf(cx))?;
-        let amount = bytes.len().min(out.remaining());
-        out.put_slice(&bytes[..amount]);
-        self.consume(amount);
-        Poll::Ready(Ok(()))
+        poll_read_buffered(self, cx, out)
     }
 }
 

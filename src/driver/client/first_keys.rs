@@ -1,5 +1,5 @@
-//! Which keys the links' servers have shown while none is decided on: what answers in the server's place (a captive portal,
-//! say) is mostly on one link and not on all.
+//! Which keys the links' servers have shown while none is decided on: what answers in the server's
+//! place (a captive portal, say) is mostly on one link and not on all.
 
 use tokio::sync::watch;
 
@@ -52,7 +52,8 @@ impl FirstKeys {
         self.set(link, |_| Shown::Key(key, recognised));
     }
 
-    /// A lane of the link `link` could not be made, which says nothing about a link that has shown a key.
+    /// A lane of the link `link` could not be made, which says nothing about a link that has shown
+    /// a key.
     pub(super) fn failed(&self, link: usize) {
         self.set(link, |before| if before == Shown::Pending { Shown::Nothing } else { before });
     }
@@ -85,8 +86,8 @@ impl FirstKeys {
         let _ = self.0.subscribe().wait_for(|state| !state.is_deciding).await;
     }
 
-    /// Waits until a key is decided on, or every link has shown what it has and none of it is the key that is known: that
-    /// one is about to be decided on.
+    /// Waits until a key is decided on, or every link has shown what it has and none of it is the
+    /// key that is known: that one is about to be decided on.
     pub(super) async fn wait(&self) {
         let known = |shown: &Shown| matches!(shown, Shown::Key(_, Recognised::Known));
         let mut state = self.0.subscribe();
@@ -107,7 +108,8 @@ impl FirstKeys {
         })
     }
 
-    /// Whether there is a link of which it is not known that its server has a key that is not the right one.
+    /// Whether there is a link of which it is not known that its server has a key that is not the
+    /// right one.
     pub(super) fn may_be_right_elsewhere(&self) -> bool {
         let another = |shown: &Shown| matches!(shown, Shown::Key(_, Recognised::Another));
         !self.0.borrow().links.iter().all(another)

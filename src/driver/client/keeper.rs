@@ -1,0 +1,148 @@
+//! Keeps lanes up: dials each again when it is lost, after a while.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use tokio::sync::{Notify, mpsc};
+
+use super::connector::{Connector, Place};
+use super::failure::{Failed, is_final, panicked};
+use crate::driver::{chance, clock};
+
+/// A lost lane is dialled again after this long. Each failure doubles it.
+const REDIAL_MIN: Duration = Duration::from_millis(200);
+/// A lost lane is dialled again after this long, however often that has failed.
+const REDIAL_MAX: Duration = Duration::from_secs(5);
+/// A lane that lived this long was a good one: the next is dialled soon again.
+const LIVED_WELL: Duration = Duration::from_secs(1);
+/// How long `open` waits for a session.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// While somebody waits in `open`, one of the lanes that wait for their time is dialled this often.
+const NUDGE_EVERY: Duration = Duration::from_millis(500);
+
+/// What the keepers of all lanes share: one task keeps one lane up.
+#[derive(Debug)]
+pub(super) struct Keepers {
+    pub(super) connector: Connector,
+    /// A server that is away at the start is waited for.
+    pub(super) keeps_trying: bool,
+    /// Has one of the lanes dialled that wait for their time, and when it last did.
+    nudge: Notify,
+    nudged: Mutex<Option<Instant>>,
+}
+
+impl Keepers {
+    pub(super) fn new(connector: Connector, keeps_trying: bool) -> Self {
+        Self { connector, keeps_trying, nudge: Notify::new(), nudged: Mutex::default() }
+    }
+
+    /// Passes the time that `open` has, and has a lane dialled now and then.
+    pub(super) async fn patience(&self) {
+        for _ in 0..OPEN_PATIENCE.div_duration_f64(NUDGE_EVERY) as u32 {
+            tokio::time::sleep(NUDGE_EVERY).await;
+            let now = clock::now();
+            let mut nudged = self.nudged.lock().unwrap_or_else(PoisonError::into_inner);
+            // However many wait.
+            if nudged.is_none_or(|at| now.duration_since(at) >= NUDGE_EVERY) {
+                *nudged = Some(now);
+                self.nudge.notify_one();
+            }
+        }
+    }
+
+    /// Keeps one lane up for ever.
+    pub(super) async fn keep_lane(
+        self: Arc<Self>,
+        place: Place,
+        mut failures: Option<mpsc::UnboundedSender<Failed>>,
+    ) {
+        let dialer = &place.dialer;
+        let mut backoff = Backoff::default();
+        let mut told = None;
+        let mut stopped = self.connector.stopped.subscribe();
+        loop {
+            let dialled = tokio::select! {
+                dialled = unharmed(self.connector.lane(&place)) => dialled,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            match dialled.unwrap_or_else(|| Err(panicked())) {
+                Ok(ready) => {
+                    (failures, told) = (None, None);
+                    let begun = clock::now();
+                    let _ = unharmed(self.connector.run(ready, &dialer.name())).await;
+                    if clock::now().duration_since(begun) >= LIVED_WELL {
+                        backoff = Backoff::default();
+                    }
+                }
+                Err(error) => {
+                    self.connector.key.failed(place.link);
+                    let kind = Some(std::mem::discriminant(&error));
+                    let failed = Failed { via: dialer.name(), error };
+                    // To whoever waits for the first lane once, and if it is the end of that; then
+                    // once for each kind of outage: a server that was away and comes back as
+                    // another is news.
+                    let unheard = match &failures {
+                        Some(to)
+                            if told.is_none() || is_final(&failed.error, self.keeps_trying) =>
+                        {
+                            to.send(failed).err().map(|unheard| unheard.0)
+                        }
+                        _ => Some(failed),
+                    };
+                    match unheard {
+                        None => told = kind,
+                        Some(_) if *stopped.borrow() => return,
+                        Some(failed) if told != kind => {
+                            (failures, told) = (None, kind);
+                            failed.tell();
+                        }
+                        Some(Failed { via, error }) => {
+                            tracing::debug!(via, %error, "a lane still cannot be made");
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = self.nudge.notified() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+        }
+    }
+
+    /// Keeps one up as soon as it is of use.
+    pub(super) async fn keep_express_lane(self: Arc<Self>, place: Place) {
+        let (mut wanted, mut stopped) =
+            (self.connector.express.subscribe(), self.connector.stopped.subscribe());
+        tokio::select! {
+            _ = wanted.wait_for(|wanted| *wanted) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+        self.keep_lane(place, None).await;
+    }
+}
+
+/// What becomes of a lane; `None` if it panics, which ends the lane and not its keeper.
+async fn unharmed<T>(lane: impl Future<Output = T>) -> Option<T> {
+    let caught = AssertUnwindSafe(lane).catch_unwind().await;
+    caught.inspect_err(|_| tracing::error!("internal error: a lane is given up")).ok()
+}
+
+/// Grows with each failure; with jitter, so that many lanes do not come back in step.
+#[derive(Debug, Default)]
+struct Backoff {
+    waits: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let full = REDIAL_MIN.saturating_mul(1 << self.waits.min(5)).min(REDIAL_MAX);
+        self.waits = self.waits.saturating_add(1);
+        let mut byte = [0];
+        // Without randomness the lanes come back in step, which is no worse than a busy second.
+        let _ = chance::fill(&mut byte);
+        full / 2 + (full / 2).mul_f64(f64::from(byte[0]) / 255.0)
+    }
+}

@@ -1,0 +1,15 @@
+//! What a session's user may hear of its lanes.
+
+use crate::proto::LaneId;
+
+/// What happened to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaneEvent {
+    /// It carries the session from now on.
+    Up(LaneId),
+    /// It does not answer: what it owes travels elsewhere, and it may come back.
+    Suspected(LaneId),
+    /// It is gone; a client dials another.
+    Lost(LaneId),
+}

@@ -1,0 +1,241 @@
+//! The sending direction of a stream.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+
+use super::waiting::{closed, release, remember_stream};
+use crate::driver::error::StreamError;
+use crate::driver::shared::{Handle, State};
+use crate::proto::ids::StreamId;
+use crate::proto::{Code, WriteError};
+
+/// The sending direction of a stream.
+#[derive(Debug)]
+pub struct WriteHalf {
+    handle: Arc<Handle>,
+    id: StreamId,
+    /// How many bytes were written.
+    written: u64,
+    /// It was finished or reset.
+    over: bool,
+}
+
+impl WriteHalf {
+    pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
+        Self { handle, id, written: 0, over: false }
+    }
+
+    /// Takes all of `data`, without copying, as credit allows.
+    ///
+    /// Not cancel safe: if it is dropped, a part of `data` may have been taken.
+    /// [`poll_write_chunk`](Self::poll_write_chunk) says which.
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over.
+    pub async fn write_all(&mut self, mut data: Bytes) -> Result<(), StreamError> {
+        while !data.is_empty() {
+            poll_fn(|cx| self.poll_write_chunk(cx, &mut data)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes some of `data` off its front, at least one byte; returns how much.
+    pub fn poll_write_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<usize, StreamError>> {
+        let id = self.id;
+        let written = self
+            .handle
+            .shared
+            .with(|state, _| poll_send(state, id, cx, |stream| stream.write(data)));
+        self.count(written)
+    }
+
+    fn count(
+        &mut self,
+        written: Poll<Result<usize, StreamError>>,
+    ) -> Poll<Result<usize, StreamError>> {
+        if let Poll::Ready(Ok(written)) = written {
+            self.written += written as u64;
+        }
+        written
+    }
+
+    /// Waits until something would be taken; returns how many bytes.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over.
+    pub async fn capacity(&mut self) -> Result<u64, StreamError> {
+        let (id, shared) = (self.id, &self.handle.shared);
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
+        poll_fn(|cx| shared.ask(|state| poll_send(state, id, cx, |stream| stream.capacity()))).await
+    }
+
+    /// Waits until the peer wants no more of the stream, or the session is over; says which. While
+    /// it waits nothing else may wait on this half. Cancel safe.
+    pub async fn stopped(&mut self) -> StreamError {
+        let id = self.id;
+        poll_fn(|cx| {
+            self.handle.shared.ask(|state| {
+                if let Some(code) = state.streams.get(&id).and_then(|stream| stream.stopped) {
+                    return Poll::Ready(StreamError::Reset(code));
+                }
+                if state.over.is_some() {
+                    return Poll::Ready(closed(state));
+                }
+                remember_stream(state, id, |wakers| &mut wakers.write, cx);
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
+    /// Waits until the peer's session has acknowledged all that was written so far; with the end,
+    /// if that was marked. It says nothing of what the peer's application has read.
+    ///
+    /// Cancel safe: dropping it changes nothing. Bounded as [`AsyncWrite::poll_shutdown`] is.
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over and not all has arrived.
+    pub async fn acknowledged(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_acknowledged(cx)).await
+    }
+
+    fn poll_acknowledged(&self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        let (id, written, finished) = (self.id, self.written, self.over);
+        self.handle.shared.ask(|state| {
+            let stream = state.streams.get(&id);
+            if stream.is_some_and(|it| it.ended || (!finished && it.arrived >= written)) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(code) = stream.and_then(|stream| stream.stopped) {
+                return Poll::Ready(Err(StreamError::Reset(code)));
+            }
+            match state.core.send_stream(id).await_arrival() {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => {
+                    remember_stream(state, id, |wakers| &mut wakers.write, cx);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(write_error(state, error))),
+            }
+        })
+    }
+
+    /// Marks the end of the stream after what was written, and waits for nothing: see
+    /// [`acknowledged`](Self::acknowledged).
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over.
+    pub fn finish(&mut self) -> Result<(), StreamError> {
+        if std::mem::replace(&mut self.over, true) {
+            return Ok(());
+        }
+        let id = self.id;
+        self.handle.shared.with(|state, _| {
+            let finished = state.core.send_stream(id).finish();
+            finished.map_err(|error| write_error(state, error))
+        })
+    }
+
+    /// Gives the stream up after what was written: the peer's reader is told `code` in place of an
+    /// end, once it has read all of it.
+    pub fn finish_with(mut self, code: Code) {
+        if !std::mem::replace(&mut self.over, true) {
+            let id = self.id;
+            self.handle.shared.with(|state, _| state.core.send_stream(id).finish_with(code));
+        }
+    }
+
+    /// Gives the stream up at once: what the peer has not received is dropped, and its reader is
+    /// told when it has read what arrived before.
+    pub fn reset(mut self, code: Code) {
+        self.reset_with(code);
+    }
+
+    fn reset_with(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.over, true) {
+            let id = self.id;
+            self.handle.shared.with(|state, _| state.core.send_stream(id).reset(code));
+        }
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        if !self.over {
+            let id = self.id;
+            self.handle.shared.ask(|state| state.given_up(id));
+        }
+        self.reset_with(Code::RESET);
+        release(&self.handle, self.id);
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let id = self.id;
+        let written = self.handle.shared.with(|state, _| {
+            poll_send(state, id, cx, |stream| {
+                let room = usize::try_from(stream.capacity()?).unwrap_or(usize::MAX);
+                let part = &bytes[..bytes.len().min(room)];
+                stream.write(&mut Bytes::copy_from_slice(part))
+            })
+        });
+        self.count(written).map_err(Into::into)
+    }
+
+    /// Ready at once: what was written is on its way as soon as a lane takes it.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Marks the end of the stream at the first call, and is ready when the peer's session has
+    /// acknowledged it and everything before it; or the session is over, which it is when no lane
+    /// came back within the grace time.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish()?;
+        self.poll_acknowledged(cx).map_err(Into::into)
+    }
+}
+
+/// Does something with the sending side of a stream, or waits until that makes sense.
+fn poll_send<T>(
+    state: &mut State,
+    id: StreamId,
+    cx: &Context<'_>,
+    act: impl FnOnce(&mut crate::proto::session::SendStream<'_>) -> Result<T, WriteError>,
+) -> Poll<Result<T, StreamError>> {
+    match act(&mut state.core.send_stream(id)) {
+        Ok(done) => Poll::Ready(Ok(done)),
+        Err(WriteError::Blocked) => {
+            remember_stream(state, id, |wakers| &mut wakers.write, cx);
+            Poll::Pending
+        }
+        Err(error) => Poll::Ready(Err(write_error(state, error))),
+    }
+}
+
+fn write_error(state: &State, error: WriteError) -> StreamError {
+    match error {
+        WriteError::Stopped(code) => StreamError::Reset(code),
+        WriteError::Closed | WriteError::Blocked => closed(state),
+    }
+}
