@@ -1,11 +1,8 @@
 //! The options, as clap knows them, and the way from `argv` to an [`Invocation`].
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io::{self, Write};
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -18,17 +15,24 @@ use imux::trust::{Destination, Fingerprint, HostKeyPolicy};
 use super::address::{Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
 use super::config::{self, Forward, Invocation};
-use super::exit::{self, Exit};
+use super::exit::Exit;
 use super::go_style::{self, Grammar};
 use super::text::escape;
 use super::{identity, logging, units};
 
+mod help;
+mod key_exchange;
 mod keys;
 mod sockets;
+mod values;
 
+use self::help::long_help;
+use self::key_exchange::KeyExchangeArgs;
 use self::sockets::SocketArgs;
-
-pub(super) use keys::now;
+use self::values::{
+    congestion, connect_timeout, demo_size, destination, drain_timeout, grace, memory, number,
+    scheduler, server_key, window,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,12 +78,6 @@ Examples:
   imux demo --size 256MiB
   imux demo --json --quiet";
 
-const ENVIRONMENT: &str = "\
-Environment:
-  IMUX_HOME  directory of keys and known servers (default: ~/.imux)
-  RUST_LOG   what is logged, such as imux=debug or imux::proto=trace
-  NO_COLOR   no colours, if set";
-
 /// One TCP connection over many TLS lanes, each on a link of your choice.
 #[derive(Debug, Parser)]
 #[command(name = "imux", version, subcommand_required = true, arg_required_else_help = true)]
@@ -105,10 +103,6 @@ enum Command {
     /// Show it working: server, client and destination in one process, over lanes of unlike speed
     #[command(after_help = DEMO_EXAMPLES, after_long_help = long_help(DEMO_EXAMPLES))]
     Demo(DemoArgs),
-}
-
-fn long_help(examples: &str) -> String {
-    format!("{examples}\n\n{ENVIRONMENT}\n\n{}", exit::HELP)
 }
 
 #[derive(Debug, Args)]
@@ -163,25 +157,6 @@ struct ServerArgs {
     session: SessionArgs,
     #[command(flatten)]
     sessions: SessionLimitArgs,
-}
-
-/// What is agreed on with the server.
-#[derive(Debug, Args)]
-struct KeyExchangeArgs {
-    /// Agree on keys with X25519 alone: for networks that stop the larger messages of X25519MLKEM768.
-    /// What is recorded of it could be decrypted by a quantum computer some day
-    #[arg(long)]
-    classical_key_exchange: bool,
-}
-
-impl KeyExchangeArgs {
-    fn get(&self) -> config::KeyExchange {
-        if self.classical_key_exchange {
-            config::KeyExchange::Classical
-        } else {
-            config::KeyExchange::PostQuantum
-        }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -337,90 +312,6 @@ impl From<HostKey> for HostKeyPolicy {
             HostKey::Strict => HostKeyPolicy::Strict,
             HostKey::AcceptNew => HostKeyPolicy::AcceptNew,
         }
-    }
-}
-
-/// A whole number that is not zero.
-fn number(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{}` is no whole number; write one from 1, such as 16", escape(text));
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)
-}
-
-/// As `FromStr` has it; what is wrong is cut to a line, and followed by what to write.
-fn parsed<T: FromStr<Err: Display>>(text: &str, advice: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| format!("{}; {advice}", escape(&error.to_string())))
-}
-
-fn destination(text: &str) -> Result<Destination, String> {
-    parsed(text, "write HOST:PORT, such as db.example:5432")
-}
-
-fn server_key(text: &str) -> Result<Fingerprint, String> {
-    parsed(text, "`imux identity --of-server` shows it on the server's machine")
-}
-
-fn scheduler(text: &str) -> Result<imux::SchedulerKind, String> {
-    parsed(text, "leave it out for the usual one")
-}
-
-fn grace(text: &str) -> Result<Duration, String> {
-    at_most(units::parse_duration(text)?, Duration::from_secs(7 * 86_400), "168h")
-}
-
-fn drain_timeout(text: &str) -> Result<Duration, String> {
-    at_most(units::parse_duration(text)?, Duration::from_secs(7 * 86_400), "168h")
-}
-
-fn connect_timeout(text: &str) -> Result<Duration, String> {
-    let time = units::parse_duration(text)?;
-    if time < Duration::from_millis(100) {
-        return Err("no lane could be connected in that time; write at least 100ms".to_owned());
-    }
-    at_most(time, Duration::from_secs(300), "300")
-}
-
-fn at_most(time: Duration, max: Duration, shown: &str) -> Result<Duration, String> {
-    if time > max { Err(format!("that is too long; write at most {shown}")) } else { Ok(time) }
-}
-
-/// Smallest window: less than one frame of payload could never be credited.
-const WINDOW_MIN: u64 = 64 << 10;
-/// Largest window: above this it is a typing error for any machine of today.
-const WINDOW_MAX: u64 = 64 << 30;
-
-fn window(text: &str) -> Result<u64, String> {
-    size_within(text, WINDOW_MIN..=WINDOW_MAX, "64KiB to 64GiB")
-}
-
-/// Least memory: a few connections that go on, and room to share.
-const MEMORY_MIN: u64 = 16 << 20;
-const MEMORY_MAX: u64 = 1 << 40;
-
-fn memory(text: &str) -> Result<u64, String> {
-    size_within(text, MEMORY_MIN..=MEMORY_MAX, "16MiB to 1024GiB")
-}
-
-fn demo_size(text: &str) -> Result<u64, String> {
-    size_within(text, 1 << 20..=16 << 30, "1MiB to 16GiB")
-}
-
-fn size_within(text: &str, range: RangeInclusive<u64>, shown: &str) -> Result<u64, String> {
-    let size = units::parse_size(text)?;
-    let within = range.contains(&size).then_some(size);
-    within.ok_or_else(|| format!("{} is out of range; write {shown}", units::bytes(size)))
-}
-
-fn congestion(text: &str) -> Result<Congestion, String> {
-    let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    match text {
-        "default" => Ok(Congestion::System),
-        // The kernel's TCP_CA_NAME_MAX is 16 with the closing zero.
-        _ if (1..=15).contains(&text.len()) && text.bytes().all(valid) => {
-            Ok(Congestion::Require(text.to_owned()))
-        }
-        _ => Err("not a name of a congestion control; see \
-                  /proc/sys/net/ipv4/tcp_available_congestion_control, or write `default`"
-            .to_owned()),
     }
 }
 

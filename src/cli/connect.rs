@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
-use imux::trust::{Fingerprint, with_host_trust};
-use imux::{Client, Code, ConnectError, Link, OpenOptions, SessionStats, StreamKind, tunnel};
+use imux::trust::with_host_trust;
+use imux::{Client, Code, Link, OpenOptions, SessionStats, StreamKind, tunnel};
 use tokio::task::JoinSet;
 
 use super::bind::LinkPlan;
 use super::config::{ClientConfig, Forward};
 use super::descriptors;
 use super::exit::{Exit, Failure};
-use super::keys::OwnKey;
-use super::run::{Stopping, listen_locally};
+use super::listening::listen_locally;
+use super::own_key::OwnKey;
+use super::routes;
 use super::signals::{Asked, ServiceSignals};
-use super::trust::{client_tls, dial_failure, host_trust, trust_failure};
-use super::{routes, units};
+use super::stopping::{Stopping, tell_draining};
+use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
 
 /// Takes connections where `config.forwards` says and carries them to the server at `config.dial`,
 /// until a signal.
@@ -132,61 +133,5 @@ fn tell(asked: Asked, stats: Option<SessionStats>) {
             let (lanes, connections) = stats.map_or((0, 0), |it| (it.lanes.len(), it.streams));
             tracing::info!(lanes, connections, "status");
         }
-    }
-}
-
-/// Tells what the program waits for, and how not to.
-pub(super) fn tell_draining(connections: usize, patience: Duration) {
-    if connections > 0 {
-        let patience = units::duration(patience);
-        tracing::info!(
-            connections,
-            "stopping: open connections have {patience} to finish; a second signal ends them"
-        );
-    }
-}
-
-/// The exit code of a client that could not begin, and what to do about it. `own` is the client's key, if it has one that
-/// lasts.
-pub(super) fn connect_failure(
-    server: &str,
-    own: Option<Fingerprint>,
-    error: &ConnectError,
-) -> Failure {
-    match error {
-        ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => {
-            let advice = own.map_or_else(
-                || {
-                    "which has no key that lasts; set IMUX_HOME to a directory it can write to, \
-                     where it then keeps one"
-                        .to_owned()
-                },
-                |own| {
-                    format!(
-                        "whose key is {own}; who runs the server has to run there: imux authorize \
-                         {own}"
-                    )
-                },
-            );
-            let message = format!("{server} does not authorise this client, {advice}");
-            Failure::message(Exit::Unauthorized, message)
-        }
-        ConnectError::Dial(error) => dial_failure(server, error),
-        ConnectError::Trust(error) => trust_failure(error),
-        ConnectError::SeveralKeys(..) => Failure::message(
-            Exit::HostKeyUnknown,
-            format!(
-                "{server}: {error}; nothing was sent to either; give the right one with --pin (the server logs it at its \
-                 start), and the other link is taken for one that is down"
-            ),
-        ),
-        ConnectError::Refused { .. } => Failure::message(
-            Exit::Refused,
-            format!("{server} does not take this client: {error}; ask who runs the server"),
-        ),
-        _ => Failure::message(
-            Exit::Unreachable,
-            format!("cannot reach {server}: {error}; check that it is an imux server"),
-        ),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::address::HostPort;
 use super::exit::{Exit, Failure};
-use super::keys::CLIENT;
+use super::own_key::CLIENT;
 
 /// The name of the server's key: there is one in a directory, however `--listen` is written.
 const SERVER: &str = "server";
@@ -24,10 +24,12 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of the key of the server with this `--identity` and `--listen`, so far as they are known.
+/// The name of the key of the server with this `--identity` and `--listen`, so far as they are
+/// known.
 ///
-/// Earlier versions, and the original, named a server's key after its `--listen` as it was written. Where one of that name is
-/// there it stays the server's; and so does the only one there is, until there is one that is named as they are now.
+/// Earlier versions, and the original, named a server's key after its `--listen` as it was written.
+/// Where one of that name is there it stays the server's; and so does the only one there is, until
+/// there is one that is named as they are now.
 pub(super) fn server_name(
     home: &Path,
     chosen: Option<&str>,

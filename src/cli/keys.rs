@@ -1,7 +1,8 @@
-//! The commands about keys and who may connect: `identity`, `authorize`, `revoke`, `invite`, `accept`.
+//! The commands about keys and who may connect: `identity`, `authorize`, `revoke`, `invite`,
+//! `accept`.
 //!
-//! Each prints its result on standard output, as a line for people or as one JSON object; what is to
-//! be known besides goes to standard error.
+//! Each prints its result on standard output, as a line for people or as one JSON object; what is
+//! to be known besides goes to standard error.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -18,16 +19,13 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::address::HostPort;
-use super::args::now;
 use super::config::{KeyExchange, KeysCommand, KeysConfig, ServerKey, require_home};
-use super::connect::connect_failure;
+use super::date::now;
 use super::exit::{Exit, Failure};
 use super::identity::server_name;
+use super::own_key::CLIENT;
 use super::text::print;
-use super::trust::{client_tls, dial_failure, trust_failure};
-
-/// The name of a client's key in the directory of keys.
-pub(super) const CLIENT: &str = "client";
+use super::trust::{client_tls, connect_failure, dial_failure, trust_failure};
 
 /// What a command says: for people, and for machines.
 struct Said {
@@ -64,51 +62,6 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
         Failure::message(Exit::Config, format!("cannot print the result: {error}"))
     })?;
     Ok(Exit::Ok)
-}
-
-/// The key a client shows.
-pub(super) struct OwnKey {
-    pub(super) identity: Identity,
-    /// Whether it will show the same one when it is started again.
-    pub(super) is_kept: bool,
-}
-
-impl OwnKey {
-    /// That in `home`. Where none is there nor can be made, one in memory, and a notice: it does for servers that let in
-    /// anybody.
-    pub(super) fn of_client(home: Option<&Path>) -> Result<Self, Failure> {
-        let why = match home {
-            None => "neither IMUX_HOME nor a home directory is set".to_owned(),
-            Some(home) => match Identity::load_or_create(home, CLIENT) {
-                Ok(identity) => return Ok(Self { identity, is_kept: true }),
-                Err(error) if is_no_place(&error) && !is_there(home, CLIENT) => error.to_string(),
-                Err(error) => return Err(trust_failure(&error)),
-            },
-        };
-        let identity = Identity::generate().map_err(|error| trust_failure(&error))?;
-        tracing::warn!(
-            key = %identity.fingerprint(),
-            "this client's key is in memory only, and another at each start: {why}"
-        );
-        Ok(Self { identity, is_kept: false })
-    }
-
-    /// What a server's owner can authorise for good.
-    pub(super) fn lasting(&self) -> Option<Fingerprint> {
-        self.is_kept.then(|| self.identity.fingerprint())
-    }
-}
-
-/// Whether the error says that files can be kept nowhere there, now or later. A disk that is full is another matter.
-fn is_no_place(error: &TrustError) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    let TrustError::File { source, .. } = error else { return false };
-    matches!(source.kind(), NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
-}
-
-/// Whether one of the files of the identity `name` is there; what cannot be looked for is not.
-fn is_there(home: &Path, name: &str) -> bool {
-    ["key", "crt"].iter().any(|kind| home.join(format!("{name}.{kind}")).exists())
 }
 
 /// The list of authorised clients where no option names another.
@@ -220,7 +173,8 @@ fn invite(
         "key": key.to_string(),
         "expires_in_seconds": expires.as_secs(),
     });
-    // Through standard input: what is given as an argument stands in the list of processes. To a shell, brackets mean something.
+    // Through standard input: what is given as an argument stands in the list of processes. To a
+    // shell, brackets mean something.
     Ok(Said { text: Zeroizing::new(format!("echo '{}' | imux accept", *link)), json })
 }
 
@@ -307,7 +261,8 @@ async fn accept(
     Ok(Said { text: Zeroizing::new(text), json })
 }
 
-/// An invitation makes a server known that was not; it does not replace a key that is. Returns what is known of it.
+/// An invitation makes a server known that was not; it does not replace a key that is. Returns what
+/// is known of it.
 fn check_known(
     hosts: &KnownHosts,
     server: &str,

@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 
 use super::address::{Endpoint, HostPort};
 use super::config::{ServerConfig, SessionConfig, require_home};
-use super::connect::tell_draining;
 use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::identity::server_name;
 use super::keys::authorized_clients;
-use super::run::{Stopping, listen_addresses, listen_failure};
+use super::listening::{listen_addresses, listen_failure};
 use super::signals::{Asked, ServiceSignals};
+use super::stopping::{Stopping, tell_draining};
 use super::trust::trust_failure;
 
 /// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
@@ -107,7 +107,8 @@ pub(super) async fn run_server(
 /// The file, beside the keys, that says that a server of theirs has had a list of clients.
 const LIST_MARK: &str = "authorized_clients.required";
 
-/// Who may connect, by this list. One that is `named` has to be there, and so has one that was there before.
+/// Who may connect, by this list. One that is `named` has to be there, and so has one that was
+/// there before.
 fn open_clients(
     list: &Path,
     named: bool,
@@ -150,7 +151,8 @@ impl ServerKeys {
         };
         if identity.fingerprint() != self.identity.fingerprint() {
             let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
-            // Sessions that go on are told before their next lanes show it. What is no Ed25519 key cannot be told.
+            // Sessions that go on are told before their next lanes show it. What is no Ed25519 key
+            // cannot be told.
             if let Ok(key) = NextKey::new(&identity) {
                 server.announce(key);
             }

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imux::lane::{BindSource, DialError};
+use imux::trust::{Fingerprint, Identity, TrustError, classical_client_config, client_config};
 use imux::trust::{HostKeyPolicy, HostTrust, KnownHosts, KnownHostsTrust, PinnedKeys, Prompter};
-use imux::trust::{Identity, TrustError, classical_client_config, client_config};
+use imux::{Code, ConnectError};
 
 use super::config::{KeyExchange, Trust, require_home};
 use super::exit::{Exit, Failure};
 use super::prompt::Terminal;
 
-/// What decides about the key of the server that is dialled as `host`, the text of `--dial`. A pin needs no home.
+/// What decides about the key of the server that is dialled as `host`, the text of `--dial`. A pin
+/// needs no home.
 pub(crate) fn host_trust(
     trust: Trust,
     host: &str,
@@ -133,6 +135,51 @@ pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
         _ => (Exit::Unreachable, "no lane could be made"),
     };
     Failure::message(exit, format!("cannot reach {server}: {error}; {advice}"))
+}
+
+/// The exit code of a client that could not begin, and what to do about it. `own` is the client's
+/// key, if it has one that lasts.
+pub(super) fn connect_failure(
+    server: &str,
+    own: Option<Fingerprint>,
+    error: &ConnectError,
+) -> Failure {
+    match error {
+        ConnectError::Refused { code: Code::UNAUTHORIZED, .. } => {
+            let advice = own.map_or_else(
+                || {
+                    "which has no key that lasts; set IMUX_HOME to a directory it can write to, \
+                     where it then keeps one"
+                        .to_owned()
+                },
+                |own| {
+                    format!(
+                        "whose key is {own}; who runs the server has to run there: imux authorize \
+                         {own}"
+                    )
+                },
+            );
+            let message = format!("{server} does not authorise this client, {advice}");
+            Failure::message(Exit::Unauthorized, message)
+        }
+        ConnectError::Dial(error) => dial_failure(server, error),
+        ConnectError::Trust(error) => trust_failure(error),
+        ConnectError::SeveralKeys(..) => Failure::message(
+            Exit::HostKeyUnknown,
+            format!(
+                "{server}: {error}; nothing was sent to either; give the right one with --pin (the server logs it at its \
+                 start), and the other link is taken for one that is down"
+            ),
+        ),
+        ConnectError::Refused { .. } => Failure::message(
+            Exit::Refused,
+            format!("{server} does not take this client: {error}; ask who runs the server"),
+        ),
+        _ => Failure::message(
+            Exit::Unreachable,
+            format!("cannot reach {server}: {error}; check that it is an imux server"),
+        ),
+    }
 }
 
 #[cfg(test)]

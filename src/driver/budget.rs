@@ -1,8 +1,8 @@
 //! One budget of memory for what is kept for peers, over all sessions that draw on it.
 //!
-//! A session asks for more before it promises more (its core: `proto::streams::memory`), under its own lock; the account's lock
-//! is a leaf. When the account is overdrawn all the same, by what cannot be foreseen, whoever found it out ends those that
-//! have more than was granted.
+//! A session asks for more before it promises more (its core: `proto::streams::memory`), under its
+//! own lock; the account's lock is a leaf. When the account is overdrawn all the same, by what
+//! cannot be foreseen, whoever found it out ends those that have more than was granted.
 
 mod account;
 mod machine;
@@ -16,18 +16,19 @@ use std::time::{Duration, Instant};
 pub(super) use self::account::Debtor;
 use self::account::{Account, Number, who_ends};
 use super::clock;
-use super::shared::Shared;
 use crate::proto::limits::{
     FIRST_MEMORY_BYTES, FIRST_UNACKED_BYTES, MEMORY_BYTES_MAX, MEMORY_PART,
 };
-use crate::proto::{Allowance, Code, Config, MemoryUse};
+use crate::proto::{Allowance, Config, MemoryUse};
 
-/// Memory for what is kept for peers: what has arrived out of order or unread, what may yet arrive on credit that was given,
-/// and what was sent and not acknowledged; bookkeeping included. Clones are the same budget.
+/// Memory for what is kept for peers: what has arrived out of order or unread, what may yet arrive
+/// on credit that was given, and what was sent and not acknowledged; bookkeeping included. Clones
+/// are the same budget.
 #[derive(Clone)]
 pub(super) struct MemoryBudget(Arc<Inner>);
 
-/// A session that was refused more asks again after this long, or when much of what it has has moved.
+/// A session that was refused more asks again after this long, or when much of what it has has
+/// moved.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A session without streams needs little of what it has after this long.
@@ -36,9 +37,18 @@ const UNUSED: Duration = Duration::from_secs(30);
 /// That of the process.
 static PROCESS: OnceLock<MemoryBudget> = OnceLock::new();
 
+/// A session, as the budget knows it. Neither is called under the account's lock.
+pub(super) trait Charged: Send + Sync {
+    /// For how long what it keeps for its peer has not moved.
+    fn standing(&self, now: Instant) -> Duration;
+
+    /// Ends it: it has more than it was granted, and memory is short.
+    fn end(&self);
+}
+
 struct Inner {
     account: Mutex<Account>,
-    sessions: Mutex<BTreeMap<Number, Weak<Shared>>>,
+    sessions: Mutex<BTreeMap<Number, Weak<dyn Charged>>>,
     /// Somebody sees to it that the account is not overdrawn any more.
     relieving: AtomicBool,
 }
@@ -49,13 +59,15 @@ impl fmt::Debug for MemoryBudget {
     }
 }
 
-/// The memory that this process keeps for the peers of all its servers and clients together: what has arrived out of order or
-/// unread, what may yet arrive on credit that was given, and what was sent and not acknowledged.
+/// The memory that this process keeps for the peers of all its servers and clients together: what
+/// has arrived out of order or unread, what may yet arrive on credit that was given, and what was
+/// sent and not acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessMemory;
 
 impl ProcessMemory {
-    /// Sets it, in bytes. Without it: a quarter of the machine's memory, or of its control group's, and at most 1 GiB.
+    /// Sets it, in bytes. Without it: a quarter of the machine's memory, or of its control group's,
+    /// and at most 1 GiB.
     ///
     /// `false`: it is too late, there has been a server or a session.
     pub fn limit(bytes: u64) -> bool {
@@ -82,29 +94,31 @@ impl MemoryBudget {
         PROCESS.get_or_init(|| Self::new(of_machine(machine::memory()))).clone()
     }
 
-    /// A place for one more session, and what it may have to begin with. `None`: there is no memory for one more.
+    /// A place for one more session, and what it may have to begin with. `None`: there is no memory
+    /// for one more.
     pub(super) fn open(&self, debtor: Debtor, wants: Allowance) -> Option<Place> {
         let (number, begins) = self.0.account().open(debtor, wants)?;
         let (moved, asked, unused) = (Moved::default(), None, None);
         Some(Place { budget: self.clone(), number, begins, moved, asked, unused })
     }
 
-    /// Ends sessions until the account is not overdrawn, or nobody has more than was granted. No session's lock may be held.
+    /// Ends sessions until the account is not overdrawn, or nobody has more than was granted. No
+    /// session's lock may be held.
     pub(super) fn relieve(&self) {
         if self.0.relieving.swap(true, Ordering::Acquire) {
             return;
         }
-        while let Some((number, shared)) = self.next_to_end() {
+        while let Some((number, session)) = self.next_to_end() {
             self.0.account().close(number);
-            if let Some(shared) = shared {
+            if let Some(session) = session {
                 tracing::warn!("memory is short: a session that takes more than its share ends");
-                shared.with(|state, _| state.core.close(Code::EXCESSIVE_LOAD));
+                session.end();
             }
         }
         self.0.relieving.store(false, Ordering::Release);
     }
 
-    fn next_to_end(&self) -> Option<(Number, Option<Arc<Shared>>)> {
+    fn next_to_end(&self) -> Option<(Number, Option<Arc<dyn Charged>>)> {
         let mut overdrawn = {
             let account = self.0.account();
             if !account.is_overdrawn() {
@@ -114,9 +128,8 @@ impl MemoryBudget {
         };
         let now = clock::now();
         for one in &mut overdrawn {
-            let shared = self.0.sessions().get(&one.number).and_then(Weak::upgrade);
-            let stands = shared.map(|shared| shared.look(|state| state.standing(now)));
-            one.standing = stands.unwrap_or_default();
+            let session = self.0.sessions().get(&one.number).and_then(Weak::upgrade);
+            one.standing = session.map(|session| session.standing(now)).unwrap_or_default();
         }
         let number = who_ends(&overdrawn)?;
         Some((number, self.0.sessions().get(&number).and_then(Weak::upgrade)))
@@ -128,7 +141,7 @@ impl Inner {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<Number, Weak<Shared>>> {
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<Number, Weak<dyn Charged>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,11 +177,12 @@ impl Place {
     }
 
     /// Notes whose place it is.
-    pub(super) fn is_of(&self, shared: &Arc<Shared>) {
-        self.budget.0.sessions().insert(self.number, Arc::downgrade(shared));
+    pub(super) fn is_of(&self, session: Weak<dyn Charged>) {
+        self.budget.0.sessions().insert(self.number, session);
     }
 
-    /// Tells what the session uses; what it may have from now on, and the budget if that is overdrawn.
+    /// Tells what the session uses; what it may have from now on, and the budget if that is
+    /// overdrawn.
     pub(super) fn renew(
         &mut self,
         now: Instant,
@@ -248,7 +262,7 @@ mod tests {
     #[test]
     fn a_session_is_unused_once_it_has_had_no_stream_for_a_while() {
         let source = super::super::door::Source::of(None);
-        let debtor = Debtor { holder: super::super::table::Holder::Source(source), listed: false };
+        let debtor = Debtor { holder: super::super::owner::Holder::Source(source), listed: false };
         let wants = first_wants(&Config::default());
         let mut place = MemoryBudget::new(64 << 20).open(debtor, wants).unwrap();
         let begun = clock::now();

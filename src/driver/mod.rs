@@ -14,11 +14,13 @@ mod handshake_rate;
 mod invitation;
 mod lane_event;
 mod lane_task;
+mod owner;
 mod server;
 mod session;
 mod shared;
 mod stream;
 mod table;
+mod wait;
 mod waiters;
 
 pub use audit::Subject;

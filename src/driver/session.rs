@@ -13,7 +13,7 @@ use super::error::OpenError;
 use super::lane_event::LaneEvent;
 use super::shared::{Handle, Shared, State, StreamWakers, remember};
 use super::stream::Stream;
-use super::waiters::wait;
+use super::wait::wait;
 use crate::proto::wire::StreamKind;
 use crate::proto::{Code, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::admission::Admission;
-use super::budget::{self, MemoryBudget};
+use super::budget::{self, Charged, MemoryBudget};
 use super::clock;
 use super::lane_event::LaneEvent;
 use super::waiters::Waiters;
@@ -121,7 +121,8 @@ impl Shared {
         });
         shared.ask(|state| {
             if let Some(memory) = &state.memory {
-                memory.is_of(&shared);
+                let session = Arc::downgrade(&shared);
+                memory.is_of(session);
             }
         });
         tokio::spawn(run_timer(shared.clone()));
@@ -186,6 +187,19 @@ impl Shared {
             state.core.drain();
         });
         self.rearm.notify_one();
+    }
+}
+
+impl Charged for Shared {
+    fn standing(&self, now: Instant) -> Duration {
+        self.look(|state| {
+            let memory = state.memory.as_ref().filter(|_| state.core.kept_bytes() > 0);
+            memory.map_or(Duration::ZERO, |memory| memory.standing(now))
+        })
+    }
+
+    fn end(&self) {
+        self.with(|state, _| state.core.close(Code::EXCESSIVE_LOAD));
     }
 }
 
@@ -280,12 +294,6 @@ impl State {
         let (allowed, overdrawn) = memory.renew(now, &self.core.use_memory());
         self.core.set_allowance(allowed);
         overdrawn
-    }
-
-    /// For how long what is kept for the peer has not moved.
-    pub(super) fn standing(&self, now: Instant) -> Duration {
-        let memory = self.memory.as_ref().filter(|_| self.core.kept_bytes() > 0);
-        memory.map_or(Duration::ZERO, |memory| memory.standing(now))
     }
 
     /// Hands out events and wakes lanes; `true` if the timer has to be set earlier.

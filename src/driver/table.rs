@@ -7,17 +7,19 @@ use std::time::Instant;
 
 use super::door::Source;
 use super::greeting::Agreed;
+use super::owner::{Holder, Owner};
 use super::shared::Shared;
 use crate::proto::{Code, SessionId, limits};
-use crate::trust::Fingerprint;
 
-/// How many sessions a server keeps at once, those included that wait for a lane to come back. When there are as many, one
-/// without lanes gives way to a new one, and if all have lanes the new one is refused.
+/// How many sessions a server keeps at once, those included that wait for a lane to come back. When
+/// there are as many, one without lanes gives way to a new one, and if all have lanes the new one
+/// is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// In all.
     pub all: usize,
-    /// Created from one source: an IPv4 address, or an IPv6 /64. From an IPv6 /56 or /48 twice or three times as many.
+    /// Created from one source: an IPv4 address, or an IPv6 /64. From an IPv6 /56 or /48 twice or
+    /// three times as many.
     pub per_source: usize,
     /// Created with one client key.
     pub per_client: usize,
@@ -33,33 +35,6 @@ impl Default for SessionLimits {
     }
 }
 
-/// Whose a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    /// The key its client has proven to hold, if it showed one.
-    pub(super) client: Option<Fingerprint>,
-    /// Where its first lane came from.
-    pub(super) source: Source,
-    /// The client is let in for its key, and not because everybody is.
-    pub(super) listed: bool,
-}
-
-/// Who is counted as one. A key costs a stranger nothing, an address does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Holder {
-    Source(Source),
-    Key(Fingerprint),
-}
-
-impl Owner {
-    pub(super) fn holder(&self) -> Holder {
-        match self.client {
-            Some(key) if self.listed => Holder::Key(key),
-            _ => Holder::Source(self.source),
-        }
-    }
-}
-
 /// A session, and what a JOIN has to match.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -71,8 +46,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Whether one more lane's handshake may be given back. As many as a session may have lanes: one whose lanes come and go
-    /// without end costs handshakes as strangers do.
+    /// Whether one more lane's handshake may be given back. As many as a session may have lanes:
+    /// one whose lanes come and go without end costs handshakes as strangers do.
     pub(super) fn may_give_back(&mut self) -> bool {
         let may = self.given_back < limits::LANES_MAX;
         self.given_back += usize::from(may);
@@ -138,7 +113,8 @@ impl Table {
         self.lock().values().filter_map(|known| known.shared.upgrade()).collect()
     }
 
-    /// Adds a session; where it would be one too many, others end for it, as long as there are any that may.
+    /// Adds a session; where it would be one too many, others end for it, as long as there are any
+    /// that may.
     ///
     /// # Errors
     /// There is no room; why not.
@@ -198,8 +174,8 @@ impl Table {
     }
 }
 
-/// Which bound has no room for one more session of `owner`'s: the narrowest, for who gives way there makes room in the
-/// wider ones, too.
+/// Which bound has no room for one more session of `owner`'s: the narrowest, for who gives way
+/// there makes room in the wider ones, too.
 fn too_many<'a>(
     sessions: impl Iterator<Item = &'a Owner>,
     owner: &Owner,
@@ -225,8 +201,8 @@ fn too_many<'a>(
     }
 }
 
-/// Of strangers first; then of whoever keeps most sessions without lanes; then one without streams; then the one that has
-/// waited longest. A stranger takes no listed client's place.
+/// Of strangers first; then of whoever keeps most sessions without lanes; then one without streams;
+/// then the one that has waited longest. A stranger takes no listed client's place.
 fn who_gives_way(idle: &[Idle], newcomer: &Owner) -> Option<SessionId> {
     let mut kept = BTreeMap::<Holder, usize>::new();
     for one in idle {
@@ -246,6 +222,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::trust::Fingerprint;
 
     fn source(number: u32) -> Source {
         Source::of(Some(IpAddr::V4(number.into())))
@@ -263,7 +240,8 @@ mod tests {
         Owner { client: key(byte), source: source(1_000 + u32::from(byte)), listed: true }
     }
 
-    /// The number of the one that gives way, of sessions that are listed in the order they began to wait.
+    /// The number of the one that gives way, of sessions that are listed in the order they began to
+    /// wait.
     fn first(idle: &[(Owner, bool)], newcomer: Owner) -> Option<u8> {
         let begun = super::super::clock::now();
         let number = |(nth, &(owner, has_streams)): (usize, &(Owner, bool))| Idle {

@@ -1,8 +1,8 @@
 //! Lanes of TLS 1.3 over TCP.
 //!
-//! A lane costs little more than its system calls and its cipher: a write is encrypted once, in records that one system
-//! call takes, and a read is decrypted in the buffer that the socket has filled, and decoded from there. `record`
-//! has the figures.
+//! A lane costs little more than its system calls and its cipher: a write is encrypted once, in
+//! records that one system call takes, and a read is decrypted in the buffer that the socket has
+//! filled, and decoded from there. `record` has the figures.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -26,6 +26,7 @@ use super::{Lane, LaneMetrics};
 use crate::trust::PeerIdentity;
 
 mod dial;
+mod error;
 mod handshake;
 mod keys;
 mod large_hello;
@@ -33,6 +34,8 @@ mod record;
 mod transport;
 
 pub use dial::{TlsDialer, TlsListener, TlsSettings};
+use error::{invalid, truncated};
+use handshake::{Agreed, shake_hands};
 use keys::TrafficSecrets;
 pub use record::TLS_RECORD_MAX;
 #[cfg(any(test, fuzzing))]
@@ -40,13 +43,14 @@ pub(crate) use record::fuzz::records as fuzz_records;
 use record::{Opened, Opener, RecordBuffer, Sealer};
 pub use transport::Transport;
 
-/// What one write may encrypt at once: a system call's worth. More would only delay the choice of what comes next.
+/// What one write may encrypt at once: a system call's worth. More would only delay the choice of
+/// what comes next.
 const WRITE_MAX: usize = 256 * 1024;
 
 /// A lane of TLS 1.3 over a connected pipe: over TCP, unless it is said otherwise.
 ///
-/// [`TlsDialer`] and [`TlsListener`] make them over bound TCP sockets; [`dial`](Self::dial) and [`accept`](Self::accept)
-/// over any [`Transport`].
+/// [`TlsDialer`] and [`TlsListener`] make them over bound TCP sockets; [`dial`](Self::dial) and
+/// [`accept`](Self::accept) over any [`Transport`].
 pub struct TlsLane<T = TcpStream> {
     socket: T,
     received: RecordBuffer,
@@ -60,7 +64,8 @@ pub struct TlsLane<T = TcpStream> {
     closed: bool,
     peer: Option<PeerIdentity>,
     exported: [(&'static str, Zeroizing<[u8; 32]>); 2],
-    negotiated: Negotiated,
+    group: Option<NamedGroup>,
+    suite: CipherSuite,
 }
 
 /// What is to be expected of the peer.
@@ -73,16 +78,11 @@ enum Incoming {
     Broken,
 }
 
-struct Negotiated {
-    group: Option<NamedGroup>,
-    suite: CipherSuite,
-}
-
 impl<T: Transport> TlsLane<T> {
     /// Shakes hands over `socket` as the end that dials. Takes as long as the peer likes: bound it.
     ///
-    /// `config` is one of [`client_config`](crate::trust::client_config). `name` only helps a proxy that routes by it; who
-    /// the server is, its key says.
+    /// `config` is one of [`client_config`](crate::trust::client_config). `name` only helps a proxy
+    /// that routes by it; who the server is, its key says.
     ///
     /// # Errors
     /// What went wrong with this peer.
@@ -107,10 +107,29 @@ impl<T: Transport> TlsLane<T> {
         let secrets = TrafficSecrets::catcher(own.key_log.clone());
         own.key_log = secrets.clone();
         let tls = ClientConnection::new(config, name).map_err(invalid)?;
-        handshake::shake_hands(socket, tls.into(), secrets, heard).await
+        Ok(Self::new(shake_hands(socket, tls.into(), secrets, heard).await?))
     }
 
-    /// Shakes hands over `socket` as the end that was dialled. Takes as long as the peer likes: bound it.
+    fn new(agreed: Agreed<T>) -> Self {
+        let Agreed { socket, received, opener, sealer, peer, exported, group, suite } = agreed;
+        Self {
+            socket,
+            received,
+            opener,
+            plaintext: 0..0,
+            incoming: Incoming::Open,
+            sealer,
+            outbound: Outbound::default(),
+            closed: false,
+            peer,
+            exported,
+            group,
+            suite,
+        }
+    }
+
+    /// Shakes hands over `socket` as the end that was dialled. Takes as long as the peer likes:
+    /// bound it.
     ///
     /// `config` is one of [`server_config`](crate::trust::server_config).
     ///
@@ -123,7 +142,8 @@ impl<T: Transport> TlsLane<T> {
         let secrets = TrafficSecrets::catcher(own.key_log.clone());
         own.key_log = secrets.clone();
         let tls = ServerConnection::new(config).map_err(invalid)?;
-        handshake::shake_hands(socket, tls.into(), secrets, &AtomicBool::new(false)).await
+        let heard = AtomicBool::new(false);
+        Ok(Self::new(shake_hands(socket, tls.into(), secrets, &heard).await?))
     }
 
     /// Sends what is encrypted.
@@ -188,14 +208,6 @@ impl<T: Transport> TlsLane<T> {
         }
         Ok(taken)
     }
-}
-
-fn invalid(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-fn truncated() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the connection broke off (no close_notify)")
 }
 
 impl<T: Transport> AsyncBufRead for TlsLane<T> {
@@ -316,10 +328,10 @@ impl<T: Transport> Lane for TlsLane<T> {
 
     fn describe(&self) -> String {
         // rustls's names are those of the registry: TLS13_AES_128_GCM_SHA256.
-        let suite = format!("{:?}", self.negotiated.suite);
+        let suite = format!("{:?}", self.suite);
         let suite = suite.strip_prefix("TLS13_").unwrap_or(&suite);
         let suite = suite.rsplit_once("_SHA").map_or(suite, |(cipher, _)| cipher).replace('_', "-");
-        let group = self.negotiated.group.map_or_else(String::new, |group| format!("{group:?}"));
+        let group = self.group.map_or_else(String::new, |group| format!("{group:?}"));
         format!("TLS 1.3 {group} {suite}, {}", self.socket.describe())
     }
 

@@ -1,12 +1,12 @@
 //! The file of authorised clients: whose keys a server lets in, and what each may do.
 //!
-//! One line a client, in the manner of ssh's `authorized_keys`: `[options] SHA256:<base64> comment`.
-//! Blank lines and those that begin with `#` are comments. An invitation that nobody has accepted
-//! yet is a line too, with `INVITATION:<hash of its secret>` in the key's place: to accept it is to
-//! replace that line by the client's, in one stroke.
+//! One line a client, in the manner of ssh's `authorized_keys`: `[options] SHA256:<base64>
+//! comment`. Blank lines and those that begin with `#` are comments. An invitation that nobody has
+//! accepted yet is a line too, with `INVITATION:<hash of its secret>` in the key's place: to accept
+//! it is to replace that line by the client's, in one stroke.
 //!
-//! The file decides who gets in, so it is read whole or not at all: a line that cannot be read makes
-//! it unusable, and so do permissions that let others write to it.
+//! The file decides who gets in, so it is read whole or not at all: a line that cannot be read
+//! makes it unusable, and so do permissions that let others write to it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,41 +15,20 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::files::{self, Lock, failed};
-use super::{DestinationRule, Fingerprint, InvitationSecret, TrustError};
+use super::{Fingerprint, InvitationSecret, TrustError};
 
+mod client;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod line;
 
-pub use line::InvalidComment;
+pub use client::{AuthorizedClient, Grant, InvalidComment};
 use line::{Entry, Key};
 
 /// The file of authorised clients. Whoever changes it holds its lock, so several processes can.
 #[derive(Debug, Clone)]
 pub struct AuthorizedClients {
     path: PathBuf,
-}
-
-/// What a client is granted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Grant {
-    /// Where it may have connections made to; nothing listed is the server's one destination.
-    pub destinations: Vec<DestinationRule>,
-    /// How many connections it may have open at once, in all its sessions; no limit if `None`.
-    pub streams_max: Option<u32>,
-    /// Until when; for ever if `None`. Whole seconds.
-    pub expires: Option<SystemTime>,
-}
-
-/// A client that the file lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthorizedClient {
-    /// Its key.
-    pub key: Fingerprint,
-    /// What it may do.
-    pub grant: Grant,
-    /// Who it is, in the words of whoever wrote the line.
-    pub comment: String,
 }
 
 /// The file as it was at one moment.
@@ -80,8 +59,8 @@ impl Stamp {
         }
     }
 
-    /// Whether a later change would have another stamp: clocks of file systems tick every few milliseconds, some once in two
-    /// seconds.
+    /// Whether a later change would have another stamp: clocks of file systems tick every few
+    /// milliseconds, some once in two seconds.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let newest = self.modified.0.max(self.changed.0);
@@ -172,8 +151,8 @@ impl AuthorizedClients {
         Ok(secret)
     }
 
-    /// Lists `client` for an invitation's secret, and the invitation no more; `false` if there is no
-    /// such invitation (any more). Of many that try at once one succeeds.
+    /// Lists `client` for an invitation's secret, and the invitation no more; `false` if there is
+    /// no such invitation (any more). Of many that try at once one succeeds.
     ///
     /// # Errors
     /// As [`authorize`](Self::authorize).
@@ -212,8 +191,8 @@ impl AuthorizedClients {
         Lock::take(&self.path)
     }
 
-    /// Drops some lines, and invitations that are over, and adds one; `true` if `drop` held for any.
-    /// Other lines stay as they are. Hold the lock.
+    /// Drops some lines, and invitations that are over, and adds one; `true` if `drop` held for
+    /// any. Other lines stay as they are. Hold the lock.
     fn rewrite(
         &self,
         drop: impl Fn(&Entry) -> bool,
@@ -283,7 +262,8 @@ fn parse(text: &str) -> Result<Vec<Line<'_>>, (usize, String)> {
     Ok(lines)
 }
 
-/// The lines without some, and without invitations that are over at `now`, and with one more; whether `drop` held for any.
+/// The lines without some, and without invitations that are over at `now`, and with one more;
+/// whether `drop` held for any.
 fn edited(
     lines: Vec<Line<'_>>,
     drop: impl Fn(&Entry) -> bool,
@@ -304,14 +284,6 @@ fn edited(
         text.push('\n');
     }
     (text, dropped)
-}
-
-impl Grant {
-    /// Whether its time is over.
-    #[must_use]
-    pub fn is_over(&self, now: SystemTime) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
-    }
 }
 
 /// The date, for what expires.

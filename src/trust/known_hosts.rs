@@ -1,17 +1,22 @@
 //! The file of known hosts: which key a host has shown before.
 //!
-//! One line a host, `<host> SHA256:<base64>`; blank lines and those that begin with `#` are comments; of several lines for
-//! a host the last one counts, however they spell its name: they are compared, and written, in lower case and without a dot
-//! at the end, as punycode where they are not ASCII, addresses in their canonical form; a port left out is 443. A host that has announced its next key has both in its line, `<host> SHA256:…,SHA256:…`,
-//! until it shows the second. The original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
+//! One line a host, `<host> SHA256:<base64>`; blank lines and those that begin with `#` are
+//! comments; of several lines for a host the last one counts, however they spell its name: they are
+//! compared, and written, in lower case and without a dot at the end, as punycode where they are
+//! not ASCII, addresses in their canonical form; a port left out is 443. A host that has announced
+//! its next key has both in its line, `<host> SHA256:…,SHA256:…`, until it shows the second. The
+//! original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
 //! signature: such lines are understood, and replaced when the host is next recorded.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod key;
+
+pub use key::KnownKey;
+
 use super::files::{self, Lock, failed};
-use super::fingerprint::{hex_decode, hex_encode};
 use super::host_name::HostPlace;
 use super::{Fingerprint, PeerIdentity, TrustError};
 
@@ -19,44 +24,6 @@ use super::{Fingerprint, PeerIdentity, TrustError};
 #[derive(Debug, Clone)]
 pub struct KnownHosts {
     path: PathBuf,
-}
-
-/// What a line says of its host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KnownKey {
-    /// Its key.
-    Fingerprint(Fingerprint),
-    /// SHA-256 of its certificate's signature, as the original imux wrote it.
-    LegacySignature([u8; 32]),
-}
-
-impl KnownKey {
-    fn parse(text: &str) -> Option<Self> {
-        // A bare hash is the original's; a fingerprint must say what it is.
-        if text.starts_with("SHA256:") {
-            text.parse().ok().map(Self::Fingerprint)
-        } else {
-            hex_decode(text).map(Self::LegacySignature)
-        }
-    }
-
-    fn is(&self, peer: &PeerIdentity) -> bool {
-        match self {
-            Self::Fingerprint(known) => *known == peer.fingerprint,
-            Self::LegacySignature(known) => Some(*known) == peer.certificate_signature,
-        }
-    }
-}
-
-impl fmt::Display for KnownKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fingerprint(fingerprint) => write!(f, "{fingerprint}"),
-            Self::LegacySignature(hash) => {
-                write!(f, "{} (certificate signature)", hex_encode(hash))
-            }
-        }
-    }
 }
 
 /// What the known hosts say to a key that a host presents.
@@ -143,7 +110,8 @@ impl KnownHosts {
         Ok(malformed(&self.read()?))
     }
 
-    /// Records the key of `host` in place of all that was known of it. Other lines stay as they are, to the byte.
+    /// Records the key of `host` in place of all that was known of it. Other lines stay as they
+    /// are, to the byte.
     ///
     /// # Errors
     /// Where the file or its directory cannot be written; the file is then as it was.
@@ -151,10 +119,12 @@ impl KnownHosts {
         self.rewrite(host, |_| Ok(Some(fingerprint.to_string()))).map(|_| ())
     }
 
-    /// As [`record`](Self::record), but in place of `seen` only: what was known of `host` when it was decided.
+    /// As [`record`](Self::record), but in place of `seen` only: what was known of `host` when it
+    /// was decided.
     ///
     /// # Errors
-    /// As [`record`](Self::record), and [`TrustError::Changed`] if another key has been recorded meanwhile, which stays.
+    /// As [`record`](Self::record), and [`TrustError::Changed`] if another key has been recorded
+    /// meanwhile, which stays.
     pub fn record_over(
         &self,
         host: &str,
@@ -171,8 +141,8 @@ impl KnownHosts {
         self.rewrite(host, decide).map(|_| ())
     }
 
-    /// Records the key that `host`, known by `current`, has announced as its next one. `false`, and nothing is written, if
-    /// it is not known by that.
+    /// Records the key that `host`, known by `current`, has announced as its next one. `false`, and
+    /// nothing is written, if it is not known by that.
     ///
     /// # Errors
     /// As [`record`](Self::record), and [`lookup`](Self::lookup).
@@ -202,7 +172,8 @@ impl KnownHosts {
         }
         let _lock = Lock::take(&self.path)?;
         let old = self.read_bytes()?;
-        // A line that cannot be read is replaced with the rest: what is to be known of the host is known now.
+        // A line that cannot be read is replaced with the rest: what is to be known of the host is
+        // known now.
         let known = look_up(&String::from_utf8_lossy(&old), host).ok().flatten();
         let Some(keys) = keys(known)? else { return Ok(false) };
         files::replace(&self.path, &recorded(&old, host, keys))?;
@@ -234,7 +205,8 @@ pub(super) fn can_stand_in_a_line(host: &str) -> bool {
 /// What some editors put before a file's first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The last word on `host` in a file, its key and the next one; the number of its line where that cannot be read.
+/// The last word on `host` in a file, its key and the next one; the number of its line where that
+/// cannot be read.
 pub(super) fn look_up(
     text: &str,
     host: &str,

@@ -16,8 +16,12 @@ use crate::trust::Fingerprint;
 /// That connections were refused is told this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Threads in which names are looked up for one client: a quarter of [`super::dial::LOOK_UP_THREADS`].
-const LOOK_UP_THREADS: usize = super::dial::LOOK_UP_THREADS / 4;
+/// Threads for names that clients choose: as many look-ups at once as a busy server has, and no harm where a name server
+/// holds on to all of them.
+pub(super) const LOOK_UP_THREADS: usize = 64;
+
+/// Threads in which names are looked up for one client.
+const CLIENT_LOOK_UP_THREADS: usize = LOOK_UP_THREADS / 4;
 
 /// A bound on the connections that [`forward_within`](super::forward_within) and [`serve_within`](super::serve_within)
 /// have open at once. Clones share it.
@@ -113,7 +117,7 @@ impl Connections {
             id,
             connections: self.clone(),
             open: Mutex::default(),
-            look_ups: net::Share::of(LOOK_UP_THREADS),
+            look_ups: net::Share::of(CLIENT_LOOK_UP_THREADS),
         });
         state.clients.insert(id, Arc::downgrade(&client));
         client

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-use super::connections::{Client, Connections, Place};
+use super::connections::{Client, Connections, LOOK_UP_THREADS, Place};
 use super::copy::{Ends, copy};
 use super::socket::Socket;
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject};
@@ -20,10 +20,6 @@ use crate::trust::{Destination, Permit, Target};
 
 /// How long a destination may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Threads for names that clients choose: as many look-ups at once as a busy server has, and no harm where a name server
-/// holds on to all of them.
-pub(super) const LOOK_UP_THREADS: usize = 64;
 
 static LOOK_UPS: LookUps = LookUps::new(LOOK_UP_THREADS);
 

@@ -12,6 +12,8 @@ pub(crate) struct Mention {
     pub(crate) inside: Vec<String>,
     /// It stands in `#[cfg(test)]` or `#[test]` code.
     pub(crate) in_test: bool,
+    /// It is what a `pub use` hands on, under this name; `*` for all there is.
+    pub(crate) exported: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +119,14 @@ impl Reader<'_> {
     fn read_use(&mut self, at: usize) -> usize {
         let end = (at..self.tokens.len()).find(|&i| self.tokens[i].is(';'));
         let end = end.unwrap_or(self.tokens.len());
+        // `pub use`, or `pub(…) use`.
+        let before = at.checked_sub(1).map(|before| &self.tokens[before]);
+        let exports = before.is_some_and(|token| token.is_word("pub") || token.is(')'));
+        let begin = self.out.len();
         self.read_use_tree(at + 1, end, &[]);
+        if !exports {
+            self.out[begin..].iter_mut().for_each(|mention| mention.exported = None);
+        }
         end
     }
 
@@ -125,6 +134,7 @@ impl Reader<'_> {
     fn read_use_tree(&mut self, mut at: usize, end: usize, prefix: &[String]) -> usize {
         let start = at;
         let mut path = prefix.to_vec();
+        let mut name = prefix.last().cloned().unwrap_or_default();
         while at < end {
             let token = &self.tokens[at];
             match &token.kind {
@@ -139,17 +149,25 @@ impl Reader<'_> {
                     return at + 1;
                 }
                 Kind::Sign(',' | '}') => break,
-                Kind::Word(word) if word == "as" => at += 1,
+                Kind::Word(word) if word == "as" => {
+                    at += 1;
+                    name = self.tokens[at].word().unwrap_or_default().to_owned();
+                }
                 Kind::Word(word) if word == "self" && !path.is_empty() => {}
                 Kind::Word(word) => {
                     self.push(at, What::Word(word.clone()));
                     path.push(word.clone());
+                    name.clone_from(word);
                 }
+                Kind::Sign('*') => "*".clone_into(&mut name),
                 _ => {}
             }
             at += 1;
         }
         self.push(start, What::Path(path));
+        if let Some(mention) = self.out.last_mut() {
+            mention.exported = Some(name);
+        }
         at
     }
 
@@ -160,7 +178,7 @@ impl Reader<'_> {
     fn push(&mut self, at: usize, what: What) {
         let inside = self.inside.iter().map(|(name, _)| name.clone()).collect();
         let (line, in_test) = (self.tokens[at].line, self.in_test[at]);
-        self.out.push(Mention { what, line, inside, in_test });
+        self.out.push(Mention { what, line, inside, in_test, exported: None });
     }
 }
 
@@ -206,8 +224,8 @@ fn mark_tests(tokens: &[Token]) -> Vec<bool> {
     marked
 }
 
-/// `test`, `tokio::test`, `cfg(test)`, `cfg(all(test, …))`; not `cfg(not(test))`, not `cfg(any(test,
-/// …))`, not `cfg_attr(test, …)`.
+/// `test`, `tokio::test`, `cfg(test)`, `cfg(all(test, …))`; not `cfg(not(test))`, not
+/// `cfg(any(test, …))`, not `cfg_attr(test, …)`.
 fn is_test_attribute(inside: &[Token]) -> bool {
     let words: Vec<_> = inside.iter().filter_map(Token::word).collect();
     match words.as_slice() {
@@ -273,6 +291,28 @@ mod tests {
     fn use_trees() {
         let source = "use a::{b::{self, c as d}, e::*, f}; pub(crate) use ::g::h; use i;";
         assert_eq!(paths(source), ["a::b", "a::b::c", "a::e", "a::f", "g::h", "i"]);
+    }
+
+    #[test]
+    fn what_is_handed_on_has_its_name() {
+        let source = "
+            pub use a::{b::{self, C as D}, e::*}; pub(crate) use f::g; use h::i; fn j() { k::l() }";
+        let names = mentions(source).into_iter().filter_map(|mention| match mention.what {
+            What::Path(path) => Some((path.join("::"), mention.exported.unwrap_or_default())),
+            _ => None,
+        });
+        let expected = [
+            ("a::b", "b"),
+            ("a::b::C", "D"),
+            ("a::e", "*"),
+            ("f::g", "g"),
+            ("h::i", ""),
+            ("k::l", ""),
+        ];
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            expected.map(|(path, name)| (path.to_owned(), name.to_owned()))
+        );
     }
 
     #[test]

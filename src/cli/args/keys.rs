@@ -10,8 +10,11 @@ use imux::trust::{AuthorizedClient, DestinationRule, Fingerprint, Grant, TrustEr
 use super::super::address::HostPort;
 use super::super::bind;
 use super::super::config::{KeysCommand, KeysConfig, ServerKey};
+use super::super::date::now;
 use super::super::{identity, units};
-use super::{KeyExchangeArgs, at_most, connect_timeout, long_help, number, parsed};
+use super::help::long_help;
+use super::key_exchange::KeyExchangeArgs;
+use super::values::{at_most, connect_timeout, number, parsed};
 
 pub(super) const IDENTITY_EXAMPLES: &str = "\
 Examples:
@@ -144,7 +147,8 @@ pub(super) struct InviteArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// The invitation; read from standard input if left out, where no other user of the machine sees it
+    /// The invitation; read from standard input if left out, where no other user of the machine
+    /// sees it
     // Read later than by clap, which would repeat what it cannot read, and with it the secret.
     #[arg(value_name = "INVITATION", default_value = "-", hide_default_value = true)]
     invitation: String,
@@ -166,7 +170,8 @@ struct ServerKeyArgs {
     /// The --identity that the server is started with, if it is
     #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
     identity: Option<String>,
-    /// The --listen that the server is started with; of use if earlier versions have made keys for several
+    /// The --listen that the server is started with; of use if earlier versions have made keys for
+    /// several
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_listen)]
     listen: Option<HostPort>,
 }
@@ -278,9 +283,4 @@ impl GrantArgs {
     fn into_grant(self) -> Grant {
         Grant { destinations: self.dial, streams_max: self.max_streams, expires: None }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a date is written to a file for people and servers")]
-pub(crate) fn now() -> std::time::SystemTime {
-    std::time::SystemTime::now()
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 use clap::Args;
 use imux::tunnel::{Keepalive, SocketOptions};
 
-use super::at_most;
+use super::values::at_most;
 use crate::cli::text::escape;
 use crate::cli::units;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connections")]
 pub(super) struct SocketArgs {
-    /// Ask whether the other end of a quiet connection is still there: after how long, then how often,
-    /// and how many times in vain before it is broken; `off` for never
+    /// Ask whether the other end of a quiet connection is still there: after how long, then how
+    /// often, and how many times in vain before it is broken; `off` for never
     #[arg(long, value_name = "TIME[,INTERVAL[,PROBES]]", default_value = "60,10,6")]
     #[arg(value_parser = keepalive)]
     keepalive: KeepaliveArg,

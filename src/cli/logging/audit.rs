@@ -1,7 +1,7 @@
 //! The audit trail in a file of its own: a line of JSON for each event of the target `imux::audit`.
 //!
-//! A thread of its own writes. What finds no room in its queue, or on the disk, is counted, and told in the log and in
-//! the trail itself; nobody waits.
+//! A thread of its own writes. What finds no room in its queue, or on the disk, is counted, and
+//! told in the log and in the trail itself; nobody waits.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -22,7 +22,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::cli::args::now;
+use crate::cli::date::now;
 
 /// Where the events come from.
 pub(super) const TARGET: &str = "imux::audit";

@@ -1,13 +1,14 @@
-//! The account of a memory budget: who has how much of it, how much more one may have, and who is ended when it is
-//! overdrawn. Numbers only; sessions are known by theirs.
+//! The account of a memory budget: who has how much of it, how much more one may have, and who is
+//! ended when it is overdrawn. Numbers only; sessions are known by theirs.
 //!
-//! What a session may take depends on what is free (dynamic thresholds; Choudhury and Hahne, 1998): nobody ever has all of
-//! it, whoever comes finds something, and the more there are the less each has.
+//! What a session may take depends on what is free (dynamic thresholds; Choudhury and Hahne, 1998):
+//! nobody ever has all of it, whoever comes finds something, and the more there are the less each
+//! has.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::table::Holder;
+use super::super::owner::Holder;
 use crate::proto::limits::{
     FIRST_MEMORY_PART, MEMORY_FLOOR_BYTES_MAX, MEMORY_FLOOR_BYTES_MIN, SESSIONS_MAX,
 };
@@ -94,8 +95,8 @@ impl Account {
         Allowance { receive: each / 2, send: each / 2 }
     }
 
-    /// A new session, and what it may begin with of what it wants. `None`: there is not even the least of it, beside an eighth
-    /// of the budget for the bookkeeping of those that there are.
+    /// A new session, and what it may begin with of what it wants. `None`: there is not even the
+    /// least of it, beside an eighth of the budget for the bookkeeping of those that there are.
     pub(super) fn open(&mut self, debtor: Debtor, wants: Allowance) -> Option<(Number, Allowance)> {
         let floor = self.floor();
         if self.charged.saturating_add(floor.sum()) > self.budget - self.budget / 8 {
@@ -153,10 +154,11 @@ impl Account {
         (self.budget - self.budget / 4).saturating_sub(others)
     }
 
-    /// What of `wants` a session may have now: a listed client's a third of what nobody else has, less what other sessions
-    /// of its holder have; a stranger's a ninth, less four times that. So a listed holder may have as much as is then
-    /// left free, a stranger a quarter, and the sessions of one holder share by the same rule. What it has it may keep,
-    /// whoever comes, up to half of what would be its part if all were shared out by weight.
+    /// What of `wants` a session may have now: a listed client's a third of what nobody else has,
+    /// less what other sessions of its holder have; a stranger's a ninth, less four times that. So
+    /// a listed holder may have as much as is then left free, a stranger a quarter, and the
+    /// sessions of one holder share by the same rule. What it has it may keep, whoever comes, up to
+    /// half of what would be its part if all were shared out by weight.
     fn share(&self, entry: &Entry, wants: Allowance, floor: Allowance) -> Allowance {
         let free = self.free(entry.charge());
         let holder = entry.debtor.holder;
@@ -195,9 +197,9 @@ impl Account {
     }
 }
 
-/// The one that ends: of strangers first; of those of whose memory nothing moves, before all others; then of the holder who
-/// has most beyond what was granted; then the one that has stood longest. Who has no more than was granted to it is not
-/// among them, however much that is.
+/// The one that ends: of strangers first; of those of whose memory nothing moves, before all
+/// others; then of the holder who has most beyond what was granted; then the one that has stood
+/// longest. Who has no more than was granted to it is not among them, however much that is.
 pub(super) fn who_ends(overdrawn: &[Overdrawn]) -> Option<Number> {
     let stands = |one: &Overdrawn| one.standing >= STANDING;
     let mut excess = BTreeMap::<(Holder, bool), u64>::new();

@@ -8,25 +8,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustls::crypto::SupportedKxGroup;
-use rustls::{AlertDescription, Connection, Side};
+use rustls::{AlertDescription, CipherSuite, Connection, NamedGroup, Side};
 use zeroize::Zeroizing;
 
+use super::error::{bad_record, invalid, truncated};
 use super::keys::TrafficSecrets;
-use super::record::{RecordBuffer, bad_record, directions};
-use super::{Incoming, Outbound, TlsLane, Transport, invalid, truncated};
+use super::record::{Opener, RecordBuffer, Sealer, directions};
+use super::transport::Transport;
 use crate::trust::{ALPN, LANE_EXPORTER_LABEL, PeerIdentity, SESSION_EXPORTER_LABEL};
 
-/// Shakes hands over a connected socket. `secrets` is the connection's key log; `heard` becomes true with the first byte
-/// that the peer sends. Unbounded in time.
+/// Shakes hands over a connected socket. `secrets` is the connection's key log; `heard` becomes
+/// true with the first byte that the peer sends. Unbounded in time.
 pub(super) async fn shake_hands<T: Transport>(
     socket: T,
     tls: Connection,
     secrets: Arc<TrafficSecrets>,
     heard: &AtomicBool,
-) -> io::Result<TlsLane<T>> {
+) -> io::Result<Agreed<T>> {
     let mut handshake = Handshake { socket, tls, secrets, heard, received: RecordBuffer::new() };
     poll_fn(|cx| handshake.poll(cx)).await?;
     handshake.finish()
+}
+
+/// What a handshake leaves: all that a lane begins with.
+pub(super) struct Agreed<T> {
+    pub(super) socket: T,
+    /// What was received behind the handshake is in it.
+    pub(super) received: RecordBuffer,
+    pub(super) opener: Opener,
+    pub(super) sealer: Sealer,
+    pub(super) peer: Option<PeerIdentity>,
+    pub(super) exported: [(&'static str, Zeroizing<[u8; 32]>); 2],
+    pub(super) group: Option<NamedGroup>,
+    pub(super) suite: CipherSuite,
 }
 
 struct Handshake<'a, T> {
@@ -74,7 +88,7 @@ impl<T: Transport> Handshake<'_, T> {
         Poll::Ready(Ok(()))
     }
 
-    fn finish(self) -> io::Result<TlsLane<T>> {
+    fn finish(self) -> io::Result<Agreed<T>> {
         let Self { mut socket, tls, secrets, mut received, .. } = self;
         let agreed = tls.alpn_protocol() == Some(ALPN);
         let peer = match tls.peer_certificates() {
@@ -97,7 +111,8 @@ impl<T: Transport> Handshake<'_, T> {
         let first = tls.dangerous_extract_secrets().map_err(invalid)?;
         let (mut sealer, opener) = directions(suite, &secrets, first, side)?;
         if !agreed {
-            // In order, so that a stranger of good faith (a scanner, say) knows that it has not done anything wrong.
+            // In order, so that a stranger of good faith (a scanner, say) knows that it has not
+            // done anything wrong.
             let mut farewell = Vec::new();
             sealer.seal_alert(AlertDescription::CloseNotify, &mut farewell)?;
             let mut now = Context::from_waker(std::task::Waker::noop());
@@ -105,19 +120,8 @@ impl<T: Transport> Handshake<'_, T> {
             return Err(bad_record("the peer speaks TLS but not imux (ALPN)"));
         }
         received.may_grow();
-        Ok(TlsLane {
-            socket,
-            received,
-            opener,
-            plaintext: 0..0,
-            incoming: Incoming::Open,
-            sealer,
-            outbound: Outbound::default(),
-            closed: false,
-            peer,
-            exported,
-            negotiated: super::Negotiated { group, suite: suite.suite() },
-        })
+        let suite = suite.suite();
+        Ok(Agreed { socket, received, opener, sealer, peer, exported, group, suite })
     }
 }
 

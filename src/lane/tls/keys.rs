@@ -1,8 +1,10 @@
-//! The keys of one direction, and those that follow them (RFC 8446, sections 5.2, 5.3, 7.2 and 7.3).
+//! The keys of one direction, and those that follow them (RFC 8446, sections 5.2, 5.3, 7.2 and
+//! 7.3).
 //!
-//! rustls updates keys within its own record layer, or for an unbuffered connection that is handed over (`kernel`), which
-//! has no exporter in 0.23. So the secrets that the next keys are made of are taken where rustls offers them for logging,
-//! once in a handshake; what is derived from them is derived with rustls's own HKDF.
+//! rustls updates keys within its own record layer, or for an unbuffered connection that is handed
+//! over (`kernel`), which has no exporter in 0.23. So the secrets that the next keys are made of
+//! are taken where rustls offers them for logging, once in a handshake; what is derived from them
+//! is derived with rustls's own HKDF.
 
 use std::fmt;
 use std::io;
@@ -16,7 +18,10 @@ use rustls::crypto::cipher::{Iv, Nonce as TlsNonce};
 use rustls::crypto::tls13::OkmBlock;
 use rustls::{ConnectionTrafficSecrets, KeyLog, Side, Tls13CipherSuite};
 
-use super::record::{HEADER, bad_record};
+use super::error::bad_record;
+
+/// What is before each record: type, version, length. It is authenticated with the record.
+pub(super) const HEADER: usize = 5;
 
 /// What the keys after the first ones are made of, for both directions of one connection.
 pub(super) struct TrafficSecrets {

@@ -1,11 +1,14 @@
-//! The record layer after the handshake (RFC 8446, section 5): framing, sequence numbers, and what is not data.
+//! The record layer after the handshake (RFC 8446, section 5): framing, sequence numbers, and what
+//! is not data.
 //!
-//! rustls shakes hands and makes the keys; nonces, additional data, decryption and padding are its too. But its own record
-//! layer costs several times what the ciphers do, in copies and fresh memory for each record. Here a record is encrypted in
-//! the buffer that is written, and decrypted in the one that was read, and handed out from there.
+//! rustls shakes hands and makes the keys; nonces, additional data, decryption and padding are its
+//! too. But its own record layer costs several times what the ciphers do, in copies and fresh
+//! memory for each record. Here a record is encrypted in the buffer that is written, and decrypted
+//! in the one that was read, and handed out from there.
 //!
-//! One lane on loopback, cpu-seconds a GB for the sending + receiving end, the reader copying each chunk once (two cores of an
-//! AMD EPYC 9004, AES-128-GCM, a machine busy with other things: figures to compare, each the median of several runs):
+//! One lane on loopback, cpu-seconds a GB for the sending + receiving end, the reader copying each
+//! chunk once (two cores of an AMD EPYC 9004, AES-128-GCM, a machine busy with other things:
+//! figures to compare, each the median of several runs):
 //!
 //! | | send | receive | both |
 //! |---|---|---|---|
@@ -18,8 +21,9 @@
 //!
 //! Reading and writing 128 KiB at a time instead of 256 costs 0.16 more, 64 KiB 0.28.
 //!
-//! Keys are updated before they have encrypted as much as they may (RFC 8446, sections 4.6.3 and 5.5), and whenever the peer
-//! says that it goes on with new ones: a lane lasts as long as its connection.
+//! Keys are updated before they have encrypted as much as they may (RFC 8446, sections 4.6.3 and
+//! 5.5), and whenever the peer says that it goes on with new ones: a lane lasts as long as its
+//! connection.
 
 use std::io;
 use std::ops::Range;
@@ -30,14 +34,12 @@ use rustls::crypto::cipher::{OutboundChunks, make_tls13_aad};
 use rustls::{AlertDescription, ContentType, ExtractedSecrets, Side, SupportedCipherSuite};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::keys::{Keys, TrafficSecrets};
+use super::error::bad_record;
+use super::keys::{HEADER, Keys, TrafficSecrets};
 
-/// Largest payload of one TLS record (RFC 8446, section 5.1). What does not straddle two records is decoded without being
-/// pieced together, so writers keep their units within it.
+/// Largest payload of one TLS record (RFC 8446, section 5.1). What does not straddle two records is
+/// decoded without being pieced together, so writers keep their units within it.
 pub const TLS_RECORD_MAX: usize = 1 << 14;
-
-/// Type, version, length.
-pub(super) const HEADER: usize = 5;
 
 /// Largest record on the wire, without its header (RFC 8446, section 5.2).
 const CIPHERTEXT_MAX: usize = TLS_RECORD_MAX + 256;
@@ -45,25 +47,22 @@ const CIPHERTEXT_MAX: usize = TLS_RECORD_MAX + 256;
 /// What one read may take from the socket: sixteen records, see the figures above.
 const READ_MAX: usize = 256 * 1024;
 
-/// What the buffer begins with: one record. A stranger gets no more before the handshake is done, and an idle lane never.
+/// What the buffer begins with: one record. A stranger gets no more before the handshake is done,
+/// and an idle lane never.
 const READ_MIN: usize = HEADER + CIPHERTEXT_MAX;
 
-/// How many records may come in a row that carry nothing (RFC 8446 allows empty ones), before the peer is taken to keep us
-/// busy for nothing.
+/// How many records may come in a row that carry nothing (RFC 8446 allows empty ones), before the
+/// peer is taken to keep us busy for nothing.
 const FRUITLESS_MAX: u32 = 32;
 
-/// A peer may update its keys so often ahead, and once more for each thousand records of data. It costs some
-/// microseconds, for which a record of 26 bytes is little.
+/// A peer may update its keys so often ahead, and once more for each thousand records of data. It
+/// costs some microseconds, for which a record of 26 bytes is little.
 const KEY_UPDATES_AHEAD: u64 = 32;
 const RECORDS_PER_KEY_UPDATE: u64 = 1_024;
 
 /// A `KeyUpdate` that asks for none in return, and one that does (RFC 8446, section 4.6.3).
 pub(super) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
-
-pub(super) fn bad_record(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
 
 fn oversized() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, rustls::Error::PeerSentOversizedRecord)
@@ -97,12 +96,14 @@ pub(super) struct Sealer {
     keys: Keys,
     /// How many records the keys are good for.
     limit: u64,
-    /// The peer has asked for new keys: before the next data (RFC 8446, section 4.6.3), however often it asks.
+    /// The peer has asked for new keys: before the next data (RFC 8446, section 4.6.3), however
+    /// often it asks.
     answer_due: bool,
 }
 
 impl Sealer {
-    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`; before it what has to be said of its keys.
+    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`; before it what has
+    /// to be said of its keys.
     pub(super) fn seal(&mut self, data: &OutboundChunks<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         debug_assert!(data.len() <= TLS_RECORD_MAX);
         // Two records are kept back: for this notice, and for an alert.
@@ -125,13 +126,15 @@ impl Sealer {
         alert: AlertDescription,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        // RFC 8446, section 6: the level matters no more, but close_notify is a warning and errors are fatal.
+        // RFC 8446, section 6: the level matters no more, but close_notify is a warning and errors
+        // are fatal.
         let level = if alert == AlertDescription::CloseNotify { 1 } else { 2 };
         let alert = [level, alert.into()];
         self.encrypt(ContentType::Alert, &OutboundChunks::Single(&alert), out)
     }
 
-    /// RFC 8446, section 5.2. rustls's own encrypter wants memory anew for every record; this one writes them in a row.
+    /// RFC 8446, section 5.2. rustls's own encrypter wants memory anew for every record; this one
+    /// writes them in a row.
     fn encrypt(
         &mut self,
         typ: ContentType,
@@ -243,7 +246,8 @@ impl Opener {
     }
 }
 
-/// Type and content of a decrypted record: the last byte that is not padding is the type (RFC 8446, section 5.4).
+/// Type and content of a decrypted record: the last byte that is not padding is the type (RFC 8446,
+/// section 5.4).
 fn content(plaintext: &[u8]) -> io::Result<(ContentType, &[u8])> {
     // Padding counts: all of it is at most a whole record's data and its type.
     if plaintext.len() > TLS_RECORD_MAX + 1 {
@@ -275,7 +279,8 @@ fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
 
 /// Messages of the handshake protocol after the handshake, each of them whole.
 fn handshake_messages(mut messages: &[u8], tickets: bool) -> io::Result<Opened> {
-    /// `new_session_ticket` (RFC 8446, section 4.6.1): offered to us by servers of other makes, and never used.
+    /// `new_session_ticket` (RFC 8446, section 4.6.1): offered to us by servers of other makes, and
+    /// never used.
     const NEW_SESSION_TICKET: u8 = 4;
     let refused = || bad_record("a handshake message after the handshake");
     // A record that holds no message may not be (RFC 8446, section 5.1).
@@ -321,7 +326,8 @@ impl RecordBuffer {
     pub(super) fn next_record(&mut self) -> io::Result<Option<Range<usize>>> {
         let filled = &self.buffer[self.start..self.end];
         let &[typ, _, _, high, low, ..] = filled else { return Ok(None) };
-        // Change_cipher_spec to application_data (RFC 8446, section 5.1): else it is no TLS, and its length means nothing.
+        // Change_cipher_spec to application_data (RFC 8446, section 5.1): else it is no TLS, and
+        // its length means nothing.
         if !(20..=23).contains(&typ) {
             return Err(bad_record("this is not TLS"));
         }
@@ -337,7 +343,8 @@ impl RecordBuffer {
         Ok(Some(record))
     }
 
-    /// Bytes that [`next_record`](Self::next_record) has pointed out: good until the next [`poll_fill`](Self::poll_fill).
+    /// Bytes that [`next_record`](Self::next_record) has pointed out: good until the next
+    /// [`poll_fill`](Self::poll_fill).
     pub(super) fn get(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
     }
@@ -360,8 +367,8 @@ impl RecordBuffer {
         Poll::Ready(Ok(read))
     }
 
-    /// Moves the part of a record at the end to the front, when the record would not fit behind; into a larger buffer, if
-    /// the last read has filled this one.
+    /// Moves the part of a record at the end to the front, when the record would not fit behind;
+    /// into a larger buffer, if the last read has filled this one.
     fn make_room(&mut self) {
         let waiting = self.end - self.start;
         if self.end == self.buffer.len() && self.buffer.len() < self.max {

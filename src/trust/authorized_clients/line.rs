@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{AuthorizedClient, Grant};
+use super::client::{AuthorizedClient, Grant, InvalidComment};
 use crate::trust::invitation::InvitationHash;
 use crate::trust::{Fingerprint, InvitationSecret, TrustError};
 
@@ -30,11 +30,6 @@ pub(super) enum Key {
     /// Whoever shows the secret of this hash.
     Invitation(InvitationHash),
 }
-
-/// A comment that would be read as something else, or not at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be a comment: it needs to be one line of at most 200 printable characters")]
-pub struct InvalidComment(String);
 
 impl Entry {
     pub(super) fn new(key: Key, grant: Grant, comment: &str) -> Result<Self, TrustError> {

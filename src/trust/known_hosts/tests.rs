@@ -5,6 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::*;
+use crate::trust::fingerprint::hex_encode;
 
 const HOST: &str = "server:443";
 

@@ -6,8 +6,8 @@ use super::*;
 async fn negotiates_tls13_with_post_quantum_key_exchange() {
     let (mut client, mut server) = tls_lane().await;
     for end in [&client, &server] {
-        assert_eq!(end.negotiated.group, Some(NamedGroup::X25519MLKEM768));
-        assert_eq!(end.negotiated.suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(end.group, Some(NamedGroup::X25519MLKEM768));
+        assert_eq!(end.suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
     }
     assert!(client.describe().starts_with("TLS 1.3 X25519MLKEM768 AES-128-GCM"), "{client:?}");
     pass_bytes(&mut client, &mut server).await;

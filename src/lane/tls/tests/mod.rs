@@ -14,7 +14,8 @@ use rustls::{ClientConfig, ClientConnection, ContentType, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::record::{HEADER, KEY_UPDATE};
+use super::keys::HEADER;
+use super::record::KEY_UPDATE;
 use super::*;
 use crate::lane::{Bind, BindSource, Congestion, DialError, Dialer, Listener, TcpOptions};
 use crate::trust::{

@@ -1,0 +1,15 @@
+//! What ends a lane whose peer does not keep to TLS.
+
+use std::io;
+
+pub(super) fn bad_record(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+pub(super) fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+pub(super) fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the connection broke off (no close_notify)")
+}

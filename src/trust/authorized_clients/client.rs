@@ -1,0 +1,40 @@
+//! A client that is authorised, and what for.
+
+use std::time::SystemTime;
+
+use crate::trust::{DestinationRule, Fingerprint};
+
+/// What a client is granted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// Where it may have connections made to; nothing listed is the server's one destination.
+    pub destinations: Vec<DestinationRule>,
+    /// How many connections it may have open at once, in all its sessions; no limit if `None`.
+    pub streams_max: Option<u32>,
+    /// Until when; for ever if `None`. Whole seconds.
+    pub expires: Option<SystemTime>,
+}
+
+/// A client that the file lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizedClient {
+    /// Its key.
+    pub key: Fingerprint,
+    /// What it may do.
+    pub grant: Grant,
+    /// Who it is, in the words of whoever wrote the line.
+    pub comment: String,
+}
+
+impl Grant {
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// A comment that would be read as something else, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be a comment: it needs to be one line of at most 200 printable characters")]
+pub struct InvalidComment(pub(super) String);
