@@ -106,6 +106,12 @@ impl LaneView {
         self.queue + (self.delay + self.lateness.as_secs_f64()) + bytes / self.rate
     }
 
+    /// It was given `bytes` more.
+    pub(in crate::proto) fn take(&mut self, bytes: u64) {
+        self.in_flight += bytes as f64;
+        self.queue += bytes as f64 / self.rate;
+    }
+
     fn has_room(&self, bytes: f64) -> bool {
         self.in_flight + bytes <= self.window
     }

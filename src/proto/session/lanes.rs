@@ -186,112 +186,6 @@ impl Session {
         limit.map_or(u64::MAX, |limit| limit as u64)
     }
 
-    /// An idle lane for which there is work now, each at most once until it has come.
-    #[must_use]
-    pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
-        if !self.lanes.values().any(|lane| lane.idle && !lane.waking) {
-            self.paced_until = None;
-            return None;
-        }
-        self.streams.prune();
-        let mut views = std::mem::take(&mut self.view_space);
-        let id = self.lane_to_wake(now, &mut views);
-        self.view_space = views;
-        let Some(id) = id else {
-            self.paced_until = self.pace(now);
-            return None;
-        };
-        let lane = self.lanes.get_mut(&id)?;
-        lane.waking = true;
-        Some(id)
-    }
-
-    /// `views` is room for snapshots.
-    fn lane_to_wake(&self, now: Instant, views: &mut Vec<LaneView>) -> Option<LaneId> {
-        let sleeping = |lane: &&Lane| lane.idle && !lane.waking;
-        if self.is_closed() {
-            return self
-                .lanes
-                .values()
-                .filter(sleeping)
-                .find(|lane| !lane.close_sent)
-                .map(|l| l.id);
-        }
-        let urgent = |lane: &&Lane| is_urgent(lane, now) && self.caps.may_speak(now, &lane.policy);
-        if let Some(lane) = self.lanes.values().filter(sleeping).find(urgent) {
-            return Some(lane.id);
-        }
-        let overdue = |lane: &&Lane| lane.inbound.due_elsewhere().is_some_and(|at| at <= now);
-        let mut ways = self.lanes.values().filter(overdue).filter_map(|l| self.way_back(l.id));
-        if let Some(way) = ways.find(|way| self.caps.may_speak(now, &way.policy)) {
-            return Some(way.id);
-        }
-        let control = self.control_waits();
-        if !control && (!self.payload_waits() || self.bulk_waits_for_others()) {
-            return None;
-        }
-        // The fastest first: whatever waits, it is the first to be asked.
-        views.clear();
-        views.extend(self.views(now));
-        views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
-        let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.waking);
-        let control = control && !views.iter().any(waking);
-        // One by one to the front, the others behind it in their order.
-        for nth in 0..views.len() {
-            views.get_mut(..=nth)?.rotate_right(1);
-            let (own, others) = views.split_first()?;
-            if own.idle
-                && !self.is_paced(now, own.id)
-                && (control || self.would_carry(now, own, others))
-            {
-                return Some(own.id);
-            }
-            views.get_mut(..=nth)?.rotate_left(1);
-        }
-        None
-    }
-
-    /// Whether anything waits that only moves payload.
-    fn payload_waits(&self) -> bool {
-        self.streams.data_waits() || self.tail_possible() || self.copies_wait()
-    }
-
-    /// Whether the lane has to wait for its link's cap.
-    fn is_paced(&self, now: Instant, id: LaneId) -> bool {
-        self.lanes.get(&id).is_some_and(|lane| !self.caps.allowance(now, &lane.policy).ready)
-    }
-
-    /// When the first of the lanes that sleep because of their links' caps may go on.
-    fn pace(&self, now: Instant) -> Option<Instant> {
-        if self.is_closed() {
-            return None;
-        }
-        let work = self.control_waits() || self.payload_waits();
-        let best = self.best_standing();
-        let sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
-        let times = sleeping.filter_map(|lane| {
-            let speaks = self.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
-            let used = work && Standing::of(lane) >= best;
-            let ready = self.caps.ready_at(&lane.policy).filter(|_| used);
-            [speaks, ready].into_iter().flatten().filter(|at| *at > now).min()
-        });
-        times.min()
-    }
-
-    /// A lane that sleeps and could take an acknowledgement for what came on `id`.
-    fn way_back(&self, id: LaneId) -> Option<&Lane> {
-        let best = self.best_standing();
-        let free =
-            |lane: &&Lane| lane.id != id && lane.idle && !lane.waking && Standing::of(lane) >= best;
-        self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min())
-    }
-
-    fn control_waits(&self) -> bool {
-        let notices = self.dead.iter().any(|dead| dead.notice_due);
-        let say = self.say;
-        notices || say.drain || say.next_key || say.express || self.streams.control_waits()
-    }
-
     /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,
     /// the next best.
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = LaneView> {
@@ -303,6 +197,17 @@ impl Session {
     /// The same, with those that are spared otherwise: a copy has to go on another lane, if there is one.
     pub(super) fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
         self.usable(self.best_standing()).map(move |lane| self.paced_view(lane, now))
+    }
+
+    /// Whether the lane may carry what another lane could carry as well.
+    pub(super) fn may_carry(&self, id: LaneId) -> bool {
+        let standing = self.lanes.get(&id).map(Standing::of);
+        standing.is_some_and(|standing| standing >= self.best_standing())
+    }
+
+    /// How the best lane stands: only its like are given work.
+    pub(super) fn best_standing(&self) -> Standing {
+        self.lanes.values().map(Standing::of).max().unwrap_or(Standing::WORST)
     }
 
     /// Lanes of the `best` standing there is.
@@ -515,11 +420,6 @@ impl Session {
             self.on_undelivered(carried);
         }
     }
-}
-
-/// Whether the lane has something to say that concerns itself.
-fn is_urgent(lane: &Lane, now: Instant) -> bool {
-    lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
 }
 
 /// A lane that can expect this `share` of what it believes it can.

@@ -5,17 +5,14 @@
 //! its path is better now. So it is given copies of what others carry, now and then: nobody waits for them.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use super::Session;
-use super::output::Limits;
+use super::pull::Pull;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
 use crate::proto::policy::Tier;
-use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 use crate::proto::streams::fit_payload;
-use crate::proto::wire::LaneBuf;
 
 /// A lane is probed once others were given so many times as much since it last carried anything.
 const CARRIED_PER_PROBED: u64 = 256;
@@ -26,36 +23,25 @@ const FRAMES_MAX: u64 = 8;
 const FRAME_PAYLOAD: u64 = 1_800;
 
 impl Session {
-    /// Whether the lane would be given a probe.
-    pub(super) fn probe_due(&self, own: &LaneView) -> bool {
-        !self.probe(own).is_empty()
-    }
-
-    /// Gives the lane copies of what another was given last. Should that be late all the same, it is sent again as if there
-    /// were no copies: these may take long.
-    pub(super) fn write_probe(
-        &mut self,
-        now: Instant,
-        id: LaneId,
-        limits: Limits,
-        out: &mut LaneBuf,
-    ) {
-        let Some(own) = self.view_of(now, id) else { return };
-        for (stream, chunk) in self.probe(&own) {
+    /// Gives the lane copies of what another was given last. Should that be late all the same, it is
+    /// sent again as if there were no copies: these may take long.
+    pub(super) fn write_probe(&mut self, pull: &mut Pull<'_>, frames: Vec<(StreamId, Chunk)>) {
+        let Some(own) = self.view_of(pull.now, pull.lane) else { return };
+        for (stream, chunk) in frames {
             let payload = chunk.payload();
             let fits = |room| fit_payload(stream, chunk.range.start, room) >= payload;
-            if !limits.left(out).is_some_and(fits) {
+            if !pull.left().is_some_and(fits) {
                 return;
             }
-            self.write_twice(now, &own, stream, &chunk, out);
+            self.write_twice(pull, &own, stream, &chunk);
         }
     }
 
     /// What the lane shall carry to show what it can do, if it was left out for long of bulk that still waits, and could teach
     /// anything by it.
-    fn probe(&self, own: &LaneView) -> Vec<(StreamId, Chunk)> {
+    pub(super) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
         let bulk = self.streams.bulk_waits();
-        let Some(lane) = self.lanes.get(&own.id).filter(|_| bulk) else { return Vec::new() };
+        let Some(lane) = self.lanes.get(&id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);
         let bytes = frames.saturating_mul(FRAME_PAYLOAD);
         let passed = self.totals.sent_payload.saturating_sub(lane.given_at_payload);
@@ -65,7 +51,7 @@ impl Session {
             && lane.policy.tier != Tier::Metered
             && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
             && self.duplicates.unreserved() >= bytes;
-        if due { self.newest_elsewhere(own.id, frames) } else { Vec::new() }
+        if due { self.newest_elsewhere(id, frames) } else { Vec::new() }
     }
 
     /// So many frames of what the lane that has most in flight beside `id` was given last; small ones, so that each that

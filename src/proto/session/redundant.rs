@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Session;
-use super::output::Limits;
+use super::pull::Pull;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
@@ -12,7 +12,6 @@ use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 use crate::proto::streams::{Streams, fit_payload};
-use crate::proto::wire::LaneBuf;
 
 impl Session {
     /// Whether any lane has something to carry that another was given first.
@@ -22,7 +21,7 @@ impl Session {
 
     /// `lane` was given bytes of a redundant stream for the first time, or what opens it: notes them for the lane
     /// that would get them there next, over another link if there is one.
-    pub(super) fn plan_copy(&mut self, now: Instant, lane: LaneId, carried: Carried, urgent: bool) {
+    pub(super) fn note_copy(&mut self, now: Instant, lane: LaneId, carried: Carried, urgent: bool) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
         let others = self.views_for_copies(now).filter_map(|view| {
@@ -48,43 +47,23 @@ impl Session {
 
     /// What other lanes were given first and has not arrived. It is not charged to the budget for
     /// duplicates: the stream's user has asked for it.
-    pub(super) fn write_copies(
-        &mut self,
-        now: Instant,
-        id: LaneId,
-        limits: Limits,
-        out: &mut LaneBuf,
-    ) {
-        if self.lanes.get(&id).is_none_or(|lane| lane.copies.is_empty()) {
-            return;
-        }
-        // A lane that is given nothing else is given no copies.
-        let Some(mut own) = self.view_of(now, id) else { return self.drop_copies(id) };
-        while let Some(room) = limits.left(out)
+    pub(super) fn write_copies(&mut self, pull: &mut Pull<'_>, mut own: LaneView) {
+        while let Some(room) = pull.left()
             && own.in_flight < own.window
-            && let Some(copy) = self.next_copy(id, room)
+            && let Some(copy) = self.next_copy(pull.lane, room)
         {
-            let before = out.len();
+            let before = pull.out.len();
             match copy {
-                NextCopy::Open(stream) => self.write_open(now, id, stream, out),
-                NextCopy::Data(stream, chunk) => self.copy_data(now, &own, stream, &chunk, out),
+                NextCopy::Open(stream) => self.write_open(pull, stream),
+                NextCopy::Data(stream, chunk) => self.copy_data(pull, &own, stream, &chunk),
             }
-            let bytes = out.len().saturating_sub(before) as f64;
-            own.in_flight += bytes;
-            own.queue += bytes / own.rate;
+            own.take(pull.out.len().saturating_sub(before) as u64);
         }
     }
 
-    fn copy_data(
-        &mut self,
-        now: Instant,
-        own: &LaneView,
-        stream: StreamId,
-        chunk: &Chunk,
-        out: &mut LaneBuf,
-    ) {
+    fn copy_data(&mut self, pull: &mut Pull<'_>, own: &LaneView, stream: StreamId, chunk: &Chunk) {
         let pending = self.streams.pending();
-        self.write_again(now, own, stream, chunk, out);
+        self.write_again(pull, own, stream, chunk);
         if let Some(lane) = self.lanes.get_mut(&own.id)
             && let Some(entry) = lane.ledger.entries_mut().next_back()
         {
@@ -93,6 +72,7 @@ impl Session {
         }
     }
 
+    /// A lane that is given nothing else is given no copies.
     pub(super) fn drop_copies(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.copies.clear();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::budget::cost_twice;
-use super::output::Limits;
+use super::pull::Pull;
 use super::standing::{Answering, Relief};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Health, Lane};
@@ -15,7 +15,6 @@ use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 use crate::proto::streams::fit_payload;
-use crate::proto::wire::LaneBuf;
 
 /// A frame at the tail is worth sending twice if that saves at least this.
 const TAIL_GAIN_MIN: f64 = 0.003;
@@ -118,47 +117,37 @@ impl Session {
             && self.lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
     }
 
-    /// Nothing waits and the lane is free: it carries what slower lanes would deliver later.
-    pub(super) fn write_tail(
-        &mut self,
-        now: Instant,
-        id: LaneId,
-        limits: Limits,
-        out: &mut LaneBuf,
-    ) {
-        while let Some(room) = limits.left(out)
-            && let Some((lane, end)) = self.tail_choice(now, id)
-        {
-            let Some(own) = self.view_of(now, id) else { return };
-            let Some((stream, chunk)) = self.take_tail(lane, end, room) else { continue };
-            self.write_twice(now, &own, stream, &chunk, out);
+    /// The lane carries what a slower one would deliver later: the frame that ends at `end` there.
+    pub(super) fn write_tail(&mut self, pull: &mut Pull<'_>, lane: LaneId, end: u64) {
+        let Some(own) = self.view_of(pull.now, pull.lane) else { return };
+        let Some(room) = pull.left() else { return };
+        if let Some((stream, chunk)) = self.take_tail(lane, end, room) {
+            self.write_twice(pull, &own, stream, &chunk);
         }
     }
 
     /// Writes on a lane, within the budget, what another was given before.
     pub(super) fn write_twice(
         &mut self,
-        now: Instant,
+        pull: &mut Pull<'_>,
         own: &LaneView,
         stream: StreamId,
         chunk: &Chunk,
-        out: &mut LaneBuf,
     ) {
         self.duplicates.spend(cost_twice(chunk.payload()));
-        self.write_again(now, own, stream, chunk, out);
+        self.write_again(pull, own, stream, chunk);
     }
 
     /// Writes on a lane what another was given before.
     pub(super) fn write_again(
         &mut self,
-        now: Instant,
+        pull: &mut Pull<'_>,
         own: &LaneView,
         stream: StreamId,
         chunk: &Chunk,
-        out: &mut LaneBuf,
     ) {
-        self.write_stream(now, own.id, own, stream, chunk, out);
-        self.note_payload(own.id, chunk.payload(), mutant!("copy-counted-as-new"));
+        self.write_stream(pull, own, stream, chunk);
+        self.note_payload(pull.lane, chunk.payload(), mutant!("copy-counted-as-new"));
     }
 
     /// The lane and the position on it of a frame that `id` would deliver sooner.
@@ -225,7 +214,7 @@ mod tests {
     use crate::proto::ids::{LinkId, Side};
     use crate::proto::policy::LanePolicy;
     use crate::proto::testing;
-    use crate::proto::wire::StreamKind;
+    use crate::proto::wire::{LaneBuf, StreamKind};
 
     const LANES: [LaneId; 2] = [LaneId::new(0), LaneId::new(1)];
 

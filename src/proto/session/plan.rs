@@ -1,0 +1,127 @@
+//! What a lane carries next beside control frames. One function decides, `plan`: a sleeping lane is
+//! woken if it names anything, and a lane that pulls carries what it names.
+//!
+//! Urgent streams come first, on whichever lane is soonest; then bulk; then what another lane is
+//! late with; last, copies that show what a lane can do.
+
+use std::time::Instant;
+
+use super::Session;
+use super::caps::Allowance;
+use super::pull::{frame_room, room_left};
+use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::scheduler::{self, Grant, LaneView};
+use crate::proto::stream::Chunk;
+
+/// What a lane carries next.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// What it was given because another lane had it first: the stream's user wants it twice.
+    Copies,
+    /// Bytes of the stream in the `nth` place of the queue.
+    Data { nth: usize, chunk: Chunk },
+    /// The frame that ends at `end` on a slower `lane`, once more.
+    Tail { lane: LaneId, end: u64 },
+    /// Copies of what others carry, so that it can show what it can do.
+    Probe(Vec<(StreamId, Chunk)>),
+}
+
+/// The kinds of plan in their order: a pull that has come to one does not go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Copies,
+    Data,
+    Tail,
+}
+
+/// A lane that may carry something, as it stands in its pull or would begin one.
+#[derive(Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) own: &'a LaneView,
+    pub(super) others: &'a [LaneView],
+    pub(super) allowance: Allowance,
+    pub(super) budget: usize,
+    /// Bytes that it has pulled already.
+    pub(super) written: usize,
+    pub(super) stage: Stage,
+}
+
+impl Session {
+    /// What the lane carries next, if anything.
+    pub(super) fn plan(&self, now: Instant, candidate: &Candidate<'_>) -> Option<Plan> {
+        let Candidate { own, others, allowance, budget, written, stage } = *candidate;
+        let left = room_left(budget, allowance, written)?;
+        if own.in_flight < own.window {
+            let lane = self.lanes.get(&own.id)?;
+            if stage == Stage::Copies && !lane.copies.is_empty() {
+                return Some(Plan::Copies);
+            }
+            let room = frame_room(own, written).min(left);
+            if stage <= Stage::Data
+                && let Some((nth, chunk)) = self.choose(own, others, room)
+            {
+                return Some(Plan::Data { nth, chunk });
+            }
+        }
+        if let Some((lane, end)) = self.tail_choice(now, own.id) {
+            return Some(Plan::Tail { lane, end });
+        }
+        let probe = if written == 0 { self.probe(own.id) } else { Vec::new() };
+        (!probe.is_empty()).then_some(Plan::Probe(probe))
+    }
+
+    /// Stream (as its place in the queue) and bytes that the lane shall carry next.
+    fn choose(&self, own: &LaneView, others: &[LaneView], room: usize) -> Option<(usize, Chunk)> {
+        self.choose_urgent(own, others, room).or_else(|| self.choose_bulk(own, others, room))
+    }
+
+    /// Of streams that sent little lately, which are divided among all lanes as if there were no
+    /// bulk.
+    fn choose_urgent(
+        &self,
+        own: &LaneView,
+        others: &[LaneView],
+        room: usize,
+    ) -> Option<(usize, Chunk)> {
+        let streams = self.streams.urgent_turns();
+        if streams.is_empty() {
+            return None;
+        }
+        let waiting = self.streams.urgent_bytes().max(1);
+        let skip = self.skip(own, others.iter(), waiting, room, false)?;
+        self.streams.chunk_behind(skip, streams, room)
+    }
+
+    /// Of streams that sent much: a lane that is kept free of them carries them only beside its like.
+    fn choose_bulk(
+        &self,
+        own: &LaneView,
+        others: &[LaneView],
+        room: usize,
+    ) -> Option<(usize, Chunk)> {
+        let streams = self.streams.bulk_turns();
+        let carries = |lane: &&LaneView| own.kept_free || !lane.kept_free;
+        if streams.is_empty() || own.kept_free && others.iter().any(|lane| !lane.kept_free) {
+            return None;
+        }
+        let waiting = self.streams.pending().max(1);
+        let skip = self.skip(own, others.iter().filter(carries), waiting, room, true)?;
+        self.streams.chunk_behind(skip, streams, room)
+    }
+
+    /// How far behind the first of the `waiting` bytes the lane's share begins, if it is given any.
+    fn skip<'a>(
+        &self,
+        own: &LaneView,
+        others: impl Iterator<Item = &'a LaneView> + Clone,
+        waiting: u64,
+        room: usize,
+        bulk: bool,
+    ) -> Option<u64> {
+        let chunk = (room as u64).min(waiting);
+        match scheduler::decide(self.config.scheduler, own, others, waiting, chunk, bulk) {
+            Grant::Skip(skip) => Some(skip),
+            Grant::Nothing => None,
+        }
+    }
+}

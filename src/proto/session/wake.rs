@@ -1,0 +1,130 @@
+//! Which sleeping lane is woken: the fastest for which there is work.
+
+use std::time::Instant;
+
+use super::Session;
+use super::plan::{Candidate, Stage};
+use super::pull::pull_budget;
+use super::standing::Standing;
+use crate::proto::ids::LaneId;
+use crate::proto::lane::Lane;
+use crate::proto::scheduler::LaneView;
+
+impl Session {
+    /// An idle lane for which there is work now, each at most once until it has come.
+    #[must_use]
+    pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
+        if !self.lanes.values().any(|lane| lane.idle && !lane.waking) {
+            self.paced_until = None;
+            return None;
+        }
+        self.streams.prune();
+        let mut views = std::mem::take(&mut self.view_space);
+        let id = self.lane_to_wake(now, &mut views);
+        self.view_space = views;
+        let Some(id) = id else {
+            self.paced_until = self.pace(now);
+            return None;
+        };
+        let lane = self.lanes.get_mut(&id)?;
+        lane.waking = true;
+        Some(id)
+    }
+
+    /// `views` is room for snapshots.
+    fn lane_to_wake(&self, now: Instant, views: &mut Vec<LaneView>) -> Option<LaneId> {
+        let sleeping = |lane: &&Lane| lane.idle && !lane.waking;
+        if self.is_closed() {
+            return self
+                .lanes
+                .values()
+                .filter(sleeping)
+                .find(|lane| !lane.close_sent)
+                .map(|l| l.id);
+        }
+        let urgent = |lane: &&Lane| is_urgent(lane, now) && self.caps.may_speak(now, &lane.policy);
+        if let Some(lane) = self.lanes.values().filter(sleeping).find(urgent) {
+            return Some(lane.id);
+        }
+        let overdue = |lane: &&Lane| lane.inbound.due_elsewhere().is_some_and(|at| at <= now);
+        let mut ways = self.lanes.values().filter(overdue).filter_map(|l| self.way_back(l.id));
+        if let Some(way) = ways.find(|way| self.caps.may_speak(now, &way.policy)) {
+            return Some(way.id);
+        }
+        let control = self.control_waits();
+        if !control && (!self.payload_waits() || self.bulk_waits_for_others()) {
+            return None;
+        }
+        // The fastest first: whatever waits, it is the first to be asked.
+        views.clear();
+        views.extend(self.views(now));
+        views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
+        let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.waking);
+        let control = control && !views.iter().any(waking);
+        // One by one to the front, the others behind it in their order.
+        for nth in 0..views.len() {
+            views.get_mut(..=nth)?.rotate_right(1);
+            let (own, others) = views.split_first()?;
+            if own.idle && self.has_work(now, own, others, control) {
+                return Some(own.id);
+            }
+            views.get_mut(..=nth)?.rotate_left(1);
+        }
+        None
+    }
+
+    /// Whether anything waits that only moves payload.
+    fn payload_waits(&self) -> bool {
+        self.streams.data_waits() || self.tail_possible() || self.copies_wait()
+    }
+
+    /// Whether a lane that sleeps would carry anything now; `control`: there are control frames that
+    /// any lane may carry.
+    fn has_work(&self, now: Instant, own: &LaneView, others: &[LaneView], control: bool) -> bool {
+        let Some(lane) = self.lanes.get(&own.id) else { return false };
+        let allowance = self.caps.allowance(now, &lane.policy);
+        if !allowance.ready {
+            return false;
+        }
+        let budget = pull_budget(lane.estimate.rate(), lane.estimate.is_slow());
+        let (written, stage) = (0, Stage::Copies);
+        let candidate = Candidate { own, others, allowance, budget, written, stage };
+        control || self.plan(now, &candidate).is_some()
+    }
+
+    /// When the first of the lanes that sleep because of their links' caps may go on.
+    fn pace(&self, now: Instant) -> Option<Instant> {
+        if self.is_closed() {
+            return None;
+        }
+        let work = self.control_waits() || self.payload_waits();
+        let best = self.best_standing();
+        let sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
+        let times = sleeping.filter_map(|lane| {
+            let speaks = self.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
+            let used = work && Standing::of(lane) >= best;
+            let ready = self.caps.ready_at(&lane.policy).filter(|_| used);
+            [speaks, ready].into_iter().flatten().filter(|at| *at > now).min()
+        });
+        times.min()
+    }
+
+    /// A lane that sleeps and could take an acknowledgement for what came on `id`.
+    pub(super) fn way_back(&self, id: LaneId) -> Option<&Lane> {
+        let best = self.best_standing();
+        let free =
+            |lane: &&Lane| lane.id != id && lane.idle && !lane.waking && Standing::of(lane) >= best;
+        self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min())
+    }
+
+    fn control_waits(&self) -> bool {
+        let notices = self.dead.iter().any(|dead| dead.notice_due);
+        let say = self.say;
+        notices || say.drain || say.next_key || say.express || self.streams.control_waits()
+    }
+}
+
+/// Whether the lane has something to say that concerns itself.
+fn is_urgent(lane: &Lane, now: Instant) -> bool {
+    lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
+}
