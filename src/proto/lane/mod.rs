@@ -54,6 +54,17 @@ pub enum Health {
     Suspect,
 }
 
+/// What the driver's task for a lane does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proto) enum Task {
+    /// It writes what it was given, and will ask for more.
+    Writing,
+    /// It asked, and there was nothing for it: it has to be woken.
+    Asleep,
+    /// The driver was told to wake it, and it has not come yet.
+    Woken,
+}
+
 /// A lane that is up.
 #[derive(Debug)]
 pub(in crate::proto) struct Lane {
@@ -65,12 +76,9 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) policy: LanePolicy,
     /// Data of redundant streams that another lane was given first.
     pub(in crate::proto) copies: VecDeque<Carried>,
-    /// The lane asked for bytes and there were none for it; it has to be woken.
-    pub(in crate::proto) idle: bool,
+    pub(in crate::proto) task: Task,
     /// The link's other lanes do: it carries no bulk.
     pub(in crate::proto) resting: bool,
-    /// The driver was told to wake it, and it has not come yet.
-    pub(in crate::proto) waking: bool,
     /// A PING has to be sent, to see whether the lane is alive.
     pub(in crate::proto) ping_due: bool,
     /// What it carries is overdue and nothing was acknowledged for a while.
@@ -131,6 +139,11 @@ const FUTILE_MAX: u32 = 5;
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 impl Lane {
+    /// Whether it has to be woken if there is anything for it.
+    pub(in crate::proto) fn is_asleep(&self) -> bool {
+        self.task == Task::Asleep
+    }
+
     /// Whether bulk is left to others.
     pub(in crate::proto) fn is_kept_free(&self) -> bool {
         self.resting || self.policy.tier == Tier::Express
@@ -145,9 +158,8 @@ impl Lane {
             health: Health::Good,
             policy: LanePolicy::default(),
             copies: VecDeque::new(),
-            idle: false,
+            task: Task::Writing,
             resting: false,
-            waking: false,
             ping_due: false,
             late: false,
             futile: 0,
@@ -290,7 +302,7 @@ impl Lane {
     /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does not
     /// say that any leave.
     pub(in crate::proto) fn owes(&self) -> bool {
-        self.ledger.owes() || !self.idle
+        self.ledger.owes() || self.task == Task::Writing
     }
 
     /// When the lane becomes suspect if it stays silent.

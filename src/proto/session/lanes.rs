@@ -274,7 +274,7 @@ impl Session {
         lane: &Lane,
         answering: Answering,
     ) -> Option<(Instant, Timer)> {
-        let sleeping = lane.idle && !lane.waking;
+        let sleeping = lane.is_asleep();
         // Not before the lane it goes on may speak.
         let ack_at = |at: Instant, on: &Lane| {
             (self.caps.speaks_at(&on.policy).max(Some(at)).unwrap_or(at), Timer::Ack)
@@ -444,7 +444,7 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         in_flight,
         // Not by what it can expect now, or it could deliver no more than that ever after.
         window: PIPE_FACTOR * estimate.rate().max(1.0) * rtt_min.max(PIPE_ROUND_TRIP_MIN),
-        idle: lane.idle && !lane.waking,
+        idle: lane.is_asleep(),
         measured: estimate.is_measured(),
         slow: estimate.is_slow(),
         kept_free: lane.is_kept_free(),

@@ -3,8 +3,9 @@
 
 mod acked;
 mod acks;
-mod budget;
+mod busy;
 mod caps;
+mod copies;
 mod crowd;
 mod express;
 mod handles;
@@ -12,11 +13,8 @@ mod lanes;
 mod links;
 mod memory;
 mod plan;
-mod probe;
 mod pull;
 mod receive;
-mod redundant;
-mod reinject;
 mod rest;
 mod standing;
 mod transmit;
@@ -34,8 +32,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use litemap::LiteMap;
 
-use self::budget::{BusyBudget, DuplicateBudget};
+use self::busy::BusyBudget;
 use self::caps::Caps;
+use self::copies::DuplicateBudget;
 use self::links::Links;
 use self::standing::Answering;
 use super::config::Config;

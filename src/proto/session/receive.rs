@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::budget::Cost;
+use super::busy::Cost;
 use super::{Session, State};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;

@@ -9,7 +9,7 @@ use super::pull::{Pull, pull_budget};
 use super::{Session, State};
 use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, StreamId};
-use crate::proto::lane::Carried;
+use crate::proto::lane::{Carried, Task};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
@@ -42,8 +42,7 @@ impl Session {
     ) -> Option<Transmit> {
         debug_assert!(out.is_empty());
         let pulling = self.lanes.get_mut(&lane)?;
-        pulling.idle = false;
-        pulling.waking = mutant!("wake-up-lost");
+        pulling.task = Task::Writing;
         if !pulling.ledger.owes() {
             pulling.progress_at = now; // there is room
         }
@@ -62,7 +61,7 @@ impl Session {
         }
         if pull.out.is_empty() {
             if let Some(lane) = self.lanes.get_mut(&lane) {
-                lane.idle = true;
+                lane.task = if mutant!("wake-up-lost") { Task::Woken } else { Task::Asleep };
             }
             return None;
         }
@@ -87,7 +86,9 @@ impl Session {
         if let Some((code, reason)) = tell.filter(|_| !told) {
             self.write_close(code, reason, out);
         }
-        self.lanes.get_mut(&id)?.idle = out.is_empty();
+        if out.is_empty() {
+            self.lanes.get_mut(&id)?.task = Task::Asleep;
+        }
         (!out.is_empty()).then(|| Transmit { bytes: out.len() })
     }
 

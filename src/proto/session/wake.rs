@@ -7,14 +7,14 @@ use super::plan::{Candidate, Stage};
 use super::pull::pull_budget;
 use super::standing::Standing;
 use crate::proto::ids::LaneId;
-use crate::proto::lane::Lane;
+use crate::proto::lane::{Lane, Task};
 use crate::proto::scheduler::LaneView;
 
 impl Session {
     /// An idle lane for which there is work now, each at most once until it has come.
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
-        if !self.lanes.values().any(|lane| lane.idle && !lane.waking) {
+        if !self.lanes.values().any(|lane| lane.is_asleep()) {
             self.paced_until = None;
             return None;
         }
@@ -27,13 +27,13 @@ impl Session {
             return None;
         };
         let lane = self.lanes.get_mut(&id)?;
-        lane.waking = true;
+        lane.task = Task::Woken;
         Some(id)
     }
 
     /// `views` is room for snapshots.
     fn lane_to_wake(&self, now: Instant, views: &mut Vec<LaneView>) -> Option<LaneId> {
-        let sleeping = |lane: &&Lane| lane.idle && !lane.waking;
+        let sleeping = |lane: &&Lane| lane.is_asleep();
         if self.is_closed() {
             return self
                 .lanes
@@ -59,7 +59,8 @@ impl Session {
         views.clear();
         views.extend(self.views(now));
         views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
-        let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.waking);
+        let waking =
+            |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.task == Task::Woken);
         let control = control && !views.iter().any(waking);
         // One by one to the front, the others behind it in their order.
         for nth in 0..views.len() {
@@ -99,7 +100,7 @@ impl Session {
         }
         let work = self.control_waits() || self.payload_waits();
         let best = self.best_standing();
-        let sleeping = self.lanes.values().filter(|lane| lane.idle && !lane.waking);
+        let sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         let times = sleeping.filter_map(|lane| {
             let speaks = self.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
             let used = work && Standing::of(lane) >= best;
@@ -112,8 +113,7 @@ impl Session {
     /// A lane that sleeps and could take an acknowledgement for what came on `id`.
     pub(super) fn way_back(&self, id: LaneId) -> Option<&Lane> {
         let best = self.best_standing();
-        let free =
-            |lane: &&Lane| lane.id != id && lane.idle && !lane.waking && Standing::of(lane) >= best;
+        let free = |lane: &&Lane| lane.id != id && lane.is_asleep() && Standing::of(lane) >= best;
         self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min())
     }
 

@@ -6,11 +6,11 @@
 
 use std::ops::Range;
 
-use super::Session;
-use super::pull::Pull;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
 use crate::proto::policy::Tier;
+use crate::proto::session::Session;
+use crate::proto::session::pull::Pull;
 use crate::proto::stream::Chunk;
 use crate::proto::streams::fit_payload;
 
@@ -25,7 +25,11 @@ const FRAME_PAYLOAD: u64 = 1_800;
 impl Session {
     /// Gives the lane copies of what another was given last. Should that be late all the same, it is
     /// sent again as if there were no copies: these may take long.
-    pub(super) fn write_probe(&mut self, pull: &mut Pull<'_>, frames: Vec<(StreamId, Chunk)>) {
+    pub(in crate::proto::session) fn write_probe(
+        &mut self,
+        pull: &mut Pull<'_>,
+        frames: Vec<(StreamId, Chunk)>,
+    ) {
         let Some(own) = self.view_of(pull.now, pull.lane) else { return };
         for (stream, chunk) in frames {
             let payload = chunk.payload();
@@ -39,7 +43,7 @@ impl Session {
 
     /// What the lane shall carry to show what it can do, if it was left out for long of bulk that still waits, and could teach
     /// anything by it.
-    pub(super) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
+    pub(in crate::proto::session) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
         let bulk = self.streams.bulk_waits();
         let Some(lane) = self.lanes.get(&id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);

@@ -2,26 +2,32 @@
 
 use std::time::Instant;
 
-use super::Session;
-use super::pull::Pull;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
+use crate::proto::session::Session;
+use crate::proto::session::pull::Pull;
 use crate::proto::stream::Chunk;
 use crate::proto::streams::{Streams, fit_payload};
 
 impl Session {
     /// Whether any lane has something to carry that another was given first.
-    pub(super) fn copies_wait(&self) -> bool {
+    pub(in crate::proto::session) fn copies_wait(&self) -> bool {
         self.lanes.values().any(|lane| !lane.copies.is_empty())
     }
 
     /// `lane` was given bytes of a redundant stream for the first time, or what opens it: notes them for the lane
     /// that would get them there next, over another link if there is one.
-    pub(super) fn note_copy(&mut self, now: Instant, lane: LaneId, carried: Carried, urgent: bool) {
+    pub(in crate::proto::session) fn note_copy(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        carried: Carried,
+        urgent: bool,
+    ) {
         let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
         let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
         let others = self.views_for_copies(now).filter_map(|view| {
@@ -47,7 +53,11 @@ impl Session {
 
     /// What other lanes were given first and has not arrived. It is not charged to the budget for
     /// duplicates: the stream's user has asked for it.
-    pub(super) fn write_copies(&mut self, pull: &mut Pull<'_>, mut own: LaneView) {
+    pub(in crate::proto::session) fn write_copies(
+        &mut self,
+        pull: &mut Pull<'_>,
+        mut own: LaneView,
+    ) {
         while let Some(room) = pull.left()
             && own.in_flight < own.window
             && let Some(copy) = self.next_copy(pull.lane, room)
@@ -73,7 +83,7 @@ impl Session {
     }
 
     /// A lane that is given nothing else is given no copies.
-    pub(super) fn drop_copies(&mut self, id: LaneId) {
+    pub(in crate::proto::session) fn drop_copies(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.copies.clear();
         }

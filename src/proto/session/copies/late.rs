@@ -1,0 +1,113 @@
+//! What a lane is late with is sent again on others, within a budget (the idea of XLINK; Zheng et
+//! al., SIGCOMM 2021).
+
+use std::time::{Duration, Instant};
+
+use super::budget::cost_twice;
+use crate::proto::ids::LaneId;
+use crate::proto::lane::{Carried, Health, Lane};
+use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::policy::Tier;
+use crate::proto::session::Session;
+use crate::proto::session::standing::{Answering, Relief};
+
+impl Session {
+    /// When the next frame in flight on the lane counts as late.
+    pub(in crate::proto::session) fn late_at(
+        &self,
+        lane: &Lane,
+        answering: Answering,
+    ) -> Option<Instant> {
+        let relief = answering.relief(lane);
+        // Whatever is sent again on a slow link makes all of it later.
+        let in_vain = lane.estimate.is_slow() && !answering.on_another_link(lane);
+        if lane.health != Health::Good
+            || relief == Relief::None
+            || in_vain
+            || lane.policy.tier == Tier::Metered
+            || self.duplicates.left() < FRAME_BYTES_MAX as u64
+        {
+            return None;
+        }
+        let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
+        let path_shared = self.links.view(lane.policy.link).is_shared();
+        let mut late = first.expected_by(path_shared).checked_add(lane.grace())?;
+        if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
+            late = late.checked_add(lane.patience())?; // very late
+        }
+        // A backup takes over from a lane that does not answer, not from one that is slow; and what is
+        // only held up (TCP repairs a loss in a round trip) has no need of a lane that takes longer.
+        let repaired = lane.estimate.rtt().saturating_add(lane.patience());
+        let sooner = matches!(relief, Relief::Peers { rtt } if rtt < repaired);
+        let silent = lane.answered_until().filter(|_| !sooner);
+        Some(silent.map_or(late, |silent| silent.max(late)))
+    }
+
+    /// What is late on the lane waits for the others again, in stream order; if its link is silent, so does what the link's
+    /// other lanes owe.
+    pub(in crate::proto::session) fn move_late(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        answering: Answering,
+    ) {
+        let Some(lane) = self.lanes.get(&id) else { return };
+        if self.late_at(lane, answering).is_none_or(|at| at > now) {
+            return;
+        }
+        let (patience, link) = (lane.patience(), lane.policy.link);
+        let very_late_after = lane.grace().saturating_add(patience);
+        let silent = |heard| now.saturating_duration_since(heard) >= patience;
+        let link_silent = self.links.heard_at(link).is_some_and(silent);
+        for (_, lane) in self.lanes.iter_mut() {
+            if lane.id == id {
+                // Slower than forecast is one thing, no answer at all another.
+                lane.late = !lane.answers(now);
+            } else if link_silent && lane.policy.link == link && lane.health == Health::Good {
+                lane.late |= lane.owes();
+            }
+        }
+        for (expected_by, lane, end) in self.overdue(now, id, link_silent) {
+            let very_late = link_silent || is_past(now, expected_by, very_late_after);
+            let duplicates = &self.duplicates;
+            if (if very_late { duplicates.left() } else { duplicates.unreserved() }) == 0 {
+                break;
+            }
+            self.send_again(lane, end);
+        }
+    }
+
+    /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in the order they were expected
+    /// in: by when, on which lane, and where on it they end.
+    fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
+        let Some(late) = self.lanes.get(&id) else { return Vec::new() };
+        let (grace, link) = (late.grace(), late.policy.link);
+        let path_shared = self.links.view(link).is_shared();
+        let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
+        let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
+        let mut overdue = Vec::new();
+        for lane in self.lanes.values().filter(concerned) {
+            let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
+            let frames = entries.map(|entry| (entry.expected_by(path_shared), lane.id, entry.end));
+            overdue.extend(frames.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
+        }
+        overdue.sort_unstable();
+        overdue
+    }
+
+    /// The frame that ends at `end` on `lane` waits for the other lanes again.
+    fn send_again(&mut self, lane: LaneId, end: u64) {
+        let ledger = self.lanes.get_mut(&lane).map(|lane| &mut lane.ledger);
+        let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { return };
+        entry.duplicated = true;
+        if let Carried::Data { range, .. } = &entry.carried {
+            self.duplicates.spend(cost_twice(range.end.saturating_sub(range.start)));
+            let carried = entry.carried.clone();
+            self.on_undelivered(&carried);
+        }
+    }
+}
+
+fn is_past(now: Instant, expected_by: Instant, grace: Duration) -> bool {
+    expected_by.checked_add(grace).is_some_and(|at| at <= now)
+}
