@@ -74,6 +74,7 @@
     )
 )]
 
+mod byte_count;
 pub mod config;
 pub mod error;
 pub mod event;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::proto::byte_count::ByteCount;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::mutants::mutant;
 
@@ -69,7 +70,7 @@ pub(in crate::proto) struct Ledger {
     acked: u64,
     pub(in crate::proto) delivered_at: Option<Instant>,
     /// Payload bytes in `entries`.
-    payload: u64,
+    payload: ByteCount,
 }
 
 impl Ledger {
@@ -91,7 +92,7 @@ impl Ledger {
 
     /// Stream payload in flight.
     pub(in crate::proto) fn payload_in_flight(&self) -> u64 {
-        self.payload
+        self.payload.get()
     }
 
     /// Frames in flight that matter if they are lost.
@@ -124,7 +125,7 @@ impl Ledger {
             self.delivered_at = Some(now);
         }
         self.sent = self.sent.saturating_add(bytes);
-        self.payload = self.payload.saturating_add(payload(&carried));
+        self.payload.add(payload(&carried));
         self.entries.push_back(Entry {
             carried,
             end: self.sent,
@@ -147,7 +148,7 @@ impl Ledger {
                 break;
             }
             if let Some(entry) = self.entries.pop_front() {
-                self.payload = self.payload.saturating_sub(payload(&entry.carried));
+                self.payload.take(payload(&entry.carried));
                 settle(entry);
             }
         }
@@ -172,7 +173,7 @@ impl Ledger {
 
     /// Forgets what is in flight.
     pub(in crate::proto) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
-        self.payload = 0;
+        self.payload = ByteCount::ZERO;
         std::mem::take(&mut self.entries).into_iter()
     }
 }

@@ -85,7 +85,7 @@ pub(in crate::proto) struct Lane {
     pub(in crate::proto) late: bool,
     /// How many lanes before it were given up without a sign of life: so many times its patience
     /// is doubled.
-    pub(in crate::proto) futile: u32,
+    pub(in crate::proto) unanswered: u32,
     /// Its kernel was asked how it is, because it is silent: the answer is waited for until then.
     pub(in crate::proto) asked_until: Option<Instant>,
     /// The CLOSE was given to it.
@@ -133,7 +133,7 @@ const ANSWER_FRESH: Duration = Duration::from_millis(10);
 
 /// Lanes that are given up before their first frame can be through, on a path that is slow beyond
 /// all expectation, would be dialled for ever: the next one gets twice the time, up to 32 times.
-const FUTILE_MAX: u32 = 5;
+const UNANSWERED_MAX: u32 = 5;
 
 /// The shortest time-out: below it, delayed acknowledgements and a busy machine look like death.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
@@ -162,7 +162,7 @@ impl Lane {
             resting: false,
             ping_due: false,
             late: false,
-            futile: 0,
+            unanswered: 0,
             asked_until: None,
             close_sent: false,
             heard_at: now,
@@ -294,8 +294,8 @@ impl Lane {
         let patience = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
         let patience = patience.max(self.estimate.slow_time(FOREIGN_QUEUE_BYTES));
         // What was acknowledged shows that frames get through.
-        let futile = if self.ledger.acked_position() == 0 { self.futile } else { 0 };
-        patience.saturating_mul(1 << futile.min(FUTILE_MAX))
+        let unanswered = if self.ledger.acked_position() == 0 { self.unanswered } else { 0 };
+        patience.saturating_mul(1 << unanswered.min(UNANSWERED_MAX))
     }
 
     /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,

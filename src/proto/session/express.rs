@@ -1,7 +1,7 @@
 //! Express lanes: kept free of bulk, so that what is urgent waits for the path alone.
 
 use super::Session;
-use super::standing::Standing;
+use super::rank::Rank;
 use crate::proto::event::Event;
 use crate::proto::ids::Side;
 use crate::proto::scheduler::LaneView;
@@ -36,7 +36,7 @@ impl Session {
         {
             return false;
         }
-        let best = self.best_standing();
-        self.lanes.values().any(|lane| !lane.is_kept_free() && Standing::of(lane) >= best)
+        let best = self.best_rank();
+        self.lanes.values().any(|lane| !lane.is_kept_free() && Rank::of(lane) >= best)
     }
 }

@@ -56,7 +56,7 @@ impl Session {
     fn send_spread(&self) -> u64 {
         let mut rate = 0.0;
         let (mut near, mut far) = (f64::INFINITY, 0.0f64);
-        for lane in self.usable(self.best_standing()) {
+        for lane in self.usable(self.best_rank()) {
             let queue = lane.ledger.in_flight() as f64 / lane.estimate.rate().max(1.0);
             let arrival = lane.estimate.delay().as_secs_f64() + queue;
             rate += lane.estimate.rate();
@@ -67,7 +67,7 @@ impl Session {
     }
 
     fn send_slack(&self) -> u64 {
-        let used = self.usable(self.best_standing());
+        let used = self.usable(self.best_rank());
         let rate: f64 = used.map(|lane| lane.estimate.rate()).sum();
         ((rate * SEND_AHEAD_SECONDS) as u64).max(SEND_ROOM_MIN)
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::standing::{Answering, Relief, Standing};
+use super::rank::{Answering, Fallback, Rank};
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, LinkId};
@@ -74,7 +74,8 @@ impl Session {
             return false;
         }
         let given_at_payload = self.totals.sent_payload;
-        let mut lane = Lane { futile: self.futile, given_at_payload, ..Lane::new(id, now, rtt) };
+        let mut lane =
+            Lane { unanswered: self.unanswered, given_at_payload, ..Lane::new(id, now, rtt) };
         // The others work already.
         lane.resting = true;
         self.links.join(&lane.policy, now);
@@ -189,35 +190,35 @@ impl Session {
     /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,
     /// the next best.
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = LaneView> {
-        let best = self.best_standing();
+        let best = self.best_rank();
         let used = self.usable(best).filter(move |lane| !self.is_spare(lane, best));
         used.map(move |lane| self.paced_view(lane, now))
     }
 
     /// The same, with those that are spared otherwise: a copy has to go on another lane, if there is one.
     pub(super) fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
-        self.usable(self.best_standing()).map(move |lane| self.paced_view(lane, now))
+        self.usable(self.best_rank()).map(move |lane| self.paced_view(lane, now))
     }
 
     /// Whether the lane may carry what another lane could carry as well.
     pub(super) fn may_carry(&self, id: LaneId) -> bool {
-        let standing = self.lanes.get(&id).map(Standing::of);
-        standing.is_some_and(|standing| standing >= self.best_standing())
+        let rank = self.lanes.get(&id).map(Rank::of);
+        rank.is_some_and(|rank| rank >= self.best_rank())
     }
 
-    /// How the best lane stands: only its like are given work.
-    pub(super) fn best_standing(&self) -> Standing {
-        self.lanes.values().map(Standing::of).max().unwrap_or(Standing::WORST)
+    /// The best rank of any lane: only its like are given work.
+    pub(super) fn best_rank(&self) -> Rank {
+        self.lanes.values().map(Rank::of).max().unwrap_or(Rank::WORST)
     }
 
-    /// Lanes of the `best` standing there is.
-    pub(super) fn usable(&self, best: Standing) -> impl Iterator<Item = &Lane> {
-        self.lanes.values().filter(move |lane| Standing::of(lane) >= best)
+    /// Lanes of the `best` rank.
+    pub(super) fn usable(&self, best: Rank) -> impl Iterator<Item = &Lane> {
+        self.lanes.values().filter(move |lane| Rank::of(lane) >= best)
     }
 
     /// Whether the lane rests on a slow link of which another lane works: what is urgent finds it no sooner there, and each lane
     /// has packets on the way that take long.
-    fn is_spare(&self, lane: &Lane, best: Standing) -> bool {
+    fn is_spare(&self, lane: &Lane, best: Rank) -> bool {
         let works = |other: &Lane| other.policy.link == lane.policy.link && !other.is_kept_free();
         let rests = lane.resting && lane.copies.is_empty();
         rests && lane.estimate.is_slow() && self.usable(best).any(works)
@@ -258,8 +259,8 @@ impl Session {
         }
         let Some(own) = self.lanes.get(&id) else { return false };
         let (own, link) = (view(own, now, 1.0).arrival(1.0), own.policy.link);
-        let best = self.best_standing();
-        let used = |lane: &&Lane| Standing::of(lane) >= best && lane.policy.tier != Tier::Metered;
+        let best = self.best_rank();
+        let used = |lane: &&Lane| Rank::of(lane) >= best && lane.policy.tier != Tier::Metered;
         // On a slow link what is said twice makes everything later.
         let alike = |lane: &Lane| lane.estimate.is_slow() && lane.policy.link == link;
         let others = self.lanes.values().filter(|lane| lane.id != id && !alike(lane));
@@ -320,8 +321,8 @@ impl Session {
             {
                 self.tell(Event::MetricsWanted(id));
             } else if lost_at.is_some() {
-                let futile = lane.ledger.acked_position() == 0;
-                self.futile = if futile { self.futile.saturating_add(1) } else { 0 };
+                let unanswered = lane.ledger.acked_position() == 0;
+                self.unanswered = if unanswered { self.unanswered.saturating_add(1) } else { 0 };
                 self.tell(Event::LaneLost { lane: id, code: Code::LANE_TIMEOUT });
                 self.handle_lane_down(now, id, Code::LANE_TIMEOUT);
             } else if suspect_at.is_some() {
@@ -354,7 +355,7 @@ impl Session {
 
     /// When the lane becomes suspect if nothing is heard on it, or on its link, and there is what could take over.
     fn suspect_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
-        if answering.relief(lane) == Relief::None {
+        if answering.fallback(lane) == Fallback::None {
             return None;
         }
         let alone = lane.suspect_at()?;

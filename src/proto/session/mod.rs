@@ -14,9 +14,9 @@ mod links;
 mod memory;
 mod plan;
 mod pull;
+mod rank;
 mod receive;
 mod rest;
-mod standing;
 mod transmit;
 mod wake;
 mod wander;
@@ -36,7 +36,7 @@ use self::busy::BusyBudget;
 use self::caps::Caps;
 use self::copies::DuplicateBudget;
 use self::links::Links;
-use self::standing::Answering;
+use self::rank::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
@@ -85,7 +85,7 @@ pub struct Session {
     /// When a lane that was held back by its link's cap may go on.
     paced_until: Option<Instant>,
     /// Lanes given up in a row of which nothing was ever acknowledged.
-    futile: u32,
+    unanswered: u32,
     /// When the last lane went, and the session began to wait for another.
     alone_since: Option<Instant>,
     random: u64,
@@ -141,7 +141,7 @@ impl Session {
             caps: Caps::default(),
             links: Links::default(),
             paced_until: None,
-            futile: 0,
+            unanswered: 0,
             alone_since: Some(now),
             random: seed | 1,
             totals: Totals::default(),
@@ -218,10 +218,10 @@ impl Session {
             resent_bytes: self.totals.resent_payload,
             received_bytes: sums.received,
             duplicate_bytes: sums.duplicate,
-            pending_bytes: sums.pending,
-            held_bytes: sums.held,
+            pending_bytes: sums.pending.get(),
+            held_bytes: sums.held.get(),
             held_bytes_max: sums.held_peak,
-            reorder_bytes: sums.reorder.cost,
+            reorder_bytes: sums.reorder.cost(),
             reorder_bytes_max: sums.reorder_peak,
             lanes_lost: self.totals.lanes_lost,
             lanes_suspected: self.totals.suspected,

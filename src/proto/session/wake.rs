@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Session;
 use super::plan::{Candidate, Stage};
 use super::pull::pull_budget;
-use super::standing::Standing;
+use super::rank::Rank;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Lane, Task};
 use crate::proto::scheduler::LaneView;
@@ -99,11 +99,11 @@ impl Session {
             return None;
         }
         let work = self.control_waits() || self.payload_waits();
-        let best = self.best_standing();
+        let best = self.best_rank();
         let sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         let times = sleeping.filter_map(|lane| {
             let speaks = self.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
-            let used = work && Standing::of(lane) >= best;
+            let used = work && Rank::of(lane) >= best;
             let ready = self.caps.ready_at(&lane.policy).filter(|_| used);
             [speaks, ready].into_iter().flatten().filter(|at| *at > now).min()
         });
@@ -112,8 +112,8 @@ impl Session {
 
     /// A lane that sleeps and could take an acknowledgement for what came on `id`.
     pub(super) fn way_back(&self, id: LaneId) -> Option<&Lane> {
-        let best = self.best_standing();
-        let free = |lane: &&Lane| lane.id != id && lane.is_asleep() && Standing::of(lane) >= best;
+        let best = self.best_rank();
+        let free = |lane: &&Lane| lane.id != id && lane.is_asleep() && Rank::of(lane) >= best;
         self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min())
     }
 

@@ -67,14 +67,6 @@ pub(in crate::proto) struct ReorderUse {
     pub(in crate::proto) bytes: u64,
 }
 
-impl ReorderUse {
-    /// In a sum: what was `before` is `now`.
-    pub(in crate::proto) fn count(&mut self, before: Self, now: Self) {
-        self.cost = self.cost.saturating_sub(before.cost).saturating_add(now.cost);
-        self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(now.bytes);
-    }
-}
-
 /// A rule the peer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proto) enum Misbehaviour {

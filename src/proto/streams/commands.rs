@@ -141,7 +141,9 @@ impl Streams {
         let now = stream.recv.reorder_use();
         self.window.consume(dropped.bytes);
         self.heed_credit(id);
-        self.sums.reorder.count(before, now);
+        if !self.over {
+            self.sums.reorder.replace(before, now);
+        }
         self.settle(id);
     }
 

@@ -123,8 +123,8 @@ impl Streams {
         moved >= memory.allowed.sum() / 4
             || (!refused && receive > memory.wanted.receive)
             || receive < memory.wanted.receive / 2
-            || self.sums.held >= memory.ask_above()
-            || self.sums.held < memory.ask_below()
+            || self.held() >= memory.ask_above()
+            || self.held() < memory.ask_below()
             || self.bookkeeping().abs_diff(memory.told_bookkeeping) >= memory.bookkeeping_step()
     }
 
@@ -157,13 +157,13 @@ impl Streams {
 
     /// How many bytes were kept once and are not any more: read, dropped or acknowledged.
     pub fn moved_bytes(&self) -> u64 {
-        let acknowledged = self.credit.used().saturating_sub(self.sums.held);
+        let acknowledged = self.credit.used().saturating_sub(self.held());
         self.window.consumed().saturating_add(acknowledged)
     }
 
     /// Bytes that are kept now, gaps in them included.
     pub fn kept_bytes(&self) -> u64 {
-        self.window.unconsumed().saturating_add(self.sums.held)
+        self.window.unconsumed().saturating_add(self.held())
     }
 
     /// The session's window, as far as what is promised to streams goes.
@@ -201,7 +201,7 @@ impl Streams {
     fn bookkeeping(&self) -> u64 {
         let streams = (self.table.len() as u64).saturating_mul(STREAM_OVERHEAD_BYTES);
         let reorder = self.sums.reorder;
-        reorder.cost.saturating_sub(reorder.bytes).saturating_add(streams)
+        reorder.cost().saturating_sub(reorder.bytes()).saturating_add(streams)
     }
 }
 

@@ -22,6 +22,7 @@ pub use queues::fit_payload;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::byte_count::ByteCount;
 use super::config::Config;
 use super::error::{Code, Undelivered};
 use super::event::Event;
@@ -55,6 +56,8 @@ pub struct Streams {
     data_queue: FairQueue,
     control_queue: VecDeque<StreamId>,
     accepted: VecDeque<(StreamId, StreamKind)>,
+    /// The session is over: nothing is sent any more, nor counted as if it would be.
+    over: bool,
     /// Control frames about all streams together that wait to be sent.
     pub due: FramesDue,
     /// Events for the driver, oldest first; the session adds those that are not about streams.
@@ -108,16 +111,41 @@ impl RemoteStreams {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sums {
     /// Waiting to be sent.
-    pub pending: u64,
+    pub pending: ByteCount,
     /// Written and not acknowledged, and the most there ever was.
-    pub held: u64,
+    pub held: ByteCount,
     pub held_peak: u64,
     /// What data out of order costs, and the most it ever did.
-    pub reorder: ReorderUse,
+    pub reorder: ReorderSum,
     pub reorder_peak: u64,
     /// Received in the life of the session, and received again.
     pub received: u64,
     pub duplicate: u64,
+}
+
+/// What data out of order takes, of all streams together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReorderSum {
+    cost: ByteCount,
+    bytes: ByteCount,
+}
+
+impl ReorderSum {
+    /// Memory, its bookkeeping included.
+    pub fn cost(self) -> u64 {
+        self.cost.get()
+    }
+
+    /// Bytes of streams.
+    pub fn bytes(self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// What took `before` takes `now`.
+    fn replace(&mut self, before: ReorderUse, now: ReorderUse) {
+        self.cost.replace(before.cost, now.cost);
+        self.bytes.replace(before.bytes, now.bytes);
+    }
 }
 
 /// Streams whose writers wait for what all streams share.
@@ -189,6 +217,7 @@ impl Streams {
             data_queue: FairQueue::default(),
             control_queue: VecDeque::new(),
             accepted: VecDeque::new(),
+            over: false,
             due: FramesDue::default(),
             events: VecDeque::new(),
             config,
@@ -214,12 +243,12 @@ impl Streams {
 
     /// Bytes that wait to be sent.
     pub fn pending(&self) -> u64 {
-        self.sums.pending
+        self.sums.pending.get()
     }
 
     /// Bytes written and not acknowledged.
     pub fn held(&self) -> u64 {
-        self.sums.held
+        self.sums.held.get()
     }
 
     /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
@@ -277,9 +306,10 @@ impl Streams {
         self.waiters = Waiters::default();
         self.control_queue.clear();
         self.data_queue = FairQueue::default();
-        self.sums.pending = 0;
-        self.sums.held = 0;
-        self.sums.reorder = ReorderUse::default();
+        self.over = true;
+        self.sums.pending = ByteCount::ZERO;
+        self.sums.held = ByteCount::ZERO;
+        self.sums.reorder = ReorderSum::default();
         // What arrived before is no less true for it.
         self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
     }
@@ -292,9 +322,11 @@ impl Streams {
         change(stream);
         let (pending_now, held_now) = (stream.send.pending_bytes(), stream.send.held_bytes());
         let sums = &mut self.sums;
-        sums.pending = sums.pending.saturating_sub(pending).saturating_add(pending_now);
-        sums.held = sums.held.saturating_sub(held).saturating_add(held_now);
-        sums.held_peak = sums.held_peak.max(sums.held);
+        if !self.over {
+            sums.pending.replace(pending, pending_now);
+            sums.held.replace(held, held_now);
+        }
+        sums.held_peak = sums.held_peak.max(sums.held.get());
         self.settle(id);
     }
 
@@ -318,10 +350,13 @@ impl Streams {
     fn forget(&mut self, id: StreamId) {
         let Some(stream) = self.table.remove(&id) else { return };
         let sums = &mut self.sums;
-        sums.pending = sums.pending.saturating_sub(stream.send.pending_bytes());
-        sums.held = sums.held.saturating_sub(stream.send.held_bytes());
-        debug_assert!(sums.held == 0 || !self.table.is_empty(), "{} bytes of nobody", sums.held);
-        sums.reorder.count(stream.recv.reorder_use(), ReorderUse::default());
+        if !self.over {
+            sums.pending.take(stream.send.pending_bytes());
+            sums.held.take(stream.send.held_bytes());
+            sums.reorder.replace(stream.recv.reorder_use(), ReorderUse::default());
+        }
+        let nobody = sums.held != ByteCount::ZERO && self.table.is_empty();
+        debug_assert!(!nobody, "{:?} of nobody", sums.held);
         self.waiters.credit.remove(&id);
         self.on_stream_gone(id, &stream);
     }

@@ -60,7 +60,7 @@ impl Streams {
     pub fn urgent_bytes(&self) -> u64 {
         let count = self.data_queue.urgent_len();
         if count == self.data_queue.len() {
-            return self.sums.pending;
+            return self.sums.pending.get();
         }
         let looked_at = count.min(STREAMS_LOOKED_AT);
         let ids = (0..looked_at).filter_map(|nth| self.data_queue.peek(nth));
@@ -128,7 +128,7 @@ impl Streams {
         let waited = stream.send.pending_bytes();
         stream.send.send(chunk, |piece| out.push_payload(piece));
         let waits = stream.send.pending_bytes();
-        self.sums.pending = self.sums.pending.saturating_sub(waited).saturating_add(waits);
+        self.sums.pending.replace(waited, waits);
     }
 
     /// What the stream is opened for, unless that has arrived; and whether it is redundant. It is

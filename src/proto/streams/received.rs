@@ -28,12 +28,12 @@ impl Streams {
         };
         let before = stream.recv.reorder_use();
         let received = stream.recv.on_data(offset, data, fin);
-        self.sums.reorder.count(before, stream.recv.reorder_use());
-        self.sums.reorder_peak = self.sums.reorder_peak.max(self.sums.reorder.cost);
+        self.sums.reorder.replace(before, stream.recv.reorder_use());
+        self.sums.reorder_peak = self.sums.reorder_peak.max(self.sums.reorder.cost());
         self.tune_reordered(id);
         self.on_received(id, received)?;
         let window = self.config.session_window.saturating_mul(REORDER_OVERHEAD_FACTOR);
-        if self.sums.reorder.cost > window.saturating_add(REORDER_OVERHEAD_BYTES) {
+        if self.sums.reorder.cost() > window.saturating_add(REORDER_OVERHEAD_BYTES) {
             let detail = "too many small pieces out of order";
             return Err(Violation::new(Code::EXCESSIVE_LOAD, detail));
         }
@@ -45,7 +45,7 @@ impl Streams {
         let Some(stream) = self.table.get_mut(&id) else { return Ok(()) };
         let before = stream.recv.reorder_use();
         let received = stream.recv.on_reset(code, final_size);
-        self.sums.reorder.count(before, stream.recv.reorder_use());
+        self.sums.reorder.replace(before, stream.recv.reorder_use());
         // Told whether the reader waits for bytes or not: it may wait for just this.
         stream.recv.reader_waits |= received.is_ok_and(|received| received.readable);
         self.on_received(id, received)

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::Streams;
+use crate::proto::byte_count::ByteCount;
 use crate::proto::config::Config;
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, Side, StreamId};
@@ -28,7 +29,7 @@ pub(super) struct Room {
     first: u64,
     early: u64,
     /// Promised beyond `first` each: to open streams, and to early ones.
-    beyond: u64,
+    beyond: ByteCount,
     /// Whether it was told that readers who have paused hold the session; and not before so much was received is it
     /// looked for again.
     told: bool,
@@ -40,7 +41,7 @@ impl Room {
         Self {
             first: config.first_window(),
             early: config.early_window(),
-            beyond: 0,
+            beyond: ByteCount::ZERO,
             told: false,
             check_at: 0,
         }
@@ -74,7 +75,7 @@ impl Streams {
     /// for, what streams that are not open yet may use included.
     pub fn promised(&self) -> u64 {
         let firsts = self.streams_promised().saturating_mul(self.room.first);
-        self.room.beyond.saturating_add(firsts)
+        self.room.beyond.get().saturating_add(firsts)
     }
 
     /// What of it open streams have.
@@ -82,7 +83,7 @@ impl Streams {
         let early = self.room.early.saturating_sub(self.room.first);
         let unseen = self.remote.early_unseen.saturating_mul(early);
         let firsts = (self.table.len() as u64).saturating_mul(self.room.first);
-        self.room.beyond.saturating_sub(unseen).saturating_add(firsts)
+        self.room.beyond.get().saturating_sub(unseen).saturating_add(firsts)
     }
 
     /// Streams that are open, and those that the peer may open.
@@ -119,7 +120,7 @@ impl Streams {
             return wish.max(self.room.first);
         }
         let own = promised.saturating_sub(self.room.first);
-        share(wish, self.room.first, max, self.room.beyond.saturating_sub(own), room)
+        share(wish, self.room.first, max, self.room.beyond.get().saturating_sub(own), room)
     }
 
     /// The window that a stream may have, of what it wishes for.
@@ -152,7 +153,7 @@ impl Streams {
             if id.index() < self.remote.early {
                 let promised = self.room.early.saturating_sub(self.room.first);
                 self.remote.early_unseen = self.remote.early_unseen.saturating_sub(1);
-                self.room.beyond = self.room.beyond.saturating_sub(promised);
+                self.room.beyond.take(promised);
             }
         } else if let Some(stream) = self.table.get(&id) {
             // The answer is not to wait for credit: it is told in the flight of the OPEN. By then more is allowed than now.
@@ -168,7 +169,7 @@ impl Streams {
     /// A stream is no more.
     pub(super) fn on_stream_gone(&mut self, id: StreamId, stream: &Stream) {
         let beyond = stream.promised.saturating_sub(self.room.first);
-        self.room.beyond = self.room.beyond.saturating_sub(beyond);
+        self.room.beyond.take(beyond);
         if id.initiator() != self.side {
             let freed = u64::from(!mutant!("closed-streams-not-freed"));
             self.remote.open = self.remote.open.saturating_sub(freed);
@@ -183,7 +184,7 @@ impl Streams {
         let promised = stream.recv.promised();
         let before = std::mem::replace(&mut stream.promised, promised);
         let (before, now) = (before.saturating_sub(first), promised.saturating_sub(first));
-        self.room.beyond = self.room.beyond.saturating_sub(before).saturating_add(now);
+        self.room.beyond.replace(before, now);
     }
 
     /// Bytes of the stream have arrived, or were read or dropped: the peer may have to be told that it may go on.
@@ -284,7 +285,7 @@ impl Streams {
         let ahead = self.config.streams_ahead(self.allowed_window());
         // Those it may open count as open: what is promised to them is not free, and theirs all the same.
         let firsts = self.room.first.saturating_mul(self.table.len() as u64);
-        let promised = self.room.beyond.saturating_add(firsts);
+        let promised = self.room.beyond.get().saturating_add(firsts);
         let free = self.room_max().saturating_sub(promised);
         let free = free.checked_div(self.room.first).unwrap_or(0);
         let free = if self.table.is_empty() { free.max(1) } else { free };
@@ -342,7 +343,7 @@ impl Streams {
             } else {
                 let promised = self.room.early.saturating_sub(self.room.first);
                 self.remote.early_unseen = self.remote.early_unseen.saturating_add(1);
-                self.room.beyond = self.room.beyond.saturating_add(promised);
+                self.room.beyond.add(promised);
             }
         }
         self.remote.early

@@ -42,7 +42,7 @@ impl Streams {
 
     /// Bytes written and not acknowledged, and what it costs to remember where they went.
     pub(super) fn unacked(&self, ledger_bytes: u64) -> u64 {
-        self.sums.held.saturating_add(ledger_bytes)
+        self.held().saturating_add(ledger_bytes)
     }
 
     fn unacked_limit(&self) -> u64 {

@@ -9,7 +9,7 @@ use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::policy::Tier;
 use crate::proto::session::Session;
-use crate::proto::session::standing::{Answering, Relief};
+use crate::proto::session::rank::{Answering, Fallback};
 
 impl Session {
     /// When the next frame in flight on the lane counts as late.
@@ -18,11 +18,11 @@ impl Session {
         lane: &Lane,
         answering: Answering,
     ) -> Option<Instant> {
-        let relief = answering.relief(lane);
+        let fallback = answering.fallback(lane);
         // Whatever is sent again on a slow link makes all of it later.
         let in_vain = lane.estimate.is_slow() && !answering.on_another_link(lane);
         if lane.health != Health::Good
-            || relief == Relief::None
+            || fallback == Fallback::None
             || in_vain
             || lane.policy.tier == Tier::Metered
             || self.duplicates.left() < FRAME_BYTES_MAX as u64
@@ -38,7 +38,7 @@ impl Session {
         // A backup takes over from a lane that does not answer, not from one that is slow; and what is
         // only held up (TCP repairs a loss in a round trip) has no need of a lane that takes longer.
         let repaired = lane.estimate.rtt().saturating_add(lane.patience());
-        let sooner = matches!(relief, Relief::Peers { rtt } if rtt < repaired);
+        let sooner = matches!(fallback, Fallback::Peers { rtt } if rtt < repaired);
         let silent = lane.answered_until().filter(|_| !sooner);
         Some(silent.map_or(late, |silent| silent.max(late)))
     }

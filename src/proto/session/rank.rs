@@ -7,10 +7,10 @@ use crate::proto::lane::{Health, Lane};
 use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 
-/// How much a lane is trusted with, in ascending order: only lanes that stand best are given what
+/// How much a lane is trusted with, in ascending order: only lanes of the best rank are given what
 /// another could carry as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum Rank {
     /// Does not answer.
     SuspectMetered,
     SuspectBackup,
@@ -26,7 +26,7 @@ pub(super) enum Standing {
     Good,
 }
 
-impl Standing {
+impl Rank {
     pub(super) const WORST: Self = Self::SuspectMetered;
 
     pub(super) fn of(lane: &Lane) -> Self {
@@ -92,7 +92,7 @@ impl LinksSeen {
 
 /// What there is to take over from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Relief {
+pub(super) enum Fallback {
     /// Nothing: it is used until it is lost.
     None,
     /// Lanes that are used only if it does not answer.
@@ -145,7 +145,7 @@ impl Answering {
     }
 
     /// What could take over from the lane. Metered lanes wait until others are lost.
-    pub(super) fn relief(&self, lane: &Lane) -> Relief {
+    pub(super) fn fallback(&self, lane: &Lane) -> Fallback {
         let preferred = self.primary.saturating_add(self.express).saturating_add(self.backup);
         let (same_or_better, worse) = match lane.policy.tier {
             Tier::Primary => (self.primary, self.express.saturating_add(self.backup)),
@@ -155,11 +155,11 @@ impl Answering {
         };
         if same_or_better > usize::from(lane.health == Health::Good) {
             let mut others = self.quickest.into_iter().flatten().filter(|(_, id)| *id != lane.id);
-            Relief::Peers { rtt: others.next().map_or(Duration::MAX, |(rtt, _)| rtt) }
+            Fallback::Peers { rtt: others.next().map_or(Duration::MAX, |(rtt, _)| rtt) }
         } else if worse > 0 {
-            Relief::Backup
+            Fallback::Backup
         } else {
-            Relief::None
+            Fallback::None
         }
     }
 }

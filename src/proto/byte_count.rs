@@ -1,0 +1,59 @@
+//! Counts of bytes that this end keeps itself.
+
+/// So many bytes, each of which was added once and is taken away at most once.
+///
+/// To take what was never added is a mistake in the books: debug builds stop there, others go on
+/// from zero. What a peer says is never taken from a count before it was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::proto) struct ByteCount(u64);
+
+impl ByteCount {
+    pub(in crate::proto) const ZERO: Self = Self(0);
+
+    pub(in crate::proto) const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// So many more.
+    pub(in crate::proto) fn add(&mut self, bytes: u64) {
+        debug_assert!(self.0.checked_add(bytes).is_some(), "{} and {bytes} bytes", self.0);
+        self.0 = self.0.saturating_add(bytes);
+    }
+
+    /// So many less.
+    pub(in crate::proto) fn take(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.0, "{bytes} bytes taken from {}", self.0);
+        self.0 = self.0.saturating_sub(bytes);
+    }
+
+    /// What was counted with `before` bytes counts `now`.
+    pub(in crate::proto) fn replace(&mut self, before: u64, now: u64) {
+        self.take(before);
+        self.add(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_can_be_taken_and_replaced() {
+        let mut count = ByteCount::ZERO;
+        count.add(5);
+        count.add(7);
+        count.replace(5, 1);
+        assert_eq!(count.get(), 8);
+        count.take(8);
+        assert_eq!(count, ByteCount::ZERO);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "3 bytes taken from 2")]
+    fn taking_what_was_never_added_stops_a_debug_build() {
+        let mut count = ByteCount::default();
+        count.add(2);
+        count.take(3);
+    }
+}
