@@ -237,15 +237,15 @@ impl Lane {
     }
 
     /// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
-    pub(in crate::proto) fn patience(&self) -> Duration {
+    pub(in crate::proto) fn slack(&self) -> Duration {
         let usual = self.estimate.lateness(self.progress_at).saturating_mul(4);
         let ack_delay = ACK_DELAY_USUAL.max(self.estimate.ack_gap());
         usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ack_delay)
     }
 
     /// How long after its forecast arrival a frame counts as late: its acknowledgement has to come.
-    pub(in crate::proto) fn grace(&self) -> Duration {
-        self.estimate.way_back().saturating_add(self.patience())
+    pub(in crate::proto) fn late_after(&self) -> Duration {
+        self.estimate.way_back().saturating_add(self.slack())
     }
 
     /// How much later than its rate and its queue explain the lane delivers as a rule, as when TCP
@@ -261,7 +261,7 @@ impl Lane {
 
     /// When it will have been silent for too long to say that it answers.
     pub(in crate::proto) fn answered_until(&self) -> Option<Instant> {
-        self.answered_at().checked_add(self.patience())
+        self.answered_at().checked_add(self.slack())
     }
 
     /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
@@ -291,11 +291,11 @@ impl Lane {
 
     /// How long until it is given up.
     pub(in crate::proto) fn lost_after(&self) -> Duration {
-        let patience = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
-        let patience = patience.max(self.estimate.slow_time(FOREIGN_QUEUE_BYTES));
+        let silence = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
+        let silence = silence.max(self.estimate.slow_time(FOREIGN_QUEUE_BYTES));
         // What was acknowledged shows that frames get through.
         let unanswered = if self.ledger.acked_position() == 0 { self.unanswered } else { 0 };
-        patience.saturating_mul(1 << unanswered.min(UNANSWERED_MAX))
+        silence.saturating_mul(1 << unanswered.min(UNANSWERED_MAX))
     }
 
     /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,

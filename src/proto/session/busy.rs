@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crate::proto::limits::{ACKS_PER_BUSY_FRAME, BUSY_FRAMES_BURST, BUSY_FRAMES_PER_SECOND};
 
-/// A token bucket for busy frames of the peer, counted in sixteenths: what an acknowledgement costs.
+/// A token bucket for busy frames of the peer, counted in sixteenths: what an acknowledgement
+/// costs.
 #[derive(Debug)]
 pub(super) struct BusyBudget {
     left: u64,

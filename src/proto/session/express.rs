@@ -28,7 +28,8 @@ impl Session {
         }
     }
 
-    /// Whether only bulk waits, and only lanes sleep that are kept free of it: the usual state under load, told at a glance.
+    /// Whether only bulk waits, and only lanes sleep that are kept free of it: the usual state
+    /// under load, told at a glance.
     pub(super) fn bulk_waits_for_others(&self) -> bool {
         let mut sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         if self.streams.urgent_waits()

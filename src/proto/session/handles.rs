@@ -18,8 +18,8 @@ const SEND_ROOM_MIN: u64 = 256 * 1024;
 const SEND_AHEAD_SECONDS: f64 = 0.004;
 
 impl Session {
-    /// Opens a stream, or says no: too many are open, or hold too much (`Event::OpenAvailable` follows),
-    /// or one end is shutting down.
+    /// Opens a stream, or says no: too many are open, or hold too much (`Event::OpenAvailable`
+    /// follows), or one end is shutting down.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
         if self.is_closed() { None } else { self.streams.open(kind) }
     }
@@ -107,8 +107,8 @@ impl SendStream<'_> {
         self.session.streams.finish(self.id)
     }
 
-    /// Wants latency at any price: every byte goes on the two best lanes, over two links if there are
-    /// two. The peer is asked to do the same if it has not been told of the stream yet.
+    /// Wants latency at any price: every byte goes on the two best lanes, over two links if there
+    /// are two. The peer is asked to do the same if it has not been told of the stream yet.
     pub fn set_redundant(&mut self) {
         if let Some(stream) = self.session.streams.get_mut(self.id) {
             stream.redundant = true;
@@ -130,8 +130,8 @@ impl SendStream<'_> {
     /// `Event::Arrived` follows when it has.
     ///
     /// # Errors
-    /// The peer wants no more, or the stream is over. One that has arrived whole may be forgotten: its
-    /// `Event::Arrived` said so.
+    /// The peer wants no more, or the stream is over. One that has arrived whole may be forgotten:
+    /// its `Event::Arrived` said so.
     pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
         let stream = self.session.streams.get_mut(self.id).ok_or(WriteError::Closed)?;
         stream.send.await_arrival()

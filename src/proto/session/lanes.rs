@@ -346,10 +346,10 @@ impl Session {
         let link = lane.policy.link;
         let heard = self.links.heard_at(link).is_some_and(|heard| heard > since);
         let of_link = self.lanes.values().filter(|other| heard && other.policy.link == link);
-        let patience = of_link.map(Lane::lost_after).fold(own, Duration::max);
-        let at = since.checked_add(patience)?;
+        let silence = of_link.map(Lane::lost_after).fold(own, Duration::max);
+        let at = since.checked_add(silence)?;
         let heard = lane.estimate.kernel_heard_at().filter(|_| !answering.on_another_link(lane));
-        let kept = heard.and_then(|heard| heard.checked_add(patience));
+        let kept = heard.and_then(|heard| heard.checked_add(silence));
         Some(kept.map_or(at, |kept| kept.min(at.checked_add(HEARD_TIME).unwrap_or(at)).max(at)))
     }
 

@@ -21,8 +21,8 @@ impl Session {
         self.streams.memory_due()
     }
 
-    /// No stream has been open for a while: what a session begins with is of use to others, until one
-    /// is opened. The first that is finds it again, if there is as much then.
+    /// No stream has been open for a while: what a session begins with is of use to others, until
+    /// one is opened. The first that is finds it again, if there is as much then.
     pub fn rest(&mut self) {
         self.streams.lend_first_windows();
     }

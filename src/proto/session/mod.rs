@@ -84,7 +84,7 @@ pub struct Session {
     links: Links,
     /// When a lane that was held back by its link's cap may go on.
     paced_until: Option<Instant>,
-    /// Lanes given up in a row of which nothing was ever acknowledged.
+    /// How many lanes in a row were given up before anything on them was acknowledged.
     unanswered: u32,
     /// When the last lane went, and the session began to wait for another.
     alone_since: Option<Instant>,

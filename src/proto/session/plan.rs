@@ -92,7 +92,8 @@ impl Session {
         self.streams.chunk_behind(skip, streams, room)
     }
 
-    /// Of streams that sent much: a lane that is kept free of them carries them only beside its like.
+    /// Of streams that sent much: a lane that is kept free of them carries them only beside its
+    /// like.
     fn choose_bulk(
         &self,
         own: &LaneView,

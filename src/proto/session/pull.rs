@@ -11,8 +11,8 @@ use crate::proto::wire::LaneBuf;
 /// A pull takes this much time of the lane's rate. Less costs more wake-ups; more takes the choice
 /// away from later.
 const PULL_SECONDS: f64 = 0.002;
-/// A slow lane pulls a full frame, unless that takes longer than this: what is pulled together is one
-/// TLS record, which arrives as a whole.
+/// A slow lane pulls a full frame, unless that takes longer than this: what is pulled together is
+/// one TLS record, which arrives as a whole.
 const PULL_SECONDS_SLOW: f64 = 0.050;
 /// Sixteen full frames: past that neither syscalls nor locks are worth saving.
 const PULL_BYTES_MAX: f64 = 16.0 * FRAME_BYTES_MAX as f64;
@@ -48,8 +48,8 @@ impl Pull<'_> {
     }
 }
 
-/// Room for one more frame in a pull that may take `budget` bytes and has taken `written`, if one may
-/// be begun.
+/// Room for one more frame in a pull that may take `budget` bytes and has taken `written`, if one
+/// may be begun.
 pub(super) fn room_left(budget: usize, allowance: Allowance, written: usize) -> Option<usize> {
     let left = allowance.bytes.saturating_sub(written);
     (allowance.ready && written < budget && left >= FRAME_ROOM_MIN).then_some(left)

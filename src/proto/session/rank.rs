@@ -97,7 +97,7 @@ pub(super) enum Fallback {
     None,
     /// Lanes that are used only if it does not answer.
     Backup,
-    /// Lanes as good as it, or better, of which the quickest has this round trip.
+    /// Lanes as good as it, or better; the quickest has this round trip.
     Peers { rtt: Duration },
 }
 

@@ -14,7 +14,7 @@ impl Session {
     /// An idle lane for which there is work now, each at most once until it has come.
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
-        if !self.lanes.values().any(|lane| lane.is_asleep()) {
+        if !self.lanes.values().any(Lane::is_asleep) {
             self.paced_until = None;
             return None;
         }
@@ -79,8 +79,8 @@ impl Session {
         self.streams.data_waits() || self.tail_possible() || self.copies_wait()
     }
 
-    /// Whether a lane that sleeps would carry anything now; `control`: there are control frames that
-    /// any lane may carry.
+    /// Whether a lane that sleeps would carry anything now; `control`: there are control frames
+    /// that any lane may carry.
     fn has_work(&self, now: Instant, own: &LaneView, others: &[LaneView], control: bool) -> bool {
         let Some(lane) = self.lanes.get(&own.id) else { return false };
         let allowance = self.caps.allowance(now, &lane.policy);

@@ -42,8 +42,8 @@ impl SendCredit {
 
 /// What this end lets the peer send: some way beyond what was consumed. How far is wished for here:
 /// the wish doubles when it was used up faster than credit can come back, so that it finds the
-/// bandwidth-delay product by itself; a reader that does not read never sees it grow. How much of it
-/// is granted depends on what all others hold, and is decided outside (`streams::room`).
+/// bandwidth-delay product by itself; a reader that does not read never sees it grow. How much of
+/// it is granted depends on what all others hold, and is decided outside (`streams::room`).
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proto) struct ReceiveWindow {
     /// The limit the peer knows. Invariant: received <= announced.
@@ -107,7 +107,8 @@ impl ReceiveWindow {
         self.received.saturating_sub(self.consumed)
     }
 
-    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left for.
+    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left
+    /// for.
     pub(in crate::proto) fn promised(&self) -> u64 {
         self.announced.saturating_sub(self.consumed)
     }
@@ -128,10 +129,10 @@ impl ReceiveWindow {
         debug_assert!(self.consumed <= self.received);
     }
 
-    /// Whether to tell the peer that it may be `window` bytes ahead: it has used a quarter of what it
-    /// could send when it was told last, and there is something to tell. Measured by what it has
-    /// left, and not by what was consumed: bytes that nobody reads must not keep those from moving
-    /// that somebody does.
+    /// Whether to tell the peer that it may be `window` bytes ahead: it has used a quarter of what
+    /// it could send when it was told last, and there is something to tell. Measured by what it
+    /// has left, and not by what was consumed: bytes that nobody reads must not keep those from
+    /// moving that somebody does.
     pub(in crate::proto) fn update_due(&self, window: u64) -> bool {
         let left = self.announced.saturating_sub(self.received);
         let gain = self.consumed.saturating_add(window).saturating_sub(self.announced);
@@ -140,8 +141,8 @@ impl ReceiveWindow {
         used_some && gain >= (window / 16).max(1)
     }
 
-    /// Doubles the wish if half of the window was consumed within two round trips: the peer would wait
-    /// for credit otherwise. `true`: it was, and the peer should be told soon.
+    /// Doubles the wish if half of the window was consumed within two round trips: the peer would
+    /// wait for credit otherwise. `true`: it was, and the peer should be told soon.
     pub(in crate::proto) fn tune(&mut self, now: Instant, round_trip: Duration) -> bool {
         let (since, consumed_then) = *self.epoch.get_or_insert((now, self.consumed));
         let consumed = self.consumed.saturating_sub(consumed_then);
@@ -157,8 +158,9 @@ impl ReceiveWindow {
         fast
     }
 
-    /// Doubles the wish if the window is nearly used up although the reader has taken nearly all it could:
-    /// what fills it then waits for bytes of a slower lane. `ready` bytes wait for the reader.
+    /// Doubles the wish if the window is nearly used up although the reader has taken nearly all it
+    /// could: what fills it then waits for bytes of a slower lane. `ready` bytes wait for the
+    /// reader.
     pub(in crate::proto) fn tune_reordered(&mut self, ready: u64) -> bool {
         let left = self.consumed.saturating_add(self.window).saturating_sub(self.received);
         let few = self.window / 4;
@@ -180,7 +182,8 @@ impl ReceiveWindow {
         self.wish = self.wish.max(wish.min(self.wish_max));
     }
 
-    /// The new limit to announce, with `window` bytes granted; it is taken as announced from here on.
+    /// The new limit to announce, with `window` bytes granted; it is taken as announced from here
+    /// on.
     pub(in crate::proto) fn announce(&mut self, window: u64) -> u64 {
         self.window = window;
         self.announced = self.announced.max(self.consumed.saturating_add(window));

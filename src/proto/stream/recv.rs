@@ -216,7 +216,8 @@ impl RecvSide {
         self.state == State::Open && self.final_size.is_none() && !self.stopped
     }
 
-    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left for.
+    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left
+    /// for.
     pub(in crate::proto) fn promised(&self) -> u64 {
         match self.final_size {
             _ if self.stopped => 0,

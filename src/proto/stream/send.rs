@@ -111,7 +111,8 @@ impl SendSide {
     }
 
     /// Gives the stream up after what was written: a RESET that overtook it on another lane would
-    /// make the peer drop what is on its way. `true` if all has arrived and the RESET has to be sent.
+    /// make the peer drop what is on its way. `true` if all has arrived and the RESET has to be
+    /// sent.
     pub(in crate::proto) fn finish_with(&mut self, code: Code) -> bool {
         if self.ending != Ending::Open {
             return false;
@@ -126,7 +127,8 @@ impl SendSide {
         all_arrived && self.reset(code)
     }
 
-    /// Whether what was written so far has arrived, and the end if there is one. Otherwise the user is told when it has.
+    /// Whether what was written so far has arrived, and the end if there is one. Otherwise the user
+    /// is told when it has.
     pub(in crate::proto) fn await_arrival(&mut self) -> Result<bool, WriteError> {
         if self.has_arrived() {
             return Ok(true);
@@ -140,7 +142,8 @@ impl SendSide {
         Ok(false)
     }
 
-    /// What has arrived of what the user waits for, once: how many bytes, and whether that is all of the stream.
+    /// What has arrived of what the user waits for, once: how many bytes, and whether that is all
+    /// of the stream.
     pub(in crate::proto) fn take_arrival(&mut self) -> Option<(u64, bool)> {
         let arrived = self.buffer.end().saturating_sub(self.buffer.held());
         let ended = self.has_arrived() && self.ending == Ending::FinAcked;

@@ -53,8 +53,9 @@ impl Streams {
         self.change(id, |stream| stream.send.write(data));
     }
 
-    /// How much may be written now, above zero; or why nothing may. `room` is how far the writer may
-    /// be ahead of what was sent, `ledger_bytes` what it costs to remember where bytes went.
+    /// How much may be written now, above zero; or why nothing may. `room` is how far the writer
+    /// may be ahead of what was sent, `ledger_bytes` what it costs to remember where bytes
+    /// went.
     pub fn capacity(
         &mut self,
         id: StreamId,

@@ -35,7 +35,8 @@ impl Streams {
         });
     }
 
-    /// Bytes of a stream did not arrive, or are not known to have: what is still lacking waits again.
+    /// Bytes of a stream did not arrive, or are not known to have: what is still lacking waits
+    /// again.
     pub fn on_data_lost(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
         self.change(id, |stream| stream.send.on_lost(&Chunk { range, fin }));
     }

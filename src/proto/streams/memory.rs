@@ -1,7 +1,9 @@
-//! Memory that is kept for the peer's sake, and what of it the driver allows: it has one budget for all sessions.
+//! Memory that is kept for the peer's sake, and what of it the driver allows: it has one budget for
+//! all sessions.
 //!
-//! What was announced to a peer cannot be taken back, so a session announces no more than it is allowed, and asks in time.
-//! An allowance that becomes smaller is kept to as the peer uses up what it was told before.
+//! What was announced to a peer cannot be taken back, so a session announces no more than it is
+//! allowed, and asks in time. An allowance that becomes smaller is kept to as the peer uses up what
+//! it was told before.
 
 use std::ops::RangeInclusive;
 
@@ -79,7 +81,8 @@ impl Memory {
         }
     }
 
-    /// More unacknowledged bytes than this, and it is time to ask for more; not before something has moved, if that was refused.
+    /// More unacknowledged bytes than this, and it is time to ask for more; not before something
+    /// has moved, if that was refused.
     fn ask_above(&self) -> u64 {
         if self.allowed.send < self.wanted.send {
             u64::MAX

@@ -1,10 +1,11 @@
-//! Room: how much of what a peer sends this end may have to keep. What was announced cannot be taken
-//! back, so it is counted as promised from then on until it was read: to streams that are open, and to
-//! those that the peer may open. Here, and nowhere else, it is decided whether a window grows.
+//! Room: how much of what a peer sends this end may have to keep. What was announced cannot be
+//! taken back, so it is counted as promised from then on until it was read: to streams that are
+//! open, and to those that the peer may open. Here, and nowhere else, it is decided whether a
+//! window grows.
 //!
-//! Invariant: the promises of all streams together are at most three quarters of the session's window
-//! (where it is not too small for that). So streams that nobody reads leave a quarter of it at least,
-//! and each stream that somebody reads goes on.
+//! Invariant: the promises of all streams together are at most three quarters of the session's
+//! window (where it is not too small for that). So streams that nobody reads leave a quarter of it
+//! at least, and each stream that somebody reads goes on.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ use crate::proto::ids::{Dir, Side, StreamId};
 use crate::proto::mutants::mutant;
 use crate::proto::stream::{ReceiveWindow, Stream};
 
-/// Streams that a peer may open with the full first window within one round trip, where there is room.
+/// Streams that a peer may open with the full first window within one round trip, where there is
+/// room.
 const EARLY_AHEAD_MAX: u64 = 8;
 
 /// Streams are looked at once in as many times so many bytes.
@@ -30,8 +32,8 @@ pub(super) struct Room {
     early: u64,
     /// Promised beyond `first` each: to open streams, and to early ones.
     beyond: ByteCount,
-    /// Whether it was told that readers who have paused hold the session; and not before so much was received is it
-    /// looked for again.
+    /// Whether it was told that readers who have paused hold the session; and not before so much
+    /// was received is it looked for again.
     told: bool,
     check_at: u64,
 }
@@ -48,10 +50,10 @@ impl Room {
     }
 }
 
-/// The largest window of up to `wish` bytes for one stream, of which `first` are its own anyway, where
-/// `used` of `room` bytes are with others. Half of the room is there for whoever reads fast. Of the other
-/// half, the window that a stream may have is halved again and again, from `max` down to `first` when
-/// nothing is left: many that came before leave something to those that come after.
+/// The largest window for one stream, between its own `first` bytes and `wish`, while others use
+/// `used` of `room` bytes. Half of the room is for whoever reads fast. As the other half fills, the
+/// largest window is halved again and again, from `max` down to `first` when nothing is left: many
+/// that came before leave something to those that come after.
 fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u64 {
     let halvings = max.checked_div(first).and_then(u64::checked_ilog2).unwrap_or(0).max(1);
     let scarce = (room / 2).max(1);
@@ -71,8 +73,8 @@ fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u64 {
 }
 
 impl Streams {
-    /// Bytes of streams that the peer may make this end keep: unread ones, and those its credit is left
-    /// for, what streams that are not open yet may use included.
+    /// Bytes of streams that the peer may make this end keep: unread ones, and those its credit is
+    /// left for, what streams that are not open yet may use included.
     pub fn promised(&self) -> u64 {
         let firsts = self.streams_promised().saturating_mul(self.room.first);
         self.room.beyond.get().saturating_add(firsts)
@@ -97,19 +99,21 @@ impl Streams {
         window.saturating_sub(window / 4)
     }
 
-    /// What of it may be promised beyond what every stream begins with: a quarter of the session's window is kept for
-    /// that, or more where more streams are or may be open, and what both ends may open next.
+    /// What may be promised beyond first windows. Those of streams that are open, or may be, come
+    /// first (a quarter of the session's window at least), and those that either end may open next.
     fn room_beyond(&self) -> u64 {
         let first = self.room.first;
         let ahead = self.config.streams_ahead(self.allowed_window()).saturating_mul(first);
-        // Streams that the peer may open count as open: many may have closed since they were allowed.
+        // Streams that the peer may open count as open: many may have closed since they were
+        // allowed.
         let open = self.streams_promised().saturating_mul(first);
         let firsts = open.max(self.allowed_window() / 4).saturating_add(ahead.saturating_mul(2));
         self.room_max().saturating_sub(firsts)
     }
 
-    /// The window of `wish` bytes at most for a stream of which nobody has read much yet: all of them together have half of
-    /// what there is beyond the first windows, so that many idle ones leave the other half to those that move.
+    /// The window of at most `wish` bytes for a stream that nobody has read much of yet. All such
+    /// streams share half of what there is beyond first windows; the other half is for those that
+    /// move.
     fn grant_unread(&self, wish: u64, promised: u64) -> u64 {
         let max = self.config.stream_window.min(self.config.session_window);
         self.share(wish, max, promised, self.room_beyond() / 2)
@@ -156,7 +160,8 @@ impl Streams {
                 self.room.beyond.take(promised);
             }
         } else if let Some(stream) = self.table.get(&id) {
-            // The answer is not to wait for credit: it is told in the flight of the OPEN. By then more is allowed than now.
+            // The answer is not to wait for credit: it is told in the flight of the OPEN. By then
+            // more is allowed than now.
             let more = lent || self.grant_to(stream) > self.room.first;
             if let Some(stream) = self.table.get_mut(&id) {
                 stream.say.max_stream_data = more;
@@ -187,8 +192,8 @@ impl Streams {
         self.room.beyond.replace(before, now);
     }
 
-    /// Bytes of the stream have arrived, or were read or dropped: the peer may have to be told that it may go on.
-    /// `settle` has to follow.
+    /// Bytes of the stream have arrived, or were read or dropped: the peer may have to be told that
+    /// it may go on. `settle` has to follow.
     pub(super) fn heed_credit(&mut self, id: StreamId) {
         self.count_promise(id);
         self.due.max_data |= self.window.update_due(self.data_window());
@@ -220,7 +225,8 @@ impl Streams {
         }
         let wish = stream.recv.window.wish();
         stream.say.max_stream_data |= wish > had;
-        // The session's window grows for those alone whose bytes are read as fast, and who lack room.
+        // The session's window grows for those alone whose bytes are read as fast, and who lack
+        // room.
         let lacks = self.table.get(&id).is_some_and(|stream| self.grant_to(stream) < wish);
         if lacks && self.allowed_window() >= self.window.wish() {
             self.window.wish_for(self.window.wish().saturating_mul(2));
@@ -270,7 +276,8 @@ impl Streams {
         }
     }
 
-    /// Each stream that is open, and those that may be, bring the session's window what they begin with.
+    /// Each stream that is open, and those that may be, bring the session's window what they begin
+    /// with.
     fn grow_for_streams(&mut self) {
         let streams = self.streams_promised().saturating_mul(self.room.first);
         if streams > self.window.wish() / 4 {
@@ -283,7 +290,8 @@ impl Streams {
     fn streams_target(&self) -> u64 {
         let left = self.config.streams_max.saturating_sub(self.remote.open);
         let ahead = self.config.streams_ahead(self.allowed_window());
-        // Those it may open count as open: what is promised to them is not free, and theirs all the same.
+        // Those it may open count as open: what is promised to them is not free, and theirs all the
+        // same.
         let firsts = self.room.first.saturating_mul(self.table.len() as u64);
         let promised = self.room.beyond.get().saturating_add(firsts);
         let free = self.room_max().saturating_sub(promised);
@@ -301,7 +309,8 @@ impl Streams {
         self.remote.announced
     }
 
-    /// How many streams shall have the full first window before they are opened: a client's server hardly opens any.
+    /// How many streams shall have the full first window before they are opened: a client's server
+    /// hardly opens any.
     fn early_ahead(&self) -> u64 {
         let most = (self.room_beyond() / 4).checked_div(self.room.early).unwrap_or(0);
         let most = most.clamp(1, EARLY_AHEAD_MAX);
@@ -324,8 +333,8 @@ impl Streams {
             && self.has_room_for_early()
     }
 
-    /// The new number of streams to announce that begin with the full first window. Those among them that are open
-    /// already have it from now on.
+    /// The new number of streams to announce that begin with the full first window. Those among
+    /// them that are open already have it from now on.
     pub fn announce_early_streams(&mut self) -> u64 {
         let ahead = self.early_ahead();
         while self.remote.early < self.remote.announced
@@ -349,7 +358,8 @@ impl Streams {
         self.remote.early
     }
 
-    /// A stream has got less than it would have: is it because others hold much that nobody reads? That is said once.
+    /// A stream has got less than it would have: is it because others hold much that nobody reads?
+    /// That is said once.
     fn tell_of_paused_readers(&mut self) {
         let much = self.allowed_window() / 8;
         if self.room.told
@@ -358,7 +368,7 @@ impl Streams {
         {
             return;
         }
-        // It takes a look at every stream: the less is allowed, the less often what comes pays for that.
+        // Every stream is visited: with little allowed that is paid for by what arrives.
         let streams = self.table.len() as u64;
         let step = (much / 4).max(streams.saturating_mul(CHECK_BYTES));
         self.room.check_at = self.window.received().saturating_add(step);

@@ -1,5 +1,5 @@
-//! Memory for what the peer has not acknowledged. Its credit alone does not bound that: it may grant
-//! any amount, take everything, and never say that it has.
+//! Memory for what the peer has not acknowledged. Its credit alone does not bound that: it may
+//! grant any amount, take everything, and never say that it has.
 
 use super::Streams;
 use crate::proto::ids::StreamId;

@@ -5,8 +5,8 @@
 pub(in crate::proto::session) struct DuplicateBudget {
     share: f64,
     left: f64,
-    /// The part of `left` that is kept for what is very late. Without it, what is a little late now
-    /// and then, as when TCP repairs a loss, has used up all when a path becomes slow.
+    /// The part of `left` that is kept for what is very late. Without it, what is a little late
+    /// now and then, as when TCP repairs a loss, has used up all when a path becomes slow.
     reserve: f64,
 }
 
@@ -14,12 +14,12 @@ pub(in crate::proto::session) struct DuplicateBudget {
 const INITIAL_BYTES: f64 = 128.0 * 1024.0;
 /// What can be saved up during a long one.
 const SAVED_BYTES_MAX: f64 = 1024.0 * 1024.0;
-/// Half of what is earned is kept until there is this much: what is under way on a path of 100 Mbit/s
-/// and 40 ms when it becomes slow.
+/// Half of what is earned is kept until there is this much: what is under way on a path of 100
+/// Mbit/s and 40 ms when it becomes slow.
 const RESERVE_BYTES_MAX: f64 = 512.0 * 1024.0;
 
-/// A frame costs at least this, however little it carries: its header, and those of the TLS record and
-/// the packet around it.
+/// A frame costs at least this, however little it carries: its header, and those of the TLS record
+/// and the packet around it.
 const FRAME_COST_MIN: u64 = 64;
 
 /// What it costs to send a frame with this much payload twice.

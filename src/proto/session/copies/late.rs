@@ -31,20 +31,21 @@ impl Session {
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
         let path_shared = self.links.view(lane.policy.link).is_shared();
-        let mut late = first.expected_by(path_shared).checked_add(lane.grace())?;
+        let mut late = first.expected_by(path_shared).checked_add(lane.late_after())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
-            late = late.checked_add(lane.patience())?; // very late
+            late = late.checked_add(lane.slack())?; // very late
         }
-        // A backup takes over from a lane that does not answer, not from one that is slow; and what is
-        // only held up (TCP repairs a loss in a round trip) has no need of a lane that takes longer.
-        let repaired = lane.estimate.rtt().saturating_add(lane.patience());
+        // A backup takes over from a lane that does not answer, not from one that is slow; and what
+        // is only held up (TCP repairs a loss in a round trip) has no need of a lane that
+        // takes longer.
+        let repaired = lane.estimate.rtt().saturating_add(lane.slack());
         let sooner = matches!(fallback, Fallback::Peers { rtt } if rtt < repaired);
         let silent = lane.answered_until().filter(|_| !sooner);
         Some(silent.map_or(late, |silent| silent.max(late)))
     }
 
-    /// What is late on the lane waits for the others again, in stream order; if its link is silent, so does what the link's
-    /// other lanes owe.
+    /// What is late on the lane waits for the others again, in stream order; if its link is silent,
+    /// so does what the link's other lanes owe.
     pub(in crate::proto::session) fn move_late(
         &mut self,
         now: Instant,
@@ -55,9 +56,9 @@ impl Session {
         if self.late_at(lane, answering).is_none_or(|at| at > now) {
             return;
         }
-        let (patience, link) = (lane.patience(), lane.policy.link);
-        let very_late_after = lane.grace().saturating_add(patience);
-        let silent = |heard| now.saturating_duration_since(heard) >= patience;
+        let (slack, link) = (lane.slack(), lane.policy.link);
+        let very_late_after = lane.late_after().saturating_add(slack);
+        let silent = |heard| now.saturating_duration_since(heard) >= slack;
         let link_silent = self.links.heard_at(link).is_some_and(silent);
         for (_, lane) in self.lanes.iter_mut() {
             if lane.id == id {
@@ -77,11 +78,11 @@ impl Session {
         }
     }
 
-    /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in the order they were expected
-    /// in: by when, on which lane, and where on it they end.
+    /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in
+    /// the order they were expected in: by when, on which lane, and where on it they end.
     fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
         let Some(late) = self.lanes.get(&id) else { return Vec::new() };
-        let (grace, link) = (late.grace(), late.policy.link);
+        let (late_after, link) = (late.late_after(), late.policy.link);
         let path_shared = self.links.view(link).is_shared();
         let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
         let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
@@ -89,7 +90,8 @@ impl Session {
         for lane in self.lanes.values().filter(concerned) {
             let entries = lane.ledger.entries().filter(|entry| !entry.duplicated);
             let frames = entries.map(|entry| (entry.expected_by(path_shared), lane.id, entry.end));
-            overdue.extend(frames.take_while(|(by, ..)| link_silent || is_past(now, *by, grace)));
+            overdue
+                .extend(frames.take_while(|(by, ..)| link_silent || is_past(now, *by, late_after)));
         }
         overdue.sort_unstable();
         overdue
@@ -108,6 +110,6 @@ impl Session {
     }
 }
 
-fn is_past(now: Instant, expected_by: Instant, grace: Duration) -> bool {
-    expected_by.checked_add(grace).is_some_and(|at| at <= now)
+fn is_past(now: Instant, expected_by: Instant, late_after: Duration) -> bool {
+    expected_by.checked_add(late_after).is_some_and(|at| at <= now)
 }

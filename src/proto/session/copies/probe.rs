@@ -1,8 +1,9 @@
 //! Finding out whether a lane that is left out has become faster.
 //!
-//! A lane that is believed to be slow gets nothing while the others would be done sooner, and without
-//! anything to carry it cannot show that it was misjudged: because its handshake met a loss, or because
-//! its path is better now. So it is given copies of what others carry, now and then: nobody waits for them.
+//! A lane that is believed to be slow gets nothing while the others would be done sooner, and
+//! without anything to carry it cannot show that it was misjudged: because its handshake met a
+//! loss, or because its path is better now. So it is given copies of what others carry, now and
+//! then: nobody waits for them.
 
 use std::ops::Range;
 
@@ -16,15 +17,17 @@ use crate::proto::streams::fit_payload;
 
 /// A lane is probed once others were given so many times as much since it last carried anything.
 const CARRIED_PER_PROBED: u64 = 256;
-/// A probe is twice what the lane is believed to hold in flight, as in TCP's slow start: no fewer frames ...
+/// A probe is twice what the lane is believed to hold in flight, as in TCP's slow start, and never
+/// fewer frames than this.
 const FRAMES_MIN: u64 = 2;
-/// ... and no more than an initial window, which a kernel sends at once on a path that it knows nothing of.
+/// A probe is never larger than an initial window: that much a kernel sends at once on a path that
+/// it knows nothing of.
 const FRAMES_MAX: u64 = 8;
 const FRAME_PAYLOAD: u64 = 1_800;
 
 impl Session {
-    /// Gives the lane copies of what another was given last. Should that be late all the same, it is
-    /// sent again as if there were no copies: these may take long.
+    /// Gives the lane copies of what another was given last. Should that be late all the same, it
+    /// is sent again as if there were no copies: these may take long.
     pub(in crate::proto::session) fn write_probe(
         &mut self,
         pull: &mut Pull<'_>,
@@ -41,8 +44,8 @@ impl Session {
         }
     }
 
-    /// What the lane shall carry to show what it can do, if it was left out for long of bulk that still waits, and could teach
-    /// anything by it.
+    /// What the lane shall carry to show what it can do, if it was left out for long of bulk that
+    /// still waits, and could teach anything by it.
     pub(in crate::proto::session) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
         let bulk = self.streams.bulk_waits();
         let Some(lane) = self.lanes.get(&id).filter(|_| bulk) else { return Vec::new() };
@@ -58,8 +61,8 @@ impl Session {
         if due { self.newest_elsewhere(id, frames) } else { Vec::new() }
     }
 
-    /// So many frames of what the lane that has most in flight beside `id` was given last; small ones, so that each that
-    /// arrives is progress.
+    /// So many frames of what the lane that has most in flight beside `id` was given last; small
+    /// ones, so that each that arrives is progress.
     fn newest_elsewhere(&self, id: LaneId, count: u64) -> Vec<(StreamId, Chunk)> {
         let others = self.lanes.values().filter(|lane| lane.id != id);
         let busiest = others.max_by_key(|lane| lane.ledger.payload_in_flight());
@@ -111,7 +114,8 @@ mod tests {
         pair
     }
 
-    /// Payload that the slow lane was given, and how much of it a second time, in eight seconds of bulk.
+    /// Payload that the slow lane was given, and how much of it a second time, in eight seconds of
+    /// bulk.
     fn carried(mut pair: Pair) -> (u64, u64) {
         let bytes = 120_000_000;
         let id = pair.open(CLIENT, pattern(bytes, 1));

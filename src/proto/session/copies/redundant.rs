@@ -19,8 +19,8 @@ impl Session {
         self.lanes.values().any(|lane| !lane.copies.is_empty())
     }
 
-    /// `lane` was given bytes of a redundant stream for the first time, or what opens it: notes them for the lane
-    /// that would get them there next, over another link if there is one.
+    /// `lane` was given bytes of a redundant stream for the first time, or what opens it: notes
+    /// them for the lane that would get them there next, over another link if there is one.
     pub(in crate::proto::session) fn note_copy(
         &mut self,
         now: Instant,
@@ -89,8 +89,8 @@ impl Session {
         }
     }
 
-    /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the first
-    /// lane has lost meanwhile waits to be sent again; that is not waited for.
+    /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the
+    /// first lane has lost meanwhile waits to be sent again; that is not waited for.
     fn next_copy(&mut self, id: LaneId, room: usize) -> Option<NextCopy> {
         let copies = &mut self.lanes.get_mut(&id)?.copies;
         while let Some(copy) = copies.pop_front() {

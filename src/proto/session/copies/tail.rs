@@ -64,7 +64,8 @@ impl Session {
                 entries.filter(|entry| !entry.duplicated).find_map(|entry| {
                     let Carried::Data { range, .. } = &entry.carried else { return None };
                     let size = range.end.saturating_sub(range.start) as f64;
-                    // What stands before it has to go through first; its forecast may be too hopeful.
+                    // What stands before it has to go through first; its forecast may be too
+                    // hopeful.
                     let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
                     let forecast = entry.eta.saturating_duration_since(now).as_secs_f64();
                     let gain = ahead.max(forecast) - own.arrival(size);

@@ -136,8 +136,9 @@ fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
     assert!(session.lanes.contains_key(&resting), "it has not been asked yet");
 }
 
-/// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose kernels tell of a path of
-/// this rate. Says whether its kernel has to be asked, and how it is after it, at the time it would be suspect.
+/// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose
+/// kernels tell of a path of this rate. Says whether its kernel has to be asked, and how it is
+/// after it, at the time it would be suspect.
 fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Health, u64) {
     let start = testing::start();
     let ms = Duration::from_millis;
@@ -189,8 +190,8 @@ fn what_a_lane_owes_moves_to_its_own_link_only_if_the_lane_is_what_is_broken() {
     assert_eq!(after_silence(8_000, same, false).1, Health::Good, "a slow link is slow");
 }
 
-/// After how many seconds a lane that owes is given up, if it is, beside one of this link. Its kernel hears the peer all the
-/// time, and of more bytes if it `delivers`.
+/// After how many seconds a lane that owes is given up, if it is, beside one of this link. Its
+/// kernel hears the peer all the time, and of more bytes if it `delivers`.
 fn given_up_after(other_link: u64, delivers: bool) -> Option<u64> {
     let start = testing::start();
     let mut session = session(start);
