@@ -42,3 +42,9 @@ fn a_writer_is_told_of_room_that_an_acknowledgement_makes() {
 fn a_lane_that_only_answers_stays_free() {
     holds(&[8_709_413]);
 }
+
+/// A lane that was woken and never came, its buffer full of answers to the peer, was waited for without end.
+#[test]
+fn a_lane_that_does_not_come_when_woken_is_given_up() {
+    holds(&[570_000_377]);
+}

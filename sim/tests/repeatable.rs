@@ -7,11 +7,11 @@ use imux_sim::{swarm, world};
 /// Two of them (12 and 20) are under BBR.
 const TRACES: [(u64, u64); 8] = [
     (1, 0x11c4_6bc3_570b_0970),
-    (2, 0x7f94_4341_2385_f83c),
-    (3, 0xf39a_5432_03ce_3bed),
-    (4, 0x20a6_306b_3c6c_f8de),
+    (2, 0x9048_4644_dbda_a7ac),
+    (3, 0xdb22_4d82_6fea_1546),
+    (4, 0x4728_d25a_41e6_3774),
     (5, 0xde23_cf4d_d145_0fe5),
-    (12, 0x8796_ed1f_ab82_290a),
+    (12, 0xaaab_67df_c6aa_a624),
     (20, 0x06bb_5c45_427d_232d),
     (1_000_003, 0x087e_4a8a_a16e_c44a),
 ];

@@ -299,10 +299,10 @@ impl Lane {
     }
 
     /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,
-    /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does not
-    /// say that any leave.
+    /// takes more, also what it was woken for. Who only receives is owed no acknowledgement; that
+    /// bytes arrive on the lane does not say that any leave.
     pub(in crate::proto) fn owes(&self) -> bool {
-        self.ledger.owes() || self.task == Task::Writing
+        self.ledger.owes() || self.task != Task::Asleep
     }
 
     /// When the lane becomes suspect if it stays silent.

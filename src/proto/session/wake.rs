@@ -27,6 +27,10 @@ impl Session {
             return None;
         };
         let lane = self.lanes.get_mut(&id)?;
+        if !lane.owes() {
+            // It may not come at all, if its buffer is full of what needs no acknowledgement.
+            lane.progress_at = now;
+        }
         lane.task = Task::Woken;
         Some(id)
     }
