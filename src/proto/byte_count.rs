@@ -33,6 +33,13 @@ impl ByteCount {
     }
 }
 
+/// How many bytes lie between two offsets of this end's own books, or of numbers that were checked:
+/// debug builds stop where `to` is below `from`, others find nothing between them.
+pub(in crate::proto) fn span(from: u64, to: u64) -> u64 {
+    debug_assert!(from <= to, "{to} is below {from}");
+    to.saturating_sub(from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +53,11 @@ mod tests {
         assert_eq!(count.get(), 8);
         count.take(8);
         assert_eq!(count, ByteCount::ZERO);
+    }
+
+    #[test]
+    fn a_span_has_its_ends_in_order() {
+        assert_eq!((span(3, 3), span(3, 8)), (0, 5));
     }
 
     #[test]

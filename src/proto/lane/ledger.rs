@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::proto::byte_count::ByteCount;
+use crate::proto::byte_count::{ByteCount, span};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::mutants::mutant;
 
@@ -87,7 +87,7 @@ impl Ledger {
     /// Bytes in flight. Where no acknowledgement is to come there are none: of what needs none it is not told that it has arrived,
     /// and a lane that only answers for days would be full of its answers.
     pub(in crate::proto) fn in_flight(&self) -> u64 {
-        if self.owes() { self.sent.saturating_sub(self.acked) } else { 0 }
+        if self.owes() { span(self.acked, self.sent) } else { 0 }
     }
 
     /// Stream payload in flight.
@@ -180,7 +180,7 @@ impl Ledger {
 
 fn payload(carried: &Carried) -> u64 {
     match carried {
-        Carried::Data { range, .. } => range.end.saturating_sub(range.start),
+        Carried::Data { range, .. } => span(range.start, range.end),
         _ => 0,
     }
 }

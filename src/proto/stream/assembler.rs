@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::proto::byte_count::{ByteCount, span};
 use crate::proto::limits::{SEGMENT_OVERHEAD_BYTES, STREAM_GAPS_MAX};
 use crate::proto::mutants::mutant;
 
@@ -25,7 +26,7 @@ pub struct Assembler {
     /// Out of order: start to bytes; disjoint, all above `contiguous`.
     segments: BTreeMap<u64, Bytes>,
     /// Payload bytes in `segments`.
-    segment_bytes: u64,
+    segment_bytes: ByteCount,
     /// Runs of segments that touch each other: as many as there are gaps before them.
     gaps: usize,
 }
@@ -86,24 +87,24 @@ impl Assembler {
 
     /// Bytes ready to be read.
     pub fn ready_bytes(&self) -> u64 {
-        self.contiguous.saturating_sub(self.read)
+        span(self.read, self.contiguous)
     }
 
     /// Memory out-of-order data costs, in bytes, its bookkeeping included.
     pub fn reorder_cost(&self) -> u64 {
         let overhead = (self.segments.len() as u64).saturating_mul(SEGMENT_OVERHEAD_BYTES);
-        self.segment_bytes.saturating_add(overhead)
+        self.segment_bytes.get().saturating_add(overhead)
     }
 
     /// Bytes of the stream among them.
     pub fn reorder_bytes(&self) -> u64 {
-        self.segment_bytes
+        self.segment_bytes.get()
     }
 
     /// Forgets what is out of order.
     pub(super) fn clear_segments(&mut self) {
         self.segments.clear();
-        self.segment_bytes = 0;
+        self.segment_bytes = ByteCount::ZERO;
         self.gaps = 0;
     }
 
@@ -154,7 +155,7 @@ impl Assembler {
 
     /// Stores a piece that overlaps nothing, joined to the segment before it if both are short.
     fn store(&mut self, start: u64, piece: Bytes) {
-        self.segment_bytes = self.segment_bytes.saturating_add(piece.len() as u64);
+        self.segment_bytes.add(piece.len() as u64);
         let before = self
             .segments
             .range(..start)
@@ -187,7 +188,7 @@ impl Assembler {
             && let Some((_, piece)) = self.segments.pop_first()
         {
             debug_assert_eq!(at, self.contiguous, "segments are disjoint and above");
-            self.segment_bytes = self.segment_bytes.saturating_sub(piece.len() as u64);
+            self.segment_bytes.take(piece.len() as u64);
             self.push_ready(piece);
         }
         // What became contiguous was one run: the gap before it is filled.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::proto::byte_count::span;
+
 /// What the peer lets this end send.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proto) struct SendCredit {
@@ -24,7 +26,7 @@ impl SendCredit {
     }
 
     pub(in crate::proto) fn left(&self) -> u64 {
-        self.max.saturating_sub(self.used)
+        span(self.used, self.max)
     }
 
     pub(in crate::proto) fn take(&mut self, bytes: u64) {
@@ -104,13 +106,13 @@ impl ReceiveWindow {
 
     /// Bytes received (or skipped over) and not consumed.
     pub(in crate::proto) fn unconsumed(&self) -> u64 {
-        self.received.saturating_sub(self.consumed)
+        span(self.consumed, self.received)
     }
 
     /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left
     /// for.
     pub(in crate::proto) fn promised(&self) -> u64 {
-        self.announced.saturating_sub(self.consumed)
+        span(self.consumed, self.announced)
     }
 
     /// How far beyond what was consumed the peer may be, as granted last.
@@ -134,7 +136,7 @@ impl ReceiveWindow {
     /// has left, and not by what was consumed: bytes that nobody reads must not keep those from
     /// moving that somebody does.
     pub(in crate::proto) fn update_due(&self, window: u64) -> bool {
-        let left = self.announced.saturating_sub(self.received);
+        let left = span(self.received, self.announced);
         let gain = self.consumed.saturating_add(window).saturating_sub(self.announced);
         let used_some = left <= self.lead.saturating_sub(self.lead / 4);
         // Not for each of many small reads beside a full buffer.
@@ -145,7 +147,7 @@ impl ReceiveWindow {
     /// wait for credit otherwise. `true`: it was, and the peer should be told soon.
     pub(in crate::proto) fn tune(&mut self, now: Instant, round_trip: Duration) -> bool {
         let (since, consumed_then) = *self.epoch.get_or_insert((now, self.consumed));
-        let consumed = self.consumed.saturating_sub(consumed_then);
+        let consumed = span(consumed_then, self.consumed);
         if consumed < (self.window / 2).max(1) {
             return false;
         }
@@ -187,7 +189,7 @@ impl ReceiveWindow {
     pub(in crate::proto) fn announce(&mut self, window: u64) -> u64 {
         self.window = window;
         self.announced = self.announced.max(self.consumed.saturating_add(window));
-        self.lead = self.announced.saturating_sub(self.received);
+        self.lead = span(self.received, self.announced);
         self.announced
     }
 
@@ -195,7 +197,7 @@ impl ReceiveWindow {
     pub(in crate::proto) fn raise_to(&mut self, max: u64) {
         if max > self.announced {
             self.announced = max;
-            self.lead = max.saturating_sub(self.received);
+            self.lead = span(self.received, max);
             self.window = self.window.max(max.saturating_sub(self.consumed));
         }
     }

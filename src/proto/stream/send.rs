@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::credit::SendCredit;
 use super::send_buffer::SendBuffer;
+use crate::proto::byte_count::span;
 use crate::proto::error::{Code, Undelivered, WriteError};
 use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
@@ -59,7 +60,7 @@ pub(in crate::proto) struct Chunk {
 impl Chunk {
     /// Bytes of the stream in it.
     pub(in crate::proto) fn payload(&self) -> u64 {
-        self.range.end.saturating_sub(self.range.start)
+        span(self.range.start, self.range.end)
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::proto::byte_count::span;
 use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
@@ -37,7 +38,7 @@ impl SendBuffer {
 
     /// Bytes held: written and not released.
     pub(super) fn held(&self) -> u64 {
-        self.end.saturating_sub(self.base)
+        span(self.base, self.end)
     }
 
     /// Appends `data`.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::budget::cost_twice;
+use crate::proto::byte_count::span;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Carried, Health, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
@@ -103,7 +104,7 @@ impl Session {
         let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { return };
         entry.duplicated = true;
         if let Carried::Data { range, .. } = &entry.carried {
-            self.duplicates.spend(cost_twice(range.end.saturating_sub(range.start)));
+            self.duplicates.spend(cost_twice(span(range.start, range.end)));
             let carried = entry.carried.clone();
             self.on_undelivered(&carried);
         }

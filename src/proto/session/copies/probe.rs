@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::proto::byte_count::span;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
 use crate::proto::policy::Tier;
@@ -51,7 +52,7 @@ impl Session {
         let Some(lane) = self.lanes.get(&id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);
         let bytes = frames.saturating_mul(FRAME_PAYLOAD);
-        let passed = self.totals.sent_payload.saturating_sub(lane.given_at_payload);
+        let passed = span(lane.given_at_payload, self.totals.sent_payload);
         let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
             && !lane.ledger.owes()
             && !lane.is_kept_free()
@@ -87,7 +88,7 @@ fn probe_frames(lane: &Lane) -> u64 {
 
 /// The range cut into what probes carry in one frame; the rest at its end is left out.
 fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let count = range.end.saturating_sub(range.start) / FRAME_PAYLOAD;
+    let count = span(range.start, range.end) / FRAME_PAYLOAD;
     (0..count).map(move |nth| {
         let start = range.start.saturating_add(nth.saturating_mul(FRAME_PAYLOAD));
         start..start.saturating_add(FRAME_PAYLOAD)

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::proto::byte_count::span;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Lane};
 use crate::proto::limits::FRAME_BYTES_MAX;
@@ -63,7 +64,7 @@ impl Session {
                 let entries = lane.ledger.entries().rev().take(TAIL_LOOKED_AT);
                 entries.filter(|entry| !entry.duplicated).find_map(|entry| {
                     let Carried::Data { range, .. } = &entry.carried else { return None };
-                    let size = range.end.saturating_sub(range.start) as f64;
+                    let size = span(range.start, range.end) as f64;
                     // What stands before it has to go through first; its forecast may be too
                     // hopeful.
                     let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
