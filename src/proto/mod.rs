@@ -82,6 +82,7 @@ pub mod handshake;
 pub mod ids;
 mod lane;
 pub mod limits;
+mod link;
 #[cfg(imux_mutants)]
 pub mod mutants;
 #[cfg(not(imux_mutants))]
@@ -101,6 +102,7 @@ pub use error::{Code, DecodeError, ReadError, SessionError, Undelivered, WriteEr
 pub use event::Event;
 pub use ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId};
 pub use lane::{Health, LaneMetrics};
+pub use link::Advice;
 pub use policy::{LanePolicy, Tier, UnknownTier};
 pub use scheduler::{SchedulerKind, UnknownScheduler};
 pub use session::{Allowance, MemoryUse, Session, Transmit};

@@ -78,8 +78,8 @@ pub struct LaneStats {
     pub health: Health,
     /// What it carries is overdue, and nothing was acknowledged for a while: others come first.
     pub late: bool,
-    /// It carries no bulk for now: fewer lanes than the link has fill its path. Urgent data it carries.
-    pub resting: bool,
+    /// It carries no bulk for now: the link's active lanes fill its path. It carries urgent data.
+    pub standby: bool,
     /// When it carries streams at all.
     pub tier: Tier,
 }
@@ -97,7 +97,7 @@ impl LaneStats {
             rate: lane.estimate.rate() as u64,
             health: lane.health,
             late: lane.late,
-            resting: lane.resting,
+            standby: lane.standby,
             tier: lane.policy.tier,
         }
     }

@@ -25,7 +25,7 @@ fn lane(id: imux::proto::LaneId, tier: imux::proto::Tier) -> imux::proto::LaneSt
         rate: 0,
         health: imux::proto::Health::Good,
         late: false,
-        resting: false,
+        standby: false,
         tier,
     }
 }

@@ -7,26 +7,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::fill::Fill;
-use super::max_filter::MaxFilter;
 use super::{LaneMetrics, part};
 use crate::proto::limits::LINK_RATE_MIN;
+use crate::proto::link::{INITIAL_WINDOW_BYTES, MaxFilter, PACKET_BYTES, SLOW_RATE, Startup};
 
 /// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
 /// 333 ms as the initial round trip).
 const RTT_UNKNOWN: Duration = Duration::from_millis(333);
-
-/// The initial window of TCP: ten segments a round trip (RFC 6928).
-pub(in crate::proto) const INITIAL_WINDOW_BYTES: f64 = 14_600.0;
 
 /// A maximum lasts one to two of these many round trips ...
 const RATE_WINDOW_ROUND_TRIPS: u32 = 5;
 /// ... but not less than this, or one burst decides.
 const RATE_WINDOW_MIN: Duration = Duration::from_millis(150);
 
-/// The kernel's samples span a round trip each, and are not upset by losses: a shorter memory notices
-/// sooner that a path has become slower. These are round trips without queues: when a path becomes
-/// slower its queue makes them longer, and it would be noticed the later.
+/// The kernel's samples span a round trip each, and are not upset by losses: a shorter memory
+/// notices sooner that a path has become slower. These are round trips without queues: when a path
+/// becomes slower its queue makes them longer, and it would be noticed the later.
 const KERNEL_WINDOW_ROUND_TRIPS: u32 = 2;
 const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
 
@@ -34,28 +30,19 @@ const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
 /// twice its round trip, still come from the same place.
 const SPLIT_DELAY: Duration = Duration::from_millis(15);
 
-/// A path that carries less than this, in bytes a second (512 kbit/s), is slow: a packet takes as long as a round trip elsewhere,
-/// and a connection's first ten take seconds.
-pub(in crate::proto) const SLOW_RATE: f64 = 64_000.0;
-/// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates ...
+/// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates.
+/// Its longest packet is a full one.
 const HANDSHAKE_BYTES: f64 = 4_096.0;
-/// ... and in its longest packet, as any path carries it.
-pub(in crate::proto) const PACKET_BYTES: f64 = 1_500.0;
 /// It shows that a path is slow if it takes this much longer than its round trips ...
 const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(64);
-/// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a lost packet, looks like the
-/// one and not like the other.
+/// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a
+/// lost packet, looks like the one and not like the other.
 const PACKET_EXCESS_MIN: Duration = Duration::from_millis(30);
 /// The kernel takes an eighth of each sample (RFC 6298).
 const SRTT_PART: u32 = 8;
 
 /// How long a minimum is believed (as BBR does: 10 s).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
-
-/// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that there is more ...
-pub(in crate::proto) const PACING_HEADROOM: f64 = 1.3;
-/// ... but never less than an initial window a second.
-const PACING_MIN: f64 = INITIAL_WINDOW_BYTES;
 
 /// Estimates of one lane.
 #[derive(Clone, Debug)]
@@ -79,7 +66,8 @@ pub(in crate::proto) struct Estimate {
     kernel_heard_at: Option<Instant>,
     /// ... and by an acknowledgement of more than before.
     kernel_delivered_at: Option<Instant>,
-    /// What the path carries, in bytes a second: by the lane's handshake, if that shows that it is little ...
+    /// What the path carries, in bytes a second: by the lane's handshake, if that shows that it is
+    /// little ...
     path_by_handshake: Option<f64>,
     /// ... and by what all lanes on it have carried while they filled it.
     path_rate: Option<f64>,
@@ -91,7 +79,7 @@ pub(in crate::proto) struct Estimate {
     lateness: Duration,
     lateness_at: Option<Instant>,
     found: Found,
-    fill: Fill,
+    startup: Startup,
 }
 
 /// What follows from the samples: asked for many times for each that comes.
@@ -128,7 +116,7 @@ impl Estimate {
             lateness: Duration::ZERO,
             lateness_at: None,
             found: Found::default(),
-            fill: Fill::default(),
+            startup: Startup::default(),
         };
         estimate.conclude();
         estimate
@@ -141,7 +129,8 @@ impl Estimate {
         let kernel_rtt = kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
         let smallest = [own, kernel_rtt, self.handshake_rtt].into_iter().flatten().min();
         let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
-        // Acknowledgements may come back by a faster lane: only the kernel's round trips are of this path both ways.
+        // Acknowledgements may come back by a faster lane: only the kernel's round trips are of
+        // this path both ways.
         let of_path = kernel_rtt.unwrap_or(rtt_min);
         let delay = part::<2>(of_path).min(own.unwrap_or(of_path));
         let kernel_rate = kernel.map_or(0.0, |_| self.kernel_rate.max());
@@ -169,8 +158,9 @@ impl Estimate {
         self.found = Found { rtt_min, delay, measured_rate, rate, slow };
     }
 
-    /// The kernel counts packets, and takes each for a full one; and what a lane has shown that is never full, it believes for ever.
-    /// On a slow path it never is, and acknowledgements of a few frames each tell the rate well.
+    /// The kernel counts packets, and takes each for a full one; and what a lane has shown that is
+    /// never full, it believes for ever. On a slow path it never is, and acknowledgements of a few
+    /// frames each tell the rate well.
     fn counts_wrong(&self, kernel_rate: f64, acked_rate: f64) -> bool {
         let slow = |rate: f64, part: f64| rate * self.sharing < SLOW_RATE * part;
         let shown = self.acked_rate.was_busy && acked_rate > 0.0;
@@ -232,30 +222,27 @@ impl Estimate {
         let window = rate_window(self.rtt());
         self.acked_rate.add_sample(now, rate, busy, window);
         self.conclude();
-        if let Some(kernel) = self.end_to_end_kernel().copied() {
-            self.fill.look(now, &kernel, self.rate(), busy, self.sharing > 1.0);
+        if let Some(kernel) = self.end_to_end_kernel() {
+            let (rate, shared) = (self.rate(), self.sharing > 1.0);
+            let round_trips = [kernel.rtt, kernel.rtt_min];
+            self.startup.on_sample(now, round_trips, rate, busy, shared);
         }
     }
 
     /// The lane answers again: what its path carries now has to be found out again.
     pub(in crate::proto) fn on_return(&mut self) {
-        self.fill = Fill::default();
+        self.startup = Startup::default();
     }
 
-    /// What the kernel should send at, at most, in bytes a second. It may look for the path's rate, but once that is known
-    /// not overfill the path: BBR does as long as it lacks bytes (it takes that for a reason not to end the search), and
-    /// for more round trips than this rate is kept when the path becomes slower. `headroom`: in parts of the rate, less where
-    /// others fill the path, too; `may_recover`: the rate may be again what it was a moment ago.
-    pub(in crate::proto) fn pacing_limit(&self, headroom: f64, may_recover: bool) -> Option<f64> {
-        let rate = if may_recover { self.kept_rate() } else { self.rate() };
-        let is_known = self.fill.is_likely() || headroom < PACING_HEADROOM;
-        is_known.then(|| (rate * headroom).max(PACING_MIN))
+    /// Whether the lane has filled its path: its kernel need not look for more.
+    pub(in crate::proto) fn is_full(&self) -> bool {
+        self.startup.is_over()
     }
 
-    /// The largest rate of a longer time: by what a path carried last it would hardly be found to be fast again, if its rate
-    /// wanders.
-    fn kept_rate(&self) -> f64 {
-        let kept = self.end_to_end_kernel().map_or(0.0, |_| self.kernel_rate_kept.max());
+    /// The largest rate of a longer time, given the kernel's figures if they hold from end to end.
+    /// If a path's rate varies, what it carried last would hardly let it be found to be fast again.
+    pub(in crate::proto) fn kept_rate(&self, kernel: Option<&LaneMetrics>) -> f64 {
+        let kept = kernel.map_or(0.0, |_| self.kernel_rate_kept.max());
         kept.min(self.rate_max).max(self.rate())
     }
 
@@ -284,7 +271,8 @@ impl Estimate {
         delivered
     }
 
-    /// What the path carries, by how much longer the handshake took than its round trips, if that says that it is slow.
+    /// What the path carries, by how much longer the handshake took than its round trips, if that
+    /// says that it is slow.
     fn slow_handshake(&self, kernel: &LaneMetrics) -> Option<f64> {
         let longer = self.handshake_rtt?.saturating_sub(kernel.rtt_min).saturating_mul(2);
         let packet = kernel.rtt.saturating_sub(kernel.rtt_min).saturating_mul(SRTT_PART);
@@ -296,8 +284,8 @@ impl Estimate {
         shown.then(|| rates[0].max(rates[1])).filter(|rate| *rate < SLOW_RATE)
     }
 
-    /// The lanes of its path have carried so many bytes a second while they filled it, or would carry as many by the handshake of
-    /// their first one.
+    /// The lanes of its path have carried so many bytes a second while they filled it, or would
+    /// carry as many by the handshake of their first one.
     pub(in crate::proto) fn learn_of_path(&mut self, rate: Option<f64>, by_handshake: Option<f64>) {
         if (self.path_rate, self.path_by_handshake) != (rate, by_handshake) {
             (self.path_rate, self.path_by_handshake) = (rate, by_handshake);
@@ -305,7 +293,8 @@ impl Estimate {
         }
     }
 
-    /// What its handshake, or that of its path's first lane, showed the path to carry, in bytes a second, if that is little.
+    /// What its handshake, or that of its path's first lane, showed the path to carry, in bytes a
+    /// second, if that is little.
     pub(in crate::proto) fn path_by_handshake(&self) -> Option<f64> {
         self.path_by_handshake
     }
@@ -315,8 +304,9 @@ impl Estimate {
         self.found.slow.is_some()
     }
 
-    /// How long `bytes` take on a path that is slow, whoever's they are; nothing on any other. What carries less than the least cap
-    /// is taken for a path that is silent, and not waited for without end.
+    /// How long `bytes` take on a path that is slow, whoever's they are; nothing on any other. What
+    /// carries less than the least cap is taken for a path that is silent, and not waited for
+    /// without end.
     pub(in crate::proto) fn slow_time(&self, bytes: f64) -> Duration {
         let seconds = self.found.slow.map_or(0.0, |rate| bytes / rate.max(LINK_RATE_MIN as f64));
         Duration::from_secs_f64(seconds.min(3600.0))
@@ -327,7 +317,8 @@ impl Estimate {
         self.slow_time(PACKET_BYTES)
     }
 
-    /// How far apart acknowledgements come of themselves on a slow path: its kernel sends one for two packets.
+    /// How far apart acknowledgements come of themselves on a slow path: its kernel sends one for
+    /// two packets.
     pub(in crate::proto) fn ack_gap(&self) -> Duration {
         self.slow_time(2.0 * PACKET_BYTES * self.sharing)
     }
@@ -338,9 +329,10 @@ impl Estimate {
     }
 
     /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
-    /// long before the peer does. The handshake's round trip is compared, too: on one of many lanes that share a path, every
-    /// frame of a long transfer may have waited at this end. On a slow path both take much longer than the kernel's shortest
-    /// round trip, which was that of an empty packet before there was a queue; not longer than its usual ones may be.
+    /// long before the peer does. The handshake's round trip is compared, too: on one of many lanes
+    /// that share a path, every frame of a long transfer may have waited at this end. On a slow
+    /// path both take much longer than the kernel's shortest round trip, which was that of an empty
+    /// packet before there was a queue; not longer than its usual ones may be.
     pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
         let kernel = self.kernel.as_ref()?;
         let counted = Some(self.kernel_rate.max()).filter(|_| self.kernel_rate.was_busy);
@@ -354,19 +346,21 @@ impl Estimate {
         (!split).then_some(kernel)
     }
 
-    /// What the kernel would send at now, at least the rate: more while it looks for the path's.
-    pub(in crate::proto) fn pacing_rate(&self) -> f64 {
-        let pacing = self.end_to_end_kernel().and_then(|kernel| kernel.pacing_rate);
+    /// What the kernel would send at now, given its figures if they hold from end to end. At least
+    /// the rate: more while the kernel looks for the path's.
+    pub(in crate::proto) fn pacing_rate(&self, kernel: Option<&LaneMetrics>) -> f64 {
+        let pacing = kernel.and_then(|kernel| kernel.pacing_rate);
         pacing.map_or(0.0, |rate| rate as f64).min(self.rate_max).max(self.rate())
     }
 
-    /// When the peer's kernel was last heard of: while it answers, the path carries, even if nothing
-    /// comes in order because something was lost.
+    /// When the peer's kernel was last heard of: while it answers, the path carries, even if
+    /// nothing comes in order because something was lost.
     pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel_heard_at)
     }
 
-    /// When the kernel last learnt that more has arrived, in order or not: whatever else is late, the path carries.
+    /// When the kernel last learnt that more has arrived, in order or not: whatever else is late,
+    /// the path carries.
     pub(in crate::proto) fn kernel_delivered_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel_delivered_at)
     }
@@ -374,11 +368,6 @@ impl Estimate {
     /// When the kernel was last asked.
     pub(in crate::proto) fn kernel_at(&self) -> Option<Instant> {
         self.kernel_at
-    }
-
-    /// The kernel's congestion window in bytes, zero if it is not known.
-    pub(in crate::proto) fn cwnd_bytes(&self) -> u64 {
-        self.end_to_end_kernel().map_or(0, |kernel| kernel.cwnd_bytes)
     }
 
     /// Smoothed round-trip time, queues included.
@@ -404,7 +393,8 @@ impl Estimate {
         self.found.rate
     }
 
-    /// So many lanes share the path, and what TCP's initial window is of it; none is faster than `rate_max` from now on.
+    /// So many lanes share the path, and what TCP's initial window is of it; none is faster than
+    /// `rate_max` from now on.
     pub(in crate::proto) fn set_share(&mut self, lanes: usize, rate_max: f64) {
         self.sharing = lanes.max(1) as f64;
         self.rate_max = rate_max;
@@ -421,7 +411,8 @@ impl Estimate {
         self.found.delay
     }
 
-    /// The way of acknowledgements, by whichever lane is fastest: the rest of the smallest round trip.
+    /// The way of acknowledgements, by whichever lane is fastest: the rest of the smallest round
+    /// trip.
     pub(in crate::proto) fn way_back(&self) -> Duration {
         self.rtt_min().saturating_sub(self.delay())
     }
@@ -434,7 +425,8 @@ impl Estimate {
         }
     }
 
-    /// How long the path may reasonably take to answer: as the kernel sees it, where it sees to the path's end.
+    /// How long the path may reasonably take to answer: as the kernel sees it, where it sees to the
+    /// path's end.
     pub(in crate::proto) fn path_timeout(&self) -> Duration {
         let kernel = self.end_to_end_kernel().filter(|kernel| !kernel.rtt.is_zero());
         kernel.map_or(self.timeout(), |kernel| timeout(kernel.rtt, kernel.rtt_var))
@@ -525,7 +517,7 @@ mod tests {
         estimate.set_share(4, 5e5);
         assert!((estimate.rate() - 182_500.0).abs() < 1.0, "what is assumed of one of four");
         estimate.on_delivery(start, 10_000, ms(10), true);
-        assert_eq!((estimate.rate(), estimate.pacing_rate()), (5e5, 5e5), "what is measured");
+        assert_eq!((estimate.rate(), estimate.pacing_rate(None)), (5e5, 5e5), "what is measured");
         estimate.set_share(1, f64::INFINITY);
         assert_eq!(estimate.rate(), 1e6);
     }
@@ -568,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_path_bounds_what_the_kernel_sends_at_and_one_that_fills_does_not() {
+    fn a_lane_is_full_by_its_kernels_round_trips_while_it_is_busy_and_until_it_was_silent() {
         let start = testing::start();
         let ms = Duration::from_millis;
         let mut estimate = Estimate::new(Some(ms(20)));
@@ -579,23 +571,16 @@ mod tests {
             estimate.on_rtt(now, ms(12)); // as acknowledged by a faster lane
             estimate.on_metrics(now, kernel(rate, ms(rtt)));
             estimate.on_delivery(now, rate / 100, ms(10), busy);
-            estimate.pacing_limit(PACING_HEADROOM, false)
+            estimate.is_full()
         };
         for rate in [1_000_000, 2_000_000, 4_000_000] {
-            assert_eq!(step(&mut estimate, rate, 30, true), None, "it still grows");
+            assert!(!step(&mut estimate, rate, 30, true), "it still grows");
         }
-        assert_eq!(step(&mut estimate, 4_200_000, 21, true), None, "there is no queue");
-        assert_eq!(step(&mut estimate, 4_300_000, 30, false), None, "it was not busy");
-        let limit = step(&mut estimate, 4_400_000, 30, true).unwrap();
-        assert!((limit / 4_400_000.0 - PACING_HEADROOM).abs() < 1e-6, "{limit}");
-        let limit = step(&mut estimate, 5_500_000, 30, true).unwrap();
-        assert!(limit > 5_500_000.0 * 1.25, "what BBR finds out is let through: {limit}");
-        for _ in 0..9 {
-            step(&mut estimate, 1, 30, true);
-        }
-        assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), Some(PACING_MIN));
+        assert!(!step(&mut estimate, 4_200_000, 21, true), "there is no queue");
+        assert!(!step(&mut estimate, 4_300_000, 30, false), "it was not busy");
+        assert!(step(&mut estimate, 4_400_000, 30, true));
         estimate.on_return();
-        assert_eq!(estimate.pacing_limit(PACING_HEADROOM, false), None);
+        assert!(!estimate.is_full());
     }
 
     #[test]
@@ -615,7 +600,7 @@ mod tests {
             !slow_after(900, 101),
             "only the handshake took long: a lost packet, a busy machine"
         );
-        assert!(!slow_after(110, 130), "only a packet did: a path that wanders");
+        assert!(!slow_after(110, 130), "only a packet did: jitter");
     }
 
     #[test]
@@ -652,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_whose_path_may_recover_is_paced_by_the_rate_it_had_a_moment_ago() {
+    fn the_rate_of_a_moment_ago_is_kept() {
         let start = testing::start();
         let ms = Duration::from_millis;
         let mut estimate = Estimate::new(Some(ms(20)));
@@ -665,9 +650,9 @@ mod tests {
             estimate.on_metrics(start + ms(20 * step), kernel(200_000, ms(40)));
         }
         assert!(estimate.rate() < 250_000.0, "{}", estimate.rate());
-        let limit = |may_recover| estimate.pacing_limit(PACING_HEADROOM, may_recover);
-        assert_eq!(limit(true), Some(1_000_000.0 * PACING_HEADROOM));
-        assert_eq!(limit(false), Some(estimate.rate() * PACING_HEADROOM));
+        let kernel = estimate.end_to_end_kernel().copied();
+        assert_eq!(estimate.kept_rate(kernel.as_ref()), 1_000_000.0);
+        assert_eq!(estimate.kept_rate(None), estimate.rate());
     }
 
     #[test]

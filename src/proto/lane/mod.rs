@@ -2,23 +2,19 @@
 //! No knowledge of what streams are beyond the records in its ledger.
 
 mod estimate;
-mod fill;
 mod inbound;
 mod ledger;
-mod max_filter;
 
-pub(in crate::proto) use estimate::{
-    Estimate, INITIAL_WINDOW_BYTES, PACING_HEADROOM, PACKET_BYTES, SLOW_RATE,
-};
+pub(in crate::proto) use estimate::Estimate;
 pub(in crate::proto) use inbound::Inbound;
 pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
-pub(in crate::proto) use max_filter::MaxFilter;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::error::Code;
 use super::ids::LaneId;
+use super::link::{Candidate, KernelSample, LaneSample};
 use super::policy::{LanePolicy, Tier};
 
 /// What the kernel knows of a lane, where it tells (on Linux, `TCP_INFO`).
@@ -77,8 +73,8 @@ pub(in crate::proto) struct Lane {
     /// Data of redundant streams that another lane was given first.
     pub(in crate::proto) copies: VecDeque<Carried>,
     pub(in crate::proto) task: Task,
-    /// The link's other lanes do: it carries no bulk.
-    pub(in crate::proto) resting: bool,
+    /// The link's active lanes fill its path without it: it carries no bulk.
+    pub(in crate::proto) standby: bool,
     /// A PING has to be sent, to see whether the lane is alive.
     pub(in crate::proto) ping_due: bool,
     /// What it carries is overdue and nothing was acknowledged for a while.
@@ -146,7 +142,7 @@ impl Lane {
 
     /// Whether bulk is left to others.
     pub(in crate::proto) fn is_kept_free(&self) -> bool {
-        self.resting || self.policy.tier == Tier::Express
+        self.standby || self.policy.tier == Tier::Express
     }
 
     pub(in crate::proto) fn new(id: LaneId, now: Instant, rtt: Option<Duration>) -> Self {
@@ -159,7 +155,7 @@ impl Lane {
             policy: LanePolicy::default(),
             copies: VecDeque::new(),
             task: Task::Writing,
-            resting: false,
+            standby: false,
             ping_due: false,
             late: false,
             unanswered: 0,
@@ -174,6 +170,34 @@ impl Lane {
             given_at_payload: 0,
             resent_payload: 0,
         }
+    }
+
+    /// What the lane's link asks of it.
+    pub(in crate::proto) fn sample(&self) -> LaneSample {
+        let estimate = &self.estimate;
+        let kernel = estimate.end_to_end_kernel();
+        LaneSample {
+            active: !self.standby,
+            in_flight: self.ledger.in_flight(),
+            acked_bytes: self.ledger.acked_position(),
+            answered_at: self.answered_at(),
+            rate: estimate.rate(),
+            kept_rate: estimate.kept_rate(kernel),
+            pacing_rate: estimate.pacing_rate(kernel),
+            rtt_min: estimate.rtt_min(),
+            is_slow: estimate.is_slow(),
+            path_by_handshake: estimate.path_by_handshake(),
+            is_full: estimate.is_full(),
+            kernel: kernel.map(|kernel| KernelSample {
+                rtt_min: kernel.rtt_min,
+                cwnd_bytes: kernel.cwnd_bytes,
+            }),
+        }
+    }
+
+    /// The lane as one that its link may make active.
+    pub(in crate::proto) fn candidate(&self) -> Candidate {
+        Candidate { id: self.id, active: !self.standby, rate: self.estimate.rate() }
     }
 
     /// Takes an acknowledgement; hands what it settles to `settle`. `false`: it acknowledges what

@@ -29,8 +29,8 @@ impl Session {
         let known = if let Some(lane) = self.lanes.get_mut(&id) {
             let more = position.saturating_sub(lane.ledger.acked_position());
             if more > 0 && position <= lane.ledger.sent_position() {
-                self.links.heard(lane.policy.link, now);
-                self.links.acked(lane.policy.link, more);
+                self.links.on_heard(lane.policy.link, now);
+                self.links.on_ack(lane.policy.link, more);
             }
             lane.on_ack(now, position, |entry| settled.push(entry.carried))
         } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {

@@ -6,9 +6,10 @@ use super::Session;
 use super::rank::{Answering, Fallback, Rank};
 use crate::proto::error::Code;
 use crate::proto::event::Event;
-use crate::proto::ids::{LaneId, LinkId};
-use crate::proto::lane::{DeadLane, Health, INITIAL_WINDOW_BYTES, Lane, LaneMetrics, PACKET_BYTES};
+use crate::proto::ids::LaneId;
+use crate::proto::lane::{DeadLane, Health, Lane, LaneMetrics};
 use crate::proto::limits::{DEAD_LANES_MAX, LANES_MAX};
+use crate::proto::link::Advice;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::{LanePolicy, Tier};
 use crate::proto::scheduler::LaneView;
@@ -17,51 +18,14 @@ use crate::proto::timer::Timer;
 /// A way back counts as faster if it saves at least this: less is not worth a frame of its own.
 const FASTER_WAY_SECONDS: f64 = 0.002;
 
-/// A lane that costs money is asked for a sign of life so many times less often while others answer.
+/// A lane that costs money is asked for a sign of life so many times less often while others
+/// answer.
 const METERED_KEEPALIVE_FACTOR: u32 = 4;
 
-/// A lane of the only link whose kernel hears the peer, and of nothing more that has arrived, is kept for so much longer: what
-/// answers may be a middlebox that goes no further. The kernel itself does not wait longer for an acknowledgement that it lacks.
+/// A lane of the only link whose kernel hears the peer, and of nothing more that has arrived, is
+/// kept for so much longer: what answers may be a middlebox that goes no further. The kernel itself
+/// does not wait longer for an acknowledgement that it lacks.
 const HEARD_TIME: Duration = Duration::from_secs(60);
-
-/// What a lane may have in flight: this many times what fills its pipe, so that no buffer on the
-/// way swallows what other lanes could carry ...
-const PIPE_FACTOR: f64 = 3.0;
-/// ... counting round trips as no shorter than this, because delayed acknowledgements and waking
-/// a task take time ...
-const PIPE_ROUND_TRIP_MIN: f64 = 0.005;
-/// ... and never less than four initial windows of TCP: what is known of a new lane is little, and
-/// what it is given it keeps. It grows as the lane proves itself, faster than TCP's slow start. Lanes
-/// of one link share them, but each has room for what it is given at once.
-const WINDOWS_MIN: f64 = 4.0;
-const WINDOWS_MIN_SHARED: f64 = 0.5;
-/// On a slow path four initial windows are seconds, which nothing can overtake. As many packets as TCP has at least: one leaves, one
-/// is on its way, and two are acknowledged together.
-const SLOW_WINDOW_BYTES: f64 = 4.0 * PACKET_BYTES;
-/// A round trip of next to nothing may be that of an empty packet, and a path that took one at once be slow: until the peer
-/// acknowledges, a lane has no more in flight than four initial windows, and then twice of what was acknowledged besides. TCP doubles,
-/// too.
-const ACKED_FACTOR: f64 = 2.0;
-/// Where the kernel tells its window, it is the judge: what waits in order at the other end, for what was lost (and lost again,
-/// that is some round trips), is in flight for us and no longer for the kernel. Not while a queue stands on a path that lanes
-/// share: each of these windows is for what its lane had when the others had less.
-const CWND_FACTOR: f64 = 4.0;
-
-/// What the kernel may hold of a lane that it has not sent: this much of the lane's time, so that
-/// the choice of what to send is made late ...
-const UNSENT_SECONDS: f64 = 0.003;
-/// ... but while the kernel still looks for the path's rate (BBR's start-up sends at 2.9 times what
-/// it has found), more of it: each time it runs dry it takes the lack of bytes for a reason not to
-/// end the search, and goes on overfilling the path's queue.
-const UNSENT_SECONDS_SEARCHING: f64 = 0.015;
-const SEARCHING_GAIN: f64 = 2.0;
-/// So much of a slow lane's time, too, up to this many bytes: its task cannot wake for each packet.
-const UNSENT_SECONDS_SLOW: f64 = 0.050;
-const UNSENT_BYTES_SLOW: f64 = 16.0 * 1024.0;
-/// Bounds of it: some packets, on a slow path one, and what a gigabit link needs.
-const UNSENT_BYTES_MIN: u32 = 4 * 1024;
-const UNSENT_BYTES_MIN_SLOW: u32 = PACKET_BYTES as u32;
-const UNSENT_BYTES_MAX: u32 = 512 * 1024;
 
 impl Session {
     /// A lane is up and verified. `number` was not used in this session before. `rtt` is the
@@ -76,8 +40,8 @@ impl Session {
         let given_at_payload = self.totals.sent_payload;
         let mut lane =
             Lane { unanswered: self.unanswered, given_at_payload, ..Lane::new(id, now, rtt) };
-        // The others work already.
-        lane.resting = true;
+        // The others are active already.
+        lane.standby = true;
         self.links.join(&lane.policy, now);
         let link = lane.policy.link;
         self.lanes.insert(id, lane);
@@ -91,7 +55,7 @@ impl Session {
     pub fn handle_lane_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let before = std::mem::replace(&mut lane.policy, policy);
-        lane.resting = policy.tier != Tier::Express;
+        lane.standby = policy.tier != Tier::Express;
         self.links.leave(&before);
         self.links.join(&policy, now);
         let lanes = &self.lanes;
@@ -101,17 +65,6 @@ impl Session {
         self.arrange(policy.link);
     }
 
-    /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is known.
-    pub(super) fn share_link(&mut self, link: LinkId) {
-        let sharing = self.links.view(link).sharing;
-        let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-        for (_, lane) in of_link {
-            let rate_max =
-                lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / sharing as f64);
-            lane.estimate.set_share(sharing, rate_max);
-        }
-    }
-
     /// What the kernel knows of a lane.
     pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
         if let Some(lane) = self.lanes.get_mut(&id) {
@@ -119,17 +72,18 @@ impl Session {
             lane.asked_until = None;
             lane.late &= !lane.answers(now);
             let link = lane.policy.link;
-            self.links.delivered(link, delivered, metrics.rtt);
+            self.links.on_delivered(link, delivered, metrics.rtt);
             if let Some(at) = lane.estimate.kernel_heard_at() {
-                self.links.heard(link, at);
+                self.links.on_heard(link, at);
             }
             let window = lane.estimate.kernel_window();
             let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-            let others_shall_work = self.links.look(now, link, of_link, window);
-            let carries = (self.links.path_rate(link), self.links.path_by_handshake(link));
+            let rearrange = self.links.on_sample(now, link, of_link.map(Lane::sample), window);
+            let (rate, by_handshake) =
+                (self.links.path_rate(link), self.links.path_by_handshake(link));
             let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-            of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(carries.0, carries.1));
-            if others_shall_work {
+            of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(rate, by_handshake));
+            if rearrange {
                 self.arrange(link);
             }
         }
@@ -168,23 +122,19 @@ impl Session {
     /// How many bytes the kernel should hold unsent for a lane: a few milliseconds of its rate, so
     /// that the choice of what to send is made late, yet the lane never runs dry.
     pub fn unsent_limit(&self, id: LaneId) -> u32 {
-        let Some(lane) = self.lanes.get(&id) else { return UNSENT_BYTES_MIN };
-        let (rate, pacing) = (lane.estimate.rate(), lane.estimate.pacing_rate());
-        let seconds =
-            if pacing > SEARCHING_GAIN * rate { UNSENT_SECONDS_SEARCHING } else { UNSENT_SECONDS };
-        let slow = (pacing * UNSENT_SECONDS_SLOW).min(UNSENT_BYTES_SLOW);
-        let least = if lane.estimate.is_slow() { UNSENT_BYTES_MIN_SLOW } else { UNSENT_BYTES_MIN };
-        ((pacing * seconds).max(slow) as u32).clamp(least, UNSENT_BYTES_MAX)
+        self.advice(id).map_or(4 * 1024, |advice| advice.unsent_limit)
     }
 
-    /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known what the path carries,
-    /// not much more than that. `u64::MAX`: as fast as it likes.
+    /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known
+    /// what the path carries, not much more than that. `u64::MAX`: as fast as it likes.
     pub fn pacing_limit(&self, id: LaneId) -> u64 {
-        let limit = self.lanes.get(&id).and_then(|lane| {
-            let link = self.links.view(lane.policy.link);
-            lane.estimate.pacing_limit(link.crowding.headroom(), link.may_recover())
-        });
-        limit.map_or(u64::MAX, |limit| limit as u64)
+        self.advice(id).map_or(u64::MAX, |advice| advice.pacing_limit)
+    }
+
+    /// How a lane is to be used, by what is known of its link.
+    fn advice(&self, id: LaneId) -> Option<Advice> {
+        let lane = self.lanes.get(&id)?;
+        Some(self.links.view(lane.policy.link).advice(&lane.sample()))
     }
 
     /// Snapshots of the lanes that may be given work: those that answer in time or, if none does,
@@ -195,7 +145,8 @@ impl Session {
         used.map(move |lane| self.paced_view(lane, now))
     }
 
-    /// The same, with those that are spared otherwise: a copy has to go on another lane, if there is one.
+    /// The same, with those that are spared otherwise: a copy has to go on another lane, if there
+    /// is one.
     pub(super) fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
         self.usable(self.best_rank()).map(move |lane| self.paced_view(lane, now))
     }
@@ -216,12 +167,12 @@ impl Session {
         self.lanes.values().filter(move |lane| Rank::of(lane) >= best)
     }
 
-    /// Whether the lane rests on a slow link of which another lane works: what is urgent finds it no sooner there, and each lane
-    /// has packets on the way that take long.
+    /// Whether the lane stands by on a slow link of which another lane is active: what is urgent
+    /// finds it no sooner there, and each lane has packets on the way that take long.
     fn is_spare(&self, lane: &Lane, best: Rank) -> bool {
-        let works = |other: &Lane| other.policy.link == lane.policy.link && !other.is_kept_free();
-        let rests = lane.resting && lane.copies.is_empty();
-        rests && lane.estimate.is_slow() && self.usable(best).any(works)
+        let active = |other: &Lane| other.policy.link == lane.policy.link && !other.is_kept_free();
+        let stands_by = lane.standby && lane.copies.is_empty();
+        stands_by && lane.estimate.is_slow() && self.usable(best).any(active)
     }
 
     /// Snapshot of a lane, if it may be given work.
@@ -232,19 +183,8 @@ impl Session {
     /// A lane as the scheduler sees it, with what its link allows.
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
         let link = self.links.view(lane.policy.link);
-        let mut view = view(lane, now, link.crowding.share());
-        let windows = (WINDOWS_MIN / link.sharing as f64).max(WINDOWS_MIN_SHARED);
-        let slow = lane.estimate.is_slow();
-        let least = windows * INITIAL_WINDOW_BYTES;
-        view.window = view.window.max(if slow { least.min(SLOW_WINDOW_BYTES) } else { least });
-        if link.is_shared() {
-            view.window += PIPE_FACTOR * lane.estimate.rate() * link.wander;
-        }
-        if !link.crowding.is_queued() && !slow {
-            view.window = view.window.max(CWND_FACTOR * lane.estimate.cwnd_bytes() as f64);
-        }
-        let shown = ACKED_FACTOR * lane.ledger.acked_position() as f64;
-        view.window = view.window.min(WINDOWS_MIN * INITIAL_WINDOW_BYTES + shown);
+        let mut view = view(lane, now, link.share());
+        view.window = link.window(&lane.sample());
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
             view.window = 0.0; // no room until then
@@ -338,9 +278,10 @@ impl Session {
         }
     }
 
-    /// When the lane is given up: not while its kernel learns that more has arrived, and if its link was heard since then, not sooner
-    /// than the slowest of its lanes would be, whose queue it may be in. One of the only link there is would be replaced by one that
-    /// fares no better: it is kept while its kernel hears the peer at all, for long.
+    /// When the lane is given up: not while its kernel learns that more has arrived, and if its
+    /// link was heard since then, not sooner than the slowest of its lanes would be, whose queue it
+    /// may be in. One of the only link there is would be replaced by one that fares no better: it
+    /// is kept while its kernel hears the peer at all, for long.
     fn lost_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
         let (since, own) = (lane.silent_since()?, lane.lost_after());
         let link = lane.policy.link;
@@ -353,7 +294,8 @@ impl Session {
         Some(kept.map_or(at, |kept| kept.min(at.checked_add(HEARD_TIME).unwrap_or(at)).max(at)))
     }
 
-    /// When the lane becomes suspect if nothing is heard on it, or on its link, and there is what could take over.
+    /// When the lane becomes suspect if nothing is heard on it, or on its link, and there is what
+    /// could take over.
     fn suspect_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
         if answering.fallback(lane) == Fallback::None {
             return None;
@@ -369,9 +311,10 @@ impl Session {
         self.broken_at(lane).map(|broken| broken.max(at))
     }
 
-    /// From when on a lane of the only link that answers is taken to be broken itself: what its link is slow with would be no
-    /// sooner on another lane of that link, and would make it slower yet. Its silence says so, and that of the others does not:
-    /// some were heard meanwhile or, unless the link is slow, owe nothing.
+    /// From when on a lane of the only link that answers is taken to be broken itself: what its
+    /// link is slow with would be no sooner on another lane of that link, and would make it slower
+    /// yet. Its silence says so, and that of the others does not: some were heard meanwhile or,
+    /// unless the link is slow, owe nothing.
     fn broken_at(&self, lane: &Lane) -> Option<Instant> {
         let slow = lane.estimate.is_slow();
         if lane.estimate.kernel_heard_at().is_none() && !slow {
@@ -386,8 +329,8 @@ impl Session {
         (heard || (!slow && self.lanes.values().any(free))).then_some(silent_at)
     }
 
-    /// The lane owes and does not answer. Nor will those of its link that rest, unless any of them was heard: what is urgent shall
-    /// not find out one by one.
+    /// The lane owes and does not answer. Nor will those of its link on standby, unless any of them
+    /// was heard: what is urgent shall not find out one by one.
     fn suspect(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get(&id) else { return };
         let link = lane.policy.link;
@@ -398,14 +341,15 @@ impl Session {
             self.tell(Event::LaneSuspect(id));
             return;
         }
-        let resting =
-            |lane: &&Lane| lane.policy.link == link && lane.resting && lane.health == Health::Good;
-        let resting: Vec<LaneId> = self.lanes.values().filter(resting).map(|l| l.id).collect();
-        resting.into_iter().for_each(|id| self.move_owed(now, id));
+        let standby =
+            |lane: &&Lane| lane.policy.link == link && lane.standby && lane.health == Health::Good;
+        let standby: Vec<LaneId> = self.lanes.values().filter(standby).map(|l| l.id).collect();
+        standby.into_iter().for_each(|id| self.move_owed(now, id));
         self.tell(Event::LaneSuspect(id));
     }
 
-    /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy stays under way.
+    /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy
+    /// stays under way.
     fn move_owed(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.health = Health::Suspect;
@@ -443,8 +387,7 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         lateness: lane.lateness(now),
         queue,
         in_flight,
-        // Not by what it can expect now, or it could deliver no more than that ever after.
-        window: PIPE_FACTOR * estimate.rate().max(1.0) * rtt_min.max(PIPE_ROUND_TRIP_MIN),
+        window: 0.0, // its link knows it
         idle: lane.is_asleep(),
         measured: estimate.is_measured(),
         slow: estimate.is_slow(),

@@ -1,25 +1,20 @@
 //! The session: dispatch and the order of things. What streams, lanes, the scheduler and the wire
 //! know is in their rooms; this one only brings them together.
 
-mod acked;
 mod acks;
+mod arrange;
 mod busy;
-mod caps;
 mod copies;
-mod crowd;
 mod express;
 mod handles;
 mod lanes;
-mod links;
 mod memory;
 mod plan;
 mod pull;
 mod rank;
 mod receive;
-mod rest;
 mod transmit;
 mod wake;
-mod wander;
 
 pub use super::streams::{Allowance, MemoryUse};
 pub use handles::{RecvStream, SendStream};
@@ -33,9 +28,7 @@ use bytes::Bytes;
 use litemap::LiteMap;
 
 use self::busy::BusyBudget;
-use self::caps::Caps;
 use self::copies::DuplicateBudget;
-use self::links::Links;
 use self::rank::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError, Undelivered};
@@ -43,6 +36,7 @@ use super::event::Event;
 use super::ids::{LaneId, Side};
 use super::lane::{DeadLane, Lane};
 use super::limits::NEXT_KEY_BYTES;
+use super::link::{Links, RateCaps};
 use super::scheduler::LaneView;
 use super::stats::{CreditStats, LaneStats, SessionStats};
 use super::streams::Streams;
@@ -80,7 +74,7 @@ pub struct Session {
     express_wanted: bool,
     busy: BusyBudget,
     duplicates: DuplicateBudget,
-    caps: Caps,
+    caps: RateCaps,
     links: Links,
     /// When a lane that was held back by its link's cap may go on.
     paced_until: Option<Instant>,
@@ -138,7 +132,7 @@ impl Session {
             express_wanted: false,
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
-            caps: Caps::default(),
+            caps: RateCaps::default(),
             links: Links::default(),
             paced_until: None,
             unanswered: 0,

@@ -7,9 +7,9 @@
 use std::time::Instant;
 
 use super::Session;
-use super::caps::Allowance;
 use super::pull::{frame_room, room_left};
 use crate::proto::ids::{LaneId, StreamId};
+use crate::proto::link::RateAllowance;
 use crate::proto::scheduler::{self, Grant, LaneView};
 use crate::proto::stream::Chunk;
 
@@ -39,7 +39,7 @@ pub(super) enum Stage {
 pub(super) struct Candidate<'a> {
     pub(super) own: &'a LaneView,
     pub(super) others: &'a [LaneView],
-    pub(super) allowance: Allowance,
+    pub(super) allowance: RateAllowance,
     pub(super) budget: usize,
     /// Bytes that it has pulled already.
     pub(super) written: usize,

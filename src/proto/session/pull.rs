@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::caps::Allowance;
 use crate::proto::ids::LaneId;
 use crate::proto::limits::FRAME_BYTES_MAX;
+use crate::proto::link::RateAllowance;
 use crate::proto::scheduler::LaneView;
 use crate::proto::wire::LaneBuf;
 
@@ -35,7 +35,7 @@ pub(super) struct Pull<'a> {
     pub(super) now: Instant,
     pub(super) lane: LaneId,
     /// What the link's cap allows.
-    pub(super) allowance: Allowance,
+    pub(super) allowance: RateAllowance,
     /// Past it no frame is begun.
     pub(super) budget: usize,
     pub(super) out: &'a mut LaneBuf,
@@ -50,7 +50,7 @@ impl Pull<'_> {
 
 /// Room for one more frame in a pull that may take `budget` bytes and has taken `written`, if one
 /// may be begun.
-pub(super) fn room_left(budget: usize, allowance: Allowance, written: usize) -> Option<usize> {
+pub(super) fn room_left(budget: usize, allowance: RateAllowance, written: usize) -> Option<usize> {
     let left = allowance.bytes.saturating_sub(written);
     (allowance.ready && written < budget && left >= FRAME_ROOM_MIN).then_some(left)
 }

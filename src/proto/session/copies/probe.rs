@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use crate::proto::byte_count::span;
 use crate::proto::ids::{LaneId, StreamId};
-use crate::proto::lane::{Carried, INITIAL_WINDOW_BYTES, Lane};
+use crate::proto::lane::{Carried, Lane};
+use crate::proto::link::INITIAL_WINDOW_BYTES;
 use crate::proto::policy::Tier;
 use crate::proto::session::Session;
 use crate::proto::session::pull::Pull;

@@ -82,9 +82,9 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
     let start = testing::start();
     let ms = Duration::from_millis;
     let mut session = session(start);
-    let (suspect, resting) = (LANES[0], LaneId::new(2));
-    assert!(session.handle_lane_up(start, resting, Some(ms(20))));
-    for (lane, link) in [(suspect, 7), (resting, 7), (LANES[1], 8)] {
+    let (suspect, standby) = (LANES[0], LaneId::new(2));
+    assert!(session.handle_lane_up(start, standby, Some(ms(20))));
+    for (lane, link) in [(suspect, 7), (standby, 7), (LANES[1], 8)] {
         session.handle_lane_policy(
             start,
             lane,
@@ -92,7 +92,7 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
         );
     }
     let bytes = 2_000;
-    for (lane, at) in [(suspect, 0), (resting, 90)] {
+    for (lane, at) in [(suspect, 0), (standby, 90)] {
         let now = start + ms(at);
         // No other is given any of it.
         session.lanes.iter_mut().for_each(|(id, each)| each.late = *id != lane);
@@ -104,9 +104,9 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
         }
         session.lanes.get_mut(&lane).unwrap().task = Task::Asleep;
     }
-    session.lanes.get_mut(&resting).unwrap().resting = true;
+    session.lanes.get_mut(&standby).unwrap().standby = true;
     session.handle_timeout(start + ms(101));
-    assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
+    assert_eq!([suspect, standby].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
     assert_eq!(session.streams.pending(), 2 * bytes as u64);
 }
 
@@ -114,16 +114,16 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
 fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
     let start = testing::start();
     let mut session = session(start);
-    let (suspect, resting) = (LANES[0], LaneId::new(2));
-    assert!(session.handle_lane_up(start, resting, Some(Duration::from_millis(20))));
-    for (lane, link) in [(suspect, 7), (resting, 7), (LANES[1], 8)] {
+    let (suspect, standby) = (LANES[0], LaneId::new(2));
+    assert!(session.handle_lane_up(start, standby, Some(Duration::from_millis(20))));
+    for (lane, link) in [(suspect, 7), (standby, 7), (LANES[1], 8)] {
         session.handle_lane_policy(
             start,
             lane,
             LanePolicy { link: LinkId::new(link), ..LanePolicy::default() },
         );
     }
-    session.lanes.get_mut(&resting).unwrap().resting = true;
+    session.lanes.get_mut(&standby).unwrap().standby = true;
     // Nothing was heard of any lane for long: there was nothing to say.
     let now = start + Duration::from_secs(14);
     let id = session.open(StreamKind::Raw).unwrap();
@@ -131,9 +131,9 @@ fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
     assert!(session.poll_transmit(now, suspect, 4096, &mut LaneBuf::new()).is_some());
     session.lanes.iter_mut().for_each(|(_, lane)| lane.task = Task::Asleep);
     session.handle_timeout(now + Duration::from_millis(110));
-    assert_eq!([suspect, resting].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
+    assert_eq!([suspect, standby].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
     session.handle_timeout(now + Duration::from_millis(150));
-    assert!(session.lanes.contains_key(&resting), "it has not been asked yet");
+    assert!(session.lanes.contains_key(&standby), "it has not been asked yet");
 }
 
 /// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose

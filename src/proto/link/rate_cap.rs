@@ -8,10 +8,10 @@ use crate::proto::limits::LINK_RATE_MIN;
 use crate::proto::mutants::mutant;
 use crate::proto::policy::LanePolicy;
 
-/// What may leave at once: this much of the cap's time, so that a timer may be some milliseconds
-/// late without the link's falling short ...
+/// This much of the cap's time may leave at once, so that a timer may be some milliseconds late
+/// without the link's falling short.
 const BURST_SECONDS: f64 = 0.005;
-/// ... and at least two small frames.
+/// At least two small frames may leave at once.
 const BURST_BYTES_MIN: f64 = 4096.0;
 
 /// Rounding must not make a timer fire before there is what it waits for.
@@ -19,11 +19,11 @@ const ROUNDING: Duration = Duration::from_micros(1);
 
 /// What a lane may send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Allowance {
+pub(in crate::proto) struct RateAllowance {
     /// Bytes of frames.
-    pub(super) bytes: usize,
+    pub(in crate::proto) bytes: usize,
     /// It is worth a frame of data. Less is for the lane's own acknowledgements.
-    pub(super) ready: bool,
+    pub(in crate::proto) ready: bool,
 }
 
 /// One link's cap. Invariant: tokens <= burst.
@@ -66,11 +66,11 @@ impl Bucket {
 
 /// The caps of all links that have one, by link.
 #[derive(Debug, Default)]
-pub(super) struct Caps(BTreeMap<LinkId, Bucket>);
+pub(in crate::proto) struct RateCaps(BTreeMap<LinkId, Bucket>);
 
-impl Caps {
+impl RateCaps {
     /// A lane of the link is up: its cap is the newest said of it. `in_use`: links that have lanes.
-    pub(super) fn set(
+    pub(in crate::proto) fn set(
         &mut self,
         now: Instant,
         policy: &LanePolicy,
@@ -81,7 +81,8 @@ impl Caps {
             return;
         }
         let rate = rate.max(LINK_RATE_MIN) as f64;
-        // A full bucket of a link without lanes is like none; one that owes is kept until it is full.
+        // A full bucket of a link without lanes is like none; one that owes is kept until it is
+        // full.
         self.0.retain(|link, bucket| in_use(*link) || bucket.tokens_at(now) < bucket.burst());
         let bucket =
             self.0.entry(policy.link).or_insert(Bucket { rate, tokens: 0.0, filled_at: now });
@@ -90,31 +91,31 @@ impl Caps {
     }
 
     /// What a lane with this policy may send now.
-    pub(super) fn allowance(&self, now: Instant, policy: &LanePolicy) -> Allowance {
+    pub(in crate::proto) fn allowance(&self, now: Instant, policy: &LanePolicy) -> RateAllowance {
         let Some(bucket) = self.of(policy) else {
-            return Allowance { bytes: usize::MAX, ready: true };
+            return RateAllowance { bytes: usize::MAX, ready: true };
         };
         let tokens = bucket.tokens_at(now);
-        Allowance { bytes: tokens.max(0.0) as usize, ready: tokens >= bucket.quantum() }
+        RateAllowance { bytes: tokens.max(0.0) as usize, ready: tokens >= bucket.quantum() }
     }
 
     /// Whether the lane may say a word of its own: an acknowledgement, a PING.
-    pub(super) fn may_speak(&self, now: Instant, policy: &LanePolicy) -> bool {
+    pub(in crate::proto) fn may_speak(&self, now: Instant, policy: &LanePolicy) -> bool {
         self.allowance(now, policy).bytes > 0
     }
 
     /// When it may, if that is not always.
-    pub(super) fn speaks_at(&self, policy: &LanePolicy) -> Option<Instant> {
+    pub(in crate::proto) fn speaks_at(&self, policy: &LanePolicy) -> Option<Instant> {
         self.of(policy).map(|bucket| bucket.reaches(1.0))
     }
 
     /// When there is enough for a frame of data, if that is not always.
-    pub(super) fn ready_at(&self, policy: &LanePolicy) -> Option<Instant> {
+    pub(in crate::proto) fn ready_at(&self, policy: &LanePolicy) -> Option<Instant> {
         self.of(policy).map(|bucket| bucket.reaches(bucket.quantum()))
     }
 
     /// The lane was given `bytes`. What its own control frames take beyond the allowance is owed.
-    pub(super) fn spend(&mut self, now: Instant, policy: &LanePolicy, bytes: usize) {
+    pub(in crate::proto) fn spend(&mut self, now: Instant, policy: &LanePolicy, bytes: usize) {
         if policy.rate_max.is_some()
             && let Some(bucket) = self.0.get_mut(&policy.link)
         {
@@ -141,7 +142,7 @@ mod tests {
     fn no_more_than_rate_and_burst_however_it_is_asked() {
         let start = testing::start();
         for (rate, step_us) in [(2_500_000, 137), (8_000, 1_000), (125_000_000, 50_000)] {
-            let (mut caps, policy) = (Caps::default(), policy(7, rate));
+            let (mut caps, policy) = (RateCaps::default(), policy(7, rate));
             caps.set(start, &policy, |_| false);
             let mut sent = 0u64;
             for step in 0..20_000 {
@@ -163,7 +164,7 @@ mod tests {
     fn what_a_timer_waits_for_is_there_when_it_fires() {
         let start = testing::start();
         for rate in [8_000, 1_234_567, 1 << 40, u64::MAX] {
-            let (mut caps, policy) = (Caps::default(), policy(0, rate));
+            let (mut caps, policy) = (RateCaps::default(), policy(0, rate));
             caps.set(start, &policy, |_| false);
             for owed in [1, 777, 100_000] {
                 let now = caps.ready_at(&policy).unwrap().max(start);
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn a_link_that_owes_is_not_forgotten_with_its_lanes() {
         let start = testing::start();
-        let mut caps = Caps::default();
+        let mut caps = RateCaps::default();
         caps.set(start, &policy(1, 8_000), |_| false);
         caps.spend(start, &policy(1, 8_000), 80_000);
         caps.set(start, &policy(2, 8_000), |_| false);
@@ -193,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_lane_without_a_cap_may_always() {
-        let caps = Caps::default();
-        let all = Allowance { bytes: usize::MAX, ready: true };
+        let caps = RateCaps::default();
+        let all = RateAllowance { bytes: usize::MAX, ready: true };
         assert_eq!(caps.allowance(testing::start(), &LanePolicy::default()), all);
         assert_eq!(caps.ready_at(&LanePolicy::default()), None);
     }

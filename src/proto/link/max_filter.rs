@@ -8,12 +8,19 @@ pub(in crate::proto) struct MaxFilter {
     previous: f64,
     current: f64,
     began: Option<Instant>,
-    pub(super) was_busy: bool,
+    /// Whether any sample was of a busy lane.
+    pub(in crate::proto) was_busy: bool,
 }
 
 impl MaxFilter {
     /// Unless the lane was `busy`, a sample says only that the lane can do as much.
-    pub(super) fn add_sample(&mut self, now: Instant, value: f64, busy: bool, window: Duration) {
+    pub(in crate::proto) fn add_sample(
+        &mut self,
+        now: Instant,
+        value: f64,
+        busy: bool,
+        window: Duration,
+    ) {
         self.was_busy |= busy;
         if busy || value > self.max() {
             self.add(now, value, window);

@@ -1,0 +1,221 @@
+//! One link: brings together what its mechanisms know of its path.
+
+use std::time::{Duration, Instant};
+
+use super::active_set::{ActiveSet, PathSample};
+use super::delivery_rate::DeliveryRate;
+use super::filling::Filling;
+use super::jitter::Jitter;
+use super::kernel_count::{KernelCount, WindowSum};
+use super::pacing::Pacing;
+use super::sample::{Advice, LaneSample};
+use super::standing_queue::StandingQueue;
+use super::unsent::unsent_limit;
+use super::window::Window;
+use crate::proto::policy::Tier;
+
+/// Lanes are held to what their path carries once they were seen to fill it in more samples than
+/// this. Held to it before, they would not find out what it can carry; and as long as little is
+/// known of its jitter, no queue is certain.
+const SEARCHING_SAMPLES: u32 = 4;
+
+/// A link that has lanes.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) lanes: usize,
+    /// Of these, express lanes: they carry bulk only while no other lane answers.
+    express: usize,
+    /// Of the others, those on standby.
+    pub(super) standby: usize,
+    /// How many are to be active; `None`: all.
+    pub(super) active_max: Option<usize>,
+    /// When the peer's end was last heard of, on any of the lanes.
+    pub(super) heard_at: Instant,
+    count: KernelCount,
+    pub(super) delivery_rate: DeliveryRate,
+    /// What the handshake of its first lane showed, in bytes a second, if that is little: those of
+    /// the others wait behind it, and show less.
+    pub(super) by_handshake: Option<f64>,
+    jitter: Jitter,
+    queue: StandingQueue,
+    active_set: ActiveSet,
+    /// In how many samples several lanes filled the path; `None`: there was no sample yet.
+    filled: Option<u32>,
+}
+
+impl Link {
+    /// Without lanes. Something was heard on it just now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            lanes: 0,
+            express: 0,
+            standby: 0,
+            active_max: None,
+            heard_at: now,
+            count: KernelCount::new(now),
+            delivery_rate: DeliveryRate::new(now),
+            by_handshake: None,
+            jitter: Jitter::default(),
+            queue: StandingQueue::NONE,
+            active_set: ActiveSet::default(),
+            filled: None,
+        }
+    }
+
+    pub(super) fn join(&mut self, tier: Tier) {
+        self.lanes = self.lanes.saturating_add(1);
+        self.express = self.express.saturating_add(usize::from(tier == Tier::Express));
+    }
+
+    pub(super) fn leave(&mut self, tier: Tier) {
+        self.lanes = self.lanes.saturating_sub(1);
+        self.express = self.express.saturating_sub(usize::from(tier == Tier::Express));
+    }
+
+    /// Lanes that share the path. Express lanes and those on standby leave it to the others.
+    fn active(&self) -> usize {
+        self.lanes.saturating_sub(self.express).saturating_sub(self.standby)
+    }
+
+    /// What the link means to one of its lanes.
+    pub(super) fn view(&self) -> LinkView {
+        LinkView {
+            sharing: self.active().max(1),
+            queue: self.queue,
+            jitter: self.jitter.allowance(),
+        }
+    }
+
+    /// A lane's kernel has counted so many `bytes` more as delivered, after round trips of `rtt`.
+    pub(super) fn on_delivered(&mut self, bytes: u64, rtt: Duration) {
+        self.count.on_delivered(bytes, rtt);
+    }
+
+    /// Takes a sample of the link's `lanes`, once in a `window` of time. Whether others are to be
+    /// active from now on.
+    pub(super) fn on_sample(
+        &mut self,
+        now: Instant,
+        lanes: impl Iterator<Item = LaneSample>,
+        window: Duration,
+    ) -> bool {
+        let Some(filled) = self.filled else {
+            self.begin(now, lanes);
+            return true;
+        };
+        let Some(sum) = self.count.end_window(now, window) else { return false };
+        if sum.bytes > 0.0 {
+            // A window is two round trips, but not less than is worth measuring.
+            self.jitter.on_sample(sum.rtt, window.as_secs_f64() / 2.0);
+        }
+        let filling = Filling::of(now, lanes);
+        self.delivery_rate.on_sample(now, filling.answers);
+        let slow = filling.fill_slow_path(sum.rtt, self.delivery_rate.rate());
+        if slow && self.active_max != Some(1) {
+            self.active_max = Some(1);
+            self.active_set.on_slow(now);
+            self.queue = StandingQueue::NONE;
+            return true;
+        }
+        let filled = filled.saturating_add(u32::from(filling.lanes > 1));
+        self.filled = Some(filled);
+        self.queue = StandingQueue::NONE;
+        if filled > SEARCHING_SAMPLES {
+            let jitter = self.jitter.allowance();
+            self.queue = StandingQueue::of(&filling, sum.rtt, self.count.rate(), jitter);
+        }
+        self.arrange(now, window, sum, &filling)
+    }
+
+    /// With as many active lanes as the path is long, of which little is known.
+    fn begin(&mut self, now: Instant, lanes: impl Iterator<Item = LaneSample>) {
+        let (mut rtt, mut slow) = (Duration::MAX, false);
+        for lane in lanes {
+            rtt = rtt.min(lane.rtt_min);
+            slow |= lane.is_slow;
+            self.by_handshake = self.by_handshake.or(lane.path_by_handshake);
+        }
+        self.active_max = Some(if slow { 1 } else { ActiveSet::begin(rtt) });
+        if slow {
+            self.active_set.on_slow(now);
+        }
+        self.filled = Some(0);
+    }
+
+    /// Decides on the number of active lanes. Whether it is another one.
+    fn arrange(
+        &mut self,
+        now: Instant,
+        window: Duration,
+        sum: WindowSum,
+        filling: &Filling,
+    ) -> bool {
+        let (active, carried) = (self.active(), self.count.rate());
+        let lanes = active.saturating_add(self.standby);
+        let wanted = self.active_set.on_sample(PathSample {
+            now,
+            window,
+            lanes,
+            active,
+            needed: filling.needed(carried),
+            busy: filling.lanes.saturating_mul(2) >= active,
+            queued: self.queue.is_standing(),
+            too_short: filling.exceed_path(carried),
+            bytes: sum.bytes,
+        });
+        if self.active_set.is_policed() {
+            self.queue = StandingQueue::NONE;
+        }
+        if let Some(wanted) = wanted {
+            self.active_max = Some(wanted).filter(|wanted| *wanted < lanes);
+        }
+        wanted.is_some()
+    }
+}
+
+/// What a link means to one of its lanes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proto) struct LinkView {
+    /// How many lanes share its path.
+    sharing: usize,
+    queue: StandingQueue,
+    /// How much longer than usual its round trips may be without a queue, in seconds.
+    jitter: f64,
+}
+
+impl LinkView {
+    /// Of a link of which nothing is known.
+    pub(super) const UNKNOWN: Self = Self { sharing: 1, queue: StandingQueue::NONE, jitter: 0.0 };
+
+    /// How many lanes share its path.
+    pub(in crate::proto) fn sharing(&self) -> usize {
+        self.sharing
+    }
+
+    pub(in crate::proto) fn is_shared(&self) -> bool {
+        self.sharing > 1
+    }
+
+    /// What a lane can expect to deliver, in parts of its rate.
+    pub(in crate::proto) fn share(&self) -> f64 {
+        self.queue.share()
+    }
+
+    /// Most bytes the lane may have in flight.
+    pub(in crate::proto) fn window(&self, lane: &LaneSample) -> f64 {
+        let is_queued = self.queue.is_standing();
+        Window { sharing: self.sharing, is_queued, jitter: self.jitter }.bytes(lane)
+    }
+
+    /// How a lane is to be used.
+    pub(in crate::proto) fn advice(&self, lane: &LaneSample) -> Advice {
+        let pacing = Pacing::new(self.queue, self.is_shared(), self.jitter).limit(lane);
+        Advice {
+            active: lane.active,
+            share: self.share(),
+            pacing_limit: pacing.map_or(u64::MAX, |limit| limit as u64),
+            window: self.window(lane) as u64,
+            unsent_limit: unsent_limit(lane),
+        }
+    }
+}

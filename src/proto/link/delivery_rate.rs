@@ -1,0 +1,129 @@
+//! What a path delivers, by what the peer acknowledges on it. Kernels count packets and take each
+//! for a full one; on a slow path few are.
+
+use std::time::{Duration, Instant};
+
+use crate::proto::limits::LINK_RATE_MIN;
+
+/// A path's rate is known once it was full for this long: after a loss acknowledgements come in
+/// bursts.
+const RATE_TIME: Duration = Duration::from_secs(1);
+
+/// In bytes a second. Less is what arrives on a path beside silent lanes, not what it delivers.
+const RATE_MIN: f64 = LINK_RATE_MIN as f64 / 8.0;
+
+/// Bytes acknowledged since then.
+#[derive(Clone, Copy, Debug)]
+struct Since(Instant, u64);
+
+impl Since {
+    /// Bytes a second, once enough time has passed.
+    fn rate(self, now: Instant) -> Option<f64> {
+        let Self(since, bytes) = self;
+        let age = now.saturating_duration_since(since);
+        (age >= RATE_TIME).then(|| bytes as f64 / age.as_secs_f64())
+    }
+}
+
+/// The rate at which all lanes of a link together had data acknowledged.
+#[derive(Debug)]
+pub(super) struct DeliveryRate {
+    /// Whether or not the path was full.
+    any: Since,
+    /// While the path was full without a pause.
+    full: Option<Since>,
+    sampled_at: Instant,
+    rate: Option<f64>,
+}
+
+impl DeliveryRate {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { any: Since(now, 0), full: None, sampled_at: now, rate: None }
+    }
+
+    /// So many more `bytes` were acknowledged.
+    pub(super) fn on_ack(&mut self, bytes: u64) {
+        for Since(_, sum) in [Some(&mut self.any), self.full.as_mut()].into_iter().flatten() {
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+
+    /// What the path delivered when it was last full, or more if it has delivered more since; in
+    /// bytes a second.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    /// Lanes fill the path now, or they do not. That next to nothing is acknowledged says only that
+    /// the path is silent.
+    pub(super) fn on_sample(&mut self, now: Instant, is_full: bool) {
+        let paused = now.saturating_duration_since(self.sampled_at) > RATE_TIME;
+        self.sampled_at = now;
+        let full = self.full.filter(|_| is_full && !paused);
+        let found = full.and_then(|full| full.rate(now));
+        if let Some(rate) = found.filter(|rate| *rate >= RATE_MIN) {
+            self.rate = Some(rate);
+        }
+        let goes_on = full.filter(|_| found.is_none());
+        self.full = is_full.then(|| goes_on.unwrap_or(Since(now, 0)));
+        if let Some(rate) = self.any.rate(now) {
+            self.rate = self.rate.map(|known| known.max(rate));
+            self.any = Since(now, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing;
+
+    /// A path sampled ten times a second.
+    struct Path {
+        rate: DeliveryRate,
+        now: Instant,
+    }
+
+    impl Path {
+        fn new() -> Self {
+            Self { rate: DeliveryRate::new(testing::start()), now: testing::start() }
+        }
+
+        /// So many samples; `path` tells for each how much was acknowledged, and whether it is
+        /// full.
+        fn on_samples(&mut self, samples: u32, path: impl Fn(u32) -> (u64, bool)) -> Option<f64> {
+            for (bytes, is_full) in (0..samples).map(path) {
+                self.now += Duration::from_millis(100);
+                self.rate.on_ack(bytes);
+                self.rate.on_sample(self.now, is_full);
+            }
+            self.rate.rate()
+        }
+
+        fn pause(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
+    }
+
+    #[test]
+    fn the_rate_is_known_while_the_path_is_full_and_only_then() {
+        let mut path = Path::new();
+        path.pause(5);
+        assert_eq!(path.on_samples(1, |_| (2_000, true)), None, "there was little to send");
+        path.pause(4);
+        assert_eq!(path.on_samples(1, |_| (1_000, true)), None);
+        let slow = path.on_samples(10, |_| (1_000, true)).unwrap();
+        assert!((slow - 10_000.0).abs() < 1.0, "{slow}");
+        assert_eq!(path.on_samples(20, |_| (50, false)), Some(slow), "it is not full");
+        let fast = path.on_samples(20, |_| (50_000, false)).unwrap();
+        assert!((fast - 500_000.0).abs() < 1.0, "it can do more: {fast}");
+        let slow = path.on_samples(21, |_| (1_000, true)).unwrap();
+        assert!((slow - 10_000.0).abs() < 1.0, "slow again: {slow}");
+    }
+
+    #[test]
+    fn a_silent_path_is_not_slow() {
+        let answers_to_pings = |_| (20, true);
+        assert_eq!(Path::new().on_samples(30, answers_to_pings), None);
+    }
+}

@@ -1,0 +1,65 @@
+//! What goes into a link, and what comes out.
+
+use std::time::{Duration, Instant};
+
+use crate::proto::ids::LaneId;
+
+/// One lane at the moment its link is asked.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proto) struct LaneSample {
+    pub(in crate::proto) active: bool,
+    /// Given to it and not acknowledged.
+    pub(in crate::proto) in_flight: u64,
+    /// Acknowledged since it came up.
+    pub(in crate::proto) acked_bytes: u64,
+    /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
+    pub(in crate::proto) answered_at: Instant,
+    /// What it is believed to deliver, in bytes a second, and the most it was of late.
+    pub(in crate::proto) rate: f64,
+    pub(in crate::proto) kept_rate: f64,
+    /// What its kernel would send at now, in bytes a second; at least the rate.
+    pub(in crate::proto) pacing_rate: f64,
+    /// The smallest round trip.
+    pub(in crate::proto) rtt_min: Duration,
+    /// Its path is known to carry little.
+    pub(in crate::proto) is_slow: bool,
+    /// What its handshake showed its path to carry, in bytes a second, if that is little.
+    pub(in crate::proto) path_by_handshake: Option<f64>,
+    /// It fills its path: its kernel need not look for more.
+    pub(in crate::proto) is_full: bool,
+    /// Where the kernel tells, and its connection ends where the lane does.
+    pub(in crate::proto) kernel: Option<KernelSample>,
+}
+
+/// What a lane's kernel knows of its path.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proto) struct KernelSample {
+    pub(in crate::proto) rtt_min: Duration,
+    pub(in crate::proto) cwnd_bytes: u64,
+}
+
+/// A lane that may be active or stand by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::proto) struct Candidate {
+    pub(in crate::proto) id: LaneId,
+    pub(in crate::proto) active: bool,
+    /// In bytes a second.
+    pub(in crate::proto) rate: f64,
+}
+
+/// How a lane is to be used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Advice {
+    /// It carries bulk. A lane on standby carries what is urgent, and bulk while no other answers.
+    pub active: bool,
+    /// What it can expect to deliver, in parts of its rate: less than one while lanes of its link
+    /// hold each other up.
+    pub share: f64,
+    /// Most bytes a second its kernel should send at; `u64::MAX`: as many as it likes.
+    pub pacing_limit: u64,
+    /// Most bytes in flight.
+    pub window: u64,
+    /// Most bytes its kernel should hold unsent: a few milliseconds' worth, so that the choice of
+    /// what to send is made late and the lane never runs dry.
+    pub unsent_limit: u32,
+}
