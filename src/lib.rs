@@ -101,7 +101,7 @@ pub use driver::{
     LaneStats, Link, OpenError, OpenOptions, ProcessMemory, ReadHalf, SchedulerKind, Server,
     ServerConfig, Session, SessionError, SessionId, SessionLimits, SessionStats, Side, Stream,
     StreamError, StreamId, StreamKind, Subject, Tier, Undelivered, UnknownScheduler, UnknownTier,
-    WriteHalf,
+    Wants, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

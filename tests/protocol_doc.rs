@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use imux::proto::ids::VarInt;
-use imux::proto::wire::{Frame, Params, Secret, StreamKind, encode_frame};
+use imux::proto::wire::{Frame, Params, Secret, StreamKind, Wants, encode_frame};
 use imux::proto::{Code, Dir, LaneId, LanePolicy, SessionId, Side, StreamId, limits};
 
 fn document() -> String {
@@ -156,6 +156,7 @@ fn frame_types_are_the_types() {
         initial_max_streams: 0,
         grace_ms: 0,
         early_max_stream_data: 0,
+        wants: Wants::default(),
     };
     let (code, reason, mac) = (Code::NONE, Bytes::new(), [0; 32]);
     let session = SessionId::new([0; 16]);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use imux::SessionLimits;
 use imux::lane::Congestion;
 use imux::proto::limits;
-use imux::trust::{Destination, Fingerprint, HostKeyPolicy};
+use imux::trust::{Destination, Fingerprint, HostKeyPolicy, ProxyHeader};
+use imux::tunnel::Dialing;
 
 use super::address::{Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
-use super::config::{self, Forward, Invocation};
+use super::config::{self, Invocation};
 use super::exit::Exit;
+use super::forward::{Forward, ForwardOptions};
 use super::go_style::{self, Grammar};
 use super::text::escape;
 use super::{identity, logging, units};
@@ -31,7 +34,7 @@ use self::key_exchange::KeyExchangeArgs;
 use self::sockets::SocketArgs;
 use self::values::{
     congestion, connect_timeout, demo_size, destination, drain_timeout, grace, memory, number,
-    scheduler, server_key, window,
+    own_address, proxy_header, scheduler, server_key, window,
 };
 
 const EXAMPLES: &str = "\
@@ -65,6 +68,8 @@ Examples:
         --bind 192.168.1.2 --bind '[2001:db8::2]' --bind dev:wwan0
   Two places that the server allows this client, each at a port of its own here:
     imux client --dial server.example:443 -L 5432:db.example:5432 -L 8080:192.168.7.20:80
+  A SOCKS and HTTP proxy for all places that the server allows this client:
+    imux client --dial server.example:443 -D 1080
   DSL for everything, LTE only while DSL does not answer, and never faster than 20 Mbit/s:
     imux client --listen localhost:2222 --dial server.example:443 \\
         --bind dev:eth0 --bind dev:wwan0,tier=backup,rate=20mbit
@@ -138,6 +143,15 @@ struct ServerArgs {
     /// [default of the form of earlier versions: 127.0.0.1:443]
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_dial)]
     dial: Option<Endpoint>,
+    /// Address of this machine that destinations are dialled from; given twice, one for IPv4 and one for
+    /// IPv6 [default: the system's choice]
+    #[arg(long, value_name = "ADDR", value_parser = own_address)]
+    from: Vec<IpAddr>,
+    /// Tell destinations who connects, by the PROXY protocol: where the client's first lane comes from;
+    /// a line of --authorized-clients may say so for one client
+    #[arg(long, value_name = "VERSION", value_parser = proxy_header)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
+    proxy_protocol: Option<ProxyHeader>,
     /// Name of the server's key, for several servers with one directory of keys
     /// [default: the directory's one server, wherever it listens]
     #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
@@ -203,8 +217,29 @@ struct ClientArgs {
     to: Option<Destination>,
     /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh -L;
     /// the path of a Unix socket will do for either half; may be given several times
+    ///
+    /// Options follow after commas: `redundant` as --redundant, for these connections alone;
+    /// `proxy-protocol` has the server tell the destination who connects, by the PROXY protocol.
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
+    /// Take SOCKS5, SOCKS4a and HTTP proxy requests at a port here, and have the server take each where
+    /// it says, as with ssh -D; may be given several times
+    ///
+    /// Options follow after commas: those of --forward, and `fast` for saying that there is a
+    /// connection before the destination has answered.
+    #[arg(long, short = 'D', value_name = "[ADDR:]PORT", value_parser = Forward::parse_dynamic)]
+    dynamic: Vec<Forward>,
+    /// File of lines USER:PASSWORD; who uses a port of --dynamic has to show one of them
+    #[arg(long, value_name = "FILE", requires = "dynamic")]
+    proxy_auth: Option<PathBuf>,
+    /// Let whoever reaches a port of --dynamic use it, where it is not for this machine alone
+    #[arg(long, requires = "dynamic", conflicts_with = "proxy_auth")]
+    open: bool,
+    /// Connect standard input and output to HOST:PORT at the server and end with them, as ssh -W does:
+    /// for ssh's ProxyCommand
+    #[arg(long, short = 'W', value_name = "HOST:PORT", value_parser = destination)]
+    #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic"])]
+    stdio: Option<Destination>,
     /// The imux server; all addresses of a name are tried; has to be given
     /// [default of the form of earlier versions: 127.0.0.1:443]
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
@@ -407,6 +442,10 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
             (_, true) => logging::Level::Quiet,
             // Its progress says what happens.
             _ if matches!(task, config::Task::Demo(_)) => logging::Level::Quiet,
+            // It is a part of another program's connection.
+            _ if matches!(&task, config::Task::Client(it) if it.stdio.is_some()) => {
+                logging::Level::Quiet
+            }
             _ => logging::Level::Normal,
         },
         json: cli.output.log_format == LogFormat::Json,
@@ -452,12 +491,20 @@ fn server_config(
     // Where neither was given, neither is what is wrong.
     config::check_forward(&Endpoint::Network(args.listen.clone()), &dial)
         .map_err(|problem| if given { problem } else { NO_DESTINATION.to_owned() })?;
+    let from = args.from;
+    if from.iter().filter(|it| it.is_ipv4()).count() > 1
+        || from.iter().filter(|it| it.is_ipv6()).count() > 1
+    {
+        return Err("--from takes one address of IPv4 and one of IPv6".to_owned());
+    }
+    let dialing = Dialing { from, tell_source: args.proxy_protocol };
     let session = session_config(args.session, notices)?;
     let ServerArgs { listen, identity, authorized_clients, allow_anyone, sessions, .. } = args;
     let sessions = sessions.into();
     Ok(config::ServerConfig {
         listen,
         dial,
+        dialing,
         session,
         sessions,
         identity,
@@ -476,8 +523,8 @@ fn client_config(
     let given = args.dial.is_some();
     let dial = dialled(args.dial, HostPort::to_dial, go_style, NO_SERVER)?;
     let server = Endpoint::Network(dial.clone());
-    let mut forwards = args.forward;
-    let wanted = forwards.is_empty() || args.to.is_some();
+    let mut forwards = [args.forward, args.dynamic].concat();
+    let wanted = (forwards.is_empty() && args.stdio.is_none()) || args.to.is_some();
     let listen = match args.listen {
         // The original's default. Nobody else is to find a port open to the world who did not ask for one.
         None if wanted && go_style => Some(Endpoint::to_listen("0.0.0.0:443")?),
@@ -485,7 +532,12 @@ fn client_config(
         listen => listen,
     };
     if let Some(listen) = listen {
-        forwards.insert(0, Forward { listen, to: args.to });
+        let options = ForwardOptions::default();
+        forwards.insert(0, Forward { listen, to: args.to.into(), options });
+    }
+    let guarded = args.open || args.proxy_auth.is_some();
+    if let Some(open) = forwards.iter().find(|it| it.is_open_to_others() && !guarded) {
+        return Err(open_to_others(&open.listen));
     }
     for (number, forward) in forwards.iter().enumerate() {
         config::check_forward(&forward.listen, &server)
@@ -501,6 +553,8 @@ fn client_config(
     }
     Ok(config::ClientConfig {
         forwards,
+        stdio: args.stdio,
+        proxy_auth: args.proxy_auth,
         dial,
         binds: config::binds(args.binds, args.bind)?,
         redundant: args.redundant,
@@ -517,12 +571,22 @@ fn client_config(
     })
 }
 
+/// A proxy for whoever reaches it.
+fn open_to_others(listen: &Endpoint) -> String {
+    format!(
+        "who reaches {listen} could go wherever the server lets this client go\n\n\
+         Give --proxy-auth FILE with lines USER:PASSWORD, or take connections of this machine only, with the port alone; if \
+         anybody may use it, say --open."
+    )
+}
+
 /// A client that would take no connections.
 fn nothing_to_take(to: Option<&Destination>) -> String {
     let place = to.map_or_else(|| "HOST:PORT".to_owned(), ToString::to_string);
     format!(
         "there is nothing that takes connections here\n\n\
-         Give --listen HOST:PORT, such as --listen localhost:2222, or -L PORT:{place}, such as -L 5432:{place}."
+         Give --listen HOST:PORT, such as --listen localhost:2222, or -L PORT:{place}, such as -L 5432:{place}, or -D PORT, such \
+         as -D 1080."
     )
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use imux::lane::{BindSource, Congestion};
 use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPolicy, Invitation};
-use imux::tunnel::SocketOptions;
+use imux::tunnel::{Dialing, SocketOptions};
 use imux::{SchedulerKind, SessionLimits};
 
-use super::address::{self, Endpoint, HostPort};
+use super::address::{Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
 use super::exit::{Exit, Failure};
+use super::forward::Forward;
 use super::logging;
 
 /// One run of the program.
@@ -51,6 +52,7 @@ impl Task {
 pub(crate) struct ServerConfig {
     pub(crate) listen: HostPort,
     pub(crate) dial: Endpoint,
+    pub(crate) dialing: Dialing,
     pub(crate) session: SessionConfig,
     pub(crate) sessions: SessionLimits,
     /// The name of its key, if it is not the directory's one server.
@@ -65,8 +67,12 @@ pub(crate) struct ServerConfig {
 
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
-    /// Not empty.
+    /// Empty only where `stdio` says where to go.
     pub(crate) forwards: Vec<Forward>,
+    /// Where standard input and output lead.
+    pub(crate) stdio: Option<Destination>,
+    /// The file of those who may use ports for all destinations.
+    pub(crate) proxy_auth: Option<PathBuf>,
     pub(crate) dial: HostPort,
     /// Not empty; no source twice; at most [`bind::LANES_MAX`] lanes in all.
     pub(crate) binds: Vec<LinkPlan>,
@@ -80,52 +86,6 @@ pub(crate) struct ClientConfig {
     pub(crate) session: SessionConfig,
     /// As in [`ServerConfig`].
     pub(crate) home: Option<PathBuf>,
-}
-
-/// Where a client takes connections, and where the server is to take them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Forward {
-    pub(crate) listen: Endpoint,
-    /// None is where the server takes a client that names nothing.
-    pub(crate) to: Option<Destination>,
-}
-
-impl Forward {
-    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of either half. Without an
-    /// address: this machine only.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the absolute path of a Unix socket \
-                            for either half";
-        let with_form = |error: String| format!("{error}; {FORM}");
-        let (listen, to) =
-            split_forward(text).ok_or_else(|| format!("this is no forward; {FORM}"))?;
-        let is_port = !listen.contains([':', '/']);
-        let listen = if is_port { format!("localhost:{listen}") } else { listen.to_owned() };
-        let listen = Endpoint::to_listen(&listen).map_err(with_form)?;
-        let to = match address::unix_path(to).map_err(with_form)? {
-            Some(path) => format!("unix:{}", path.display()),
-            None => to.to_owned(),
-        };
-        let to = to.parse().map_err(|error| format!("{error}; {FORM}"))?;
-        Ok(Self { listen, to: Some(to) })
-    }
-}
-
-/// Where to listen, and where that leads. Paths hold no colon where the other half follows.
-fn split_forward(text: &str) -> Option<(&str, &str)> {
-    if text.starts_with('/') {
-        return text.split_once(':');
-    }
-    if let Some(at) = text.find(":/") {
-        return Some((&text[..at], &text[at + 1..]));
-    }
-    let (rest, _port) = text.rsplit_once(':')?;
-    let host_at = match rest.strip_suffix(']') {
-        Some(inner) => inner.rfind('[')?.checked_sub(1)?,
-        None => rest.rfind(':')?,
-    };
-    let (listen, to) = text.split_at_checked(host_at)?;
-    Some((listen, to.strip_prefix(':')?))
 }
 
 /// A command about keys and who may connect.
@@ -182,7 +142,7 @@ pub(crate) struct ServerKey {
 }
 
 /// How a client decides about the server's key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// By known_hosts, and this policy for servers not in it.
     KnownHosts(HostKeyPolicy),
@@ -263,55 +223,6 @@ pub(crate) fn binds(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn forwards_as_ssh_writes_them() {
-        for (text, listen, to) in [
-            ("5432:db.example:5433", "localhost:5432", "db.example:5433"),
-            ("127.0.0.1:5432:db.example:5433", "127.0.0.1:5432", "db.example:5433"),
-            ("0.0.0.0:80:[2001:db8::1]:8080", "0.0.0.0:80", "[2001:db8::1]:8080"),
-            ("[::1]:80:[2001:db8::1]:8080", "[::1]:80", "[2001:db8::1]:8080"),
-            ("80:[2001:db8::1]:8080", "localhost:80", "[2001:db8::1]:8080"),
-            (":80:192.0.2.1:22", ":80", "192.0.2.1:22"),
-            ("0:a:1", "localhost:0", "a:1"),
-            ("/run/pg.sock:db:5432", "/run/pg.sock", "db:5432"),
-            ("/run/pg.sock:[2001:db8::1]:5432", "/run/pg.sock", "[2001:db8::1]:5432"),
-            ("2375:/var/run/docker.sock", "localhost:2375", "unix:/var/run/docker.sock"),
-            ("[::1]:2375:/var/run/docker.sock", "[::1]:2375", "unix:/var/run/docker.sock"),
-            ("/a.sock:/b:c.sock", "/a.sock", "unix:/b:c.sock"),
-        ] {
-            let forward = Forward::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(forward.listen.to_string(), listen, "{text}");
-            assert_eq!(forward.to.unwrap().to_string(), to, "{text}");
-        }
-        for text in [
-            "",
-            "80",
-            "80:db",
-            "db:80",
-            "80:db:x",
-            "80:db:0",
-            "x:db:80",
-            "80::1:80",
-            "80:[::1:80",
-            "[::1]:80",
-            "]:80",
-            "[]:80",
-            "80:]:80",
-            "80:d b:80",
-            "80:db:80:90:100",
-            "/run/a.sock",
-            "/run/a.sock:",
-            "/run/a.sock:80",
-            "80:/run/../a",
-            "/run//a:db:80",
-            ":/run/a",
-            "80:*:80",
-        ] {
-            let error = Forward::parse(text).expect_err(text);
-            assert!(error.contains("5432:db.example:5432"), "{text}: {error}");
-        }
-    }
 
     #[test]
     fn home_directory() {

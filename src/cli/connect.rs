@@ -1,23 +1,28 @@
 //! `imux client`: takes local connections and carries them to the server.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
 use imux::trust::with_host_trust;
-use imux::{Client, Code, Link, OpenOptions, SessionStats, StreamKind, tunnel};
+use imux::tunnel::proxy::{self, Credentials, ProxyOptions};
+use imux::tunnel::{self, Connections, Listener};
+use imux::{Client, Code, Link, OpenOptions, SessionStats, StreamKind, Wants};
 use tokio::task::JoinSet;
 
 use super::bind::LinkPlan;
-use super::config::{ClientConfig, Forward};
+use super::config::ClientConfig;
 use super::descriptors;
 use super::exit::{Exit, Failure};
+use super::forward::{Forward, ForwardOptions, Leads};
 use super::listening::listen_locally;
 use super::own_key::OwnKey;
-use super::routes;
 use super::signals::{Asked, ServiceSignals};
 use super::stopping::{Stopping, tell_draining};
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
+use super::{routes, stdio};
 
 /// Takes connections where `config.forwards` says and carries them to the server at `config.dial`,
 /// until a signal.
@@ -28,71 +33,35 @@ pub(super) async fn run_client(
     let mut signals = ServiceSignals::listen()?;
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let mut listeners = Vec::new();
-    for Forward { listen, to } in &config.forwards {
+    for Forward { listen, to, options } in &config.forwards {
         for listener in listen_locally(listen).await? {
-            listeners.push((listener, to.as_ref()));
+            listeners.push((listener, to.clone(), *options));
         }
     }
-    let server = config.dial.as_written();
-    let trust = host_trust(config.trust, server, config.home.as_deref())?;
-    let own = OwnKey::of_client(config.home.as_deref())?;
-    let tls = with_host_trust(client_tls(&own.identity, config.key_exchange)?, trust.clone());
-    let options = TcpOptions::default()
-        .with_dial_timeout(config.connect_timeout)
-        .with_congestion(config.session.congestion.clone());
-    let place = config.dial.for_resolver();
-    let link = |plan: &LinkPlan| {
-        let bind = &plan.bind;
-        let dialer = TlsDialer::new(&*place, bind.source.clone(), tls.clone(), options.clone())?;
-        let (tier, rate_max) = (plan.tier, plan.rate_max);
-        let express = plan.express.unwrap_or(true);
-        Ok(Link::new(Arc::new(dialer), bind.lanes)
-            .with_tier(tier)
-            .with_express(express)
-            .with_rate_max(rate_max))
-    };
-    let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
-    tokio::spawn(routes::check(sources, place.clone()));
-    let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
-    let links = links.map_err(|error| dial_failure(server, &error))?;
-    config.session.limit_memory();
-    let settings = imux::ClientConfig::new(trust).with_session(config.session.for_library());
-    let keep_trying = config.keep_trying;
-    let connecting = async move {
-        if keep_trying {
-            Client::keep_connecting(links, settings).await
-        } else {
-            Client::connect(links, settings).await
-        }
-    };
-    tokio::pin!(connecting);
+    let proxy = proxy_options(&config)?;
+    let client = connect(&config);
+    tokio::pin!(client);
     let client = loop {
         tokio::select! {
-            client = &mut connecting => break client,
+            client = &mut client => break Arc::new(client?),
             asked = signals.next() => tell(asked, None),
             // There is nothing yet that could finish.
             _ = stopping.wait() => return Ok(Exit::Ok),
         }
     };
-    let client = client.map_err(|error| connect_failure(server, own.lasting(), &error))?;
-    let client = Arc::new(client);
+    if let Some(to) = &config.stdio {
+        return stdio::run(&client, to, stopping).await;
+    }
     // Each bind may get an express lane besides.
     let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
     let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
     let mut forwards = JoinSet::new();
-    for (listener, to) in listeners {
-        tracing::info!(
-            address = %listener,
-            %server,
-            to = to.map(tracing::field::display),
-            "client ready"
-        );
-        let kind = to.map_or(StreamKind::Default, |to| StreamKind::Named(to.to_string()));
-        let options = OpenOptions { kind, redundant: config.redundant };
-        let (client, connections) = (client.clone(), connections.clone());
-        forwards.spawn(async move {
-            tunnel::forward_within(listener, client, options, &connections).await;
-        });
+    for (listener, to, options) in listeners {
+        tell_ready(&listener, config.dial.as_written(), &to);
+        let options =
+            ForwardOptions { redundant: options.redundant || config.redundant, ..options };
+        let (client, connections, proxy) = (client.clone(), connections.clone(), proxy.clone());
+        forwards.spawn(take(listener, to, options, proxy, client, connections));
     }
     let patience = loop {
         tokio::select! {
@@ -120,6 +89,102 @@ pub(super) async fn run_client(
     // What has not arrived by now had the time there was.
     let _ = client.close(code, Duration::ZERO).await;
     Ok(Exit::Ok)
+}
+
+/// A client of the server at `config.dial`, once there is a session.
+async fn connect(config: &ClientConfig) -> Result<Client, Failure> {
+    let server = config.dial.as_written();
+    let trust = host_trust(config.trust.clone(), server, config.home.as_deref())?;
+    let own = OwnKey::of_client(config.home.as_deref())?;
+    let tls = with_host_trust(client_tls(&own.identity, config.key_exchange)?, trust.clone());
+    let options = TcpOptions::default()
+        .with_dial_timeout(config.connect_timeout)
+        .with_congestion(config.session.congestion.clone());
+    let place = config.dial.for_resolver();
+    let link = |plan: &LinkPlan| {
+        let bind = &plan.bind;
+        let dialer = TlsDialer::new(&*place, bind.source.clone(), tls.clone(), options.clone())?;
+        let (tier, rate_max) = (plan.tier, plan.rate_max);
+        let express = plan.express.unwrap_or(true);
+        Ok(Link::new(Arc::new(dialer), bind.lanes)
+            .with_tier(tier)
+            .with_express(express)
+            .with_rate_max(rate_max))
+    };
+    let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
+    tokio::spawn(routes::check(sources, place.clone()));
+    let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
+    let links = links.map_err(|error| dial_failure(server, &error))?;
+    config.session.limit_memory();
+    let settings = imux::ClientConfig::new(trust).with_session(config.session.for_library());
+    let connected = if config.keep_trying {
+        Client::keep_connecting(links, settings).await
+    } else {
+        Client::connect(links, settings).await
+    };
+    connected.map_err(|error| connect_failure(server, own.lasting(), &error))
+}
+
+/// What all ports for all destinations have in common.
+fn proxy_options(config: &ClientConfig) -> Result<ProxyOptions, Failure> {
+    let credentials = match &config.proxy_auth {
+        Some(file) => Some(Arc::new(read_credentials(file)?)),
+        None => None,
+    };
+    Ok(ProxyOptions { credentials, ..ProxyOptions::default() })
+}
+
+fn read_credentials(file: &Path) -> Result<Credentials, Failure> {
+    let failure = |why: String| {
+        let shown = file.display();
+        Failure::message(Exit::Config, format!("cannot use {shown}: {why}; nothing was started"))
+    };
+    let read = || {
+        let mode = std::fs::metadata(file)?.permissions().mode();
+        std::fs::read_to_string(file).map(|text| (mode, text))
+    };
+    let (mode, text) = read().map_err(|error| failure(error.to_string()))?;
+    if mode & 0o077 != 0 {
+        return Err(failure(format!("others can read it; say `chmod 600 {}`", file.display())));
+    }
+    Credentials::parse(&text).map_err(|error| {
+        failure(match error.line {
+            0 => "there is no line USER:PASSWORD in it".to_owned(),
+            _ => error.to_string(),
+        })
+    })
+}
+
+fn tell_ready(address: &Listener, server: &str, to: &Leads) {
+    let to = match to {
+        Leads::ServersDestination => None,
+        Leads::To(to) => Some(to.to_string()),
+        Leads::Anywhere => Some("wherever SOCKS or HTTP says".to_owned()),
+    };
+    tracing::info!(%address, server, to = to.map(tracing::field::display), "client ready");
+}
+
+/// Takes connections as long as the client does.
+async fn take(
+    listener: Listener,
+    to: Leads,
+    options: ForwardOptions,
+    proxy: ProxyOptions,
+    client: Arc<Client>,
+    connections: Connections,
+) {
+    let ForwardOptions { redundant, proxy_protocol: tell_source, fast } = options;
+    let kind = match to {
+        Leads::ServersDestination => StreamKind::Default,
+        Leads::To(to) => StreamKind::Named(to.to_string()),
+        Leads::Anywhere => {
+            let options = ProxyOptions { fast, redundant, tell_source, ..proxy };
+            return proxy::serve_within(listener, client, options, &connections).await;
+        }
+    };
+    let wants = if tell_source { Wants::SOURCE } else { Wants::default() };
+    let options = OpenOptions { kind, redundant, wants };
+    tunnel::forward_within(listener, client, options, &connections).await;
 }
 
 /// What a client does when a signal asks for it.

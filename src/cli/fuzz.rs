@@ -120,7 +120,7 @@ pub(crate) fn arguments(data: &[u8]) {
             },
             Task::Client(client) => {
                 assert!(client.dial.port > 0 && !client.binds.is_empty());
-                assert!(!client.forwards.is_empty());
+                assert_eq!(client.forwards.is_empty(), client.stdio.is_some());
                 assert_eq!(check_all(&client.binds), Ok(()));
             }
             Task::Demo(demo) => assert!(demo.bytes >= 1 << 20),

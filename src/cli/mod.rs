@@ -13,6 +13,7 @@ mod date;
 mod demo;
 mod descriptors;
 mod exit;
+mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod go_style;
@@ -27,6 +28,7 @@ mod routes;
 mod run;
 mod serve;
 mod signals;
+mod stdio;
 mod stopping;
 mod text;
 mod trust;

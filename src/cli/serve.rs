@@ -49,7 +49,8 @@ pub(super) async fn run_server(
         .with_sessions(config.sessions);
     let mut keys = ServerKeys { home, name, tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
-    let connections = descriptors::for_server().with_sockets(config.session.sockets);
+    let connections =
+        descriptors::for_server().with_sockets(config.session.sockets).with_dialing(config.dialing);
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
     keys.announce_next(&server)?;
     if clients.is_restricted() || !config.allow_anyone {

@@ -46,6 +46,11 @@ impl Subject {
         Self { session: None, key, comment, remote, listed }
     }
 
+    /// Where the first lane of its session came from, if that is known.
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
     pub(super) fn started(&self) {
         tracing::info!(
             target: target!(), session = %Shown(self.session), key = %Shown(self.key), comment = self.comment,

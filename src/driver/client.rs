@@ -20,8 +20,9 @@ use keeper::Keepers;
 use server_key::ServerKey;
 
 use super::error::{ConnectError, OpenError};
-use super::session::{self, OpenOptions, Session};
+use super::session::{self, Session};
 use super::stream::Stream;
+use super::wants::OpenOptions;
 use crate::proto::{Code, LanePolicy, SessionStats, Tier, Undelivered};
 use crate::trust::Fingerprint;
 

@@ -22,6 +22,7 @@ mod stream;
 mod table;
 mod wait;
 mod waiters;
+mod wants;
 
 pub use audit::Subject;
 pub use budget::ProcessMemory;
@@ -31,11 +32,12 @@ pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
 pub use lane_event::LaneEvent;
 pub use server::{Server, ServerConfig};
-pub use session::{Incoming, OpenOptions, Session};
+pub use session::{Incoming, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 pub use table::SessionLimits;
+pub use wants::OpenOptions;
 
-pub use crate::proto::wire::StreamKind;
+pub use crate::proto::wire::{StreamKind, Wants};
 pub use crate::proto::{
     Code, Config, InvalidConfig, LaneId, LaneStats, SchedulerKind, SessionError, SessionId,
     SessionStats, Side, StreamId, Tier, Undelivered, UnknownScheduler, UnknownTier,

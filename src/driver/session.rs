@@ -14,7 +14,8 @@ use super::lane_event::LaneEvent;
 use super::shared::{Handle, Shared, State, StreamWakers, remember};
 use super::stream::Stream;
 use super::wait::wait;
-use crate::proto::wire::StreamKind;
+use super::wants::{self, OpenOptions};
+use crate::proto::wire::{StreamKind, Wants};
 use crate::proto::{Code, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};
 
@@ -84,28 +85,32 @@ impl Session {
     /// # Errors
     /// The session is over, or one end is shutting down.
     pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
-        let OpenOptions { kind, redundant } = options.into();
-        let id = wait(
+        let options = options.into();
+        let (id, awaits) = wait(
             self.shared(),
             |state| &mut state.opening,
             |state| {
                 if let Some(over) = &state.over {
                     return Some(Err(OpenError::Session(over.clone())));
                 }
-                match state.core.open(kind.clone()) {
+                let (kind, awaits) = match wants::asked(&options, state.core.granted_wants()) {
+                    Ok(asked) => asked,
+                    Err(refused) => return Some(Err(refused)),
+                };
+                match state.core.open(kind) {
                     Some(id) => {
-                        if redundant {
+                        if options.redundant {
                             state.core.send_stream(id).set_redundant();
                         }
                         state.streams.insert(id, Stream::wakers());
-                        Some(Ok(id))
+                        Some(Ok((id, awaits)))
                     }
                     None => state.core.is_draining().then_some(Err(OpenError::Draining)),
                 }
             },
         )
         .await?;
-        Ok(Stream::new(self.handle.clone(), id))
+        Ok(Stream::new(self.handle.clone(), id).awaiting_answer(awaits))
     }
 
     /// The next stream the peer opens. Cancel safe: none is lost.
@@ -120,8 +125,10 @@ impl Session {
                 Some((id, kind)) => {
                     let stopped = state.core.send_stream(id).stopped();
                     state.streams.insert(id, StreamWakers { stopped, ..Stream::wakers() });
-                    let stream = Stream::new(self.handle.clone(), id);
-                    Some(Ok(Incoming { stream, kind }))
+                    let (kind, wants) = wants::heard(kind);
+                    let owes = wants.has(Wants::ANSWER);
+                    let stream = Stream::new(self.handle.clone(), id).owing_answer(owes);
+                    Some(Ok(Incoming { stream, kind, wants }))
                 }
                 None => state.over.clone().map(Err),
             },
@@ -291,28 +298,13 @@ pub(super) async fn drained(shared: &Shared) {
     wait(shared, |state| &mut state.draining, |state| idle(state).then_some(())).await;
 }
 
-/// What a stream is for, and how it is carried. A [`StreamKind`] alone will do.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct OpenOptions {
-    /// What it is for.
-    pub kind: StreamKind,
-    /// Latency at any price: every byte, both ways, goes on the two lanes that get it there first,
-    /// over two links if there are two. It costs twice the bytes. Metered lanes carry no second
-    /// copy.
-    pub redundant: bool,
-}
-
-impl From<StreamKind> for OpenOptions {
-    fn from(kind: StreamKind) -> Self {
-        Self { kind, redundant: false }
-    }
-}
-
 /// A stream the peer opened.
 #[derive(Debug)]
 pub struct Incoming {
     /// The stream. Dropping it resets it.
     pub stream: Stream,
-    /// What the peer wants of it.
+    /// What the peer wants of it: never [`StreamKind::Wanting`].
     pub kind: StreamKind,
+    /// And besides. The answer goes before the first byte that is written, or at [`WriteHalf::answer`](super::WriteHalf::answer).
+    pub wants: Wants,
 }

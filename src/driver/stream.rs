@@ -4,6 +4,7 @@ mod read;
 mod waiting;
 mod write;
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,6 +85,28 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
         Self { read: ReadHalf::new(handle.clone(), id), write: WriteHalf::new(handle, id) }
+    }
+
+    /// The peer says first that it is connected.
+    pub(super) fn awaiting_answer(mut self, awaits: bool) -> Self {
+        self.read.awaits_answer = awaits;
+        self
+    }
+
+    /// The peer is to be told first that it is connected.
+    pub(super) fn owing_answer(mut self, owes: bool) -> Self {
+        self.write.owes_answer = owes;
+        self
+    }
+
+    /// Waits until the peer says that the destination has taken the connection; at once, where it
+    /// says no such thing or was not asked. What was written before is on its way all the same.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The peer has reset the stream, with the reason why not, or the session is over.
+    pub async fn connected(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.read.poll_connected(cx)).await
     }
 
     /// What a new stream's entry in the session begins with.

@@ -48,6 +48,8 @@ targets! {
     authorized_clients => crate::trust::fuzz::authorized_clients;
     destinations => crate::trust::fuzz::destinations;
     invitation => crate::trust::fuzz::invitation;
+    #[cfg(feature = "proxy")]
+    socks4 => crate::tunnel::proxy::fuzz_socks4;
     // Tests have them in the program, where they belong.
     #[cfg(all(fuzzing, feature = "cli"))]
     options => crate::cli::fuzz::options;

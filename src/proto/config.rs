@@ -5,7 +5,7 @@ mod check;
 use std::time::Duration;
 
 use super::scheduler::SchedulerKind;
-use super::wire::Params;
+use super::wire::{Params, Wants};
 
 pub use check::InvalidConfig;
 
@@ -73,6 +73,7 @@ impl Config {
                 .min(self.streams_ahead(self.first_session_window())),
             grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
             early_max_stream_data: self.early_window(),
+            wants: Wants::ALL,
         }
     }
 

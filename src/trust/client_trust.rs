@@ -11,7 +11,9 @@ use async_trait::async_trait;
 
 use super::authorized_clients::{self, Reading, Stamp};
 use super::files::{self, failed};
-use super::{AuthorizedClients, Destinations, Fingerprint, Grant, InvitationSecret, TrustError};
+use super::{
+    AuthorizedClients, Destinations, Fingerprint, Grant, InvitationSecret, ProxyHeader, TrustError,
+};
 
 /// Decides which clients a server lets in, and what each may do.
 #[async_trait]
@@ -40,6 +42,7 @@ pub struct Permit {
     destinations: Option<Arc<Destinations>>,
     streams_max: Option<u32>,
     expires: Option<SystemTime>,
+    tell_source: Option<ProxyHeader>,
     streams: Arc<AtomicU32>,
 }
 
@@ -53,11 +56,12 @@ impl Permit {
     /// What `grant` grants.
     #[must_use]
     pub fn new(grant: Grant) -> Self {
-        let Grant { destinations, streams_max, expires } = grant;
+        let Grant { destinations, streams_max, expires, tell_source } = grant;
         let destinations =
             (!destinations.is_empty()).then(|| Arc::new(Destinations::new(destinations)));
         let comment = Arc::default();
-        Self { listed: true, comment, destinations, streams_max, expires, streams: Arc::default() }
+        let streams = Arc::default();
+        Self { listed: true, comment, destinations, streams_max, expires, tell_source, streams }
     }
 
     /// Whether something was granted to the client in particular. Otherwise it is a stranger, let in because
@@ -83,6 +87,12 @@ impl Permit {
     #[must_use]
     pub fn destinations(&self) -> Option<&Destinations> {
         self.destinations.as_deref()
+    }
+
+    /// Whether its destinations are told who connects, and how.
+    #[must_use]
+    pub fn tell_source(&self) -> Option<ProxyHeader> {
+        self.tell_source
     }
 
     /// A place for one more stream, or `None` if the client has as many as it may. It is given back

@@ -19,6 +19,7 @@ mod identity;
 mod invitation;
 mod known_hosts;
 mod next_key;
+mod proxy_header;
 mod secret;
 mod tls;
 
@@ -35,6 +36,7 @@ pub use identity::Identity;
 pub use invitation::{Invitation, InvitationSecret};
 pub use known_hosts::{KnownHosts, KnownKey, Malformed, Verdict};
 pub use next_key::NextKey;
+pub use proxy_header::{ProxyHeader, UnknownProxyHeader};
 pub use secret::{LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL, SessionSecret};
 pub use tls::{ALPN, classical_client_config, client_config, server_config, with_host_trust};
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::dialers::Dialing;
 use super::socket::SocketOptions;
 use crate::net;
 use crate::trust::Fingerprint;
@@ -29,6 +30,7 @@ const CLIENT_LOOK_UP_THREADS: usize = LOOK_UP_THREADS / 4;
 pub struct Connections {
     max: usize,
     sockets: SocketOptions,
+    dialing: Arc<Dialing>,
     state: Arc<Mutex<State>>,
 }
 
@@ -75,13 +77,20 @@ impl Connections {
     /// So many at once, at least one, and of one client at most half of what the others have not taken.
     #[must_use]
     pub fn at_most(max: usize) -> Self {
-        Self { max: max.max(1), sockets: SocketOptions::default(), state: Arc::default() }
+        let sockets = SocketOptions::default();
+        Self { max: max.max(1), sockets, dialing: Arc::default(), state: Arc::default() }
     }
 
     /// The same, with these options for their sockets.
     #[must_use]
     pub fn with_sockets(self, sockets: SocketOptions) -> Self {
         Self { sockets, ..self }
+    }
+
+    /// The same, with connections to destinations made like this.
+    #[must_use]
+    pub fn with_dialing(self, dialing: Dialing) -> Self {
+        Self { dialing: Arc::new(dialing), ..self }
     }
 
     /// The options of their sockets.
@@ -158,6 +167,11 @@ impl Client {
     /// The options of its connections' sockets.
     pub(super) fn sockets(&self) -> &SocketOptions {
         self.connections.sockets()
+    }
+
+    /// How its destinations are dialled.
+    pub(super) fn dialing(&self) -> &Dialing {
+        &self.connections.dialing
     }
 
     /// A place for one more connection of this client.

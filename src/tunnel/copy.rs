@@ -32,7 +32,15 @@ const IDLE_LOOKS: u32 = 4;
 /// - A reset is passed on once all that came before it was. If the program it is for takes nothing
 ///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
 /// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
-pub(super) async fn copy(socket: Socket, stream: Stream, options: &SocketOptions, ends: &Ends) {
+///
+/// `first` was read from the socket before. Returns why it was broken off at the far side, if it was.
+pub(super) async fn copy(
+    socket: Socket,
+    first: Bytes,
+    stream: Stream,
+    options: &SocketOptions,
+    ends: &Ends,
+) -> Option<StreamError> {
     socket::prepare(&socket, options);
     let Ends { from, to } = ends;
     tracing::debug!(%from, %to, "connection begins");
@@ -40,12 +48,13 @@ pub(super) async fn copy(socket: Socket, stream: Stream, options: &SocketOptions
     let local = Local::new(socket);
     let carried = tokio::select! {
         biased;
-        ended = local.carry(stream) => Some(ended),
+        ended = local.carry(stream, first) => Some(ended),
         () = local.idles(options.idle_timeout) => None,
     };
     let Some((up, down)) = carried else {
         tracing::debug!(%from, %to, "connection idle for too long");
-        return socket::reset(&local.socket);
+        socket::reset(&local.socket);
+        return None;
     };
     local.tell_end(ends, begun, &up, &down);
     match (&up, &down) {
@@ -56,8 +65,9 @@ pub(super) async fn copy(socket: Socket, stream: Stream, options: &SocketOptions
                 socket::drained(&local.socket).await;
             }
             socket::reset(&local.socket);
+            Some(why.clone())
         }
-        _ => {}
+        _ => None,
     }
 }
 
@@ -68,7 +78,8 @@ pub(super) struct Ends {
     pub(super) to: String,
 }
 
-fn tell(why: &StreamError, Ends { from, to }: &Ends) {
+/// Tells of a connection that the server has given up.
+pub(super) fn tell(why: &StreamError, Ends { from, to }: &Ends) {
     match why {
         StreamError::Reset(why) if why.is_dial_failure() => {
             tracing::warn!(%from, %to, %why, "the server could not reach the destination");
@@ -132,9 +143,9 @@ impl Local {
     }
 
     /// Copies both ways: how the direction from the socket ended, and the one into it.
-    async fn carry(&self, stream: Stream) -> (Ended, Ended) {
+    async fn carry(&self, stream: Stream, first: Bytes) -> (Ended, Ended) {
         let (read, write) = stream.into_split();
-        let mut up = pin!(self.send(write));
+        let mut up = pin!(self.send(write, first));
         let mut down = pin!(self.receive(read));
         // Neither direction would notice while it waits for the far side only.
         let mut noticed = pin!(self.socket.ready(Interest::ERROR));
@@ -188,8 +199,17 @@ impl Local {
         drop(self.broken.set(()));
     }
 
-    /// From the socket into the stream.
-    async fn send(&self, mut stream: WriteHalf) -> Result<(), Broken> {
+    /// From the socket into the stream, `first` before all else.
+    async fn send(&self, mut stream: WriteHalf, first: Bytes) -> Result<(), Broken> {
+        let begun = async {
+            stream.answer().await?;
+            stream.write_all(first).await
+        };
+        let Some(begun) = self.patiently(begun).await else {
+            stream.finish_with(Code::RESET);
+            return Err(cut_off().into());
+        };
+        begun?;
         let mut size = READ_MIN;
         let broken = loop {
             // No credit, no read: the sender on the local side is slowed down by TCP itself.

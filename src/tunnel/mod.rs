@@ -52,13 +52,13 @@
 
 mod connections;
 mod copy;
-mod dial;
-mod listen;
+mod dialers;
 mod socket;
-mod unix;
+mod takers;
 
 pub use connections::Connections;
-pub use dial::{serve, serve_within};
-pub use listen::{Listener, forward, forward_within};
+pub use dialers::{Dialing, serve, serve_within};
 pub use socket::{Keepalive, SocketOptions};
-pub use unix::UnixSocket;
+#[cfg(feature = "proxy")]
+pub use takers::proxy;
+pub use takers::{Listener, UnixSocket, carry_stdio, forward, forward_within};

@@ -94,6 +94,18 @@ impl Socket {
         }
     }
 
+    #[cfg(feature = "proxy")]
+    pub(super) fn try_io<T>(
+        &self,
+        interest: Interest,
+        io: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self {
+            Self::Tcp(socket) => socket.try_io(interest, io),
+            Self::Unix(socket) => socket.try_io(interest, io),
+        }
+    }
+
     /// Nothing more will be written.
     pub(super) fn finish(&self) -> io::Result<()> {
         SockRef::from(self).shutdown(Shutdown::Write)

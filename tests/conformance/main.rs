@@ -2,7 +2,7 @@
 //!
 //! Two small programs follow scripts drawn from a seed: what they write and read, how slowly, and how
 //! they leave. Each script is run several times directly over loopback. Where all these runs look alike to
-//! both programs, it has to look the same through the compiled program, with one lane and with ten:
+//! both programs, it has to look the same through the compiled program, with one lane, with ten, and by its SOCKS port:
 //! the same bytes, in the same order, and the same kind of end.
 //!
 //! `IMUX_CONFORMANCE_SCRIPTS=5000` runs as many, from `IMUX_CONFORMANCE_SEED=1` on; one script that failed
@@ -19,11 +19,13 @@ mod support;
 
 use std::sync::Arc;
 
+use support::pair::Pair;
+use support::process::field;
 use support::tunnel::Tunnel;
 use tokio::sync::Semaphore;
 
 use crate::end::{Seen, Told};
-use crate::rig::Rig;
+use crate::rig::{Rig, Way};
 use crate::script::Script;
 use crate::support::bounded;
 
@@ -56,7 +58,15 @@ fn connections_end_as_direct_ones_do() {
         let rig = Rig::start().await;
         let one = Tunnel::with(rig.destination, &["--bind", "127.0.0.2=1"], &[]).await;
         let ten = Tunnel::start(rig.destination).await;
-        let ways = Arc::new([("one lane", one.addr), ("ten lanes", ten.addr)]);
+        let line = format!("dial=\"{}\"", rig.destination);
+        let mut server = Pair::server("127.0.0.1:9", Some(&line));
+        let mut client = server.client(&["-D", "127.0.0.1:0"]);
+        let proxy = field(&client.line("client ready"), "address").parse().unwrap();
+        let ways = Arc::new([
+            Way { name: "one lane", addr: one.addr, by_socks: false },
+            Way { name: "ten lanes", addr: ten.addr, by_socks: false },
+            Way { name: "SOCKS", addr: proxy, by_socks: true },
+        ]);
         let places = Arc::new(Semaphore::new(SCRIPTS_AT_ONCE));
         let mut running = tokio::task::JoinSet::new();
         for seed in from..from + scripts {
@@ -89,14 +99,15 @@ fn connections_end_as_direct_ones_do() {
         for mut tunnel in [one, ten] {
             tunnel.assert_healthy();
         }
+        assert!(client.is_running() && server.server.is_running());
     });
 }
 
 /// Runs a script directly and every other way.
-async fn judge(rig: &Rig, script: &Script, ways: &[(&str, std::net::SocketAddr)]) -> Verdict {
+async fn judge(rig: &Rig, script: &Script, ways: &[Way]) -> Verdict {
     let Some(direct) = directly(rig, script).await else { return Verdict::Uncertain };
-    for (way, addr) in ways {
-        let seen = rig.run(script, *addr).await;
+    for way in ways {
+        let seen = rig.run(script, *way).await;
         if is_alike(&direct, &seen) {
             continue;
         }
@@ -105,7 +116,7 @@ async fn judge(rig: &Rig, script: &Script, ways: &[(&str, std::net::SocketAddr)]
             Some(again) if is_alike(&again, &direct) => {}
             _ => return Verdict::Uncertain,
         }
-        let seed = script.seed;
+        let (seed, way) = (script.seed, way.name);
         return Verdict::Unlike(format!(
             "IMUX_CONFORMANCE_SEED={seed} IMUX_CONFORMANCE_SCRIPTS=1 ({}), {way}\n  program:     \
              {:?}\n  destination: {:?}\n  directly program:     {:?}\n  {way} program:     {:?}\n  \
@@ -118,9 +129,10 @@ async fn judge(rig: &Rig, script: &Script, ways: &[(&str, std::net::SocketAddr)]
 
 /// What both programs see directly, if that is always the same.
 async fn directly(rig: &Rig, script: &Script) -> Option<[Seen; 2]> {
-    let first = rig.run(script, rig.destination).await;
+    let way = Way { name: "directly", addr: rig.destination, by_socks: false };
+    let first = rig.run(script, way).await;
     for _ in 1..DIRECT_RUNS {
-        let again = rig.run(script, rig.destination).await;
+        let again = rig.run(script, way).await;
         if !is_alike(&first, &again) {
             return None;
         }

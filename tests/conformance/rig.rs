@@ -47,13 +47,16 @@ impl Rig {
         rig
     }
 
-    /// Runs a script over a connection to `addr`: what the program and the destination see.
-    pub(crate) async fn run(&self, script: &Script, addr: SocketAddr) -> [Seen; 2] {
+    /// Runs a script over a connection to `way`: what the program and the destination see.
+    pub(crate) async fn run(&self, script: &Script, way: Way) -> [Seen; 2] {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
         self.waiting.lock().unwrap().insert(number, (script.steps[1].clone(), tell));
-        let mut socket = TcpStream::connect(addr).await.unwrap();
+        let mut socket = TcpStream::connect(way.addr).await.unwrap();
         prepare(&socket);
+        if way.by_socks {
+            self.ask(&mut socket).await;
+        }
         // If it is reset as soon as this the script will tell.
         let _ = socket.write_u64(number).await;
         let program = follow(socket, 0, &script.steps[0]).await;
@@ -61,6 +64,24 @@ impl Rig {
         let destination = destination.ok().and_then(Result::ok);
         [program, destination.unwrap_or(Seen::NOTHING)]
     }
+
+    /// Tells a proxy where the destination is.
+    async fn ask(&self, socket: &mut TcpStream) {
+        let port = self.destination.port().to_be_bytes();
+        let request = [&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1], &port[..]].concat();
+        socket.write_all(&request).await.unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer[..4], [5, 0, 5, 0]);
+    }
+}
+
+/// Where connections are taken that lead to the destination.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    pub(crate) addr: SocketAddr,
+    pub(crate) by_socks: bool,
 }
 
 fn prepare(socket: &TcpStream) {

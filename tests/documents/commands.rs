@@ -101,7 +101,9 @@ impl<'a> Reader<'a> {
             },
             "imux" => self.imux(&args, &words),
             "echo" if args[1..] == ["|", "imux", "accept"] => self.accept(&args[0]),
+            "ssh" if args[0] == "-o" => self.ssh_by_command(&args),
             "ssh" => self.ssh(&args),
+            "curl" => self.curl(&args),
             "systemctl" if args == ["reload", "imux-server"] => self.reload(),
             "sysctl" if args[0] == "-w" => self.sysctl(&args[1]),
             "ip" => {
@@ -182,6 +184,9 @@ impl<'a> Reader<'a> {
             let expected = named.as_deref().unwrap_or(&self.destination);
             self.leads_to(&listen, expected);
         }
+        for port in values(args, "-D") {
+            self.proxy_leads_to(&port, "db.example:5432");
+        }
         for forward in values(args, "-L") {
             let (port, to) = forward.split_once(':').unwrap();
             self.leads_to(&format!("localhost:{port}"), to);
@@ -192,6 +197,34 @@ impl<'a> Reader<'a> {
     fn leads_to(&self, listen: &str, expected: &str) {
         let expected = expected.replace("db.example", "10.1.0.7");
         assert_eq!(self.machines.destination(listen), expected, "where {listen} leads");
+    }
+
+    #[track_caller]
+    fn proxy_leads_to(&self, port: &str, place: &str) {
+        let (host, to) = place.split_once(':').unwrap();
+        let answer =
+            self.machines.by_proxy(&format!("localhost:{port}"), host, to.parse().unwrap());
+        assert_eq!(answer, place.replace("db.example", "10.1.0.7"), "where {port} leads");
+    }
+
+    /// `curl PROXY-OPTION PROXY http://HOST/`: the proxy leads there.
+    fn curl(&self, args: &[String]) {
+        let [option, proxy, url] = args else { panic!("{args:?}") };
+        assert!(["--socks5-hostname", "--proxy"].contains(&option.as_str()), "{option}");
+        let host = url.strip_prefix("http://").unwrap().trim_end_matches('/');
+        let port = proxy.rsplit_once(':').unwrap().1;
+        self.proxy_leads_to(port, &format!("{host}:80"));
+    }
+
+    /// `ssh -o ProxyCommand=… HOST`: what the command carries is answered by the machine that is meant.
+    fn ssh_by_command(&self, args: &[String]) {
+        self.introduce();
+        let command = args[1].strip_prefix("ProxyCommand=imux ").unwrap();
+        let command = command.replace("%h", &args[2]).replace("%p", "22");
+        let script = format!("printf 'who is there?' | '{}' {command}", env!("CARGO_BIN_EXE_imux"));
+        let mut shell = self.machines.command(true, "sh", self.homes[1].path());
+        shell.args(["-ec", &script]);
+        assert_eq!(self.finish(shell), "127.0.0.1:22 who is there?");
     }
 
     /// The reader has said yes to the server's key once, unless they know it already.

@@ -82,6 +82,21 @@ impl Machines {
         destination.to_owned()
     }
 
+    /// The same through a SOCKS5 proxy.
+    #[track_caller]
+    pub(crate) fn by_proxy(&self, at: &str, host: &str, port: u16) -> String {
+        let mut socket = self.near.run(|| TcpStream::connect(at)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let length = [u8::try_from(host.len()).unwrap()];
+        let request = [&[5, 1, 0, 5, 1, 0, 3], &length[..], host.as_bytes(), &port.to_be_bytes()];
+        socket.write_all(&request.concat()).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.get(..4), Some(&[5, 0, 5, 0][..]), "{at}");
+        String::from_utf8(answer.split_off(12)).unwrap().trim().to_owned()
+    }
+
     /// A command for a program on the server's machine, or on the client's.
     pub(crate) fn command(&self, near: bool, program: &str, home: &Path) -> std::process::Command {
         let mut command =

@@ -140,6 +140,7 @@ fn each_option_that_is_named_exists() {
     let help = help();
     let options: BTreeSet<_> = help
         .split_whitespace()
+        .map(|word| word.split('[').next().unwrap_or(word))
         .map(|word| word.trim_end_matches([',', ';', '.', ')', '`']))
         .filter(|word| word.starts_with("--"))
         .collect();

@@ -113,7 +113,7 @@ async fn attend(session: Session) {
 }
 
 /// Sends back what comes; or never reads, or writes without end, as the stream's opener likes.
-async fn handle(Incoming { stream, kind }: Incoming) {
+async fn handle(Incoming { stream, kind, .. }: Incoming) {
     let (mut read, mut write) = tokio::io::split(stream);
     match kind {
         StreamKind::Default => {

@@ -78,7 +78,7 @@ fn accepts_that_are_dropped_at_each_wait_lose_no_stream() {
         let mut seen = std::collections::BTreeSet::new();
         while seen.len() < 40 {
             let accepted = stubbornly(&mut pair.session, 1, async |it| it.accept().await).await;
-            let Incoming { mut stream, kind } = accepted.unwrap();
+            let Incoming { mut stream, kind, .. } = accepted.unwrap();
             let number = stream.read_u8().await.unwrap();
             // To its end: dropped before, it would be stopped, and the opener told so.
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);

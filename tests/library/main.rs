@@ -20,6 +20,7 @@ use support::bytes::{Pattern, exchange};
 use support::{bounded, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod answers;
 mod cancel;
 mod delivery;
 mod exits;
@@ -62,7 +63,7 @@ impl Pair {
     async fn stream(&self) -> (Stream, Stream) {
         let mut near = self.client.open(StreamKind::Default).await.unwrap();
         near.write_all(b"!").await.unwrap();
-        let Incoming { stream: mut far, kind } = self.session.accept().await.unwrap();
+        let Incoming { stream: mut far, kind, .. } = self.session.accept().await.unwrap();
         assert_eq!(kind, StreamKind::Default);
         assert_eq!(far.read_u8().await.unwrap(), b'!');
         (near, far)
@@ -142,7 +143,7 @@ fn either_side_opens_and_the_kind_travels_along() {
         let destination = StreamKind::Named("db.example:5432".to_owned());
         let mut opened = pair.session.open(destination.clone()).await.unwrap();
         opened.write_all(b"x").await.unwrap();
-        let Incoming { mut stream, kind } = client.accept().await.unwrap();
+        let Incoming { mut stream, kind, .. } = client.accept().await.unwrap();
         assert_eq!(kind, destination);
         assert_eq!(stream.read_u8().await.unwrap(), b'x');
     });

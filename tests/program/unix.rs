@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::support::bounded;
 use crate::support::bytes::{Pattern, exchange};
 use crate::support::net::{Destination, connect};
-use crate::support::process::{Imux, field, run};
+use crate::support::pair::Pair;
+use crate::support::process::{field, run};
 
 /// Sends back what it gets, until it ends.
 fn echo_at(path: &Path) {
@@ -26,42 +26,6 @@ fn echo_at(path: &Path) {
             });
         }
     });
-}
-
-struct Pair {
-    folder: TempDir,
-    server: Imux,
-    at: String,
-    key: String,
-}
-
-impl Pair {
-    /// A server with this destination, and this list of clients.
-    fn server(dial: &str, clients: Option<&str>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        if let Some(line) = clients {
-            let (code, own, _) = run(folder.path(), &["identity"]);
-            assert_eq!(code, 0);
-            let key = own.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap();
-            let list = folder.path().join("authorized_clients");
-            fs::write(&list, format!("{line} {key}\n")).unwrap();
-            fs::set_permissions(&list, fs::Permissions::from_mode(0o600)).unwrap();
-        }
-        let server =
-            Imux::start(folder.path(), &["server", "--listen=127.0.0.1:0", "--dial", dial]);
-        let line = server.line("server ready");
-        let (at, key) = (field(&line, "address").to_owned(), field(&line, "key").to_owned());
-        Self { folder, server, at, key }
-    }
-
-    fn client(&self, how: &[&str]) -> Imux {
-        let to = ["client", "--dial", &self.at, "--pin", &self.key, "--bind=any=2"];
-        Imux::start(self.folder.path(), &[&to, how].concat())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
 }
 
 async fn there_and_back(socket: UnixStream, length: u64) {

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 mod curl;
 mod git;
 mod postgres;
+mod proxies;
 mod redis;
 mod rsync;
 mod ssh;

@@ -5,36 +5,41 @@ use std::path::Path;
 
 use crate::{Chaos, Daemon, assert_same, bounded, command, file, installed, run};
 
+/// An SSH server of this user's, with the user's key in its folder.
+pub(crate) async fn server() -> Daemon {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["host", "user"] {
+        let key = folder.path().join(name);
+        let mut keygen = command("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(&key);
+        assert!(keygen.status().unwrap().success());
+    }
+    fs::copy(folder.path().join("user.pub"), folder.path().join("authorized")).unwrap();
+    // As root, sshd wants this folder, which only its service makes.
+    let _ = fs::create_dir_all("/run/sshd");
+    Daemon::start(folder, |folder, addr| {
+        let config = folder.join("sshd_config");
+        let text = format!(
+            "ListenAddress {addr}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\n\
+             PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+             PermitRootLogin yes\nSubsystem sftp internal-sftp\n",
+            folder.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut sshd = command("sshd");
+        sshd.args(["-D", "-e", "-f"]).arg(config);
+        sshd
+    })
+    .await
+}
+
 #[test]
 fn ssh_and_scp() {
     if !installed(&["ssh", "scp", "sshd", "ssh-keygen"]) {
         return;
     }
     bounded(async {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["host", "user"] {
-            let key = folder.path().join(name);
-            let mut keygen = command("ssh-keygen");
-            keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(&key);
-            assert!(keygen.status().unwrap().success());
-        }
-        fs::copy(folder.path().join("user.pub"), folder.path().join("authorized")).unwrap();
-        // As root, sshd wants this folder, which only its service makes.
-        let _ = fs::create_dir_all("/run/sshd");
-        let daemon = Daemon::start(folder, |folder, addr| {
-            let config = folder.join("sshd_config");
-            let text = format!(
-                "ListenAddress {addr}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\n\
-                 PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
-                 PermitRootLogin yes\nSubsystem sftp internal-sftp\n",
-                folder.display()
-            );
-            fs::write(&config, text).unwrap();
-            let mut sshd = command("sshd");
-            sshd.args(["-D", "-e", "-f"]).arg(config);
-            sshd
-        })
-        .await;
+        let daemon = server().await;
         let mut chaos = Chaos::before(&daemon).await;
         let addr = chaos.tunnel.addr;
         let folder = daemon.folder.path();

@@ -13,6 +13,8 @@ pub(crate) mod bytes;
 pub(crate) mod namespace;
 pub(crate) mod net;
 #[cfg(feature = "cli")]
+pub(crate) mod pair;
+#[cfg(feature = "cli")]
 pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod skipped;

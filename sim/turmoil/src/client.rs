@@ -107,7 +107,7 @@ async fn open(client: Arc<Client>, plan: Arc<Plan>, book: Arc<Book>, stream: usi
         let trial = book.begin(stream);
         let kind = StreamKind::Named(trial.to_string());
         let redundant = plan.streams[stream].redundant;
-        match client.open(OpenOptions { kind, redundant }).await {
+        match client.open(OpenOptions { redundant, ..kind.into() }).await {
             Ok(opened) => {
                 let user = User { plan: plan.clone(), book: book.clone(), trial, server: false };
                 if user.run(opened).await {

@@ -97,7 +97,7 @@ fn open_own(session: &Session, plan: &Arc<Plan>, book: &Arc<Book>) {
                 // Where it cannot be opened the session is over, and that is told otherwise.
                 let kind = StreamKind::Named(trial.to_string());
                 let redundant = plan.streams[stream].redundant;
-                if let Ok(opened) = session.open(OpenOptions { kind, redundant }).await {
+                if let Ok(opened) = session.open(OpenOptions { redundant, ..kind.into() }).await {
                     User { plan, book, trial, server: true }.run(opened).await;
                 }
             });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use imux::lane::Bind;
-use imux::trust::{AuthorizedClient, DestinationRule, Fingerprint, Grant, TrustError};
+use imux::trust::{AuthorizedClient, DestinationRule, Fingerprint, Grant, ProxyHeader, TrustError};
 
 use super::super::address::HostPort;
 use super::super::bind;
@@ -14,7 +14,7 @@ use super::super::date::now;
 use super::super::{identity, units};
 use super::help::long_help;
 use super::key_exchange::KeyExchangeArgs;
-use super::values::{at_most, connect_timeout, number, parsed};
+use super::values::{at_most, connect_timeout, number, parsed, proxy_header};
 
 pub(super) const IDENTITY_EXAMPLES: &str = "\
 Examples:
@@ -192,6 +192,10 @@ struct GrantArgs {
     /// How many connections it may have open at once
     #[arg(long, value_name = "COUNT", value_parser = number)]
     max_streams: Option<u32>,
+    /// Tell its destinations who connects, by the PROXY protocol
+    #[arg(long, value_name = "VERSION", value_parser = proxy_header)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
+    proxy_protocol: Option<ProxyHeader>,
     /// Whose key it is, for whoever reads the list
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
@@ -281,6 +285,7 @@ impl KeysArgs {
 
 impl GrantArgs {
     fn into_grant(self) -> Grant {
-        Grant { destinations: self.dial, streams_max: self.max_streams, expires: None }
+        let (destinations, streams_max) = (self.dial, self.max_streams);
+        Grant { destinations, streams_max, expires: None, tell_source: self.proxy_protocol }
     }
 }

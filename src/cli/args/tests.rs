@@ -1,11 +1,12 @@
 use imux::lane::BindSource;
 
-use super::super::config::{ClientConfig, Forward, KeysCommand, ServerConfig, Task, Trust};
+use super::super::config::{ClientConfig, KeysCommand, ServerConfig, Task, Trust};
 use super::keys::{
     ACCEPT_EXAMPLES, AUTHORIZE_EXAMPLES, IDENTITY_EXAMPLES, INVITE_EXAMPLES, REVOKE_EXAMPLES,
     ROTATE_KEY_EXAMPLES,
 };
 use super::*;
+use crate::cli::forward::Leads;
 
 fn parse_argv(argv: &[&str]) -> Result<Invocation, Early> {
     let argv = std::iter::once("imux").chain(argv.iter().copied()).map(OsString::from).collect();
@@ -41,8 +42,9 @@ fn sources(config: &ClientConfig) -> Vec<(String, u16)> {
 /// Where the client listens, and where that leads.
 fn listens(config: &ClientConfig) -> Vec<String> {
     let shown = |forward: &Forward| match &forward.to {
-        Some(to) => format!("{} -> {to}", forward.listen),
-        None => forward.listen.to_string(),
+        Leads::To(to) => format!("{} -> {to}", forward.listen),
+        Leads::ServersDestination => forward.listen.to_string(),
+        Leads::Anywhere => format!("{} -> *", forward.listen),
     };
     config.forwards.iter().map(shown).collect()
 }
@@ -55,6 +57,7 @@ fn where_a_client_listens_and_where_that_leads() {
         (&["client", "--dial=s:1", "--listen=:9", "--to=db:5"], &[":9 -> db:5"]),
         (&["client", "--dial=s:1", "-L", "9:db:5"], &["localhost:9 -> db:5"]),
         (&["client", "--dial=s:1", "--listen=:8", "-L", "9:db:5", "--forward", "::1:9:db:5"], &[]),
+        (&["client", "--dial=s:1", "-D", "1080"], &["localhost:1080 -> *"]),
         (
             &["client", "--dial=s:1", "--listen=:8", "-L", "9:db:5", "--forward=[::1]:9:db:6"],
             &[":8", "localhost:9 -> db:5", "[::1]:9 -> db:6"],

@@ -1,12 +1,13 @@
 //! What options may say: each parser tells what is wrong, and what to write instead.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use imux::lane::Congestion;
-use imux::trust::{Destination, Fingerprint};
+use imux::trust::{Destination, Fingerprint, ProxyHeader};
 
 use crate::cli::text::escape;
 use crate::cli::units;
@@ -20,6 +21,19 @@ pub(super) fn number(text: &str) -> Result<u32, String> {
 /// As `FromStr` has it; what is wrong is cut to a line, and followed by what to write.
 pub(super) fn parsed<T: FromStr<Err: Display>>(text: &str, advice: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| format!("{}; {advice}", escape(&error.to_string())))
+}
+
+pub(super) fn own_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = parsed(text, "write an address of this machine, such as 192.168.7.2")?;
+    let address = address.to_canonical();
+    if address.is_unspecified() || address.is_multicast() {
+        return Err("nothing is dialled from there; write an address of this machine".to_owned());
+    }
+    Ok(address)
+}
+
+pub(super) fn proxy_header(text: &str) -> Result<ProxyHeader, String> {
+    parsed(text, "write --proxy-protocol or --proxy-protocol=v1")
 }
 
 pub(super) fn destination(text: &str) -> Result<Destination, String> {

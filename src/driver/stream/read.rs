@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::waiting::{closed, release, remember_stream};
 use crate::driver::error::StreamError;
 use crate::driver::shared::Handle;
+use crate::driver::wants::ANSWER;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, ReadError};
 
@@ -23,6 +24,8 @@ pub struct ReadHalf {
     pub(super) id: StreamId,
     /// Read from the session, and not by the user of `AsyncRead`.
     front: Bytes,
+    /// The first byte will be the peer's word that it is connected.
+    pub(super) awaits_answer: bool,
     /// The end or a reset was read, or it was stopped.
     over: bool,
     /// What ended it, if not the peer's own word: it is told again at every read, so that it is
@@ -32,7 +35,8 @@ pub struct ReadHalf {
 
 impl ReadHalf {
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
-        Self { handle, id, front: Bytes::new(), over: false, failed: None }
+        let front = Bytes::new();
+        Self { handle, id, front, awaits_answer: false, over: false, failed: None }
     }
 
     /// See [`Stream::begun`](super::Stream::begun).
@@ -82,6 +86,9 @@ impl ReadHalf {
         if self.over {
             return Poll::Ready(self.failed.clone().map_or(Ok(false), Err));
         }
+        if self.awaits_answer {
+            ready!(self.poll_answer(cx))?;
+        }
         let id = self.id;
         let mut got = 0;
         let ended = self.handle.shared.with(|state, now| {
@@ -114,6 +121,41 @@ impl ReadHalf {
             (0, true) => Poll::Ready(self.failed.clone().map_or(Ok(false), Err)),
             _ => Poll::Ready(Ok(true)),
         }
+    }
+
+    /// See [`Stream::connected`](super::Stream::connected).
+    pub(super) fn poll_connected(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        if self.awaits_answer {
+            return self.poll_answer(cx);
+        }
+        Poll::Ready(self.failed.clone().map_or(Ok(()), Err))
+    }
+
+    /// Takes the answer off the stream. An end instead of it is one that came after.
+    fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        let id = self.id;
+        let heard = ready!(self.handle.shared.with(|state, now| {
+            Poll::Ready(match state.core.recv_stream(id).read(now, ANSWER.len()) {
+                Ok(Some(answer)) if answer == ANSWER => Ok(()),
+                Ok(Some(_)) => Err(StreamError::Reset(Code::PROTOCOL)),
+                Ok(None) => {
+                    self.over = true;
+                    Ok(())
+                }
+                Err(ReadError::Blocked) => {
+                    remember_stream(state, id, |wakers| &mut wakers.read, cx);
+                    return Poll::Pending;
+                }
+                Err(ReadError::Reset(code)) => Err(StreamError::Reset(code)),
+                Err(ReadError::Closed) => Err(closed(state)),
+            })
+        }));
+        self.awaits_answer = false;
+        if let Err(why) = &heard {
+            self.stop_with(Code::PROTOCOL);
+            self.failed = Some(why.clone());
+        }
+        Poll::Ready(heard)
     }
 
     /// Waits until it is known that the stream has no end of its own: the peer has reset it, or the

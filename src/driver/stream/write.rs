@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use super::waiting::{closed, release, remember_stream};
 use crate::driver::error::StreamError;
 use crate::driver::shared::{Handle, State};
+use crate::driver::wants::ANSWER;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, WriteError};
 
@@ -22,13 +23,15 @@ pub struct WriteHalf {
     id: StreamId,
     /// How many bytes were written.
     written: u64,
+    /// The first byte is to be our word that we are connected.
+    pub(super) owes_answer: bool,
     /// It was finished or reset.
     over: bool,
 }
 
 impl WriteHalf {
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
-        Self { handle, id, written: 0, over: false }
+        Self { handle, id, written: 0, owes_answer: false, over: false }
     }
 
     /// Takes all of `data`, without copying, as credit allows.
@@ -45,12 +48,32 @@ impl WriteHalf {
         Ok(())
     }
 
+    /// Tells the opener that there is a connection, if it wants to know
+    /// ([`Wants::ANSWER`](crate::Wants::ANSWER)) and was not told yet. Waits for credit, as other
+    /// bytes do. Cancel safe.
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over.
+    pub async fn answer(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if std::mem::take(&mut self.owes_answer) {
+            let written = self.poll_write_chunk(cx, &mut Bytes::from_static(ANSWER));
+            self.owes_answer = written.is_pending();
+            ready!(written)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Takes some of `data` off its front, at least one byte; returns how much.
     pub fn poll_write_chunk(
         &mut self,
         cx: &mut Context<'_>,
         data: &mut Bytes,
     ) -> Poll<Result<usize, StreamError>> {
+        ready!(self.poll_answer(cx))?;
         let id = self.id;
         let written = self
             .handle
@@ -191,6 +214,7 @@ impl AsyncWrite for WriteHalf {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        ready!(self.poll_answer(cx))?;
         let id = self.id;
         let written = self.handle.shared.with(|state, _| {
             poll_send(state, id, cx, |stream| {

@@ -7,7 +7,7 @@ use crate::proto::error::Code;
 use crate::proto::ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId, VarInt};
 use crate::proto::limits::{DESTINATION_BYTES_MAX, LINK_RATE_MIN, REASON_BYTES_MAX, VERSIONS_MAX};
 use crate::proto::policy::{LanePolicy, Tier};
-use crate::proto::wire::{Frame, Params, StreamKind};
+use crate::proto::wire::{Frame, Params, StreamKind, Wants};
 
 /// Most often a small number, sometimes any that a variable-length integer holds.
 pub(super) fn number(u: &mut Unstructured<'_>) -> Result<u64> {
@@ -58,11 +58,12 @@ fn params(u: &mut Unstructured<'_>) -> Result<Params> {
         initial_max_streams: number(u)?,
         grace_ms: number(u)?,
         early_max_stream_data: number(u)?,
+        wants: Wants::known_of(number(u)?),
     })
 }
 
 fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
-    Ok(match u.int_in_range(0..=3)? {
+    Ok(match u.int_in_range(0..=4)? {
         0 => StreamKind::Default,
         1 => {
             let name = bytes(u, DESTINATION_BYTES_MAX / 4)?;
@@ -70,8 +71,9 @@ fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
             StreamKind::Named(if name.is_empty() { "x".to_owned() } else { name })
         }
         2 => StreamKind::Raw,
-        // 0, 1 and 2 are the ones above.
-        _ => StreamKind::Unknown(number(u)?.max(3)),
+        3 => StreamKind::Wanting(Wants::known_of(number(u)?), None),
+        // Those above.
+        _ => StreamKind::Unknown(number(u)?.max(4)),
     })
 }
 

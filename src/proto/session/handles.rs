@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Session;
 use crate::proto::error::{Code, ReadError, Undelivered, WriteError};
 use crate::proto::ids::StreamId;
-use crate::proto::wire::StreamKind;
+use crate::proto::wire::{StreamKind, Wants};
 
 /// What waits for lanes is at least this much for a stream, or a lane that pulls finds nothing
 /// while its writer is being woken.
@@ -22,6 +22,11 @@ impl Session {
     /// follows), or one end is shutting down.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
         if self.is_closed() { None } else { self.streams.open(kind) }
+    }
+
+    /// What the peer grants of what may be wanted of a stream that is opened at it.
+    pub fn granted_wants(&self) -> Wants {
+        self.streams.granted_wants()
     }
 
     /// The next stream the peer opened, oldest first, and what it is for.

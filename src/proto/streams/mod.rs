@@ -30,7 +30,7 @@ use super::ids::{Dir, Side, StreamId};
 use super::range_set::RangeSet;
 use super::scheduler::FairQueue;
 use super::stream::{Misbehaviour, ReceiveWindow, ReorderUse, SendCredit, Stream};
-use super::wire::{Params, StreamKind};
+use super::wire::{Params, StreamKind, Wants};
 
 use self::memory::Memory;
 use self::room::Room;
@@ -183,6 +183,11 @@ impl From<Misbehaviour> for Violation {
 }
 
 impl Streams {
+    /// What the peer grants of what may be wanted of a stream that is opened at it.
+    pub fn granted_wants(&self) -> Wants {
+        self.peer.wants
+    }
+
     /// None yet; what may be opened at once is offered.
     pub fn new(side: Side, config: Arc<Config>, peer: Params) -> Self {
         let own = config.params();

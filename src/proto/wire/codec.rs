@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn_proto::coding::Codec;
 
 use super::frame::{Frame, Params, Secret, StreamKind, types};
+use super::wants::Wants;
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{LaneId, LinkId, SessionId, StreamId, VarInt};
 use crate::proto::limits::{
@@ -27,6 +28,7 @@ const PARAM_MAX_STREAM_DATA: u64 = 0x01;
 const PARAM_MAX_STREAMS: u64 = 0x02;
 const PARAM_GRACE: u64 = 0x03;
 const PARAM_EARLY_MAX_STREAM_DATA: u64 = 0x04;
+const PARAM_OPEN_WANTS: u64 = 0x05;
 
 const TIER_PRIMARY: u64 = 0;
 const TIER_BACKUP: u64 = 1;
@@ -36,6 +38,7 @@ const TIER_EXPRESS: u64 = 3;
 const KIND_DEFAULT: u64 = 0;
 const KIND_NAMED: u64 = 1;
 const KIND_RAW: u64 = 2;
+const KIND_WANTING: u64 = 3;
 
 /// A number as a variable-length integer. Offsets never come near 2^62 (at 1 TB/s it takes 53
 /// days); one that did would be cut to it, and the receiver would refuse it.
@@ -219,6 +222,11 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             out.put_slice(destination.as_bytes());
         }
         StreamKind::Raw => put(out, KIND_RAW),
+        StreamKind::Wanting(wants, destination) => {
+            put(out, KIND_WANTING);
+            put(out, wants.to_wire());
+            out.put_slice(destination.as_deref().unwrap_or_default().as_bytes());
+        }
         StreamKind::Unknown(kind) => put(out, *kind),
     }
 }
@@ -244,6 +252,7 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
         (PARAM_MAX_STREAMS, params.initial_max_streams),
         (PARAM_GRACE, params.grace_ms),
         (PARAM_EARLY_MAX_STREAM_DATA, params.early_max_stream_data),
+        (PARAM_OPEN_WANTS, params.wants.to_wire()),
     ];
     for (name, value) in fields {
         put(out, name);
@@ -361,20 +370,31 @@ fn reason(rest: &mut &[u8]) -> Field<Bytes> {
 fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
     match get(rest)? {
         KIND_DEFAULT => Ok(StreamKind::Default),
-        KIND_NAMED => {
-            let name = std::mem::take(rest);
-            if name.is_empty() || name.len() > DESTINATION_BYTES_MAX {
-                return Err(Malformed);
-            }
-            let name = std::str::from_utf8(name).map_err(|_| Malformed)?;
-            Ok(StreamKind::Named(name.to_owned()))
-        }
+        KIND_NAMED => Ok(StreamKind::Named(decode_destination(rest)?.ok_or(Malformed)?)),
         KIND_RAW => Ok(StreamKind::Raw),
+        KIND_WANTING => {
+            let wants = Wants::from_wire(get(rest)?);
+            let destination = decode_destination(rest)?;
+            // Whoever accepts it refuses what was never said to be granted.
+            Ok(wants.map_or(StreamKind::Unknown(KIND_WANTING), |wants| {
+                StreamKind::Wanting(wants, destination)
+            }))
+        }
         unknown => {
             *rest = &[];
             Ok(StreamKind::Unknown(unknown))
         }
     }
+}
+
+/// All that is left; nothing is none.
+fn decode_destination(rest: &mut &[u8]) -> Field<Option<String>> {
+    let name = std::mem::take(rest);
+    if name.len() > DESTINATION_BYTES_MAX {
+        return Err(Malformed);
+    }
+    let name = std::str::from_utf8(name).map_err(|_| Malformed)?;
+    Ok((!name.is_empty()).then(|| name.to_owned()))
 }
 
 /// A tier that is not known is none that asks for anything.
@@ -410,7 +430,9 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
         initial_max_streams: 0,
         grace_ms: 0,
         early_max_stream_data: 0,
+        wants: Wants::default(),
     };
+    let mut wants = 0;
     while rest.has_remaining() {
         let name = get(rest)?;
         let length = usize::try_from(get(rest)?).map_err(|_| Malformed)?;
@@ -422,6 +444,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
             PARAM_MAX_STREAMS => &mut params.initial_max_streams,
             PARAM_GRACE => &mut params.grace_ms,
             PARAM_EARLY_MAX_STREAM_DATA => &mut params.early_max_stream_data,
+            PARAM_OPEN_WANTS => &mut wants,
             _ => continue,
         };
         *field = get(&mut value)?;
@@ -429,5 +452,6 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
             return Err(Malformed);
         }
     }
+    params.wants = Wants::known_of(wants);
     Ok(params)
 }

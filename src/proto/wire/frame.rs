@@ -6,6 +6,8 @@ use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, SessionId, StreamId};
 use crate::proto::policy::LanePolicy;
 
+use super::wants::Wants;
+
 /// Frame types. Even ones must be understood; odd ones may be skipped (PROTOCOL.md, 2.3).
 pub(super) mod types {
     pub(crate) const PING: u64 = 0x00;
@@ -219,6 +221,9 @@ pub enum StreamKind {
     Named(String),
     /// To whatever the two programs that use the library have agreed on.
     Raw,
+    /// To the destination that is named, or the one the server was set up with, and with something besides. Only to a peer
+    /// that says it knows this.
+    Wanting(Wants, Option<String>),
     /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
     /// the other streams are not harmed.
     Unknown(u64),
@@ -238,6 +243,8 @@ pub struct Params {
     /// Credit, in bytes, for each stream whose index EARLY_STREAMS covers. Above 0 it says that this end
     /// knows the frame.
     pub early_max_stream_data: u64,
+    /// What this end grants of what a stream's opener may want.
+    pub wants: Wants,
 }
 
 /// 32 bytes that no log may show.

@@ -8,11 +8,13 @@ mod codec;
 mod decoder;
 mod frame;
 mod lane_buf;
+mod wants;
 
 pub use codec::{encode_frame, stream_header_len};
 pub use decoder::{Decoder, FrameBatch};
 pub use frame::{Frame, Params, Secret, StreamKind, printable};
 pub use lane_buf::LaneBuf;
+pub use wants::Wants;
 
 #[cfg(test)]
 mod tests;

@@ -25,13 +25,18 @@ fn any_code() -> impl Strategy<Value = Code> {
 
 fn any_params() -> impl Strategy<Value = Params> {
     let five = (any_offset(), any_offset(), any_offset(), any_offset(), any_offset());
-    five.prop_map(|(a, b, c, d, e)| Params {
+    (five, any_wants()).prop_map(|((a, b, c, d, e), wants)| Params {
         initial_max_data: a,
         initial_max_stream_data: b,
         initial_max_streams: c,
         grace_ms: d,
         early_max_stream_data: e,
+        wants,
     })
+}
+
+fn any_wants() -> impl Strategy<Value = Wants> {
+    (0..=Wants::ALL.to_wire()).prop_map(Wants::known_of)
 }
 
 fn any_text(max: usize) -> impl Strategy<Value = Bytes> {
@@ -64,6 +69,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(id, name)| Frame::Open { id, kind: StreamKind::Named(name) }),
         any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Default }),
         any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Raw }),
+        (any_id(), any_wants(), prop::option::of("[a-z0-9.:]{1,200}"))
+            .prop_map(|(id, wants, to)| Frame::Open { id, kind: StreamKind::Wanting(wants, to) }),
         (any_id(), any_code(), any_offset()).prop_map(|(id, code, final_size)| Frame::Reset {
             id,
             code,
@@ -220,4 +227,23 @@ fn a_policy_that_asks_too_little_is_malformed_and_an_unknown_tier_is_primary() {
     for wire in [&[0x23, 4, 1, 5, 0x5f, 0x3f][..], &[0x23, 3, 0, 0, 1], &[0x23, 2, 0, 0]] {
         assert_eq!(decode(wire), Err(DecodeError::Malformed(0x23)), "{wire:?}");
     }
+}
+
+#[test]
+fn what_an_opener_may_not_want_is_an_unknown_kind() {
+    let decode = |wire: &[u8]| {
+        let mut batch = FrameBatch::default();
+        Decoder::new().decode(wire, &mut batch).map(|()| batch.frames.pop().unwrap())
+    };
+    let id = StreamId::new(Side::Client, Dir::Bi, 0);
+    let open = |kind| Ok(Frame::Open { id, kind });
+    let both = Wants::ANSWER.and(Wants::SOURCE);
+    assert_eq!(decode(&[8, 3, 0, 3, 3]), open(StreamKind::Wanting(both, None)));
+    let named = StreamKind::Wanting(Wants::ANSWER, Some("a:1".to_owned()));
+    assert_eq!(decode(b"\x08\x06\x00\x03\x01a:1"), open(named));
+    assert_eq!(decode(b"\x08\x06\x00\x03\x05a:1"), open(StreamKind::Unknown(3)));
+    assert!(decode(&[8, 2, 0, 3]).is_err());
+    let mut long = vec![8, 0x41, 0x30, 0, 3, 1];
+    long.resize(4 + 0x130 - 1, b'a');
+    assert!(decode(&long).is_err());
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::trust::{DestinationRule, Fingerprint};
+use crate::trust::{DestinationRule, Fingerprint, ProxyHeader};
 
 /// What a client is granted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,6 +13,8 @@ pub struct Grant {
     pub streams_max: Option<u32>,
     /// Until when; for ever if `None`. Whole seconds.
     pub expires: Option<SystemTime>,
+    /// Its destinations are told who connects.
+    pub tell_source: Option<ProxyHeader>,
 }
 
 /// A client that the file lists.

@@ -11,6 +11,7 @@ use crate::trust::invitation::InvitationHash;
 use crate::trust::{Fingerprint, InvitationSecret, TrustError};
 
 const INVITATION: &str = "INVITATION:";
+const PROXY_PROTOCOL: &str = "proxy-protocol";
 
 /// Longest comment, in characters: a name and a place, not a document.
 const COMMENT_CHARS_MAX: usize = 200;
@@ -91,6 +92,7 @@ impl fmt::Display for Entry {
         options.extend(self.grant.destinations.iter().map(|rule| format!("dial=\"{rule}\"")));
         options.extend(self.grant.streams_max.map(|max| format!("max-streams={max}")));
         options.extend(self.grant.expires.map(|at| format!("expires=\"{}\"", format_time(at))));
+        options.extend(self.grant.tell_source.map(|how| format!("{PROXY_PROTOCOL}={how}")));
         if !options.is_empty() {
             write!(f, "{} ", options.join(","))?;
         }
@@ -123,10 +125,14 @@ fn parse_options(rest: &mut &str) -> Result<Grant, String> {
     loop {
         let end = rest.find(['=', ',', ' ', '\t']).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
-        let Some(after) = after.strip_prefix('=') else {
-            return Err(format!("neither a key nor an option with its value: {}", shown(name)));
+        let (value, after) = match after.strip_prefix('=') {
+            Some(after) => parse_value(after)?,
+            // The one that may stand alone.
+            None if name == PROXY_PROTOCOL => ("v2", after),
+            None => {
+                return Err(format!("neither a key nor an option with its value: {}", shown(name)));
+            }
         };
-        let (value, after) = parse_value(after)?;
         set_option(&mut grant, name, value)?;
         match after.strip_prefix(',') {
             Some(after) => *rest = after,
@@ -172,6 +178,11 @@ fn set_option(grant: &mut Grant, name: &str, value: &str) -> Result<(), String> 
                 format!("expires: {} is no time such as 2030-12-31T23:59:59Z", shown(value))
             })?;
             grant.expires = Some(at);
+        }
+        PROXY_PROTOCOL => {
+            twice(grant.tell_source.is_some())?;
+            let how = value.parse().map_err(|error| format!("{PROXY_PROTOCOL}: {error}"))?;
+            grant.tell_source = Some(how);
         }
         // What it was to forbid or to allow is not known: it cannot be passed over.
         _ => return Err(format!("there is no option {}", shown(name))),

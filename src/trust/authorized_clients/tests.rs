@@ -124,6 +124,7 @@ fn to_authorize_replaces_and_to_revoke_removes_and_other_lines_stay() {
         destinations: vec!["db:1".parse().unwrap(), "[::1]:*".parse().unwrap()],
         streams_max: Some(7),
         expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(32_503_680_000)),
+        tell_source: Some(crate::trust::ProxyHeader::V1),
     };
     let second = AuthorizedClient { key: key(2), grant, comment: " Bert's  ".to_owned() };
     assert!(!file.authorize(&second).unwrap());
@@ -131,7 +132,7 @@ fn to_authorize_replaces_and_to_revoke_removes_and_other_lines_stay() {
         text(&file),
         format!(
             "# mine\n  {}   Anna   \ndial=\"db:1\",dial=\"[::1]:*\",max-streams=7,\
-             expires=\"3000-01-01T00:00:00Z\" {} Bert's\n",
+             expires=\"3000-01-01T00:00:00Z\",proxy-protocol=v1 {} Bert's\n",
             key(1),
             key(2)
         )

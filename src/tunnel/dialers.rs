@@ -8,15 +8,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use super::connections::{Client, Connections, LOOK_UP_THREADS, Place};
 use super::copy::{Ends, copy};
 use super::socket::Socket;
-use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject};
+use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject, Wants};
 use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
-use crate::trust::{Destination, Permit, Target};
+use crate::trust::{Destination, Permit, ProxyHeader, Target};
+
+mod from;
+
+pub use from::Dialing;
 
 /// How long a destination may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,13 +78,23 @@ async fn carry(
     destination: Arc<str>,
     subject: Subject,
 ) {
-    let Incoming { stream, kind } = incoming;
+    let Incoming { stream, kind, wants } = incoming;
     let Some(permit) = permit else { return stream.reset(Code::UNAUTHORIZED) };
     let Some(_place) = permit.enter() else {
         tracing::warn!("a client has as many connections open as it may");
         return stream.reset(Code::EXCESSIVE_LOAD);
     };
-    match connect(&kind, &permit, &client, &destination).await {
+    let source = Source { told: tells(wants, &permit, &client), address: subject.source() };
+    let connected = connect(&kind, &permit, &client, &destination).await;
+    let connected = match connected {
+        Ok((socket, place)) => {
+            source.tell(socket).await.map(|socket| (socket, place)).map_err(|error| {
+                Failed::new(&leads_to(&kind, &permit, &destination), meaning(&error), error)
+            })
+        }
+        Err(failed) => Err(failed),
+    };
+    match connected {
         Ok((socket, _place)) => {
             let shown = leads_to(&kind, &permit, &destination);
             let to = match &socket {
@@ -87,7 +103,7 @@ async fn carry(
             };
             let ends = Ends { from: "a client".to_owned(), to };
             subject.stream_started(&shown);
-            copy(socket, stream, client.sockets(), &ends).await;
+            copy(socket, Bytes::new(), stream, client.sockets(), &ends).await;
             subject.stream_ended(&shown, &"over");
         }
         Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {
@@ -98,6 +114,41 @@ async fn carry(
             subject.stream_ended(&destination, &why);
             tracing::warn!(%destination, error = %why, "cannot reach the destination");
             stream.reset(code);
+        }
+    }
+}
+
+/// Who connects, for a destination that is to know.
+#[derive(Debug)]
+struct Source {
+    told: Option<ProxyHeader>,
+    address: Option<SocketAddr>,
+}
+
+/// Whether and how the destination is told: by the client's line, by the server's options, or as the client wants it.
+fn tells(wants: Wants, permit: &Permit, client: &Client) -> Option<ProxyHeader> {
+    let set = permit.tell_source().or(client.dialing().tell_source);
+    set.or_else(|| wants.has(Wants::SOURCE).then(ProxyHeader::default))
+}
+
+impl Source {
+    /// Before anything else of the connection.
+    async fn tell(&self, socket: Socket) -> io::Result<Socket> {
+        let Some(how) = self.told else { return Ok(socket) };
+        let destination = match &socket {
+            Socket::Tcp(socket) => socket.peer_addr().ok(),
+            Socket::Unix(_) => None,
+        };
+        let header = from::header(how, self.address, destination)?;
+        match socket {
+            Socket::Tcp(mut socket) => {
+                socket.write_all(&header).await?;
+                Ok(Socket::Tcp(socket))
+            }
+            Socket::Unix(mut socket) => {
+                socket.write_all(&header).await?;
+                Ok(Socket::Unix(socket))
+            }
         }
     }
 }
@@ -159,7 +210,7 @@ async fn connect(
             let why = "this client may not choose its destination";
             return Err(forbidden(&format!("{name:?}"), why));
         }
-        (StreamKind::Raw | StreamKind::Unknown(_), _) => {
+        (StreamKind::Raw | StreamKind::Wanting(..) | StreamKind::Unknown(_), _) => {
             return Err(forbidden(&format!("{kind:?}"), "not a stream to a destination"));
         }
     };
@@ -241,7 +292,8 @@ async fn dial(
         let place = client.enter().ok_or_else(no_descriptors);
         let connected = match place {
             Ok(place) => {
-                TcpStream::connect(address).await.map(|socket| (Socket::Tcp(socket), place))
+                let connected = client.dialing().connect(address).await;
+                connected.map(|socket| (Socket::Tcp(socket), place))
             }
             Err(error) => Err(error),
         };

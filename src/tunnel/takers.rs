@@ -1,19 +1,27 @@
-//! Local connections into streams.
+//! What takes connections here, and the streams they go into.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::connections::Connections;
 use super::copy::{Ends, copy};
 use super::socket::{self, Socket, SocketOptions};
-use super::unix::UnixSocket;
 use crate::driver::{Client, OpenError, OpenOptions, StreamKind};
 use crate::net::as_ipv4;
+
+#[cfg(feature = "proxy")]
+pub mod proxy;
+mod stdio;
+mod unix;
+
+pub use stdio::carry_stdio;
+pub use unix::UnixSocket;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -90,6 +98,29 @@ pub async fn forward_within(
 ) {
     let (listener, options) = (listener.into(), options.into());
     let at = listener.to_string();
+    let sockets = *bound.sockets();
+    let each = |local, from| {
+        let (client, options) = (client.clone(), options.clone());
+        let ends = ends(from, &at, &options);
+        async move {
+            if let Err(error) = carry(local, &client, options, &sockets, &ends).await {
+                let Ends { from, to } = ends;
+                tracing::warn!(%from, %to, %error, "connection refused");
+            }
+        }
+    };
+    take(listener, &client, bound, each).await;
+}
+
+/// Takes connections until the client is drained or closed, each within a task of its own, and waits for them.
+async fn take<F>(
+    listener: Listener,
+    client: &Client,
+    bound: &Connections,
+    each: impl Fn(Socket, String) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     let stopping = client.stopping();
     tokio::pin!(stopping);
@@ -102,16 +133,11 @@ pub async fn forward_within(
                         socket::reset(&local);
                         continue;
                     };
-                    let (client, options) = (client.clone(), options.clone());
-                    let sockets = *bound.sockets();
-                    let ends = ends(from, &at, &options);
-                    drop(connections.spawn(async move {
+                    let carried = each(local, from);
+                    connections.spawn(async move {
                         let _place = place;
-                        if let Err(error) = carry(local, &client, options, &sockets, &ends).await {
-                            let Ends { from, to } = ends;
-                            tracing::warn!(%from, %to, %error, "connection refused");
-                        }
-                    }));
+                        carried.await;
+                    });
                 }
                 Err(error) => wait_out(&error).await,
             },
@@ -141,7 +167,7 @@ async fn carry(
 ) -> Result<(), OpenError> {
     match client.open(options).await {
         Ok(stream) => {
-            copy(local, stream, sockets, ends).await;
+            copy(local, Bytes::new(), stream, sockets, ends).await;
             Ok(())
         }
         Err(error) => {

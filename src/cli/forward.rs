@@ -1,0 +1,233 @@
+//! Where connections are taken, and where they are to go: `-L` and `-D`, as ssh writes them.
+
+use imux::trust::Destination;
+
+use super::address::{self, Endpoint, Host};
+use super::text::escape;
+
+/// A place where connections are taken, and where the server is to take them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forward {
+    pub(crate) listen: Endpoint,
+    pub(crate) to: Leads,
+    pub(crate) options: ForwardOptions,
+}
+
+/// Where connections lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// Where the server takes a client that names nothing.
+    ServersDestination,
+    To(Destination),
+    /// Where the program says, in SOCKS or HTTP.
+    Anywhere,
+}
+
+impl From<Option<Destination>> for Leads {
+    fn from(to: Option<Destination>) -> Self {
+        to.map_or(Self::ServersDestination, Self::To)
+    }
+}
+
+/// What follows after commas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ForwardOptions {
+    /// Every byte goes on two lanes.
+    pub(crate) redundant: bool,
+    /// The server tells the destination who connects.
+    pub(crate) proxy_protocol: bool,
+    /// Programs are told of success before the destination has answered.
+    pub(crate) fast: bool,
+}
+
+const FORWARD_FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the absolute path of a Unix socket \
+                            for either half";
+const DYNAMIC_FORM: &str =
+    "write [ADDRESS:]PORT, such as 1080, or the absolute path of a Unix socket";
+
+impl Forward {
+    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of either half. Without an
+    /// address: this machine only.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let with_form = |error: String| format!("{error}; {FORWARD_FORM}");
+        let (place, options) = split_options(text, &["redundant", "proxy-protocol"])?;
+        let (listen, to) =
+            split_forward(place).ok_or_else(|| format!("this is no forward; {FORWARD_FORM}"))?;
+        let listen = listen_at(listen).map_err(with_form)?;
+        let to = match address::unix_path(to).map_err(with_form)? {
+            Some(path) => format!("unix:{}", path.display()),
+            None => to.to_owned(),
+        };
+        let to = to.parse().map_err(|error| format!("{error}; {FORWARD_FORM}"))?;
+        Ok(Self { listen, to: Leads::To(to), options })
+    }
+
+    /// Parses ssh's `[ADDRESS:]PORT` of a port for all destinations.
+    pub(crate) fn parse_dynamic(text: &str) -> Result<Self, String> {
+        let (place, options) = split_options(text, &["redundant", "proxy-protocol", "fast"])?;
+        let listen = listen_at(place).map_err(|error| format!("{error}; {DYNAMIC_FORM}"))?;
+        Ok(Self { listen, to: Leads::Anywhere, options })
+    }
+
+    /// Whether others than this machine's programs could go wherever the server lets this client go.
+    pub(crate) fn is_open_to_others(&self) -> bool {
+        let Endpoint::Network(at) = &self.listen else { return false };
+        let here = match &at.host {
+            Host::Ip(ip) => ip.is_loopback(),
+            Host::Name(name) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+            Host::Any | Host::LinkLocal { .. } => false,
+        };
+        self.to == Leads::Anywhere && !here
+    }
+}
+
+/// A port alone is one of this machine only.
+fn listen_at(text: &str) -> Result<Endpoint, String> {
+    if text.contains([':', '/']) {
+        Endpoint::to_listen(text)
+    } else {
+        Endpoint::to_listen(&format!("localhost:{text}"))
+    }
+}
+
+/// Takes the options off its end. Neither places nor paths hold a comma.
+fn split_options<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, ForwardOptions), String> {
+    let mut options = ForwardOptions::default();
+    let mut parts = text.split(',');
+    let place = parts.next().unwrap_or_default();
+    for option in parts {
+        let set = match option {
+            _ if !known.contains(&option) => {
+                let known = known.join(", ");
+                return Err(format!("there is no option `{}` here, but {known}", escape(option)));
+            }
+            "redundant" => &mut options.redundant,
+            "proxy-protocol" => &mut options.proxy_protocol,
+            _ => &mut options.fast,
+        };
+        if std::mem::replace(set, true) {
+            return Err(format!("the option {option} stands twice"));
+        }
+    }
+    Ok((place, options))
+}
+
+/// Where to listen, and where that leads. Paths hold no colon where the other half follows.
+fn split_forward(text: &str) -> Option<(&str, &str)> {
+    if text.starts_with('/') {
+        return text.split_once(':');
+    }
+    if let Some(at) = text.find(":/") {
+        return Some((&text[..at], &text[at + 1..]));
+    }
+    let (rest, _port) = text.rsplit_once(':')?;
+    let host_at = match rest.strip_suffix(']') {
+        Some(inner) => inner.rfind('[')?.checked_sub(1)?,
+        None => rest.rfind(':')?,
+    };
+    let (listen, to) = text.split_at_checked(host_at)?;
+    Some((listen, to.strip_prefix(':')?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwards_as_ssh_writes_them() {
+        for (text, listen, to) in [
+            ("5432:db.example:5433", "localhost:5432", "db.example:5433"),
+            ("127.0.0.1:5432:db.example:5433", "127.0.0.1:5432", "db.example:5433"),
+            ("0.0.0.0:80:[2001:db8::1]:8080", "0.0.0.0:80", "[2001:db8::1]:8080"),
+            ("[::1]:80:[2001:db8::1]:8080", "[::1]:80", "[2001:db8::1]:8080"),
+            ("80:[2001:db8::1]:8080", "localhost:80", "[2001:db8::1]:8080"),
+            (":80:192.0.2.1:22", ":80", "192.0.2.1:22"),
+            ("0:a:1", "localhost:0", "a:1"),
+            ("/run/pg.sock:db:5432", "/run/pg.sock", "db:5432"),
+            ("/run/pg.sock:[2001:db8::1]:5432", "/run/pg.sock", "[2001:db8::1]:5432"),
+            ("2375:/var/run/docker.sock", "localhost:2375", "unix:/var/run/docker.sock"),
+            ("[::1]:2375:/var/run/docker.sock", "[::1]:2375", "unix:/var/run/docker.sock"),
+            ("/a.sock:/b:c.sock", "/a.sock", "unix:/b:c.sock"),
+        ] {
+            let forward = Forward::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(forward.listen.to_string(), listen, "{text}");
+            let Leads::To(place) = forward.to else { panic!("{text}") };
+            assert_eq!(place.to_string(), to, "{text}");
+            assert_eq!(forward.options, ForwardOptions::default(), "{text}");
+        }
+        for text in [
+            "",
+            "80",
+            "80:db",
+            "db:80",
+            "80:db:x",
+            "80:db:0",
+            "x:db:80",
+            "80::1:80",
+            "80:[::1:80",
+            "[::1]:80",
+            "]:80",
+            "[]:80",
+            "80:]:80",
+            "80:d b:80",
+            "80:db:80:90:100",
+            "/run/a.sock",
+            "/run/a.sock:",
+            "/run/a.sock:80",
+            "80:/run/../a",
+            "/run//a:db:80",
+            ":/run/a",
+            "80:*:80",
+        ] {
+            let error = Forward::parse(text).expect_err(text);
+            assert!(error.contains("5432:db.example:5432"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_of_a_forward_follow_after_commas() {
+        let forward = Forward::parse("80:db:81,redundant,proxy-protocol").unwrap();
+        let both = ForwardOptions { redundant: true, proxy_protocol: true, fast: false };
+        assert_eq!(
+            (forward.listen.to_string(), forward.options),
+            ("localhost:80".to_owned(), both)
+        );
+        let path = Forward::parse("80:/run/a,redundant").unwrap();
+        assert!(path.options.redundant && path.to == Leads::To("unix:/run/a".parse().unwrap()));
+        for (text, expected) in [
+            ("80:db:81,fast", "no option `fast`"),
+            ("80:db:81,", "no option ``"),
+            ("80:db:81,redundant,redundant", "stands twice"),
+            ("80:db:81,redundant=1", "no option `redundant=1`"),
+        ] {
+            let error = Forward::parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn ports_for_all_destinations() {
+        for (text, listen, open) in [
+            ("1080", "localhost:1080", false),
+            ("127.0.0.1:1080", "127.0.0.1:1080", false),
+            ("[::1]:1080", "[::1]:1080", false),
+            ("localhost.:1080", "localhost.:1080", false),
+            ("/run/proxy.sock", "/run/proxy.sock", false),
+            (":1080", ":1080", true),
+            ("0.0.0.0:1080", "0.0.0.0:1080", true),
+            ("192.0.2.7:1080", "192.0.2.7:1080", true),
+            ("[::]:1080", "[::]:1080", true),
+            ("gateway:1080", "gateway:1080", true),
+        ] {
+            let forward = Forward::parse_dynamic(text).unwrap();
+            assert_eq!(forward.listen.to_string(), listen);
+            assert_eq!(forward.is_open_to_others(), open, "{text}");
+        }
+        let fast = Forward::parse_dynamic("1080,fast,redundant").unwrap().options;
+        assert!(fast.fast && fast.redundant && !fast.proxy_protocol);
+        for text in ["", "x", "65536", "1080:db:80", "1080,slow", "a b:1"] {
+            Forward::parse_dynamic(text).expect_err(text);
+        }
+        assert!(!Forward::parse("0.0.0.0:80:db:80").unwrap().is_open_to_others());
+    }
+}
