@@ -68,7 +68,7 @@ impl Server {
     ///
     /// # Panics
     /// Outside of a tokio runtime; and where the settings of its sessions make no sense
-    /// ([`Config::check`]).
+    /// ([`Config::check`](crate::Config::check)).
     pub fn start(listener: impl Listener, config: ServerConfig) -> Self {
         if let Err(error) = config.session.check() {
             panic!("{error}");
