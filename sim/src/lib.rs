@@ -1,10 +1,9 @@
 //! Proof of imux from the outside: deterministic simulation of the core (two sessions, modelled
-//! lanes, one seed), and the real-kernel lab.
+//! lanes, one seed).
 
 pub mod app;
 pub mod cli;
 pub mod end;
-pub mod lab;
 pub mod net;
 pub mod options;
 pub mod oracle;

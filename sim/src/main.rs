@@ -1,31 +1,18 @@
-//! `imux-sim`: everything that proves imux from the outside. One subcommand group per tool.
+//! `imux-sim`: the core over simulated networks.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-/// Proves imux: simulates it, and measures it on real kernels
+/// Simulates imux: its core, over networks that follow from a seed
 #[derive(Debug, Parser)]
 #[command(name = "imux-sim", version, about)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    #[command(flatten)]
-    Sim(imux_sim::cli::Command),
-    /// Measure on real kernels: emulated paths, real TCP and MPTCP, other programs side by side
-    Lab(imux_sim::lab::cli::LabArgs),
+    command: imux_sim::cli::Command,
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Sim(command) => {
-            let ran = imux_sim::cli::run(command, &mut std::io::stdout().lock());
-            ran.unwrap_or_else(|error| imux_sim::cli::report(&error))
-        }
-        Command::Lab(args) => imux_sim::lab::cli::main(args),
-    }
+    let ran = imux_sim::cli::run(Cli::parse().command, &mut std::io::stdout().lock());
+    ran.unwrap_or_else(|error| imux_sim::cli::report(&error))
 }

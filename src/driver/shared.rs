@@ -403,7 +403,7 @@ fn tell_of_paused_readers(streams: usize, bytes: u64) {
     );
 }
 
-/// What came of a session, for whoever looks into what it cost; `imux-sim lab` reads the names.
+/// What came of a session, for whoever looks into what it cost; `imux-lab` reads the names.
 fn tell_of_session(stats: &SessionStats, lost: Undelivered, why: &SessionError) {
     tracing::debug!(
         %why,

@@ -7,9 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::clock::{self, now_ns};
-use super::cpu::find_imux;
 use super::error::LabError;
-use super::proc::{Place, Process, established_to, find_program, wait_listening};
+use super::proc::{Place, Process, established_to, find_imux, find_program, wait_listening};
 use super::scratch::Scratch;
 use super::tls_pair::{Ends, TlsPair};
 use super::topology::{PathSpec, SERVER_ADDR, Topology, client_addr, device};

@@ -169,12 +169,10 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts this very binary as `imux-sim lab ARGS…`.
+    /// Starts this very binary as `imux-lab ARGS…`.
     pub fn start(name: &'static str, place: &Place, args: &[String]) -> Result<Self, LabError> {
         let own = std::env::current_exe().map_err(|e| LabError::setup("find this program", e))?;
-        let mut words = vec!["lab".to_owned()];
-        words.extend(args.iter().cloned());
-        let mut child = command(place, &own, &words)
+        let mut child = command(place, &own, args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -366,6 +364,16 @@ pub fn wait_listening(
         clock::sleep(Duration::from_millis(5))?;
     }
     Ok(())
+}
+
+/// The imux program: as told, else beside this one, else on `PATH`.
+#[must_use]
+pub fn find_imux(told: Option<&Path>) -> Option<PathBuf> {
+    if let Some(path) = told {
+        return path.is_file().then(|| path.to_owned());
+    }
+    let beside = std::env::current_exe().ok()?.with_file_name("imux");
+    if beside.is_file() { Some(beside) } else { find_program("imux") }
 }
 
 #[cfg(test)]

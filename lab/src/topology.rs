@@ -334,7 +334,7 @@ fn remove_namespace(name: &str) {
 /// Removes the namespaces, and ends the processes in them, of runs whose own process is gone.
 pub fn sweep() {
     for name in left_behind(Path::new(NETNS_DIR), PREFIX) {
-        eprintln!("imux-sim: removing {name}, left by a run that is gone");
+        eprintln!("imux-lab: removing {name}, left by a run that is gone");
         remove_namespace(&name);
     }
     restore_congestion_after_crash();

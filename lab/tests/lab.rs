@@ -12,10 +12,10 @@ use serde_json::Value;
 #[allow(dead_code, reason = "nobody has to be able to run the lab")]
 mod skipped;
 
-const LAB: &str = env!("CARGO_BIN_EXE_imux-sim");
+const LAB: &str = env!("CARGO_BIN_EXE_imux-lab");
 
 fn lab(args: &[&str]) -> Output {
-    Command::new(LAB).arg("lab").args(args).output().unwrap()
+    Command::new(LAB).args(args).output().unwrap()
 }
 
 /// Whether the lab cannot run here, which is listed at the end of the tests.
@@ -35,13 +35,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 }
 
 fn start(args: &[&str]) -> Child {
-    Command::new(LAB)
-        .arg("lab")
-        .args(args)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    Command::new(LAB).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -139,7 +133,7 @@ fn a_run_of_another_build_is_left_alone() {
     let home = tempfile::tempdir().unwrap();
     let other = home.path().join("another-name");
     std::fs::copy(LAB, &other).unwrap();
-    let args = ["lab", "cell", "equal-down", "--peers", "tcp", "--runs", "1"];
+    let args = ["cell", "equal-down", "--peers", "tcp", "--runs", "1"];
     let mut run = Command::new(other).args(args).stderr(Stdio::null()).spawn().unwrap();
     wait_for("namespaces", || namespaces_of(run.id()).len() == 2);
     assert!(!skipped());

@@ -5,9 +5,9 @@
 use super::cell::{Action, Better, Cell, Event, Goal};
 use super::emu::Change;
 use super::load::{Direction, Job};
-use super::scenarios::bulk;
 use super::stream::Rng;
 use super::topology::PathSpec;
+use super::workload::bulk;
 
 const BULK_MS: u64 = 8000;
 const MBIT: f64 = 50.0;

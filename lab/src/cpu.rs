@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::cli::CpuArgs;
+use super::args::CpuArgs;
 use super::clock::{self, NS_PER_MS, now_ns};
 use super::error::LabError;
 use super::load::{Direction, Job, LoadReport, Plan};
-use super::proc::{Helper, Place, Process, established_to, find_program, usage, wait_listening};
+use super::proc::{Helper, Place, Process, established_to, find_imux, usage, wait_listening};
 use super::say;
 use super::scratch::Scratch;
 use super::stats::median;
@@ -48,7 +48,7 @@ struct Sample {
     rss_peak_mb: f64,
 }
 
-/// `imux-sim lab cpu`
+/// `imux-lab cpu`
 pub fn run(args: &CpuArgs) -> Result<(), LabError> {
     clock::catch_signals()?;
     let cases = args.cases.iter().map(|c| parse_case(c)).collect::<Result<Vec<_>, _>>()?;
@@ -140,23 +140,13 @@ fn contenders(args: &CpuArgs) -> Result<Vec<Contender>, LabError> {
         };
         match contender {
             Some(contender) => found.push(contender),
-            None => eprintln!("imux-sim: `{name}` was not found: left out"),
+            None => eprintln!("imux-lab: `{name}` was not found: left out"),
         }
     }
     if found.is_empty() {
         return Err(LabError::Usage("no contender is left to measure".to_owned()));
     }
     Ok(found)
-}
-
-/// The imux program: as told, else beside this one, else on `PATH`.
-#[must_use]
-pub fn find_imux(told: Option<&Path>) -> Option<PathBuf> {
-    if let Some(path) = told {
-        return path.is_file().then(|| path.to_owned());
-    }
-    let beside = std::env::current_exe().ok()?.with_file_name("imux");
-    if beside.is_file() { Some(beside) } else { find_program("imux") }
 }
 
 impl Contender {

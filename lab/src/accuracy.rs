@@ -5,11 +5,12 @@ use super::error::LabError;
 use super::load::{Direction, Job};
 use super::matrix::prepare;
 use super::peers::Peer;
-use super::report::number;
-use super::runner::{RunResult, Settings, run_once};
+use super::result::RunResult;
+use super::runner::{Settings, run_once};
 use super::say;
-use super::scenarios::bulk;
+use super::stats::number;
 use super::topology::PathSpec;
+use super::workload::bulk;
 
 const BULK_MS: u64 = 4000;
 
@@ -55,7 +56,7 @@ fn steady_ratio(run: &RunResult, paths: &[PathSpec]) -> f64 {
     mbit * 1e6 / 8.0 / paths.iter().map(PathSpec::payload_rate).sum::<f64>()
 }
 
-/// `imux-sim lab accuracy`
+/// `imux-lab accuracy`
 pub fn run(paths: usize, mbit: f64, rtt_ms: f64, congestion: &str) -> Result<(), LabError> {
     if paths == 0 || mbit <= 0.0 || rtt_ms < 0.0 {
         return Err(LabError::Usage("at least one path, with a rate above 0".to_owned()));

@@ -6,18 +6,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::calm::run_calm;
 use super::cell::{Better, Cell, Goal};
 use super::error::LabError;
 use super::load::Direction;
-use super::matrix::run_calm;
 use super::peers::Peer;
-use super::report::number;
 use super::runner::Settings;
-use super::scenarios::{bulk, describe};
+use super::stats::number;
 use super::stats::{aggregation_benefit, median, percentile};
 use super::stream::Rng;
 use super::svg;
 use super::topology::PathSpec;
+use super::workload::{bulk, describe};
 
 /// Bulk time of each run. The slowest settings have round trips of 0.2 s: start-up is a part of it.
 const BULK_MS: u64 = 8000;

@@ -5,8 +5,8 @@ use super::emu::Change;
 use super::load::{Direction, Job};
 use super::radio;
 use super::slow;
-use super::stats::ideal_time;
 use super::topology::PathSpec;
+use super::workload::{bulk, describe, ideal_ms};
 
 /// Six seconds of bulk, start-up included, as the targets ask.
 const BULK_MS: u64 = 6000;
@@ -36,12 +36,6 @@ pub fn all() -> Vec<Cell> {
 #[must_use]
 pub fn by_name(name: &str) -> Option<Cell> {
     all().into_iter().find(|c| c.name == name)
-}
-
-/// Bulk that starts with the load.
-#[must_use]
-pub fn bulk(direction: Direction, streams: u32, duration_ms: u64, drain_ms: u64) -> Job {
-    Job::Bulk { direction, streams, at_ms: 0, duration_ms, drain_ms }
 }
 
 fn equal() -> Vec<PathSpec> {
@@ -170,13 +164,6 @@ fn transfer_cells() -> Vec<Cell> {
     cells
 }
 
-/// The least time in milliseconds for `bytes` over these paths, one way.
-#[must_use]
-pub fn ideal_ms(bytes: u64, paths: &[PathSpec]) -> f64 {
-    let paths: Vec<(f64, f64)> = paths.iter().map(|p| (p.payload_rate(), p.rtt_ms / 2e3)).collect();
-    ideal_time(bytes as f64, &paths).unwrap_or(f64::NAN) * 1e3
-}
-
 fn latency_cells() -> Vec<Cell> {
     let rtt = 20.0;
     let echo = |at_ms| Job::Echo { bytes: 200, interval_ms: 10, at_ms, duration_ms: 5000 };
@@ -288,16 +275,6 @@ fn failure_cells() -> Vec<Cell> {
             2000.0,
         ),
     ]
-}
-
-/// Paths in a few words.
-#[must_use]
-pub fn describe(paths: &[PathSpec]) -> String {
-    let one = |p: &PathSpec| {
-        let loss = if p.loss_pct > 0.0 { format!(" {:.1} %", p.loss_pct) } else { String::new() };
-        format!("{:.0} Mbit/s {:.0} ms{loss}", p.mbit, p.rtt_ms)
-    };
-    paths.iter().map(one).collect::<Vec<_>>().join(" + ")
 }
 
 #[cfg(test)]

@@ -65,6 +65,18 @@ pub fn ideal_time(bytes: f64, paths: &[(f64, f64)]) -> Option<f64> {
     None
 }
 
+/// A number with the digits that matter.
+#[must_use]
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_infinite() => "never".to_owned(),
+        0.0 => "0".to_owned(),
+        a if a < 9.995 => format!("{value:.2}"),
+        a if a < 999.5 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,8 @@
 
 use super::cell::{Better, Cell, Goal};
 use super::load::{Direction, Job};
-use super::scenarios::bulk;
 use super::topology::PathSpec;
+use super::workload::bulk;
 
 /// Long enough that a connection's first packets, some seconds of such a link, are not all that is seen.
 const BULK_MS: u64 = 40_000;

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use crate::lab::stream::Rng;
+use crate::stream::Rng;
 
 /// What one direction of a path is like.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,9 +6,9 @@ use super::cell::{Cell, Step};
 use super::clock::NS_PER_MS;
 use super::flow::{BIN_NS, Flow};
 use super::load::{Direction, Job, JobReport, LoadReport};
-use super::scenarios::ideal_ms;
 use super::sink::SinkReport;
 use super::stats::{jain, median, percentile};
+use super::workload::ideal_ms;
 
 /// Width of the timeline that is kept for plots.
 pub const TIMELINE_MS: u64 = 100;
@@ -209,10 +209,10 @@ fn echoes(report: &JobReport) -> Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::cell::Action;
-    use crate::lab::emu::Change;
-    use crate::lab::scenarios::bulk;
-    use crate::lab::topology::PathSpec;
+    use crate::cell::Action;
+    use crate::emu::Change;
+    use crate::topology::PathSpec;
+    use crate::workload::bulk;
 
     /// A receiver that gets `per_ms` bytes each millisecond of the given spans.
     fn steady(tag: u64, start: u64, spans: &[(u64, u64, usize)]) -> Flow {
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_death_in_the_middle() {
         // Two paths of 1000 payload bytes a millisecond; one dies at 3 s, the other goes on after 200 ms.
-        let mbit = 8.0 / crate::lab::topology::PAYLOAD_SHARE;
+        let mbit = 8.0 / crate::topology::PAYLOAD_SHARE;
         let cell = Cell::new("x", "", vec![PathSpec::new(mbit, 20.0); 2])
             .step("down", bulk(Direction::Down, 1, 9000, 1000))
             .event(3000, Action::Link(Change::Silent(true)));

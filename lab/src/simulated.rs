@@ -4,6 +4,10 @@
 //! made, and the figures are computed from those as ever. What differs: every echo is a stream of its
 //! own, transfers begin at fixed times, and nothing but the core and its lanes is modelled (no TLS, no CPU).
 
+use imux_sim::options::{Congestion, Fault, FaultKind, HalfPlan, Options, PathOptions, StreamPlan};
+use imux_sim::oracle::stream::Truth;
+use imux_sim::world::{self, CLIENT, NAMES, Outcome};
+
 use super::cell::{Action, Cell, Event};
 use super::clock::NS_PER_MS;
 use super::emu::{Change, Counters};
@@ -11,13 +15,10 @@ use super::error::LabError;
 use super::flow::Flow;
 use super::load::{Direction, Job, JobReport, LoadReport};
 use super::measure::Notes;
-use super::runner::RunResult;
-use super::scenarios::ideal_ms;
+use super::result::RunResult;
 use super::sink::SinkReport;
 use super::topology::{PAYLOAD_SHARE, PathSpec};
-use crate::options::{Congestion, Fault, FaultKind, HalfPlan, Options, PathOptions, StreamPlan};
-use crate::oracle::stream::Truth;
-use crate::world::{self, CLIENT, NAMES, Outcome};
+use super::workload::ideal_ms;
 
 /// The load starts as much later than the lanes are dialled: handshakes over the longest paths are through.
 const LEAD_MS: u64 = 1500;
@@ -242,7 +243,7 @@ fn most(cell: &Cell) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::scenarios::by_name;
+    use crate::scenarios::by_name;
 
     fn figures(name: &str) -> std::collections::BTreeMap<String, f64> {
         let cell = by_name(name).unwrap();
@@ -269,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_slow_link_is_filled_and_no_lane_of_it_is_given_up() {
-        for cell in crate::lab::slow::cells() {
+        for cell in crate::slow::cells() {
             for (control, lanes) in [("bbr", 1), ("bbr", 4), ("cubic", 1), ("cubic", 4)] {
                 let result = run(&cell, lanes, control, 1).unwrap();
                 let told = format!("{} {control} {lanes}: {:?}", cell.name, result.figures);
@@ -295,13 +296,13 @@ mod tests {
 
     #[test]
     fn a_path_that_throttles_connections_is_not_simulated_as_if_it_did_not() {
-        let cell = crate::lab::scenarios::by_name("throttled-down").unwrap();
+        let cell = crate::scenarios::by_name("throttled-down").unwrap();
         assert!(matches!(run(&cell, 1, "bbr", 1), Err(LabError::Run(_))));
     }
 
     #[test]
     fn every_cell_can_be_simulated() {
-        for cell in crate::lab::scenarios::all() {
+        for cell in crate::scenarios::all() {
             let plans = Plans::of(&cell);
             assert_eq!(plans.streams.len(), plans.uses.len());
             let options = options(&cell, &plans, 1, Congestion::Cubic);

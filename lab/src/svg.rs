@@ -1,6 +1,6 @@
 //! Plots as plain SVG: bars, lines over time, and distributions. Nothing more than the report needs.
 
-use super::report::number;
+use super::stats::number;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;

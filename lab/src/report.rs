@@ -8,8 +8,8 @@ use super::cell::{Better, Cell, Goal};
 use super::design::DesignReport;
 use super::emu::link::LinkCounters;
 use super::error::LabError;
-use super::runner::{ProcessUsage, RunResult};
-use super::stats::median;
+use super::result::{ProcessUsage, RunResult};
+use super::stats::{median, number};
 use super::svg;
 
 /// More events than this are not drawn.
@@ -310,18 +310,6 @@ impl CellReport {
     }
 }
 
-/// A number with the digits that matter.
-#[must_use]
-pub fn number(value: f64) -> String {
-    match value.abs() {
-        _ if value.is_infinite() => "never".to_owned(),
-        0.0 => "0".to_owned(),
-        a if a < 9.995 => format!("{value:.2}"),
-        a if a < 999.5 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
-}
-
 /// What the figures were measured on.
 #[must_use]
 pub fn host() -> String {
@@ -336,8 +324,8 @@ pub fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::cell::Cell;
-    use crate::lab::topology::PathSpec;
+    use crate::cell::Cell;
+    use crate::topology::PathSpec;
 
     #[test]
     fn what_queues_have_lost_is_that_of_the_worst_path_and_way() {
@@ -353,7 +341,7 @@ mod tests {
             figures: share.map(|s| ("down.share".to_owned(), s)).into_iter().collect(),
             faults: Vec::new(),
             processes: Vec::new(),
-            links: crate::lab::emu::Counters::default(),
+            links: crate::emu::Counters::default(),
             timeline: vec![1.0, 2.0],
             seed: 1,
         }

@@ -13,6 +13,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+pub mod args;
 pub mod cli;
 pub mod error;
 pub mod stats;
@@ -20,6 +21,8 @@ pub mod stream;
 
 #[cfg(target_os = "linux")]
 pub mod accuracy;
+#[cfg(target_os = "linux")]
+pub mod calm;
 #[cfg(target_os = "linux")]
 pub mod cell;
 #[cfg(target_os = "linux")]
@@ -47,6 +50,8 @@ pub mod radio;
 #[cfg(target_os = "linux")]
 pub mod report;
 #[cfg(target_os = "linux")]
+pub mod result;
+#[cfg(target_os = "linux")]
 pub mod runner;
 #[cfg(target_os = "linux")]
 pub mod scenarios;
@@ -66,6 +71,8 @@ pub mod tls_pair;
 pub mod topology;
 #[cfg(target_os = "linux")]
 pub mod wire;
+#[cfg(target_os = "linux")]
+pub mod workload;
 
 /// Prints a line for whoever still listens: a closed standard output ends no measurement.
 pub(crate) fn say(line: impl Display) {

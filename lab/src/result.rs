@@ -1,0 +1,59 @@
+//! What comes of one run.
+
+use serde::{Deserialize, Serialize};
+
+use super::emu::Counters;
+use super::measure::Figures;
+use super::proc::Usage;
+
+/// What came of one run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Figures by name; what never happened is left out.
+    pub figures: Figures,
+    /// What went wrong; empty if nothing did.
+    pub faults: Vec<String>,
+    /// The contender's processes.
+    pub processes: Vec<ProcessUsage>,
+    /// What the links did.
+    pub links: Counters,
+    /// Goodput in Mbit/s of the first bulk step, a value per 100 ms.
+    pub timeline: Vec<f64>,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+/// What a process used in a run, from its start to the end of the load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProcessUsage {
+    /// Contender and end.
+    pub name: String,
+    /// CPU time and peak memory.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// Where it tells: what it kept at most.
+    pub kept: Option<Kept>,
+    /// How many lanes it or its peer gave up because they did not answer.
+    #[serde(default)]
+    pub given_up: usize,
+}
+
+/// The most that any session of an imux process kept, in bytes, as it says at its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// To be sent, or sent again.
+    pub held_bytes_max: u64,
+    /// Out of order.
+    pub reorder_bytes_max: u64,
+}
+
+impl Kept {
+    /// From its log in JSON lines.
+    pub(crate) fn in_log(log: &str) -> Option<Self> {
+        let kept = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        kept.reduce(|a: Self, b: Self| Self {
+            held_bytes_max: a.held_bytes_max.max(b.held_bytes_max),
+            reorder_bytes_max: a.reorder_bytes_max.max(b.reorder_bytes_max),
+        })
+    }
+}
