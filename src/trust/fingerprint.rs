@@ -5,10 +5,12 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 use rustls::pki_types::CertificateDer;
 use rustls::server::ParsedCertificate;
 use x509_parser::oid_registry::OID_PKCS1_SHA256WITHRSA;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
 /// SHA-256 of a public key (its DER `SubjectPublicKeyInfo`): the same for every certificate of one key.
 ///
@@ -129,68 +131,35 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 pub(super) fn base64_encode(bytes: &[u8; 32]) -> String {
-    let mut out = String::with_capacity(43);
-    for chunk in bytes.chunks(3) {
-        let mut word = [0; 4];
-        word[1..=chunk.len()].copy_from_slice(chunk);
-        let word = u32::from_be_bytes(word);
-        for digit in 0..=chunk.len() {
-            let index = (word >> (18 - 6 * digit)) & 63;
-            out.push(char::from(BASE64[index as usize]));
-        }
-    }
-    out
+    BASE64_NOPAD.encode(bytes)
 }
 
-/// 43 digits to 32 bytes; takes the URL-safe alphabet too. The two bits left over must be zero: one fingerprint, one text.
+/// 43 digits to 32 bytes; takes the URL-safe alphabet too. The two bits left over must be zero: one
+/// fingerprint, one text. It may be a secret: no copy is left behind.
 pub(super) fn base64_decode(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 43 {
-        return None;
-    }
-    let mut out = [0; 32];
-    let mut next = out.iter_mut();
-    let (mut bits, mut held) = (0_u32, 0_u32);
-    for byte in text.bytes() {
-        let digit = match byte {
+    let mut digits = Zeroizing::new(<[u8; 43]>::try_from(text.as_bytes()).ok()?);
+    for digit in digits.iter_mut() {
+        *digit = match *digit {
             b'-' => b'+',
             b'_' => b'/',
             other => other,
         };
-        let value = BASE64.iter().position(|&b| b == digit)?;
-        bits = (bits << 6) | u32::try_from(value).ok()?;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            *next.next()? = (bits >> held) as u8;
-            bits &= (1 << held) - 1;
-        }
     }
-    (bits == 0).then_some(out)
+    let mut out = [0; 32];
+    BASE64_NOPAD.decode_mut(digits.as_slice(), &mut out).ok()?;
+    Some(out)
 }
 
 pub(super) fn hex_decode(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
+    let digits = <&[u8; 64]>::try_from(text.as_bytes()).ok()?;
     let mut out = [0; 32];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = (high << 4 | low) as u8;
-    }
+    HEXLOWER_PERMISSIVE.decode_mut(digits, &mut out).ok()?;
     Some(out)
 }
 
 pub(super) fn hex_encode(bytes: &[u8; 32]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(64), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}"); // writing to a String cannot fail
-        out
-    })
+    HEXLOWER.encode(bytes)
 }
 
 #[cfg(test)]
