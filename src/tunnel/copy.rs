@@ -211,17 +211,20 @@ impl Local {
         };
         begun?;
         let mut size = READ_MIN;
+        // No credit, no read: the sender on the local side is slowed down by TCP itself.
+        let mut room = self.patiently(stream.capacity()).await;
         let broken = loop {
-            // No credit, no read: the sender on the local side is slowed down by TCP itself.
-            let Some(room) = self.patiently(stream.capacity()).await else { break cut_off() };
-            let room = usize::try_from(room?).unwrap_or(usize::MAX);
+            let Some(credit) = room else { break cut_off() };
+            let credit = usize::try_from(credit?).unwrap_or(usize::MAX);
             tokio::select! {
+                // Where there is something to read, the write tells of a stream that is stopped.
+                biased;
                 ready = self.socket.ready(Interest::READABLE) => { ready?; }
                 stopped = stream.stopped() => return Err(stopped.into()),
             }
             // Room is made only now that there is something to read.
-            let mut buffer = BytesMut::with_capacity(size.min(room));
-            let offered = buffer.capacity().min(room);
+            let mut buffer = BytesMut::with_capacity(size.min(credit));
+            let offered = buffer.capacity().min(credit);
             let mut limited = bytes::BufMut::limit(&mut buffer, offered);
             match self.socket.try_read_buf(&mut limited) {
                 Ok(0) if self.cut_off.load(Ordering::Relaxed) => break cut_off(),
@@ -229,11 +232,11 @@ impl Local {
                 Ok(read) => {
                     self.read.fetch_add(read as u64, Ordering::Relaxed);
                     size = next_size(size, read);
-                    let written = self.patiently(stream.write_all(fit(buffer))).await;
-                    let Some(written) = written else { break cut_off() };
-                    written?;
+                    room = self.patiently(stream.write_all_and_capacity(fit(buffer))).await;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    room = self.patiently(stream.capacity()).await;
+                }
                 Err(error) => break error,
             }
         };

@@ -100,8 +100,28 @@ impl WriteHalf {
     /// The peer wants no more of it, or the session is over.
     pub async fn capacity(&mut self) -> Result<u64, StreamError> {
         let (id, shared) = (self.id, &self.handle.shared);
-        #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
-        poll_fn(|cx| shared.ask(|state| poll_send(state, id, cx, |stream| stream.capacity()))).await
+        poll_fn(|cx| shared.ask(|state| poll_capacity(state, id, cx))).await
+    }
+
+    /// [`write_all`](Self::write_all), then [`capacity`](Self::capacity): in one visit to the
+    /// session where nothing has to be waited for. Not cancel safe, as `write_all` is not.
+    pub(crate) async fn write_all_and_capacity(
+        &mut self,
+        mut data: Bytes,
+    ) -> Result<u64, StreamError> {
+        let id = self.id;
+        poll_fn(|cx| {
+            let before = data.len();
+            let capacity = self.handle.shared.with(|state, _| {
+                while !data.is_empty() {
+                    ready!(poll_send(state, id, cx, |stream| stream.write(&mut data)))?;
+                }
+                poll_capacity(state, id, cx)
+            });
+            self.written += (before - data.len()) as u64;
+            capacity
+        })
+        .await
     }
 
     /// Waits until the peer wants no more of the stream, or the session is over; says which. While
@@ -255,6 +275,15 @@ fn poll_send<T>(
         }
         Err(error) => Poll::Ready(Err(write_error(state, error))),
     }
+}
+
+fn poll_capacity(
+    state: &mut State,
+    id: StreamId,
+    cx: &Context<'_>,
+) -> Poll<Result<u64, StreamError>> {
+    #[allow(clippy::redundant_closure_for_method_calls, reason = "the lifetimes differ")]
+    poll_send(state, id, cx, |stream| stream.capacity())
 }
 
 fn write_error(state: &State, error: WriteError) -> StreamError {
