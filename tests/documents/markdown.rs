@@ -135,7 +135,7 @@ fn links(document: &str) -> Vec<String> {
 /// All documents of the repository.
 fn documents() -> Vec<String> {
     let mut documents = Vec::new();
-    for folder in ["", "docs", "docs/notes", "sim", "fuzz", "tests/fixtures/legacy"] {
+    for folder in ["", "docs", "docs/notes", "lab", "sim", "fuzz", "tests/fixtures/legacy"] {
         let Ok(entries) = fs::read_dir(root().join(folder)) else { continue };
         let names = entries.map(|entry| Path::new(folder).join(entry.unwrap().file_name()));
         let markdown = names.filter(|name| name.extension().is_some_and(|ending| ending == "md"));
