@@ -7,8 +7,8 @@ use imux_sim::{swarm, world};
 /// Two of them (12 and 20) are under BBR.
 const TRACES: [(u64, u64); 8] = [
     (1, 0x11c4_6bc3_570b_0970),
-    (2, 0x9048_4644_dbda_a7ac),
-    (3, 0xdb22_4d82_6fea_1546),
+    (2, 0x6881_12e4_1af1_35da),
+    (3, 0x8451_6188_c54d_e894),
     (4, 0x4728_d25a_41e6_3774),
     (5, 0xde23_cf4d_d145_0fe5),
     (12, 0xaaab_67df_c6aa_a624),

@@ -57,8 +57,8 @@ pub(in crate::proto) enum Task {
     Writing,
     /// It asked, and there was nothing for it: it has to be woken.
     Asleep,
-    /// The driver was told to wake it, and it has not come yet.
-    Woken,
+    /// The driver was told then to wake it, and it has not come yet.
+    Woken(Instant),
 }
 
 /// A lane that is up.
@@ -323,10 +323,10 @@ impl Lane {
     }
 
     /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,
-    /// takes more, also what it was woken for. Who only receives is owed no acknowledgement; that
-    /// bytes arrive on the lane does not say that any leave.
+    /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does not
+    /// say that any leave.
     pub(in crate::proto) fn owes(&self) -> bool {
-        self.ledger.owes() || self.task != Task::Asleep
+        self.ledger.owes() || self.task == Task::Writing
     }
 
     /// When the lane becomes suspect if it stays silent.
@@ -342,6 +342,9 @@ impl Lane {
     pub(in crate::proto) fn silent_since(&self) -> Option<Instant> {
         let since = if self.owes() {
             self.progress_at
+        } else if let Task::Woken(at) = self.task {
+            // It may not come at all: its buffer may be full of what needs no acknowledgement.
+            at
         } else if self.ping_due {
             self.heard_at
         } else {

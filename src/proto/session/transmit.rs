@@ -61,7 +61,7 @@ impl Session {
         }
         if pull.out.is_empty() {
             if let Some(lane) = self.lanes.get_mut(&lane) {
-                lane.task = if mutant!("wake-up-lost") { Task::Woken } else { Task::Asleep };
+                lane.task = if mutant!("wake-up-lost") { Task::Woken(now) } else { Task::Asleep };
             }
             return None;
         }

@@ -27,11 +27,7 @@ impl Session {
             return None;
         };
         let lane = self.lanes.get_mut(&id)?;
-        if !lane.owes() {
-            // It may not come at all, if its buffer is full of what needs no acknowledgement.
-            lane.progress_at = now;
-        }
-        lane.task = Task::Woken;
+        lane.task = Task::Woken(now);
         Some(id)
     }
 
@@ -63,8 +59,8 @@ impl Session {
         views.clear();
         views.extend(self.views(now));
         views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
-        let waking =
-            |view: &LaneView| self.lanes.get(&view.id).is_some_and(|lane| lane.task == Task::Woken);
+        let woken = |lane: &Lane| matches!(lane.task, Task::Woken(_));
+        let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(woken);
         let control = control && !views.iter().any(waking);
         // One by one to the front, the others behind it in their order.
         for nth in 0..views.len() {
