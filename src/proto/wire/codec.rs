@@ -227,6 +227,11 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             put(out, wants.to_wire());
             out.put_slice(destination.as_deref().unwrap_or_default().as_bytes());
         }
+        // What is wanted was not known, and not the kind.
+        StreamKind::Unknown(KIND_WANTING) => {
+            put(out, KIND_WANTING);
+            put(out, Wants::ALL.to_wire().saturating_add(1));
+        }
         StreamKind::Unknown(kind) => put(out, *kind),
     }
 }
