@@ -44,7 +44,8 @@ pub(crate) async fn connect(address: &str, key: &str) -> Result<(Client, Stream)
     Ok((client, stream))
 }
 
-/// Says what `input` says, and gives each line of the other's to `heard`, until both have come to their end.
+/// Says what `input` says, and gives each line of the other's to `heard`, until both have come to
+/// their end.
 pub(crate) async fn chat(
     stream: Stream,
     input: impl AsyncBufRead + Unpin,

@@ -1,4 +1,5 @@
-//! A client that sends lines to the server of examples/server.rs over four lanes, and prints what comes back.
+//! A client that sends lines to the server of examples/server.rs over four lanes, and prints what
+//! comes back.
 //!
 //! ```sh
 //! cargo run --example client -- 127.0.0.1:4433 SHA256:… hello
@@ -17,7 +18,8 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + S
 /// Connects to the server at `address` whose key is `key`.
 pub(crate) async fn connect(address: &str, key: &str) -> Result<Client> {
     let tls = client_config(&Identity::generate()?)?;
-    // Wherever the routing table sends it: one of a real client's links is `BindSource::Device("wwan0".to_owned())`.
+    // Wherever the routing table sends it: one of a real client's links is
+    // `BindSource::Device("wwan0".to_owned())`.
     let anywhere = BindSource::Addr([0, 0, 0, 0].into());
     let dialer = TlsDialer::new(address, anywhere, tls, TcpOptions::default())?;
     let config = ClientConfig::new(Arc::new(PinnedKeys::new([key.parse()?])));

@@ -1,9 +1,9 @@
 //! imux: an inverse multiplexer. Many ordered byte streams over a changing set of *lanes*.
 //!
 //! A lane is one reliable, ordered, confidential byte pipe; in production TLS 1.3 over a TCP socket
-//! bound to an address or a device of your choice. A session spreads its streams over all lanes there
-//! are, at once and byte by byte: one stream is as fast as the lanes together, and a lane that dies
-//! costs its speed and nothing else.
+//! bound to an address or a device of your choice. A session spreads its streams over all lanes
+//! there are, at once and byte by byte: one stream is as fast as the lanes together, and a lane
+//! that dies costs its speed and nothing else.
 //!
 //! # Map
 //!
@@ -15,10 +15,10 @@
 //! | [`tunnel`] | streams into forwarded TCP connections and back |
 //! | [`proto`] | the protocol's state machine without IO or clock, for simulators, fuzzers and other runtimes |
 //!
-//! A program that forwards connections needs [`Client::connect`] and [`tunnel::forward`] on one side,
-//! [`Server::start`] and [`tunnel::serve`] on the other; that is all the `imux` command does besides
-//! reading its options. `docs/PROTOCOL.md` specifies the wire, `docs/ARCHITECTURE.md` shows how the
-//! crate is built.
+//! A program that forwards connections needs [`Client::connect`] and [`tunnel::forward`] on one
+//! side, [`Server::start`] and [`tunnel::serve`] on the other; that is all the `imux` command does
+//! besides reading its options. `docs/PROTOCOL.md` specifies the wire, `docs/ARCHITECTURE.md` shows
+//! how the crate is built.
 //!
 //! # Example
 //!
@@ -72,12 +72,14 @@
 //!
 //! # Features
 //!
-//! `cli` (on by default) builds the `imux` program and brings its dependencies; a library user turns
-//! it off with `default-features = false`. The library needs a tokio runtime with IO and time enabled.
+//! `cli` (on by default) builds the `imux` program and brings its dependencies; a library user
+//! turns it off with `default-features = false`. The library needs a tokio runtime with IO and time
+//! enabled.
 
 #![warn(missing_docs)]
 
-// In fuzzing builds the command line is a part of the library, so that targets can reach its parsers.
+// In fuzzing builds the command line is a part of the library, so that targets can reach its
+// parsers.
 #[cfg(all(fuzzing, feature = "cli"))]
 #[allow(dead_code, unused_imports, reason = "nothing is run here, only parsed")]
 mod cli;
@@ -105,7 +107,8 @@ pub use driver::{
 };
 pub use proto::{CreditStats, Health};
 
-// What stands in signatures here, in the versions that fit: TLS settings, and the traits' attribute.
+// What stands in signatures here, in the versions that fit: TLS settings, and the traits'
+// attribute.
 #[doc(no_inline)]
 pub use {async_trait::async_trait, rustls};
 

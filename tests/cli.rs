@@ -87,7 +87,8 @@ fn a_bad_rust_log_is_a_usage_error() {
     assert!(told.contains("RUST_LOG=imux=loud is not understood"), "{told}");
 }
 
-/// What can be mistyped: the arguments, and what is said to it besides where it is and that nothing was started.
+/// What can be mistyped: the arguments, and what is said to it besides where it is and that nothing
+/// was started.
 const MISTYPED: &[(&[&str], &[&str])] = &[
     // Neither form, or both.
     (&["clinet", "--dial=s:1"], &["'clinet'", "similar", "'client'"]),
@@ -228,7 +229,8 @@ fn a_very_long_argument_is_not_repeated_as_a_whole() {
     }
 }
 
-/// What is found out only when it starts: the arguments behind those that would do, the exit code, and what is said.
+/// What is found out only when it starts: the arguments behind those that would do, the exit code,
+/// and what is said.
 #[test]
 fn what_cannot_be_used_is_told_with_its_place_and_what_to_do() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,5 @@
-//! A panic in one task ends its lane, or its session, and never the process or anyone else's session.
+//! A panic in one task ends its lane, or its session, and never the process or anyone else's
+//! session.
 
 use std::io;
 use std::pin::Pin;
@@ -52,7 +53,8 @@ async fn works(client: &Client, session: &Session) {
     far.unwrap();
 }
 
-/// A waker that panics when it is let go of: which happens under the session's lock, when another takes its place.
+/// A waker that panics when it is let go of: which happens under the session's lock, when another
+/// takes its place.
 struct Bomb;
 
 impl Wake for Bomb {

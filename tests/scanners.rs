@@ -1,7 +1,8 @@
-//! Scanners that others have written, against the listener: TLS 1.3 and nothing else, and nothing to find but that the
-//! certificate is one of our own making.
+//! Scanners that others have written, against the listener: TLS 1.3 and nothing else, and nothing
+//! to find but that the certificate is one of our own making.
 //!
-//! The test of a scanner that is not installed is skipped, and listed at the end of the README's command. `IMUX_REQUIRE_PROGRAMS=1` demands both, as it does other programs.
+//! The test of a scanner that is not installed is skipped, and listed at the end of the README's
+//! command. `IMUX_REQUIRE_PROGRAMS=1` demands both, as it does other programs.
 
 #![cfg(feature = "cli")]
 
@@ -37,7 +38,8 @@ fn testssl_finds_tls_1_3_and_nothing_wrong() {
     let mut server = server(home.path());
     let report = home.path().join("report.json");
     let mut testssl = Command::new("testssl");
-    // Protocols, categories of ciphers, forward secrecy, what the server says of itself, vulnerabilities.
+    // Protocols, categories of ciphers, forward secrecy, what the server says of itself,
+    // vulnerabilities.
     testssl.args(["--quiet", "--warnings", "off", "--color", "0", "-p", "-s", "-f", "-S", "-U"]);
     testssl.arg("--jsonfile").arg(&report).arg(server.ready().to_string());
     let status = testssl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

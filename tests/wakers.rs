@@ -1,5 +1,6 @@
-//! Futures of the library that are polled and dropped again and again, as a `select!` in a loop does, leave nothing
-//! behind. The heap is counted for the whole process: one test, a program of its own.
+//! Futures of the library that are polled and dropped again and again, as a `select!` in a loop
+//! does, leave nothing behind. The heap is counted for the whole process: one test, a program of
+//! its own.
 
 use std::future::Future;
 use std::pin::pin;
@@ -41,7 +42,8 @@ fn waker() -> Waker {
     Arc::new(Woken::default()).into()
 }
 
-/// Makes many futures that wait for something of `what`, polls each twice and drops it; then polls one as often.
+/// Makes many futures that wait for something of `what`, polls each twice and drops it; then polls
+/// one as often.
 fn turn<T>(name: &str, what: &mut T, mut wait: impl AsyncFnMut(&mut T)) {
     let before = HEAP.current_usage();
     for _ in 0..TURNS {
@@ -56,7 +58,8 @@ fn turn<T>(name: &str, what: &mut T, mut wait: impl AsyncFnMut(&mut T)) {
 }
 
 fn poll(name: &str, times: usize, future: impl Future) {
-    // Tokio's own futures give up after some hundred polls without a pause, and wait for nothing then.
+    // Tokio's own futures give up after some hundred polls without a pause, and wait for nothing
+    // then.
     let mut future = pin!(tokio::task::unconstrained(future));
     for _ in 0..times {
         let pending = future.as_mut().poll(&mut Context::from_waker(&waker())).is_pending();

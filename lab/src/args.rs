@@ -23,7 +23,8 @@ pub enum Command {
     Cell(CellArgs),
     /// Run many cells and random settings; write tables, plots and all figures into a directory
     Matrix(MatrixArgs),
-    /// Check the link emulator itself on this machine: rates and delays as measured against those set
+    /// Check the link emulator itself on this machine: rates and delays as measured against those
+    /// set
     Accuracy {
         /// Emulated paths
         #[arg(long, default_value_t = 3)]
@@ -85,13 +86,15 @@ pub struct CpuArgs {
 #[derive(Args, Debug, Clone)]
 pub struct RunArgs {
     /// Contenders, comma-separated: tcp (best path), tcpN (path N), mptcp, agg, haproxy, stunnel,
-    /// goimux[:LANES], imux[:LANES][@PROGRAM], sim[:LANES] (the simulator's imux: no root, no kernel)
+    /// goimux[:LANES], imux[:LANES][@PROGRAM], sim[:LANES] (the simulator's imux: no root, no
+    /// kernel)
     #[arg(long, value_delimiter = ',', default_value = "tcp,mptcp,agg,imux")]
     pub peers: Vec<String>,
     /// Runs of each contender; contenders take turns
     #[arg(long, default_value_t = 5)]
     pub runs: u32,
-    /// System default congestion control of both ends; several, comma-separated, are run one after another
+    /// System default congestion control of both ends; several, comma-separated, are run one after
+    /// another
     #[arg(long, value_delimiter = ',', default_value = "bbr")]
     pub congestion: Vec<String>,
     /// Losses, bytes and random settings come from it

@@ -10,12 +10,12 @@ use super::runner::{Settings, run_once};
 /// A calm machine delivers within 0.1 ms. Beyond this in the mean something else (other work, or
 /// a hypervisor that takes the processors away) has shaped the run as much as the links did.
 const DISTURBED_MEAN_US: f64 = 250.0;
-/// So it has if it was later than this once: hypervisors take a processor away for 0.1 s at a time, and the longest gap would
-/// be theirs.
+/// So it has if it was later than this once: hypervisors take a processor away for 0.1 s at a time,
+/// and the longest gap would be theirs.
 const DISTURBED_ONCE_US: f64 = 20_000.0;
 
-/// Runs once; again, up to [`Settings::repeats`] times, while the machine itself was too disturbed to
-/// emulate links; gives the calmest of these runs.
+/// Runs once; again, up to [`Settings::repeats`] times, while the machine itself was too disturbed
+/// to emulate links; gives the calmest of these runs.
 pub fn run_calm(
     cell: &Cell,
     peer: &Peer,

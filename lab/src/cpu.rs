@@ -1,7 +1,8 @@
 //! What a gigabyte costs on loopback, both ends of a tunnel together, side by side.
 //!
 //! Counted are the contender's own processes (user and system time, from `/proc`); the load's are
-//! measured too, and shown beside. Contenders take turns, so that a slow phase of the machine hits all.
+//! measured too, and shown beside. Contenders take turns, so that a slow phase of the machine hits
+//! all.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -241,7 +242,8 @@ fn wait_lanes(client: &mut Process, port: u16, lanes: usize) -> Result<(), LabEr
     clock::sleep(Duration::from_millis(300))
 }
 
-/// A port free at this moment. Another program could take it first; then the start fails and says so.
+/// A port free at this moment. Another program could take it first; then the start fails and says
+/// so.
 fn free_addr() -> Result<SocketAddr, LabError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|l| l.local_addr())
@@ -284,7 +286,8 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
     })
 }
 
-/// Runs one transfer job; gives the time of its slowest row in milliseconds, and the load's CPU seconds.
+/// Runs one transfer job; gives the time of its slowest row in milliseconds, and the load's CPU
+/// seconds.
 fn transfer(target: SocketAddr, job: Job, limit_s: u64) -> Result<(f64, f64), LabError> {
     let rows = if let Job::Transfer { parallel, .. } = job { parallel as usize } else { 1 };
     let mut load = Helper::start("load", &Place::Host, &["load".to_owned()])?;

@@ -54,8 +54,8 @@ impl SettingReport {
     }
 }
 
-/// `count` settings: 2 to 4 paths of 1 to 100 Mbit/s and 2 to 200 ms, all ratios alike; queues of 0.5 to
-/// 4 bandwidth-delay products; half the paths lose nothing, the others up to 2.5 %.
+/// `count` settings: 2 to 4 paths of 1 to 100 Mbit/s and 2 to 200 ms, all ratios alike; queues of
+/// 0.5 to 4 bandwidth-delay products; half the paths lose nothing, the others up to 2.5 %.
 #[must_use]
 pub fn draw(count: u32, seed: u64) -> Vec<Cell> {
     let mut rng = Rng::new(seed);

@@ -379,8 +379,8 @@ impl Task {
         Ok(())
     }
 
-    /// Open loop: a late answer does not delay the next question, so nothing hides a stall. A first message
-    /// that is not measured makes sure that the connection is there from end to end.
+    /// Open loop: a late answer does not delay the next question, so nothing hides a stall. A first
+    /// message that is not measured makes sure that the connection is there from end to end.
     fn echo(&self) -> io::Result<()> {
         let Job::Echo { bytes, interval_ms, duration_ms, .. } = self.job else { return Ok(()) };
         let request = self.request(Kind::Echo, 0);

@@ -75,8 +75,8 @@ pub fn run_cell(
     Ok(CellReport { cell: cell.clone(), congestion: settings.congestion.clone(), peers: reports })
 }
 
-/// Runs all cells and a random design under each congestion control. `save` gets the report after every
-/// cell, so that an interrupt loses only the cell under way.
+/// Runs all cells and a random design under each congestion control. `save` gets the report after
+/// every cell, so that an interrupt loses only the cell under way.
 pub fn run_all(
     cells: &[Cell],
     designs: u32,

@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_death_in_the_middle() {
-        // Two paths of 1000 payload bytes a millisecond; one dies at 3 s, the other goes on after 200 ms.
+        // Two paths of 1000 payload bytes a millisecond; one dies at 3 s, the other goes on after
+        // 200 ms.
         let mbit = 8.0 / crate::topology::PAYLOAD_SHARE;
         let cell = Cell::new("x", "", vec![PathSpec::new(mbit, 20.0); 2])
             .step("down", bulk(Direction::Down, 1, 9000, 1000))

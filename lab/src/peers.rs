@@ -306,7 +306,8 @@ impl Peer {
         }
     }
 
-    /// Waits for the lanes that are kept open between connections. aggligator opens its own for each.
+    /// Waits for the lanes that are kept open between connections. aggligator opens its own for
+    /// each.
     fn wait_lanes(&self, client: &mut Process, paths: usize) -> Result<(), LabError> {
         let per_path = match self {
             Self::Imux { lanes, .. } | Self::GoImux(lanes) => usize::from(*lanes),
@@ -317,7 +318,8 @@ impl Peer {
             client.check_alive()?;
             clock::sleep(Duration::from_millis(10))?;
         }
-        // The last lanes' handshakes; an early death is better seen here than as a refused connection.
+        // The last lanes' handshakes; an early death is better seen here than as a refused
+        // connection.
         clock::sleep(SETTLE)?;
         client.check_alive()
     }

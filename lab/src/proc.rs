@@ -282,7 +282,8 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 /// How far the two clocks of a machine may be apart.
 const CLOCK_ERROR: Duration = Duration::from_secs(1);
 
-/// The names in `directory` that are `prefix`, a process id, a dash and more, and whose process is gone.
+/// The names in `directory` that are `prefix`, a process id, a dash and more, and whose process is
+/// gone.
 #[must_use]
 pub fn left_behind(directory: &Path, prefix: &str) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();

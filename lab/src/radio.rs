@@ -1,6 +1,8 @@
-//! Cells with paths as radio links are: the delay wanders, the rate too, and nothing tells the sender.
+//! Cells with paths as radio links are: the delay wanders, the rate too, and nothing tells the
+//! sender.
 //!
-//! A path does not reorder: after a cut of its delay packets arrive in a burst, after a rise with a gap.
+//! A path does not reorder: after a cut of its delay packets arrive in a burst, after a rise with a
+//! gap.
 
 use super::cell::{Action, Better, Cell, Event, Goal};
 use super::emu::Change;

@@ -106,8 +106,8 @@ pub fn run_once(
     })
 }
 
-/// What the processes have used until now, and what they say when they end: the client first, which takes leave of its
-/// server.
+/// What the processes have used until now, and what they say when they end: the client first, which
+/// takes leave of its server.
 fn ended(processes: Vec<Process>) -> Vec<ProcessUsage> {
     let usages: Vec<Usage> = processes.iter().map(Process::usage).collect();
     let mut used: Vec<ProcessUsage> = processes

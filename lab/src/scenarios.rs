@@ -94,8 +94,8 @@ fn stream_cells() -> Vec<Cell> {
     vec![cell(8), cell(64)]
 }
 
-/// The shapes of the Linux kernel's own MPTCP test (tools/testing/selftests/net/mptcp/simult_flows.sh):
-/// 16 MiB one way with 80 KiB the other.
+/// The shapes of the Linux kernel's own MPTCP test
+/// (tools/testing/selftests/net/mptcp/simult_flows.sh): 16 MiB one way with 80 KiB the other.
 fn selftest_cells() -> Vec<Cell> {
     let mut cells = Vec::new();
     for (fast, slow) in [(10.0, 10.0), (15.0, 5.0), (30.0, 10.0)] {

@@ -1,8 +1,10 @@
-//! The same cells in the simulator: what it foretells beside what kernels do, and a lab for who has no root.
+//! The same cells in the simulator: what it foretells beside what kernels do, and a lab for who has
+//! no root.
 //!
-//! Paths, load and events are translated, the run's trace becomes the notes that load and sink would have
-//! made, and the figures are computed from those as ever. What differs: every echo is a stream of its
-//! own, transfers begin at fixed times, and nothing but the core and its lanes is modelled (no TLS, no CPU).
+//! Paths, load and events are translated, the run's trace becomes the notes that load and sink
+//! would have made, and the figures are computed from those as ever. What differs: every echo is a
+//! stream of its own, transfers begin at fixed times, and nothing but the core and its lanes is
+//! modelled (no TLS, no CPU).
 
 use imux_sim::options::{Congestion, Fault, FaultKind, HalfPlan, Options, PathOptions, StreamPlan};
 use imux_sim::oracle::stream::Truth;
@@ -20,7 +22,8 @@ use super::sink::SinkReport;
 use super::topology::{PAYLOAD_SHARE, PathSpec};
 use super::workload::ideal_ms;
 
-/// The load starts as much later than the lanes are dialled: handshakes over the longest paths are through.
+/// The load starts as much later than the lanes are dialled: handshakes over the longest paths are
+/// through.
 const LEAD_MS: u64 = 1500;
 /// What asks for a download.
 const REQUEST_BYTES: u64 = 32;

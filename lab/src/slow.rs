@@ -5,7 +5,8 @@ use super::load::{Direction, Job};
 use super::topology::PathSpec;
 use super::workload::bulk;
 
-/// Long enough that a connection's first packets, some seconds of such a link, are not all that is seen.
+/// Long enough that a connection's first packets, some seconds of such a link, are not all that is
+/// seen.
 const BULK_MS: u64 = 40_000;
 const RTT_MS: f64 = 100.0;
 const KBIT: [u32; 4] = [64, 96, 128, 256];

@@ -23,7 +23,8 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
-/// Jain's fairness index (Jain, Chiu, Hawe 1984): 1 when all shares are equal, 1/n when one has all.
+/// Jain's fairness index (Jain, Chiu, Hawe 1984): 1 when all shares are equal, 1/n when one has
+/// all.
 #[must_use]
 pub fn jain(shares: &[f64]) -> Option<f64> {
     let sum: f64 = shares.iter().sum();
@@ -33,7 +34,8 @@ pub fn jain(shares: &[f64]) -> Option<f64> {
 
 /// Aggregation benefit (Paasch, Khalili, Bonaventure 2013): 0 when the whole reaches what the best
 /// path alone does, 1 when it reaches the sum, below 0 when it is slower than the best path. For
-/// `goodput` below the best path the loss is taken relative to that path, so that -1 is a standstill.
+/// `goodput` below the best path the loss is taken relative to that path, so that -1 is a
+/// standstill.
 #[must_use]
 pub fn aggregation_benefit(goodput: f64, singles: &[f64]) -> Option<f64> {
     let best = singles.iter().copied().fold(0.0, f64::max);
@@ -45,8 +47,9 @@ pub fn aggregation_benefit(goodput: f64, singles: &[f64]) -> Option<f64> {
     Some((goodput - best) / scale)
 }
 
-/// The least time in seconds in which `bytes` can cross paths of (bytes per second, one-way delay in
-/// seconds) that all start empty at time 0: the smallest T with `sum rate_i * max(0, T - delay_i) >= bytes`.
+/// The least time in seconds in which `bytes` can cross paths of (bytes per second, one-way delay
+/// in seconds) that all start empty at time 0: the smallest T with `sum rate_i * max(0, T -
+/// delay_i) >= bytes`.
 #[must_use]
 pub fn ideal_time(bytes: f64, paths: &[(f64, f64)]) -> Option<f64> {
     let mut by_delay: Vec<(f64, f64)> = paths.iter().copied().filter(|p| p.0 > 0.0).collect();

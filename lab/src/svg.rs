@@ -1,4 +1,5 @@
-//! Plots as plain SVG: bars, lines over time, and distributions. Nothing more than the report needs.
+//! Plots as plain SVG: bars, lines over time, and distributions. Nothing more than the report
+//! needs.
 
 use super::stats::number;
 

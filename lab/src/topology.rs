@@ -81,7 +81,8 @@ impl PathSpec {
         self.mbit * 1e6 / 8.0 * PAYLOAD_SHARE
     }
 
-    /// What each connection has for itself, for the emulator; its queue is that of a path of that rate.
+    /// What each connection has for itself, for the emulator; its queue is that of a path of that
+    /// rate.
     #[must_use]
     pub fn throttle(&self) -> Option<LinkSpec> {
         let link = |mbit| LinkSpec { delay_ns: 0, ..Self::new(mbit, self.rtt_ms).link() };

@@ -1,5 +1,5 @@
-//! The commands of imux-lab that documents show are commands it understands, and the cells they name
-//! exist.
+//! The commands of imux-lab that documents show are commands it understands, and the cells they
+//! name exist.
 #![cfg(target_os = "linux")]
 
 use std::process::{Command, Output};

@@ -1,5 +1,6 @@
-//! The lab on this very kernel: real namespaces, real TCP. Needs Linux and root; elsewhere each test says
-//! that it was skipped. The bounds are wide, for machines that are busy with other things.
+//! The lab on this very kernel: real namespaces, real TCP. Needs Linux and root; elsewhere each
+//! test says that it was skipped. The bounds are wide, for machines that are busy with other
+//! things.
 #![cfg(target_os = "linux")]
 
 use std::io::Read;

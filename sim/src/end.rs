@@ -26,7 +26,8 @@ const SPINS_MAX: u64 = 1_000;
 /// Memory is looked at once in so many steps.
 const MEMORY_EVERY: u64 = 16;
 
-/// The pieces that reads give of bytes that arrived: of any size in the range, as TCP knows no borders.
+/// The pieces that reads give of bytes that arrived: of any size in the range, as TCP knows no
+/// borders.
 fn cut_anew<'a>(bytes: &'a [u8], sizes: [u64; 2], rng: &mut Rng) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

@@ -110,7 +110,8 @@ pub struct SessionOptions {
     pub keepalive_ms: u64,
     pub scheduler: String,
     pub duplicate_share: f64,
-    /// What it may keep for its peer, as a budget for many sessions allows it; without one, whatever it likes.
+    /// What it may keep for its peer, as a budget for many sessions allows it; without one,
+    /// whatever it likes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowances: Vec<AllowanceOptions>,
 }

@@ -94,8 +94,8 @@ fn draw_allowances(rng: &mut Rng, end_ms: f64) -> Vec<AllowanceOptions> {
     allowances
 }
 
-/// Many streams through the needle's eye of one or two at once, on lanes that fail all the time: each
-/// word about how many may be opened is one that must not be lost.
+/// Many streams through the needle's eye of one or two at once, on lanes that fail all the time:
+/// each word about how many may be opened is one that must not be lost.
 fn draw_narrow(rng: &mut Rng, options: &mut Options) {
     let streams_max = rng.range(1..=2);
     options.sessions.iter_mut().for_each(|session| session.streams_max = streams_max);
@@ -120,8 +120,8 @@ fn draw_narrow(rng: &mut Rng, options: &mut Options) {
     options.faults.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
 }
 
-/// Readers that have paused, on more than the session has room for, beside a few streams whose readers read: these are to be
-/// done before the others read on, and nothing breaks meanwhile.
+/// Readers that have paused, on more than the session has room for, beside a few streams whose
+/// readers read: these are to be done before the others read on, and nothing breaks meanwhile.
 fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
     let most = (slowest_mbit * 250_000.0).clamp(40_000.0, 4e6);
     let session_window = rng.log_range(30_000.0, most) as u64;
@@ -170,7 +170,8 @@ fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
     options.faults_end_ms = (1_000 + liveness::bound(options) / MS) as f64;
 }
 
-/// Slow links that carry all the time: no lane of theirs is to be given up, however long their queues.
+/// Slow links that carry all the time: no lane of theirs is to be given up, however long their
+/// queues.
 fn draw_slow(rng: &mut Rng, options: &mut Options) {
     let control = *rng.pick(&[Congestion::Pipe, Congestion::Bbr, Congestion::Cubic]);
     let path = |rng: &mut Rng| PathOptions {

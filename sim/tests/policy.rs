@@ -36,8 +36,8 @@ fn a_backup_takes_over_within_the_usual_gap_and_gives_back() {
 fn a_backup_is_idle_while_its_primary_answers() {
     for seed in SEEDS {
         let mut options = Options { faults: Vec::new(), ..named("backup") };
-        // Room for start-up, which fills three pipes: what a shorter queue loses of it holds up everything
-        // behind it, and a primary that is silent for 100 ms is helped.
+        // Room for start-up, which fills three pipes: what a shorter queue loses of it holds up
+        // everything behind it, and a primary that is silent for 100 ms is helped.
         options.paths.iter_mut().for_each(|path| path.queue_bytes *= 4.0);
         let outcome = run(&options, seed);
         assert!(outcome.path_bytes[1][0] < 2_000, "{:?}", outcome.path_bytes);

@@ -17,8 +17,8 @@ fn a_lane_that_takes_nothing_more_is_given_up() {
     holds(&[20_243_663, 20_248_638, 20_807_597]);
 }
 
-/// With little left of a link's cap, a lane was woken for a frame that the pull had no room for, and
-/// declined, at once and again.
+/// With little left of a link's cap, a lane was woken for a frame that the pull had no room for,
+/// and declined, at once and again.
 #[test]
 fn no_lane_is_woken_for_what_it_would_not_carry() {
     holds(&[20_955_375]);
@@ -37,13 +37,15 @@ fn a_writer_is_told_of_room_that_an_acknowledgement_makes() {
     holds(&[30_052_880]);
 }
 
-/// A lane that only answered counted its answers as in flight, which nothing ever acknowledges, until it was full of them.
+/// A lane that only answered counted its answers as in flight, which nothing ever acknowledges,
+/// until it was full of them.
 #[test]
 fn a_lane_that_only_answers_stays_free() {
     holds(&[8_709_413]);
 }
 
-/// A lane that was woken and never came, its buffer full of answers to the peer, was waited for without end.
+/// A lane that was woken and never came, its buffer full of answers to the peer, was waited for
+/// without end.
 #[test]
 fn a_lane_that_does_not_come_when_woken_is_given_up() {
     holds(&[570_000_377]);

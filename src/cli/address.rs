@@ -11,8 +11,9 @@ use imux::trust::{Destination, Target, ascii_host_name};
 
 use super::text::escape;
 
-/// Where to listen or what to dial. Keeps the text it came from, but for names that the resolver takes in another form:
-/// the original imux files a server's key under exactly the text given to `--dial`, and its own under that of `--listen`.
+/// Where to listen or what to dial. Keeps the text it came from, but for names that the resolver
+/// takes in another form: the original imux files a server's key under exactly the text given to
+/// `--dial`, and its own under that of `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostPort {
     pub(crate) host: Host,

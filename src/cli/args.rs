@@ -139,16 +139,16 @@ struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
     #[arg(value_parser = HostPort::to_listen)]
     listen: HostPort,
-    /// The destination that connections are handed to, or the path of its Unix socket; has to be given
-    /// [default of the form of earlier versions: 127.0.0.1:443]
+    /// The destination that connections are handed to, or the path of its Unix socket; has to be
+    /// given [default of the form of earlier versions: 127.0.0.1:443]
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_dial)]
     dial: Option<Endpoint>,
-    /// Address of this machine that destinations are dialled from; given twice, one for IPv4 and one for
-    /// IPv6 [default: the system's choice]
+    /// Address of this machine that destinations are dialled from; given twice, one for IPv4 and
+    /// one for IPv6 [default: the system's choice]
     #[arg(long, value_name = "ADDR", value_parser = own_address)]
     from: Vec<IpAddr>,
-    /// Tell destinations who connects, by the PROXY protocol: where the client's first lane comes from;
-    /// a line of --authorized-clients may say so for one client
+    /// Tell destinations who connects, by the PROXY protocol: where the client's first lane comes
+    /// from; a line of --authorized-clients may say so for one client
     #[arg(long, value_name = "VERSION", value_parser = proxy_header)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
     proxy_protocol: Option<ProxyHeader>,
@@ -157,11 +157,12 @@ struct ServerArgs {
     #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
     identity: Option<String>,
     /// List of the clients that may connect; changes count at once
-    /// [default: authorized_clients in the directory of keys; any client, if there is no such file]
+    /// [default: authorized_clients in the directory of keys; any client, if there is no such
+    /// file]
     #[arg(long, value_name = "FILE")]
     authorized_clients: Option<PathBuf>,
-    /// File to which the audit trail is appended, a line of JSON an event: whose sessions and connections begin and end, and
-    /// what strangers try; opened again at SIGHUP
+    /// File to which the audit trail is appended, a line of JSON an event: whose sessions and
+    /// connections begin and end, and what strangers try; opened again at SIGHUP
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
     /// Without a list let every client in: say so where there has been one, or to have no warning
@@ -215,15 +216,15 @@ struct ClientArgs {
     /// [default: what the server has set]
     #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
     to: Option<Destination>,
-    /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh -L;
-    /// the path of a Unix socket will do for either half; may be given several times
+    /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh
+    /// -L; the path of a Unix socket will do for either half; may be given several times
     ///
     /// Options follow after commas: `redundant` as --redundant, for these connections alone;
     /// `proxy-protocol` has the server tell the destination who connects, by the PROXY protocol.
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
-    /// Take SOCKS5, SOCKS4a and HTTP proxy requests at a port here, and have the server take each where
-    /// it says, as with ssh -D; may be given several times
+    /// Take SOCKS5, SOCKS4a and HTTP proxy requests at a port here, and have the server take each
+    /// where it says, as with ssh -D; may be given several times
     ///
     /// Options follow after commas: those of --forward, and `fast` for saying that there is a
     /// connection before the destination has answered.
@@ -235,8 +236,8 @@ struct ClientArgs {
     /// Let whoever reaches a port of --dynamic use it, where it is not for this machine alone
     #[arg(long, requires = "dynamic", conflicts_with = "proxy_auth")]
     open: bool,
-    /// Connect standard input and output to HOST:PORT at the server and end with them, as ssh -W does:
-    /// for ssh's ProxyCommand
+    /// Connect standard input and output to HOST:PORT at the server and end with them, as ssh -W
+    /// does: for ssh's ProxyCommand
     #[arg(long, short = 'W', value_name = "HOST:PORT", value_parser = destination)]
     #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic"])]
     stdio: Option<Destination>,
@@ -244,16 +245,17 @@ struct ClientArgs {
     /// [default of the form of earlier versions: 127.0.0.1:443]
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
     dial: Option<HostPort>,
-    /// Links to make lanes over, by local address or interface: 192.168.1.2, '[2001:db8::1]', dev:eth1,
-    /// or `any` for wherever the routing table sends them; may be given several times. Leave COUNT
-    /// out: there are 10 lanes then, and those that are of no use rest
+    /// Links to make lanes over, by local address or interface: 192.168.1.2, '[2001:db8::1]',
+    /// dev:eth1, or `any` for wherever the routing table sends them; may be given several
+    /// times. Leave COUNT out: there are 10 lanes then, and those that are of no use rest
     ///
     /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
-    /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte and
-    /// are used only when all others are lost; `tier=express` for lanes that carry what is urgent, and
-    /// no bulk; `rate=20mbit` for the most that all lanes of the bind carry together, each way. The
-    /// server keeps to it as well. If something small has to wait behind bulk, primary lanes get
-    /// an express lane beside them, unless `express=no` is said.
+    /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte
+    /// and are used only when all others are lost; `tier=express` for lanes that carry what is
+    /// urgent, and no bulk; `rate=20mbit` for the most that all lanes of the bind carry
+    /// together, each way. The server keeps to it as well. If something small has to wait
+    /// behind bulk, primary lanes get an express lane beside them, unless `express=no` is
+    /// said.
     #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
     bind: Vec<LinkPlan>,
     /// The same as one JSON object of address to number of lanes [default: {"any": 10}]
@@ -262,8 +264,8 @@ struct ClientArgs {
     /// "rate": "20mbit"}}.
     #[arg(long, value_name = "JSON")]
     binds: Option<BindMap>,
-    /// Send every byte of a connection, both ways, on two lanes, of two binds if there are two: for
-    /// connections that want the lowest latency and may cost twice the bytes
+    /// Send every byte of a connection, both ways, on two lanes, of two binds if there are two:
+    /// for connections that want the lowest latency and may cost twice the bytes
     #[arg(long)]
     redundant: bool,
     /// What to do about a server whose key is not known yet; a changed key is never accepted
@@ -277,7 +279,8 @@ struct ClientArgs {
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = connect_timeout)]
     connect_timeout: Duration,
-    /// Wait for a server that is away at the start, instead of ending with exit code 5: for services
+    /// Wait for a server that is away at the start, instead of ending with exit code 5: for
+    /// services
     #[arg(long)]
     keep_trying: bool,
     #[command(flatten)]
@@ -454,7 +457,8 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
     Ok(Invocation { task, logging, notices })
 }
 
-/// What `--dial` says, or the default of the original's form. In the modern form there is none: `missing` says what is.
+/// What `--dial` says, or the default of the original's form. In the modern form there is none:
+/// `missing` says what is.
 fn dialled<T>(
     given: Option<T>,
     parse: fn(&str) -> Result<T, String>,
@@ -526,7 +530,8 @@ fn client_config(
     let mut forwards = [args.forward, args.dynamic].concat();
     let wanted = (forwards.is_empty() && args.stdio.is_none()) || args.to.is_some();
     let listen = match args.listen {
-        // The original's default. Nobody else is to find a port open to the world who did not ask for one.
+        // The original's default. Nobody else is to find a port open to the world who did not ask
+        // for one.
         None if wanted && go_style => Some(Endpoint::to_listen("0.0.0.0:443")?),
         None if wanted => return Err(nothing_to_take(args.to.as_ref())),
         listen => listen,

@@ -134,7 +134,8 @@ pub(crate) enum KeyExchange {
     Classical,
 }
 
-/// Which server's key is meant: that of its name, or of the server that listens there, or the only one.
+/// Which server's key is meant: that of its name, or of the server that listens there, or the only
+/// one.
 #[derive(Debug, Default)]
 pub(crate) struct ServerKey {
     pub(crate) identity: Option<String>,
@@ -206,7 +207,8 @@ pub(crate) fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), St
     Ok(())
 }
 
-/// All binds, those of `--binds` first; ten lanes wherever the routing table sends them when there are none.
+/// All binds, those of `--binds` first; ten lanes wherever the routing table sends them when there
+/// are none.
 pub(crate) fn binds(
     map: Option<BindMap>,
     mut list: Vec<LinkPlan>,

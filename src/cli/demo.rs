@@ -65,7 +65,8 @@ pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
     }
 }
 
-/// How wide a terminal is: what the environment says of it, as ncurses does, or what the terminal says of itself.
+/// How wide a terminal is: what the environment says of it, as ncurses does, or what the terminal
+/// says of itself.
 fn columns_of(output: &io::Stderr) -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     said.or_else(|| terminal_size_of(output).map(|(width, _)| width.0.into()))

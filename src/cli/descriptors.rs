@@ -6,11 +6,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Files that are read now and then, threads in the middle of a look-up, and the like.
 const FILES: usize = 24;
 
-/// A server's clients have lanes, and strangers are at its door: a quarter of the descriptors is for them, up to this.
+/// A server's clients have lanes, and strangers are at its door: a quarter of the descriptors is
+/// for them, up to this.
 const LANES_RESERVE_MAX: usize = 8_192;
 
-/// Raises the limit that shells set to what the system allows. What waits in `select` may not have more than 1,024;
-/// nothing here does.
+/// Raises the limit that shells set to what the system allows. What waits in `select` may not have
+/// more than 1,024; nothing here does.
 pub(super) fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }

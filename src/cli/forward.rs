@@ -46,8 +46,8 @@ const DYNAMIC_FORM: &str =
     "write [ADDRESS:]PORT, such as 1080, or the absolute path of a Unix socket";
 
 impl Forward {
-    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of either half. Without an
-    /// address: this machine only.
+    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of
+    /// either half. Without an address: this machine only.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let with_form = |error: String| format!("{error}; {FORWARD_FORM}");
         let (place, options) = split_options(text, &["redundant", "proxy-protocol"])?;
@@ -69,7 +69,8 @@ impl Forward {
         Ok(Self { listen, to: Leads::Anywhere, options })
     }
 
-    /// Whether others than this machine's programs could go wherever the server lets this client go.
+    /// Whether others than this machine's programs could go wherever the server lets this client
+    /// go.
     pub(crate) fn is_open_to_others(&self) -> bool {
         let Endpoint::Network(at) = &self.listen else { return false };
         let here = match &at.host {

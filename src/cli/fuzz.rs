@@ -1,5 +1,5 @@
-//! Fuzz targets of the command line (see `imux::fuzz`): whatever is written, no panic; an answer, or
-//! words that say what is wrong.
+//! Fuzz targets of the command line (see `imux::fuzz`): whatever is written, no panic; an answer,
+//! or words that say what is wrong.
 
 use std::ffi::OsString;
 use std::time::Duration;

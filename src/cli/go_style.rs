@@ -175,8 +175,8 @@ fn long_option<'a>(arg: &'a OsString, grammar: &Grammar) -> Option<(&'a str, Opt
     known.then_some((name, value))
 }
 
-/// An option that there is not, with one dash, as one with two: what is near to it can be named then. One that begins with
-/// an option of one letter may be that one with its value.
+/// An option that there is not, with one dash, as one with two: what is near to it can be named
+/// then. One that begins with an option of one letter may be that one with its value.
 fn mistyped(arg: &OsString, grammar: &Grammar) -> Option<OsString> {
     let name = arg.to_str()?.strip_prefix('-')?;
     let mut letters = name.chars();

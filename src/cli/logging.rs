@@ -2,7 +2,8 @@
 //!
 //! Levels: errors and warnings always; `info` is what an operator wants to see of a healthy run
 //! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame. What others
-//! cause is bounded (`throttle`), but for the last two. Nobody who logs waits for the reader (`output`).
+//! cause is bounded (`throttle`), but for the last two. Nobody who logs waits for the reader
+//! (`output`).
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! The question about a server's key, asked of the person at the terminal.
 //!
-//! A server that is not known is asked about in the words of the original imux, with its letters; the answers of ssh are
-//! taken too. As long as a question stands nothing else is written to the terminal. A key that has changed is more often an
-//! attack than not, and nobody types a piece of the new key by habit.
+//! A server that is not known is asked about in the words of the original imux, with its letters;
+//! the answers of ssh are taken too. As long as a question stands nothing else is written to the
+//! terminal. A key that has changed is more often an attack than not, and nobody types a piece of
+//! the new key by habit.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -21,7 +22,8 @@ pub(crate) enum Question {
     Changed { host: String, known: String, presented: String },
 }
 
-/// So many characters of a new key, behind `SHA256:`, have to be typed to accept it in the place of another.
+/// So many characters of a new key, behind `SHA256:`, have to be typed to accept it in the place of
+/// another.
 const TYPED_CHARS: usize = 8;
 
 impl Question {
@@ -156,7 +158,8 @@ impl Terminal {
     async fn ask(self, question: Question) -> io::Result<Answer> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let asking = move || {
-            // Nothing comes between the question and its answer; whoever logs does not wait for a person.
+            // Nothing comes between the question and its answer; whoever logs does not wait for a
+            // person.
             let hold = logging::stderr().map(|log| log.hold());
             let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr());
             drop(hold);

@@ -1,5 +1,5 @@
-//! Whether lanes bound to an address leave by the interface that has it: a bind says who a packet is from, and the routing
-//! table which way it goes.
+//! Whether lanes bound to an address leave by the interface that has it: a bind says who a packet
+//! is from, and the routing table which way it goes.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,8 +24,8 @@ const RTA_GATEWAY: u16 = 5;
 const HEADER_BYTES: usize = 16;
 const ROUTE_BYTES: usize = 12;
 
-/// Warns of each bind whose lanes to `server` leave by another interface than the one that has its address. What cannot be
-/// found out is passed over.
+/// Warns of each bind whose lanes to `server` leave by another interface than the one that has its
+/// address. What cannot be found out is passed over.
 pub(super) async fn check(binds: Vec<BindSource>, server: String) {
     let addressed = binds.into_iter().filter_map(|bind| match bind {
         BindSource::Addr(addr) if !addr.is_unspecified() => Some(addr),
@@ -48,7 +48,8 @@ pub(super) async fn check(binds: Vec<BindSource>, server: String) {
     }
 }
 
-/// What is to be said of lanes from `from` to `to` that do not leave by the interface that has `from`.
+/// What is to be said of lanes from `from` to `to` that do not leave by the interface that has
+/// `from`.
 fn detour(from: IpAddr, to: IpAddr) -> io::Result<Option<String>> {
     let Some(own) = interface_of(from)? else { return Ok(None) };
     let out = route(to, Some(from), None)?.interface;

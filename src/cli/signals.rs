@@ -5,8 +5,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 
-/// Signals that would end the process by default, and mean nothing to it. A write beyond the limit of a file's size
-/// (SIGXFSZ) is the write's error then; of SIGPIPE the runtime of Rust has taken care.
+/// Signals that would end the process by default, and mean nothing to it. A write beyond the limit
+/// of a file's size (SIGXFSZ) is the write's error then; of SIGPIPE the runtime of Rust has taken
+/// care.
 const IGNORED: [i32; 6] =
     [libc::SIGUSR2, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO, libc::SIGXFSZ];
 

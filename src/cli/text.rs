@@ -1,4 +1,5 @@
-//! Text that came from elsewhere, made fit for a terminal or a log line; and text for standard output.
+//! Text that came from elsewhere, made fit for a terminal or a log line; and text for standard
+//! output.
 
 use std::io::{self, Write};
 
@@ -49,7 +50,8 @@ fn is_invisible(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Prints to standard output. A thread of its own waits there for the reader, and none of the runtime's.
+/// Prints to standard output. A thread of its own waits there for the reader, and none of the
+/// runtime's.
 pub(crate) async fn print(text: impl AsRef<[u8]> + Send + 'static) -> io::Result<()> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let printing = move || {

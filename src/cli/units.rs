@@ -24,8 +24,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     scaled(number, scale).ok_or_else(|| not_scaled(number, EXAMPLES))
 }
 
-/// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit has to be there, and in bits:
-/// what `20M` or `20mbps` means depends on whom one asks.
+/// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit has to be there, and in
+/// bits: what `20M` or `20mbps` means depends on whom one asks.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a rate such as 500kbit, 20mbit or 1.5gbit (a second)";
     let (number, unit) = split_unit(text, EXAMPLES)?;

@@ -1,7 +1,7 @@
 //! The audit trail: who was let in, and what for, as events of the target `imux::audit`.
 //!
-//! Of clients that are listed every event is told. What strangers do is told of each source once a minute, as a count, and of
-//! only so many sources: nobody fills a disk by knocking.
+//! Of clients that are listed every event is told. What strangers do is told of each source once a
+//! minute, as a count, and of only so many sources: nobody fills a disk by knocking.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -158,7 +158,8 @@ struct Strangers {
 }
 
 impl Trail {
-    /// Tells of an event, at once if it is of a client that is listed or the first of its source for a while.
+    /// Tells of an event, at once if it is of a client that is listed or the first of its source
+    /// for a while.
     pub(super) fn tell(&self, subject: &Subject, event: Event<'_>) {
         if !subject.listed && !self.is_first(subject.remote.map(|remote| remote.ip()), event) {
             return;

@@ -1,7 +1,7 @@
 //! The one source of chance: the operating system's, so that nobody guesses what it says.
 //!
-//! Simulations of the driver are built with `--cfg imux_seeded` and say what it says, so that they can be repeated. No
-//! feature, variable or argument does that to an ordinary build.
+//! Simulations of the driver are built with `--cfg imux_seeded` and say what it says, so that they
+//! can be repeated. No feature, variable or argument does that to an ordinary build.
 
 /// There are no random numbers to be had.
 #[derive(Debug)]

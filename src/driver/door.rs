@@ -9,15 +9,18 @@ use tokio::sync::Notify;
 use super::chance;
 use crate::proto::limits::{WAITING_LANES_MAX, WAITING_LANES_PER_SOURCE_MAX};
 
-/// From here on lanes are dropped at random, more and more of them, so that the door is never quite full.
+/// From here on lanes are dropped at random, more and more of them, so that the door is never quite
+/// full.
 const EARLY: usize = WAITING_LANES_MAX / 4 * 3;
 
-/// Where a lane comes from, as far as it can be told apart: an IPv4 address, the /64 of an IPv6 address (whoever has one
-/// of it has all), or nowhere. A network of these, too: its address, and the length of its prefix.
+/// Where a lane comes from, as far as it can be told apart: an IPv4 address, the /64 of an IPv6
+/// address (whoever has one of it has all), or nowhere. A network of these, too: its address, and
+/// the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Source(Option<(IpAddr, u8)>);
 
-/// Whoever is given a /56, or a /48, has 256 or 65,536 sources: all of a network's have so many times what one has.
+/// Whoever is given a /56, or a /48, has 256 or 65,536 sources: all of a network's have so many
+/// times what one has.
 const WIDER: [(u8, u32); 2] = [(56, 2), (48, 3)];
 
 impl Source {
@@ -32,7 +35,8 @@ impl Source {
         self.0.is_none()
     }
 
-    /// The source itself and the networks it is in, each with how many times a source's share it has.
+    /// The source itself and the networks it is in, each with how many times a source's share it
+    /// has.
     pub(super) fn shares(self) -> impl Iterator<Item = (Self, u32)> {
         let wider = WIDER.into_iter().filter_map(move |(length, times)| match self.0 {
             Some((IpAddr::V6(address), _)) => {
@@ -55,9 +59,10 @@ fn network(address: Ipv6Addr, length: u8) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
 }
 
-/// Lanes in their handshake. A newcomer is always let in; where there are too many, one that waits gives way, at random,
-/// of the source that has most. An honest handshake takes a fraction of a second and is seldom met by it; one that
-/// squats ten seconds nearly always is, and the more it brings along the sooner.
+/// Lanes in their handshake. A newcomer is always let in; where there are too many, one that waits
+/// gives way, at random, of the source that has most. An honest handshake takes a fraction of a
+/// second and is seldom met by it; one that squats ten seconds nearly always is, and the more it
+/// brings along the sooner.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Door {
     waiting: Arc<Mutex<Waiting>>,
@@ -102,7 +107,8 @@ impl Door {
         Place { door: self.clone(), source, taken_away }
     }
 
-    /// Sends one of those that wait away, when there is nothing left to let another in with; `false` if there is none.
+    /// Sends one of those that wait away, when there is nothing left to let another in with;
+    /// `false` if there is none.
     pub(super) fn make_way(&self) -> bool {
         self.lock().evict_of_most_in(None, random())
     }

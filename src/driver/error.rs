@@ -73,7 +73,8 @@ pub enum OpenError {
     /// There is no session, and none came within the time a caller can be asked to wait.
     #[error("no lane to the server")]
     NoLane,
-    /// The peer would not tell the destination who connects ([`Wants::SOURCE`](super::Wants::SOURCE)).
+    /// The peer would not tell the destination who connects
+    /// ([`Wants::SOURCE`](super::Wants::SOURCE)).
     #[error(
         "the server is of a version that tells no destination who connects: update it, or leave proxy-protocol out"
     )]

@@ -1,7 +1,7 @@
 //! How often one source may have us shake hands.
 //!
-//! A handshake costs the server a signature and two key exchanges before it knows whom it is for; the client can do with
-//! less. What is beyond the rate is hung up on, which costs next to nothing.
+//! A handshake costs the server a signature and two key exchanges before it knows whom it is for;
+//! the client can do with less. What is beyond the rate is hung up on, which costs next to nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -40,7 +40,8 @@ pub(super) enum Turn {
 }
 
 impl HandshakeRate {
-    /// Whether a handshake with `source` is due. What has no address comes from within this process, and always is.
+    /// Whether a handshake with `source` is due. What has no address comes from within this
+    /// process, and always is.
     pub(super) fn take(&self, source: Source, now: Instant) -> Turn {
         if source.is_nowhere() {
             return Turn::Granted;
@@ -83,8 +84,8 @@ impl HandshakeRate {
     }
 }
 
-/// Forgets sources that have all of their allowance; or else the half that has used least of it, so that it happens
-/// seldom, and those who use theirs up are not forgotten for it.
+/// Forgets sources that have all of their allowance; or else the half that has used least of it, so
+/// that it happens seldom, and those who use theirs up are not forgotten for it.
 fn make_room(sources: &mut BTreeMap<Source, Bucket>, now: Instant) {
     sources.retain(|_, bucket| bucket.full_at > now);
     if sources.len() >= HANDSHAKE_SOURCES_MAX {

@@ -11,14 +11,15 @@ use super::error::ConnectError;
 use super::greeting;
 
 impl Client {
-    /// Has the server authorise the key of the lanes that `dialer` makes, for an invitation's secret.
+    /// Has the server authorise the key of the lanes that `dialer` makes, for an invitation's
+    /// secret.
     ///
-    /// The secret is sent only once `trust` has said that it is the right server: pin the key that the
-    /// invitation names.
+    /// The secret is sent only once `trust` has said that it is the right server: pin the key that
+    /// the invitation names.
     ///
     /// # Errors
-    /// The server cannot be reached, is not trusted, or refuses: with UNAUTHORIZED, if there is no such
-    /// invitation (any more).
+    /// The server cannot be reached, is not trusted, or refuses: with UNAUTHORIZED, if there is no
+    /// such invitation (any more).
     pub async fn accept_invitation(
         dialer: &dyn Dialer,
         trust: &dyn HostTrust,

@@ -173,8 +173,9 @@ pub(super) async fn run(
     end
 }
 
-/// Closes a lane in order, and waits for the peer to do so. A socket that is closed with bytes unread
-/// is reset (RFC 1122, 4.2.2.13), and its last words, if they still wait to be sent, are lost.
+/// Closes a lane in order, and waits for the peer to do so. A socket that is closed with bytes
+/// unread is reset (RFC 1122, 4.2.2.13), and its last words, if they still wait to be sent, are
+/// lost.
 async fn farewell(lane: &mut Box<dyn Lane>) -> io::Result<()> {
     lane.shutdown().await?;
     loop {
@@ -301,7 +302,8 @@ impl LaneTask<'_> {
             self.lane.set_unsent_limit(limit);
             self.unsent_limit = limit;
         }
-        // Less than lanes that share a path are allowed beyond what they deliver, or they would never grow.
+        // Less than lanes that share a path are allowed beyond what they deliver, or they would
+        // never grow.
         if pacing.abs_diff(self.pacing_limit) > self.pacing_limit / 128 {
             self.lane.set_pacing_limit(pacing);
             self.pacing_limit = pacing;
@@ -340,7 +342,8 @@ impl LaneTask<'_> {
                 return Err(LaneEnd::Lost(code));
             }
             remember(&mut slot.waker, cx);
-            // What could still go another way is not given to a lane that leads nowhere. Last words are.
+            // What could still go another way is not given to a lane that leads nowhere. Last words
+            // are.
             let writable = writable && (!ended || state.over.is_some());
             let pulled = writable && state.core.poll_transmit(now, id, PULL_MAX, out).is_some();
             let nothing_left = writable && !pulled && out.is_empty();

@@ -305,6 +305,7 @@ pub struct Incoming {
     pub stream: Stream,
     /// What the peer wants of it: never [`StreamKind::Wanting`].
     pub kind: StreamKind,
-    /// And besides. The answer goes before the first byte that is written, or at [`WriteHalf::answer`](super::WriteHalf::answer).
+    /// And besides. The answer goes before the first byte that is written, or at
+    /// [`WriteHalf::answer`](super::WriteHalf::answer).
     pub wants: Wants,
 }

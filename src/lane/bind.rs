@@ -23,8 +23,8 @@ impl fmt::Display for Bind {
 pub enum BindSource {
     /// Whatever the routing table says, of either family.
     Any,
-    /// A local address; the unspecified one of a family (`0.0.0.0`, `::`) means any address of that family, and an IPv4
-    /// address mapped into IPv6 means that IPv4 address.
+    /// A local address; the unspecified one of a family (`0.0.0.0`, `::`) means any address of that
+    /// family, and an IPv4 address mapped into IPv6 means that IPv4 address.
     Addr(IpAddr),
     /// An address that is good on one device only (`fe80::1%eth0`).
     LinkLocal {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::BindSource;
 use crate::trust::PeerIdentity;
 
-/// Why there is no lane. Each says what was tried; none is final, since links and names come and go.
+/// Why there is no lane. Each says what was tried; none is final, since links and names come and
+/// go.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -75,7 +76,8 @@ pub enum DialError {
         /// What went wrong.
         source: io::Error,
     },
-    /// Connected, and TLS's first message is not answered, again and again, while a small one is: its size is what stops it.
+    /// Connected, and TLS's first message is not answered, again and again, while a small one is:
+    /// its size is what stops it.
     #[error(
         "{addr} takes connections, but never answers the first message of TLS, while it answers a \
          smaller one: something on the way stops large ones; as long as that is so, lanes come \

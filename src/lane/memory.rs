@@ -333,7 +333,8 @@ pub struct MemoryDialer {
 }
 
 impl MemoryDialer {
-    /// The same dialer under another name, as if it went out by another link. Lanes and refusals are its own.
+    /// The same dialer under another name, as if it went out by another link. Lanes and refusals
+    /// are its own.
     #[must_use]
     pub fn named(&self, name: impl Into<String>) -> Self {
         Self { name: name.into(), refusing: Arc::default(), lanes: Arc::default(), ..self.clone() }

@@ -10,8 +10,8 @@ use nix::{getsockopt_impl, setsockopt_impl};
 
 use super::LaneMetrics;
 
-/// The head of Linux's `struct tcp_info` (include/uapi/linux/tcp.h), up to the last field read here. The kernel copies as
-/// much as is asked for, and never moves a field.
+/// The head of Linux's `struct tcp_info` (include/uapi/linux/tcp.h), up to the last field read
+/// here. The kernel copies as much as is asked for, and never moves a field.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct TcpInfoHead {
@@ -73,7 +73,8 @@ const ENDED: [u8; 5] = [6, 7, 8, 9, 11];
 #[derive(Debug, Clone, Copy)]
 struct TcpInfo;
 
-// The getter allocates nothing, and takes an answer of exactly the size asked for: see `KERNEL_ANSWERS`.
+// The getter allocates nothing, and takes an answer of exactly the size asked for: see
+// `KERNEL_ANSWERS`.
 getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead, GetStruct<TcpInfoHead>);
 
 /// `SO_MAX_PACING_RATE`, in bytes a second; the largest number is no limit.
@@ -88,14 +89,16 @@ setsockopt_impl!(
     SetStruct<'_, u32>
 );
 
-/// Bounds what the kernel sends at. Only where it paces anyway: of others it would make senders that do.
+/// Bounds what the kernel sends at. Only where it paces anyway: of others it would make senders
+/// that do.
 pub(super) fn set_max_pacing_rate(socket: &impl AsFd, bytes_per_second: u64) {
     let rate = u32::try_from(bytes_per_second).unwrap_or(u32::MAX);
     // A socket that is gone says so when it is written to.
     let _ = MaxPacingRate.set(socket, &rate);
 }
 
-/// Whether the kernel fills all of [`TcpInfoHead`]: since Linux 4.18, whose `tcp_info` ends in `delivered_ce`.
+/// Whether the kernel fills all of [`TcpInfoHead`]: since Linux 4.18, whose `tcp_info` ends in
+/// `delivered_ce`.
 static KERNEL_ANSWERS: LazyLock<bool> = LazyLock::new(|| {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .is_ok_and(|release| parse_release(&release).is_some_and(|version| version >= (4, 18)))
@@ -149,7 +152,8 @@ getsockopt_impl!(
     GetStruct<MemInfoNumbers>
 );
 
-/// What the program at a Unix socket's other end has not read yet, in bytes of the kernel's memory; `None` where it is not told.
+/// What the program at a Unix socket's other end has not read yet, in bytes of the kernel's memory;
+/// `None` where it is not told.
 pub(crate) fn unread(socket: &impl AsFd) -> Option<u32> {
     if !*KERNEL_ANSWERS {
         return None;

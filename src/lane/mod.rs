@@ -1,11 +1,12 @@
 //! Lanes: reliable, ordered, confidential byte pipes, and how they come to be.
 //!
-//! A session is carried by a changing set of lanes. What a lane is made of is its own business: here are TLS 1.3 over a
-//! TCP socket bound to a local address or device ([`TlsDialer`], [`TlsListener`]), and pipes in memory for tests
-//! ([`memory`]). Another transport is another implementation of [`Lane`], [`Dialer`] and [`Listener`]; nothing here is
-//! sealed.
+//! A session is carried by a changing set of lanes. What a lane is made of is its own business:
+//! here are TLS 1.3 over a TCP socket bound to a local address or device ([`TlsDialer`],
+//! [`TlsListener`]), and pipes in memory for tests ([`memory`]). Another transport is another
+//! implementation of [`Lane`], [`Dialer`] and [`Listener`]; nothing here is sealed.
 //!
-//! This room moves bytes. It knows nothing of frames, streams or sessions and never imports `proto`.
+//! This room moves bytes. It knows nothing of frames, streams or sessions and never imports
+//! `proto`.
 
 use std::fmt;
 use std::io;
@@ -44,19 +45,22 @@ pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener, TlsSettings, Tran
 ///
 /// # Contract
 ///
-/// - Reading: the session decodes straight from [`poll_fill_buf`](AsyncBufRead::poll_fill_buf). An empty buffer is the
-///   *authenticated* end of what the peer sent; a pipe that merely breaks off is an error, of kind
-///   [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where nothing better is known.
-/// - Writing: [`poll_write_vectored`](AsyncWrite::poll_write_vectored) takes what it is given as long as nothing of an
-///   earlier write still waits inside the lane, and is pending otherwise: bytes must not queue where nobody can move
-///   them to another lane any more. Bytes it has taken are sent without another call where the transport has room;
+/// - Reading: the session decodes straight from [`poll_fill_buf`](AsyncBufRead::poll_fill_buf). An
+///   empty buffer is the *authenticated* end of what the peer sent; a pipe that merely breaks off
+///   is an error, of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where nothing better is
+///   known.
+/// - Writing: [`poll_write_vectored`](AsyncWrite::poll_write_vectored) takes what it is given as
+///   long as nothing of an earlier write still waits inside the lane, and is pending otherwise:
+///   bytes must not queue where nobody can move them to another lane any more. Bytes it has taken
+///   are sent without another call where the transport has room;
 ///   [`poll_flush`](AsyncWrite::poll_flush) finishes the rest.
-/// - After [`poll_shutdown`](AsyncWrite::poll_shutdown) the peer reads an end, and writing is an error
-///   ([`BrokenPipe`](io::ErrorKind::BrokenPipe)). Reading goes on.
+/// - After [`poll_shutdown`](AsyncWrite::poll_shutdown) the peer reads an end, and writing is an
+///   error ([`BrokenPipe`](io::ErrorKind::BrokenPipe)). Reading goes on.
 /// - Everything is polled by one task: a lane keeps one waker for reading and one for writing.
 pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
-    /// Keying material of this lane alone, the same on both ends (RFC 5705), 32 bytes: what binds a session's proof of
-    /// membership to this lane and no other. Asked for with [`SESSION_EXPORTER_LABEL`] and [`LANE_EXPORTER_LABEL`].
+    /// Keying material of this lane alone, the same on both ends (RFC 5705), 32 bytes: what binds a
+    /// session's proof of membership to this lane and no other. Asked for with
+    /// [`SESSION_EXPORTER_LABEL`] and [`LANE_EXPORTER_LABEL`].
     ///
     /// [`SESSION_EXPORTER_LABEL`]: crate::trust::SESSION_EXPORTER_LABEL
     /// [`LANE_EXPORTER_LABEL`]: crate::trust::LANE_EXPORTER_LABEL
@@ -68,13 +72,15 @@ pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// The key the other end has proven to hold; `None` where it showed none.
     fn peer(&self) -> Option<PeerIdentity>;
 
-    /// What the transport knows about the lane's path, now; `None` where it knows nothing. One system call.
+    /// What the transport knows about the lane's path, now; `None` where it knows nothing. One
+    /// system call.
     fn metrics(&self) -> Option<LaneMetrics> {
         None
     }
 
-    /// Ready when a write would be taken and put on the wire now: nothing waits inside the lane, and the transport has
-    /// less unsent than its limit ([`set_unsent_limit`](Lane::set_unsent_limit)). Ask this before choosing what to
+    /// Ready when a write would be taken and put on the wire now: nothing waits inside the lane,
+    /// and the transport has less unsent than its limit
+    /// ([`set_unsent_limit`](Lane::set_unsent_limit)). Ask this before choosing what to
     /// write, so that the choice is made as late as possible.
     ///
     /// # Errors
@@ -86,8 +92,8 @@ pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// Bounds what the transport may hold that it has not sent yet, in bytes (`TCP_NOTSENT_LOWAT`).
     fn set_unsent_limit(&self, _bytes: u32) {}
 
-    /// Bounds what the transport sends at, in bytes a second (`SO_MAX_PACING_RATE`), if it looks for the path's rate by
-    /// pacing.
+    /// Bounds what the transport sends at, in bytes a second (`SO_MAX_PACING_RATE`), if it looks
+    /// for the path's rate by pacing.
     fn set_pacing_limit(&self, _bytes_per_second: u64) {}
 
     /// This end's address, for logs.
@@ -100,12 +106,14 @@ pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
         None
     }
 
-    /// What the lane is made of, for logs and reports: `TLS 1.3 X25519MLKEM768 AES-128-GCM, TCP bbr`.
+    /// What the lane is made of, for logs and reports: `TLS 1.3 X25519MLKEM768 AES-128-GCM, TCP
+    /// bbr`.
     fn describe(&self) -> String {
         String::new()
     }
 
-    /// From now on dropping the lane cuts it off (a TCP reset) instead of leaving what is unsent to the transport.
+    /// From now on dropping the lane cuts it off (a TCP reset) instead of leaving what is unsent to
+    /// the transport.
     fn abort(&self) {}
 }
 
@@ -128,34 +136,38 @@ pub struct LaneMetrics {
     pub rtt_min: Option<Duration>,
     /// Mean deviation of the round-trip time.
     pub rtt_var: Duration,
-    /// Most recent measure of what the path delivers, in bytes a second; 0 before the first sample.
+    /// Most recent measure of what the path delivers, in bytes a second; 0 before the first
+    /// sample.
     pub delivery_rate: u64,
     /// The rate was limited by what there was to send, not by the path: it is a lower bound then.
     pub delivery_rate_app_limited: bool,
     /// What the transport would send at now, in bytes a second; `None` where it does not pace.
     pub pacing_rate: Option<u64>,
-    /// How long ago the peer's transport last acknowledged anything; `None` where that is not known.
+    /// How long ago the peer's transport last acknowledged anything; `None` where that is not
+    /// known.
     pub silence: Option<Duration>,
-    /// Bytes sent and not yet acknowledged by the peer's transport (counted in whole segments where the transport
-    /// counts so).
+    /// Bytes sent and not yet acknowledged by the peer's transport (counted in whole segments
+    /// where the transport counts so).
     pub unacked_bytes: u64,
     /// Bytes taken from us and not yet sent for the first time.
     pub unsent_bytes: u64,
     /// Congestion window in bytes.
     pub cwnd_bytes: u64,
-    /// Bytes that have arrived since the lane came up, in order or not (counted in whole segments where the transport
-    /// counts so); `None` where that is not known.
+    /// Bytes that have arrived since the lane came up, in order or not (counted in whole segments
+    /// where the transport counts so); `None` where that is not known.
     pub delivered_bytes: Option<u64>,
     /// Largest segment the path takes now, in bytes of payload.
     pub mss: u32,
     /// Segments sent again since the lane came up.
     pub retransmits: u64,
-    /// The peer's end has come, or its reset, whether it was read or not: what is written now arrives nowhere.
+    /// The peer's end has come, or its reset, whether it was read or not: what is written now
+    /// arrives nowhere.
     pub ended: bool,
 }
 
 impl LaneMetrics {
-    /// Metrics of a lane of which nothing has been measured: a start for an implementation outside this crate.
+    /// Metrics of a lane of which nothing has been measured: a start for an implementation outside
+    /// this crate.
     pub const UNKNOWN: Self = Self {
         rtt: Duration::ZERO,
         rtt_min: None,
@@ -177,7 +189,8 @@ impl LaneMetrics {
 /// Makes lanes to one server over one local address or device: one dialer per bind.
 #[async_trait]
 pub trait Dialer: Send + Sync + 'static {
-    /// Makes one lane, ready for use: connected, keys exchanged, the peer's key proven (but not yet judged).
+    /// Makes one lane, ready for use: connected, keys exchanged, the peer's key proven (but not yet
+    /// judged).
     ///
     /// Cancel safe: dropping the future abandons the attempt and leaves nothing behind.
     ///
@@ -192,12 +205,12 @@ pub trait Dialer: Send + Sync + 'static {
 /// Where lanes come in.
 #[async_trait]
 pub trait Listener: Send + Sync + 'static {
-    /// The next lane at the door. It has cost nearly nothing yet: the handshake is another step, so that the caller can
-    /// count, limit and run many at a time.
+    /// The next lane at the door. It has cost nearly nothing yet: the handshake is another step, so
+    /// that the caller can count, limit and run many at a time.
     ///
     /// # Errors
-    /// Errors of the listening socket. Those of a single connection, and running out of file descriptors, pass: call
-    /// again, after a pause.
+    /// Errors of the listening socket. Those of a single connection, and running out of file
+    /// descriptors, pass: call again, after a pause.
     async fn accept(&self) -> io::Result<Box<dyn PendingLane>>;
 
     /// The address lanes come in at.

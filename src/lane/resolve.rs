@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use super::DialError;
 use crate::net::{self, LookUps};
 
-/// For the names of servers. A name that is stuck keeps these busy and nothing else; the lanes of a large client find out
-/// together where its server is.
+/// For the names of servers. A name that is stuck keeps these busy and nothing else; the lanes of a
+/// large client find out together where its server is.
 static LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Resolves `host:port` to all its addresses, in the resolver's order; never an empty list.
 ///
-/// `host` may be a name, an IPv4 address, or an IPv6 address in brackets, with the interface where it needs one
-/// (`[fe80::1%eth0]:443`). An IPv4 address mapped into IPv6 is that IPv4 address.
+/// `host` may be a name, an IPv4 address, or an IPv6 address in brackets, with the interface where
+/// it needs one (`[fe80::1%eth0]:443`). An IPv4 address mapped into IPv6 is that IPv4 address.
 ///
 /// # Errors
-/// [`DialError::InvalidAddress`] where it is not of that form, [`DialError::Resolve`] where the name has no address.
+/// [`DialError::InvalidAddress`] where it is not of that form, [`DialError::Resolve`] where the
+/// name has no address.
 pub async fn resolve(host_port: &str) -> Result<Vec<SocketAddr>, DialError> {
     let (host, port) = split_host_port(host_port)?;
     let failed = |source| DialError::Resolve { host: host.to_owned(), source };

@@ -17,10 +17,11 @@ use crate::net::{AttemptError, as_ipv4};
 pub struct TcpOptions {
     /// How long it may take to dial a lane, all steps together: resolving, connecting, TLS.
     pub dial_timeout: Duration,
-    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up (`TCP_USER_TIMEOUT`). A
-    /// backstop: the session notices a silent lane much sooner.
+    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up
+    /// (`TCP_USER_TIMEOUT`). A backstop: the session notices a silent lane much sooner.
     pub user_timeout: Duration,
-    /// How many bytes the kernel may hold unsent, to begin with (`TCP_NOTSENT_LOWAT`); a lane's can be changed.
+    /// How many bytes the kernel may hold unsent, to begin with (`TCP_NOTSENT_LOWAT`); a lane's
+    /// can be changed.
     pub unsent_limit: u32,
     /// Congestion control (`TCP_CONGESTION`).
     pub congestion: Congestion,
@@ -32,7 +33,8 @@ impl Default for TcpOptions {
             // A SYN is sent again after 1, 3 and 7 seconds: three losses in a row are survived.
             dial_timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(30),
-            // The most that the session lets a lane hold; it soon sets a limit that fits the lane's rate.
+            // The most that the session lets a lane hold; it soon sets a limit that fits the lane's
+            // rate.
             unsent_limit: 512 * 1024,
             congestion: Congestion::default(),
         }
@@ -96,7 +98,8 @@ pub(super) async fn connect(
     socket.connect(remote).await.map_err(AttemptError::Remote)
 }
 
-/// A listening socket at `addr`, inside a tokio runtime. `[::]` hears IPv4 as well, whatever the system's default.
+/// A listening socket at `addr`, inside a tokio runtime. `[::]` hears IPv4 as well, whatever the
+/// system's default.
 ///
 /// # Errors
 /// As the kernel says: the address is in use, is not this machine's, or needs more rights.
@@ -106,10 +109,12 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     if addr.is_ipv6() {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
-    // A server that is started again finds its port taken by what is left of old connections, without this.
+    // A server that is started again finds its port taken by what is left of old connections,
+    // without this.
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    // As many lanes as may come at once when a client's links return; the kernel caps it (somaxconn).
+    // As many lanes as may come at once when a client's links return; the kernel caps it
+    // (somaxconn).
     socket.listen(1024)?;
     TcpListener::from_std(socket.into())
 }
@@ -167,8 +172,8 @@ fn bind_to(socket: &Socket, bind: &BindSource) -> io::Result<()> {
 }
 
 fn bind_to_address(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
-    // Without it a port would be taken here, knowing only half of the connection: 28,000 for all servers together.
-    // Best effort: kernels before 4.2 have no such option.
+    // Without it a port would be taken here, knowing only half of the connection: 28,000 for all
+    // servers together. Best effort: kernels before 4.2 have no such option.
     let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
     socket.bind(&addr.into())
 }

@@ -1,7 +1,8 @@
 //! Names to addresses, by the system's resolver.
 //!
-//! It honours /etc/hosts, nsswitch and address preference (RFC 6724), and it blocks: for half a minute where a name
-//! server does not answer. So it runs in threads of its own, of which there is a bounded number for each purpose.
+//! It honours /etc/hosts, nsswitch and address preference (RFC 6724), and it blocks: for half a
+//! minute where a name server does not answer. So it runs in threads of its own, of which there is
+//! a bounded number for each purpose.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -34,8 +35,8 @@ impl LookUps {
         Self { threads: Semaphore::const_new(threads) }
     }
 
-    /// All addresses of `host`, in the resolver's order; never none. An address is its own, and one of IPv4 within IPv6
-    /// that of IPv4; a link-local one has its interface behind a `%`.
+    /// All addresses of `host`, in the resolver's order; never none. An address is its own, and one
+    /// of IPv4 within IPv6 that of IPv4; a link-local one has its interface behind a `%`.
     ///
     /// Cancel safe; a thread that the resolver does not let go of is missed until it does.
     ///
@@ -87,7 +88,8 @@ fn closed(error: AcquireError) -> io::Error {
     io::Error::other(error)
 }
 
-/// The IPv4 address that an address of IPv6 stands for; of others the address itself, with the interface it may have.
+/// The IPv4 address that an address of IPv6 stands for; of others the address itself, with the
+/// interface it may have.
 pub(crate) fn as_ipv4(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip if ip == address.ip() => address,

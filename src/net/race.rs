@@ -1,4 +1,5 @@
-//! Several addresses of one place: all are tried, a little apart, and the first that answers is taken (RFC 8305).
+//! Several addresses of one place: all are tried, a little apart, and the first that answers is
+//! taken (RFC 8305).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,7 +11,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-/// How long an attempt is alone before the next one joins it (RFC 8305, section 8: "Connection Attempt Delay").
+/// How long an attempt is alone before the next one joins it (RFC 8305, section 8: "Connection
+/// Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// What hindered an attempt: ourselves, whatever the address, or this address.
@@ -71,7 +73,8 @@ where
     }
 }
 
-/// The families in turn, beginning with the resolver's first choice; within a family its order (RFC 8305, section 4).
+/// The families in turn, beginning with the resolver's first choice; within a family its order (RFC
+/// 8305, section 4).
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first() else { return addresses };
     let first_is_ipv4 = first.is_ipv4();

@@ -19,17 +19,19 @@ const STREAMS_AHEAD_MAX: u64 = 1024;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Credit of a stream that begins while there is room for it, in bytes: what may arrive before anyone
-    /// has read. A megabyte lets a first round trip at 400 Mbit/s and 20 ms go unthrottled.
+    /// Credit of a stream that begins while there is room for it, in bytes: what may arrive before
+    /// anyone has read. A megabyte lets a first round trip at 400 Mbit/s and 20 ms go
+    /// unthrottled.
     pub stream_window: u64,
     /// What that credit may grow to for a fast reader, in bytes: the bandwidth-delay product of
     /// 640 Mbit/s at 200 ms. One stream takes half of the session's at most.
     pub stream_window_max: u64,
-    /// Credit for all streams together, in bytes: the most this end keeps for a peer. Three quarters of
-    /// it are promised to streams; the last keeps the others moving whatever stopped readers hold.
+    /// Credit for all streams together, in bytes: the most this end keeps for a peer. Three
+    /// quarters of it are promised to streams; the last keeps the others moving whatever
+    /// stopped readers hold.
     pub session_window: u64,
-    /// What that begins with, in bytes: it doubles, up to `session_window`, for a peer whose bytes are
-    /// read fast, and grows with the number of streams.
+    /// What that begins with, in bytes: it doubles, up to `session_window`, for a peer whose bytes
+    /// are read fast, and grows with the number of streams.
     pub session_window_initial: u64,
     /// What a stream's writer may be ahead of the lanes, in bytes.
     pub send_buffer_max: u64,
@@ -82,20 +84,20 @@ impl Config {
         self.session_window_initial.clamp(1, self.session_window.max(1))
     }
 
-    /// What every stream may send before it was promised more. Small, as 16,384 of them, which nobody
-    /// reads, are to leave room for others; an ordinary request fits.
+    /// What every stream may send before it was promised more. Small, as 16,384 of them, which
+    /// nobody reads, are to leave room for others; an ordinary request fits.
     pub(super) fn first_window(&self) -> u64 {
         FIRST_WINDOW.min(self.session_window / 16).min(self.stream_window).max(1)
     }
 
-    /// What streams may send that are told of before they are opened: all that one begins with where
-    /// there is room, so that a first upload waits for nothing.
+    /// What streams may send that are told of before they are opened: all that one begins with
+    /// where there is room, so that a first upload waits for nothing.
     pub(super) fn early_window(&self) -> u64 {
         self.stream_window.min(self.first_session_window() / 16).max(self.first_window())
     }
 
-    /// How many streams the peer may open before it hears of more, with a session's window of so much:
-    /// what they may send takes a thirty-second of it.
+    /// How many streams the peer may open before it hears of more, with a session's window of so
+    /// much: what they may send takes a thirty-second of it.
     pub(super) fn streams_ahead(&self, session_window: u64) -> u64 {
         let streams = (session_window / 32).checked_div(self.first_window());
         streams.unwrap_or(0).clamp(1, STREAMS_AHEAD_MAX)

@@ -12,7 +12,8 @@ pub enum Event {
     Opened,
     /// More streams may be opened, after `Session::open` said no.
     OpenAvailable,
-    /// Something of a stream that this end opened was given to a lane, for the first time. Until then nobody can know of it.
+    /// Something of a stream that this end opened was given to a lane, for the first time. Until
+    /// then nobody can know of it.
     Begun(StreamId),
     /// Something can be read that could not before: data, the end, or a reset.
     Readable(StreamId),
@@ -44,18 +45,18 @@ pub enum Event {
     },
     /// The lane does not answer; what it owes travels elsewhere.
     LaneSuspect(LaneId),
-    /// A lane is silent, and what its kernel knows of it decides whether it is given up: the driver tells soon
-    /// (`Session::handle_lane_metrics`).
+    /// A lane is silent, and what its kernel knows of it decides whether it is given up: the driver
+    /// tells soon (`Session::handle_lane_metrics`).
     MetricsWanted(LaneId),
     /// The peer accepts no more streams.
     Draining,
     /// The server announces the key it will have later: what came, still to be verified.
     NextKey(Bytes),
-    /// What is urgent waits behind bulk, here or at the server: an express lane on each link would help.
-    /// Only clients are told, and once.
+    /// What is urgent waits behind bulk, here or at the server: an express lane on each link would
+    /// help. Only clients are told, and once.
     ExpressWanted,
-    /// Streams that nobody reads hold much of the session's window, and others get less than they would.
-    /// Told once.
+    /// Streams that nobody reads hold much of the session's window, and others get less than they
+    /// would. Told once.
     ReadersPaused {
         /// How many.
         streams: usize,

@@ -75,8 +75,9 @@ impl fmt::Debug for LaneId {
     }
 }
 
-/// Names a link within its session. Whoever dials lanes numbers the links; lanes with the same number
-/// go over the same one. The number is the peer's word: nothing but equality follows from it.
+/// Names a link within its session. Whoever dials lanes numbers the links; lanes with the same
+/// number go over the same one. The number is the peer's word: nothing but equality follows from
+/// it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
 

@@ -9,10 +9,11 @@
 //! - *getters* change nothing;
 //! - *input*, `handle_*`, tells what happened outside: lanes that came and went, frames, time;
 //! - *commands* are the application's: open, accept, write, read, reset, close;
-//! - *output*, `poll_*`, is what follows: events, lanes to wake, bytes for a lane, the next timeout.
+//! - *output*, `poll_*`, is what follows: events, lanes to wake, bytes for a lane, the next
+//!   timeout.
 //!
-//! After any input or command the driver drains [`poll_event`](Session::poll_event), wakes every lane
-//! that [`poll_wake`](Session::poll_wake) names, and sets its timer by
+//! After any input or command the driver drains [`poll_event`](Session::poll_event), wakes every
+//! lane that [`poll_wake`](Session::poll_wake) names, and sets its timer by
 //! [`poll_timeout`](Session::poll_timeout). A lane that can take bytes pulls them with
 //! [`poll_transmit`](Session::poll_transmit).
 //!

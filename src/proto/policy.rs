@@ -11,8 +11,8 @@ pub enum Tier {
     /// Carries whatever the scheduler gives it.
     #[default]
     Primary,
-    /// Carries what should not wait behind bulk: control frames, and streams that sent little lately.
-    /// Bulk only while no primary lane answers.
+    /// Carries what should not wait behind bulk: control frames, and streams that sent little
+    /// lately. Bulk only while no primary lane answers.
     Express,
     /// Is kept up, and carries streams only while no primary or express lane answers.
     Backup,
@@ -61,8 +61,8 @@ impl FromStr for Tier {
 pub struct LanePolicy {
     /// When it carries streams at all.
     pub tier: Tier,
-    /// The link it goes over. Lanes of one link share its cap, and what is sent twice on purpose goes
-    /// over two links.
+    /// The link it goes over. Lanes of one link share its cap, and what is sent twice on purpose
+    /// goes over two links.
     pub link: LinkId,
     /// Most bytes of frames a second that the lanes of the link carry together, in each direction;
     /// at least [`LINK_RATE_MIN`](super::limits::LINK_RATE_MIN), or it is taken for that.

@@ -19,7 +19,8 @@ pub struct SessionStats {
     pub duplicate_bytes: u64,
     /// Waiting for a lane.
     pub pending_bytes: u64,
-    /// Written and not acknowledged: kept to be sent, or sent again. Now, and the most it ever was.
+    /// Written and not acknowledged: kept to be sent, or sent again. Now, and the most it ever
+    /// was.
     pub held_bytes: u64,
     /// See `held_bytes`.
     pub held_bytes_max: u64,

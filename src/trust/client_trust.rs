@@ -18,8 +18,8 @@ use super::{
 /// Decides which clients a server lets in, and what each may do.
 #[async_trait]
 pub trait ClientTrust: Send + Sync {
-    /// Asked when a client creates a session; `None` turns it away. `client` is the key it has proven
-    /// to hold, if it showed one; `invitation` what it showed besides.
+    /// Asked when a client creates a session; `None` turns it away. `client` is the key it has
+    /// proven to hold, if it showed one; `invitation` what it showed besides.
     async fn admit(
         &self,
         client: Option<Fingerprint>,
@@ -30,7 +30,8 @@ pub trait ClientTrust: Send + Sync {
     /// ends its session. Must not block.
     fn permit(&self, client: Option<Fingerprint>) -> Option<Permit>;
 
-    /// Called every few seconds, before the clients of all sessions are asked about: time to notice what has changed.
+    /// Called every few seconds, before the clients of all sessions are asked about: time to notice
+    /// what has changed.
     async fn look_again(&self) {}
 }
 
@@ -64,8 +65,8 @@ impl Permit {
         Self { listed: true, comment, destinations, streams_max, expires, tell_source, streams }
     }
 
-    /// Whether something was granted to the client in particular. Otherwise it is a stranger, let in because
-    /// everybody is: where room runs short, strangers have to do without first.
+    /// Whether something was granted to the client in particular. Otherwise it is a stranger, let
+    /// in because everybody is: where room runs short, strangers have to do without first.
     #[must_use]
     pub fn is_listed(&self) -> bool {
         self.listed
@@ -142,8 +143,9 @@ impl ClientTrust for AnyClient {
 /// Lets those in whom the file of authorised clients lists; everybody, as [`AnyClient`] does, as
 /// long as there has been no such file.
 ///
-/// The file is looked at, and read if it has changed, whenever a client comes and every few seconds besides: whoever is
-/// added need not wait, and whoever is taken off is gone. What is read counts for sessions that exist, too.
+/// The file is looked at, and read if it has changed, whenever a client comes and every few seconds
+/// besides: whoever is added need not wait, and whoever is taken off is gone. What is read counts
+/// for sessions that exist, too.
 #[derive(Clone)]
 pub struct AuthorizedClientsTrust {
     file: AuthorizedClients,
@@ -160,7 +162,8 @@ struct State {
     stamp: Option<Stamp>,
     /// What was read last.
     text: String,
-    /// The version of which it was told that it cannot be used; that the file has gone is one, too.
+    /// The version of which it was told that it cannot be used; that the file has gone is one,
+    /// too.
     told: Option<Option<Stamp>>,
     /// `None` until there is a file.
     clients: Option<BTreeMap<Fingerprint, Permit>>,
@@ -177,8 +180,8 @@ impl AuthorizedClientsTrust {
         Ok(trust)
     }
 
-    /// As [`open`](Self::open); that there is a list, or comes to be one, is remembered by a file at `mark`, and from then on a
-    /// missing list lets in nobody unless `allow_anyone`.
+    /// As [`open`](Self::open); that there is a list, or comes to be one, is remembered by a file
+    /// at `mark`, and from then on a missing list lets in nobody unless `allow_anyone`.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`TrustError::AuthorizedClientsGone`].

@@ -134,8 +134,8 @@ impl Destinations {
         self.rules.iter().any(|rule| rule.may_allow(asked))
     }
 
-    /// Whether a client that asks for `asked`, which is on the network, may be connected to `address`: the very address
-    /// that is dialled then.
+    /// Whether a client that asks for `asked`, which is on the network, may be connected to
+    /// `address`: the very address that is dialled then.
     ///
     /// `own` are the addresses of this machine's interfaces.
     #[must_use]
@@ -147,16 +147,18 @@ impl Destinations {
     }
 }
 
-/// One rule: a host, a network or `*`, and a port or `*`; or `unix:` and the path of a socket, which no other rule means.
+/// One rule: a host, a network or `*`, and a port or `*`; or `unix:` and the path of a socket,
+/// which no other rule means.
 ///
 /// `db.example:5432`, `192.0.2.7:*`, `[2001:db8::7]:443`, `10.1.0.0/16:22`, `[2001:db8::/32]:*`,
-/// `*:443`, `unix:/run/app.sock`. A name is compared with the name that the client asks for, an address or a network with
-/// the address. Two kinds of address are reached only where they are listed themselves:
+/// `*:443`, `unix:/run/app.sock`. A name is compared with the name that the client asks for, an
+/// address or a network with the address. Two kinds of address are reached only where they are
+/// listed themselves:
 ///
 /// - loopback, by its address or, from `localhost`, by that name;
 /// - by their address alone: link-local and the metadata services of clouds, unspecified,
-///   multicast, broadcast and reserved ones, those of this machine's own interfaces; also where an IPv6 address embeds
-///   one of these.
+///   multicast, broadcast and reserved ones, those of this machine's own interfaces; also where an
+///   IPv6 address embeds one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRule {
     host: HostRule,
@@ -230,8 +232,8 @@ impl DestinationRule {
         self.port.is_none_or(|listed| listed == port)
             && match (&self.host, host) {
                 (HostRule::Name(listed), Host::Name(name)) => listed == name,
-                // To see whether a name stands for an address that is listed it would have to be looked
-                // up, whatever a client makes it up from.
+                // To see whether a name stands for an address that is listed it would have to be
+                // looked up, whatever a client makes it up from.
                 (HostRule::Name(_), Host::Address(_))
                 | (HostRule::Address(_) | HostRule::Network(..), Host::Name(_))
                 | (HostRule::Unix(_), _) => false,
@@ -266,8 +268,8 @@ enum Reach {
     Ordinary,
     /// What listens there trusts this machine's own users.
     Loopback,
-    /// What answers there trusts whoever is on the link, inside the cloud or on this machine, or it is no single
-    /// machine's address at all.
+    /// What answers there trusts whoever is on the link, inside the cloud or on this machine, or it
+    /// is no single machine's address at all.
     Reserved,
 }
 
@@ -286,7 +288,8 @@ impl Reach {
     }
 
     fn of_v4(ip: Ipv4Addr) -> Self {
-        // Alibaba's, Oracle's and Azure's services for their own machines; all others use 169.254/16.
+        // Alibaba's, Oracle's and Azure's services for their own machines; all others use
+        // 169.254/16.
         const METADATA: [Ipv4Addr; 3] = [
             Ipv4Addr::new(100, 100, 100, 200),
             Ipv4Addr::new(192, 0, 0, 192),
@@ -304,7 +307,8 @@ impl Reach {
     }
 
     fn of_v6(ip: Ipv6Addr) -> Self {
-        // Of clouds' services for their own machines. AWS has a whole network of them, and keeps adding.
+        // Of clouds' services for their own machines. AWS has a whole network of them, and keeps
+        // adding.
         const METADATA: [(Ipv6Addr, u8); 7] = [
             (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
             (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128),
@@ -312,7 +316,8 @@ impl Reach {
             (Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128),
             (Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128),
             (Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128),
-            // A network's own NAT64 (RFC 8215): at which length an IPv4 address begins, only its gateway knows.
+            // A network's own NAT64 (RFC 8215): at which length an IPv4 address begins, only its
+            // gateway knows.
             (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
         ];
         let metadata =
@@ -333,9 +338,10 @@ impl Reach {
     }
 }
 
-/// The IPv4 addresses that a gateway, a tunnel or the kernel would take an IPv6 address for: mapped, translated and compatible
-/// ones (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056); Teredo's server and its client, whose bits are turned
-/// (RFC 4380); ISATAP's (RFC 5214), whatever its network.
+/// The IPv4 addresses that a gateway, a tunnel or the kernel would take an IPv6 address for:
+/// mapped, translated and compatible ones (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056);
+/// Teredo's server and its client, whose bits are turned (RFC 4380); ISATAP's (RFC 5214), whatever
+/// its network.
 fn embedded_v4(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));

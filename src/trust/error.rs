@@ -30,7 +30,8 @@ pub enum TrustError {
         /// Its permission bits.
         mode: u32,
     },
-    /// One of the two files of an identity is missing: making a new key would change the identity that others know.
+    /// One of the two files of an identity is missing: making a new key would change the identity
+    /// that others know.
     #[error(
         "{} is there but {} is missing; restore it, or remove the first to have a new identity made \
          (whoever knows the old one will be warned)", present.display(), missing.display()
@@ -54,7 +55,8 @@ pub enum TrustError {
     /// The name of an identity cannot be a file's name.
     #[error("{0:?} cannot name a key file")]
     InvalidName(String),
-    /// A line of the known hosts that speaks of this host cannot be read: guessing could mean trusting a stranger.
+    /// A line of the known hosts that speaks of this host cannot be read: guessing could mean
+    /// trusting a stranger.
     #[error("{}, line {line}: the key of {host} cannot be read; correct or remove that line", path.display())]
     MalformedKnownHost {
         /// The file.
@@ -110,7 +112,8 @@ pub enum TrustError {
         /// The key it presents.
         presented: Fingerprint,
     },
-    /// A line of the authorised clients cannot be understood: to pass over it could let in, or lock out, whom it is about.
+    /// A line of the authorised clients cannot be understood: to pass over it could let in, or lock
+    /// out, whom it is about.
     #[error("{}, line {line}: {reason}; correct or remove that line", path.display())]
     MalformedAuthorizedClients {
         /// The file.

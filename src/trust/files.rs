@@ -1,4 +1,5 @@
-//! Files that must be whole or absent, and private: written aside, synced, and renamed into place under a lock.
+//! Files that must be whole or absent, and private: written aside, synced, and renamed into place
+//! under a lock.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -25,8 +26,8 @@ pub(super) fn create_dir(path: &Path) -> Result<(), TrustError> {
         .map_err(failed("create the directory", path))
 }
 
-/// A lock on `path`, held until dropped: an advisory lock on a file of its own beside it, since the file itself gets
-/// replaced. It goes with its process, so a crash leaves nothing locked.
+/// A lock on `path`, held until dropped: an advisory lock on a file of its own beside it, since the
+/// file itself gets replaced. It goes with its process, so a crash leaves nothing locked.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
@@ -46,7 +47,8 @@ impl Lock {
     }
 }
 
-/// Replaces `path` by a private file with these contents, or leaves it as it was. Hold its [`Lock`].
+/// Replaces `path` by a private file with these contents, or leaves it as it was. Hold its
+/// [`Lock`].
 ///
 /// A symbolic link is followed: people keep such files elsewhere and link them.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), TrustError> {
@@ -64,16 +66,18 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), TrustError> {
         let _ = fs::remove_file(&temporary);
     }
     replaced?;
-    // The rename itself reaches the disk with its directory. Some file systems cannot sync one; the file is whole anyway.
+    // The rename itself reaches the disk with its directory. Some file systems cannot sync one; the
+    // file is whole anyway.
     if let Some(Ok(dir)) = target.parent().map(File::open) {
         let _ = dir.sync_all();
     }
     Ok(())
 }
 
-/// Refuses a file that somebody else may have written, or put there: it and the directories up to the user's home, or else up
-/// to the root, have to be the user's or root's, and nobody else's to write. In a directory where everybody may write and
-/// nobody may take away what is another's (as in /tmp) what is the user's is safe.
+/// Refuses a file that somebody else may have written, or put there: it and the directories up to
+/// the user's home, or else up to the root, have to be the user's or root's, and nobody else's to
+/// write. In a directory where everybody may write and nobody may take away what is another's (as
+/// in /tmp) what is the user's is safe.
 ///
 /// What is not there is nobody's.
 pub(super) fn check_owned(path: &Path) -> Result<(), TrustError> {

@@ -12,9 +12,11 @@ use x509_parser::oid_registry::OID_PKCS1_SHA256WITHRSA;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-/// SHA-256 of a public key (its DER `SubjectPublicKeyInfo`): the same for every certificate of one key.
+/// SHA-256 of a public key (its DER `SubjectPublicKeyInfo`): the same for every certificate of one
+/// key.
 ///
-/// Written as OpenSSH writes its own, `SHA256:` and unpadded base64; read in that form or as 64 hexadecimal digits.
+/// Written as OpenSSH writes its own, `SHA256:` and unpadded base64; read in that form or as 64
+/// hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
@@ -75,9 +77,10 @@ impl FromStr for Fingerprint {
 pub struct PeerIdentity {
     /// The key it has proven to hold.
     pub fingerprint: Fingerprint,
-    /// SHA-256 of the signature in its certificate, by which the original imux (in Go) knew a host. Present only where that
-    /// signature was made with the very key of the certificate, as RSA with SHA-256: anybody can paste another
-    /// certificate's signature into one of their own, and must not be taken for its owner.
+    /// SHA-256 of the signature in its certificate, by which the original imux (in Go) knew a
+    /// host. Present only where that signature was made with the very key of the certificate,
+    /// as RSA with SHA-256: anybody can paste another certificate's signature into one of
+    /// their own, and must not be taken for its owner.
     pub certificate_signature: Option<[u8; 32]>,
 }
 
@@ -87,8 +90,9 @@ impl PeerIdentity {
     /// # Errors
     /// Where the certificate cannot be parsed.
     pub fn from_certificate(der: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
-        // The handshake's signature is verified with the key that rustls finds in the certificate: that key is the
-        // identity, and a certificate which another parser reads differently is no certificate.
+        // The handshake's signature is verified with the key that rustls finds in the certificate:
+        // that key is the identity, and a certificate which another parser reads
+        // differently is no certificate.
         let spki = ParsedCertificate::try_from(der)?.subject_public_key_info();
         let bad = || rustls::Error::from(rustls::CertificateError::BadEncoding);
         let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| bad())?;

@@ -57,8 +57,9 @@ pub(crate) fn certificate(data: &[u8]) {
     }
 }
 
-/// Any place that a client asks for, any rules about it, any address that its name may stand for: what is read is written
-/// in the same way, and no rule but the address itself leads where none may lead by accident.
+/// Any place that a client asks for, any rules about it, any address that its name may stand for:
+/// what is read is written in the same way, and no rule but the address itself leads where none may
+/// lead by accident.
 pub(crate) fn destinations(data: &[u8]) {
     let (address, text) = data.split_at(data.len().min(16));
     let text = String::from_utf8_lossy(text);

@@ -9,8 +9,8 @@ use idna::uts46::{DnsLength, Hyphens, Uts46};
 /// The port of a host for which none is written.
 const DEFAULT_PORT: u16 = 443;
 
-/// A host name as the resolver takes it: letters that are not ASCII become punycode (UTS 46, as browsers do it), all others
-/// stay as they are. `None` for what cannot be written in that way.
+/// A host name as the resolver takes it: letters that are not ASCII become punycode (UTS 46, as
+/// browsers do it), all others stay as they are. `None` for what cannot be written in that way.
 #[must_use]
 pub fn ascii_host_name(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
@@ -23,8 +23,9 @@ pub fn ascii_host_name(name: &str) -> Option<Cow<'_, str>> {
     ascii.ok().map(|ascii| Cow::Owned(ascii.into_owned()))
 }
 
-/// Where a host is, in the one spelling it is compared in: the name in lower case, as punycode and without one dot at its
-/// end; an address in its canonical form, as IPv4 where it maps one. A port that is not written is 443.
+/// Where a host is, in the one spelling it is compared in: the name in lower case, as punycode and
+/// without one dot at its end; an address in its canonical form, as IPv4 where it maps one. A port
+/// that is not written is 443.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostPlace {
     host: String,
@@ -71,14 +72,16 @@ fn canonical(host: &str) -> String {
     let ascii = ascii_host_name(host);
     // What cannot be a name is one that nobody dials; it still is the same whatever its capitals.
     let name = ascii.map_or_else(|| host.to_lowercase(), |ascii| ascii.to_ascii_lowercase());
-    // Behind an empty label it does not mean the root: without it, the rest would be another name's spelling.
+    // Behind an empty label it does not mean the root: without it, the rest would be another name's
+    // spelling.
     let rooted = name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.'));
     let name = rooted.unwrap_or(&name);
     // Letters of full width may have been an address.
     if let Some(address) = address(name) {
         return address;
     }
-    // What is behind the colon is no port, or it would not be here; in another spelling it could be one.
+    // What is behind the colon is no port, or it would not be here; in another spelling it could be
+    // one.
     if name.contains(':') { host.to_lowercase() } else { name.to_owned() }
 }
 

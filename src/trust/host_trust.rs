@@ -22,20 +22,21 @@ pub enum Recognised {
 /// Decides whether a server is the right one.
 #[async_trait]
 pub trait HostTrust: Send + Sync {
-    /// Called once for a session, for its first lane, before any byte of an application is sent. Whatever the answer, the
-    /// session's other lanes must show the same key; or the one that was [announced](Self::announced), for which this is
-    /// called again, once.
+    /// Called once for a session, for its first lane, before any byte of an application is sent.
+    /// Whatever the answer, the session's other lanes must show the same key; or the one that
+    /// was [announced](Self::announced), for which this is called again, once.
     ///
     /// # Errors
     /// Why the peer is not trusted. The session is over then.
     async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError>;
 
-    /// What can be said of a key without deciding about it: nobody is asked and nothing is recorded. `None`, unless it is
-    /// implemented, where that cannot be told.
+    /// What can be said of a key without deciding about it: nobody is asked and nothing is
+    /// recorded. `None`, unless it is implemented, where that cannot be told.
     ///
-    /// Called for the first lanes of clients with several links. One that shows another key than the known one waits for
-    /// the other links then, and is their failure no more than that of a link that is down; of keys that are all new, the
-    /// first is decided about only if no other is shown.
+    /// Called for the first lanes of clients with several links. One that shows another key than
+    /// the known one waits for the other links then, and is their failure no more than that of
+    /// a link that is down; of keys that are all new, the first is decided about only if no
+    /// other is shown.
     ///
     /// # Errors
     /// As [`decide`](Self::decide).
@@ -43,15 +44,17 @@ pub trait HostTrust: Send + Sync {
         Ok(None)
     }
 
-    /// Asked in the middle of a handshake, before anything of the client's is shown: whether a server with this key cannot be the
-    /// right one, as far as is known without asking anybody. [`decide`](Self::decide) is called for it all the same, and
-    /// may know better. Should not block for longer than it takes to read a small file.
+    /// Asked in the middle of a handshake, before anything of the client's is shown: whether a
+    /// server with this key cannot be the right one, as far as is known without asking anybody.
+    /// [`decide`](Self::decide) is called for it all the same, and may know better. Should not
+    /// block for longer than it takes to read a small file.
     fn rules_out(&self, _peer: &PeerIdentity) -> bool {
         false
     }
 
-    /// The server, whose key is `current`, has announced that it will have `next`, and proven that it holds it. Returns
-    /// whether that is good for lanes and sessions to come, the first of which is decided about all the same.
+    /// The server, whose key is `current`, has announced that it will have `next`, and proven that
+    /// it holds it. Returns whether that is good for lanes and sessions to come, the first of
+    /// which is decided about all the same.
     ///
     /// # Errors
     /// It could not be recorded, and is not trusted.
@@ -158,8 +161,8 @@ pub struct KnownHostsTrust {
 }
 
 impl KnownHostsTrust {
-    /// Trusts `host` (the address as it is dialled) by what `hosts` has of it. `prompter` is who can be asked, with
-    /// [`HostKeyPolicy::Ask`]: give none where there is no terminal.
+    /// Trusts `host` (the address as it is dialled) by what `hosts` has of it. `prompter` is who
+    /// can be asked, with [`HostKeyPolicy::Ask`]: give none where there is no terminal.
     #[must_use]
     pub fn new(
         hosts: KnownHosts,
@@ -294,14 +297,16 @@ impl KnownHostsTrust {
         match verdict {
             Verdict::Known => Ok(()),
             Verdict::KnownAsNext => {
-                // From now on its old key is nobody's. If that cannot be written, the right server answers all the same.
+                // From now on its old key is nobody's. If that cannot be written, the right server
+                // answers all the same.
                 if let Err(error) = self.record(None, peer.fingerprint).await {
                     tracing::warn!("the old key of {} stays known: {error}", self.host);
                 }
                 Ok(())
             }
             Verdict::KnownByLegacySignature => {
-                // The peer is the right one; that the file stays in its old form is no reason to turn it away.
+                // The peer is the right one; that the file stays in its old form is no reason to
+                // turn it away.
                 let seen = peer.certificate_signature.map(KnownKey::LegacySignature);
                 if let Err(error) = self.record(seen, peer.fingerprint).await {
                     tracing::warn!(

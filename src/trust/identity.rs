@@ -40,13 +40,15 @@ impl Identity {
         Ok(Self { chain: vec![certificate.der().clone()], key, fingerprint })
     }
 
-    /// The identity `name` in the directory `home` (files `<name>.crt` and `<name>.key`, PEM); it is generated, and the
-    /// directory made, where neither file is there.
+    /// The identity `name` in the directory `home` (files `<name>.crt` and `<name>.key`, PEM); it
+    /// is generated, and the directory made, where neither file is there.
     ///
-    /// What the original imux wrote (RSA-2048 in PKCS#1) is taken as it is: servers keep the key that is known of them.
+    /// What the original imux wrote (RSA-2048 in PKCS#1) is taken as it is: servers keep the key
+    /// that is known of them.
     ///
     /// # Errors
-    /// Where a file is missing, unreadable, unusable, or a private key may be read by others. Nothing is overwritten.
+    /// Where a file is missing, unreadable, unusable, or a private key may be read by others.
+    /// Nothing is overwritten.
     pub fn load_or_create(home: &Path, name: &str) -> Result<Self, TrustError> {
         if name.is_empty() || name.contains(['/', '\0']) {
             return Err(TrustError::InvalidName(name.to_owned()));
@@ -57,8 +59,8 @@ impl Identity {
             Ok(Some(identity)) => return Ok(identity),
             seen => seen.err(),
         };
-        // Two processes started at once must end up with one identity, so look and write under one lock. Under it, a
-        // change of keys that was under way is over, too.
+        // Two processes started at once must end up with one identity, so look and write under one
+        // lock. Under it, a change of keys that was under way is over, too.
         let lock = files::create_dir(home).and_then(|()| Lock::take(&files.key));
         let _lock = lock.map_err(|unwritable| unusable.unwrap_or(unwritable))?;
         files.complete()?;
@@ -78,7 +80,8 @@ impl Identity {
         }
     }
 
-    /// The key that the identity `name` is to have later; made by [`prepare_next`](Self::prepare_next).
+    /// The key that the identity `name` is to have later; made by
+    /// [`prepare_next`](Self::prepare_next).
     ///
     /// # Errors
     /// As [`load_or_create`](Self::load_or_create).
@@ -94,10 +97,12 @@ impl Identity {
         Self::load_or_create(home, &next_name(name))
     }
 
-    /// Puts the next key in the place of the key of the identity `name`, for good; `None` where there is no next one.
+    /// Puts the next key in the place of the key of the identity `name`, for good; `None` where
+    /// there is no next one.
     ///
     /// # Errors
-    /// As [`load_or_create`](Self::load_or_create). Broken off in the middle it can be called again.
+    /// As [`load_or_create`](Self::load_or_create). Broken off in the middle it can be called
+    /// again.
     pub fn change_to_next(home: &Path, name: &str) -> Result<Option<Self>, TrustError> {
         if Self::load_next(home, name)?.is_none() {
             return Ok(None);
@@ -105,7 +110,8 @@ impl Identity {
         let (current, next) = (Paths::of(home, name), Paths::of(home, &next_name(name)));
         {
             let _lock = Lock::take(&current.key)?;
-            // Certificates are made again from their keys: whatever is left half done is one key, and whole.
+            // Certificates are made again from their keys: whatever is left half done is one key,
+            // and whole.
             for certificate in [&current.crt, &next.crt] {
                 match fs::remove_file(certificate) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -151,7 +157,8 @@ fn generate_pair() -> Result<(rcgen::Certificate, KeyPair), TrustError> {
 }
 
 fn certify(key: &KeyPair) -> Result<rcgen::Certificate, TrustError> {
-    // Nobody reads the dates (rcgen's span 1975 to 4096): a key is good until its owner or its peer drops it.
+    // Nobody reads the dates (rcgen's span 1975 to 4096): a key is good until its owner or its peer
+    // drops it.
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "imux");
     params.self_signed(key).map_err(TrustError::Generate)
@@ -207,8 +214,9 @@ impl Paths {
         }
     }
 
-    /// A crash between the two files leaves a key of ours without a certificate. A certificate of an RSA key is not made
-    /// again: the original's clients know a server by the certificate they have seen.
+    /// A crash between the two files leaves a key of ours without a certificate. A certificate of
+    /// an RSA key is not made again: the original's clients know a server by the certificate
+    /// they have seen.
     fn certify_again(&self) -> Result<(), TrustError> {
         let pem = read_private(&self.key)?;
         let key = std::str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
@@ -267,7 +275,8 @@ impl Paths {
     }
 }
 
-/// Reads a file that must be nobody else's business. The permissions looked at are those of the file that is read.
+/// Reads a file that must be nobody else's business. The permissions looked at are those of the
+/// file that is read.
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, TrustError> {
     let read = || -> io::Result<(u32, Zeroizing<Vec<u8>>)> {
         let mut file = File::open(path)?;

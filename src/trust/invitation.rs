@@ -87,8 +87,9 @@ pub struct Invitation {
 const SCHEME: &str = "imux://";
 
 impl Invitation {
-    /// An invitation to `server` (`host:port`, as the client will dial it), whose key is `key`. A name's letters that are
-    /// not ASCII become punycode: the text is copied through programs that would change them.
+    /// An invitation to `server` (`host:port`, as the client will dial it), whose key is `key`. A
+    /// name's letters that are not ASCII become punycode: the text is copied through programs
+    /// that would change them.
     ///
     /// # Errors
     /// [`TrustError::InvalidInvitation`] where `server` is no such place.

@@ -1,9 +1,11 @@
-//! Who the other end is, and what it may do: identity keys, what is known of a host, which clients are authorised, and
-//! the TLS settings that make all of it count.
+//! Who the other end is, and what it may do: identity keys, what is known of a host, which clients
+//! are authorised, and the TLS settings that make all of it count.
 //!
-//! Certificates are self-signed and mean nothing but the key in them. TLS proves that the peer holds that key
-//! (the handshake's signature is verified by rustls); whether it is the *right* key is decided once, on a session's first
-//! lane, by a [`HostTrust`] for the client and by a [`ClientTrust`] for the server. Every other lane must show the same key and prove membership with a [`SessionSecret`].
+//! Certificates are self-signed and mean nothing but the key in them. TLS proves that the peer
+//! holds that key (the handshake's signature is verified by rustls); whether it is the *right* key
+//! is decided once, on a session's first lane, by a [`HostTrust`] for the client and by a
+//! [`ClientTrust`] for the server. Every other lane must show the same key and prove membership
+//! with a [`SessionSecret`].
 
 mod authorized_clients;
 mod client_trust;

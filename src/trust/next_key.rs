@@ -5,7 +5,8 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use super::fingerprint::ED25519_SPKI_PREFIX;
 use super::{Fingerprint, Identity, SessionSecret, TrustError};
 
-/// What a signature is made over: this, and a value that only the two ends of one session can compute.
+/// What a signature is made over: this, and a value that only the two ends of one session can
+/// compute.
 const LABEL: &[u8; 22] = b"imux/1 next server key";
 
 const KEY_LEN: usize = 32;
@@ -35,8 +36,8 @@ impl NextKey {
         fingerprint(self.key.public_key().as_ref())
     }
 
-    /// The key and its signature, for one session and no other: a server cannot announce a key that it does not hold, nor
-    /// anybody pass an announcement on.
+    /// The key and its signature, for one session and no other: a server cannot announce a key that
+    /// it does not hold, nor anybody pass an announcement on.
     #[must_use]
     pub fn announcement(&self, session: &SessionSecret) -> [u8; KEY_LEN + SIGNATURE_LEN] {
         let mut out = [0; KEY_LEN + SIGNATURE_LEN];
@@ -46,7 +47,8 @@ impl NextKey {
         out
     }
 
-    /// The fingerprint of the key that is announced, if whoever made the announcement for this session holds it.
+    /// The fingerprint of the key that is announced, if whoever made the announcement for this
+    /// session holds it.
     #[must_use]
     pub fn verify(announcement: &[u8], session: &SessionSecret) -> Option<Fingerprint> {
         let (key, signature) = announcement.split_at_checked(KEY_LEN)?;

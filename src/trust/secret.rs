@@ -4,13 +4,16 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 
-/// Exporter label of the first lane's keying material, which the session secret is made of (RFC 5705).
+/// Exporter label of the first lane's keying material, which the session secret is made of (RFC
+/// 5705).
 pub const SESSION_EXPORTER_LABEL: &str = "EXPORTER-imux-1-session";
 
-/// Exporter label of a further lane's keying material, which ties its proof of membership to that lane.
+/// Exporter label of a further lane's keying material, which ties its proof of membership to that
+/// lane.
 pub const LANE_EXPORTER_LABEL: &str = "EXPORTER-imux-1-lane";
 
-/// What only the two ends of a session's first lane know. Further lanes prove with it that they belong to the session.
+/// What only the two ends of a session's first lane know. Further lanes prove with it that they
+/// belong to the session.
 #[derive(Clone)]
 pub struct SessionSecret(hmac::Key);
 
@@ -48,7 +51,8 @@ mod tests {
 
     #[test]
     fn mac_is_hmac_sha256() {
-        // RFC 4231, test case 4 has a 25-byte key; with HMAC a key is padded with zeroes, so 32 bytes say the same.
+        // RFC 4231, test case 4 has a 25-byte key; with HMAC a key is padded with zeroes, so 32
+        // bytes say the same.
         let mut key = [0; 32];
         for (byte, value) in key.iter_mut().zip(1..=25) {
             *byte = value;

@@ -1,8 +1,9 @@
 //! TLS settings of both ends.
 //!
-//! TLS 1.3 and nothing older; no resumption and no early data (a lane's first bytes must not be replayable); key exchange
-//! X25519MLKEM768 first. The verifiers take any certificate, because whose key it is gets decided later and once, but they
-//! verify the handshake's signature: without it, anybody could show another's certificate.
+//! TLS 1.3 and nothing older; no resumption and no early data (a lane's first bytes must not be
+//! replayable); key exchange X25519MLKEM768 first. The verifiers take any certificate, because
+//! whose key it is gets decided later and once, but they verify the handshake's signature: without
+//! it, anybody could show another's certificate.
 
 use std::fmt;
 use std::io;
@@ -30,14 +31,14 @@ pub const ALPN: &[u8] = b"imux/1";
 /// Settings of the end that dials; it shows `identity` when asked for a certificate.
 ///
 /// # Errors
-/// [`TrustError::ClientKey`] where the identity's key is not Ed25519: servers take no other; [`TrustError::Tls`] where it
-/// cannot be used.
+/// [`TrustError::ClientKey`] where the identity's key is not Ed25519: servers take no other;
+/// [`TrustError::Tls`] where it cannot be used.
 pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustError> {
     client_config_of(identity, provider())
 }
 
-/// As `config`, which is one of [`client_config`], for lanes to a server that `trust` decides about: one that it
-/// [rules out](HostTrust::rules_out) is not shown the client's certificate.
+/// As `config`, which is one of [`client_config`], for lanes to a server that `trust` decides
+/// about: one that it [rules out](HostTrust::rules_out) is not shown the client's certificate.
 #[must_use]
 pub fn with_host_trust(
     mut config: Arc<ClientConfig>,
@@ -49,8 +50,9 @@ pub fn with_host_trust(
     config
 }
 
-/// As [`client_config`], with X25519 alone. What is recorded of it today can be decrypted by whoever has a quantum computer
-/// some day; it is for networks that do not let the other's larger messages through.
+/// As [`client_config`], with X25519 alone. What is recorded of it today can be decrypted by
+/// whoever has a quantum computer some day; it is for networks that do not let the other's larger
+/// messages through.
 ///
 /// # Errors
 /// As [`client_config`].
@@ -58,7 +60,8 @@ pub fn classical_client_config(identity: &Identity) -> Result<Arc<ClientConfig>,
     client_config_of(identity, classical_provider())
 }
 
-/// Settings for a ClientHello with X25519 alone that is asked for its answer, and no more: no lane is made with them.
+/// Settings for a ClientHello with X25519 alone that is asked for its answer, and no more: no lane
+/// is made with them.
 pub(crate) fn question_config() -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(classical_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
@@ -97,7 +100,8 @@ pub(crate) fn client_config_of(
     Ok(Arc::new(config))
 }
 
-/// Settings of the end that listens; it shows `identity`, and asks for a certificate without insisting.
+/// Settings of the end that listens; it shows `identity`, and asks for a certificate without
+/// insisting.
 ///
 /// # Errors
 /// [`TrustError::Tls`] where the identity's key cannot be used.
@@ -119,8 +123,8 @@ fn own_key(identity: &Identity) -> Result<SingleCertAndKey, TrustError> {
     identity.certified_key().map(Into::into).map_err(TrustError::Tls)
 }
 
-/// aws-lc-rs, with AES-128-GCM before AES-256-GCM: a lane's cost is mostly its cipher, 128 bits are beyond anybody's reach,
-/// and the key exchange is what a quantum computer would attack.
+/// aws-lc-rs, with AES-128-GCM before AES-256-GCM: a lane's cost is mostly its cipher, 128 bits are
+/// beyond anybody's reach, and the key exchange is what a quantum computer would attack.
 pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -137,7 +141,8 @@ pub(crate) fn provider() -> CryptoProvider {
 #[error("the client's key is none of Ed25519")]
 struct NotEd25519;
 
-/// Takes any certificate that can be read and is not ruled out, from whoever proves to hold its key.
+/// Takes any certificate that can be read and is not ruled out, from whoever proves to hold its
+/// key.
 struct AnyKey {
     provider: Arc<CryptoProvider>,
     trust: Option<Arc<dyn HostTrust>>,
@@ -164,7 +169,8 @@ pub(crate) fn ruled_out(error: &io::Error) -> Option<PeerIdentity> {
     }
 }
 
-/// What both verifiers have to say of signatures: those of TLS 1.3 are verified, those of TLS 1.2 do not come up.
+/// What both verifiers have to say of signatures: those of TLS 1.3 are verified, those of TLS 1.2
+/// do not come up.
 macro_rules! verify_signatures {
     () => {
         fn verify_tls12_signature(

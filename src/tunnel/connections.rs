@@ -1,7 +1,7 @@
 //! How many forwarded connections there may be at once: of all clients together, and of each.
 //!
-//! Each takes a descriptor, and lanes and files must not go without. One client gets at most half of what the others
-//! leave, so that there is always something left for the next.
+//! Each takes a descriptor, and lanes and files must not go without. One client gets at most half
+//! of what the others leave, so that there is always something left for the next.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,15 +17,15 @@ use crate::trust::Fingerprint;
 /// That connections were refused is told this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Threads for names that clients choose: as many look-ups at once as a busy server has, and no harm where a name server
-/// holds on to all of them.
+/// Threads for names that clients choose: as many look-ups at once as a busy server has, and no
+/// harm where a name server holds on to all of them.
 pub(super) const LOOK_UP_THREADS: usize = 64;
 
 /// Threads in which names are looked up for one client.
 const CLIENT_LOOK_UP_THREADS: usize = LOOK_UP_THREADS / 4;
 
-/// A bound on the connections that [`forward_within`](super::forward_within) and [`serve_within`](super::serve_within)
-/// have open at once. Clones share it.
+/// A bound on the connections that [`forward_within`](super::forward_within) and
+/// [`serve_within`](super::serve_within) have open at once. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Connections {
     max: usize,
@@ -74,7 +74,8 @@ impl Connections {
         &UNBOUNDED
     }
 
-    /// So many at once, at least one, and of one client at most half of what the others have not taken.
+    /// So many at once, at least one, and of one client at most half of what the others have not
+    /// taken.
     #[must_use]
     pub fn at_most(max: usize) -> Self {
         let sockets = SocketOptions::default();
@@ -210,7 +211,8 @@ impl Drop for Place {
         if let Some(client) = &self.client {
             *client.open.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         }
-        // Let go of before the field is: the client, where this was the last of it, takes the lock as well.
+        // Let go of before the field is: the client, where this was the last of it, takes the lock
+        // as well.
         drop(state);
     }
 }

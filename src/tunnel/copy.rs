@@ -23,7 +23,8 @@ const READ_MAX: usize = 256 * 1024;
 const WRITE_MAX: usize = 256 * 1024;
 const SLICES: usize = 32;
 
-/// A connection is looked at as often before it counts as idle: a clock read for each piece costs more.
+/// A connection is looked at as often before it counts as idle: a clock read for each piece costs
+/// more.
 const IDLE_LOOKS: u32 = 4;
 
 /// Copies both ways until both have ended, each as it would without us in between:
@@ -33,7 +34,8 @@ const IDLE_LOOKS: u32 = 4;
 ///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
 /// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
 ///
-/// `first` was read from the socket before. Returns why it was broken off at the far side, if it was.
+/// `first` was read from the socket before. Returns why it was broken off at the far side, if it
+/// was.
 pub(super) async fn copy(
     socket: Socket,
     first: Bytes,

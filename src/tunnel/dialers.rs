@@ -29,8 +29,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 static LOOK_UPS: LookUps = LookUps::new(LOOK_UP_THREADS);
 
-/// Those for the place that the server's owner has chosen are not for clients' names: whatever these come to, the way
-/// there is free.
+/// Those for the place that the server's owner has chosen are not for clients' names: whatever
+/// these come to, the way there is free.
 static FIXED_LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Carries every stream the peer opens to where it may go, until the session is over, and returns
@@ -44,8 +44,8 @@ pub async fn serve(session: Session, destination: Arc<str>) -> SessionError {
     serve_within(session, destination, Connections::unbounded()).await
 }
 
-/// As [`serve`], with a bound on the connections, which all sessions of a process share: what comes beyond it is refused
-/// (EXCESSIVE_LOAD).
+/// As [`serve`], with a bound on the connections, which all sessions of a process share: what comes
+/// beyond it is refused (EXCESSIVE_LOAD).
 pub async fn serve_within(
     session: Session,
     destination: Arc<str>,
@@ -125,7 +125,8 @@ struct Source {
     address: Option<SocketAddr>,
 }
 
-/// Whether and how the destination is told: by the client's line, by the server's options, or as the client wants it.
+/// Whether and how the destination is told: by the client's line, by the server's options, or as
+/// the client wants it.
 fn tells(wants: Wants, permit: &Permit, client: &Client) -> Option<ProxyHeader> {
     let set = permit.tell_source().or(client.dialing().tell_source);
     set.or_else(|| wants.has(Wants::SOURCE).then(ProxyHeader::default))
@@ -271,7 +272,8 @@ async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
     FIXED_LOOK_UPS.look_up(host, port, None).await
 }
 
-/// The addresses of this machine's interfaces now: what listens there may trust who comes from here.
+/// The addresses of this machine's interfaces now: what listens there may trust who comes from
+/// here.
 fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
@@ -282,7 +284,8 @@ fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(interfaces.filter_map(address).collect())
 }
 
-/// Connects to the one of these addresses that answers first. Each attempt takes a place of its own.
+/// Connects to the one of these addresses that answers first. Each attempt takes a place of its
+/// own.
 async fn dial(
     destination: &str,
     addresses: Vec<SocketAddr>,

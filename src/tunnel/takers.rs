@@ -112,7 +112,8 @@ pub async fn forward_within(
     take(listener, &client, bound, each).await;
 }
 
-/// Takes connections until the client is drained or closed, each within a task of its own, and waits for them.
+/// Takes connections until the client is drained or closed, each within a task of its own, and
+/// waits for them.
 async fn take<F>(
     listener: Listener,
     client: &Client,

@@ -10,6 +10,7 @@ mod circles;
 mod lexer;
 mod paths;
 mod rules;
+mod width;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,7 @@ fn rules() -> Rules {
     Rules::read(&read("docs/ARCHITECTURE.md"), &read("Cargo.toml")).unwrap()
 }
 
-/// All Rust files below `src`, by their path below it.
+/// All Rust files below `src`, by their path below it; not what was built there.
 fn sources(src: &Path) -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut folders = vec![PathBuf::new()];
@@ -60,7 +61,9 @@ fn sources(src: &Path) -> Vec<(String, String)> {
             let entry = entry.unwrap();
             let path = folder.join(entry.file_name());
             if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
+                if entry.file_name() != "target" {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(entry.path()).unwrap();
                 let path: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).collect();

@@ -1,12 +1,13 @@
 //! A connection through imux ends as a direct one does.
 //!
-//! Two small programs follow scripts drawn from a seed: what they write and read, how slowly, and how
-//! they leave. Each script is run several times directly over loopback. Where all these runs look alike to
-//! both programs, it has to look the same through the compiled program, with one lane, with ten, and by its SOCKS port:
-//! the same bytes, in the same order, and the same kind of end.
+//! Two small programs follow scripts drawn from a seed: what they write and read, how slowly, and
+//! how they leave. Each script is run several times directly over loopback. Where all these runs
+//! look alike to both programs, it has to look the same through the compiled program, with one
+//! lane, with ten, and by its SOCKS port: the same bytes, in the same order, and the same kind of
+//! end.
 //!
-//! `IMUX_CONFORMANCE_SCRIPTS=5000` runs as many, from `IMUX_CONFORMANCE_SEED=1` on; one script that failed
-//! is run again with its seed and one script.
+//! `IMUX_CONFORMANCE_SCRIPTS=5000` runs as many, from `IMUX_CONFORMANCE_SEED=1` on; one script that
+//! failed is run again with its seed and one script.
 
 #![cfg(feature = "cli")]
 

@@ -1,7 +1,7 @@
 //! What two programs do to each other, drawn from a seed.
 //!
-//! Nothing in a script depends on how long a byte is on its way: where one program must not act before
-//! something has arrived, it waits for that.
+//! Nothing in a script depends on how long a byte is on its way: where one program must not act
+//! before something has arrived, it waits for that.
 
 /// What a program does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,8 +256,8 @@ impl Drawing {
             self.steps[one].push(Step::Reset);
             self.steps[other].push(Step::Watch);
         } else {
-            // A kernel under load drops an end that it has not sent yet: whether there was one is not certain, what
-            // was written before is.
+            // A kernel under load drops an end that it has not sent yet: whether there was one is
+            // not certain, what was written before is.
             self.pause(one);
             self.steps[one].push(Step::Reset);
             self.steps[other].push(Step::Watch);

@@ -1,6 +1,8 @@
-//! Whoever follows the documents block by block, on machines that are named and addressed as there, sees done what they say.
+//! Whoever follows the documents block by block, on machines that are named and addressed as there,
+//! sees done what they say.
 //!
-//! Nothing in a command is replaced but keys and invitations, which stand for those that a reader would have.
+//! Nothing in a command is replaced but keys and invitations, which stand for those that a reader
+//! would have.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -216,7 +218,8 @@ impl<'a> Reader<'a> {
         self.proxy_leads_to(port, &format!("{host}:80"));
     }
 
-    /// `ssh -o ProxyCommand=… HOST`: what the command carries is answered by the machine that is meant.
+    /// `ssh -o ProxyCommand=… HOST`: what the command carries is answered by the machine that is
+    /// meant.
     fn ssh_by_command(&self, args: &[String]) {
         self.introduce();
         let command = args[1].strip_prefix("ProxyCommand=imux ").unwrap();

@@ -10,13 +10,15 @@ const SCHEDULING: &str = "docs/SCHEDULING.md";
 /// The rooms and files whose constants the table has, below src/proto.
 const ROOMS: [&str; 4] = ["link", "scheduler", "session", "lane"];
 
-/// The allowance for frames that make work: its constants are products of limits, which PROTOCOL.md's table has.
+/// The allowance for frames that make work: its constants are products of limits, which
+/// PROTOCOL.md's table has.
 const LEFT_OUT: [&str; 1] = ["session/busy.rs"];
 
 /// Constants by file and name, each as it is written.
 type Constants = BTreeMap<(String, String), String>;
 
-/// What a file declares as constants, tests left out. Those of a type of the room's own are named values, no settings.
+/// What a file declares as constants, tests left out. Those of a type of the room's own are named
+/// values, no settings.
 fn declared(text: &str) -> Vec<(String, String)> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines: Vec<&str> = code.lines().map(str::trim).collect();
@@ -60,8 +62,8 @@ fn constants(below: &str) -> Constants {
     found
 }
 
-/// The value of a constant's expression in seconds, bytes, or by itself: products and quotients of numbers, durations and
-/// other constants.
+/// The value of a constant's expression in seconds, bytes, or by itself: products and quotients of
+/// numbers, durations and other constants.
 fn value(known: &Constants, file: &str, expression: &str) -> f64 {
     let expression = expression.trim();
     for (operator, apply) in [('*', (|a, b| a * b) as fn(f64, f64) -> f64), ('/', |a, b| a / b)] {

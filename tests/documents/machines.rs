@@ -1,5 +1,5 @@
-//! Machines that are named and addressed as in the documents: the server's (this network), a client's with three links, and one with
-//! destinations behind the server's.
+//! Machines that are named and addressed as in the documents: the server's (this network), a
+//! client's with three links, and one with destinations behind the server's.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,5 +1,6 @@
-//! What the documents say is so: each command of the README and the guide is run, each option exists, each link leads somewhere,
-//! the chart is of the table, and the table of constants is that of the source.
+//! What the documents say is so: each command of the README and the guide is run, each option
+//! exists, each link leads somewhere, the chart is of the table, and the table of constants is that
+//! of the source.
 
 #![cfg(feature = "cli")]
 

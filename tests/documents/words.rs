@@ -1,4 +1,5 @@
-//! The program understands each of its command lines in the documents, and has each option they name.
+//! The program understands each of its command lines in the documents, and has each option they
+//! name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,8 +11,8 @@ use crate::support::process;
 
 const DOCUMENTS: [&str; 3] = [README, GUIDE, "CONTRIBUTING.md"];
 
-/// The words of a command as the shell divides it, quotes taken off. Of what else a shell knows, documents use what joins two
-/// commands, as words of their own.
+/// The words of a command as the shell divides it, quotes taken off. Of what else a shell knows,
+/// documents use what joins two commands, as words of their own.
 pub(crate) fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -72,7 +73,8 @@ fn command_lines() -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// A directory of keys that no command can use, so that each ends once it has understood its options.
+/// A directory of keys that no command can use, so that each ends once it has understood its
+/// options.
 fn unusable_home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     for name in ["client.key", "client.crt", "server.key", "server.crt", "authorized_clients"] {

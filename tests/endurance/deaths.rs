@@ -1,8 +1,9 @@
-//! Lanes die, one after the other, each in the middle of what it carries: half of the bytes that the network had in its
-//! hands arrive, the other half never. Connections notice nothing, in either direction.
+//! Lanes die, one after the other, each in the middle of what it carries: half of the bytes that
+//! the network had in its hands arrive, the other half never. Connections notice nothing, in either
+//! direction.
 //!
-//! `IMUX_LANE_DEATHS=1000 cargo nextest run -p imux --test endurance --no-capture mid_transfer` kills a thousand of each
-//! kind.
+//! `IMUX_LANE_DEATHS=1000 cargo nextest run -p imux --test endurance --no-capture mid_transfer`
+//! kills a thousand of each kind.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +27,8 @@ const BINDS: [&str; 4] = ["--bind", "127.0.0.2=30", "--bind", "127.0.0.3=30"];
 /// Bytes a second, each way and lane: slow enough that every lane always has something to carry.
 const RATE: u64 = 250_000;
 
-/// How often one dies: a silent lane is missed for some seconds, on a network whose queues are full.
+/// How often one dies: a silent lane is missed for some seconds, on a network whose queues are
+/// full.
 fn pause(death: Death) -> Duration {
     match death {
         Death::Reset | Death::Fin => Duration::from_millis(50),
@@ -92,7 +94,8 @@ fn dying(death: Death) {
         assert_eq!(near, far, "what was sent is not what arrived");
         println!("{deaths} deaths by {death:?} in {took:.1?}, under {} MB", moved / 1_000_000);
 
-        // Every death was noticed (of many the log has the first, and how many more), and what it had held let go.
+        // Every death was noticed (of many the log has the first, and how many more), and what it
+        // had held let go.
         let client_lost = || tunnel.client.count("lane down") as u64;
         eventually(60, "every death is noticed", || client_lost() >= deaths.min(LOGGED)).await;
         tunnel.relay.restore();

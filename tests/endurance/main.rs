@@ -1,5 +1,5 @@
-//! What only shows after a long time: lanes that die by the thousand, streams that come and go by the million. An
-//! ordinary run does a little of it; environment variables make it long.
+//! What only shows after a long time: lanes that die by the thousand, streams that come and go by
+//! the million. An ordinary run does a little of it; environment variables make it long.
 
 #![cfg(feature = "cli")]
 

@@ -1,8 +1,9 @@
-//! A soak: short connections of all kinds, one after the other, while lanes die and clients come and go. Whenever all of
-//! it rests, both programs hold the same descriptors, to the last one, and no more memory than after the first round.
+//! A soak: short connections of all kinds, one after the other, while lanes die and clients come
+//! and go. Whenever all of it rests, both programs hold the same descriptors, to the last one, and
+//! no more memory than after the first round.
 //!
-//! `IMUX_SOAK_STREAMS=1000000 IMUX_SOAK_SECONDS=1800 cargo nextest run -p imux --test endurance --no-capture soak` is the
-//! long one.
+//! `IMUX_SOAK_STREAMS=1000000 IMUX_SOAK_SECONDS=1800 cargo nextest run -p imux --test endurance
+//! --no-capture soak` is the long one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,11 +30,12 @@ const LANES: usize = 10;
 /// Connections at once.
 const CALLERS: usize = 24;
 
-/// How long the server keeps what killed clients leave behind, in seconds: not more than a few at a time, then.
+/// How long the server keeps what killed clients leave behind, in seconds: not more than a few at a
+/// time, then.
 const GRACE: &str = "15";
 
-/// Resident memory is the allocator's as much as the program's: it keeps some of what was freed, more or less of it. In
-/// a long run this is a few bytes a connection.
+/// Resident memory is the allocator's as much as the program's: it keeps some of what was freed,
+/// more or less of it. In a long run this is a few bytes a connection.
 const RSS_GROWTH_MAX_KIB: u64 = 32 * 1024;
 
 #[test]
@@ -147,7 +149,8 @@ impl Soak {
         })
         .await;
         let ends = [&self.tunnel.client, &self.tunnel.server];
-        // The allocator gives back what was freed some time before when it is next asked for something.
+        // The allocator gives back what was freed some time before when it is next asked for
+        // something.
         let mut rss_kib = ends.map(Imux::rss_kib);
         for number in 10..40 {
             call(self.tunnel.addr, number, &self.pattern).await;
@@ -175,7 +178,8 @@ const ECHO: u8 = b'e';
 const RESET: u8 = b'r';
 const FOR_EVER: u8 = b'f';
 
-/// One short connection. Most are echoes of up to 2 KB; of a hundred one is long and four end badly.
+/// One short connection. Most are echoes of up to 2 KB; of a hundred one is long and four end
+/// badly.
 async fn call(addr: SocketAddr, number: u64, pattern: &Pattern) {
     let outcome = timeout(Duration::from_secs(60), async {
         let mut socket = TcpStream::connect(addr).await.unwrap();

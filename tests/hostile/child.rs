@@ -1,4 +1,5 @@
-//! The honest process: a server, or a client, with small windows, that tells on standard output what becomes of it.
+//! The honest process: a server, or a client, with small windows, that tells on standard output
+//! what becomes of it.
 
 use std::io::BufRead;
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
-//! An attacker on the path: cuts a lane's connection at any byte, or changes a bit of it. All that he gets is a dead lane:
-//! what is read is the beginning of what was written, an end is read after all of it, and streams do not notice.
+//! An attacker on the path: cuts a lane's connection at any byte, or changes a bit of it. All that
+//! he gets is a dead lane: what is read is the beginning of what was written, an end is read after
+//! all of it, and streams do not notice.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,8 +32,8 @@ struct Plan {
     at: u64,
 }
 
-/// A relay that asks for its plan at each connection; one for which there is none is closed at once: a client whose
-/// handshake was cut connects again to find out why.
+/// A relay that asks for its plan at each connection; one for which there is none is closed at
+/// once: a client whose handshake was cut connects again to find out why.
 async fn relay(
     target: SocketAddr,
     carried: Arc<[AtomicU64; 2]>,
@@ -167,7 +168,8 @@ fn a_lane_cut_or_changed_at_any_byte_ends_in_an_error() {
                     let at = at + number % 23;
                     number += 1;
                     let [client, server] = lane(Some(Plan { harm, upwards, at })).await;
-                    // Whoever was to read what was harmed has read no end, but where the byte means nothing.
+                    // Whoever was to read what was harmed has read no end, but where the byte means
+                    // nothing.
                     whole += u64::from(if upwards { server } else { client });
                 }
             }

@@ -50,8 +50,8 @@ fn floods_of_stops_and_resets_are_thrown_out() {
     scene.end();
 }
 
-/// Streams opened and given up as fast as they can be said. They are served and forgotten at the honest end's pace, so
-/// the number is exceeded sooner or later, or the load.
+/// Streams opened and given up as fast as they can be said. They are served and forgotten at the
+/// honest end's pace, so the number is exceeded sooner or later, or the load.
 #[test]
 fn streams_opened_and_reset_without_end_are_thrown_out() {
     let (scene, mut peer) = Scene::with_session();
@@ -102,8 +102,8 @@ fn too_many_gaps_in_a_stream_are_thrown_out() {
 #[test]
 fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
     let (scene, mut peer) = Scene::with_session();
-    // Few gaps each, many together: 16 bytes that cost ten times as much to remember. No more than a stream begins with,
-    // and no more streams at once than the server has allowed by then.
+    // Few gaps each, many together: 16 bytes that cost ten times as much to remember. No more than
+    // a stream begins with, and no more streams at once than the server has allowed by then.
     let (per_stream, streams) = (110, 20);
     let piece = |n: u64| data(stream(n / per_stream), (n % per_stream + 1) * 17, &[1; 16]);
     for group in 0..22 {
@@ -120,7 +120,8 @@ fn small_pieces_out_of_order_in_many_streams_are_thrown_out() {
     scene.end();
 }
 
-/// All the window, out of order, and never the first byte: that is allowed, and costs what was granted.
+/// All the window, out of order, and never the first byte: that is allowed, and costs what was
+/// granted.
 #[test]
 fn a_window_full_of_bytes_out_of_order_costs_the_window() {
     let (scene, mut peer) = Scene::with_session();
@@ -137,8 +138,8 @@ fn a_window_full_of_bytes_out_of_order_costs_the_window() {
     scene.end();
 }
 
-/// Each frame is cut at a record's end, so that it is pieced together before it is understood; what is kept of it must
-/// not hold on to more than it is.
+/// Each frame is cut at a record's end, so that it is pieced together before it is understood; what
+/// is kept of it must not hold on to more than it is.
 #[test]
 fn pieces_that_straddle_records_cost_what_they_are() {
     let (scene, mut peer) = Scene::with_session();
@@ -157,7 +158,8 @@ fn pieces_that_straddle_records_cost_what_they_are() {
     scene.end();
 }
 
-/// The peer asks for endless data, grants credit without end, and reads nothing: its window is closed, TCP's is.
+/// The peer asks for endless data, grants credit without end, and reads nothing: its window is
+/// closed, TCP's is.
 #[test]
 fn a_peer_that_reads_nothing_costs_what_a_stream_may() {
     let (scene, mut peer) = Scene::with_session();
@@ -169,7 +171,8 @@ fn a_peer_that_reads_nothing_costs_what_a_stream_may() {
     scene.end();
 }
 
-/// It reads everything and acknowledges nothing: what it has not acknowledged has to be kept for it.
+/// It reads everything and acknowledges nothing: what it has not acknowledged has to be kept for
+/// it.
 #[test]
 fn a_peer_that_acknowledges_nothing_costs_what_a_session_may() {
     let (scene, mut peer) = Scene::with_session();
@@ -235,7 +238,8 @@ fn a_thousand_idle_streams_cost_little_and_harm_nobody() {
         peer.send(
             &[open(stream(index), DEFAULT), data(stream(index), 0, b"0123456789abcdef")].concat(),
         );
-        // No more at once than the server has allowed by then; twenty it allows before it says a word.
+        // No more at once than the server has allowed by then; twenty it allows before it says a
+        // word.
         if index % 20 == 19 {
             peer.expect_alive();
             peer.acknowledge();

@@ -171,7 +171,8 @@ fn bytes_that_are_no_frames_end_their_lane_only() {
     let scene = Scene::start();
     let id = stream(0);
     let cases = [
-        // Announced lengths: one byte too many, and as large as can be said. Nothing is waited or reserved for.
+        // Announced lengths: one byte too many, and as large as can be said. Nothing is waited or
+        // reserved for.
         vec![0x04, 0x80, 0, 0x40, 0],
         vec![0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
         // Types that must be understood and are not.

@@ -84,8 +84,8 @@ fn another_protocol_is_refused_with_an_alert() {
 fn slow_handshakes_are_cut_off_after_ten_seconds() {
     let scene = Scene::start();
     let begun = Instant::now();
-    // Says nothing; says a byte of TLS at a time; is done with TLS and says nothing; a byte of CREATE at a time;
-    // frames that may be ignored, one after the other.
+    // Says nothing; says a byte of TLS at a time; is done with TLS and says nothing; a byte of
+    // CREATE at a time; frames that may be ignored, one after the other.
     let silent = connect(scene.server);
     let drip = connect(scene.server);
     let mute = scene.dial();
@@ -140,8 +140,8 @@ fn a_full_door_keeps_no_one_out() {
     scene.end_with(1, 129);
 }
 
-/// Whole ones, one after the other, as fast as they can be made: the server stops making them with this source, and with
-/// no other. A second later some more are granted.
+/// Whole ones, one after the other, as fast as they can be made: the server stops making them with
+/// this source, and with no other. A second later some more are granted.
 #[test]
 fn floods_of_handshakes_are_hung_up_on() {
     const BURST: usize = 1_000;

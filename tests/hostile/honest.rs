@@ -19,8 +19,8 @@ use super::support::bytes::{Pattern, exchange};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What a hostile session may cost at most: its window, what may be on its way to it, and the bookkeeping of both;
-/// and a lane's buffers, TLS included.
+/// What a hostile session may cost at most: its window, what may be on its way to it, and the
+/// bookkeeping of both; and a lane's buffers, TLS included.
 const SESSION_CAP: u64 = 3 * SESSION_WINDOW;
 pub(crate) const LANE_CAP: u64 = 1 << 20;
 
@@ -75,8 +75,9 @@ impl Honest {
         line[word.len()..].trim_start().to_owned()
     }
 
-    /// Asserts that a session was closed with this code, and why. Where the peer goes on flooding, the kernel may cut the
-    /// connection before what was said on it is read; what the honest end says here is always there.
+    /// Asserts that a session was closed with this code, and why. Where the peer goes on flooding,
+    /// the kernel may cut the connection before what was said on it is read; what the honest
+    /// end says here is always there.
     #[track_caller]
     pub(crate) fn expect_close(&self, peer: &mut Peer, codes: &[(u64, &str)]) -> String {
         match peer.thrown_out() {
@@ -112,8 +113,8 @@ impl Drop for Honest {
     }
 }
 
-/// A server with an honest session at work, and its heap as it is without a hostile peer. Fields are dropped in this
-/// order: the session first.
+/// A server with an honest session at work, and its heap as it is without a hostile peer. Fields
+/// are dropped in this order: the session first.
 pub(crate) struct Scene {
     bystander: Bystander,
     pub(crate) honest: Honest,
@@ -163,8 +164,8 @@ impl Scene {
         (peer, keys)
     }
 
-    /// The honest session has been at work all the time and goes on; one hostile session on one lane has cost no more
-    /// than it may.
+    /// The honest session has been at work all the time and goes on; one hostile session on one
+    /// lane has cost no more than it may.
     #[track_caller]
     pub(crate) fn end(self) {
         self.end_with(1, 1);

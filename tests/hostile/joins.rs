@@ -172,7 +172,8 @@ fn a_lane_number_in_use_is_refused() {
     scene.end();
 }
 
-/// A client may break its own session by it, and nothing else: its positions are counted from zero again.
+/// A client may break its own session by it, and nothing else: its positions are counted from zero
+/// again.
 #[test]
 fn a_lane_number_used_again_harms_nobody() {
     let scene = Scene::start();

@@ -1,8 +1,9 @@
-//! Hostile peers on the real TLS stack: what they do, what they are thrown out with, what it costs the honest end, and
-//! that an honest session beside them goes on.
+//! Hostile peers on the real TLS stack: what they do, what they are thrown out with, what it costs
+//! the honest end, and that an honest session beside them goes on.
 //!
-//! The honest end is a process of its own (this program, started again), so that its heap is measured apart. The hostile
-//! one is rustls and a writer of frames made after docs/PROTOCOL.md (`wire`), which shares no code with imux.
+//! The honest end is a process of its own (this program, started again), so that its heap is
+//! measured apart. The hostile one is rustls and a writer of frames made after docs/PROTOCOL.md
+//! (`wire`), which shares no code with imux.
 
 #![allow(clippy::disallowed_methods, reason = "scripts wait for a real server in real time")]
 

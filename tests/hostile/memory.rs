@@ -1,5 +1,5 @@
-//! All that the compiled program keeps for its peers together stays within one budget, whatever they do, and an honest
-//! transfer beside them goes on.
+//! All that the compiled program keeps for its peers together stays within one budget, whatever
+//! they do, and an honest transfer beside them goes on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,8 @@ use super::wire::{DEFAULT, MAX, data, frame, open, stream, take_varint, types};
 
 const MEMORY: u64 = 64 << 20;
 
-/// The program itself, the threads and buffers of some hundred lanes, and what the allocator has and does not use.
+/// The program itself, the threads and buffers of some hundred lanes, and what the allocator has
+/// and does not use.
 const BESIDE: u64 = 96 << 20;
 
 /// Connections of one client.
@@ -33,8 +34,8 @@ fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 5, number).into()
 }
 
-/// A destination of three kinds, told apart by the first byte: `s` is sent a megabyte, `u` never reads, and anything else is an
-/// echo.
+/// A destination of three kinds, told apart by the first byte: `s` is sent a megabyte, `u` never
+/// reads, and anything else is an echo.
 async fn destination() -> Destination {
     Destination::start(|mut socket| async move {
         match socket.read_u8().await {
@@ -147,8 +148,8 @@ fn dial_from(from: IpAddr, server: SocketAddr, key: &Identity) -> Option<Peer> {
     Peer::over(socket.into(), client_tls(key)).ok()
 }
 
-/// A session that uses all its credit behind a gap of one byte in each stream, and what it is given then.
-/// `None`: it was refused or ended.
+/// A session that uses all its credit behind a gap of one byte in each stream, and what it is given
+/// then. `None`: it was refused or ended.
 fn fill_behind_gaps(server: SocketAddr, from: IpAddr, key: &Identity) -> Option<Peer> {
     let mut peer = dial_from(from, server, key)?;
     let credit = create(&mut peer)?;
@@ -239,8 +240,8 @@ enum Keys {
     Listed,
 }
 
-/// Runs an attack: so many sessions from each of so many addresses, all kept open. The server stays within its budget, and an
-/// honest transfer goes on meanwhile and afterwards.
+/// Runs an attack: so many sessions from each of so many addresses, all kept open. The server stays
+/// within its budget, and an honest transfer goes on meanwhile and afterwards.
 #[track_caller]
 fn survive(attack: Attack, addresses: u8, sessions: usize, keys: Keys) {
     bounded(170, async move {
@@ -346,8 +347,9 @@ fn first_to_speak(listener: &TcpListener, tls: &Arc<ServerConfig>) -> Peer {
     }
 }
 
-/// Many programs write through a client to a server that sends each stream bytes behind a gap, and acknowledges as long as it is to
-/// be believed. What it has kept back from one program comes at last; then it falls silent.
+/// Many programs write through a client to a server that sends each stream bytes behind a gap, and
+/// acknowledges as long as it is to be believed. What it has kept back from one program comes at
+/// last; then it falls silent.
 #[test]
 fn a_hostile_server_costs_its_client_the_budget_and_no_more() {
     bounded(60, async {

@@ -248,7 +248,8 @@ impl Peer {
         }
     }
 
-    /// Says that all that was read on lane 0 has arrived, so that the other end does not give it up.
+    /// Says that all that was read on lane 0 has arrived, so that the other end does not give it
+    /// up.
     pub(crate) fn acknowledge(&mut self) {
         let ack = frame(types::ACK, &[0, self.position], &[]);
         self.send(&ack);

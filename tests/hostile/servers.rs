@@ -33,7 +33,8 @@ impl Trap {
         Peer::accept(&self.listener, self.config.clone()).unwrap()
     }
 
-    /// Both lanes: one that asked for a session, whichever it was, and the other, which has not joined yet.
+    /// Both lanes: one that asked for a session, whichever it was, and the other, which has not
+    /// joined yet.
     fn session(&self) -> (Peer, Keys, Peer) {
         let (mut first, second) = self.lanes();
         let keys = first.created();

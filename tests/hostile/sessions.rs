@@ -1,5 +1,5 @@
-//! Sessions that strangers leave behind in the compiled server, as many as it keeps: who comes next gets in, and who is
-//! there, or has lost its lanes for a moment, stays.
+//! Sessions that strangers leave behind in the compiled server, as many as it keeps: who comes next
+//! gets in, and who is there, or has lost its lanes for a moment, stays.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,7 +33,8 @@ fn dial_from(source: IpAddr, server: SocketAddr, config: Arc<ClientConfig>) -> i
     Peer::over(socket.into(), config)
 }
 
-/// Creates `count` sessions from there, has a stream opened in each, and leaves them without a word.
+/// Creates `count` sessions from there, has a stream opened in each, and leaves them without a
+/// word.
 fn leave_behind(server: SocketAddr, from: IpAddr, key: &Identity, count: usize) {
     for _ in 0..count {
         let mut peer = dial_from(from, server, client_tls(key)).unwrap();
@@ -64,8 +65,8 @@ async fn newcomer(tunnel: &Tunnel) -> (Imux, TempDir, TcpStream) {
     (client, home, socket)
 }
 
-/// All that an open server keeps, held by four addresses; one client is at work and another, as honest, has lost its lanes
-/// for a moment.
+/// All that an open server keeps, held by four addresses; one client is at work and another, as
+/// honest, has lost its lanes for a moment.
 #[test]
 fn a_table_full_of_abandoned_sessions_keeps_nobody_out_and_ends_nobody_else() {
     bounded(170, async {

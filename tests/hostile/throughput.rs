@@ -92,8 +92,8 @@ async fn rate(client: &Client, seconds: u64) -> f64 {
     bytes as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// That all bytes arrive is asserted. How fast is told, of as many seconds as `IMUX_UNDER_ATTACK` says, quiet and under
-/// attack in turns.
+/// That all bytes arrive is asserted. How fast is told, of as many seconds as `IMUX_UNDER_ATTACK`
+/// says, quiet and under attack in turns.
 #[test]
 fn an_honest_session_works_on_under_attack() {
     let seconds = std::env::var("IMUX_UNDER_ATTACK").map_or(0, |text| text.parse().unwrap());

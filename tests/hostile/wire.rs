@@ -1,4 +1,5 @@
-//! Frames by docs/PROTOCOL.md alone. Nothing here checks anything: a hostile peer writes what it likes.
+//! Frames by docs/PROTOCOL.md alone. Nothing here checks anything: a hostile peer writes what it
+//! likes.
 
 use aws_lc_rs::hmac;
 

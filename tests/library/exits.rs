@@ -1,4 +1,5 @@
-//! Programs that write, shut down and are gone: what the README's example does, over TLS on loopback, again and again.
+//! Programs that write, shut down and are gone: what the README's example does, over TLS on
+//! loopback, again and again.
 
 use imux::lane::{BindSource, TcpOptions, TlsDialer, TlsListener};
 use imux::trust::{client_config, server_config};
@@ -16,8 +17,8 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// One stream a session is read to its end; `arrived` is told how many bytes that were, none of them another than the
-/// pattern's.
+/// One stream a session is read to its end; `arrived` is told how many bytes that were, none of
+/// them another than the pattern's.
 async fn read_all(mut server: Server, arrived: mpsc::UnboundedSender<std::io::Result<u64>>) {
     while let Some((session, _from)) = server.accept().await {
         let arrived = arrived.clone();

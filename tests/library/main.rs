@@ -212,7 +212,8 @@ fn a_reset_carries_its_code() {
     });
 }
 
-/// What was written comes first, read or not when the reset arrives; and that it has arrived is known before.
+/// What was written comes first, read or not when the reset arrives; and that it has arrived is
+/// known before.
 #[test]
 fn a_reset_in_order_is_read_last() {
     bounded(30, async {

@@ -1,5 +1,5 @@
-//! The compiled program under load: large transfers, many connections, readers that are slow or have stopped. Each test
-//! wants the machine for itself.
+//! The compiled program under load: large transfers, many connections, readers that are slow or
+//! have stopped. Each test wants the machine for itself.
 
 #![cfg(feature = "cli")]
 

@@ -35,8 +35,8 @@ pub(crate) async fn two_kinds(sent: Arc<AtomicU64>) -> Destination {
                 Ok(b'u') => std::future::pending().await,
                 _ => {
                     send_back(&mut socket).await;
-                    // Kept: where so many sockets are full, kernels reset those that programs have closed and of
-                    // which not all was taken yet (tcp_mem).
+                    // Kept: where so many sockets are full, kernels reset those that programs have
+                    // closed and of which not all was taken yet (tcp_mem).
                     std::future::pending::<()>().await;
                 }
             }
@@ -52,8 +52,8 @@ pub(crate) async fn of_kind(tunnel: &Tunnel, kind: u8) -> TcpStream {
     socket
 }
 
-/// Sends and receives `length` bytes, and ends only then: a socket that the client has closed with bytes in it, kernels short of
-/// memory would reset. How long it took.
+/// Sends and receives `length` bytes, and ends only then: a socket that the client has closed with
+/// bytes in it, kernels short of memory would reset. How long it took.
 pub(crate) async fn echo(tunnel: &Tunnel, length: u64) -> Duration {
     let begun = Instant::now();
     let pattern = Pattern::new(3);

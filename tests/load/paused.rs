@@ -1,4 +1,5 @@
-//! Many connections whose programs do not read: the others go on, and the log says once why they have less.
+//! Many connections whose programs do not read: the others go on, and the log says once why they
+//! have less.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,7 +50,8 @@ impl Paused {
     }
 }
 
-/// With these windows at both ends, so many connections pause, then more; an echo goes on beside all of them.
+/// With these windows at both ends, so many connections pause, then more; an echo goes on beside
+/// all of them.
 fn others_go_on(windows: &'static [&'static str], counts: &'static [usize], length: u64) {
     alone(150, async move {
         let mut paused = Paused::default();

@@ -1,4 +1,5 @@
-//! A program that has run out of descriptors goes on with what it has, and with the rest when there are some again.
+//! A program that has run out of descriptors goes on with what it has, and with the rest when there
+//! are some again.
 
 use std::process::Command;
 
@@ -80,7 +81,8 @@ fn out_of_descriptors_it_goes_on() {
         let local = client.ready();
         eventually_echoes(local, "nothing works").await;
 
-        // More connections than either end has descriptors for: those that do not fit are refused one by one.
+        // More connections than either end has descriptors for: those that do not fit are refused
+        // one by one.
         let mut open = Vec::new();
         for _ in 0..120 {
             // A refusal may overtake even the connecting: it is a reset.

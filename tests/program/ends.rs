@@ -1,4 +1,5 @@
-//! How connections end. What is drawn at random is in tests/conformance; here is what once went wrong.
+//! How connections end. What is drawn at random is in tests/conformance; here is what once went
+//! wrong.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -159,8 +160,8 @@ fn urgent_bytes_stay_where_they_were_written() {
     });
 }
 
-/// The timer that the kernel has running for the connected socket between these two ports: its kind (2 is
-/// keepalive) and the seconds until it fires.
+/// The timer that the kernel has running for the connected socket between these two ports: its kind
+/// (2 is keepalive) and the seconds until it fires.
 fn timer(from: u16, to: u16) -> Option<(u8, f64)> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     table.lines().skip(1).find_map(|line| {

@@ -70,8 +70,8 @@ fn a_link_that_comes_back_is_used_again() {
     });
 }
 
-/// A backup is kept up and carries signs of life only, until the primary link is gone; then all of it,
-/// and nothing once the primary is back.
+/// A backup is kept up and carries signs of life only, until the primary link is gone; then all of
+/// it, and nothing once the primary is back.
 #[test]
 fn a_backup_is_idle_until_its_primary_is_cut() {
     bounded(60, async {
@@ -105,7 +105,8 @@ fn a_backup_is_idle_until_its_primary_is_cut() {
     });
 }
 
-/// It is made when something small has to wait behind bulk, on the links that may have one, and kept.
+/// It is made when something small has to wait behind bulk, on the links that may have one, and
+/// kept.
 #[test]
 fn an_express_lane_comes_when_it_is_of_use() {
     bounded(60, async {

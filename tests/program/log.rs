@@ -16,7 +16,8 @@ use crate::support::net::{self, Destination};
 use crate::support::process::{field, imux};
 use crate::support::{bounded, eventually};
 
-/// The program with a small pipe for its standard error, which is read up to the line that says that it is ready.
+/// The program with a small pipe for its standard error, which is read up to the line that says
+/// that it is ready.
 struct Unread {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -44,7 +45,8 @@ impl Unread {
         field(&self.ready, "address").parse().unwrap()
     }
 
-    /// Reads up to the line that tells of lost lines: how many it read before, and how many were lost.
+    /// Reads up to the line that tells of lost lines: how many it read before, and how many were
+    /// lost.
     fn told(&mut self) -> (usize, usize) {
         for read in 0.. {
             let mut line = String::new();

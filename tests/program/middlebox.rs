@@ -19,7 +19,8 @@ enum Stops {
     Swallow,
 }
 
-/// Lets through what comes from anywhere but `from`, or begins with no more than `most` bytes; counts what it lets through.
+/// Lets through what comes from anywhere but `from`, or begins with no more than `most` bytes;
+/// counts what it lets through.
 async fn middlebox(
     to: SocketAddr,
     from: IpAddr,

@@ -193,7 +193,8 @@ fn a_dead_address_before_a_good_one_costs_a_moment() {
                 let client = person.connect(&server).await;
                 for _ in 0..3 {
                     let took = echo(&client, StreamKind::Default).await;
-                    // The next address is tried after a quarter second; one after another would take ten.
+                    // The next address is tried after a quarter second; one after another would
+                    // take ten.
                     assert!(took < Duration::from_secs(5), "{took:?}");
                 }
             }

@@ -1,4 +1,5 @@
-//! One port for all destinations: what programs say in SOCKS and HTTP, byte by byte, and what they are told.
+//! One port for all destinations: what programs say in SOCKS and HTTP, byte by byte, and what they
+//! are told.
 
 use std::fs;
 use std::net::SocketAddr;

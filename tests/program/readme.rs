@@ -20,7 +20,8 @@ fn first_command(beginning: &str) -> Vec<String> {
     command.split_whitespace().skip(1).map(str::to_owned).collect()
 }
 
-/// This machine is the server's. The other one's two links are called as the README calls them; neither is a fast one.
+/// This machine is the server's. The other one's two links are called as the README calls them;
+/// neither is a fast one.
 fn machine_with_two_links() -> Host {
     let near = Host::new();
     for (number, name) in [(1, "eth0"), (2, "wwan0")] {

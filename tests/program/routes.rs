@@ -10,8 +10,8 @@ use crate::support::namespace::{Host, in_namespace, shell};
 use crate::support::net::Destination;
 use crate::support::process::{Imux, field};
 
-/// Two links to one far machine, whose own address is 10.77.0.1 and fd77::1; the way there is by the first, and the second
-/// is only its second choice.
+/// Two links to one far machine, whose own address is 10.77.0.1 and fd77::1; the way there is by
+/// the first, and the second is only its second choice.
 fn two_links() -> Host {
     let far = Host::new();
     for (number, metric) in [(1, 10), (2, 20)] {

@@ -1,4 +1,5 @@
-//! Links of 64 to 256 kbit/s: a download fills them, an echo beside it is answered, and no lane is given up.
+//! Links of 64 to 256 kbit/s: a download fills them, an echo beside it is answered, and no lane is
+//! given up.
 
 use std::net::SocketAddr;
 use std::time::Duration;

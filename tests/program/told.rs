@@ -96,8 +96,8 @@ fn a_server_that_is_another_now_is_told_with_what_to_do() {
     });
 }
 
-/// A link whose other end takes connections and says nothing is told of as soon as it is given up, with how long that
-/// took, while the others are up.
+/// A link whose other end takes connections and says nothing is told of as soon as it is given up,
+/// with how long that took, while the others are up.
 #[test]
 fn a_link_that_stays_mute_is_told_of_beside_those_that_are_up() {
     bounded(60, async {

@@ -1,10 +1,10 @@
 //! Programs that were not written here, carried unharmed while lanes die under them.
 //!
-//! A lane dies every 150 ms, and each test is done in seconds. With `IMUX_CHAOS_SECONDS=600` each does its work again and
-//! again for ten minutes, and a lane dies every one to five seconds.
+//! A lane dies every 150 ms, and each test is done in seconds. With `IMUX_CHAOS_SECONDS=600` each
+//! does its work again and again for ten minutes, and a lane dies every one to five seconds.
 //!
-//! The test of a program that is not installed is skipped, and listed at the end of the README's command; with
-//! `IMUX_REQUIRE_PROGRAMS=1` that is a failure.
+//! The test of a program that is not installed is skipped, and listed at the end of the README's
+//! command; with `IMUX_REQUIRE_PROGRAMS=1` that is a failure.
 
 #![cfg(feature = "cli")]
 

@@ -1,4 +1,5 @@
-//! PostgreSQL: a database that is filled and worked on through the tunnel is the same as one that is worked on directly.
+//! PostgreSQL: a database that is filled and worked on through the tunnel is the same as one that
+//! is worked on directly.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -51,12 +51,13 @@ fn redis() {
     });
 }
 
-/// Redis's own tests of an external server: what passes directly passes through the tunnel. Some of them write on one
-/// connection, then on another, and rely on the order in which that arrives, which no network promises: a unit with a test
-/// that does not pass is tried again, a few times.
+/// Redis's own tests of an external server: what passes directly passes through the tunnel. Some of
+/// them write on one connection, then on another, and rely on the order in which that arrives,
+/// which no network promises: a unit with a test that does not pass is tried again, a few times.
 ///
-/// `IMUX_REDIS_SUITE` is where the sources of the server's version are, with `src/redis-cli` and `src/redis-benchmark` in
-/// them; `IMUX_REDIS_UNITS` may name some of the units only, such as `unit/auth unit/dump`.
+/// `IMUX_REDIS_SUITE` is where the sources of the server's version are, with `src/redis-cli` and
+/// `src/redis-benchmark` in them; `IMUX_REDIS_UNITS` may name some of the units only, such as
+/// `unit/auth unit/dump`.
 #[test]
 fn redis_passes_its_own_tests_as_it_does_directly() {
     let Some(suite) = std::env::var_os("IMUX_REDIS_SUITE").map(PathBuf::from) else {

@@ -36,8 +36,9 @@ pub(crate) fn bounded<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     }
 }
 
-/// Runs a test as [`bounded`] does, with no other of these at the same time in this process: large transfers through
-/// several programs want the machine for themselves. (`.config/nextest.toml` says so of processes.)
+/// Runs a test as [`bounded`] does, with no other of these at the same time in this process: large
+/// transfers through several programs want the machine for themselves. (`.config/nextest.toml` says
+/// so of processes.)
 #[track_caller]
 pub(crate) fn alone<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     static TURN: Mutex<()> = Mutex::new(());

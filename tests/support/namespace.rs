@@ -10,8 +10,9 @@ use super::skipped;
 /// Set in the process that runs a test's body.
 const INSIDE: &str = "IMUX_TEST_NAMESPACE";
 
-/// Runs `body` in this test program once more, as root of user, network and mount namespaces that nobody else sees; `test`
-/// is the test's whole name. Where the system makes none, the test is skipped.
+/// Runs `body` in this test program once more, as root of user, network and mount namespaces that
+/// nobody else sees; `test` is the test's whole name. Where the system makes none, the test is
+/// skipped.
 #[track_caller]
 pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
@@ -38,12 +39,14 @@ pub(crate) fn missing() -> Option<String> {
     if !works(unshare().args(["ip", "link"])) {
         return Some("no namespaces here (unshare --user --net, ip)".to_owned());
     }
-    // For who is not root all that is not theirs is nobody's there, the folders above their own included.
+    // For who is not root all that is not theirs is nobody's there, the folders above their own
+    // included.
     let owned = works(unshare().args(["sh", "-c", "test $(stat -c %u /) = 0"]));
     (!owned).then(|| "not root: in a namespace of its own it has no folder for keys".to_owned())
 }
 
-/// Why what this script of the shell does is not possible here, within [`in_namespace`], if it is not.
+/// Why what this script of the shell does is not possible here, within [`in_namespace`], if it is
+/// not.
 pub(crate) fn cannot(script: &str) -> Option<String> {
     let works = works(Command::new("sh").args(["-ec", script]));
     (!works).then(|| format!("not possible here: {script}"))

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// A connection to a port of this machine. It was made, even if it has been reset since: who connects without blocking may
-/// see only that.
+/// A connection to a port of this machine. It was made, even if it has been reset since: who
+/// connects without blocking may see only that.
 #[track_caller]
 pub(crate) fn connect(addr: impl std::net::ToSocketAddrs) -> TcpStream {
     let socket = std::net::TcpStream::connect(addr).unwrap();

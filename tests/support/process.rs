@@ -155,7 +155,8 @@ impl Imux {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// How many descriptors it has open; of a program that keeps its memory to itself only root is told.
+    /// How many descriptors it has open; of a program that keeps its memory to itself only root is
+    /// told.
     pub(crate) fn descriptors(&self) -> Option<usize> {
         match std::fs::read_dir(format!("/proc/{}/fd", self.child.id())) {
             Ok(open) => Some(open.count()),

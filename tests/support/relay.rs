@@ -47,7 +47,8 @@ struct Lane {
     fate: watch::Sender<Fate>,
     /// Bytes carried, both ways.
     carried: AtomicU64,
-    /// What the relay had carried when this lane last carried something: whose is highest did last.
+    /// What the relay had carried when this lane last carried something: whose is highest did
+    /// last.
     turn: AtomicU64,
 }
 
@@ -88,22 +89,23 @@ impl Relay {
         self.shared.living(None).len()
     }
 
-    /// Lanes whose sockets are still held here: those that carry, and those that have died and that an end has
-    /// not given up.
+    /// Lanes whose sockets are still held here: those that carry, and those that have died and that
+    /// an end has not given up.
     pub(crate) fn held(&self) -> usize {
         let lanes = self.shared.lanes.lock().unwrap();
         lanes.iter().filter(|lane| lane.fate.receiver_count() > 0).count()
     }
 
-    /// Dooms the lane that has been alive longest, of those that have carried more than a handshake: of the
-    /// next bytes that it is to carry half arrive, and it dies. `false` if there is none.
+    /// Dooms the lane that has been alive longest, of those that have carried more than a
+    /// handshake: of the next bytes that it is to carry half arrive, and it dies. `false` if
+    /// there is none.
     pub(crate) fn kill(&self, death: Death) -> bool {
         let in_use = self.shared.in_use().into_iter();
         decide(in_use.take(1), Fate::Doomed(death))
     }
 
-    /// Dooms lanes from now on, each in another way than the one before: after each pause the one that has
-    /// carried something last, unless another is doomed still.
+    /// Dooms lanes from now on, each in another way than the one before: after each pause the one
+    /// that has carried something last, unless another is doomed still.
     pub(crate) fn kill_after(&self, pauses: impl Iterator<Item = Duration> + Send + 'static) {
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
@@ -181,8 +183,8 @@ const HANDSHAKE_BYTES: u64 = 8 << 10;
 /// A network's queue: it has an end.
 const QUEUE_BYTES: u32 = 32 << 10;
 
-/// A socket of the address's kind. Left to itself the kernel would give it megabytes to queue in, which is
-/// half a minute on a slow lane.
+/// A socket of the address's kind. Left to itself the kernel would give it megabytes to queue in,
+/// which is half a minute on a slow lane.
 fn socket(like: SocketAddr) -> TcpSocket {
     let socket = if like.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
     socket.set_recv_buffer_size(QUEUE_BYTES).unwrap();
@@ -219,7 +221,8 @@ async fn carry(
         super::net::reset(near);
         return;
     };
-    // A reset that finds the queue full is lost: this asks whether anybody is there, unseen by either end.
+    // A reset that finds the queue full is lost: this asks whether anybody is there, unseen by
+    // either end.
     let every = Duration::from_secs(5);
     let keepalive = socket2::TcpKeepalive::new().with_time(every).with_interval(every);
     for socket in [&near, &far] {
@@ -249,7 +252,8 @@ async fn carry(
     }
 }
 
-/// Nothing of what comes arrives, until both ends have given it up: neither hears of the other's end.
+/// Nothing of what comes arrives, until both ends have given it up: neither hears of the other's
+/// end.
 async fn swallow(mut near: TcpStream, mut far: TcpStream) {
     let (mut nowhere, mut neither) = (tokio::io::sink(), tokio::io::sink());
     let _ = tokio::join!(

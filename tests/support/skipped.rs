@@ -1,5 +1,6 @@
-//! Tests that cannot be run here, for want of a program, of rights or of a setting. To the test harness they have passed:
-//! each leaves a mark, and `sim/tests/skipped.rs`, which is run after them, counts and lists them.
+//! Tests that cannot be run here, for want of a program, of rights or of a setting. To the test
+//! harness they have passed: each leaves a mark, and `sim/tests/skipped.rs`, which is run after
+//! them, counts and lists them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ fn marks() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped")
 }
 
-/// Whether this test is to be skipped: if there is a reason `why`, which is told. With `IMUX_REQUIRE_PROGRAMS=1` a reason is
-/// a failure.
+/// Whether this test is to be skipped: if there is a reason `why`, which is told. With
+/// `IMUX_REQUIRE_PROGRAMS=1` a reason is a failure.
 #[track_caller]
 pub(crate) fn because(why: Option<String>) -> bool {
     let required = std::env::var("IMUX_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
@@ -32,7 +33,8 @@ pub(crate) fn mark(why: Option<&str>) -> bool {
     true
 }
 
-/// The harness gives each test a thread of its name, unless it runs a single one, which was asked for by name.
+/// The harness gives each test a thread of its name, unless it runs a single one, which was asked
+/// for by name.
 fn this_test() -> String {
     let thread = std::thread::current();
     let name = thread.name().filter(|name| *name != "main").map(str::to_owned);

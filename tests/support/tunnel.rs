@@ -38,7 +38,8 @@ impl Tunnel {
         Self::at_homes(homes, destination, client_args, server_args).await
     }
 
-    /// As [`with`](Self::with); if there are any others, the server lets in them and this client, and nobody else.
+    /// As [`with`](Self::with); if there are any others, the server lets in them and this client,
+    /// and nobody else.
     pub(crate) async fn among(
         others: &[String],
         destination: SocketAddr,

@@ -1,5 +1,5 @@
-//! One direction of a path as packets go through it: throttled for their connection, if the path does
-//! that, and then the link that all of them share.
+//! One direction of a path as packets go through it: throttled for their connection, if the path
+//! does that, and then the link that all of them share.
 
 use super::link::{Link, LinkCounters, LinkSpec};
 use super::segment::{End, Segment};

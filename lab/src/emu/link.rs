@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A packet's service begins when it arrives or when the one before it is through, whichever is
-//! later; that is computed from the times given, so that a caller who comes late makes nothing slower.
+//! later; that is computed from the times given, so that a caller who comes late makes nothing
+//! slower.
 
 use std::collections::VecDeque;
 
@@ -128,8 +129,8 @@ impl<P> Link<P> {
         self.spec.rate_bps = rate_bps;
     }
 
-    /// Another delay, for packets not yet on the wire. After a cut they wait for those before them: a
-    /// path does not reorder.
+    /// Another delay, for packets not yet on the wire. After a cut they wait for those before them:
+    /// a path does not reorder.
     pub fn set_delay(&mut self, now_ns: u64, delay_ns: u64) {
         self.advance(now_ns);
         self.spec.delay_ns = delay_ns;

@@ -1,9 +1,9 @@
 //! The link emulator: one thread that carries packets between TUN devices of two namespaces.
 //!
 //! netem would do this in the kernel, but many kernels lack it. One thread waits in `ppoll` with
-//! a timer slack of a nanosecond; what it carries, and when, is decided by [`link`] from the packets'
-//! times alone. A write to a TUN device runs the receiving kernel's TCP too: most of this thread's
-//! CPU time is that, and would be spent elsewhere on a real network.
+//! a timer slack of a nanosecond; what it carries, and when, is decided by [`link`] from the
+//! packets' times alone. A write to a TUN device runs the receiving kernel's TCP too: most of this
+//! thread's CPU time is that, and would be spent elsewhere on a real network.
 
 mod direction;
 pub mod link;
@@ -57,7 +57,8 @@ pub struct PathDevices {
     pub up: LinkSpec,
     /// Server to client.
     pub down: LinkSpec,
-    /// What each TCP connection has for itself before that, either way, if the path throttles them.
+    /// What each TCP connection has for itself before that, either way, if the path throttles
+    /// them.
     pub throttle: Option<LinkSpec>,
 }
 
@@ -210,7 +211,8 @@ impl Core {
         }
     }
 
-    /// Waits for packets, orders, or the next due time; `ready` tells which descriptors have something.
+    /// Waits for packets, orders, or the next due time; `ready` tells which descriptors have
+    /// something.
     fn wait(&self, bell: &UnixStream, busy: bool, ready: &mut Vec<bool>) {
         let left = if busy {
             std::thread::sleep(Duration::from_nanos(GRAIN_NS));
@@ -303,7 +305,8 @@ impl Path {
             while let Some((due, packet)) = way.take_due(now + GRAIN_NS / 2) {
                 late.add(now.saturating_sub(due));
                 count += 1;
-                // Refused while the device is down: then the packet is lost, as on a real interface.
+                // Refused while the device is down: then the packet is lost, as on a real
+                // interface.
                 let _ = device.send(&packet);
                 if spare.len() < 4096 {
                     spare.push(packet);
@@ -376,8 +379,8 @@ impl Lateness {
     }
 }
 
-/// Exact timers and precedence for this thread, as far as the system grants them: contenders that use
-/// every core must not make the links jitter.
+/// Exact timers and precedence for this thread, as far as the system grants them: contenders that
+/// use every core must not make the links jitter.
 fn take_priority() {
     let _ = prctl::set_timerslack(1);
     let thread = nix::unistd::gettid().to_string();

@@ -1,9 +1,10 @@
 //! TCP connections reset in the middle of the path, as a firewall or an address change does it.
 //!
-//! A reset must carry the very sequence number its receiver expects next (RFC 9293 section 3.10.7.4,
-//! RFC 5961), which is what that receiver last acknowledged. The first try uses the last acknowledgement
-//! seen; should more have arrived since, the receiver's challenge ACK tells the right number, and
-//! gets its reset in return, as does every later packet of a connection that was reset.
+//! A reset must carry the very sequence number its receiver expects next (RFC 9293 section
+//! 3.10.7.4, RFC 5961), which is what that receiver last acknowledged. The first try uses the last
+//! acknowledgement seen; should more have arrived since, the receiver's challenge ACK tells the
+//! right number, and gets its reset in return, as does every later packet of a connection that was
+//! reset.
 
 use std::collections::HashMap;
 

@@ -144,8 +144,8 @@ pub fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
 /// How a program ends that SIGPIPE has killed, as shells show it.
 const OUTPUT_CLOSED: u8 = 128 + 13;
 
-/// What the whole program makes of an error. Whoever reads the output may have heard enough (`| head`):
-/// that is no news, and no success either.
+/// What the whole program makes of an error. Whoever reads the output may have heard enough (`|
+/// head`): that is no news, and no success either.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let is_closed = |cause: &(dyn std::error::Error + 'static)| {
         let cause = cause.downcast_ref::<io::Error>();

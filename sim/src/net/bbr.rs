@@ -1,10 +1,11 @@
-//! BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), as Linux has it: how much may be in
-//! flight and how fast it leaves follow from the largest rate and the smallest round trip seen of late.
+//! BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), as Linux has it: how much may
+//! be in flight and how fast it leaves follow from the largest rate and the smallest round trip
+//! seen of late.
 //!
-//! Everything here is known to a sender: what was acknowledged or found to be lost, and when. Left out
-//! is the allowance for acknowledgements that come in bursts, since here they come one by one; that
-//! after a loss not more leaves for a round trip than arrives; the time-out's window of one segment; and
-//! the search for a policer.
+//! Everything here is known to a sender: what was acknowledged or found to be lost, and when. Left
+//! out is the allowance for acknowledgements that come in bursts, since here they come one by one;
+//! that after a loss not more leaves for a round trip than arrives; the time-out's window of one
+//! segment; and the search for a policer.
 
 use std::collections::VecDeque;
 
@@ -218,8 +219,8 @@ impl Bbr {
         }
     }
 
-    /// Each place of the cycle takes a round trip: longer until more is in flight or too much, shorter when what was
-    /// queued is gone.
+    /// Each place of the cycle takes a round trip: longer until more is in flight or too much,
+    /// shorter when what was queued is gone.
     fn turn_cycle(&mut self, sample: &Sample) {
         let Mode::ProbeBw { phase, since } = self.mode else { return };
         let over = sample.now - since > self.min_rtt;
@@ -260,7 +261,8 @@ impl Bbr {
         }
     }
 
-    /// The cycle begins anywhere but where it drains: senders that share a path do not all try at once.
+    /// The cycle begins anywhere but where it drains: senders that share a path do not all try at
+    /// once.
     fn probe_bw(&mut self, now: Time, rng: &mut Rng) {
         let phase = match rng.range(0..=CYCLE.len() as u64 - 2) as usize {
             0 => 0,

@@ -109,7 +109,8 @@ impl Pipe {
         }
     }
 
-    /// The kernel has seen a handshake: empty packets that took `rtt`, and one that took a `packet`'s time longer.
+    /// The kernel has seen a handshake: empty packets that took `rtt`, and one that took a
+    /// `packet`'s time longer.
     pub fn shake_hands(&mut self, rtt: Time, packet: Time) {
         self.estimates.on_round_trip(rtt as f64);
         self.estimates.on_round_trip((rtt + packet) as f64);
@@ -321,7 +322,8 @@ impl Pipe {
         later.push((now + known_after, Later::Lost(number)));
     }
 
-    /// It is known that something was lost: it is no longer in flight, and sent again when there is room.
+    /// It is known that something was lost: it is no longer in flight, and sent again when there is
+    /// room.
     pub fn on_lost(&mut self, number: u64) {
         let Some(place) = number.checked_sub(self.landed) else { return };
         let Some(flying) = self.flying.get(place as usize) else { return };
@@ -334,8 +336,8 @@ impl Pipe {
         self.bbr.as_ref().map_or(self.unsent_bytes == 0, |bbr| bbr.is_app_limited())
     }
 
-    /// A segment was lost, and is repaired without the sender's doing: how much later it arrives; the
-    /// window is cut.
+    /// A segment was lost, and is repaired without the sender's doing: how much later it arrives;
+    /// the window is cut.
     fn repair(&mut self, now: Time, round_trip: Time, link: &Link, rng: &mut Rng) -> Time {
         if link.control == Congestion::Cubic {
             self.window.cut(now, round_trip);

@@ -1,5 +1,6 @@
-//! What one end sends twice: copies of redundant streams, each once and not forgotten; anything else
-//! within its budget; and nothing of it on metered lanes. Seen from outside, by what pulls yield.
+//! What one end sends twice: copies of redundant streams, each once and not forgotten; anything
+//! else within its budget; and nothing of it on metered lanes. Seen from outside, by what pulls
+//! yield.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -11,8 +12,8 @@ use imux::proto::{Health, LaneId, LaneStats, SessionStats, StreamId, Tier};
 
 /// What may be sent twice to save time before anything was sent: the core's budget.
 const BUDGET_INITIAL: u64 = 128 * 1024;
-/// A lane with less than this in flight has room for more: four packets on a slow link, half an initial window of TCP on any other,
-/// however many lanes its link has.
+/// A lane with less than this in flight has room for more: four packets on a slow link, half an
+/// initial window of TCP on any other, however many lanes its link has.
 const ROOM_BELOW: u64 = 6_000;
 
 /// A pull, and how the lanes stood just before it.
@@ -69,7 +70,8 @@ struct Flight {
     payload: Payload,
     given: u64,
     arrived: u64,
-    /// From which byte of the lane on it may stand: it counts as arrived with the first of its pull.
+    /// From which byte of the lane on it may stand: it counts as arrived with the first of its
+    /// pull.
     data: VecDeque<(u64, StreamId, Range<u64>)>,
 }
 
@@ -228,8 +230,8 @@ fn stands_best(lane: &LaneStats) -> bool {
     lane.health == Health::Good && !lane.late && lane.tier == Tier::Primary
 }
 
-/// The lane that has to carry a copy of what this one was given, if there is just one that can. Which
-/// streams an express lane carries, and so copies of which, is not seen from outside.
+/// The lane that has to carry a copy of what this one was given, if there is just one that can.
+/// Which streams an express lane carries, and so copies of which, is not seen from outside.
 fn only_other(pull: Pull<'_>) -> Option<LaneId> {
     if pull.lanes.iter().any(|lane| lane.tier == Tier::Express) {
         return None;

@@ -1,5 +1,5 @@
-//! That a run comes to an end: everything drains within a bound once nothing is broken any more, what
-//! has drained is quiet, and nothing goes round in circles.
+//! That a run comes to an end: everything drains within a bound once nothing is broken any more,
+//! what has drained is quiet, and nothing goes round in circles.
 
 use imux::proto::LanePolicy;
 
@@ -122,8 +122,8 @@ impl Liveness {
     }
 }
 
-/// When the stream has to be done though readers of others have paused: in a run where nothing breaks, within as long as
-/// all streams together may take. `None`: it need not be.
+/// When the stream has to be done though readers of others have paused: in a run where nothing
+/// breaks, within as long as all streams together may take. `None`: it need not be.
 pub fn due(options: &Options, plan: &StreamPlan) -> Option<Time> {
     let paused = plan.halves.iter().any(|half| half.unread);
     let breaks = !options.faults.is_empty() || !options.endings.is_empty();

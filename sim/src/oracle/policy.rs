@@ -31,8 +31,8 @@ impl Policies {
         Self { levels: vec![[Level::default(); 2]; links] }
     }
 
-    /// A lane with this policy was given `bytes` by `end`, which are these frames: what has happened
-    /// by that, or the rule that was broken.
+    /// A lane with this policy was given `bytes` by `end`, which are these frames: what has
+    /// happened by that, or the rule that was broken.
     pub fn on_pull(
         &mut self,
         now: Time,

@@ -1,13 +1,16 @@
-//! Streams that nobody reads leave room to the others, at every step, however much the session may keep.
+//! Streams that nobody reads leave room to the others, at every step, however much the session may
+//! keep.
 
-/// Windows that hold some frames of every stream; in smaller ones the first bytes of a few streams are all there is room for.
+/// Windows that hold some frames of every stream; in smaller ones the first bytes of a few streams
+/// are all there is room for.
 const ROOMY_WINDOW: u64 = 16 * 1024;
 
 /// What a stream begins with at most: each end may open one whatever room there is.
 const FIRST_WINDOW: u64 = 2 * 1024;
 
-/// What streams may be promised. They are to have three quarters of the session's window, or of what is allowed of it; what each
-/// end may open whatever room there is comes on top, and stays below an eighth.
+/// What streams may be promised. They are to have three quarters of the session's window, or of
+/// what is allowed of it; what each end may open whatever room there is comes on top, and stays
+/// below an eighth.
 #[derive(Clone, Copy, Debug)]
 pub struct Promises {
     window: u64,
@@ -28,7 +31,8 @@ impl Promises {
         let window = self.window.min(receive);
         let roomy = self.window >= ROOMY_WINDOW;
         self.most = if roomy { window - window / 8 } else { u64::MAX };
-        // Where there is less now than was promised, the first stream of each end comes on top, time and again.
+        // Where there is less now than was promised, the first stream of each end comes on top,
+        // time and again.
         let least = if window < self.window { 2 * FIRST_WINDOW } else { 0 };
         self.most = self.most.max(least);
         self.before = promised.saturating_add(least);

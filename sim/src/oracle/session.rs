@@ -2,7 +2,8 @@
 
 use imux::proto::{CreditStats, SessionStats};
 
-/// At every step: credit is never overdrawn, and no more is unread than the `window` of the session.
+/// At every step: credit is never overdrawn, and no more is unread than the `window` of the
+/// session.
 pub fn check_credit(credit: CreditStats, window: u64) -> Result<(), String> {
     if credit.sent > credit.sent_max || credit.received > credit.announced {
         return Err(format!("credit overdrawn: {credit:?}"));

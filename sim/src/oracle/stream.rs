@@ -1,4 +1,5 @@
-//! One half of a stream, as it truly is: what its writer and its reader are told is held against it.
+//! One half of a stream, as it truly is: what its writer and its reader are told is held against
+//! it.
 
 use imux::proto::{Code, ReadError, WriteError};
 

@@ -9,8 +9,8 @@ use crate::net::{Later, Link, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
 
 /// A socket that does not connect is given up after this.
 const CONNECT_TIMEOUT: Time = 2 * SECOND;
-/// What a handshake takes on a link as slow as this, in bytes a second, is worth counting: TLS sends so much, of which a packet
-/// goes first. On others it is less than a task's wake-up.
+/// What a handshake takes on a link as slow as this, in bytes a second, is worth counting: TLS
+/// sends so much, of which a packet goes first. On others it is less than a task's wake-up.
 const SLOW_RATE: f64 = 100_000.0;
 const HANDSHAKE_BYTES: u64 = 4_096;
 const PACKET_BYTES: u64 = 1_500;

@@ -7,8 +7,8 @@ use super::{CLIENT, NAMES, SERVER, World};
 use crate::oracle::copies::Pull;
 
 impl World {
-    /// The lanes of an end as they stand, with the tiers that they truly have; none if no rule looks
-    /// at them.
+    /// The lanes of an end as they stand, with the tiers that they truly have; none if no rule
+    /// looks at them.
     pub(super) fn lanes_seen(&self, end: usize) -> Vec<LaneStats> {
         if !self.watched {
             return Vec::new();

@@ -1,4 +1,5 @@
-//! What was sent and what came of it, as an omniscient bookkeeper has it; and the rules it holds the driver to.
+//! What was sent and what came of it, as an omniscient bookkeeper has it; and the rules it holds
+//! the driver to.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,8 @@ pub struct Trial {
     pub attempt: u64,
 }
 
-/// One of the four ends of a stream: the writer's or the reader's, of the half towards the accepter (0) or back (1).
+/// One of the four ends of a stream: the writer's or the reader's, of the half towards the accepter
+/// (0) or back (1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub trial: Trial,
@@ -177,7 +179,8 @@ impl Book {
         inner.trials.range(range_of(stream)).any(|(_, trial)| {
             let well = |end: &Option<End>| end.as_ref().is_some_and(|end| *end != End::Cut);
             let all = trial.ends.iter().flatten().all(well);
-            // Whoever opened it is through with it, and knows nothing of what was lost with the session.
+            // Whoever opened it is through with it, and knows nothing of what was lost with the
+            // session.
             let lost = inner.losses > trial.losses_before;
             all || (lost && well(&trial.ends[0][0]) && well(&trial.ends[1][1]))
         })

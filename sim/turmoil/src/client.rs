@@ -1,4 +1,5 @@
-//! The client's host: keeps a session, opens its streams of the plan, and again those that were cut off.
+//! The client's host: keeps a session, opens its streams of the plan, and again those that were cut
+//! off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,8 @@ pub async fn run(plan: Arc<Plan>, book: Arc<Book>) -> turmoil::Result {
     Ok(())
 }
 
-/// A stream on which the server sends all it can, and the client what the slowest path takes a while to carry.
+/// A stream on which the server sends all it can, and the client what the slowest path takes a
+/// while to carry.
 async fn flooded(client: &Client, plan: &Plan) -> turmoil::Result<Stream> {
     let slowest = plan.paths.iter().map(|path| path.mbit).fold(f64::INFINITY, f64::min);
     let upload = vec![0; (slowest * 1e6 / 8.0 * 0.2) as usize];

@@ -1,4 +1,5 @@
-//! The two ends' keys. Whose key it is makes no difference, but how long its certificate is does: to the trace.
+//! The two ends' keys. Whose key it is makes no difference, but how long its certificate is does:
+//! to the trace.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,8 +12,8 @@ pub static SERVER: LazyLock<Arc<Identity>> = LazyLock::new(usual);
 /// The client's.
 pub static CLIENT: LazyLock<Arc<Identity>> = LazyLock::new(usual);
 
-/// An identity whose certificate has the usual length. One in a hundred or so is shorter: its serial number, which is drawn by
-/// chance, begins with zeroes.
+/// An identity whose certificate has the usual length. One in a hundred or so is shorter: its
+/// serial number, which is drawn by chance, begins with zeroes.
 fn usual() -> Arc<Identity> {
     let some = (0..6).map(|_| Identity::generate().expect("a key can be made"));
     Arc::new(some.max_by_key(certificate_len).expect("there are six"))

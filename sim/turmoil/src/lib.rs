@@ -1,5 +1,5 @@
-//! The driver as it is, real TLS included, over simulated paths: one relay host a path, and all that can go wrong
-//! there. One seed gives everything: paths, faults, workload.
+//! The driver as it is, real TLS included, over simulated paths: one relay host a path, and all
+//! that can go wrong there. One seed gives everything: paths, faults, workload.
 //!
 //! Built with `--cfg tokio_unstable --cfg imux_seeded` (`.cargo/config.toml`).
 

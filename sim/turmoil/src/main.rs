@@ -52,7 +52,8 @@ const SOMETIMES: &[&str] = &[
     "stopped",
     "session over: closed by peer",
 ];
-/// What has to happen in a batch of `SELDOM_FROM`, too: in one of a hundred it is missing now and then.
+/// What has to happen in a batch of `SELDOM_FROM`, too: in one of a hundred it is missing now and
+/// then.
 const SELDOM: &[&str] = &[
     "connect failed",
     "cut off",

@@ -1,5 +1,6 @@
-//! What a run is made of, drawn from its seed: each run leaves out much, so that what is left meets often (swarm
-//! testing; Groce et al., ISSTA 2012). Times are in milliseconds of virtual time, sizes in bytes.
+//! What a run is made of, drawn from its seed: each run leaves out much, so that what is left meets
+//! often (swarm testing; Groce et al., ISSTA 2012). Times are in milliseconds of virtual time,
+//! sizes in bytes.
 
 use imux_sim::options::{HalfPlan, SessionOptions, StreamPlan};
 use imux_sim::rng::Rng;
@@ -14,9 +15,11 @@ pub struct Plan {
     pub sessions: [SessionOptions; 2],
     pub streams: Vec<StreamPlan>,
     pub faults: Vec<Fault>,
-    /// From here on nothing is broken any more: all has to be delivered, and every lane to come back.
+    /// From here on nothing is broken any more: all has to be delivered, and every lane to come
+    /// back.
     pub faults_end_ms: u64,
-    /// The client closes its session while the server is sending as fast as it can; else when all is quiet.
+    /// The client closes its session while the server is sending as fast as it can; else when all
+    /// is quiet.
     pub close_amid_data: bool,
 }
 
@@ -47,7 +50,8 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum FaultKind {
-    /// The network holds everything back between the client and the relay (leg 0), or the relay and the server (1).
+    /// The network holds everything back between the client and the relay (leg 0), or the relay and
+    /// the server (1).
     Hold { path: usize, leg: usize, for_ms: u64 },
     /// It does so everywhere.
     Outage { for_ms: u64 },
@@ -123,16 +127,16 @@ impl Plan {
         self.paths.iter().map(|path| usize::from(path.lanes)).sum()
     }
 
-    /// Whether a second run does the same to the last event. A host that dies lets go of its sockets in an order that follows
-    /// from tokio's task numbers, which go on from run to run.
+    /// Whether a second run does the same to the last event. A host that dies lets go of its
+    /// sockets in an order that follows from tokio's task numbers, which go on from run to run.
     #[must_use]
     pub fn repeats(&self) -> bool {
         let kills = |kind| matches!(kind, FaultKind::Crash { .. } | FaultKind::Restart { .. });
         !self.faults.iter().any(|fault| kills(fault.kind))
     }
 
-    /// How long after the faults a lane may still seem alive that is dead: what was on its way has come by then, and who
-    /// heard nothing has asked.
+    /// How long after the faults a lane may still seem alive that is dead: what was on its way has
+    /// come by then, and who heard nothing has asked.
     #[must_use]
     pub fn doubt_ms(&self) -> u64 {
         let silences = |fault: &Fault| {
@@ -151,8 +155,9 @@ impl Plan {
         keepalive.unwrap_or(0) + 6_000
     }
 
-    /// When the run has to be over, in milliseconds: after the faults everything travels once more, by the slowest path, at
-    /// half its rate and in the smallest windows; and some lanes are just being dialled in vain.
+    /// When the run has to be over, in milliseconds: after the faults everything travels once more,
+    /// by the slowest path, at half its rate and in the smallest windows; and some lanes are
+    /// just being dialled in vain.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         let slowest = self.paths.iter().map(|path| path.mbit).fold(f64::INFINITY, f64::min);

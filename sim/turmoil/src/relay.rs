@@ -1,4 +1,5 @@
-//! The middle of a path: a relay that carries lanes on to the server, and does to them what its mood says.
+//! The middle of a path: a relay that carries lanes on to the server, and does to them what its
+//! mood says.
 
 use std::io;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ pub const SERVER: &str = "server";
 /// A connection to the server is given up after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A pump that is late by less than this makes up for it: tokio's timers are only good to a millisecond, and would cost a
-/// fast relay most of its rate.
+/// A pump that is late by less than this makes up for it: tokio's timers are only good to a
+/// millisecond, and would cost a fast relay most of its rate.
 const DEBT_MAX: Duration = Duration::from_millis(5);
 
-/// What a relay does with its connections. Counters say how often something was done to those that there were; a
-/// connection is concerned by what was counted after it was made. Directions: 0 towards the server, 1 back.
+/// What a relay does with its connections. Counters say how often something was done to those that
+/// there were; a connection is concerned by what was counted after it was made. Directions: 0
+/// towards the server, 1 back.
 #[derive(Clone, Copy, Debug)]
 pub struct Mood {
     pub mbit: f64,

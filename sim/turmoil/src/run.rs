@@ -109,7 +109,8 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Does something, and says whether it panicked, and how. The first panic is the cause; those that follow are tokio's.
+/// Does something, and says whether it panicked, and how. The first panic is the cause; those that
+/// follow are tokio's.
 fn catch_panic<R>(act: impl FnOnce() -> R) -> Result<R, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

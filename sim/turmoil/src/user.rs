@@ -1,4 +1,5 @@
-//! Whoever uses a stream: writes what the plan says, reads and checks what comes, and tells the book.
+//! Whoever uses a stream: writes what the plan says, reads and checks what comes, and tells the
+//! book.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

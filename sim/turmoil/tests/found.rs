@@ -37,8 +37,9 @@ fn a_calm_run_breaks_no_rule() {
     assert_well(&calm());
 }
 
-/// The lane's socket was closed right behind CLOSE, with the server's data still coming: it was reset, and CLOSE, which was
-/// behind an upload, was lost with what had not been sent. The server kept the session for its grace time.
+/// The lane's socket was closed right behind CLOSE, with the server's data still coming: it was
+/// reset, and CLOSE, which was behind an upload, was lost with what had not been sent. The server
+/// kept the session for its grace time.
 #[test]
 fn a_session_closed_amid_data_is_told_to_the_peer() {
     assert_well(&Plan { close_amid_data: true, ..calm() });

@@ -185,8 +185,8 @@ impl ServerKeyArgs {
 /// What a client may do.
 #[derive(Debug, Args)]
 struct GrantArgs {
-    /// Where the client may have connections made to: a name, address or network and a port, either
-    /// may be `*`; may be given several times [default: the server's one destination]
+    /// Where the client may have connections made to: a name, address or network and a port,
+    /// either may be `*`; may be given several times [default: the server's one destination]
     #[arg(long, value_name = "HOST:PORT", value_parser = rule)]
     dial: Vec<DestinationRule>,
     /// How many connections it may have open at once

@@ -1,5 +1,5 @@
-//! Lanes of a given speed on one machine: a lane around a lane, that lets no more bytes out than its
-//! link would take, and hands bytes in no sooner than they would have come.
+//! Lanes of a given speed on one machine: a lane around a lane, that lets no more bytes out than
+//! its link would take, and hands bytes in no sooner than they would have come.
 //!
 //! Each end limits the rate of what it writes, and delays what it reads. The lanes inside are real:
 //! TLS over TCP.
@@ -27,8 +27,8 @@ use tokio::time::{Instant, Sleep};
 /// Bytes are let out in pieces that take this long: timers are not finer than a millisecond.
 const PIECE: Duration = Duration::from_millis(2);
 
-/// Time for which nothing was let out because this program was not awake, and which is made good: on
-/// a busy machine timers are late, which is not the link's fault.
+/// Time for which nothing was let out because this program was not awake, and which is made good:
+/// on a busy machine timers are late, which is not the link's fault.
 const LATE: Duration = Duration::from_millis(20);
 
 /// What a link is able to do, each way.

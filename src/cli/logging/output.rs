@@ -1,7 +1,8 @@
-//! Standard error behind a bounded queue: whoever has something to say never waits for whoever reads it.
+//! Standard error behind a bounded queue: whoever has something to say never waits for whoever
+//! reads it.
 //!
-//! A thread of its own writes. What finds the queue full is dropped as a whole, counted, and told of where it would
-//! have stood, once lines are taken again.
+//! A thread of its own writes. What finds the queue full is dropped as a whole, counted, and told
+//! of where it would have stood, once lines are taken again.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -24,7 +25,8 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// Where the word of what was lost comes from: no filter and no bound on lines holds that back.
 pub(super) const TARGET: &str = module_path!();
 
-/// A way into the queue. What is given in one `write` is kept or dropped as a whole, and never an error.
+/// A way into the queue. What is given in one `write` is kept or dropped as a whole, and never an
+/// error.
 #[derive(Clone, Debug)]
 pub(crate) struct Output(Arc<Queue>);
 
@@ -90,7 +92,8 @@ impl Output {
         Hold(self.clone())
     }
 
-    /// Waits until all that was said was written, but not for long. A question that stands has no answer any more.
+    /// Waits until all that was said was written, but not for long. A question that stands has no
+    /// answer any more.
     pub(crate) fn flush_for_the_end(&self) {
         let mut state = self.0.lock();
         if std::mem::take(&mut state.held) {
@@ -129,7 +132,8 @@ impl Queue {
 
     fn push(&self, text: &[u8]) {
         let mut state = self.lock();
-        // Once something was lost, all is until the writer comes by: nothing is to stand before the word of it.
+        // Once something was lost, all is until the writer comes by: nothing is to stand before the
+        // word of it.
         let full = state.lost > 0 || state.waiting_bytes + text.len() > QUEUE_BYTES;
         // The writer itself has only that word to say.
         if full && self.writer.get() != Some(&thread::current().id()) {
@@ -146,8 +150,8 @@ impl Queue {
         loop {
             let (batch, lost) = self.next_batch();
             if lost > 0 {
-                // Through the log, for it to have the log's form. The queue has just been emptied into the batch, behind
-                // which this comes.
+                // Through the log, for it to have the log's form. The queue has just been emptied
+                // into the batch, behind which this comes.
                 tracing::warn!(
                     lines = lost,
                     "lines of the log were lost: standard error did not take them in time"

@@ -1,7 +1,9 @@
-//! A bound on how much others can have us write to the log: strangers that are refused, clients that come and go.
+//! A bound on how much others can have us write to the log: strangers that are refused, clients
+//! that come and go.
 //!
-//! Each place in the source that logs has an allowance, of which it gets some back every minute; what is beyond it is
-//! counted, and told of once a minute. `debug` and `trace` are for whoever asks for all of it.
+//! Each place in the source that logs has an allowance, of which it gets some back every minute;
+//! what is beyond it is counted, and told of once a minute. `debug` and `trace` are for whoever
+//! asks for all of it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +20,8 @@ use super::output::TARGET;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lines of one place at once: of 256 lanes, each up and down and up again at a restart, none is left out.
+/// Lines of one place at once: of 256 lanes, each up and down and up again at a restart, none is
+/// left out.
 const LINES_AT_ONCE: u32 = 600;
 
 /// ... and each minute: with a few places, each a hundred bytes a line, 10 MB a day.
@@ -45,7 +48,8 @@ impl Throttle {
     /// Tells from now on, in a thread of its own, what was left out.
     pub(super) fn start(&self) {
         let throttle = self.clone();
-        // Without the thread nothing more is granted once the allowance is used up, which errs on the safe side.
+        // Without the thread nothing more is granted once the allowance is used up, which errs on
+        // the safe side.
         let _ = std::thread::Builder::new().name("imux-log".to_owned()).spawn(move || {
             loop {
                 std::thread::sleep(INTERVAL);

@@ -17,7 +17,8 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// The style for an output: `quiet` wins; `columns` is what is known of the terminal's width, if anything.
+    /// The style for an output: `quiet` wins; `columns` is what is known of the terminal's width,
+    /// if anything.
     pub(crate) fn choose(is_terminal: bool, quiet: bool, columns: Option<usize>) -> Self {
         match (quiet, is_terminal) {
             (true, _) => Style::Silent,

@@ -1,4 +1,5 @@
-//! How much memory there is for this process: the machine's, or less where its control group sets a limit.
+//! How much memory there is for this process: the machine's, or less where its control group sets a
+//! limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,14 @@ fn total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What a file of a control group says. Without a limit it says `max`, or a number beyond all memory.
+/// What a file of a control group says. Without a limit it says `max`, or a number beyond all
+/// memory.
 fn limit(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// The files that limits may stand in, of the groups of /proc/self/cgroup and of all groups above them. Within a container the
-/// group's own path may not be there, and its root is the container's.
+/// The files that limits may stand in, of the groups of /proc/self/cgroup and of all groups above
+/// them. Within a container the group's own path may not be there, and its root is the container's.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -19,8 +19,8 @@ pub struct Link {
     /// Whether primary lanes get one more beside them, of the express tier, once something urgent
     /// had to wait behind bulk.
     pub express: bool,
-    /// Most bytes a second that they carry together, in each direction, counted before TLS, TCP and
-    /// IP add some 4 %. At least 8,000 (64 kbit/s): less is taken for that.
+    /// Most bytes a second that they carry together, in each direction, counted before TLS, TCP
+    /// and IP add some 4 %. At least 8,000 (64 kbit/s): less is taken for that.
     pub rate_max: Option<u64>,
 }
 

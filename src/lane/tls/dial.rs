@@ -96,7 +96,8 @@ impl TlsDialer {
         (dialled, attempt)
     }
 
-    /// Dials; where the first message of TLS is not answered, it finds out whether that is for its size.
+    /// Dials; where the first message of TLS is not answered, it finds out whether that is for its
+    /// size.
     async fn dial_and_look(&self) -> Result<TlsLane, DialError> {
         let (begun, after) = (Instant::now(), self.options.dial_timeout);
         let (dialled, attempt) = self.attempt_within(after).await;
@@ -169,7 +170,8 @@ impl TlsSettings {
         Self(Arc::new(Mutex::new(prepared(config))))
     }
 
-    /// From now on connections that come in are answered with `config`. Lanes that are up stay as they are.
+    /// From now on connections that come in are answered with `config`. Lanes that are up stay as
+    /// they are.
     pub fn replace(&self, config: Arc<ServerConfig>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = prepared(config);
     }

@@ -1,11 +1,12 @@
 //! Something on the way that lets TLS's first message through only while it is small.
 //!
-//! With X25519MLKEM768 a ClientHello has some 1,440 bytes. Firewalls that were made before such a thing existed cut the
-//! connection, or never let it through. That looks like a server that does not answer, and is told apart by a ClientHello
-//! with X25519 alone: if that is answered and the large one is not, again and again, it is the size.
+//! With X25519MLKEM768 a ClientHello has some 1,440 bytes. Firewalls that were made before such a
+//! thing existed cut the connection, or never let it through. That looks like a server that does
+//! not answer, and is told apart by a ClientHello with X25519 alone: if that is answered and the
+//! large one is not, again and again, it is the size.
 //!
-//! Invariant: no lane is ever made with the small one unless the settings ask for it. Whoever can cut connections could
-//! have it made so.
+//! Invariant: no lane is ever made with the small one unless the settings ask for it. Whoever can
+//! cut connections could have it made so.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,10 +23,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::trust::question_config;
 
-/// How long an answer to the small ClientHello, or once more to the large one, may take: a round trip or two.
+/// How long an answer to the small ClientHello, or once more to the large one, may take: a round
+/// trip or two.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// For so long what was found out holds: a client dials lanes all the time, and networks are mended seldom.
+/// For so long what was found out holds: a client dials lanes all the time, and networks are mended
+/// seldom.
 const FINDING_HOLDS: Duration = Duration::from_secs(60);
 
 /// The content type of a handshake message (RFC 8446, 5.1).
@@ -75,8 +78,8 @@ pub(super) enum Next {
 }
 
 impl Finding {
-    /// Asks with a small ClientHello, over a connection that `connect` makes, unless that was done lately. Lanes that fail
-    /// at the same time ask once.
+    /// Asks with a small ClientHello, over a connection that `connect` makes, unless that was done
+    /// lately. Lanes that fail at the same time ask once.
     pub(super) async fn look(
         &self,
         connect: impl Future<Output = io::Result<TcpStream>>,

@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use crate::lane::metrics::{set_max_pacing_rate, tcp_metrics};
 use crate::lane::{LaneMetrics, tcp};
 
-/// A connected, reliable and ordered byte pipe that TLS can run over, and what it may know of itself. All of it means
-/// what the method of that name in [`Lane`](super::Lane) says; what is not known may be left out.
+/// A connected, reliable and ordered byte pipe that TLS can run over, and what it may know of
+/// itself. All of it means what the method of that name in [`Lane`](super::Lane) says; what is not
+/// known may be left out.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// What is known about the path.
     fn metrics(&self) -> Option<LaneMetrics> {
@@ -61,8 +62,8 @@ impl Transport for TcpStream {
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(Self::poll_write_ready(self, cx))?;
-            // tokio calls a socket writable until a write has failed; the kernel knows better. Its "no" clears tokio's
-            // "yes", and makes the kernel tell when it changes.
+            // tokio calls a socket writable until a write has failed; the kernel knows better. Its
+            // "no" clears tokio's "yes", and makes the kernel tell when it changes.
             match self.try_io(Interest::WRITABLE, || kernel_takes(self)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 answer => return Poll::Ready(answer),
@@ -98,8 +99,8 @@ impl Transport for TcpStream {
     }
 }
 
-/// Whether the kernel takes bytes now, as `WouldBlock` or not. Less than its limit unsent means yes; so does an error, which
-/// the next write will tell.
+/// Whether the kernel takes bytes now, as `WouldBlock` or not. Less than its limit unsent means
+/// yes; so does an error, which the next write will tell.
 fn kernel_takes(socket: &TcpStream) -> io::Result<()> {
     let mut asked = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
     match nix::poll::poll(&mut asked, PollTimeout::ZERO)? {

@@ -10,8 +10,8 @@ use crate::proto::scheduler::SchedulerKind;
 /// The largest number the wire has room for (RFC 9000, 16).
 const NUMBER_MAX: u64 = (1 << 62) - 1;
 
-/// Longest grace time and keep-alive: a week. What is kept longer than that for nobody is a leak, and a lane that is asked
-/// less often is not kept alive.
+/// Longest grace time and keep-alive: a week. What is kept longer than that for nobody is a leak,
+/// and a lane that is asked less often is not kept alive.
 const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A setting that makes no sense: nothing could be sent, or it could not be told to the peer.

@@ -13,7 +13,8 @@ const ACK_EVERY_BYTES: u64 = 128 * 1024;
 const ACK_DELAY_FRACTION: u32 = 8;
 /// ... but no more often than a timer can tell ...
 const ACK_DELAY_MIN: Duration = Duration::from_millis(1);
-/// ... and no later than this, unless a packet takes longer: the sender's patience is counted from 100 ms upwards.
+/// ... and no later than this, unless a packet takes longer: the sender's patience is counted from
+/// 100 ms upwards.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
 
 /// Cumulative position and the acknowledgements owed for it: one on the lane itself, because it

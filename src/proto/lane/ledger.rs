@@ -49,8 +49,9 @@ pub(in crate::proto) struct Entry {
     pub(in crate::proto) delivered_at_then: Option<Instant>,
 }
 
-/// On a path that a lane shares with others of its link, a forecast may be wrong by this part of the time it looks ahead:
-/// what stands in the lane's queue is carried at whatever rate the others leave it.
+/// On a path that a lane shares with others of its link, a forecast may be wrong by this part of
+/// the time it looks ahead: what stands in the lane's queue is carried at whatever rate the others
+/// leave it.
 const FORECAST_ERROR: u32 = 2;
 
 impl Entry {
@@ -84,8 +85,9 @@ impl Ledger {
         self.acked
     }
 
-    /// Bytes in flight. Where no acknowledgement is to come there are none: of what needs none it is not told that it has arrived,
-    /// and a lane that only answers for days would be full of its answers.
+    /// Bytes in flight. Where no acknowledgement is to come there are none: of what needs none it
+    /// is not told that it has arrived, and a lane that only answers for days would be full of
+    /// its answers.
     pub(in crate::proto) fn in_flight(&self) -> u64 {
         if self.owes() { span(self.acked, self.sent) } else { 0 }
     }

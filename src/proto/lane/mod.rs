@@ -118,8 +118,9 @@ const TIMEOUTS_UNTIL_LOST: u32 = 3;
 /// A lane is not given up sooner than this: TCP repairs most losses within it.
 const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
 
-/// On a slow path somebody else's queue may stand before what it owes: as much as routers have for such links (128 KiB). What
-/// that takes a lane is waited for, and as long again: what is lost before a full queue is sent again behind it.
+/// On a slow path somebody else's queue may stand before what it owes: as much as routers have for
+/// such links (128 KiB). What that takes a lane is waited for, and as long again: what is lost
+/// before a full queue is sent again behind it.
 const FOREIGN_QUEUE_BYTES: f64 = 2.0 * 128.0 * 1024.0;
 
 /// A kernel that was asked for its figures has this long to be heard ...
@@ -251,8 +252,8 @@ impl Lane {
         true
     }
 
-    /// What was acknowledged left the bottleneck a round trip ago at the latest; the rest follows it
-    /// at the lane's rate.
+    /// What was acknowledged left the bottleneck a round trip ago at the latest; the rest follows
+    /// it at the lane's rate.
     fn correct_departure(&mut self, now: Instant) {
         let rest = self.ledger.in_flight() as f64 / self.estimate.rate().max(1.0);
         let queue = (rest - self.estimate.rtt_min().as_secs_f64()).clamp(0.0, 3600.0);
@@ -278,7 +279,8 @@ impl Lane {
         self.estimate.lateness(now).saturating_sub(ACK_DELAY_USUAL)
     }
 
-    /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged anything.
+    /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged
+    /// anything.
     pub(in crate::proto) fn answers(&self, now: Instant) -> bool {
         self.answered_until().is_some_and(|until| now < until)
     }
@@ -303,7 +305,8 @@ impl Lane {
         self.estimate.path_timeout().max(TIMEOUT_MIN).max(self.drain_time())
     }
 
-    /// On a slow path round trips become many times as long within one of them: how long what is in flight takes.
+    /// On a slow path round trips become many times as long within one of them: how long what is in
+    /// flight takes.
     fn drain_time(&self) -> Duration {
         if !self.estimate.is_slow() {
             return Duration::ZERO;
@@ -323,8 +326,8 @@ impl Lane {
     }
 
     /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,
-    /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does not
-    /// say that any leave.
+    /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does
+    /// not say that any leave.
     pub(in crate::proto) fn owes(&self) -> bool {
         self.ledger.owes() || self.task == Task::Writing
     }
@@ -336,9 +339,10 @@ impl Lane {
             .flatten()
     }
 
-    /// Since when the lane is silent though it should not be: what was sent is not acknowledged, or what should be sent to see
-    /// whether it is alive does not leave, because its buffer stays full. Not while its kernel learns that more has arrived: once
-    /// all has, it is the peer that is silent, and not the path.
+    /// Since when the lane is silent though it should not be: what was sent is not acknowledged, or
+    /// what should be sent to see whether it is alive does not leave, because its buffer stays
+    /// full. Not while its kernel learns that more has arrived: once all has, it is the peer
+    /// that is silent, and not the path.
     pub(in crate::proto) fn silent_since(&self) -> Option<Instant> {
         let since = if self.owes() {
             self.progress_at
@@ -358,19 +362,20 @@ impl Lane {
         self.silent_since()?.checked_add(self.lost_after())
     }
 
-    /// When nothing will have been heard of it, by the peer's acknowledgements and its kernel's, for longer than its path may
-    /// take.
+    /// When nothing will have been heard of it, by the peer's acknowledgements and its kernel's,
+    /// for longer than its path may take.
     pub(in crate::proto) fn silent_at(&self) -> Option<Instant> {
         self.answered_at().checked_add(self.path_timeout())
     }
 
-    /// When what follows from its silence, and is due at `due`, is done: not before its kernel was heard.
+    /// When what follows from its silence, and is due at `due`, is done: not before its kernel was
+    /// heard.
     pub(in crate::proto) fn decided_at(&self, due: Instant) -> Instant {
         self.asked_until.map_or(due, |until| until.max(due))
     }
 
-    /// What follows from its silence is due since `due`. Whether its kernel has to be asked first: nobody has while nothing
-    /// came on the lane and nothing could be written.
+    /// What follows from its silence is due since `due`. Whether its kernel has to be asked first:
+    /// nobody has while nothing came on the lane and nothing could be written.
     pub(in crate::proto) fn ask_kernel(&mut self, now: Instant, due: Instant) -> bool {
         let Some(answered_at) = self.estimate.kernel_at() else { return false };
         let fresh = answered_at.checked_add(ANSWER_FRESH).is_none_or(|until| until >= due);

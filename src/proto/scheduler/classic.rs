@@ -12,8 +12,9 @@ pub(super) fn min_rtt<'a>(
     if better { Grant::Nothing } else { Grant::Skip(0) }
 }
 
-/// The lane with the smallest round trip, if it is not `lane` itself. Of equals always the same one, in whatever order they
-/// are told: a lane that is woken must find the choice it was woken for, or it is woken for ever.
+/// The lane with the smallest round trip, if it is not `lane` itself. Of equals always the same
+/// one, in whatever order they are told: a lane that is woken must find the choice it was woken
+/// for, or it is woken for ever.
 fn fastest<'a>(
     lane: &LaneView,
     others: impl Iterator<Item = &'a LaneView>,

@@ -3,8 +3,8 @@
 
 use super::{Grant, LaneView};
 
-/// Bulk is not out of turn if it would wait no longer than this for what stands before it: forecasts are
-/// no better, and to skip less leaves holes, which cost both ends more than the wait.
+/// Bulk is not out of turn if it would wait no longer than this for what stands before it:
+/// forecasts are no better, and to skip less leaves holes, which cost both ends more than the wait.
 const IN_TURN_SECONDS: f64 = 0.0005;
 
 /// If all that waits would be through on the other lanes before this one's chunk arrives, the lane

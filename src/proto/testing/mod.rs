@@ -13,7 +13,8 @@ pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
-/// What the kernel says of a lane whose path has 20 ms: its rate in bytes a second, and its round trip as it is now.
+/// What the kernel says of a lane whose path has 20 ms: its rate in bytes a second, and its round
+/// trip as it is now.
 pub(crate) fn kernel(rate: u64, rtt: Duration) -> LaneMetrics {
     LaneMetrics {
         rtt,

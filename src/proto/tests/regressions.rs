@@ -99,7 +99,8 @@ fn very_slow_lanes_are_waited_for_longer() {
     panic!("{:?}", pair.ends[CLIENT].events);
 }
 
-/// Of a thousand lanes that fell silent, those were noticed after minutes that followed some that had died young.
+/// Of a thousand lanes that fell silent, those were noticed after minutes that followed some that
+/// had died young.
 #[test]
 fn a_lane_that_has_carried_is_not_waited_for_longer_because_others_never_did() {
     let mut pair = Pair::new(Config::default(), &[]);

@@ -266,8 +266,8 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
     }
 }
 
-/// Reads the body of a frame of type `kind`. The payload is copied: what is kept of a frame then pins
-/// no larger buffer.
+/// Reads the body of a frame of type `kind`. The payload is copied: what is kept of a frame then
+/// pins no larger buffer.
 pub(super) fn decode_body(kind: u64, body: &[u8]) -> Result<Frame, DecodeError> {
     let mut rest = body;
     let frame = match kind {

@@ -71,7 +71,8 @@ pub enum Frame {
         /// What it is for.
         kind: StreamKind,
     },
-    /// The opener of a stream wants its bytes, both ways, on two lanes. Stands right before the OPEN.
+    /// The opener of a stream wants its bytes, both ways, on two lanes. Stands right before the
+    /// OPEN.
     Redundant {
         /// Which.
         id: StreamId,
@@ -138,7 +139,8 @@ pub enum Frame {
         /// cryptography.
         announcement: Bytes,
     },
-    /// From a server: what is urgent waits behind bulk, and an express lane on each link would help.
+    /// From a server: what is urgent waits behind bulk, and an express lane on each link would
+    /// help.
     Express,
     /// From a client, ahead of its CREATE: by what its key is to be authorised.
     Invitation {
@@ -221,8 +223,8 @@ pub enum StreamKind {
     Named(String),
     /// To whatever the two programs that use the library have agreed on.
     Raw,
-    /// To the destination that is named, or the one the server was set up with, and with something besides. Only to a peer
-    /// that says it knows this.
+    /// To the destination that is named, or the one the server was set up with, and with something
+    /// besides. Only to a peer that says it knows this.
     Wanting(Wants, Option<String>),
     /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
     /// the other streams are not harmed.
@@ -240,8 +242,8 @@ pub struct Params {
     pub initial_max_streams: u64,
     /// How long a session without lanes is kept, in milliseconds.
     pub grace_ms: u64,
-    /// Credit, in bytes, for each stream whose index EARLY_STREAMS covers. Above 0 it says that this end
-    /// knows the frame.
+    /// Credit, in bytes, for each stream whose index EARLY_STREAMS covers. Above 0 it says that
+    /// this end knows the frame.
     pub early_max_stream_data: u64,
     /// What this end grants of what a stream's opener may want.
     pub wants: Wants,

@@ -5,10 +5,11 @@
 pub struct Wants(u64);
 
 impl Wants {
-    /// To be told when the destination has taken the connection: the first byte that comes back says so, and is no part of
-    /// what is carried.
+    /// To be told when the destination has taken the connection: the first byte that comes back
+    /// says so, and is no part of what is carried.
     pub const ANSWER: Self = Self(1);
-    /// That the destination is told who connects, as the accepting end sees it: by the PROXY protocol.
+    /// That the destination is told who connects, as the accepting end sees it: by the PROXY
+    /// protocol.
     pub const SOURCE: Self = Self(2);
     /// All that this version knows.
     pub const ALL: Self = Self(3);

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// Any list: what it says is said again in the same way; to add and to take off a client changes what is said of that
-/// client, and of invitations that are over, and of nobody else.
+/// Any list: what it says is said again in the same way; to add and to take off a client changes
+/// what is said of that client, and of invitations that are over, and of nobody else.
 pub(crate) fn authorized_clients(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines = match parse(&text) {

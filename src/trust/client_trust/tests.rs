@@ -51,7 +51,8 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     .unwrap();
     assert!(trust.permit(Some(key(2))).is_none());
     assert!(admits(&trust, Some(key(2))).await);
-    // ... and whoever is removed is gone when anybody looks: whoever comes, and the sessions that there are.
+    // ... and whoever is removed is gone when anybody looks: whoever comes, and the sessions that
+    // there are.
     file.revoke(key(1)).unwrap();
     assert!(!admits(&trust, Some(key(1))).await && trust.permit(Some(key(1))).is_none());
     file.revoke(key(2)).unwrap();

@@ -99,7 +99,8 @@ fn reserved_addresses_are_reached_by_their_address_alone() {
         "64:ff9b:1::1",
         "64:ff9b:1:a9fe:a9:fe00::",
         "64:ff9b:1:ffff::808:808",
-        // Embedded by translators and tunnels: SIIT, Teredo (its server; its client, turned), ISATAP.
+        // Embedded by translators and tunnels: SIIT, Teredo (its server; its client, turned),
+        // ISATAP.
         "::ffff:0:169.254.169.254",
         "2001:0:a9fe:a9fe::1",
         "2001:0:808:808:0:0:5601:5601",

@@ -9,7 +9,8 @@ fn certificate(pem: &str) -> CertificateDer<'static> {
 const LEGACY: &str = include_str!("../../../tests/fixtures/legacy/legacy.crt");
 const PASTED: &str = include_str!("../../../tests/fixtures/legacy/pasted.crt");
 
-// As `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum`, and the same of the last 256 bytes of the DER.
+// As `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum`, and the same of the
+// last 256 bytes of the DER.
 const LEGACY_KEY: &str = "SHA256:dwC5/gMXJXZ88XGNk1whj9PjktSkPcaOujFz80KAoQo";
 const LEGACY_SIGNATURE: &str = "c78d26bff9e10b4507d78a24db123d57805261954edc0db9b9c7082ea2bc64e1";
 

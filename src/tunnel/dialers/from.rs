@@ -12,10 +12,12 @@ use crate::trust::ProxyHeader;
 /// How connections to destinations are made.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Dialing {
-    /// The addresses they are made from. Of a version of IP of which none is given here, the system chooses, if none is given
-    /// at all, and otherwise its destinations are not dialled.
+    /// The addresses they are made from. Of a version of IP of which none is given here, the
+    /// system chooses, if none is given at all, and otherwise its destinations are not
+    /// dialled.
     pub from: Vec<IpAddr>,
-    /// Whether each destination is told who connects, and how. A client's own line may say so for that client.
+    /// Whether each destination is told who connects, and how. A client's own line may say so for
+    /// that client.
     pub tell_source: Option<ProxyHeader>,
 }
 
@@ -28,7 +30,8 @@ impl Dialing {
         let fits = |from: &&IpAddr| from.is_ipv4() == to.is_ipv4();
         let from = self.from.iter().find(fits).ok_or(io::ErrorKind::NetworkUnreachable)?;
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Without it a port would be taken here for all destinations together. Kernels before 4.2 have no such option.
+        // Without it a port would be taken here for all destinations together. Kernels before 4.2
+        // have no such option.
         let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
         socket.bind(SocketAddr::new(*from, 0))?;
         socket.connect(to).await
@@ -62,7 +65,8 @@ pub(super) fn header(
     }
 }
 
-/// Both have to be of one version of IP: one that is of the other is said as nowhere in particular, at its port.
+/// Both have to be of one version of IP: one that is of the other is said as nowhere in particular,
+/// at its port.
 fn of_family(destination: Option<SocketAddr>, source: SocketAddr) -> SocketAddr {
     let nowhere = match source {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),

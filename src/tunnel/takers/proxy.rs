@@ -1,7 +1,8 @@
-//! One port for all destinations: what a program says first is where it wants to go, in SOCKS5, SOCKS4a or HTTP. Which of
-//! them it is shows in the first byte.
+//! One port for all destinations: what a program says first is where it wants to go, in SOCKS5,
+//! SOCKS4a or HTTP. Which of them it is shows in the first byte.
 //!
-//! Names are passed on as they are, and looked up by the server. What may be reached is the server's decision alone.
+//! Names are passed on as they are, and looked up by the server. What may be reached is the
+//! server's decision alone.
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ pub use way::ProxyOptions;
 use program::Program;
 use way::{GREETING_TIMEOUT, Unheard, Way};
 
-/// Serves programs that connect to `listener`, as [`forward_within`](crate::tunnel::forward_within) does, each with a stream
-/// to where it says.
+/// Serves programs that connect to `listener`, as [`forward_within`](crate::tunnel::forward_within)
+/// does, each with a stream to where it says.
 pub async fn serve_within(
     listener: impl Into<Listener>,
     client: Arc<Client>,

@@ -17,10 +17,12 @@ use crate::tunnel::socket::{Socket, SocketOptions};
 /// What is read at once.
 const PIECE: usize = 64 << 10;
 
-/// Carries standard input into `stream`, and what comes back to standard output, until both have ended. An end on either side is passed on as a half-close.
+/// Carries standard input into `stream`, and what comes back to standard output, until both have
+/// ended. An end on either side is passed on as a half-close.
 ///
-/// The two may be terminals or files, of which others have the descriptors as well: they stay as they are, and threads of
-/// their own wait for them. One that still waits for input does not keep the process.
+/// The two may be terminals or files, of which others have the descriptors as well: they stay as
+/// they are, and threads of their own wait for them. One that still waits for input does not keep
+/// the process.
 ///
 /// # Errors
 /// The stream was reset, or its session is over.

@@ -12,8 +12,8 @@ use tokio::net::{UnixListener, UnixStream};
 /// Connections that wait to be taken: as many as std asks for.
 const BACKLOG: i32 = 128;
 
-/// A Unix socket that is listened on, and that only its owner may connect to. Its file goes when it is dropped, unless
-/// another has taken its place.
+/// A Unix socket that is listened on, and that only its owner may connect to. Its file goes when it
+/// is dropped, unless another has taken its place.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
@@ -26,8 +26,8 @@ impl UnixSocket {
     /// Listens at `path`, in the place of a socket there that nobody listens on any more.
     ///
     /// # Errors
-    /// [`ErrorKind::AddrInUse`] where somebody listens, [`ErrorKind::AlreadyExists`] where something else than a socket
-    /// is, and what the system says.
+    /// [`ErrorKind::AddrInUse`] where somebody listens, [`ErrorKind::AlreadyExists`] where
+    /// something else than a socket is, and what the system says.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

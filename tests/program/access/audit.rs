@@ -42,7 +42,8 @@ fn trail(file: &Path) -> Vec<serde_json::Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Who was there, from where, and where to; with the words of the list, and a new file after SIGHUP.
+/// Who was there, from where, and where to; with the words of the list, and a new file after
+/// SIGHUP.
 #[test]
 fn an_audit_trail_tells_of_sessions_and_streams() {
     bounded(90, async {

@@ -22,7 +22,8 @@ fn an_invitation_makes_both_known_to_each_other_once() {
 
         let invite = ["invite", &server.at, "--listen", "127.0.0.1:0", "--comment", "Anna"];
         let line = prints(server.home.path(), &invite);
-        // What is printed is a command that works, and keeps the secret out of the list of processes.
+        // What is printed is a command that works, and keeps the secret out of the list of
+        // processes.
         let link =
             line.strip_prefix("echo '").and_then(|rest| rest.strip_suffix("' | imux accept"));
         let link = link.unwrap_or_else(|| panic!("{line}"));

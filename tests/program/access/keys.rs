@@ -107,7 +107,8 @@ fn a_server_changes_its_key_and_its_clients_follow() {
     });
 }
 
-/// Its sessions go on by lanes that show the new key, as far as their clients have heard of it; clients that come see no other.
+/// Its sessions go on by lanes that show the new key, as far as their clients have heard of it;
+/// clients that come see no other.
 #[test]
 fn a_running_server_changes_its_key_and_its_sessions_stay() {
     bounded(90, async {

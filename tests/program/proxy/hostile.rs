@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// How long it takes until the other end has had enough of this, a byte of which is sent now and then.
+/// How long it takes until the other end has had enough of this, a byte of which is sent now and
+/// then.
 async fn until_given_up(mut socket: TcpStream, said: &[u8], pause: Duration) -> Duration {
     let begun = Instant::now();
     let (mut read, mut write) = socket.split();

@@ -217,8 +217,8 @@ fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
     assert_eq!(known_hosts(home.path()), third);
 }
 
-/// Many lanes wait for the answer, and others cannot be made, for longer than a lane may take: none of it buries the
-/// question. All of it is told afterwards, and all lanes that can be made are.
+/// Many lanes wait for the answer, and others cannot be made, for longer than a lane may take: none
+/// of it buries the question. All of it is told afterwards, and all lanes that can be made are.
 #[test]
 fn nothing_is_written_while_a_question_stands() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());

@@ -134,7 +134,8 @@ async fn rustls_understands_us_and_we_it() {
     thread.await.unwrap();
 }
 
-/// Every third record new keys, over and over, both ways, against rustls's own record layer, with each cipher.
+/// Every third record new keys, over and over, both ways, against rustls's own record layer, with
+/// each cipher.
 #[tokio::test]
 async fn keys_are_updated_before_they_are_used_up() {
     for suite in 0..3 {
@@ -264,7 +265,8 @@ async fn decrypted_records_that_may_not_be_are_errors() {
     }
 }
 
-/// From a server, several in a record, in front of new keys: whatever they say. But whole, each of them.
+/// From a server, several in a record, in front of new keys: whatever they say. But whole, each of
+/// them.
 #[tokio::test]
 async fn session_tickets_are_ignored() {
     let ticket = |length: u8| [vec![4, 0, 0, length], vec![9; length.into()]].concat();

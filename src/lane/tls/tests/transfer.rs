@@ -160,7 +160,8 @@ async fn takes_no_more_than_the_limit_while_the_peer_does_not_read() {
     client.set_unsent_limit(16 * 1024);
     let block = vec![9; 64 * 1024];
     let mut taken = 0;
-    // Ready says yes until the kernel has enough, and then no: nothing is taken that waits in the lane.
+    // Ready says yes until the kernel has enough, and then no: nothing is taken that waits in the
+    // lane.
     while let Ok(ready) =
         timeout(Duration::from_millis(200), poll_fn(|cx| client.poll_write_ready(cx))).await
     {

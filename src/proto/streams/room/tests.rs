@@ -10,7 +10,8 @@ use crate::proto::wire::StreamKind;
 const K: u64 = 1024;
 const M: u64 = 1024 * K;
 
-/// Windows that so many streams have, one after another, if each takes what it gets and nobody reads.
+/// Windows that so many streams have, one after another, if each takes what it gets and nobody
+/// reads.
 fn paused(count: usize, wish: u64, first: u64, max: u64, room: u64) -> Vec<u64> {
     let mut used = 0;
     let take = |_| {

@@ -1,4 +1,5 @@
-//! HTTP/1: CONNECT for any protocol, and requests of plain HTTP by the whole URL, each to its own host (RFC 9110, 9112).
+//! HTTP/1: CONNECT for any protocol, and requests of plain HTTP by the whole URL, each to its own
+//! host (RFC 9110, 9112).
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -140,7 +141,8 @@ impl Served {
 
 impl Host {
     async fn open(way: &Way, authority: &str, host: &str, port: u16) -> Result<Self, Refusal> {
-        // The request goes with the opening; that there is no connection shows when the answer is read.
+        // The request goes with the opening; that there is no connection shows when the answer is
+        // read.
         let Opened { stream, ends } = way.open(host, port).await?;
         let mut builder = client::conn::http1::Builder::new();
         builder.max_buf_size(BUFFER_MAX);
@@ -234,8 +236,8 @@ fn without_user(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, place)| place)
 }
 
-/// Takes out what is for the connection and not for the other end: what `Connection` names, and all that is between a
-/// program and its proxy.
+/// Takes out what is for the connection and not for the other end: what `Connection` names, and all
+/// that is between a program and its proxy.
 fn strip(headers: &mut HeaderMap) {
     let named: Vec<_> = headers
         .get_all(CONNECTION)

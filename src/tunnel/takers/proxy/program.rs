@@ -13,12 +13,13 @@ use tokio::time::Sleep;
 
 use crate::tunnel::socket::Socket;
 
-/// What still comes of a program that was told all is read for so long, or so much of it: a socket that is closed with bytes
-/// in it is reset, and what it was told is lost.
+/// What still comes of a program that was told all is read for so long, or so much of it: a socket
+/// that is closed with bytes in it is reset, and what it was told is lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// Its socket, for what is written to be read and written by others. Shut down, it waits for the program's end.
+/// Its socket, for what is written to be read and written by others. Shut down, it waits for the
+/// program's end.
 #[derive(Debug)]
 pub(super) struct Program {
     socket: Socket,
@@ -60,7 +61,8 @@ impl Program {
     }
 }
 
-/// The first byte that a program sends, which stays where it is; `None` if it sends none. Cancel safe.
+/// The first byte that a program sends, which stays where it is; `None` if it sends none. Cancel
+/// safe.
 pub(super) async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
     loop {
         socket.ready(Interest::READABLE).await?;

@@ -1,4 +1,5 @@
-//! SOCKS4 and SOCKS4a, the form with names. By hand: no crate that is kept up has the server's side of it.
+//! SOCKS4 and SOCKS4a, the form with names. By hand: no crate that is kept up has the server's side
+//! of it.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +16,8 @@ const CONNECT: u8 = 1;
 const TEXT_MAX: usize = 256;
 
 const GRANTED: u8 = 0x5a;
-/// The one code for all failures but those of `identd`, which nobody asks any more, and of the user.
+/// The one code for all failures but those of `identd`, which nobody asks any more, and of the
+/// user.
 const REJECTED: u8 = 0x5b;
 const OTHER_USER: u8 = 0x5d;
 

@@ -18,8 +18,8 @@ use crate::tunnel::socket::SocketOptions;
 /// How long a program may take to say where it wants to go.
 pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may take to say whether the destination has taken the connection: its own attempt ends in ten
-/// seconds, a session that has lost its lanes may come back.
+/// How long the server may take to say whether the destination has taken the connection: its own
+/// attempt ends in ten seconds, a session that has lost its lanes may come back.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a port for all destinations treats who comes.
@@ -27,8 +27,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct ProxyOptions {
     /// Who may use it; whoever connects, if not set.
     pub credentials: Option<Arc<Credentials>>,
-    /// Success is said before the destination has answered, and a failure is a reset: a round trip less for programs whose
-    /// first words wait for it.
+    /// Success is said before the destination has answered, and a failure is a reset: a round trip
+    /// less for programs whose first words wait for it.
     pub fast: bool,
     /// See [`OpenOptions::redundant`].
     pub redundant: bool,
