@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::lane::Lane;
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
-use crate::proto::{Code, DecodeError, LaneId, LaneMetrics, LanePolicy, Side};
+use crate::proto::{Advice, Code, DecodeError, LaneId, LaneMetrics, LanePolicy, Side};
 
 /// Most bytes read before the frames are handed over: the lock is taken once for them.
 const READ_BATCH: u64 = 256 * 1024;
@@ -285,7 +285,7 @@ impl LaneTask<'_> {
         Poll::Ready(Ok(()))
     }
 
-    /// Asks the kernel about the lane, now and then, and sets how much it may hold unsent.
+    /// Asks the kernel about the lane, now and then.
     fn measure(&mut self) -> Option<LaneMetrics> {
         let now = clock::now();
         if self.measured_at.is_some_and(|at| now.duration_since(at) < METRICS_EVERY) {
@@ -294,20 +294,6 @@ impl LaneTask<'_> {
         self.measured_at = Some(now);
         let metrics = self.lane.metrics()?;
         self.ended = metrics.ended;
-        let (limit, pacing) = self
-            .shared
-            .look(|state| (state.core.unsent_limit(self.id), state.core.pacing_limit(self.id)));
-        // A system call is worth it only for a real change.
-        if limit.abs_diff(self.unsent_limit) > self.unsent_limit / 4 {
-            self.lane.set_unsent_limit(limit);
-            self.unsent_limit = limit;
-        }
-        // Less than lanes that share a path are allowed beyond what they deliver, or they would
-        // never grow.
-        if pacing.abs_diff(self.pacing_limit) > self.pacing_limit / 128 {
-            self.lane.set_pacing_limit(pacing);
-            self.pacing_limit = pacing;
-        }
         Some(LaneMetrics {
             rtt: metrics.rtt,
             rtt_var: metrics.rtt_var,
@@ -321,7 +307,24 @@ impl LaneTask<'_> {
         })
     }
 
-    /// The one visit to the session: frames in, bytes out. `true` if there is something to write.
+    /// Tells the kernel how the lane is to be used. A system call is worth it only for a real
+    /// change.
+    fn heed(&mut self, advice: Advice) {
+        let Advice { unsent_limit, pacing_limit, .. } = advice;
+        if unsent_limit.abs_diff(self.unsent_limit) > self.unsent_limit / 4 {
+            self.lane.set_unsent_limit(unsent_limit);
+            self.unsent_limit = unsent_limit;
+        }
+        // Less than lanes that share a path are allowed beyond what they deliver, or they would
+        // never grow.
+        if pacing_limit.abs_diff(self.pacing_limit) > self.pacing_limit / 128 {
+            self.lane.set_pacing_limit(pacing_limit);
+            self.pacing_limit = pacing_limit;
+        }
+    }
+
+    /// The one visit to the session: metrics and frames in, advice and bytes out. `true` if there
+    /// is something to write.
     fn exchange(
         &mut self,
         cx: &Context<'_>,
@@ -329,11 +332,9 @@ impl LaneTask<'_> {
         metrics: Option<LaneMetrics>,
     ) -> Result<bool, LaneEnd> {
         let (id, batch, out) = (self.id, &mut self.batch, &mut self.out);
-        let ended = self.ended;
-        self.shared.with(|state, now| {
-            if let Some(metrics) = metrics {
-                state.core.handle_lane_metrics(now, id, metrics);
-            }
+        let (ended, mut advice) = (self.ended, None);
+        let pulled = self.shared.with(|state, now| {
+            advice = metrics.and_then(|kernel| state.core.handle_lane_metrics(now, id, kernel));
             if !batch.is_empty() {
                 state.core.handle_frames(now, id, batch);
             }
@@ -351,7 +352,11 @@ impl LaneTask<'_> {
                 return Err(LaneEnd::SessionOver);
             }
             Ok(pulled)
-        })
+        });
+        if let Some(advice) = advice {
+            self.heed(advice);
+        }
+        pulled
     }
 
     /// Writes what was pulled; ready when all of it is in the lane.

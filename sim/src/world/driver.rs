@@ -134,7 +134,10 @@ impl World {
         let at = self.instant();
         loop {
             let limit = match self.options.driver.unsent_bytes {
-                0 => u64::from(self.ends[end].session.unsent_limit(lane)),
+                0 => self.ends[end]
+                    .session
+                    .advice(lane)
+                    .map_or(4 * 1024, |a| u64::from(a.unsent_limit)),
                 bytes => bytes,
             };
             let pipe = &self.wires[number].pipes[end];
@@ -176,7 +179,8 @@ impl World {
         if let Some(metrics) = wire.pipes[end].metrics(self.now) {
             wire.measured_at[end] = Some(self.now);
             let session = &mut self.ends[end].session;
-            wire.pipes[end].limit_pacing(session.pacing_limit(lane));
+            let before = session.advice(lane);
+            wire.pipes[end].limit_pacing(before.map_or(u64::MAX, |advice| advice.pacing_limit));
             session.handle_lane_metrics(at, lane, metrics);
         }
     }

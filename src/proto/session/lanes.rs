@@ -65,28 +65,33 @@ impl Session {
         self.arrange(policy.link);
     }
 
-    /// What the kernel knows of a lane.
-    pub fn handle_lane_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) {
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            let delivered = lane.estimate.on_metrics(now, metrics);
-            lane.asked_until = None;
-            lane.late &= !lane.answers(now);
-            let link = lane.policy.link;
-            self.links.on_delivered(link, delivered, metrics.rtt);
-            if let Some(at) = lane.estimate.kernel_heard_at() {
-                self.links.on_heard(link, at);
-            }
-            let window = lane.estimate.kernel_window();
-            let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
-            let rearrange = self.links.on_sample(now, link, of_link.map(Lane::sample), window);
-            let (rate, by_handshake) =
-                (self.links.path_rate(link), self.links.path_by_handshake(link));
-            let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-            of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(rate, by_handshake));
-            if rearrange {
-                self.arrange(link);
-            }
+    /// What the kernel knows of a lane. Returns how the lane is to be used from now on, for the
+    /// driver to tell the kernel; `None`: it is not up.
+    pub fn handle_lane_metrics(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        metrics: LaneMetrics,
+    ) -> Option<Advice> {
+        let lane = self.lanes.get_mut(&id)?;
+        let delivered = lane.estimate.on_metrics(now, metrics);
+        lane.asked_until = None;
+        lane.late &= !lane.answers(now);
+        let link = lane.policy.link;
+        self.links.on_delivered(link, delivered, metrics.rtt);
+        if let Some(at) = lane.estimate.kernel_heard_at() {
+            self.links.on_heard(link, at);
         }
+        let window = lane.estimate.kernel_window();
+        let of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
+        let rearrange = self.links.on_sample(now, link, of_link.map(Lane::sample), window);
+        let (rate, by_handshake) = (self.links.path_rate(link), self.links.path_by_handshake(link));
+        let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
+        of_link.for_each(|(_, lane)| lane.estimate.learn_of_path(rate, by_handshake));
+        if rearrange {
+            self.arrange(link);
+        }
+        self.advice(id)
     }
 
     /// A lane is down; what it owes travels elsewhere. Does nothing for a lane that is not up.
@@ -119,20 +124,9 @@ impl Session {
         }
     }
 
-    /// How many bytes the kernel should hold unsent for a lane: a few milliseconds of its rate, so
-    /// that the choice of what to send is made late, yet the lane never runs dry.
-    pub fn unsent_limit(&self, id: LaneId) -> u32 {
-        self.advice(id).map_or(4 * 1024, |advice| advice.unsent_limit)
-    }
-
-    /// How fast the kernel should send on a lane at most, in bytes a second: as soon as it is known
-    /// what the path carries, not much more than that. `u64::MAX`: as fast as it likes.
-    pub fn pacing_limit(&self, id: LaneId) -> u64 {
-        self.advice(id).map_or(u64::MAX, |advice| advice.pacing_limit)
-    }
-
-    /// How a lane is to be used, by what is known of its link.
-    fn advice(&self, id: LaneId) -> Option<Advice> {
+    /// How a lane is to be used, by what is known of its link; `None`: it is not up. For drivers
+    /// whose lanes have no metrics: with those it is their answer.
+    pub fn advice(&self, id: LaneId) -> Option<Advice> {
         let lane = self.lanes.get(&id)?;
         Some(self.links.view(lane.policy.link).advice(&lane.sample()))
     }
