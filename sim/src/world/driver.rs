@@ -133,13 +133,7 @@ impl World {
         let number = lane.number() as usize;
         let at = self.instant();
         loop {
-            let limit = match self.options.driver.unsent_bytes {
-                0 => self.ends[end]
-                    .session
-                    .advice(lane)
-                    .map_or(4 * 1024, |a| u64::from(a.unsent_limit)),
-                bytes => bytes,
-            };
+            let limit = self.unsent_limit(end, lane);
             let pipe = &self.wires[number].pipes[end];
             if pipe.unsent_bytes() >= limit {
                 return any;
@@ -178,11 +172,23 @@ impl World {
         }
         if let Some(metrics) = wire.pipes[end].metrics(self.now) {
             wire.measured_at[end] = Some(self.now);
-            let session = &mut self.ends[end].session;
-            let before = session.advice(lane);
-            wire.pipes[end].limit_pacing(before.map_or(u64::MAX, |advice| advice.pacing_limit));
-            session.handle_lane_metrics(at, lane, metrics);
+            if let Some(advice) = self.ends[end].session.handle_lane_metrics(at, lane, metrics) {
+                wire.pipes[end].limit_pacing(advice.pacing_limit);
+                wire.advice[end] = Some(advice);
+            }
         }
+    }
+
+    /// How many bytes the lane's socket takes unsent: as the last sample was answered or, where no
+    /// kernel has told anything yet, as the session would have it now.
+    fn unsent_limit(&self, end: usize, lane: LaneId) -> u64 {
+        let fixed = self.options.driver.unsent_bytes;
+        if fixed > 0 {
+            return fixed;
+        }
+        let heeded = self.wires[lane.number() as usize].advice[end];
+        let advice = heeded.or_else(|| self.ends[end].session.advice(lane));
+        advice.map_or(u64::MAX, |advice| u64::from(advice.unsent_limit))
     }
 
     fn set_timer(&mut self, end: usize) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use imux::proto::{Code, LaneId, LanePolicy};
+use imux::proto::{Advice, Code, LaneId, LanePolicy};
 
 use super::{CLIENT, Event, NAMES, SERVER, World};
 use crate::net::{Later, Link, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
@@ -26,6 +26,8 @@ pub(super) struct Wire {
     pub(super) up_at: Time,
     /// When each end asked its kernel last.
     pub(super) measured_at: [Option<Time>; 2],
+    /// How each end uses the lane, since its kernel was last asked.
+    pub(super) advice: [Option<Advice>; 2],
     /// An RST was answered with already.
     pub(super) refused: bool,
 }
@@ -284,7 +286,15 @@ impl World {
             pipe
         });
         let up_at = self.now;
-        self.wires.push(Wire { path, slot, pipes, up_at, measured_at: [None; 2], refused: false });
+        self.wires.push(Wire {
+            path,
+            slot,
+            pipes,
+            up_at,
+            measured_at: [None; 2],
+            advice: [None; 2],
+            refused: false,
+        });
         let policy = self.slots[slot].policy;
         self.slots[slot] = Slot { lane: Some(lane), ..Slot::new(path, policy) };
         let id = LaneId::new(lane);
