@@ -8,15 +8,17 @@
     reason = "the room is private: `mod.rs` of the core decides what leaves it"
 )]
 
+mod allowance;
 mod commands;
 mod delivery;
 mod memory;
+mod promises;
 mod queues;
 mod received;
 mod room;
 mod unacked;
 
-pub use memory::{Allowance, MemoryUse};
+pub use allowance::{Allowance, MemoryUse};
 pub use queues::fit_payload;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,8 +34,8 @@ use super::scheduler::FairQueue;
 use super::stream::{Misbehaviour, ReceiveWindow, ReorderUse, SendCredit, Stream};
 use super::wire::{Params, StreamKind, Wants};
 
-use self::memory::Memory;
-use self::room::Room;
+use self::allowance::Memory;
+use self::promises::Room;
 
 /// The streams of one end of a session.
 #[derive(Debug)]

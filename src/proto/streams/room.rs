@@ -10,8 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::Streams;
-use crate::proto::byte_count::ByteCount;
-use crate::proto::config::Config;
+use super::promises::share;
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, Side, StreamId};
 use crate::proto::mutants::mutant;
@@ -23,54 +22,6 @@ const EARLY_AHEAD_MAX: u64 = 8;
 
 /// Streams are looked at once in as many times so many bytes.
 const CHECK_BYTES: u64 = 64;
-
-/// The books on what was promised.
-#[derive(Debug)]
-pub(super) struct Room {
-    /// What every stream begins with, and what those do that EARLY_STREAMS covers.
-    first: u64,
-    early: u64,
-    /// Promised beyond `first` each: to open streams, and to early ones.
-    beyond: ByteCount,
-    /// Whether it was told that readers who have paused hold the session; and not before so much
-    /// was received is it looked for again.
-    told: bool,
-    check_at: u64,
-}
-
-impl Room {
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
-            first: config.first_window(),
-            early: config.early_window(),
-            beyond: ByteCount::ZERO,
-            told: false,
-            check_at: 0,
-        }
-    }
-}
-
-/// The largest window for one stream, between its own `first` bytes and `wish`, while others use
-/// `used` of `room` bytes. Half of the room is for whoever reads fast. As the other half fills, the
-/// largest window is halved again and again, from `max` down to `first` when nothing is left: many
-/// that came before leave something to those that come after.
-fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u64 {
-    let halvings = max.checked_div(first).and_then(u64::checked_ilog2).unwrap_or(0).max(1);
-    let scarce = (room / 2).max(1);
-    let left = room.saturating_sub(used);
-    let mut window = wish;
-    while window > first {
-        let used_then = used.saturating_add(window.saturating_sub(first));
-        let over = used_then.saturating_sub(room / 2);
-        let halved = u128::from(over).saturating_mul(halvings.into()).checked_div(scarce.into());
-        let most = max >> u32::try_from(halved.unwrap_or(0)).unwrap_or(u32::MAX).min(63);
-        if window <= most && window.saturating_sub(first) <= left {
-            break;
-        }
-        window /= 2;
-    }
-    window.max(first)
-}
 
 impl Streams {
     /// Bytes of streams that the peer may make this end keep: unread ones, and those its credit is

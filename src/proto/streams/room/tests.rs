@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::proto::config::Config;
 use crate::proto::session::Session;
 use crate::proto::testing;
 use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};

@@ -1,0 +1,59 @@
+//! What the choice is made from, and what it yields.
+
+use std::time::Duration;
+
+use crate::proto::ids::LaneId;
+
+/// A lane at the moment of the choice. Times in seconds, sizes in bytes, rates in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::proto) struct LaneView {
+    pub(in crate::proto) id: LaneId,
+    /// Invariant: above zero.
+    pub(in crate::proto) rate: f64,
+    /// Smoothed round trip, and its deviation.
+    pub(in crate::proto) rtt: f64,
+    pub(in crate::proto) rtt_var: f64,
+    /// One way, without queues.
+    pub(in crate::proto) delay: f64,
+    /// How much later than the rest explains it delivers as a rule.
+    pub(in crate::proto) lateness: Duration,
+    /// Until what the lane was given already has left this end.
+    pub(in crate::proto) queue: f64,
+    pub(in crate::proto) in_flight: f64,
+    /// What it may have in flight when its pipe is full.
+    pub(in crate::proto) window: f64,
+    /// The rate was measured, not assumed.
+    pub(in crate::proto) measured: bool,
+    /// Its path carries little: what is given to it stays there for long.
+    pub(in crate::proto) slow: bool,
+    /// It is kept free of bulk.
+    pub(in crate::proto) kept_free: bool,
+    /// The lane waits for work.
+    pub(in crate::proto) idle: bool,
+}
+
+impl LaneView {
+    /// Seconds until `bytes` more have arrived at the other end.
+    pub(in crate::proto) fn arrival(&self, bytes: f64) -> f64 {
+        self.queue + (self.delay + self.lateness.as_secs_f64()) + bytes / self.rate
+    }
+
+    /// It was given `bytes` more.
+    pub(in crate::proto) fn take(&mut self, bytes: u64) {
+        self.in_flight += bytes as f64;
+        self.queue += bytes as f64 / self.rate;
+    }
+
+    pub(super) fn has_room(&self, bytes: f64) -> bool {
+        self.in_flight + bytes <= self.window
+    }
+}
+
+/// What a lane that pulls shall do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::proto) enum Grant {
+    /// Nothing now: it would be slower than waiting for another lane.
+    Nothing,
+    /// Take bytes that stand this far behind the first that waits.
+    Skip(u64),
+}
