@@ -82,6 +82,7 @@ pub mod event;
 pub mod handshake;
 pub mod ids;
 mod lane;
+mod lanes;
 pub mod limits;
 mod link;
 #[cfg(imux_mutants)]

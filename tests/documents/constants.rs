@@ -8,7 +8,7 @@ use crate::markdown::{read, root, table};
 const SCHEDULING: &str = "docs/SCHEDULING.md";
 
 /// The rooms and files whose constants the table has, below src/proto.
-const ROOMS: [&str; 4] = ["link", "scheduler", "session", "lane"];
+const ROOMS: [&str; 5] = ["link", "scheduler", "lanes", "session", "lane"];
 
 /// The allowance for frames that make work: its constants are products of limits, which
 /// PROTOCOL.md's table has.

@@ -12,7 +12,6 @@ pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::error::Code;
 use super::ids::LaneId;
 use super::link::{Candidate, KernelSample, LaneSample};
 use super::policy::{LanePolicy, Tier};
@@ -384,29 +383,6 @@ impl Lane {
         }
         self.asked_until = now.checked_add(ANSWER_TIME);
         true
-    }
-}
-
-/// A lane that is down and about which the peer has not said the last word.
-#[derive(Debug)]
-pub(in crate::proto) struct DeadLane {
-    pub(in crate::proto) id: LaneId,
-    /// For late acknowledgements: what it had delivered after all need not be sent again.
-    pub(in crate::proto) ledger: Ledger,
-    /// How far it was received; goes into the LANE_CLOSED.
-    pub(in crate::proto) received: u64,
-    pub(in crate::proto) code: Code,
-    /// The LANE_CLOSED waits to be sent (again).
-    pub(in crate::proto) notice_due: bool,
-    /// The peer has acknowledged the LANE_CLOSED.
-    pub(in crate::proto) notice_acked: bool,
-    /// The peer's LANE_CLOSED has come.
-    pub(in crate::proto) peer_closed: bool,
-}
-
-impl DeadLane {
-    pub(in crate::proto) fn is_done(&self) -> bool {
-        self.notice_acked && self.peer_closed
     }
 }
 

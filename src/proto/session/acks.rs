@@ -26,23 +26,7 @@ impl Session {
     /// What the acknowledgement settles. `None`: it acknowledges what was never sent.
     fn settle_ledger(&mut self, now: Instant, id: LaneId, position: u64) -> Option<Vec<Carried>> {
         let mut settled = Vec::new();
-        let known = if let Some(lane) = self.lanes.get_mut(&id) {
-            let more = position.saturating_sub(lane.ledger.acked_position());
-            if more > 0 && position <= lane.ledger.sent_position() {
-                self.links.on_heard(lane.policy.link, now);
-                self.links.on_ack(lane.policy.link, more);
-            }
-            lane.on_ack(now, position, |entry| settled.push(entry.carried))
-        } else if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
-            let sent = position <= dead.ledger.sent_position();
-            if sent {
-                dead.ledger.ack(position, |entry| settled.push(entry.carried));
-            }
-            sent
-        } else {
-            true // long dead
-        };
-        known.then_some(settled)
+        self.lanes.on_ack(now, id, position, &mut settled).then_some(settled)
     }
 
     /// A frame arrived at the peer.
@@ -55,13 +39,7 @@ impl Session {
             }
             Carried::Open(id) => self.streams.on_open_acked(*id),
             Carried::Reset(id) => self.streams.on_reset_acked(*id),
-            Carried::LaneClosed(lane) => {
-                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
-                    dead.notice_acked = true;
-                    dead.notice_due = false;
-                }
-                self.dead.retain(|dead| !dead.is_done());
-            }
+            Carried::LaneClosed(lane) => self.lanes.dead.on_notice_acked(*lane),
             Carried::Stop(_)
             | Carried::MaxStreamData(_)
             | Carried::MaxData
@@ -88,14 +66,10 @@ impl Session {
                 streams.due.max_streams |= !mutant!("lost-max-streams-not-resent");
             }
             Carried::EarlyStreams => streams.due.early_streams = true,
-            Carried::Drain => self.say.drain = true,
-            Carried::NextKey => self.say.next_key = true,
-            Carried::Express => self.say.express = true,
-            Carried::LaneClosed(lane) => {
-                if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == *lane) {
-                    dead.notice_due = !dead.notice_acked;
-                }
-            }
+            Carried::Drain => self.notices.due.drain = true,
+            Carried::NextKey => self.notices.due.next_key = true,
+            Carried::Express => self.notices.due.express = true,
+            Carried::LaneClosed(lane) => self.lanes.dead.on_notice_lost(*lane),
             Carried::Ping => {}
         }
     }
@@ -106,15 +80,11 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        if self.lanes.contains_key(&id) {
+        if self.lanes.contains(id) {
             self.tell(Event::LaneLost { lane: id, code });
             self.handle_lane_down(now, id, code);
         }
-        if let Some(dead) = self.dead.iter_mut().find(|dead| dead.id == id) {
-            dead.peer_closed = true;
-            drop(dead.ledger.drain());
-        }
-        self.dead.retain(|dead| !dead.is_done());
+        self.lanes.dead.on_peer_closed(id);
     }
 
     /// A writer that waits for room is told when there is enough of it.

@@ -1,9 +1,9 @@
 //! Express lanes: kept free of bulk, so that what is urgent waits for the path alone.
 
 use super::Session;
-use super::rank::Rank;
 use crate::proto::event::Event;
 use crate::proto::ids::Side;
+use crate::proto::lanes::Rank;
 use crate::proto::scheduler::LaneView;
 
 /// What is urgent may stand this long behind bulk before a lane of its own is worth a connection.
@@ -19,12 +19,12 @@ impl Session {
 
     /// Whoever dials is told, once, that express lanes would help.
     pub(super) fn want_express(&mut self) {
-        if std::mem::replace(&mut self.express_wanted, true) {
+        if std::mem::replace(&mut self.notices.express_wanted, true) {
             return;
         }
         match self.side {
             Side::Client => self.tell(Event::ExpressWanted),
-            Side::Server => self.say.express = true,
+            Side::Server => self.notices.due.express = true,
         }
     }
 
@@ -37,7 +37,7 @@ impl Session {
         {
             return false;
         }
-        let best = self.best_rank();
+        let best = self.lanes.best_rank();
         self.lanes.values().any(|lane| !lane.is_kept_free() && Rank::of(lane) >= best)
     }
 }

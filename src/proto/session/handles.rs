@@ -61,7 +61,7 @@ impl Session {
     fn send_spread(&self) -> u64 {
         let mut rate = 0.0;
         let (mut near, mut far) = (f64::INFINITY, 0.0f64);
-        for lane in self.usable(self.best_rank()) {
+        for lane in self.lanes.usable(self.lanes.best_rank()) {
             let queue = lane.ledger.in_flight() as f64 / lane.estimate.rate().max(1.0);
             let arrival = lane.estimate.delay().as_secs_f64() + queue;
             rate += lane.estimate.rate();
@@ -72,7 +72,7 @@ impl Session {
     }
 
     fn send_slack(&self) -> u64 {
-        let used = self.usable(self.best_rank());
+        let used = self.lanes.usable(self.lanes.best_rank());
         let rate: f64 = used.map(|lane| lane.estimate.rate()).sum();
         ((rate * SEND_AHEAD_SECONDS) as u64).max(SEND_ROOM_MIN)
     }
@@ -165,7 +165,7 @@ impl RecvStream<'_> {
     /// Takes up to `max` bytes, as one piece; `Ok(None)` is the end of the stream, reached only
     /// through the peer's own word for it. With `ReadError::Blocked`, `Event::Readable` follows.
     pub fn read(&mut self, now: Instant, max: usize) -> Result<Option<Bytes>, ReadError> {
-        let round_trip = self.session.round_trip_max();
+        let round_trip = self.session.lanes.round_trip_max();
         self.session.streams.read(now, self.id, max, round_trip)
     }
 

@@ -55,9 +55,6 @@ impl Session {
 
     /// What it costs to remember where bytes went that are not acknowledged.
     pub(super) fn ledger_bytes(&self) -> u64 {
-        let living = self.lanes.values().map(|lane| lane.ledger.frames());
-        let dead = self.dead.iter().map(|dead| dead.ledger.frames());
-        let frames = living.chain(dead).fold(0, usize::saturating_add) as u64;
-        frames.saturating_mul(SEGMENT_OVERHEAD_BYTES)
+        (self.lanes.frames() as u64).saturating_mul(SEGMENT_OVERHEAD_BYTES)
     }
 }

@@ -2,7 +2,6 @@
 //! know is in their rooms; this one only brings them together.
 
 mod acks;
-mod arrange;
 mod busy;
 mod copies;
 mod express;
@@ -11,7 +10,6 @@ mod lanes;
 mod memory;
 mod plan;
 mod pull;
-mod rank;
 mod receive;
 mod transmit;
 mod wake;
@@ -20,23 +18,19 @@ pub use super::streams::{Allowance, MemoryUse};
 pub use handles::{RecvStream, SendStream};
 pub use transmit::Transmit;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use litemap::LiteMap;
 
 use self::busy::BusyBudget;
 use self::copies::DuplicateBudget;
-use self::rank::Answering;
 use super::config::Config;
 use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
-use super::ids::{LaneId, Side};
-use super::lane::{DeadLane, Lane};
+use super::ids::Side;
+use super::lanes::Lanes;
 use super::limits::NEXT_KEY_BYTES;
-use super::link::{Links, RateCaps};
 use super::scheduler::LaneView;
 use super::stats::{CreditStats, LaneStats, SessionStats};
 use super::streams::Streams;
@@ -65,25 +59,11 @@ pub struct Session {
     config: Arc<Config>,
     state: State,
     streams: Streams,
-    lanes: LiteMap<LaneId, Lane>,
-    dead: VecDeque<DeadLane>,
-    say: ToSay,
-    /// What the peer was told of this server's next key.
-    next_key: Option<Bytes>,
-    /// Whether an express lane would help, and whoever dials was told.
-    express_wanted: bool,
+    lanes: Lanes,
+    notices: Notices,
     busy: BusyBudget,
     duplicates: DuplicateBudget,
-    caps: RateCaps,
-    links: Links,
-    /// When a lane that was held back by its link's cap may go on.
-    paced_until: Option<Instant>,
-    /// How many lanes in a row were given up before anything on them was acknowledged.
-    unanswered: u32,
-    /// When the last lane went, and the session began to wait for another.
-    alone_since: Option<Instant>,
     random: u64,
-    totals: Totals,
     /// Room for snapshots of the lanes, so that a pull allocates none.
     view_space: Vec<LaneView>,
 }
@@ -100,21 +80,22 @@ enum State {
     },
 }
 
-/// Control frames of the session that wait to be sent.
-#[derive(Clone, Copy, Debug, Default)]
-struct ToSay {
+/// What this end tells the peer about the session itself.
+#[derive(Debug, Default)]
+struct Notices {
+    due: NoticesDue,
+    /// This server's next key.
+    next_key: Option<Bytes>,
+    /// An express lane would help, and whoever dials was told.
+    express_wanted: bool,
+}
+
+/// Control frames about the session that wait to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct NoticesDue {
     drain: bool,
     next_key: bool,
     express: bool,
-}
-
-/// Sums over the life of the session, dead lanes included.
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    sent_payload: u64,
-    resent_payload: u64,
-    lanes_lost: u64,
-    suspected: u64,
 }
 
 impl Session {
@@ -125,20 +106,11 @@ impl Session {
             side,
             state: State::Open,
             streams: Streams::new(side, config.clone(), peer),
-            lanes: LiteMap::new(),
-            dead: VecDeque::new(),
-            say: ToSay::default(),
-            next_key: None,
-            express_wanted: false,
+            lanes: Lanes::new(config.clone(), now),
+            notices: Notices::default(),
             busy: BusyBudget::new(now),
             duplicates: DuplicateBudget::new(config.duplicate_share),
-            caps: RateCaps::default(),
-            links: Links::default(),
-            paced_until: None,
-            unanswered: 0,
-            alone_since: Some(now),
             random: seed | 1,
-            totals: Totals::default(),
             view_space: Vec::new(),
             config,
         }
@@ -176,7 +148,7 @@ impl Session {
 
     /// Since when it has had no lane; `None` while it has one.
     pub fn alone_since(&self) -> Option<Instant> {
-        self.alone_since
+        self.lanes.alone_since()
     }
 
     /// How many streams are open, in either direction.
@@ -205,11 +177,11 @@ impl Session {
 
     /// Figures of the session and its lanes as they are now.
     pub fn stats(&self) -> SessionStats {
-        let sums = self.streams.sums();
+        let (sums, totals) = (self.streams.sums(), self.lanes.totals);
         let (credit, window) = (self.streams.credit(), self.streams.window());
         SessionStats {
-            sent_bytes: self.totals.sent_payload,
-            resent_bytes: self.totals.resent_payload,
+            sent_bytes: totals.sent_payload,
+            resent_bytes: totals.resent_payload,
             received_bytes: sums.received,
             duplicate_bytes: sums.duplicate,
             pending_bytes: sums.pending.get(),
@@ -217,8 +189,8 @@ impl Session {
             held_bytes_max: sums.held_peak,
             reorder_bytes: sums.reorder.cost(),
             reorder_bytes_max: sums.reorder_peak,
-            lanes_lost: self.totals.lanes_lost,
-            lanes_suspected: self.totals.suspected,
+            lanes_lost: totals.lost,
+            lanes_suspected: totals.suspected,
             credit: CreditStats {
                 sent: credit.used(),
                 sent_max: credit.max(),
@@ -233,14 +205,14 @@ impl Session {
 
     /// Lets the open streams finish and refuses new ones from the peer.
     pub fn drain(&mut self) {
-        self.say.drain |= self.streams.drain();
+        self.notices.due.drain |= self.streams.drain();
     }
 
     /// Announces the key that this server will have later (`limits::NEXT_KEY_BYTES`).
     pub fn announce_next_key(&mut self, announcement: Bytes) {
         debug_assert!(self.side == Side::Server && announcement.len() == NEXT_KEY_BYTES);
-        self.next_key = Some(announcement);
-        self.say.next_key = true;
+        self.notices.next_key = Some(announcement);
+        self.notices.due.next_key = true;
     }
 
     /// Ends the session at once, and tells the peer why.
@@ -262,11 +234,14 @@ impl Session {
         if self.is_closed() {
             return None;
         }
-        let alone = self.alone_since.and_then(|since| since.checked_add(self.config.grace));
+        let alone = self.lanes.alone_since().and_then(|since| since.checked_add(self.config.grace));
         let grace = alone.map(|at| (at, Timer::Grace));
-        let paced = self.paced_until.map(|at| (at, Timer::Paced));
-        let answering = Answering::count(self.lanes.values());
-        let lanes = self.lanes.values().filter_map(|lane| self.lane_timeout(lane, answering));
+        let paced = self.lanes.paced_until.map(|at| (at, Timer::Paced));
+        let answering = self.lanes.answering();
+        let lanes = self
+            .lanes
+            .values()
+            .filter_map(|lane| self.lanes.timeout(lane, answering, self.late_at(lane, answering)));
         lanes.chain(grace).chain(paced).min_by_key(|(at, _)| *at)
     }
 
@@ -276,10 +251,11 @@ impl Session {
             return;
         }
         // `poll_wake` says how to go on.
-        self.paced_until = self.paced_until.filter(|at| *at > now);
+        self.lanes.paced_until = self.lanes.paced_until.filter(|at| *at > now);
         self.check_lanes(now);
         let grace_over = self
-            .alone_since
+            .lanes
+            .alone_since()
             .is_some_and(|since| now.saturating_duration_since(since) >= self.config.grace);
         if grace_over {
             self.end(SessionError::GraceExpired, None);
@@ -296,7 +272,7 @@ impl Session {
 
     fn end(&mut self, error: SessionError, tell: Option<(Code, &'static str)>) {
         self.state = State::Closed { tell, lost: self.undelivered() };
-        self.dead.clear();
+        self.lanes.dead.clear();
         self.streams.end(matches!(error, SessionError::ClosedByPeer { .. }));
         self.tell(Event::Closed(error));
     }
@@ -306,14 +282,19 @@ impl Session {
         &self.streams
     }
 
+    #[cfg(test)]
+    pub(in crate::proto) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    #[cfg(test)]
+    pub(in crate::proto) fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
+    }
+
     /// An event that is not about streams.
     fn tell(&mut self, event: Event) {
         self.streams.events.push_back(event);
-    }
-
-    /// The longest round trip of any lane: how long credit may be on its way.
-    fn round_trip_max(&self) -> Duration {
-        self.lanes.values().map(|lane| lane.estimate.rtt()).max().unwrap_or_default()
     }
 
     /// A number from the session's own source (xorshift; Marsaglia 2003).

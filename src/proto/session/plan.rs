@@ -52,7 +52,7 @@ impl Session {
         let Candidate { own, others, allowance, budget, written, stage } = *candidate;
         let left = room_left(budget, allowance, written)?;
         if own.in_flight < own.window {
-            let lane = self.lanes.get(&own.id)?;
+            let lane = self.lanes.get(own.id)?;
             if stage == Stage::Copies && !lane.copies.is_empty() {
                 return Some(Plan::Copies);
             }

@@ -15,7 +15,7 @@ impl Session {
     /// Takes what was decoded on `lane` and leaves the batch empty. A peer that breaks a rule ends
     /// the session: `Event::Closed` tells.
     pub fn handle_frames(&mut self, now: Instant, lane: LaneId, batch: &mut FrameBatch) {
-        if self.lanes.contains_key(&lane) {
+        if self.lanes.contains(lane) {
             let mut eliciting = false;
             for frame in batch.frames.drain(..) {
                 if self.state != State::Open {
@@ -31,8 +31,8 @@ impl Session {
     }
 
     fn count_arrival(&mut self, now: Instant, id: LaneId, bytes: u64, eliciting: bool) {
-        let faster = self.has_faster_way_back(id, now);
-        if let Some(lane) = self.lanes.get_mut(&id) {
+        let faster = self.lanes.has_faster_way_back(id, now);
+        if let Some(lane) = self.lanes.get_mut(id) {
             lane.heard_at = now;
             let rtt = lane.estimate.rtt_min();
             let packet = lane.estimate.slow_packet();
@@ -113,7 +113,7 @@ impl Session {
     }
 
     fn count_payload(&mut self, lane: LaneId, bytes: u64) {
-        if let Some(lane) = self.lanes.get_mut(&lane) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
             lane.received_payload = lane.received_payload.saturating_add(bytes);
         }
     }

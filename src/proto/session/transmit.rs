@@ -10,6 +10,7 @@ use super::{Session, State};
 use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Task};
+use crate::proto::lanes::Notice;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
@@ -41,7 +42,7 @@ impl Session {
         out: &mut LaneBuf,
     ) -> Option<Transmit> {
         debug_assert!(out.is_empty());
-        let pulling = self.lanes.get_mut(&lane)?;
+        let pulling = self.lanes.get_mut(lane)?;
         pulling.task = Task::Writing;
         if !pulling.ledger.owes() {
             pulling.progress_at = now; // there is room
@@ -51,7 +52,7 @@ impl Session {
         }
         let budget = pull_budget(pulling.estimate.rate(), pulling.estimate.is_slow());
         let policy = pulling.policy;
-        let allowance = self.caps.allowance(now, &policy);
+        let allowance = self.lanes.caps.allowance(now, &policy);
         let mut pull = Pull { now, lane, allowance, budget: budget.min(max_bytes), out };
         if allowance.bytes > 0 {
             self.write_control(&mut pull);
@@ -60,7 +61,7 @@ impl Session {
             self.write_planned(&mut pull);
         }
         if pull.out.is_empty() {
-            if let Some(lane) = self.lanes.get_mut(&lane) {
+            if let Some(lane) = self.lanes.get_mut(lane) {
                 lane.task = if mutant!("wake-up-lost") { Task::Woken(now) } else { Task::Asleep };
             }
             return None;
@@ -70,7 +71,7 @@ impl Session {
             self.write(&mut pull, |out| out.push_reserved(n));
         }
         let bytes = pull.out.len();
-        self.caps.spend(now, &policy, bytes);
+        self.lanes.caps.spend(now, &policy, bytes);
         Some(Transmit { bytes })
     }
 
@@ -81,13 +82,13 @@ impl Session {
         tell: Option<(Code, &'static str)>,
         out: &mut LaneBuf,
     ) -> Option<Transmit> {
-        let lane = self.lanes.get_mut(&id)?;
+        let lane = self.lanes.get_mut(id)?;
         let told = std::mem::replace(&mut lane.close_sent, true);
         if let Some((code, reason)) = tell.filter(|_| !told) {
             self.write_close(code, reason, out);
         }
         if out.is_empty() {
-            self.lanes.get_mut(&id)?.task = Task::Asleep;
+            self.lanes.get_mut(id)?.task = Task::Asleep;
         }
         (!out.is_empty()).then(|| Transmit { bytes: out.len() })
     }
@@ -95,7 +96,7 @@ impl Session {
     /// The last words. Where nothing is wrong they begin with how far every lane has come: the peer
     /// may wait for just that, and whichever lane is first ends the session there.
     fn write_close(&self, code: Code, reason: &'static str, out: &mut LaneBuf) {
-        let arrived = self.lanes.iter().map(|(id, lane)| (*id, lane.inbound.position()));
+        let arrived = self.lanes.values().map(|lane| (lane.id, lane.inbound.position()));
         for (lane, position) in arrived.filter(|(_, position)| reason.is_empty() && *position > 0) {
             out.push(&Frame::Ack { lane, position });
         }
@@ -106,7 +107,7 @@ impl Session {
     /// concerns itself while another one answers.
     fn write_control(&mut self, pull: &mut Pull<'_>) {
         let id = pull.lane;
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.lanes.get_mut(id) else { return };
         let ping = std::mem::take(&mut lane.ping_due);
         if let Some(position) = lane.inbound.take_ack() {
             self.write(pull, |out| out.push(&Frame::Ack { lane: id, position }));
@@ -114,7 +115,7 @@ impl Session {
         if ping {
             self.write_noted(pull, Carried::Ping, &Frame::Ping);
         }
-        if !self.may_carry(id) {
+        if !self.lanes.may_carry(id) {
             return;
         }
         self.write_acks_of_others(pull);
@@ -131,10 +132,10 @@ impl Session {
     }
 
     fn write_acks_of_others(&mut self, pull: &mut Pull<'_>) {
-        let due = self.lanes.iter_mut().filter(|(id, _)| **id != pull.lane);
-        let due = due.filter_map(|(id, lane)| {
+        let due = self.lanes.values_mut().filter(|lane| lane.id != pull.lane);
+        let due = due.filter_map(|lane| {
             lane.inbound.due_elsewhere().filter(|at| *at <= pull.now)?;
-            Some((*id, lane.inbound.take_ack_elsewhere()?))
+            Some((lane.id, lane.inbound.take_ack_elsewhere()?))
         });
         for (lane, position) in due.collect::<Vec<_>>() {
             self.write(pull, |out| out.push(&Frame::Ack { lane, position }));
@@ -142,11 +143,7 @@ impl Session {
     }
 
     fn write_lane_notices(&mut self, pull: &mut Pull<'_>) {
-        let due = self.dead.iter_mut().filter_map(|dead| {
-            std::mem::take(&mut dead.notice_due).then_some((dead.id, dead.received, dead.code))
-        });
-        let notices: Vec<_> = due.collect();
-        for (lane, position, code) in notices {
+        for Notice { lane, position, code } in self.lanes.dead.take_notices() {
             let frame = Frame::LaneClosed { lane, position, code };
             self.write_noted(pull, Carried::LaneClosed(lane), &frame);
         }
@@ -155,7 +152,7 @@ impl Session {
     /// Control frames about all streams, and about the session.
     fn write_session_control(&mut self, pull: &mut Pull<'_>) {
         let due = std::mem::take(&mut self.streams.due);
-        let say = std::mem::take(&mut self.say);
+        let own = std::mem::take(&mut self.notices.due);
         if due.max_data {
             let max = self.streams.announce_data();
             self.write_noted(pull, Carried::MaxData, &Frame::MaxData { max });
@@ -168,15 +165,15 @@ impl Session {
             let count = self.streams.announce_early_streams();
             self.write_noted(pull, Carried::EarlyStreams, &Frame::EarlyStreams { count });
         }
-        if say.drain {
+        if own.drain {
             self.write_noted(pull, Carried::Drain, &Frame::Drain);
         }
-        if say.next_key
-            && let Some(announcement) = self.next_key.clone()
+        if own.next_key
+            && let Some(announcement) = self.notices.next_key.clone()
         {
             self.write_noted(pull, Carried::NextKey, &Frame::NextKey { announcement });
         }
-        if say.express {
+        if own.express {
             self.write_noted(pull, Carried::Express, &Frame::Express);
         }
     }
@@ -269,12 +266,12 @@ impl Session {
     fn snapshot(&mut self, pull: &Pull<'_>, others: &mut Vec<LaneView>) -> Option<LaneView> {
         self.streams.prune();
         others.clear();
-        let Some(mut own) = self.view_of(pull.now, pull.lane) else {
+        let Some(mut own) = self.lanes.view_of(pull.now, pull.lane) else {
             self.drop_copies(pull.lane);
             return None;
         };
         if self.streams.data_waits() {
-            others.extend(self.views(pull.now));
+            others.extend(self.lanes.views(pull.now));
             match others.iter().position(|view| view.id == pull.lane) {
                 Some(at) => own = others.swap_remove(at),
                 None => own.window = 0.0, // spared for now: no room for data
@@ -330,27 +327,17 @@ impl Session {
     }
 
     pub(super) fn note_payload(&mut self, lane: LaneId, payload: u64, first_time: bool) {
-        let totals = &mut self.totals;
-        totals.sent_payload = totals.sent_payload.saturating_add(payload);
         if first_time {
             self.duplicates.earn(payload);
-        } else {
-            totals.resent_payload = totals.resent_payload.saturating_add(payload);
         }
-        if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.sent_payload = lane.sent_payload.saturating_add(payload);
-            lane.given_at_payload = totals.sent_payload;
-            if !first_time {
-                lane.resent_payload = lane.resent_payload.saturating_add(payload);
-            }
-        }
+        self.lanes.on_payload(lane, payload, first_time);
     }
 
     /// Writes a frame that nobody will miss.
     fn write(&mut self, pull: &mut Pull<'_>, push: impl FnOnce(&mut LaneBuf)) {
         let before = pull.out.len();
         push(pull.out);
-        if let Some(lane) = self.lanes.get_mut(&pull.lane) {
+        if let Some(lane) = self.lanes.get_mut(pull.lane) {
             lane.ledger.pass(pull.out.len().saturating_sub(before) as u64);
         }
     }
@@ -364,7 +351,7 @@ impl Session {
 
     fn note(&mut self, pull: &Pull<'_>, carried: Carried, bytes: u64, view: Option<&LaneView>) {
         let now = pull.now;
-        let Some(lane) = self.lanes.get_mut(&pull.lane) else { return };
+        let Some(lane) = self.lanes.get_mut(pull.lane) else { return };
         if !lane.ledger.owes() {
             lane.progress_at = now; // it owed nothing until now
         }

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::Session;
 use super::plan::{Candidate, Stage};
 use super::pull::pull_budget;
-use super::rank::Rank;
+use super::{NoticesDue, Session};
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Lane, Task};
+use crate::proto::lanes::Rank;
 use crate::proto::scheduler::LaneView;
 
 impl Session {
@@ -15,7 +15,7 @@ impl Session {
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
         if !self.lanes.values().any(Lane::is_asleep) {
-            self.paced_until = None;
+            self.lanes.paced_until = None;
             return None;
         }
         self.streams.prune();
@@ -23,10 +23,10 @@ impl Session {
         let id = self.lane_to_wake(now, &mut views);
         self.view_space = views;
         let Some(id) = id else {
-            self.paced_until = self.pace(now);
+            self.lanes.paced_until = self.pace(now);
             return None;
         };
-        let lane = self.lanes.get_mut(&id)?;
+        let lane = self.lanes.get_mut(id)?;
         lane.task = Task::Woken(now);
         Some(id)
     }
@@ -42,13 +42,15 @@ impl Session {
                 .find(|lane| !lane.close_sent)
                 .map(|l| l.id);
         }
-        let urgent = |lane: &&Lane| is_urgent(lane, now) && self.caps.may_speak(now, &lane.policy);
+        let urgent =
+            |lane: &&Lane| is_urgent(lane, now) && self.lanes.caps.may_speak(now, &lane.policy);
         if let Some(lane) = self.lanes.values().filter(sleeping).find(urgent) {
             return Some(lane.id);
         }
         let overdue = |lane: &&Lane| lane.inbound.due_elsewhere().is_some_and(|at| at <= now);
-        let mut ways = self.lanes.values().filter(overdue).filter_map(|l| self.way_back(l.id));
-        if let Some(way) = ways.find(|way| self.caps.may_speak(now, &way.policy)) {
+        let mut ways =
+            self.lanes.values().filter(overdue).filter_map(|l| self.lanes.way_back(l.id));
+        if let Some(way) = ways.find(|way| self.lanes.caps.may_speak(now, &way.policy)) {
             return Some(way.id);
         }
         let control = self.control_waits();
@@ -57,10 +59,10 @@ impl Session {
         }
         // The fastest first: whatever waits, it is the first to be asked.
         views.clear();
-        views.extend(self.views(now));
+        views.extend(self.lanes.views(now));
         views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
         let woken = |lane: &Lane| matches!(lane.task, Task::Woken(_));
-        let waking = |view: &LaneView| self.lanes.get(&view.id).is_some_and(woken);
+        let waking = |view: &LaneView| self.lanes.get(view.id).is_some_and(woken);
         let control = control && !views.iter().any(waking);
         // One by one to the front, the others behind it in their order.
         for nth in 0..views.len() {
@@ -82,8 +84,8 @@ impl Session {
     /// Whether a lane that sleeps would carry anything now; `control`: there are control frames
     /// that any lane may carry.
     fn has_work(&self, now: Instant, own: &LaneView, others: &[LaneView], control: bool) -> bool {
-        let Some(lane) = self.lanes.get(&own.id) else { return false };
-        let allowance = self.caps.allowance(now, &lane.policy);
+        let Some(lane) = self.lanes.get(own.id) else { return false };
+        let allowance = self.lanes.caps.allowance(now, &lane.policy);
         if !allowance.ready {
             return false;
         }
@@ -99,28 +101,21 @@ impl Session {
             return None;
         }
         let work = self.control_waits() || self.payload_waits();
-        let best = self.best_rank();
+        let best = self.lanes.best_rank();
         let sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         let times = sleeping.filter_map(|lane| {
-            let speaks = self.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
+            let speaks = self.lanes.caps.speaks_at(&lane.policy).filter(|_| is_urgent(lane, now));
             let used = work && Rank::of(lane) >= best;
-            let ready = self.caps.ready_at(&lane.policy).filter(|_| used);
+            let ready = self.lanes.caps.ready_at(&lane.policy).filter(|_| used);
             [speaks, ready].into_iter().flatten().filter(|at| *at > now).min()
         });
         times.min()
     }
 
-    /// A lane that sleeps and could take an acknowledgement for what came on `id`.
-    pub(super) fn way_back(&self, id: LaneId) -> Option<&Lane> {
-        let best = self.best_rank();
-        let free = |lane: &&Lane| lane.id != id && lane.is_asleep() && Rank::of(lane) >= best;
-        self.lanes.values().filter(free).min_by_key(|l| l.estimate.rtt_min())
-    }
-
     fn control_waits(&self) -> bool {
-        let notices = self.dead.iter().any(|dead| dead.notice_due);
-        let say = self.say;
-        notices || say.drain || say.next_key || say.express || self.streams.control_waits()
+        self.lanes.dead.notices_wait()
+            || self.notices.due != NoticesDue::default()
+            || self.streams.control_waits()
     }
 }
 

@@ -7,10 +7,10 @@ use super::budget::cost_twice;
 use crate::proto::byte_count::span;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Carried, Health, Lane};
+use crate::proto::lanes::{Answering, Fallback};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::policy::Tier;
 use crate::proto::session::Session;
-use crate::proto::session::rank::{Answering, Fallback};
 
 impl Session {
     /// When the next frame in flight on the lane counts as late.
@@ -31,7 +31,7 @@ impl Session {
             return None;
         }
         let first = lane.ledger.entries().find(|entry| !entry.duplicated)?;
-        let path_shared = self.links.view(lane.policy.link).is_shared();
+        let path_shared = self.lanes.links.view(lane.policy.link).is_shared();
         let mut late = first.expected_by(path_shared).checked_add(lane.late_after())?;
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.slack())?; // very late
@@ -53,15 +53,15 @@ impl Session {
         id: LaneId,
         answering: Answering,
     ) {
-        let Some(lane) = self.lanes.get(&id) else { return };
+        let Some(lane) = self.lanes.get(id) else { return };
         if self.late_at(lane, answering).is_none_or(|at| at > now) {
             return;
         }
         let (slack, link) = (lane.slack(), lane.policy.link);
         let very_late_after = lane.late_after().saturating_add(slack);
         let silent = |heard| now.saturating_duration_since(heard) >= slack;
-        let link_silent = self.links.heard_at(link).is_some_and(silent);
-        for (_, lane) in self.lanes.iter_mut() {
+        let link_silent = self.lanes.links.heard_at(link).is_some_and(silent);
+        for lane in self.lanes.values_mut() {
             if lane.id == id {
                 // Slower than forecast is one thing, no answer at all another.
                 lane.late = !lane.answers(now);
@@ -82,9 +82,9 @@ impl Session {
     /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in
     /// the order they were expected in: by when, on which lane, and where on it they end.
     fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
-        let Some(late) = self.lanes.get(&id) else { return Vec::new() };
+        let Some(late) = self.lanes.get(id) else { return Vec::new() };
         let (late_after, link) = (late.late_after(), late.policy.link);
-        let path_shared = self.links.view(link).is_shared();
+        let path_shared = self.lanes.links.view(link).is_shared();
         let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
         let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
         let mut overdue = Vec::new();
@@ -100,7 +100,7 @@ impl Session {
 
     /// The frame that ends at `end` on `lane` waits for the other lanes again.
     fn send_again(&mut self, lane: LaneId, end: u64) {
-        let ledger = self.lanes.get_mut(&lane).map(|lane| &mut lane.ledger);
+        let ledger = self.lanes.get_mut(lane).map(|lane| &mut lane.ledger);
         let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { return };
         entry.duplicated = true;
         if let Carried::Data { range, .. } = &entry.carried {

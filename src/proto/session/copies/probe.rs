@@ -35,7 +35,7 @@ impl Session {
         pull: &mut Pull<'_>,
         frames: Vec<(StreamId, Chunk)>,
     ) {
-        let Some(own) = self.view_of(pull.now, pull.lane) else { return };
+        let Some(own) = self.lanes.view_of(pull.now, pull.lane) else { return };
         for (stream, chunk) in frames {
             let payload = chunk.payload();
             let fits = |room| fit_payload(stream, chunk.range.start, room) >= payload;
@@ -50,10 +50,10 @@ impl Session {
     /// still waits, and could teach anything by it.
     pub(in crate::proto::session) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
         let bulk = self.streams.bulk_waits();
-        let Some(lane) = self.lanes.get(&id).filter(|_| bulk) else { return Vec::new() };
+        let Some(lane) = self.lanes.get(id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);
         let bytes = frames.saturating_mul(FRAME_PAYLOAD);
-        let passed = span(lane.given_at_payload, self.totals.sent_payload);
+        let passed = span(lane.given_at_payload, self.lanes.totals.sent_payload);
         let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
             && !lane.ledger.owes()
             && !lane.is_kept_free()
@@ -111,7 +111,7 @@ mod tests {
         let now = pair.now;
         let session = &mut pair.ends[CLIENT].session;
         session.handle_lane_policy(now, SLOW, policy);
-        let estimate = &mut session.lanes.get_mut(&SLOW).unwrap().estimate;
+        let estimate = &mut session.lanes.get_mut(SLOW).unwrap().estimate;
         estimate.on_delivery(now, 1_400, Duration::from_millis(200), true);
         pair
     }

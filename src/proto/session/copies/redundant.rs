@@ -28,10 +28,10 @@ impl Session {
         carried: Carried,
         urgent: bool,
     ) {
-        let Some(link) = self.lanes.get(&lane).map(|lane| lane.policy.link) else { return };
-        let policy = |id: &LaneId| self.lanes.get(id).map(|lane| lane.policy);
-        let others = self.views_for_copies(now).filter_map(|view| {
-            let policy = policy(&view.id)?;
+        let Some(link) = self.lanes.get(lane).map(|lane| lane.policy.link) else { return };
+        let policy = |id: LaneId| self.lanes.get(id).map(|lane| lane.policy);
+        let others = self.lanes.views_for_copies(now).filter_map(|view| {
+            let policy = policy(view.id)?;
             let free = policy.tier != Tier::Metered || mutant!("metered-carries-copies");
             let free = free && (urgent || policy.tier != Tier::Express);
             let may = view.id != lane && free && !mutant!("copy-not-sent");
@@ -40,7 +40,7 @@ impl Session {
         let second = others.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let Some((_, _, second)) = second else { return };
         let streams = &self.streams;
-        let Some(second) = self.lanes.get_mut(&second) else { return };
+        let Some(second) = self.lanes.get_mut(second) else { return };
         // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
         while second.copies.front().is_some_and(|copy| owed(streams, copy).is_none()) {
             second.copies.pop_front();
@@ -74,7 +74,7 @@ impl Session {
     fn copy_data(&mut self, pull: &mut Pull<'_>, own: &LaneView, stream: StreamId, chunk: &Chunk) {
         let pending = self.streams.pending();
         self.write_again(pull, own, stream, chunk);
-        if let Some(lane) = self.lanes.get_mut(&own.id)
+        if let Some(lane) = self.lanes.get_mut(own.id)
             && let Some(entry) = lane.ledger.entries_mut().next_back()
         {
             // A third time is not worth it; but what the first lane has lost is here alone.
@@ -84,7 +84,7 @@ impl Session {
 
     /// A lane that is given nothing else is given no copies.
     pub(in crate::proto::session) fn drop_copies(&mut self, id: LaneId) {
-        if let Some(lane) = self.lanes.get_mut(&id) {
+        if let Some(lane) = self.lanes.get_mut(id) {
             lane.copies.clear();
         }
     }
@@ -92,7 +92,7 @@ impl Session {
     /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the
     /// first lane has lost meanwhile waits to be sent again; that is not waited for.
     fn next_copy(&mut self, id: LaneId, room: usize) -> Option<NextCopy> {
-        let copies = &mut self.lanes.get_mut(&id)?.copies;
+        let copies = &mut self.lanes.get_mut(id)?.copies;
         while let Some(copy) = copies.pop_front() {
             let Some(next) = owed(&self.streams, &copy) else { continue };
             let NextCopy::Data(id, mut chunk) = next else { return Some(next) };

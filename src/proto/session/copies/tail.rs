@@ -35,7 +35,7 @@ impl Session {
         lane: LaneId,
         end: u64,
     ) {
-        let Some(own) = self.view_of(pull.now, pull.lane) else { return };
+        let Some(own) = self.lanes.view_of(pull.now, pull.lane) else { return };
         let Some(room) = pull.left() else { return };
         if let Some((stream, chunk)) = self.take_tail(lane, end, room) {
             self.write_twice(pull, &own, stream, &chunk);
@@ -49,11 +49,11 @@ impl Session {
         id: LaneId,
     ) -> Option<(LaneId, u64)> {
         let kept_free = |lane: &Lane| lane.is_kept_free() || lane.policy.tier == Tier::Metered;
-        if !self.tail_possible() || self.lanes.get(&id).is_none_or(kept_free) {
+        if !self.tail_possible() || self.lanes.get(id).is_none_or(kept_free) {
             return None;
         }
-        let own = self.view_of(now, id)?;
-        let link = self.lanes.get(&id)?.policy.link;
+        let own = self.lanes.view_of(now, id)?;
+        let link = self.lanes.get(id)?.policy.link;
         let in_vain = |lane: &Lane| lane.policy.link == link && lane.estimate.is_slow();
         let slower = self.lanes.values().filter(|lane| lane.id != id && !in_vain(lane));
         slower
@@ -81,7 +81,7 @@ impl Session {
     /// Marks the frame that ends at `end` on `lane` as sent twice, and returns what of it is still
     /// worth sending.
     fn take_tail(&mut self, lane: LaneId, end: u64, room: usize) -> Option<(StreamId, Chunk)> {
-        let ledger = &mut self.lanes.get_mut(&lane)?.ledger;
+        let ledger = &mut self.lanes.get_mut(lane)?.ledger;
         let entry = ledger.entry_mut(end)?;
         entry.duplicated = true;
         let Carried::Data { id, range, fin } = &entry.carried else { return None };

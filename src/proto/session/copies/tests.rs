@@ -65,7 +65,7 @@ fn what_a_silent_links_lanes_owe_is_late_together() {
         assert!(pulled.is_some());
     }
     let owes_late = |session: &Session, lane: LaneId| {
-        let lane = &session.lanes[&lane];
+        let lane = &session.lanes.get(lane).unwrap();
         (lane.late, lane.ledger.entries().filter(|entry| entry.duplicated).count() > 0)
     };
     let (at, _) = session.poll_timeout().unwrap();
@@ -74,7 +74,7 @@ fn what_a_silent_links_lanes_owe_is_late_together() {
     for lane in of_link {
         assert_eq!(owes_late(&session, lane), (true, true), "{lane:?}");
     }
-    assert!(!session.lanes[&LANES[1]].late, "another link's is not");
+    assert!(!session.lanes.get(LANES[1]).unwrap().late, "another link's is not");
 }
 
 #[test]
@@ -95,18 +95,21 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
     for (lane, at) in [(suspect, 0), (standby, 90)] {
         let now = start + ms(at);
         // No other is given any of it.
-        session.lanes.iter_mut().for_each(|(id, each)| each.late = *id != lane);
+        session.lanes.values_mut().for_each(|each| each.late = each.id != lane);
         let id = session.open(StreamKind::Raw).unwrap();
         session.send_stream(id).write(&mut vec![7; bytes].into()).unwrap();
         while session.streams.pending() > 0 {
             let pulled = session.poll_transmit(now, lane, usize::MAX, &mut LaneBuf::new());
             assert!(pulled.is_some());
         }
-        session.lanes.get_mut(&lane).unwrap().task = Task::Asleep;
+        session.lanes.get_mut(lane).unwrap().task = Task::Asleep;
     }
-    session.lanes.get_mut(&standby).unwrap().standby = true;
+    session.lanes.get_mut(standby).unwrap().standby = true;
     session.handle_timeout(start + ms(101));
-    assert_eq!([suspect, standby].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
+    assert_eq!(
+        [suspect, standby].map(|id| session.lanes.get(id).unwrap().health),
+        [Health::Suspect; 2]
+    );
     assert_eq!(session.streams.pending(), 2 * bytes as u64);
 }
 
@@ -123,17 +126,20 @@ fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
             LanePolicy { link: LinkId::new(link), ..LanePolicy::default() },
         );
     }
-    session.lanes.get_mut(&standby).unwrap().standby = true;
+    session.lanes.get_mut(standby).unwrap().standby = true;
     // Nothing was heard of any lane for long: there was nothing to say.
     let now = start + Duration::from_secs(14);
     let id = session.open(StreamKind::Raw).unwrap();
     session.send_stream(id).finish().unwrap();
     assert!(session.poll_transmit(now, suspect, 4096, &mut LaneBuf::new()).is_some());
-    session.lanes.iter_mut().for_each(|(_, lane)| lane.task = Task::Asleep);
+    session.lanes.values_mut().for_each(|lane| lane.task = Task::Asleep);
     session.handle_timeout(now + Duration::from_millis(110));
-    assert_eq!([suspect, standby].map(|id| session.lanes[&id].health), [Health::Suspect; 2]);
+    assert_eq!(
+        [suspect, standby].map(|id| session.lanes.get(id).unwrap().health),
+        [Health::Suspect; 2]
+    );
     session.handle_timeout(now + Duration::from_millis(150));
-    assert!(session.lanes.contains_key(&standby), "it has not been asked yet");
+    assert!(session.lanes.contains(standby), "it has not been asked yet");
 }
 
 /// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose
@@ -153,12 +159,12 @@ fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Heal
     }
     let id = session.open(StreamKind::Raw).unwrap();
     session.send_stream(id).write(&mut vec![7; 1000].into()).unwrap();
-    session.lanes.get_mut(&LANES[1]).unwrap().late = true;
+    session.lanes.get_mut(LANES[1]).unwrap().late = true;
     while session.streams.pending() > 0 {
         assert!(session.poll_transmit(start, LANES[0], 4096, &mut LaneBuf::new()).is_some());
     }
-    session.lanes.get_mut(&LANES[0]).unwrap().task = Task::Asleep;
-    session.lanes.get_mut(&LANES[1]).unwrap().late = false;
+    session.lanes.get_mut(LANES[0]).unwrap().task = Task::Asleep;
+    session.lanes.get_mut(LANES[1]).unwrap().late = false;
     // Frames that are late may still travel twice where that is worth it.
     session.duplicates.spend(session.duplicates.left());
     let (mut now, mut asked) = (start, false);
@@ -174,11 +180,11 @@ fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Heal
                 session.handle_lane_metrics(now, LANES[0], metrics(now - start));
             }
         }
-        if session.lanes[&LANES[0]].health != Health::Good {
+        if session.lanes.get(LANES[0]).unwrap().health != Health::Good {
             break;
         }
     }
-    (asked, session.lanes[&LANES[0]].health, session.streams.pending())
+    (asked, session.lanes.get(LANES[0]).unwrap().health, session.streams.pending())
 }
 
 #[test]
@@ -229,9 +235,9 @@ fn a_lane_that_is_late_as_a_rule_is_forecast_to_be() {
     let start = testing::start();
     let mut session = session(start);
     let [late, other] = LANES;
-    let lane = session.lanes.get_mut(&late).unwrap();
+    let lane = session.lanes.get_mut(late).unwrap();
     (0..100).for_each(|_| lane.estimate.on_lateness(start, Duration::from_millis(160)));
-    let arrival = |lane| session.view_of(start, lane).unwrap().arrival(1000.0);
+    let arrival = |lane| session.lanes.view_of(start, lane).unwrap().arrival(1000.0);
     let later = arrival(late) - arrival(other);
     assert!((0.14..0.16).contains(&later), "{later}");
 }

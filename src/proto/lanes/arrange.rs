@@ -1,21 +1,21 @@
 //! Which lanes of a link are active, and what each of them can expect of it.
 
-use super::Session;
+use super::Lanes;
 use crate::proto::ids::LinkId;
 use crate::proto::lane::Lane;
 use crate::proto::link::Candidate;
 use crate::proto::policy::Tier;
 
-impl Session {
+impl Lanes {
     /// Makes as many of the link's lanes active as its path asks for. The others stand by.
     pub(super) fn arrange(&mut self, link: LinkId) {
         let may_be_active =
             |lane: &&Lane| lane.policy.link == link && lane.policy.tier != Tier::Express;
-        let lanes = self.lanes.values().filter(may_be_active);
+        let lanes = self.values().filter(may_be_active);
         let mut lanes: Vec<Candidate> = lanes.map(Lane::candidate).collect();
         self.links.choose(link, &mut lanes);
         for chosen in lanes {
-            if let Some(lane) = self.lanes.get_mut(&chosen.id) {
+            if let Some(lane) = self.get_mut(chosen.id) {
                 lane.standby = !chosen.active;
             }
         }
@@ -26,8 +26,7 @@ impl Session {
     /// known.
     fn share_link(&mut self, link: LinkId) {
         let sharing = self.links.view(link).sharing();
-        let of_link = self.lanes.iter_mut().filter(|(_, lane)| lane.policy.link == link);
-        for (_, lane) in of_link {
+        for lane in self.values_mut().filter(|lane| lane.policy.link == link) {
             let rate_max =
                 lane.policy.rate_max.map_or(f64::INFINITY, |rate| rate as f64 / sharing as f64);
             lane.estimate.set_share(sharing, rate_max);
@@ -50,8 +49,8 @@ mod tests {
     /// Three lanes of one link. At the client so many are active.
     fn pair(active: usize) -> Pair {
         let mut pair = Pair::new(Config::default(), &[Path::new(20.0, 10); 3]);
-        pair.ends[CLIENT].session.links.limit_active(LINK, active);
-        pair.ends[CLIENT].session.arrange(LINK);
+        pair.ends[CLIENT].session.lanes_mut().links.limit_active(LINK, active);
+        pair.ends[CLIENT].session.lanes_mut().arrange(LINK);
         pair
     }
 
@@ -73,7 +72,7 @@ mod tests {
         pair.lane_down(LANES[0]);
         pair.drive(Duration::from_secs(4));
         assert_eq!(pair.ends[SERVER].read[&id], (sent.to_vec(), true));
-        let active = |pair: &Pair| pair.ends[CLIENT].session.links.view(LINK).sharing();
+        let active = |pair: &Pair| pair.ends[CLIENT].session.lanes().links.view(LINK).sharing();
         assert_eq!(active(&pair), 1, "another has taken its place, and no more");
         pair.lane_up(LaneId::new(3), Path::new(20.0, 10));
         assert_eq!(active(&pair), 1, "what comes new stands by");
@@ -83,8 +82,10 @@ mod tests {
     fn lanes_on_standby_are_asked_when_an_active_one_is_silent() {
         let mut pair = pair(2);
         pair.drive(Duration::from_millis(100)); // what the ends tell each other first has arrived
-        let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes[&id].health;
-        let standby = LANES.into_iter().find(|id| pair.ends[CLIENT].session.lanes[id].standby);
+        let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes().get(id).unwrap().health;
+        let standby = LANES
+            .into_iter()
+            .find(|id| pair.ends[CLIENT].session.lanes().get(*id).unwrap().standby);
         let standby = standby.unwrap();
         for id in LANES {
             pair.silence_one_way(id, CLIENT);

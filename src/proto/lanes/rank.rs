@@ -10,7 +10,7 @@ use crate::proto::policy::Tier;
 /// How much a lane is trusted with, in ascending order: only lanes of the best rank are given what
 /// another could carry as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub enum Rank {
     /// Does not answer.
     SuspectMetered,
     SuspectBackup,
@@ -27,9 +27,9 @@ pub(super) enum Rank {
 }
 
 impl Rank {
-    pub(super) const WORST: Self = Self::SuspectMetered;
+    pub const WORST: Self = Self::SuspectMetered;
 
-    pub(super) fn of(lane: &Lane) -> Self {
+    pub fn of(lane: &Lane) -> Self {
         let tier = match lane.policy.tier {
             Tier::Backup if mutant!("backup-used-like-primary") => Tier::Primary,
             Tier::Metered if mutant!("metered-used-like-backup") => Tier::Backup,
@@ -51,7 +51,7 @@ impl Rank {
 
 /// How many lanes of each tier answer.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Answering {
+pub struct Answering {
     primary: usize,
     express: usize,
     backup: usize,
@@ -92,7 +92,7 @@ impl LinksSeen {
 
 /// What there is to take over from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fallback {
+pub enum Fallback {
     /// Nothing: it is used until it is lost.
     None,
     /// Lanes that are used only if it does not answer.
@@ -102,7 +102,7 @@ pub(super) enum Fallback {
 }
 
 impl Answering {
-    pub(super) fn count<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
+    pub fn count<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
         let mut answering = Self::default();
         for lane in lanes.filter(|lane| lane.health == Health::Good) {
             let count = match lane.policy.tier {
@@ -133,19 +133,19 @@ impl Answering {
     }
 
     /// Whether any answers that costs no money.
-    pub(super) fn unmetered(&self) -> bool {
+    pub fn unmetered(&self) -> bool {
         self.primary > 0 || self.express > 0 || self.backup > 0
     }
 
     /// Whether any that could take over from the lane is of another link than it.
-    pub(super) fn on_another_link(&self, lane: &Lane) -> bool {
+    pub fn on_another_link(&self, lane: &Lane) -> bool {
         let link = lane.policy.link;
         let metered = lane.policy.tier == Tier::Metered && self.metered_links.any_but(link);
         metered || self.links.any_but(link)
     }
 
     /// What could take over from the lane. Metered lanes wait until others are lost.
-    pub(super) fn fallback(&self, lane: &Lane) -> Fallback {
+    pub fn fallback(&self, lane: &Lane) -> Fallback {
         let preferred = self.primary.saturating_add(self.express).saturating_add(self.backup);
         let (same_or_better, worse) = match lane.policy.tier {
             Tier::Primary => (self.primary, self.express.saturating_add(self.backup)),

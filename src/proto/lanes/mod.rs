@@ -1,0 +1,239 @@
+//! All lanes of one end: those that are up, those that are down and not forgotten, and the links
+//! they are of. What depends on several of them is decided here: which are given work (`rank`,
+//! `views`), which are active (`arrange`), and when one that is silent is suspected and given up
+//! (`silence`).
+//!
+//! Nothing here knows what a stream is. What a lane owes is handed to whoever does.
+#![allow(
+    unreachable_pub,
+    reason = "the room is private: `mod.rs` of the core decides what leaves it"
+)]
+
+mod arrange;
+mod dead;
+mod rank;
+mod silence;
+mod views;
+
+pub use dead::{DeadLanes, Notice};
+pub use rank::{Answering, Fallback, Rank};
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use litemap::LiteMap;
+
+use super::config::Config;
+use super::error::Code;
+use super::ids::LaneId;
+use super::lane::{Carried, Lane, LaneMetrics};
+use super::limits::LANES_MAX;
+use super::link::{Advice, Links, RateCaps};
+use super::policy::{LanePolicy, Tier};
+
+/// The lanes of one end of a session.
+#[derive(Debug)]
+pub struct Lanes {
+    config: Arc<Config>,
+    up: LiteMap<LaneId, Lane>,
+    pub dead: DeadLanes,
+    pub links: Links,
+    pub caps: RateCaps,
+    /// How many lanes in a row were given up before anything on them was acknowledged.
+    unanswered: u32,
+    /// When the last lane went.
+    alone_since: Option<Instant>,
+    /// When a lane that was held back by its link's cap may go on.
+    pub paced_until: Option<Instant>,
+    pub totals: Totals,
+}
+
+/// Sums over the life of the session, dead lanes included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Payload given to lanes, and what of it another lane had been given before.
+    pub sent_payload: u64,
+    pub resent_payload: u64,
+    pub lost: u64,
+    pub suspected: u64,
+}
+
+impl Lanes {
+    /// Without any yet.
+    pub fn new(config: Arc<Config>, now: Instant) -> Self {
+        Self {
+            config,
+            up: LiteMap::new(),
+            dead: DeadLanes::default(),
+            links: Links::default(),
+            caps: RateCaps::default(),
+            unanswered: 0,
+            alone_since: Some(now),
+            paced_until: None,
+            totals: Totals::default(),
+        }
+    }
+
+    pub fn get(&self, id: LaneId) -> Option<&Lane> {
+        self.up.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.up.get_mut(&id)
+    }
+
+    pub fn contains(&self, id: LaneId) -> bool {
+        self.up.contains_key(&id)
+    }
+
+    /// Those that are up, by their numbers.
+    pub fn values(&self) -> impl Iterator<Item = &Lane> + Clone {
+        self.up.values()
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.up.iter_mut().map(|(_, lane)| lane)
+    }
+
+    pub fn len(&self) -> usize {
+        self.up.len()
+    }
+
+    /// Since when there is none; `None` while there is one.
+    pub fn alone_since(&self) -> Option<Instant> {
+        self.alone_since
+    }
+
+    /// Those that answer, by their tiers.
+    pub fn answering(&self) -> Answering {
+        Answering::count(self.values())
+    }
+
+    /// The longest round trip of any lane.
+    pub fn round_trip_max(&self) -> Duration {
+        self.values().map(|lane| lane.estimate.rtt()).max().unwrap_or_default()
+    }
+
+    /// Frames that nobody has acknowledged yet.
+    pub fn frames(&self) -> usize {
+        let living = self.values().map(|lane| lane.ledger.frames());
+        living.fold(self.dead.frames(), usize::saturating_add)
+    }
+
+    /// A lane is up; its handshake took a round trip of `rtt`. `false`: there are too many, or the
+    /// number was used; nothing has changed.
+    pub fn add(&mut self, now: Instant, id: LaneId, rtt: Option<Duration>) -> bool {
+        if self.contains(id) || self.dead.contains(id) || self.len() >= LANES_MAX {
+            return false;
+        }
+        let (unanswered, given_at_payload) = (self.unanswered, self.totals.sent_payload);
+        // It stands by: the others are active already.
+        let lane = Lane { unanswered, given_at_payload, standby: true, ..Lane::new(id, now, rtt) };
+        self.links.join(&lane.policy, now);
+        let link = lane.policy.link;
+        self.up.insert(id, lane);
+        self.arrange(link);
+        self.alone_since = None;
+        true
+    }
+
+    /// How a lane may be used from now on.
+    pub fn set_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
+        let Some(lane) = self.up.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut lane.policy, policy);
+        lane.standby = policy.tier != Tier::Express;
+        self.links.leave(&before);
+        self.links.join(&policy, now);
+        let lanes = &self.up;
+        let in_use = |link| lanes.values().any(|lane| lane.policy.link == link);
+        self.caps.set(now, &policy, in_use);
+        self.arrange(before.link);
+        self.arrange(policy.link);
+    }
+
+    /// What the kernel knows of a lane. Returns how the lane is to be used; `None`: it is not up.
+    pub fn on_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) -> Option<Advice> {
+        let lane = self.up.get_mut(&id)?;
+        let delivered = lane.estimate.on_metrics(now, metrics);
+        lane.asked_until = None;
+        lane.late &= !lane.answers(now);
+        let link = lane.policy.link;
+        self.links.on_delivered(link, delivered, metrics.rtt);
+        if let Some(at) = lane.estimate.kernel_heard_at() {
+            self.links.on_heard(link, at);
+        }
+        let window = lane.estimate.kernel_window();
+        let of_link = self.up.values().filter(|lane| lane.policy.link == link);
+        let rearrange = self.links.on_sample(now, link, of_link.map(Lane::sample), window);
+        let (rate, by_handshake) = (self.links.path_rate(link), self.links.path_by_handshake(link));
+        let of_link = self.values_mut().filter(|lane| lane.policy.link == link);
+        of_link.for_each(|lane| lane.estimate.learn_of_path(rate, by_handshake));
+        if rearrange {
+            self.arrange(link);
+        }
+        self.advice(id)
+    }
+
+    /// How a lane is to be used, by what is known of its link; `None`: it is not up.
+    pub fn advice(&self, id: LaneId) -> Option<Advice> {
+        let lane = self.get(id)?;
+        Some(self.links.view(lane.policy.link).advice(&lane.sample()))
+    }
+
+    /// Takes an acknowledgement of a lane, be it up or down; what it settles is added to `settled`.
+    /// `false`: it acknowledges what was never sent.
+    pub fn on_ack(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        position: u64,
+        settled: &mut Vec<Carried>,
+    ) -> bool {
+        let Some(lane) = self.up.get_mut(&id) else {
+            return self.dead.on_ack(id, position, settled);
+        };
+        let more = position.saturating_sub(lane.ledger.acked_position());
+        if more > 0 && position <= lane.ledger.sent_position() {
+            self.links.on_heard(lane.policy.link, now);
+            self.links.on_ack(lane.policy.link, more);
+        }
+        lane.on_ack(now, position, |entry| settled.push(entry.carried))
+    }
+
+    /// A lane was given stream payload, be it for the `first_time` or not.
+    pub fn on_payload(&mut self, id: LaneId, payload: u64, first_time: bool) {
+        let resent = if first_time { 0 } else { payload };
+        let totals = &mut self.totals;
+        totals.sent_payload = totals.sent_payload.saturating_add(payload);
+        totals.resent_payload = totals.resent_payload.saturating_add(resent);
+        if let Some(lane) = self.up.get_mut(&id) {
+            lane.sent_payload = lane.sent_payload.saturating_add(payload);
+            lane.resent_payload = lane.resent_payload.saturating_add(resent);
+            lane.given_at_payload = totals.sent_payload;
+        }
+    }
+
+    /// A lane is down: it is of no link any more, and others take its place.
+    pub fn remove(&mut self, now: Instant, id: LaneId) -> Option<Lane> {
+        let lane = self.up.remove(&id)?;
+        self.links.leave(&lane.policy);
+        self.arrange(lane.policy.link);
+        if self.up.is_empty() {
+            self.alone_since = Some(now);
+        }
+        Some(lane)
+    }
+
+    /// A lane is given up.
+    pub fn count_unanswered(&mut self, id: LaneId) {
+        let Some(lane) = self.up.get(&id) else { return };
+        let unanswered = lane.ledger.acked_position() == 0;
+        self.unanswered = if unanswered { self.unanswered.saturating_add(1) } else { 0 };
+    }
+
+    /// The peer has to be told of a lane that is down.
+    pub fn bury(&mut self, lane: Lane, code: Code) {
+        self.totals.lost = self.totals.lost.saturating_add(1);
+        self.dead.add(lane, code);
+    }
+}
