@@ -24,7 +24,6 @@ mod logging;
 mod own_key;
 mod prompt;
 mod report;
-mod reverse;
 mod routes;
 mod run;
 mod serve;

@@ -14,7 +14,7 @@ use super::lane_event::LaneEvent;
 use super::shared::{LaneSlot, Shared, remember};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::lane::Lane;
+use crate::lane::{self, Lane};
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
 use crate::proto::{Advice, Code, DecodeError, LaneId, LaneMetrics, LanePolicy, Side};
 
@@ -87,6 +87,21 @@ pub(super) struct Attached {
     pub(super) id: LaneId,
 }
 
+/// What a lane's kernel tells of it, as the session takes it.
+fn of_kernel(metrics: &lane::LaneMetrics) -> LaneMetrics {
+    LaneMetrics {
+        rtt: metrics.rtt,
+        rtt_var: metrics.rtt_var,
+        rtt_min: metrics.rtt_min.unwrap_or_default(),
+        delivery_rate: (metrics.delivery_rate > 0).then_some(metrics.delivery_rate),
+        app_limited: metrics.delivery_rate_app_limited,
+        pacing_rate: metrics.pacing_rate,
+        cwnd_bytes: metrics.cwnd_bytes,
+        delivered_bytes: metrics.delivered_bytes,
+        silence: metrics.silence,
+    }
+}
+
 impl Attached {
     /// Attaches a lane. `None`: the session does not take it.
     pub(super) fn new(
@@ -104,6 +119,14 @@ impl Attached {
                 Self { shared: shared.clone(), id }
             })
         })
+    }
+
+    /// The session hears what the kernel has learnt of the lane by its handshake.
+    pub(super) fn learn(&self, lane: &dyn Lane) {
+        if let Some(metrics) = lane.metrics() {
+            let metrics = of_kernel(&metrics);
+            self.shared.with(|state, now| state.core.handle_lane_metrics(now, self.id, metrics));
+        }
     }
 
     /// The peer has said that it knows the session.
@@ -294,17 +317,7 @@ impl LaneTask<'_> {
         self.measured_at = Some(now);
         let metrics = self.lane.metrics()?;
         self.ended = metrics.ended;
-        Some(LaneMetrics {
-            rtt: metrics.rtt,
-            rtt_var: metrics.rtt_var,
-            rtt_min: metrics.rtt_min.unwrap_or_default(),
-            delivery_rate: (metrics.delivery_rate > 0).then_some(metrics.delivery_rate),
-            app_limited: metrics.delivery_rate_app_limited,
-            pacing_rate: metrics.pacing_rate,
-            cwnd_bytes: metrics.cwnd_bytes,
-            delivered_bytes: metrics.delivered_bytes,
-            silence: metrics.silence,
-        })
+        Some(of_kernel(&metrics))
     }
 
     /// Tells the kernel how the lane is to be used. A system call is worth it only for a real

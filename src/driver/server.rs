@@ -115,7 +115,13 @@ impl Server {
     /// their sessions' lanes may come and go. Returns how many streams are open.
     pub fn drain(&self) -> usize {
         self.reception.draining.store(true, Ordering::Relaxed);
-        self.reception.table.living().iter().map(|shared| session::drain(shared)).sum()
+        let drain = |shared: Arc<Shared>| {
+            shared.with(|state, _| {
+                state.core.drain();
+                state.core.stream_count()
+            })
+        };
+        self.reception.table.living().into_iter().map(drain).sum()
     }
 
     /// Waits until no session has an open stream. Cancel safe.

@@ -83,8 +83,6 @@ pub(super) struct State {
     pub(super) over: Option<SessionError>,
     /// What it may keep for its peer; nothing when it is over.
     memory: Option<budget::Place>,
-    /// How many hold it in its place among the sessions of a server.
-    pub(super) kept: usize,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     released: Option<Instant>,
     /// When the timer will fire.
@@ -115,7 +113,6 @@ impl Shared {
                 express: None,
                 over: None,
                 memory: Some(memory),
-                kept: 0,
                 released: None,
                 armed: None,
             }),

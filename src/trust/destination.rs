@@ -8,10 +8,6 @@ use std::str::FromStr;
 
 use super::ascii_host_name;
 
-mod listen;
-
-pub use listen::ListenAt;
-
 /// What stands before the path of a Unix socket.
 const UNIX: &str = "unix:";
 /// What the kernel takes (`sun_path`, with its NUL 108).

@@ -18,7 +18,6 @@ mod middlebox;
 mod names;
 mod proxy;
 mod readme;
-mod reverse;
 mod routes;
 mod signals;
 mod slow;

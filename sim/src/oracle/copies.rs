@@ -12,9 +12,9 @@ use imux::proto::{Health, LaneId, LaneStats, SessionStats, StreamId, Tier};
 
 /// What may be sent twice to save time before anything was sent: the core's budget.
 const BUDGET_INITIAL: u64 = 128 * 1024;
-/// A lane with less than this in flight has room for more: four packets on a slow link, half an
+/// A lane with less than this in flight has room for more: three packets on a slow link, half an
 /// initial window of TCP on any other, however many lanes its link has.
-const ROOM_BELOW: u64 = 6_000;
+const ROOM_BELOW: u64 = 4_500;
 
 /// A pull, and how the lanes stood just before it.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ use crate::driver::session::Session;
 use crate::driver::shared::Shared;
 use crate::lane::{DialError, Dialer, Lane};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
-use crate::proto::{Code, Config, LaneId, LanePolicy, Side};
+use crate::proto::{Code, Config, LaneId, LanePolicy, LinkId, Side};
 use crate::trust::Fingerprint;
 
 /// Where a lane belongs: how it is dialled, and what it may carry.
@@ -111,6 +111,12 @@ impl Connector {
         created.unwrap_or_else(|_| Err(timed_out()))
     }
 
+    /// Whether a link's path is known to carry little.
+    pub(super) fn is_slow(&self, link: LinkId) -> bool {
+        let established = self.current.living();
+        established.is_some_and(|it| it.session.shared().look(|state| state.core.is_slow(link)))
+    }
+
     pub(super) async fn run(&self, ready: Ready, via: &str) {
         let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
         let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
@@ -143,6 +149,7 @@ impl Connector {
         }
         let attached = Attached::new(shared, number, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
+        attached.learn(&*lane);
         place.tell_up(number);
         Ok(Ready { attached, lane, proof })
     }
@@ -163,6 +170,7 @@ impl Connector {
         shared.with(|state, _| state.express = Some(self.express.clone()));
         let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), place.policy);
         let attached = attached.ok_or_else(session_went)?;
+        attached.learn(&*lane);
         // Lanes that join from now on need not ask first.
         Attached::prove(&shared, LaneId::FIRST);
         let session = Session::new(shared.clone());

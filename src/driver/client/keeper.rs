@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::connector::{Connector, Place};
 use super::failure::{Failed, is_final, panicked};
+use super::stagger::Stagger;
 use crate::driver::{chance, clock};
 
 /// A lost lane is dialled again after this long. Each failure doubles it.
@@ -26,6 +27,7 @@ const NUDGE_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Keepers {
     pub(super) connector: Connector,
+    stagger: Stagger,
     /// A server that is away at the start is waited for.
     pub(super) keeps_trying: bool,
     /// Has one of the lanes dialled that wait for their time, and when it last did.
@@ -35,7 +37,13 @@ pub(super) struct Keepers {
 
 impl Keepers {
     pub(super) fn new(connector: Connector, keeps_trying: bool) -> Self {
-        Self { connector, keeps_trying, nudge: Notify::new(), nudged: Mutex::default() }
+        Self {
+            connector,
+            stagger: Stagger::new(),
+            keeps_trying,
+            nudge: Notify::new(),
+            nudged: Mutex::default(),
+        }
     }
 
     /// Passes the time that `open` has, and has a lane dialled now and then.
@@ -63,13 +71,19 @@ impl Keepers {
         let mut told = None;
         let mut stopped = self.connector.stopped.subscribe();
         loop {
-            let dialled = tokio::select! {
-                dialled = unharmed(self.connector.lane(&place)) => dialled,
+            let link = place.policy.link;
+            let dialled = async {
+                let turn = self.stagger.turn(link, || self.connector.is_slow(link)).await;
+                (unharmed(self.connector.lane(&place)).await, turn)
+            };
+            let (dialled, turn) = tokio::select! {
+                dialled = dialled => dialled,
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
             match dialled.unwrap_or_else(|| Err(panicked())) {
                 Ok(ready) => {
                     (failures, told) = (None, None);
+                    let _up = turn.up();
                     let begun = clock::now();
                     let _ = unharmed(self.connector.run(ready, &dialer.name())).await;
                     if clock::now().duration_since(begun) >= LIVED_WELL {
@@ -77,6 +91,7 @@ impl Keepers {
                     }
                 }
                 Err(error) => {
+                    drop(turn);
                     self.connector.key.failed(place.link);
                     let kind = Some(std::mem::discriminant(&error));
                     let failed = Failed { via: dialer.name(), error };

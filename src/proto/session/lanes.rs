@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use crate::proto::error::Code;
 use crate::proto::event::Event;
-use crate::proto::ids::LaneId;
+use crate::proto::ids::{LaneId, LinkId};
 use crate::proto::lane::{Health, Lane, LaneMetrics};
 use crate::proto::link::Advice;
 use crate::proto::mutants::mutant;
@@ -48,6 +48,12 @@ impl Session {
             self.on_undelivered(&entry.carried);
         }
         self.lanes.bury(lane, code);
+    }
+
+    /// Whether the path of a link is known to carry less than 512 kbit/s, so that one lane fills it.
+    pub fn is_slow(&self, link: LinkId) -> bool {
+        let mut of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
+        of_link.any(|lane| lane.estimate.is_slow())
     }
 
     /// How a lane is to be used, by what is known of its link; `None`: it is not up. For drivers

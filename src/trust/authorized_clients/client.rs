@@ -9,8 +9,6 @@ use crate::trust::{DestinationRule, Fingerprint, ProxyHeader};
 pub struct Grant {
     /// Where it may have connections made to; nothing listed is the server's one destination.
     pub destinations: Vec<DestinationRule>,
-    /// Where it may have connections taken for it; nothing listed is nowhere.
-    pub listen: Vec<DestinationRule>,
     /// How many connections it may have open at once, in all its sessions; no limit if `None`.
     pub streams_max: Option<u32>,
     /// Until when; for ever if `None`. Whole seconds.
