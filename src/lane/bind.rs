@@ -1,12 +1,12 @@
-//! What a lane goes out by: a local address or a device.
+//! What a lane is bound to: a local address or a device.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The local end of some lanes, and how many of them.
+/// The local end of some lanes, and how many there are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bind {
-    /// What they go out by.
+    /// What they are bound to.
     pub source: BindSource,
     /// How many lanes.
     pub lanes: u16,
@@ -21,24 +21,24 @@ impl fmt::Display for Bind {
 /// A local address or a device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BindSource {
-    /// Whatever the routing table says, of either family.
+    /// Whatever the routing table chooses, of either family.
     Any,
-    /// A local address; the unspecified one of a family (`0.0.0.0`, `::`) means any address of that
-    /// family, and an IPv4 address mapped into IPv6 means that IPv4 address.
+    /// A local address; a family's unspecified address (`0.0.0.0`, `::`) means any of that family,
+    /// and an IPv4 address mapped into IPv6 means that IPv4 address.
     Addr(IpAddr),
-    /// An address that is good on one device only (`fe80::1%eth0`).
+    /// An address that is valid on one device only (`fe80::1%eth0`).
     LinkLocal {
         /// The address.
         addr: Ipv6Addr,
         /// The device's name, or its index in digits.
         device: String,
     },
-    /// A network device by name (`SO_BINDTODEVICE`): whatever address it has, and no other route.
+    /// A network device by name (`SO_BINDTODEVICE`): whichever address it has, and no other route.
     Device(String),
 }
 
 impl BindSource {
-    /// Whether a lane bound so can be dialled to `remote`: an address reaches its own family only.
+    /// Whether a lane bound to this can reach `remote`: an address reaches only its own family.
     #[must_use]
     pub fn reaches(&self, remote: &SocketAddr) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! Reading from what has a buffer.
+//! Reading from a type that has a buffer.
 
 use std::io;
 use std::pin::Pin;
@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, ReadBuf};
 
-/// [`AsyncRead::poll_read`](tokio::io::AsyncRead::poll_read) of a lane: the session reads none so,
-/// but every [`AsyncBufRead`] has to have it.
+/// [`AsyncRead::poll_read`](tokio::io::AsyncRead::poll_read) for a lane: the session never uses it,
+/// but every [`AsyncBufRead`] needs one.
 pub fn poll_read_buffered<L: AsyncBufRead>(
     mut lane: Pin<&mut L>,
     cx: &mut Context<'_>,

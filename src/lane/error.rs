@@ -7,21 +7,20 @@ use std::time::Duration;
 use super::BindSource;
 use crate::trust::PeerIdentity;
 
-/// Why there is no lane. Each says what was tried; none is final, since links and names come and
-/// go.
+/// Why there is no lane. Each says what was tried; none is final, as links and names come and go.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
-    /// `host:port` is not of that form.
+    /// Not of the form `host:port`.
     #[error("{0:?} is not an address of the form host:port ({1})")]
     InvalidAddress(String, &'static str),
-    /// The server's key was ruled out in the handshake, before anything of ours was shown.
+    /// The server's key was rejected in the handshake, before we showed anything of ours.
     #[error("another server answers, with the key {}", presented.fingerprint)]
     KeyRefused {
-        /// What it has shown.
+        /// The key it presented.
         presented: PeerIdentity,
     },
-    /// The name has no address, or nobody could be asked.
+    /// The name has no address, or no resolver could be asked.
     #[error("cannot resolve {host:?}: {source}")]
     Resolve {
         /// The name.
@@ -47,10 +46,10 @@ pub enum DialError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel does not have, or does not allow, the congestion control that was asked for.
+    /// The kernel lacks the requested congestion control, or does not allow it.
     #[error("cannot use congestion control {name:?}: {source}")]
     Congestion {
-        /// The name asked for.
+        /// The requested name.
         name: String,
         /// What the kernel said.
         source: io::Error,
@@ -58,17 +57,17 @@ pub enum DialError {
     /// A socket option could not be set, or no socket could be made.
     #[error("cannot set up a socket: {0}")]
     Socket(io::Error),
-    /// No address took the connection.
+    /// No address accepted the connection.
     #[error("cannot connect to {host:?} from {bind}: {}", describe_attempts(.attempts))]
     Connect {
         /// The name.
         host: String,
         /// The local address lanes are bound to.
         bind: BindSource,
-        /// What came of each address.
+        /// How each address failed.
         attempts: Vec<(SocketAddr, io::Error)>,
     },
-    /// Connected, but no keys were agreed on.
+    /// Connected, but the handshake failed.
     #[error("no TLS session with {addr}: {source}")]
     Handshake {
         /// Where it was connected to.
@@ -76,7 +75,7 @@ pub enum DialError {
         /// What went wrong.
         source: io::Error,
     },
-    /// Connected, and TLS's first message is not answered, again and again, while a small one is:
+    /// Connected, but TLS's first message repeatedly goes unanswered while a small one is answered:
     /// its size is what stops it.
     #[error(
         "{addr} takes connections, but never answers the first message of TLS, while it answers a \
@@ -88,7 +87,7 @@ pub enum DialError {
         /// Where it was connected to.
         addr: SocketAddr,
     },
-    /// It took too long, all steps together.
+    /// All steps together took too long.
     #[error("cannot connect to {host:?} from {bind} within {after:?}")]
     Timeout {
         /// The name.

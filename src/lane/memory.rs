@@ -36,10 +36,10 @@ use super::buffered::poll_read_buffered;
 use super::{DialError, Dialer, Lane, Listener, PendingLane};
 use crate::trust::PeerIdentity;
 
-/// Bytes a lane holds each way between its ends, unless said otherwise: about what a socket does.
+/// Bytes a lane holds each way by default: about as many as a socket.
 pub const DEFAULT_CAPACITY: usize = 256 * 1024;
 
-/// Two ends of one lane, holding up to `capacity` bytes each way.
+/// The two ends of one lane, which holds up to `capacity` bytes each way.
 #[must_use]
 pub fn pair(capacity: usize) -> (MemoryLane, MemoryLane) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -72,7 +72,7 @@ pub fn network(capacity: usize) -> (MemoryDialer, MemoryListener) {
 #[derive(Debug)]
 pub struct MemoryLane {
     link: Arc<Link>,
-    /// 0 or 1: it writes to the pipe of this number and reads from the other.
+    /// 0 or 1: this end writes to the pipe with this number and reads from the other.
     side: usize,
     /// Bytes taken out of the pipe, of which `read` are consumed.
     chunk: Vec<u8>,
@@ -81,14 +81,14 @@ pub struct MemoryLane {
 }
 
 impl MemoryLane {
-    /// The same lane, showing `peer` as what its other end has proven.
+    /// The same lane, with `peer` as the key its other end has proven.
     #[must_use]
     pub fn with_peer(mut self, peer: PeerIdentity) -> Self {
         self.peer = Some(peer);
         self
     }
 
-    /// Kills the lane, from anywhere.
+    /// A switch that kills the lane, from anywhere.
     #[must_use]
     pub fn kill_switch(&self) -> KillSwitch {
         KillSwitch(self.link.clone())
@@ -100,12 +100,12 @@ impl MemoryLane {
 pub struct KillSwitch(Arc<Link>);
 
 impl KillSwitch {
-    /// Both ends get an error at once, and what is on its way is lost.
+    /// Both ends get an error at once, and anything in flight is lost.
     pub fn reset(&self) {
         self.0.decide(Fate::Reset);
     }
 
-    /// Nothing arrives any more and nobody is told; bytes are taken until the lane is full.
+    /// Nothing arrives any more and neither end is told; writes succeed until the lane is full.
     pub fn silence(&self) {
         self.0.decide(Fate::Silent);
     }
@@ -141,7 +141,7 @@ enum Fate {
 #[derive(Debug, Default)]
 struct Pipe {
     bytes: Vec<u8>,
-    /// The writing end has said that it writes no more.
+    /// The writing end has said that it is done.
     closed: bool,
     /// The writing end is gone.
     writer_gone: bool,
@@ -161,13 +161,13 @@ impl Pipe {
 
 impl Link {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that panicked elsewhere leaves plain data behind, nothing half done.
+        // A test that panicked elsewhere leaves plain data behind, nothing half-updated.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn decide(&self, fate: Fate) {
         let mut state = self.lock();
-        // A reset is for ever.
+        // A reset is final.
         if state.fate != Fate::Reset {
             state.fate = fate;
         }
@@ -289,7 +289,7 @@ impl AsyncWrite for MemoryLane {
 
 impl Lane for MemoryLane {
     fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()> {
-        // As with TLS: each lane has its own, both ends the same, and every label another.
+        // As with TLS: the two ends of a lane agree, and every lane and label differs.
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.link.number.to_be_bytes());
         out.copy_from_slice(hmac::sign(&key, label.as_bytes()).as_ref());
         Ok(())
@@ -333,14 +333,14 @@ pub struct MemoryDialer {
 }
 
 impl MemoryDialer {
-    /// The same dialer under another name, as if it went out by another link. Lanes and refusals
-    /// are its own.
+    /// The same dialer under another name, as if on another link, with lanes and refusals of its
+    /// own.
     #[must_use]
     pub fn named(&self, name: impl Into<String>) -> Self {
         Self { name: name.into(), refusing: Arc::default(), lanes: Arc::default(), ..self.clone() }
     }
 
-    /// The same dialer; its lanes show `peer` as what the server has proven.
+    /// The same dialer; its lanes report `peer` as the key the server has proven.
     #[must_use]
     pub fn with_peer(mut self, peer: PeerIdentity) -> Self {
         self.peer = Some(peer);
@@ -390,7 +390,7 @@ impl Listener for MemoryListener {
     async fn accept(&self) -> io::Result<Box<dyn PendingLane>> {
         match self.receiver.lock().await.recv().await {
             Some(lane) => Ok(Box::new(lane)),
-            // Every dialer is gone; so may they be for ever, which is no error of a listener.
+            // Every dialer is gone, perhaps for good; for a listener that is no error.
             None => std::future::pending().await,
         }
     }
@@ -460,7 +460,7 @@ mod tests {
         assert!(is_pending(b.read_u8()).await);
         switch.restore();
         assert_eq!(b.read_u8().await.unwrap(), b'l');
-        // What was read ahead is the reader's; then the reset shows.
+        // The reader gets what it had read ahead, then the reset.
         switch.reset();
         switch.restore();
         let error = b.read_to_end(&mut Vec::new()).await.unwrap_err();

@@ -11,7 +11,7 @@ use nix::{getsockopt_impl, setsockopt_impl};
 use super::LaneMetrics;
 
 /// The head of Linux's `struct tcp_info` (include/uapi/linux/tcp.h), up to the last field read
-/// here. The kernel copies as much as is asked for, and never moves a field.
+/// here. The kernel copies as much as asked for and never moves a field.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct TcpInfoHead {
@@ -73,11 +73,11 @@ const ENDED: [u8; 5] = [6, 7, 8, 9, 11];
 #[derive(Debug, Clone, Copy)]
 struct TcpInfo;
 
-// The getter allocates nothing, and takes an answer of exactly the size asked for: see
+// The getter allocates nothing and accepts only an answer of exactly the requested size: see
 // `KERNEL_ANSWERS`.
 getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead, GetStruct<TcpInfoHead>);
 
-/// `SO_MAX_PACING_RATE`, in bytes a second; the largest number is no limit.
+/// `SO_MAX_PACING_RATE`, in bytes a second; the largest number means no limit.
 #[derive(Debug, Clone, Copy)]
 struct MaxPacingRate;
 
@@ -89,11 +89,11 @@ setsockopt_impl!(
     SetStruct<'_, u32>
 );
 
-/// Bounds what the kernel sends at. Only where it paces anyway: of others it would make senders
-/// that do.
+/// Bounds the kernel's sending rate. Only if it paces anyway: otherwise this would switch pacing
+/// on.
 pub(super) fn set_max_pacing_rate(socket: &impl AsFd, bytes_per_second: u64) {
     let rate = u32::try_from(bytes_per_second).unwrap_or(u32::MAX);
-    // A socket that is gone says so when it is written to.
+    // A dead socket says so at the next write.
     let _ = MaxPacingRate.set(socket, &rate);
 }
 
@@ -109,7 +109,7 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Asks the kernel; `None` where it does not know (not TCP, too old).
+/// Asks the kernel; `None` if it does not know (not TCP, too old).
 pub(super) fn tcp_metrics(socket: &impl AsFd) -> Option<LaneMetrics> {
     if !*KERNEL_ANSWERS {
         return None;
@@ -117,16 +117,16 @@ pub(super) fn tcp_metrics(socket: &impl AsFd) -> Option<LaneMetrics> {
     TcpInfo.get(socket).ok().map(|info| LaneMetrics::from(&info))
 }
 
-/// How far a connection's peer has taken what was written to it.
+/// How much of what was written to a connection its peer has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outgoing {
-    /// Bytes that the peer's kernel has acknowledged so far.
+    /// Bytes the peer's kernel has acknowledged so far.
     pub(crate) acked_bytes: u64,
-    /// Something was written, an end included, that it has not.
+    /// Something written, an end included, is still unacknowledged.
     pub(crate) any_left: bool,
 }
 
-/// Asks the kernel; `None` where it does not know (too old).
+/// Asks the kernel; `None` if it does not know (too old).
 pub(crate) fn outgoing(socket: &impl AsFd) -> Option<Outgoing> {
     if !*KERNEL_ANSWERS {
         return None;
@@ -141,7 +141,7 @@ pub(crate) fn outgoing(socket: &impl AsFd) -> Option<Outgoing> {
 #[derive(Debug, Clone, Copy)]
 struct MemInfo;
 
-/// As many numbers as there are of it since Linux 4.6; what is allocated to send is the third.
+/// As many numbers as it has had since Linux 4.6; the third is the memory allocated to send.
 type MemInfoNumbers = [u32; 9];
 
 getsockopt_impl!(
@@ -152,8 +152,8 @@ getsockopt_impl!(
     GetStruct<MemInfoNumbers>
 );
 
-/// What the program at a Unix socket's other end has not read yet, in bytes of the kernel's memory;
-/// `None` where it is not told.
+/// What the program at a Unix socket's other end has not read yet, in bytes of kernel memory;
+/// `None` if the kernel does not tell.
 pub(crate) fn unread(socket: &impl AsFd) -> Option<u32> {
     if !*KERNEL_ANSWERS {
         return None;
@@ -168,11 +168,11 @@ impl From<&TcpInfoHead> for LaneMetrics {
         let first_bit = if cfg!(target_endian = "little") { 1 } else { 0x80 };
         Self {
             rtt: micros(info.rtt),
-            // The kernel starts with the largest number there is.
+            // The kernel starts with the largest possible number.
             rtt_min: (info.min_rtt != u32::MAX && info.rtt != 0).then(|| micros(info.min_rtt)),
             rtt_var: micros(info.rttvar),
             delivery_rate: info.delivery_rate,
-            // Without pacing the kernel says there is no limit.
+            // Without pacing the kernel reports no limit.
             pacing_rate: (info.pacing_rate != u64::MAX).then_some(info.pacing_rate),
             delivery_rate_app_limited: info.flags & first_bit != 0,
             silence: Some(Duration::from_millis(info.last_ack_recv.into())),

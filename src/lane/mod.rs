@@ -1,9 +1,9 @@
-//! Lanes: reliable, ordered, confidential byte pipes, and how they come to be.
+//! Lanes: reliable, ordered, confidential byte pipes, and how they are made.
 //!
-//! A session is carried by a changing set of lanes. What a lane is made of is its own business:
-//! here are TLS 1.3 over a TCP socket bound to a local address or device ([`TlsDialer`],
-//! [`TlsListener`]), and pipes in memory for tests ([`memory`]). Another transport is another
-//! implementation of [`Lane`], [`Dialer`] and [`Listener`]; nothing here is sealed.
+//! A session runs over a changing set of lanes, whatever each is made of: here TLS 1.3 over a TCP
+//! socket bound to a local address or device ([`TlsDialer`], [`TlsListener`]), and pipes in memory
+//! for tests ([`memory`]). Another transport is another implementation of [`Lane`], [`Dialer`] and
+//! [`Listener`]; nothing here is sealed.
 //!
 //! This room moves bytes. It knows nothing of frames, streams or sessions and never imports
 //! `proto`.
@@ -30,7 +30,7 @@ mod tcp;
 mod tls;
 
 pub use bind::{Bind, BindSource};
-// For the lanes of this package's program; no part of the API.
+// For the lanes of this package's program; not part of the API.
 #[doc(hidden)]
 pub use buffered::poll_read_buffered;
 pub use error::DialError;
@@ -47,53 +47,53 @@ pub use tls::{TLS_RECORD_MAX, TlsDialer, TlsLane, TlsListener, TlsSettings, Tran
 ///
 /// - Reading: the session decodes straight from [`poll_fill_buf`](AsyncBufRead::poll_fill_buf). An
 ///   empty buffer is the *authenticated* end of what the peer sent; a pipe that merely breaks off
-///   is an error, of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where nothing better is
+///   is an error, of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if nothing better is
 ///   known.
-/// - Writing: [`poll_write_vectored`](AsyncWrite::poll_write_vectored) takes what it is given as
-///   long as nothing of an earlier write still waits inside the lane, and is pending otherwise:
-///   bytes must not queue where nobody can move them to another lane any more. Bytes it has taken
-///   are sent without another call where the transport has room;
-///   [`poll_flush`](AsyncWrite::poll_flush) finishes the rest.
+/// - Writing: [`poll_write_vectored`](AsyncWrite::poll_write_vectored) takes bytes only while
+///   nothing from an earlier write still waits inside the lane, and is pending otherwise: bytes
+///   must not queue where nobody can move them to another lane. It sends what it has taken without
+///   another call if the transport has room; [`poll_flush`](AsyncWrite::poll_flush) finishes the
+///   rest.
 /// - After [`poll_shutdown`](AsyncWrite::poll_shutdown) the peer reads an end, and writing is an
 ///   error ([`BrokenPipe`](io::ErrorKind::BrokenPipe)). Reading goes on.
-/// - Everything is polled by one task: a lane keeps one waker for reading and one for writing.
+/// - One task polls everything: a lane keeps one waker for reading and one for writing.
 pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
-    /// Keying material of this lane alone, the same on both ends (RFC 5705), 32 bytes: what binds a
-    /// session's proof of membership to this lane and no other. Asked for with
+    /// Keying material of this lane alone, the same on both ends (RFC 5705), 32 bytes. It binds a
+    /// session's proof of membership to this lane and no other. The labels are
     /// [`SESSION_EXPORTER_LABEL`] and [`LANE_EXPORTER_LABEL`].
     ///
     /// [`SESSION_EXPORTER_LABEL`]: crate::trust::SESSION_EXPORTER_LABEL
     /// [`LANE_EXPORTER_LABEL`]: crate::trust::LANE_EXPORTER_LABEL
     ///
     /// # Errors
-    /// Where the lane cannot export, or not with this label.
+    /// If the lane cannot export, or not with this label.
     fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()>;
 
-    /// The key the other end has proven to hold; `None` where it showed none.
+    /// The key the other end has proven to hold; `None` if it showed none.
     fn peer(&self) -> Option<PeerIdentity>;
 
-    /// What the transport knows about the lane's path, now; `None` where it knows nothing. One
-    /// system call.
+    /// What the transport knows about the lane's path now; `None` if it knows nothing. One system
+    /// call.
     fn metrics(&self) -> Option<LaneMetrics> {
         None
     }
 
     /// Ready when a write would be taken and put on the wire now: nothing waits inside the lane,
-    /// and the transport has less unsent than its limit
-    /// ([`set_unsent_limit`](Lane::set_unsent_limit)). Ask this before choosing what to
-    /// write, so that the choice is made as late as possible.
+    /// and the transport holds fewer unsent bytes than its limit
+    /// ([`set_unsent_limit`](Lane::set_unsent_limit)). Ask before choosing what to write, so that
+    /// the choice is made as late as possible.
     ///
     /// # Errors
-    /// The lane's IO errors; the lane is dead then.
+    /// The lane's IO errors, after which it is dead.
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_flush(cx)
     }
 
-    /// Bounds what the transport may hold that it has not sent yet, in bytes (`TCP_NOTSENT_LOWAT`).
+    /// Bounds the bytes the transport may hold unsent (`TCP_NOTSENT_LOWAT`).
     fn set_unsent_limit(&self, _bytes: u32) {}
 
-    /// Bounds what the transport sends at, in bytes a second (`SO_MAX_PACING_RATE`), if it looks
-    /// for the path's rate by pacing.
+    /// Bounds the transport's sending rate, in bytes a second (`SO_MAX_PACING_RATE`), if it probes
+    /// the path's rate by pacing.
     fn set_pacing_limit(&self, _bytes_per_second: u64) {}
 
     /// This end's address, for logs.
@@ -112,8 +112,8 @@ pub trait Lane: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
         String::new()
     }
 
-    /// From now on dropping the lane cuts it off (a TCP reset) instead of leaving what is unsent to
-    /// the transport.
+    /// From now on dropping the lane cuts it off (a TCP reset) instead of letting the transport
+    /// send what is left.
     fn abort(&self) {}
 }
 
@@ -136,38 +136,34 @@ pub struct LaneMetrics {
     pub rtt_min: Option<Duration>,
     /// Mean deviation of the round-trip time.
     pub rtt_var: Duration,
-    /// Most recent measure of what the path delivers, in bytes a second; 0 before the first
-    /// sample.
+    /// Latest measure of the path's delivery rate, in bytes a second; 0 before the first sample.
     pub delivery_rate: u64,
-    /// The rate was limited by what there was to send, not by the path: it is a lower bound then.
+    /// The rate was limited by what there was to send, not by the path, and so is a lower bound.
     pub delivery_rate_app_limited: bool,
-    /// What the transport would send at now, in bytes a second; `None` where it does not pace.
+    /// The rate the transport would send at now, in bytes a second; `None` if it does not pace.
     pub pacing_rate: Option<u64>,
-    /// How long ago the peer's transport last acknowledged anything; `None` where that is not
-    /// known.
+    /// How long ago the peer's transport last acknowledged anything; `None` if unknown.
     pub silence: Option<Duration>,
-    /// Bytes sent and not yet acknowledged by the peer's transport (counted in whole segments
-    /// where the transport counts so).
+    /// Bytes sent and not yet acknowledged by the peer's transport (in whole segments if the
+    /// transport counts those).
     pub unacked_bytes: u64,
     /// Bytes taken from us and not yet sent for the first time.
     pub unsent_bytes: u64,
     /// Congestion window in bytes.
     pub cwnd_bytes: u64,
-    /// Bytes that have arrived since the lane came up, in order or not (counted in whole segments
-    /// where the transport counts so); `None` where that is not known.
+    /// Bytes that have arrived since the lane came up, in order or not (in whole segments if the
+    /// transport counts those); `None` if unknown.
     pub delivered_bytes: Option<u64>,
-    /// Largest segment the path takes now, in bytes of payload.
+    /// Largest segment the path currently takes, in bytes of payload.
     pub mss: u32,
     /// Segments sent again since the lane came up.
     pub retransmits: u64,
-    /// The peer's end has come, or its reset, whether it was read or not: what is written now
-    /// arrives nowhere.
+    /// The peer's end or reset has arrived, read or not: anything written now is lost.
     pub ended: bool,
 }
 
 impl LaneMetrics {
-    /// Metrics of a lane of which nothing has been measured: a start for an implementation outside
-    /// this crate.
+    /// Metrics of a lane before any measurement: a start for an implementation outside this crate.
     pub const UNKNOWN: Self = Self {
         rtt: Duration::ZERO,
         rtt_min: None,
@@ -195,28 +191,28 @@ pub trait Dialer: Send + Sync + 'static {
     /// Cancel safe: dropping the future abandons the attempt and leaves nothing behind.
     ///
     /// # Errors
-    /// Why there is no lane now. The caller tries again later, whatever the reason.
+    /// Why there is no lane now. Whatever the reason, the caller tries again later.
     async fn dial(&self) -> Result<Box<dyn Lane>, DialError>;
 
-    /// The name of what lanes of this dialer go out by, for logs: `192.168.1.2` or `dev:eth1`.
+    /// What this dialer's lanes are bound to, for logs: `192.168.1.2` or `dev:eth1`.
     fn name(&self) -> String;
 }
 
-/// Where lanes come in.
+/// Accepts lanes.
 #[async_trait]
 pub trait Listener: Send + Sync + 'static {
-    /// The next lane at the door. It has cost nearly nothing yet: the handshake is another step, so
-    /// that the caller can count, limit and run many at a time.
+    /// The next incoming lane. It has cost almost nothing yet: the handshake is a separate step, so
+    /// that the caller can count and limit them, and run many at a time.
     ///
     /// # Errors
     /// Errors of the listening socket. Those of a single connection, and running out of file
-    /// descriptors, pass: call again, after a pause.
+    /// descriptors, are temporary: call again after a pause.
     async fn accept(&self) -> io::Result<Box<dyn PendingLane>>;
 
-    /// The address lanes come in at.
+    /// The address lanes arrive at.
     ///
     /// # Errors
-    /// Where the listener has none.
+    /// If the listener has none.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
@@ -226,7 +222,7 @@ pub trait PendingLane: Send {
     /// The address it comes from.
     fn remote(&self) -> Option<SocketAddr>;
 
-    /// Exchanges keys. Takes as long as the peer likes: bound it.
+    /// Exchanges keys. It takes as long as the peer likes: put a timeout on it.
     ///
     /// # Errors
     /// What went wrong with this peer.

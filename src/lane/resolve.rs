@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::DialError;
 use crate::net::{self, LookUps};
 
-/// For the names of servers. A name that is stuck keeps these busy and nothing else; the lanes of a
-/// large client find out together where its server is.
+/// For server names only: a name that hangs blocks nothing else. All lanes of a large client may
+/// look up their server at once.
 static LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Resolves `host:port` to all its addresses, in the resolver's order; never an empty list.
@@ -15,8 +15,8 @@ static LOOK_UPS: LookUps = LookUps::new(64);
 /// it needs one (`[fe80::1%eth0]:443`). An IPv4 address mapped into IPv6 is that IPv4 address.
 ///
 /// # Errors
-/// [`DialError::InvalidAddress`] where it is not of that form, [`DialError::Resolve`] where the
-/// name has no address.
+/// [`DialError::InvalidAddress`] if it does not have that form, [`DialError::Resolve`] if the name
+/// has no address.
 pub async fn resolve(host_port: &str) -> Result<Vec<SocketAddr>, DialError> {
     let (host, port) = split_host_port(host_port)?;
     let failed = |source| DialError::Resolve { host: host.to_owned(), source };

@@ -15,13 +15,13 @@ use crate::net::{AttemptError, as_ipv4};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpOptions {
-    /// How long it may take to dial a lane, all steps together: resolving, connecting, TLS.
+    /// How long dialling a lane may take in all: resolving, connecting, TLS.
     pub dial_timeout: Duration,
     /// How long sent bytes may stay unacknowledged before the kernel gives the connection up
     /// (`TCP_USER_TIMEOUT`). A backstop: the session notices a silent lane much sooner.
     pub user_timeout: Duration,
-    /// How many bytes the kernel may hold unsent, to begin with (`TCP_NOTSENT_LOWAT`); a lane's
-    /// can be changed.
+    /// How many bytes the kernel may hold unsent at first (`TCP_NOTSENT_LOWAT`); each lane can
+    /// change its own.
     pub unsent_limit: u32,
     /// Congestion control (`TCP_CONGESTION`).
     pub congestion: Congestion,
@@ -30,10 +30,11 @@ pub struct TcpOptions {
 impl Default for TcpOptions {
     fn default() -> Self {
         Self {
-            // A SYN is sent again after 1, 3 and 7 seconds: three losses in a row are survived.
+            // A SYN is sent again after 1, 3 and 7 seconds: dialling survives three losses in a
+            // row.
             dial_timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(30),
-            // The most that the session lets a lane hold; it soon sets a limit that fits the lane's
+            // The most the session lets a lane hold; it soon sets a limit that fits the lane's
             // rate.
             unsent_limit: 512 * 1024,
             congestion: Congestion::default(),
@@ -48,7 +49,7 @@ impl TcpOptions {
         Self { dial_timeout, ..self }
     }
 
-    /// Sets [`user_timeout`](Self#structfield.user_timeout); zero leaves it to the system.
+    /// Sets [`user_timeout`](Self#structfield.user_timeout); zero means the system's default.
     #[must_use]
     pub fn with_user_timeout(self, user_timeout: Duration) -> Self {
         Self { user_timeout, ..self }
@@ -67,19 +68,19 @@ impl TcpOptions {
     }
 }
 
-/// Which congestion control the kernel shall use for a lane.
+/// Which congestion control the kernel uses for a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Congestion {
     /// The system's default.
     System,
-    /// This one where the kernel has and allows it, else the system's default.
+    /// This one if the kernel has it and allows it, else the system's default.
     Prefer(String),
-    /// This one; without it there is no lane.
+    /// This one; without it dialling fails.
     Require(String),
 }
 
 impl Default for Congestion {
-    /// bbr where possible: with 1 % of loss, cubic leaves nine tenths of a path unused.
+    /// bbr where possible: at 1 % loss, cubic leaves nine tenths of a path unused.
     fn default() -> Self {
         Self::Prefer("bbr".to_owned())
     }
@@ -98,31 +99,30 @@ pub(super) async fn connect(
     socket.connect(remote).await.map_err(AttemptError::Remote)
 }
 
-/// A listening socket at `addr`, inside a tokio runtime. `[::]` hears IPv4 as well, whatever the
+/// A listening socket at `addr`, inside a tokio runtime. `[::]` accepts IPv4 as well, whatever the
 /// system's default.
 ///
 /// # Errors
-/// As the kernel says: the address is in use, is not this machine's, or needs more rights.
+/// The kernel's: the address is in use, is not this machine's, or needs more privileges.
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let addr = as_ipv4(addr);
     let socket = new_socket(addr)?;
     if addr.is_ipv6() {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
-    // A server that is started again finds its port taken by what is left of old connections,
-    // without this.
+    // Without this, a restarted server finds its port held by the remains of old connections.
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    // As many lanes as may come at once when a client's links return; the kernel caps it
+    // As many lanes as may arrive at once when a client's links return; the kernel caps it
     // (somaxconn).
     socket.listen(1024)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Sets up a socket of a lane, before it connects or after it was accepted.
+/// Sets up a lane's socket, before it connects or after it was accepted.
 pub(super) fn tune(socket: &Socket, options: &TcpOptions) -> Result<(), DialError> {
     let set = || -> io::Result<()> {
-        // A lane's writes are whole already; Nagle's wait would only delay them.
+        // A lane's writes are already complete; Nagle's algorithm would only delay them.
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(options.unsent_limit)?;
         socket.set_tcp_user_timeout(Some(options.user_timeout))
@@ -131,7 +131,7 @@ pub(super) fn tune(socket: &Socket, options: &TcpOptions) -> Result<(), DialErro
     match &options.congestion {
         Congestion::System => Ok(()),
         Congestion::Prefer(name) => {
-            // Where the kernel says no, its default it is; `Lane::describe` tells which.
+            // If the kernel refuses, its default applies; `Lane::describe` tells which.
             let _ = socket.set_tcp_congestion(name.as_bytes());
             Ok(())
         }
@@ -141,7 +141,7 @@ pub(super) fn tune(socket: &Socket, options: &TcpOptions) -> Result<(), DialErro
     }
 }
 
-/// Congestion controls that pace what they send.
+/// Congestion controls that pace.
 pub(super) const PACED: [&str; 2] = ["bbr", "bbr2"];
 
 /// The name of the congestion control in use.
@@ -172,13 +172,14 @@ fn bind_to(socket: &Socket, bind: &BindSource) -> io::Result<()> {
 }
 
 fn bind_to_address(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
-    // Without it a port would be taken here, knowing only half of the connection: 28,000 for all
-    // servers together. Best effort: kernels before 4.2 have no such option.
+    // Without it, bind would pick a port without knowing the remote end: 28,000 for all servers
+    // together. Best effort: kernels before 4.2 lack the option.
     let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
     socket.bind(&addr.into())
 }
 
-/// By name, or by number as the resolver takes it, too. Asked at each dial: devices come and go.
+/// By name, or by number, which the resolver accepts too. Looked up at each dial: devices come and
+/// go.
 fn device_index(device: &str) -> io::Result<u32> {
     let by_name = nix::net::if_::if_nametoindex(device);
     by_name.or_else(|error| device.parse().map_err(|_| error.into()))

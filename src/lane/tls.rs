@@ -1,8 +1,8 @@
 //! Lanes of TLS 1.3 over TCP.
 //!
-//! A lane costs little more than its system calls and its cipher: a write is encrypted once, in
-//! records that one system call takes, and a read is decrypted in the buffer that the socket has
-//! filled, and decoded from there. `record` has the figures.
+//! A lane costs little more than its system calls and its cipher: a write is encrypted once, into
+//! records that one system call takes; a read is decrypted in the buffer the socket filled and
+//! decoded from there. `record` has the figures.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -43,11 +43,11 @@ pub(crate) use record::fuzz::records as fuzz_records;
 use record::{Opened, Opener, RecordBuffer, Sealer};
 pub use transport::Transport;
 
-/// What one write may encrypt at once: a system call's worth. More would only delay the choice of
+/// The most one write encrypts at once: a system call's worth. More would only delay the choice of
 /// what comes next.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// A lane of TLS 1.3 over a connected pipe: over TCP, unless it is said otherwise.
+/// A lane of TLS 1.3 over a connected pipe: TCP by default.
 ///
 /// [`TlsDialer`] and [`TlsListener`] make them over bound TCP sockets; [`dial`](Self::dial) and
 /// [`accept`](Self::accept) over any [`Transport`].
@@ -55,12 +55,12 @@ pub struct TlsLane<T = TcpStream> {
     socket: T,
     received: RecordBuffer,
     opener: Opener,
-    /// Where in `received` decrypted bytes wait to be read.
+    /// The decrypted bytes in `received` that wait to be read.
     plaintext: Range<usize>,
     incoming: Incoming,
     sealer: Sealer,
     outbound: Outbound,
-    /// We have said that nothing more comes.
+    /// We have announced our end.
     closed: bool,
     peer: Option<PeerIdentity>,
     exported: [(&'static str, Zeroizing<[u8; 32]>); 2],
@@ -68,13 +68,13 @@ pub struct TlsLane<T = TcpStream> {
     suite: CipherSuite,
 }
 
-/// What is to be expected of the peer.
+/// What to expect from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Incoming {
     Open,
-    /// Nothing more, as it has said itself (close_notify).
+    /// Nothing more: it has said so (close_notify).
     Closed,
-    /// Nothing that could be told from what was lost: not a byte behind an error is handed out.
+    /// Nothing that can be trusted: not a byte behind an error is handed out.
     Broken,
 }
 
@@ -146,12 +146,12 @@ impl<T: Transport> TlsLane<T> {
         Ok(Self::new(shake_hands(socket, tls.into(), secrets, &heard).await?))
     }
 
-    /// Sends what is encrypted.
+    /// Sends the encrypted records.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbound.poll_send(&mut self.socket, cx)
     }
 
-    /// Decrypts the next record, wherever it must come from.
+    /// Decrypts the next record, from the buffer or the socket.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let received = ready!(self.poll_record(cx));
         if let Err(error) = &received {
@@ -179,7 +179,7 @@ impl<T: Transport> TlsLane<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the peer that its bytes make no sense, if the socket takes it right now.
+    /// Tells the peer that its bytes make no sense, if the socket takes the alert right now.
     fn give_up(&mut self, cx: &mut Context<'_>, error: &io::Error) {
         if self.closed || error.kind() != io::ErrorKind::InvalidData {
             return;
@@ -195,7 +195,7 @@ impl<T: Transport> TlsLane<T> {
         }
     }
 
-    /// Encrypts as much as one write may; how much it was.
+    /// Encrypts as much as one write may; returns how much.
     fn encrypt(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
         let (mut rest, _) = OutboundChunks::new(&slices).split_at(WRITE_MAX);
@@ -260,7 +260,7 @@ impl<T: Transport> AsyncWrite for TlsLane<T> {
         }
         ready!(this.poll_send(cx))?;
         let taken = this.encrypt(slices)?;
-        // What the socket does not take now waits; it is part of the lane's sequence already.
+        // What the socket does not take now waits: it already has its place in the lane's sequence.
         match this.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(taken)),
@@ -288,7 +288,8 @@ impl<T: Transport> AsyncWrite for TlsLane<T> {
 
 impl<T: Transport> Lane for TlsLane<T> {
     fn export_keying_material(&self, label: &'static str, out: &mut [u8; 32]) -> io::Result<()> {
-        // What the exporter needs is gone with the handshake; these are all that sessions ask for.
+        // The exporter's secret is gone with the handshake; these labels are all that sessions ask
+        // for.
         let (_, value) =
             self.exported.iter().find(|(known, _)| *known == label).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::Unsupported, "no keying material of this label")
@@ -327,7 +328,7 @@ impl<T: Transport> Lane for TlsLane<T> {
     }
 
     fn describe(&self) -> String {
-        // rustls's names are those of the registry: TLS13_AES_128_GCM_SHA256.
+        // rustls uses the registry's names: TLS13_AES_128_GCM_SHA256.
         let suite = format!("{:?}", self.suite);
         let suite = suite.strip_prefix("TLS13_").unwrap_or(&suite);
         let suite = suite.rsplit_once("_SHA").map_or(suite, |(cipher, _)| cipher).replace('_', "-");
@@ -355,7 +356,7 @@ impl<T: fmt::Debug> fmt::Debug for TlsLane<T> {
 #[derive(Default)]
 struct Outbound {
     bytes: Vec<u8>,
-    /// How many of them are sent already.
+    /// How many bytes of them have been sent.
     sent: usize,
 }
 
@@ -372,7 +373,7 @@ impl Outbound {
                 written => self.sent += written,
             }
         }
-        // The memory stays: it is the next write's.
+        // Keeps the memory for the next write.
         self.bytes.clear();
         self.sent = 0;
         Poll::Ready(Ok(()))

@@ -30,10 +30,10 @@ pub struct TlsDialer {
 }
 
 impl TlsDialer {
-    /// Dials `server` (`host:port`), whose name is resolved anew each time, from `bind`.
+    /// Dials `server` (`host:port`) from `bind`. The name is resolved anew each time.
     ///
     /// # Errors
-    /// [`DialError::InvalidAddress`] where `server` is not of that form.
+    /// [`DialError::InvalidAddress`] if `server` does not have that form.
     pub fn new(
         server: impl Into<String>,
         bind: BindSource,
@@ -61,7 +61,7 @@ impl TlsDialer {
         })
     }
 
-    /// One attempt, and no looking for why it failed.
+    /// One attempt, without investigating why it failed.
     #[cfg(test)]
     pub(super) async fn dial_tls(&self) -> Result<TlsLane, DialError> {
         self.attempt(&Attempt::default()).await
@@ -78,14 +78,14 @@ impl TlsDialer {
         TlsLane::dial_heard(socket, name, config, &attempt.heard).await.map_err(failed)
     }
 
-    /// The name only helps a proxy that routes by it; who the server is, its key says.
+    /// The name only helps a proxy that routes by it; the server's key says who it is.
     fn server_name(&self, addr: SocketAddr) -> Result<ServerName<'static>, DialError> {
         let (host, _port) = split_host_port(&self.server)?;
         let name = ServerName::try_from(host.to_owned());
         Ok(name.unwrap_or_else(|_| ServerName::IpAddress(addr.ip().into())))
     }
 
-    /// One attempt that takes no longer than `after`; and how far it came.
+    /// One attempt that takes at most `after`, and how far it got.
     async fn attempt_within(&self, after: Duration) -> (Result<TlsLane, DialError>, Attempt) {
         let attempt = Attempt::default();
         let dialled = tokio::time::timeout(after, self.attempt(&attempt)).await;
@@ -96,8 +96,7 @@ impl TlsDialer {
         (dialled, attempt)
     }
 
-    /// Dials; where the first message of TLS is not answered, it finds out whether that is for its
-    /// size.
+    /// Dials; if TLS's first message goes unanswered, finds out whether its size is the cause.
     async fn dial_and_look(&self) -> Result<TlsLane, DialError> {
         let (begun, after) = (Instant::now(), self.options.dial_timeout);
         let (dialled, attempt) = self.attempt_within(after).await;
@@ -121,7 +120,7 @@ impl TlsDialer {
         match self.finding.look(connect, self.server_name(addr)?).await {
             Next::GiveUp => Err(match error {
                 DialError::Timeout { host, bind, after } => {
-                    // In tenths of a second, as a person reads it.
+                    // In tenths of a second, for a human reader.
                     let tenths = begun.elapsed().as_millis() / 100;
                     let whole = Duration::from_millis(100 * u64::try_from(tenths).unwrap_or(0));
                     DialError::Timeout { host, bind, after: after.max(whole) }
@@ -153,7 +152,7 @@ impl Dialer for TlsDialer {
     }
 }
 
-/// Where TLS lanes come in.
+/// Accepts TLS lanes.
 #[derive(Debug)]
 pub struct TlsListener {
     pub(super) socket: TcpListener,
@@ -161,7 +160,7 @@ pub struct TlsListener {
     options: TcpOptions,
 }
 
-/// Settings of a [`TlsListener`], which may be replaced while it listens.
+/// A [`TlsListener`]'s settings, which may be replaced while it listens.
 #[derive(Clone, Debug)]
 pub struct TlsSettings(Arc<Mutex<Arc<ServerConfig>>>);
 
@@ -170,8 +169,7 @@ impl TlsSettings {
         Self(Arc::new(Mutex::new(prepared(config))))
     }
 
-    /// From now on connections that come in are answered with `config`. Lanes that are up stay as
-    /// they are.
+    /// From now on answers incoming connections with `config`. Lanes that are up stay as they are.
     pub fn replace(&self, config: Arc<ServerConfig>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = prepared(config);
     }
@@ -191,7 +189,7 @@ impl TlsListener {
     /// Listens at `addr`, inside a tokio runtime.
     ///
     /// # Errors
-    /// As the kernel says: the address is in use, is not this machine's, or needs more rights.
+    /// The kernel's: the address is in use, is not this machine's, or needs more privileges.
     pub fn bind(
         addr: SocketAddr,
         config: Arc<ServerConfig>,
@@ -200,7 +198,7 @@ impl TlsListener {
         Ok(Self { socket: tcp::listen(addr)?, settings: TlsSettings::new(config), options })
     }
 
-    /// Its settings, for when it is to have others: another key, say.
+    /// A handle to replace its settings: another key, say.
     #[must_use]
     pub fn settings(&self) -> TlsSettings {
         self.settings.clone()

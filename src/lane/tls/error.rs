@@ -1,4 +1,4 @@
-//! What ends a lane whose peer does not keep to TLS.
+//! What ends a lane whose peer violates TLS.
 
 use std::io;
 

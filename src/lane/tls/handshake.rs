@@ -1,4 +1,4 @@
-//! The handshake, which is all rustls's, and what is taken over from it.
+//! The handshake, which rustls runs, and what a lane takes over from it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
@@ -30,10 +30,10 @@ pub(super) async fn shake_hands<T: Transport>(
     handshake.finish()
 }
 
-/// What a handshake leaves: all that a lane begins with.
+/// What a finished handshake leaves behind: everything a lane starts from.
 pub(super) struct Agreed<T> {
     pub(super) socket: T,
-    /// What was received behind the handshake is in it.
+    /// Holds whatever arrived behind the handshake.
     pub(super) received: RecordBuffer,
     pub(super) opener: Opener,
     pub(super) sealer: Sealer,
@@ -55,7 +55,8 @@ impl<T: Transport> Handshake<'_, T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_send(cx))?;
-            // Not one record further: what follows may be data already, and is not for rustls.
+            // Not one record further: what follows may already be data, which rustls must not
+            // consume.
             if !self.tls.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
@@ -111,8 +112,8 @@ impl<T: Transport> Handshake<'_, T> {
         let first = tls.dangerous_extract_secrets().map_err(invalid)?;
         let (mut sealer, opener) = directions(suite, &secrets, first, side)?;
         if !agreed {
-            // In order, so that a stranger of good faith (a scanner, say) knows that it has not
-            // done anything wrong.
+            // Close cleanly, so that a benign stranger (a scanner, say) knows that it did nothing
+            // wrong.
             let mut farewell = Vec::new();
             sealer.seal_alert(AlertDescription::CloseNotify, &mut farewell)?;
             let mut now = Context::from_waker(std::task::Waker::noop());

@@ -1,10 +1,9 @@
 //! The keys of one direction, and those that follow them (RFC 8446, sections 5.2, 5.3, 7.2 and
 //! 7.3).
 //!
-//! rustls updates keys within its own record layer, or for an unbuffered connection that is handed
-//! over (`kernel`), which has no exporter in 0.23. So the secrets that the next keys are made of
-//! are taken where rustls offers them for logging, once in a handshake; what is derived from them
-//! is derived with rustls's own HKDF.
+//! rustls updates keys within its own record layer, or for an unbuffered connection it hands over
+//! (`kernel`), which has no exporter in 0.23. So we take the secrets behind the next keys where
+//! rustls offers them for logging, once per handshake, and derive from them with rustls's own HKDF.
 
 use std::fmt;
 use std::io;
@@ -20,24 +19,24 @@ use rustls::{ConnectionTrafficSecrets, KeyLog, Side, Tls13CipherSuite};
 
 use super::error::bad_record;
 
-/// What is before each record: type, version, length. It is authenticated with the record.
+/// Length of a record's header: type, version, length. It is authenticated with the record.
 pub(super) const HEADER: usize = 5;
 
-/// What the keys after the first ones are made of, for both directions of one connection.
+/// The secrets that later keys derive from, for both directions of one connection.
 pub(super) struct TrafficSecrets {
     client: OnceLock<OkmBlock>,
     server: OnceLock<OkmBlock>,
-    /// Whatever log was set up besides.
+    /// The key log from the configuration, which is still written.
     log: Arc<dyn KeyLog>,
 }
 
 impl TrafficSecrets {
-    /// To be the key log of one connection, in the place of `log`.
+    /// Takes the place of `log` as one connection's key log.
     pub(super) fn catcher(log: Arc<dyn KeyLog>) -> Arc<Self> {
         Arc::new(Self { client: OnceLock::new(), server: OnceLock::new(), log })
     }
 
-    /// The same for both, and known to whoever tests with them.
+    /// Fixed secrets, the same for both directions, for tests.
     #[cfg(any(test, fuzzing))]
     pub(super) fn known(secret: &[u8]) -> Self {
         let secret = || OnceLock::from(OkmBlock::new(secret));
@@ -83,11 +82,11 @@ impl fmt::Debug for TrafficSecrets {
     }
 }
 
-/// Keys for what one end sends, and how many records they were used for.
+/// Keys for what one end sends, and how many records have used them.
 pub(super) struct Keys {
     suite: &'static Tls13CipherSuite,
     algorithm: &'static Algorithm,
-    /// What the next keys are made of.
+    /// What the next keys derive from.
     secret: OkmBlock,
     key: LessSafeKey,
     iv: Iv,
@@ -96,7 +95,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The first ones, `given` by rustls, for what `side` sends.
+    /// The first keys, `given` by rustls, for what `side` sends.
     pub(super) fn new(
         suite: &'static Tls13CipherSuite,
         secrets: &TrafficSecrets,
@@ -114,24 +113,25 @@ impl Keys {
         Ok(Self { suite, algorithm, secret: secrets.of(side)?, key, iv, next })
     }
 
-    /// How many records these keys were used for.
+    /// How many records have used these keys.
     pub(super) fn used(&self) -> u64 {
         self.next
     }
 
-    /// Bytes a record is longer by than what is in it.
+    /// How many bytes a record is longer than its content.
     pub(super) fn tag_len(&self) -> usize {
         self.algorithm.tag_len()
     }
 
-    /// Goes on with the next keys (RFC 8446, section 7.2); numbers begin at 0 again (section 5.3).
+    /// Switches to the next keys (RFC 8446, section 7.2); sequence numbers restart at 0 (section
+    /// 5.3).
     pub(super) fn update(&mut self) -> io::Result<()> {
         let hkdf = self.suite.hkdf_provider;
         let now = hkdf.expander_for_okm(&self.secret);
         self.secret = now.expand_block(&[&label("traffic upd", now.hash_len())]);
         let next = hkdf.expander_for_okm(&self.secret);
         let length = self.algorithm.key_len();
-        // A block is wiped when dropped, which a bare array is not. No key is longer than one.
+        // A block is wiped when dropped; a bare array is not. No key is longer than a block.
         let key = next.expand_block(&[&label("key", length)]);
         let mut iv = [0; NONCE_LEN];
         next.expand_slice(&[&label("iv", NONCE_LEN)], &mut iv)
@@ -143,7 +143,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Encrypts in place; the tag has to follow.
+    /// Encrypts in place; the caller appends the tag.
     pub(super) fn seal(&mut self, header: [u8; HEADER], inner: &mut [u8]) -> io::Result<Tag> {
         let nonce = self.nonce()?;
         self.key
@@ -151,7 +151,7 @@ impl Keys {
             .map_err(io::Error::other)
     }
 
-    /// Decrypts in place, if it is whole and what the peer has sent in this place.
+    /// Decrypts in place, if the record is intact and the next one the peer sent.
     pub(super) fn open<'a>(
         &mut self,
         header: [u8; HEADER],
@@ -163,7 +163,7 @@ impl Keys {
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError))
     }
 
-    /// Whatever becomes of it, a sequence number is used once.
+    /// A sequence number is used only once, even on failure.
     fn nonce(&mut self) -> io::Result<Nonce> {
         let number = self.next;
         self.next = number.checked_add(1).ok_or_else(|| bad_record("too many records"))?;
@@ -174,7 +174,7 @@ impl Keys {
 /// HkdfLabel, without context (RFC 8446, section 7.1).
 fn label(text: &str, length: usize) -> Vec<u8> {
     const PREFIX: &[u8] = b"tls13 ";
-    // Both are small: a key's length, and words from above.
+    // Both are small: a key's length, and the label from above.
     let mut label = (length as u16).to_be_bytes().to_vec();
     label.push((PREFIX.len() + text.len()) as u8);
     label.extend([PREFIX, text.as_bytes(), &[0]].concat());

@@ -1,12 +1,12 @@
-//! Something on the way that lets TLS's first message through only while it is small.
+//! Detects middleboxes that let TLS's first message through only if it is small.
 //!
-//! With X25519MLKEM768 a ClientHello has some 1,440 bytes. Firewalls that were made before such a
-//! thing existed cut the connection, or never let it through. That looks like a server that does
-//! not answer, and is told apart by a ClientHello with X25519 alone: if that is answered and the
-//! large one is not, again and again, it is the size.
+//! With X25519MLKEM768 a ClientHello has some 1,440 bytes. Firewalls that predate such sizes cut
+//! the connection or drop the message, which looks like a server that does not answer. A
+//! ClientHello with X25519 alone tells the two apart: if it is answered while the large one
+//! repeatedly is not, size is the cause.
 //!
-//! Invariant: no lane is ever made with the small one unless the settings ask for it. Whoever can
-//! cut connections could have it made so.
+//! Invariant: no lane ever uses the small one unless the settings ask for it. Otherwise anybody
+//! able to cut connections could force the downgrade.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,12 +23,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::trust::question_config;
 
-/// How long an answer to the small ClientHello, or once more to the large one, may take: a round
+/// How long an answer to the small ClientHello, or to the large one's second try, may take: a round
 /// trip or two.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// For so long what was found out holds: a client dials lanes all the time, and networks are mended
-/// seldom.
+/// How long a finding holds: a client dials lanes all the time, and networks are rarely fixed.
 const FINDING_HOLDS: Duration = Duration::from_secs(60);
 
 /// The content type of a handshake message (RFC 8446, 5.1).
@@ -47,14 +46,14 @@ impl Attempt {
         let _ = self.connected.set(to);
     }
 
-    /// Where it was connected to, if nothing at all has come from there.
+    /// Where it connected to, if nothing at all has come back.
     pub(super) fn unanswered(&self) -> Option<SocketAddr> {
         let heard = self.heard.load(Ordering::Relaxed);
         self.connected.get().copied().filter(|_| !heard)
     }
 }
 
-/// What a dialer's lanes have found out.
+/// What a dialer's lanes have found out about size.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Finding(Arc<Mutex<Option<Found>>>);
 
@@ -62,24 +61,24 @@ pub(super) struct Finding(Arc<Mutex<Option<Found>>>);
 struct Found {
     at: Instant,
     small_is_answered: bool,
-    /// The large one was not answered a second time, after the small one was.
+    /// After the small one was answered, the large one went unanswered a second time.
     is_sure: bool,
 }
 
-/// What to do about a ClientHello that was not answered.
+/// What to do about an unanswered ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It has nothing to do with its size.
+    /// Its size is not the cause.
     GiveUp,
-    /// The small one is answered. The large one may have been lost by chance.
+    /// The small one was answered; the large one may have been lost by chance.
     TryAgain,
-    /// It is the size.
+    /// Its size is the cause.
     TooLarge,
 }
 
 impl Finding {
-    /// Asks with a small ClientHello, over a connection that `connect` makes, unless that was done
-    /// lately. Lanes that fail at the same time ask once.
+    /// Sends a small ClientHello over a connection made by `connect`, unless that was done lately.
+    /// Lanes that fail at the same time ask once.
     pub(super) async fn look(
         &self,
         connect: impl Future<Output = io::Result<TcpStream>>,
@@ -103,16 +102,16 @@ impl Finding {
         }
     }
 
-    /// The large one was not answered again.
+    /// The large one went unanswered again.
     pub(super) async fn confirm(&self) {
         if let Some(found) = self.0.lock().await.as_mut() {
             found.is_sure = true;
         }
     }
 
-    /// A large one was answered.
+    /// The large one was answered.
     pub(super) fn refute(&self) {
-        // Whoever holds it is asking just now, and may find out the same.
+        // Whoever holds the lock is asking right now, and may find the same.
         if let Ok(mut found) = self.0.try_lock() {
             *found = None;
         }
@@ -124,7 +123,7 @@ pub(super) fn is_large(config: &ClientConfig) -> bool {
     config.crypto_provider().kx_groups.iter().any(|it| it.name() == NamedGroup::X25519MLKEM768)
 }
 
-/// Whether a small ClientHello is answered. Nothing further is said: the handshake ends there.
+/// Whether a small ClientHello is answered. The handshake goes no further.
 async fn ask(
     connect: impl Future<Output = io::Result<TcpStream>>,
     name: ServerName<'static>,

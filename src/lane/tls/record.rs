@@ -1,14 +1,14 @@
-//! The record layer after the handshake (RFC 8446, section 5): framing, sequence numbers, and what
-//! is not data.
+//! The record layer after the handshake (RFC 8446, section 5): framing, sequence numbers, and
+//! records that are not data.
 //!
 //! rustls shakes hands and makes the keys; nonces, additional data, decryption and padding are its
-//! too. But its own record layer costs several times what the ciphers do, in copies and fresh
-//! memory for each record. Here a record is encrypted in the buffer that is written, and decrypted
-//! in the one that was read, and handed out from there.
+//! own too. But its record layer costs several times what the ciphers do, in copies and fresh
+//! memory for each record. Here a record is encrypted in the buffer to be written, decrypted in the
+//! one that was read, and handed out from there.
 //!
-//! One lane on loopback, cpu-seconds a GB for the sending + receiving end, the reader copying each
-//! chunk once (two cores of an AMD EPYC 9004, AES-128-GCM, a machine busy with other things:
-//! figures to compare, each the median of several runs):
+//! One lane on loopback, CPU-seconds per GB for the sending and receiving end, the reader copying
+//! each chunk once (two cores of an AMD EPYC 9004, AES-128-GCM, on a busy machine: compare the
+//! figures only with each other; each is the median of several runs):
 //!
 //! | | send | receive | both |
 //! |---|---|---|---|
@@ -21,9 +21,8 @@
 //!
 //! Reading and writing 128 KiB at a time instead of 256 costs 0.16 more, 64 KiB 0.28.
 //!
-//! Keys are updated before they have encrypted as much as they may (RFC 8446, sections 4.6.3 and
-//! 5.5), and whenever the peer says that it goes on with new ones: a lane lasts as long as its
-//! connection.
+//! Keys are updated before they reach their limit (RFC 8446, sections 4.6.3 and 5.5), and whenever
+//! the peer switches to new ones: a lane lasts as long as its connection.
 
 use std::io;
 use std::ops::Range;
@@ -37,30 +36,30 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::error::bad_record;
 use super::keys::{HEADER, Keys, TrafficSecrets};
 
-/// Largest payload of one TLS record (RFC 8446, section 5.1). What does not straddle two records is
-/// decoded without being pieced together, so writers keep their units within it.
+/// Largest payload of one TLS record (RFC 8446, section 5.1). A unit within one record is decoded
+/// without being pieced together, so writers keep theirs below this.
 pub const TLS_RECORD_MAX: usize = 1 << 14;
 
 /// Largest record on the wire, without its header (RFC 8446, section 5.2).
 const CIPHERTEXT_MAX: usize = TLS_RECORD_MAX + 256;
 
-/// What one read may take from the socket: sixteen records, see the figures above.
+/// The most one read takes from the socket: sixteen records; see the figures above.
 const READ_MAX: usize = 256 * 1024;
 
-/// What the buffer begins with: one record. A stranger gets no more before the handshake is done,
-/// and an idle lane never.
+/// The buffer's first size: one record. A stranger gets no more before the handshake is done, and
+/// an idle lane never does.
 const READ_MIN: usize = HEADER + CIPHERTEXT_MAX;
 
-/// How many records may come in a row that carry nothing (RFC 8446 allows empty ones), before the
-/// peer is taken to keep us busy for nothing.
+/// How many records in a row may carry nothing (RFC 8446 allows empty ones) before we assume that
+/// the peer is wasting our time.
 const FRUITLESS_MAX: u32 = 32;
 
-/// A peer may update its keys so often ahead, and once more for each thousand records of data. It
-/// costs some microseconds, for which a record of 26 bytes is little.
+/// How many key updates a peer has at first; each thousand records of data earn it one more. An
+/// update costs some microseconds, a lot for a record of 26 bytes.
 const KEY_UPDATES_AHEAD: u64 = 32;
 const RECORDS_PER_KEY_UPDATE: u64 = 1_024;
 
-/// A `KeyUpdate` that asks for none in return, and one that does (RFC 8446, section 4.6.3).
+/// A `KeyUpdate` that requests none in return, and one that does (RFC 8446, section 4.6.3).
 pub(super) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
 
@@ -68,7 +67,7 @@ fn oversized() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, rustls::Error::PeerSentOversizedRecord)
 }
 
-/// Both directions, from the secrets that rustls hands over to the end that is `side`.
+/// Both directions, from the secrets rustls hands over, for the end that is `side`.
 pub(super) fn directions(
     suite: SupportedCipherSuite,
     secrets: &TrafficSecrets,
@@ -96,17 +95,17 @@ pub(super) struct Sealer {
     keys: Keys,
     /// How many records the keys are good for.
     limit: u64,
-    /// The peer has asked for new keys: before the next data (RFC 8446, section 4.6.3), however
-    /// often it asks.
+    /// The peer has requested new keys: one update before the next data (RFC 8446, section 4.6.3),
+    /// however often it asks.
     answer_due: bool,
 }
 
 impl Sealer {
-    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`; before it what has
-    /// to be said of its keys.
+    /// Appends one record of data, at most [`TLS_RECORD_MAX`] bytes, to `out`, preceded by a key
+    /// update if one is due.
     pub(super) fn seal(&mut self, data: &OutboundChunks<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         debug_assert!(data.len() <= TLS_RECORD_MAX);
-        // Two records are kept back: for this notice, and for an alert.
+        // Two records are held back: for this notice, and for an alert.
         if self.answer_due || self.keys.used() >= self.limit.saturating_sub(2) {
             self.encrypt(ContentType::Handshake, &OutboundChunks::Single(&KEY_UPDATE), out)?;
             self.keys.update()?;
@@ -115,7 +114,7 @@ impl Sealer {
         self.encrypt(ContentType::ApplicationData, data, out)
     }
 
-    /// The peer wants this end to use new keys.
+    /// The peer wants this end to switch to new keys.
     pub(super) fn ask_for_update(&mut self) {
         self.answer_due = true;
     }
@@ -126,15 +125,15 @@ impl Sealer {
         alert: AlertDescription,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        // RFC 8446, section 6: the level matters no more, but close_notify is a warning and errors
-        // are fatal.
+        // RFC 8446, section 6: the level no longer matters, but close_notify is a warning and
+        // errors are fatal.
         let level = if alert == AlertDescription::CloseNotify { 1 } else { 2 };
         let alert = [level, alert.into()];
         self.encrypt(ContentType::Alert, &OutboundChunks::Single(&alert), out)
     }
 
-    /// RFC 8446, section 5.2. rustls's own encrypter wants memory anew for every record; this one
-    /// writes them in a row.
+    /// RFC 8446, section 5.2. rustls's own encrypter allocates for every record; this one writes
+    /// them back to back.
     fn encrypt(
         &mut self,
         typ: ContentType,
@@ -156,7 +155,7 @@ impl Sealer {
                 Ok(())
             }
             Err(error) => {
-                // Not a byte of it may go out.
+                // Not a byte of it may be sent.
                 out.truncate(start);
                 Err(error)
             }
@@ -178,7 +177,7 @@ impl Sealer {
         self.limit = records;
     }
 
-    /// Anything as a record, as a peer could send it.
+    /// Any content as a record, as a peer could send it.
     #[cfg(test)]
     pub(super) fn seal_as(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -204,11 +203,11 @@ pub(super) struct Opener {
 pub(super) enum Opened {
     /// Data, at this place of the record.
     Data(Range<usize>),
-    /// Nothing that matters.
+    /// Nothing to act on.
     Nothing,
-    /// The peer goes on with new keys, and may want us to do so too.
+    /// The peer has switched to new keys, and may want us to do the same.
     NewKeys { requested: bool },
-    /// The peer sends no more.
+    /// The peer is done sending.
     Closed,
 }
 
@@ -246,10 +245,10 @@ impl Opener {
     }
 }
 
-/// Type and content of a decrypted record: the last byte that is not padding is the type (RFC 8446,
+/// Type and content of a decrypted record: the type is the last byte that is not padding (RFC 8446,
 /// section 5.4).
 fn content(plaintext: &[u8]) -> io::Result<(ContentType, &[u8])> {
-    // Padding counts: all of it is at most a whole record's data and its type.
+    // Padding counts: the total is at most a full record's data plus its type.
     if plaintext.len() > TLS_RECORD_MAX + 1 {
         return Err(oversized());
     }
@@ -260,7 +259,7 @@ fn content(plaintext: &[u8]) -> io::Result<(ContentType, &[u8])> {
     Ok((ContentType::from(*typ), content))
 }
 
-/// A record that carries neither data nor messages of the handshake protocol.
+/// A record that carries neither data nor handshake messages.
 fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
     match (typ, payload) {
         (ContentType::Alert, &[_level, alert]) => match AlertDescription::from(alert) {
@@ -277,15 +276,15 @@ fn not_data(typ: ContentType, payload: &[u8]) -> io::Result<Opened> {
     }
 }
 
-/// Messages of the handshake protocol after the handshake, each of them whole.
+/// Handshake messages after the handshake, each of them whole.
 fn handshake_messages(mut messages: &[u8], tickets: bool) -> io::Result<Opened> {
-    /// `new_session_ticket` (RFC 8446, section 4.6.1): offered to us by servers of other makes, and
-    /// never used.
+    /// `new_session_ticket` (RFC 8446, section 4.6.1): other servers send it, and we never use it.
     const NEW_SESSION_TICKET: u8 = 4;
     let refused = || bad_record("a handshake message after the handshake");
-    // A record that holds no message may not be (RFC 8446, section 5.1).
+    // A record without a message is forbidden (RFC 8446, section 5.1).
     while let &[typ, a, b, c, ref rest @ ..] = messages {
-        // The last in its record: what followed would be under keys that are no more (section 5.1).
+        // It must be the last in its record: anything behind it would be under keys already gone
+        // (section 5.1).
         if messages == KEY_UPDATE {
             return Ok(Opened::NewKeys { requested: false });
         }
@@ -308,7 +307,7 @@ pub(super) struct RecordBuffer {
     // Not yet consumed; 0 <= start <= end <= buffer.len()
     start: usize,
     end: usize,
-    /// What it may grow to, while reads fill it.
+    /// How far it may grow, while reads fill it.
     max: usize,
 }
 
@@ -317,7 +316,7 @@ impl RecordBuffer {
         Self { buffer: vec![0; READ_MIN].into(), start: 0, end: 0, max: READ_MIN }
     }
 
-    /// The peer is no stranger any more: much may be read at once.
+    /// The peer is no longer a stranger: a read may take much at once.
     pub(super) fn may_grow(&mut self) {
         self.max = READ_MAX;
     }
@@ -326,8 +325,8 @@ impl RecordBuffer {
     pub(super) fn next_record(&mut self) -> io::Result<Option<Range<usize>>> {
         let filled = &self.buffer[self.start..self.end];
         let &[typ, _, _, high, low, ..] = filled else { return Ok(None) };
-        // Change_cipher_spec to application_data (RFC 8446, section 5.1): else it is no TLS, and
-        // its length means nothing.
+        // Change_cipher_spec to application_data (RFC 8446, section 5.1): otherwise it is not TLS,
+        // and its length means nothing.
         if !(20..=23).contains(&typ) {
             return Err(bad_record("this is not TLS"));
         }
@@ -343,7 +342,7 @@ impl RecordBuffer {
         Ok(Some(record))
     }
 
-    /// Bytes that [`next_record`](Self::next_record) has pointed out: good until the next
+    /// The bytes of a range from [`next_record`](Self::next_record): valid until the next
     /// [`poll_fill`](Self::poll_fill).
     pub(super) fn get(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
@@ -353,7 +352,7 @@ impl RecordBuffer {
         &mut self.buffer[range]
     }
 
-    /// Reads once from the socket; 0 is its end.
+    /// Reads once from the socket; 0 means its end.
     pub(super) fn poll_fill(
         &mut self,
         socket: &mut (impl AsyncRead + Unpin),
@@ -367,8 +366,8 @@ impl RecordBuffer {
         Poll::Ready(Ok(read))
     }
 
-    /// Moves the part of a record at the end to the front, when the record would not fit behind;
-    /// into a larger buffer, if the last read has filled this one.
+    /// Moves a partial record from the end to the front if the rest would not fit; into a larger
+    /// buffer if the last read filled this one.
     fn make_room(&mut self) {
         let waiting = self.end - self.start;
         if self.end == self.buffer.len() && self.buffer.len() < self.max {
@@ -388,7 +387,7 @@ impl RecordBuffer {
         self.buffer.len()
     }
 
-    /// As after a read that has filled it, all of which was consumed.
+    /// As after a read that filled the buffer and was consumed entirely.
     #[cfg(test)]
     pub(super) fn fill_up(&mut self) {
         (self.start, self.end) = (self.buffer.len(), self.buffer.len());

@@ -14,16 +14,16 @@ use tokio::net::TcpStream;
 use crate::lane::metrics::{set_max_pacing_rate, tcp_metrics};
 use crate::lane::{LaneMetrics, tcp};
 
-/// A connected, reliable and ordered byte pipe that TLS can run over, and what it may know of
-/// itself. All of it means what the method of that name in [`Lane`](super::Lane) says; what is not
-/// known may be left out.
+/// A connected, reliable and ordered byte pipe that TLS can run over, and what it may know about
+/// itself. Each method means the same as its namesake in [`Lane`](super::Lane); leave out what is
+/// unknown.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// What is known about the path.
     fn metrics(&self) -> Option<LaneMetrics> {
         None
     }
 
-    /// Ready when what is written now would be sent at once, as far as can be told.
+    /// Ready when a write would be sent at once, as far as anyone can tell.
     ///
     /// # Errors
     /// The pipe is broken.
@@ -31,10 +31,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
         Poll::Ready(Ok(()))
     }
 
-    /// Bounds what may wait to be sent, in bytes.
+    /// Bounds how much may wait to be sent, in bytes.
     fn set_unsent_limit(&self, _bytes: u32) {}
 
-    /// Bounds what is sent at, in bytes a second, if it is paced.
+    /// Bounds the sending rate, in bytes a second, if the transport paces.
     fn set_pacing_limit(&self, _bytes_per_second: u64) {}
 
     /// This end's address.
@@ -47,10 +47,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
         None
     }
 
-    /// What it is, for logs and reports: `TCP bbr`.
+    /// Describes it for logs and reports: `TCP bbr`.
     fn describe(&self) -> String;
 
-    /// From now on dropping it cuts it off.
+    /// From now on dropping it cuts the connection off.
     fn abort(&self) {}
 }
 
@@ -63,7 +63,7 @@ impl Transport for TcpStream {
         loop {
             ready!(Self::poll_write_ready(self, cx))?;
             // tokio calls a socket writable until a write has failed; the kernel knows better. Its
-            // "no" clears tokio's "yes", and makes the kernel tell when it changes.
+            // "no" clears tokio's "yes", and makes the kernel report the next change.
             match self.try_io(Interest::WRITABLE, || kernel_takes(self)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 answer => return Poll::Ready(answer),
@@ -72,7 +72,7 @@ impl Transport for TcpStream {
     }
 
     fn set_unsent_limit(&self, bytes: u32) {
-        // A socket that is gone says so when it is written to.
+        // A dead socket says so at the next write.
         let _ = SockRef::from(self).set_tcp_notsent_lowat(bytes);
     }
 
@@ -99,8 +99,8 @@ impl Transport for TcpStream {
     }
 }
 
-/// Whether the kernel takes bytes now, as `WouldBlock` or not. Less than its limit unsent means
-/// yes; so does an error, which the next write will tell.
+/// Whether the kernel takes bytes now; `WouldBlock` if not. Fewer unsent bytes than its limit means
+/// yes; so does an error, which the next write will report.
 fn kernel_takes(socket: &TcpStream) -> io::Result<()> {
     let mut asked = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
     match nix::poll::poll(&mut asked, PollTimeout::ZERO)? {

@@ -9,8 +9,8 @@ use rustls::{CipherSuite, ConnectionTrafficSecrets};
 
 use super::*;
 
-/// Records of a peer that holds the keys and says what it likes, with bytes of a stranger between
-/// them: data comes out as it went in, nothing else comes out, and what makes no sense is an error.
+/// Records from a peer that holds the keys and sends what it likes, mixed with a stranger's bytes:
+/// data comes out as it went in, nothing else comes out, and nonsense is an error.
 pub(crate) fn records(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let Ok(mut peer) = Peer::new() else { panic!("the keys are of the right size") };
@@ -36,7 +36,7 @@ pub(crate) fn records(data: &[u8]) {
                 (Ok(Opened::Nothing), Some(Said::Nothing))
                 | (Ok(Opened::NewKeys { .. }), Some(Said::NewKeys)) => {}
                 (Ok(Opened::Closed), Some(Said::End)) | (Err(_), Some(Said::Nonsense)) => return,
-                // Thirty-two records without data are enough.
+                // Thirty-two records without data are too many.
                 (Err(_), Some(Said::Nothing | Said::End | Said::NewKeys))
                     if opener.fruitless > FRUITLESS_MAX =>
                 {
@@ -49,7 +49,7 @@ pub(crate) fn records(data: &[u8]) {
     }
 }
 
-/// What a record has to be taken for.
+/// What a record must be read as.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Data(Vec<u8>),
@@ -57,7 +57,7 @@ enum Said {
     /// What follows is encrypted with the next keys.
     NewKeys,
     End,
-    /// An error, and nothing counts after it.
+    /// An error; nothing after it counts.
     Nonsense,
 }
 
@@ -96,7 +96,7 @@ impl Peer {
                 self.seal(ContentType::ApplicationData, &[]);
                 self.expected.push_back(Said::Nothing);
             }
-            // A record is damaged on its way, or its header is.
+            // A record, or its header, is damaged on the way.
             5 => {
                 let start = self.wire.len();
                 self.seal(ContentType::ApplicationData, b"data");
@@ -125,7 +125,7 @@ impl Peer {
         let len = u.int_in_range(0..=4)?;
         let payload = u.bytes(len)?;
         self.seal(typ, payload);
-        // Zeros at the end are padding: what stands before them is the type (RFC 8446, 5.4).
+        // Zeros at the end are padding: the byte before them is the type (RFC 8446, 5.4).
         let inner = [payload, &[typ.into()]].concat();
         let unpadded = inner.iter().rposition(|&byte| byte != 0).map(|end| inner.split_at(end));
         let Some((payload, [typ, ..])) = unpadded else {

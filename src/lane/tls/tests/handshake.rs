@@ -38,8 +38,8 @@ async fn exporter_is_the_lanes_own() {
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
 }
 
-/// A key that signs something else than it is asked to: what somebody would have who shows
-/// another's certificate.
+/// A key that signs something other than asked: all that somebody showing another's certificate
+/// has.
 #[derive(Debug)]
 struct WrongSigner(Arc<dyn SigningKey>);
 
@@ -119,8 +119,8 @@ async fn a_client_that_cannot_sign_for_its_certificate_is_refused() {
     let (client, server) = tokio::join!(dialer.dial(), accept(&listener));
     let error = server.unwrap_err();
     assert!(error.to_string().contains("BadSignature"), "{error}");
-    // The client's part of the handshake ends before the server judges it; it learns at its first
-    // read.
+    // The client's part of the handshake ends before the server judges it; the client learns at its
+    // first read.
     let mut client = client.unwrap();
     assert!(timeout(SOON, client.read_u8()).await.unwrap().is_err());
 }

@@ -1,8 +1,8 @@
-//! The record layer against records that may be and that may not.
+//! The record layer against valid and invalid records.
 
 use super::*;
 
-/// What `lane` makes of these records, after which nothing comes.
+/// What the server's lane reads from these records and nothing after them.
 async fn read_records(wire: Vec<Vec<u8>>, mut client: TlsLane, mut server: TlsLane) -> io::Error {
     client.outbound.bytes = wire.concat();
     client.flush().await.unwrap();
@@ -70,7 +70,7 @@ async fn data_right_behind_the_handshake_is_kept() {
         client = dialer.dial() => client.unwrap(),
         _ = &mut server => panic!("the server cannot be done before the client"),
     };
-    // Finished and data are with the server before it looks.
+    // Finished and data reach the server before it looks.
     client.write_all(b"first flight").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let mut server = timeout(SOON, server).await.unwrap().unwrap();
@@ -79,14 +79,14 @@ async fn data_right_behind_the_handshake_is_kept() {
     assert_eq!(&got, b"first flight");
 }
 
-/// A lane against rustls with its own record layer, in a thread.
+/// A lane against rustls and its own record layer, in a thread.
 async fn with_plain_rustls(
     talk: impl FnOnce(rustls::StreamOwned<ClientConnection, std::net::TcpStream>) + Send + 'static,
 ) -> (TlsLane, tokio::task::JoinHandle<()>) {
     with_plain_rustls_of(0, talk).await
 }
 
-/// With one cipher suite only, by its place among ours.
+/// With only one cipher suite, by its index among ours.
 async fn with_plain_rustls_of(
     suite: usize,
     talk: impl FnOnce(rustls::StreamOwned<ClientConnection, std::net::TcpStream>) + Send + 'static,
@@ -134,8 +134,7 @@ async fn rustls_understands_us_and_we_it() {
     thread.await.unwrap();
 }
 
-/// Every third record new keys, over and over, both ways, against rustls's own record layer, with
-/// each cipher.
+/// New keys every third record, both ways, against rustls's own record layer, with each cipher.
 #[tokio::test]
 async fn keys_are_updated_before_they_are_used_up() {
     for suite in 0..3 {
@@ -144,7 +143,7 @@ async fn keys_are_updated_before_they_are_used_up() {
         let (mut lane, thread) = with_plain_rustls_of(suite, move |mut stream| {
             let mut got = vec![0; sent.len()];
             for (out, back) in sent.chunks(50_000).zip(got.chunks_mut(50_000)) {
-                // Asks for new keys in return.
+                // Requests new keys in return.
                 stream.conn.refresh_traffic_keys().unwrap();
                 stream.write_all(out).unwrap();
                 stream.read_exact(back).unwrap();
@@ -167,7 +166,7 @@ async fn keys_are_updated_before_they_are_used_up() {
     }
 }
 
-/// Between two lanes, at the least limit there is: two records of data a key.
+/// Between two lanes, at the smallest possible limit: two records of data per key.
 #[tokio::test]
 async fn many_keys_one_after_the_other_lose_nothing() {
     let (mut client, mut server) = tls_lane().await;
@@ -207,7 +206,7 @@ async fn requests_for_new_keys_are_answered_once_before_the_next_data() {
 
 #[tokio::test]
 async fn floods_of_key_updates_end_the_lane() {
-    // Between each two a record of data, which is no excuse.
+    // A record of data between each two is no excuse.
     let (mut client, mut server) = tls_lane().await;
     client.sealer.limit(3);
     let sending = async {
@@ -229,17 +228,17 @@ async fn floods_of_key_updates_end_the_lane() {
     timeout(SOON, async { tokio::join!(sending, reading) }).await.unwrap();
 }
 
-/// Records that decrypt, and still may not be.
+/// Records that decrypt but are forbidden.
 #[tokio::test]
 async fn decrypted_records_that_may_not_be_are_errors() {
     let padding = vec![0; 300];
-    // One zero of padding too many.
+    // One zero too much padding.
     let mut oversized = vec![1; TLS_RECORD_MAX];
     oversized.extend([ContentType::ApplicationData.into(), 0]);
     let cases: [(ContentType, &[u8], &str); 14] = [
         (ContentType::Handshake, &[24, 0, 0, 1, 2], "handshake message"),
         (ContentType::Handshake, &[24, 0, 0, 1], "handshake message"),
-        // With something behind it, which would be under the old keys.
+        // With something behind it, which would fall under the old keys.
         (ContentType::Handshake, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], "handshake message"),
         // A ClientHello, and a Finished: no second handshake.
         (ContentType::Handshake, &[1, 0, 0, 0], "handshake message"),
@@ -265,8 +264,7 @@ async fn decrypted_records_that_may_not_be_are_errors() {
     }
 }
 
-/// From a server, several in a record, in front of new keys: whatever they say. But whole, each of
-/// them.
+/// From a server, several in a record, ahead of new keys, with any content, but each of them whole.
 #[tokio::test]
 async fn session_tickets_are_ignored() {
     let ticket = |length: u8| [vec![4, 0, 0, length], vec![9; length.into()]].concat();
@@ -289,7 +287,7 @@ async fn session_tickets_are_ignored() {
     }
 }
 
-/// Otherwise what was cut out of a lane would be missing in the middle.
+/// Otherwise a lane could be missing what was cut out of its middle.
 #[tokio::test]
 async fn nothing_behind_an_error_is_handed_out() {
     let (mut client, mut server) = tls_lane().await;
@@ -329,7 +327,7 @@ async fn a_peer_is_told_what_was_wrong_with_its_records() {
 #[tokio::test]
 async fn padding_is_taken_off() {
     let (mut client, mut server) = tls_lane().await;
-    // The type behind the data, and then zeroes: what `seal_as` appends is the last of the padding.
+    // The type follows the data, then zeroes: what `seal_as` appends is the last of the padding.
     let mut padded = b"padded".to_vec();
     padded.push(ContentType::ApplicationData.into());
     padded.extend([0; 1000]);
@@ -341,7 +339,7 @@ async fn padding_is_taken_off() {
     pass_bytes(&mut client, &mut server).await;
 }
 
-/// A stranger has room for one record; whoever has shaken hands gets more while it sends much.
+/// A stranger has room for one record; a peer that has shaken hands gets more while it sends much.
 #[test]
 fn the_read_buffer_grows_with_what_comes() {
     let mut buffer = RecordBuffer::new();

@@ -24,7 +24,7 @@ async fn a_cut_connection_is_an_error_and_an_end_is_not() {
     let error = timeout(SOON, server.read_to_end(&mut Vec::new())).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 
-    // An end that was told.
+    // An end that was announced.
     let (mut client, mut server) = lane().await;
     client.write_all(b"last words").await.unwrap();
     client.shutdown().await.unwrap();
@@ -116,7 +116,7 @@ async fn carries_much_both_ways_at_once_vectored() {
         assert_eq!(at, TOTAL);
     }
     let (client, server) = lane().await;
-    // A lane belongs to one task; two halves of one task here.
+    // A lane belongs to one task; here are two halves of one task.
     async fn both(lane: Box<dyn Lane>) {
         let (mut read, mut write) = tokio::io::split(lane);
         let (_, ()) = tokio::join!(send(&mut write), async {
@@ -160,8 +160,8 @@ async fn takes_no_more_than_the_limit_while_the_peer_does_not_read() {
     client.set_unsent_limit(16 * 1024);
     let block = vec![9; 64 * 1024];
     let mut taken = 0;
-    // Ready says yes until the kernel has enough, and then no: nothing is taken that waits in the
-    // lane.
+    // Ready until the kernel has enough, then not: the lane takes nothing that would wait inside
+    // it.
     while let Ok(ready) =
         timeout(Duration::from_millis(200), poll_fn(|cx| client.poll_write_ready(cx))).await
     {
@@ -171,7 +171,7 @@ async fn takes_no_more_than_the_limit_while_the_peer_does_not_read() {
     }
     let unsent = client.metrics().unwrap().unsent_bytes;
     assert!(unsent <= 16 * 1024 + block.len() as u64 + 4096, "{unsent}");
-    // What the lane holds still comes out, and room is told.
+    // What the lane holds still comes out, and readiness is reported.
     let reader = async {
         let mut all = vec![0; taken];
         server.read_exact(&mut all).await.unwrap();
