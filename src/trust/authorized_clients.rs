@@ -1,12 +1,12 @@
-//! The file of authorised clients: whose keys a server lets in, and what each may do.
+//! The file of authorised clients: which keys a server lets in, and what each may do.
 //!
 //! One line a client, in the manner of ssh's `authorized_keys`: `[options] SHA256:<base64>
-//! comment`. Blank lines and those that begin with `#` are comments. An invitation that nobody has
-//! accepted yet is a line too, with `INVITATION:<hash of its secret>` in the key's place: to accept
-//! it is to replace that line by the client's, in one stroke.
+//! comment`. Blank lines and those that begin with `#` are comments. An open invitation is a line
+//! too, with `INVITATION:<hash of its secret>` in place of the key: accepting it atomically
+//! replaces that line by the client's.
 //!
-//! The file decides who gets in, so it is read whole or not at all: a line that cannot be read
-//! makes it unusable, and so do permissions that let others write to it.
+//! The file decides who gets in, so it is read whole or not at all: one unreadable line makes it
+//! unusable, and so do permissions that let others write to it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,7 +25,7 @@ mod line;
 pub use client::{AuthorizedClient, Grant, InvalidComment};
 use line::{Entry, Key};
 
-/// The file of authorised clients. Whoever changes it holds its lock, so several processes can.
+/// The file of authorised clients. Writers hold its lock, so several processes may change it.
 #[derive(Debug, Clone)]
 pub struct AuthorizedClients {
     path: PathBuf,
@@ -45,7 +45,7 @@ pub(super) struct Stamp {
     bytes: u64,
     /// When its contents were written.
     modified: (i64, i64),
-    /// When its contents or its permissions were changed, which nobody can set.
+    /// When its contents or permissions changed; nobody can set this.
     changed: (i64, i64),
 }
 
@@ -59,7 +59,7 @@ impl Stamp {
         }
     }
 
-    /// Whether a later change would have another stamp: clocks of file systems tick every few
+    /// Whether a later change would have another stamp: file systems' clocks tick every few
     /// milliseconds, some once in two seconds.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -68,17 +68,17 @@ impl Stamp {
     }
 }
 
-/// What a file said, and whether its stamp will tell the next version from it.
+/// What the file said, and whether its stamp will tell it from the next version.
 #[derive(Debug)]
 pub(super) struct Reading {
-    /// `None` where a change might go unnoticed yet.
+    /// `None` while a change might still go unnoticed.
     pub(super) stamp: Option<Stamp>,
     pub(super) text: String,
     pub(super) clients: Vec<AuthorizedClient>,
 }
 
 impl AuthorizedClients {
-    /// The clients in the file `path`, which need not be there yet.
+    /// The clients in the file `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
@@ -90,15 +90,15 @@ impl AuthorizedClients {
         &self.path
     }
 
-    /// The clients that are listed; `None` where there is no file.
+    /// The listed clients; `None` if there is no file.
     ///
     /// # Errors
-    /// Where the file cannot be read, others may write to it, or a line cannot be understood.
+    /// If the file cannot be read, others may write to it, or a line cannot be understood.
     pub fn clients(&self) -> Result<Option<Vec<AuthorizedClient>>, TrustError> {
         Ok(self.read_clients()?.map(|reading| reading.clients))
     }
 
-    /// As [`clients`](Self::clients), and which version of the file lists them.
+    /// As [`clients`](Self::clients), with the version of the file that lists them.
     pub(super) fn read_clients(&self) -> Result<Option<Reading>, TrustError> {
         let Some(contents) = self.read()? else { return Ok(None) };
         let entries = self.parse(&contents)?;
@@ -111,10 +111,10 @@ impl AuthorizedClients {
         }))
     }
 
-    /// Lists a client, in place of what was said of it; `true` if it was listed before.
+    /// Lists a client, replacing any previous line; `true` if it was listed before.
     ///
     /// # Errors
-    /// As [`clients`](Self::clients); where the file cannot be written, it is as it was.
+    /// As [`clients`](Self::clients); if the file cannot be written, it stays as it was.
     pub fn authorize(&self, client: &AuthorizedClient) -> Result<bool, TrustError> {
         let entry = Entry::client(client.clone())?;
         let _lock = self.lock()?;
@@ -130,10 +130,10 @@ impl AuthorizedClients {
         self.rewrite(|entry| entry.is_client(client), None)
     }
 
-    /// Makes an invitation that lets whoever accepts it first, until `expires`, have `grant`.
+    /// Makes an invitation that gives `grant` to whoever accepts it first, until `expires`.
     ///
     /// # Errors
-    /// As [`authorize`](Self::authorize), and where there is no randomness.
+    /// As [`authorize`](Self::authorize), and if there is no randomness.
     pub fn invite(
         &self,
         grant: Grant,
@@ -151,8 +151,8 @@ impl AuthorizedClients {
         Ok(secret)
     }
 
-    /// Lists `client` for an invitation's secret, and the invitation no more; `false` if there is
-    /// no such invitation (any more). Of many that try at once one succeeds.
+    /// Lists `client` in exchange for an invitation's secret, and removes the invitation; `false`
+    /// if there is none (any more). Of many that try at once, one succeeds.
     ///
     /// # Errors
     /// As [`authorize`](Self::authorize).
@@ -161,7 +161,7 @@ impl AuthorizedClients {
         secret: &InvitationSecret,
         client: Fingerprint,
     ) -> Result<bool, TrustError> {
-        // Looked for without the lock first: guessing must not keep the lock from its users.
+        // Look without the lock first: guessing must not keep others from it.
         if self.invitation(secret)?.is_none() {
             return Ok(false);
         }
@@ -191,8 +191,8 @@ impl AuthorizedClients {
         Lock::take(&self.path)
     }
 
-    /// Drops some lines, and invitations that are over, and adds one; `true` if `drop` held for
-    /// any. Other lines stay as they are. Hold the lock.
+    /// Drops some lines and expired invitations, and adds one line; `true` if `drop` held for any.
+    /// Other lines stay as they are. Hold the lock.
     fn rewrite(
         &self,
         drop: impl Fn(&Entry) -> bool,
@@ -207,7 +207,7 @@ impl AuthorizedClients {
         Ok(dropped)
     }
 
-    /// Which version of the file is there now.
+    /// The file's current version.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         std::fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata))
     }
@@ -225,14 +225,14 @@ impl AuthorizedClients {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path.is_symlink() => {
                 return Ok(None);
             }
-            // A link that leads nowhere was to lead to a list.
+            // A dangling link was meant to lead to a list.
             Err(error) => return Err(failed("read", &self.path)(error)),
         };
         files::check_owned(&self.path)?;
         Ok(Some(Contents { text, stamp: Stamp::of(&metadata) }))
     }
 
-    /// All lines, with what each says; none where one cannot be understood.
+    /// All lines, with what each says; an error if one cannot be understood.
     fn parse<'a>(&self, contents: &'a Contents) -> Result<Vec<Line<'a>>, TrustError> {
         parse(&contents.text).map_err(|(line, reason)| TrustError::MalformedAuthorizedClients {
             path: self.path.clone(),
@@ -245,7 +245,7 @@ impl AuthorizedClients {
 /// A line as it is written, and what it says, if anything.
 type Line<'a> = (&'a str, Option<Entry>);
 
-/// All lines; or the number of one that cannot be understood, and why.
+/// All lines; or the number of one that cannot be understood, and the reason.
 fn parse(text: &str) -> Result<Vec<Line<'_>>, (usize, String)> {
     let mut seen = std::collections::BTreeMap::new();
     let mut lines = Vec::new();
@@ -254,7 +254,7 @@ fn parse(text: &str) -> Result<Vec<Line<'_>>, (usize, String)> {
         if let Some(Key::Client(key)) = entry.as_ref().map(|entry| entry.key)
             && let Some(first) = seen.insert(key, number)
         {
-            // Which of the two counts must not be a guess.
+            // Which of the two counts must not be left to guessing.
             return Err((number, format!("line {first} is about the same key")));
         }
         lines.push((line, entry));
@@ -262,8 +262,8 @@ fn parse(text: &str) -> Result<Vec<Line<'_>>, (usize, String)> {
     Ok(lines)
 }
 
-/// The lines without some, and without invitations that are over at `now`, and with one more;
-/// whether `drop` held for any.
+/// The lines without dropped ones and invitations expired at `now`, plus one more; and whether
+/// `drop` held for any.
 fn edited(
     lines: Vec<Line<'_>>,
     drop: impl Fn(&Entry) -> bool,
@@ -286,7 +286,7 @@ fn edited(
     (text, dropped)
 }
 
-/// The date, for what expires.
+/// The date, for expiry.
 #[expect(clippy::disallowed_methods, reason = "a file's dates are compared with the day's")]
 pub(super) fn now() -> SystemTime {
     SystemTime::now()

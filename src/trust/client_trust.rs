@@ -19,23 +19,23 @@ use super::{
 #[async_trait]
 pub trait ClientTrust: Send + Sync {
     /// Asked when a client creates a session; `None` turns it away. `client` is the key it has
-    /// proven to hold, if it showed one; `invitation` what it showed besides.
+    /// proven to hold, if any; `invitation` a secret it also showed.
     async fn admit(
         &self,
         client: Option<Fingerprint>,
         invitation: Option<&InvitationSecret>,
     ) -> Option<Permit>;
 
-    /// Asked again at each stream's opening, and now and then: what the client may do now. `None`
-    /// ends its session. Must not block.
+    /// What the client may do now; asked whenever a stream opens, and now and then. `None` ends its
+    /// session. Must not block.
     fn permit(&self, client: Option<Fingerprint>) -> Option<Permit>;
 
-    /// Called every few seconds, before the clients of all sessions are asked about: time to notice
-    /// what has changed.
+    /// Called every few seconds, before the permits of all sessions are checked: a chance to notice
+    /// changes.
     async fn look_again(&self) {}
 }
 
-/// What a client may do. Clones share the count of its streams.
+/// What a client may do. Clones share its count of streams.
 #[derive(Debug, Clone, Default)]
 pub struct Permit {
     listed: bool,
@@ -48,7 +48,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Connections to the server's one destination, and to no other; as many as the client likes.
+    /// Connections to the server's one destination only, as many as the client likes.
     #[must_use]
     pub fn fixed_destination() -> Self {
         Self::default()
@@ -65,14 +65,14 @@ impl Permit {
         Self { listed: true, comment, destinations, streams_max, expires, tell_source, streams }
     }
 
-    /// Whether something was granted to the client in particular. Otherwise it is a stranger, let
-    /// in because everybody is: where room runs short, strangers have to do without first.
+    /// Whether the grant is the client's own. Otherwise it is a stranger, let in because everybody
+    /// is; when room runs short, strangers go without first.
     #[must_use]
     pub fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// The same, for a client of whom its line says who it is.
+    /// The same, for a client with this comment in its line.
     #[must_use]
     pub fn with_comment(self, comment: &str) -> Self {
         Self { comment: comment.into(), ..self }
@@ -84,7 +84,7 @@ impl Permit {
         &self.comment
     }
 
-    /// Where the client may choose to go; `None` if it goes to the server's one destination.
+    /// Where the client may go; `None` if only to the server's one destination.
     #[must_use]
     pub fn destinations(&self) -> Option<&Destinations> {
         self.destinations.as_deref()
@@ -96,8 +96,8 @@ impl Permit {
         self.tell_source
     }
 
-    /// A place for one more stream, or `None` if the client has as many as it may. It is given back
-    /// when dropped.
+    /// A slot for one more stream, or `None` if the client has as many as it may. Dropping it gives
+    /// it back.
     #[must_use]
     pub fn enter(&self) -> Option<StreamPlace> {
         let max = self.streams_max.unwrap_or(u32::MAX);
@@ -111,7 +111,7 @@ impl Permit {
     }
 }
 
-/// A stream's place among those its client may have.
+/// A stream's slot among those its client may have.
 #[derive(Debug)]
 pub struct StreamPlace(Arc<AtomicU32>);
 
@@ -140,30 +140,29 @@ impl ClientTrust for AnyClient {
     }
 }
 
-/// Lets those in whom the file of authorised clients lists; everybody, as [`AnyClient`] does, as
+/// Lets in the clients that the file of authorised clients lists; everybody, like [`AnyClient`], as
 /// long as there has been no such file.
 ///
-/// The file is looked at, and read if it has changed, whenever a client comes and every few seconds
-/// besides: whoever is added need not wait, and whoever is taken off is gone. What is read counts
-/// for sessions that exist, too.
+/// The file is checked, and read again if it has changed, whenever a client arrives and every few
+/// seconds: added clients need not wait, and removed ones are gone. Changes apply to existing
+/// sessions, too.
 #[derive(Clone)]
 pub struct AuthorizedClientsTrust {
     file: AuthorizedClients,
     state: Arc<Mutex<State>>,
-    /// Held while the file is read: of two readings the later is to count, and nobody else waits.
+    /// Held while the file is read: the later of two readings must win, and nobody else waits.
     reading: Arc<Mutex<()>>,
-    /// The file that says that there has been a list.
+    /// The file that records that a list has existed.
     mark: Option<Arc<Path>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// What was read last, or could not be. `None` where it is to be read again in any case.
+    /// The version last read, or last found unreadable. `None` forces another reading.
     stamp: Option<Stamp>,
     /// What was read last.
     text: String,
-    /// The version of which it was told that it cannot be used; that the file has gone is one,
-    /// too.
+    /// The version already reported as unusable; a missing file counts as one, too.
     told: Option<Option<Stamp>>,
     /// `None` until there is a file.
     clients: Option<BTreeMap<Fingerprint, Permit>>,
@@ -180,8 +179,8 @@ impl AuthorizedClientsTrust {
         Ok(trust)
     }
 
-    /// As [`open`](Self::open); that there is a list, or comes to be one, is remembered by a file
-    /// at `mark`, and from then on a missing list lets in nobody unless `allow_anyone`.
+    /// As [`open`](Self::open); a file at `mark` remembers that there is a list, or once there is
+    /// one, and from then on a missing list lets in nobody unless `allow_anyone`.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`TrustError::AuthorizedClientsGone`].
@@ -201,15 +200,15 @@ impl AuthorizedClientsTrust {
         Ok(trust)
     }
 
-    /// Reads the file again; returns how many clients it lists, `None` as long as there is none.
+    /// Reads the file again; returns how many clients it lists, `None` as long as there is no file.
     ///
     /// # Errors
-    /// As [`AuthorizedClients::clients`], and where the file has gone. What was read before goes on
-    /// to count.
+    /// As [`AuthorizedClients::clients`], and if the file is gone. The previous reading then stays
+    /// in force.
     pub fn reload(&self) -> Result<Option<usize>, TrustError> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Reading { stamp, text, clients: listed }) = self.file.read_clients()? else {
-            // To let everybody in because a file is missing would be the worst of mistakes.
+            // Letting everybody in because a file is missing would be the worst mistake.
             let path = self.file.path().to_owned();
             let gone = self.is_restricted();
             return if gone { Err(TrustError::AuthorizedClientsGone(path)) } else { Ok(None) };
@@ -223,7 +222,7 @@ impl AuthorizedClientsTrust {
             .into_iter()
             .map(|client| {
                 let mut permit = Permit::new(client.grant).with_comment(&client.comment);
-                // The streams it has open go on counting.
+                // Its open streams go on counting.
                 if let Some(old) = before.get(&client.key) {
                     permit.streams = old.streams.clone();
                 }
@@ -235,7 +234,7 @@ impl AuthorizedClientsTrust {
         Ok(Some(count))
     }
 
-    /// That there is a list, for the day when it is missing.
+    /// Remembers that there is a list, for the day it goes missing.
     fn remember(&self) {
         let Some(mark) = &self.mark else { return };
         if mark.exists() {
@@ -248,13 +247,13 @@ impl AuthorizedClientsTrust {
         }
     }
 
-    /// Whether clients have to be listed to be let in.
+    /// Whether only listed clients are let in.
     #[must_use]
     pub fn is_restricted(&self) -> bool {
         self.state().clients.is_some()
     }
 
-    /// Reads the file if it is another than before.
+    /// Reads the file if it has changed.
     fn refresh(&self) {
         let stamp = self.file.stamp();
         let before = {
@@ -271,7 +270,7 @@ impl AuthorizedClientsTrust {
             }
             Ok(_) => {}
             Err(error) => {
-                // Told once for each version of the file.
+                // Reported once per version of the file.
                 let mut state = self.state();
                 state.stamp = stamp.filter(|stamp| stamp.is_settled(authorized_clients::now()));
                 let before = state.told.replace(stamp);
@@ -283,7 +282,7 @@ impl AuthorizedClientsTrust {
         }
     }
 
-    /// Accepts an invitation, if it is one, and reads the file where it may have changed.
+    /// Accepts an invitation, if there is one, and reads the file if it may have changed.
     fn look(&self, client: Option<Fingerprint>, invitation: Option<&InvitationSecret>) {
         if let (Some(client), Some(secret)) = (client, invitation) {
             match self.file.redeem(secret, client) {
@@ -307,7 +306,7 @@ impl ClientTrust for AuthorizedClientsTrust {
         client: Option<Fingerprint>,
         invitation: Option<&InvitationSecret>,
     ) -> Option<Permit> {
-        // On a thread where waiting for a disk or a lock stops nobody.
+        // On a thread where waiting for a disk or a lock holds up nobody.
         let (this, invitation) = (self.clone(), invitation.cloned());
         tokio::task::spawn_blocking(move || this.look(client, invitation.as_ref())).await.ok()?;
         self.permit(client)
@@ -315,7 +314,7 @@ impl ClientTrust for AuthorizedClientsTrust {
 
     async fn look_again(&self) {
         let this = self.clone();
-        // An error is the runtime's end.
+        // An error means that the runtime is ending.
         let _ = tokio::task::spawn_blocking(move || this.refresh()).await;
     }
 

@@ -1,5 +1,5 @@
-//! Where a client may have connections made to: what it names, what the rules say, and which
-//! addresses are never reached by a mere name.
+//! Where a client may connect: what it names, what the rules say, and which addresses no mere name
+//! ever reaches.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,12 +8,12 @@ use std::str::FromStr;
 
 use super::ascii_host_name;
 
-/// What stands before the path of a Unix socket.
+/// Prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
-/// What the kernel takes (`sun_path`, with its NUL 108).
+/// The kernel's limit (`sun_path`, 108 with its NUL).
 const UNIX_PATH_MAX: usize = 107;
 
-/// A place a client asks for: `host:port`, where `host` is a name, an IPv4 address, or an IPv6
+/// A place that a client asks for: `host:port`, where `host` is a name, an IPv4 address, or an IPv6
 /// address in brackets; or `unix:/path`, a Unix socket of the server's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination(Place);
@@ -24,14 +24,14 @@ enum Place {
         host: Host,
         port: u16,
     },
-    /// By a path that names it in one way only.
+    /// By a path with only one spelling.
     Unix(String),
 }
 
-/// What is dialled for a [`Destination`].
+/// What to dial for a [`Destination`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// Host and port as the system's resolver takes them.
+    /// Host and port as the system's resolver accepts them.
     Host(String, u16),
     /// The path of a Unix socket.
     Unix(&'a Path),
@@ -39,12 +39,12 @@ pub enum Target<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
-    /// In lower case, as punycode, and without a dot at its end.
+    /// In lower case, as punycode, and without a trailing dot.
     Name(String),
     Address(IpAddr),
 }
 
-/// Text that is no destination, or no rule about one.
+/// Text that is not a destination or a rule about one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} {why}")]
 pub struct DestinationError {
@@ -77,13 +77,13 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
-    /// Whether it is by a name, which has to be looked up.
+    /// Whether it is given by a name, which must be looked up.
     #[must_use]
     pub fn is_name(&self) -> bool {
         matches!(self.0, Place::Network { host: Host::Name(_), .. })
     }
 
-    /// What is dialled for it.
+    /// What to dial for it.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
         match &self.0 {
@@ -94,14 +94,14 @@ impl Destination {
     }
 }
 
-/// Which destinations a client may choose: those that one of the rules lists, and no other.
+/// Which destinations a client may choose: those that a rule lists, and no others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Destinations {
     rules: Vec<DestinationRule>,
 }
 
 impl Destinations {
-    /// These and no other.
+    /// These and no others.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = DestinationRule>) -> Self {
         Self { rules: rules.into_iter().collect() }
@@ -113,7 +113,7 @@ impl Destinations {
         &self.rules
     }
 
-    /// Where a client goes that names no destination: the first rule, if it is a single place.
+    /// Where a client that names no destination goes: the first rule, if it is a single place.
     #[must_use]
     pub fn default_place(&self) -> Option<Destination> {
         let first = self.rules.first()?;
@@ -126,16 +126,16 @@ impl Destinations {
         Some(Destination(Place::Network { host, port: first.port? }))
     }
 
-    /// Whether any address could make `asked` an allowed destination. Where not, its name is not
-    /// even looked up: no rule lists it or any name, and what an address or a network is called
-    /// does not count.
+    /// Whether any address could make `asked` an allowed destination. If not, its name is not even
+    /// looked up: no rule lists it or any name, and the names of a listed address or network do not
+    /// count.
     #[must_use]
     pub fn may_allow(&self, asked: &Destination) -> bool {
         self.rules.iter().any(|rule| rule.may_allow(asked))
     }
 
     /// Whether a client that asks for `asked`, which is on the network, may be connected to
-    /// `address`: the very address that is dialled then.
+    /// `address`, the very address that will be dialled.
     ///
     /// `own` are the addresses of this machine's interfaces.
     #[must_use]
@@ -148,21 +148,20 @@ impl Destinations {
 }
 
 /// One rule: a host, a network or `*`, and a port or `*`; or `unix:` and the path of a socket,
-/// which no other rule means.
+/// which no other rule covers.
 ///
 /// `db.example:5432`, `192.0.2.7:*`, `[2001:db8::7]:443`, `10.1.0.0/16:22`, `[2001:db8::/32]:*`,
-/// `*:443`, `unix:/run/app.sock`. A name is compared with the name that the client asks for, an
-/// address or a network with the address. Two kinds of address are reached only where they are
-/// listed themselves:
+/// `*:443`, `unix:/run/app.sock`. A name is compared with the name the client asks for, an address
+/// or a network with the address. Two kinds of address are reached only if listed themselves:
 ///
-/// - loopback, by its address or, from `localhost`, by that name;
-/// - by their address alone: link-local and the metadata services of clouds, unspecified,
-///   multicast, broadcast and reserved ones, those of this machine's own interfaces; also where an
-///   IPv6 address embeds one of these.
+/// - loopback, by its address or, for a client that asks for `localhost`, by that name;
+/// - only by their address: link-local, cloud metadata services, unspecified, multicast, broadcast,
+///   reserved, and those of this machine's own interfaces; also if an IPv6 address embeds one of
+///   these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRule {
     host: HostRule,
-    /// `None` is any.
+    /// `None` means any.
     port: Option<u16>,
 }
 
@@ -171,7 +170,7 @@ enum HostRule {
     Any,
     Name(String),
     Address(IpAddr),
-    /// Address, whose host part is zero, and length of the prefix.
+    /// Address, whose host part is zero, and prefix length.
     Network(IpAddr, u8),
     /// The path of a Unix socket, without a port.
     Unix(String),
@@ -232,8 +231,8 @@ impl DestinationRule {
         self.port.is_none_or(|listed| listed == port)
             && match (&self.host, host) {
                 (HostRule::Name(listed), Host::Name(name)) => listed == name,
-                // To see whether a name stands for an address that is listed it would have to be
-                // looked up, whatever a client makes it up from.
+                // Comparing a name with a listed address would mean looking up any name a client
+                // makes up.
                 (HostRule::Name(_), Host::Address(_))
                 | (HostRule::Address(_) | HostRule::Network(..), Host::Name(_))
                 | (HostRule::Unix(_), _) => false,
@@ -262,14 +261,14 @@ impl DestinationRule {
     }
 }
 
-/// How far a rule has to go to reach an address.
+/// How explicit a rule must be to reach an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Ordinary,
-    /// What listens there trusts this machine's own users.
+    /// Whatever listens there trusts this machine's own users.
     Loopback,
-    /// What answers there trusts whoever is on the link, inside the cloud or on this machine, or it
-    /// is no single machine's address at all.
+    /// Whatever answers there trusts anybody on the link, inside the cloud or on this machine; or
+    /// it is not a single machine's address at all.
     Reserved,
 }
 
@@ -288,8 +287,7 @@ impl Reach {
     }
 
     fn of_v4(ip: Ipv4Addr) -> Self {
-        // Alibaba's, Oracle's and Azure's services for their own machines; all others use
-        // 169.254/16.
+        // Alibaba's, Oracle's and Azure's metadata services; all others use 169.254/16.
         const METADATA: [Ipv4Addr; 3] = [
             Ipv4Addr::new(100, 100, 100, 200),
             Ipv4Addr::new(192, 0, 0, 192),
@@ -299,7 +297,7 @@ impl Reach {
         if ip.is_loopback() {
             Self::Loopback
         } else if first == 0 || first >= 224 || ip.is_link_local() || METADATA.contains(&ip) {
-            // 0/8 is this host on this network; from 224 on: multicast, reserved, broadcast.
+            // 0/8 is this host on this network; 224 and up: multicast, reserved, broadcast.
             Self::Reserved
         } else {
             Self::Ordinary
@@ -307,8 +305,7 @@ impl Reach {
     }
 
     fn of_v6(ip: Ipv6Addr) -> Self {
-        // Of clouds' services for their own machines. AWS has a whole network of them, and keeps
-        // adding.
+        // Cloud metadata services. AWS has a whole network of them and keeps adding.
         const METADATA: [(Ipv6Addr, u8); 7] = [
             (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
             (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128),
@@ -316,8 +313,8 @@ impl Reach {
             (Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128),
             (Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128),
             (Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128),
-            // A network's own NAT64 (RFC 8215): at which length an IPv4 address begins, only its
-            // gateway knows.
+            // A network's own NAT64 (RFC 8215): only its gateway knows at which bit the IPv4
+            // address begins.
             (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
         ];
         let metadata =
@@ -328,7 +325,7 @@ impl Reach {
         if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || metadata() {
             return Self::Reserved;
         }
-        // Written in such a way, not even loopback is meant by an honest client.
+        // No honest client means even loopback when it writes it this way.
         let plain = |ip: Ipv4Addr| Self::of_v4(ip) == Self::Ordinary;
         if embedded_v4(ip).into_iter().flatten().all(plain) {
             Self::Ordinary
@@ -338,10 +335,10 @@ impl Reach {
     }
 }
 
-/// The IPv4 addresses that a gateway, a tunnel or the kernel would take an IPv6 address for:
-/// mapped, translated and compatible ones (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056);
-/// Teredo's server and its client, whose bits are turned (RFC 4380); ISATAP's (RFC 5214), whatever
-/// its network.
+/// The IPv4 addresses that a gateway, a tunnel or the kernel would read out of an IPv6 address:
+/// mapped, translated and compatible (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056);
+/// Teredo's server and its client, whose bits are inverted (RFC 4380); ISATAP's (RFC 5214), in any
+/// network.
 fn embedded_v4(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
@@ -362,7 +359,7 @@ fn contains(base: IpAddr, length: u8, ip: IpAddr) -> bool {
     masked(ip, length) == Some(base)
 }
 
-/// The address with all but its first `length` bits zero; `None` if it has not so many.
+/// The address with all but its first `length` bits zero; `None` if it has fewer.
 fn masked(ip: IpAddr, length: u8) -> Option<IpAddr> {
     match ip {
         IpAddr::V4(ip) => {
@@ -379,16 +376,16 @@ fn masked(ip: IpAddr, length: u8) -> Option<IpAddr> {
 }
 
 fn error(text: &str, why: &'static str) -> DestinationError {
-    // A peer's text is bounded by its frame, a file's or a person's is their own.
+    // The frame bounds a peer's text; a file's or a person's is their own affair.
     DestinationError { text: text.to_owned(), why }
 }
 
-/// The path of a Unix socket, where the text means one: a host may be called `unix`, too.
+/// The path of a Unix socket, if the text means one: a host may be called `unix`, too.
 fn unix_path(text: &str) -> Option<&str> {
     text.strip_prefix(UNIX).filter(|path| path.starts_with('/'))
 }
 
-/// A path that can be compared with another as it is written, and quoted in a list.
+/// A path that can be compared literally and quoted in a list.
 fn parse_path(text: &str, path: &str) -> Result<String, DestinationError> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b'\\');
     if !path.bytes().all(plain) {
@@ -417,7 +414,7 @@ fn split(text: &str) -> Result<(&str, &str), DestinationError> {
     }
 }
 
-/// Whether the port is written in digits alone: `+80` parses too.
+/// Whether the port is all digits: `+80` would parse too.
 fn is_number(text: &str) -> bool {
     text.rsplit(':').next().is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -433,7 +430,7 @@ fn parse_host(text: &str, host: &str) -> Result<Host, DestinationError> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (1..=63).contains(&label.len()) && label.bytes().all(valid)
     };
-    // A resolver takes 127.1 and 0x7f000001 for addresses: no name ends in a number.
+    // A resolver reads 127.1 and 0x7f000001 as addresses: no name ends in a number.
     let last = name.rsplit('.').next().unwrap_or_default();
     let number = last.bytes().all(|byte| byte.is_ascii_digit())
         || last.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("0x"));
@@ -450,7 +447,7 @@ fn parse_network(text: &str, address: &str, length: &str) -> Result<HostRule, De
         _ => return Err(error(text, "has no network such as 10.0.0.0/8 before its port")),
     };
     match masked(ip, length) {
-        // An IPv4 network in IPv6 clothes would match nothing: addresses are compared as IPv4.
+        // An IPv4 network written as IPv6 would match nothing: addresses are compared as IPv4.
         _ if ip.to_canonical() != ip => Err(error(text, "is to be written as an IPv4 network")),
         Some(base) if base == ip => Ok(HostRule::Network(ip, length)),
         Some(_) => Err(error(text, "has bits set beyond the length of its network")),

@@ -19,7 +19,7 @@ pub enum TrustError {
         /// What the system said.
         source: io::Error,
     },
-    /// A private key that others may read is no secret.
+    /// Others may read a private key.
     #[error(
         "the private key {} may be read or written by others (mode {mode:04o}) and is not used; \
          if nobody has copied it, run: chmod 600 '{}'", path.display(), path.display()
@@ -30,16 +30,16 @@ pub enum TrustError {
         /// Its permission bits.
         mode: u32,
     },
-    /// One of the two files of an identity is missing: making a new key would change the identity
-    /// that others know.
+    /// One of an identity's two files is missing: a new key would change the identity that others
+    /// know.
     #[error(
         "{} is there but {} is missing; restore it, or remove the first to have a new identity made \
          (whoever knows the old one will be warned)", present.display(), missing.display()
     )]
     HalfIdentity {
-        /// The file that is there.
+        /// The existing file.
         present: PathBuf,
-        /// The file that is not.
+        /// The missing file.
         missing: PathBuf,
     },
     /// A key or certificate file holds something else.
@@ -55,8 +55,8 @@ pub enum TrustError {
     /// The name of an identity cannot be a file's name.
     #[error("{0:?} cannot name a key file")]
     InvalidName(String),
-    /// A line of the known hosts that speaks of this host cannot be read: guessing could mean
-    /// trusting a stranger.
+    /// The known hosts' line about this host cannot be read: guessing could mean trusting a
+    /// stranger.
     #[error("{}, line {line}: the key of {host} cannot be read; correct or remove that line", path.display())]
     MalformedKnownHost {
         /// The file.
@@ -85,7 +85,7 @@ pub enum TrustError {
         /// The key it presents.
         presented: Fingerprint,
     },
-    /// The person could not be asked.
+    /// Nobody could be asked.
     #[error("cannot ask about the key of {host}: {source}")]
     Prompt {
         /// The host.
@@ -93,7 +93,7 @@ pub enum TrustError {
         /// What went wrong.
         source: io::Error,
     },
-    /// The host presents another key than before.
+    /// The host presents a different key than before.
     #[error(
         "the key of {host} has changed: known is {known}, it presents {presented}; \
          either it has a new key, or somebody is in between"
@@ -112,8 +112,8 @@ pub enum TrustError {
         /// The key it presents.
         presented: Fingerprint,
     },
-    /// A line of the authorised clients cannot be understood: to pass over it could let in, or lock
-    /// out, whom it is about.
+    /// A line of the authorised clients cannot be understood: ignoring it could let in or lock out
+    /// its subject.
     #[error("{}, line {line}: {reason}; correct or remove that line", path.display())]
     MalformedAuthorizedClients {
         /// The file.
@@ -123,7 +123,7 @@ pub enum TrustError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file that decides about trust, or a directory above it, is somebody else's.
+    /// A file that decides about trust, or a directory above it, belongs to somebody else.
     #[error(
         "{} belongs to another user (uid {owner}) and is not used, nor is what is in it; look through it, then make it \
          yours: chown, or copy it", path.display()
@@ -134,7 +134,7 @@ pub enum TrustError {
         /// Its owner.
         owner: u32,
     },
-    /// Who may write such a file, or a directory above it, may let anybody in.
+    /// Others may write such a file, or a directory above it, and so could let anybody in.
     #[error(
         "{} may be written by others (mode {mode:04o}) and is not used, nor is what is in it; look through it, then run: \
          chmod go-w '{}'", path.display(), path.display()
@@ -145,7 +145,7 @@ pub enum TrustError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The list of authorised clients was there and is not any more.
+    /// The list of authorised clients existed and is gone.
     #[error(
         "{} has gone, and the server has had a list of clients: put it back, make an empty one, which lets nobody in, or \
          start the server with --allow-anyone", .0.display()
@@ -154,19 +154,19 @@ pub enum TrustError {
     /// A comment cannot be written.
     #[error(transparent)]
     InvalidComment(#[from] InvalidComment),
-    /// Text that is no invitation. It is not repeated: it may hold a secret.
+    /// Text that is not an invitation. It is not repeated, as it may hold a secret.
     #[error("this is no invitation: {0}")]
     InvalidInvitation(&'static str),
     /// The system has no random numbers to give.
     #[error("the system has no random numbers")]
     NoRandomness,
-    /// A client's key is of a kind that servers do not take.
+    /// Servers reject a client's key of this kind.
     #[error(
         "the client's own key {0} is none of Ed25519, and servers take no other; move client.key and client.crt away to \
          have one made, and have that authorised"
     )]
     ClientKey(Fingerprint),
-    /// rustls does not take the identity.
+    /// rustls rejects the identity.
     #[error("TLS does not accept the identity: {0}")]
     Tls(rustls::Error),
     /// A key could not be generated.

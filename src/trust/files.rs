@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::TrustError;
 
-/// Permissions of what is written here: for the owner only.
+/// Permissions of files written here: owner only.
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 
@@ -17,7 +17,7 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| TrustError::File { action, path: path.to_owned(), source }
 }
 
-/// Makes a private directory, with its parents, unless it is there.
+/// Makes a private directory and its parents, unless it exists.
 pub(super) fn create_dir(path: &Path) -> Result<(), TrustError> {
     DirBuilder::new()
         .recursive(true)
@@ -26,8 +26,8 @@ pub(super) fn create_dir(path: &Path) -> Result<(), TrustError> {
         .map_err(failed("create the directory", path))
 }
 
-/// A lock on `path`, held until dropped: an advisory lock on a file of its own beside it, since the
-/// file itself gets replaced. It goes with its process, so a crash leaves nothing locked.
+/// A lock on `path`, held until dropped: an advisory lock on a separate file beside it, since the
+/// file itself gets replaced. It ends with its process, so a crash leaves nothing locked.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
@@ -62,24 +62,23 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), TrustError> {
         .map_err(failed("write", &temporary))
         .and_then(|()| fs::rename(&temporary, &target).map_err(failed("replace", &target)));
     if replaced.is_err() {
-        // Half a key, on a disk that is full: of use to nobody, and nobody else would remove it.
+        // Half a key, on a full disk: useless, and nobody else would remove it.
         let _ = fs::remove_file(&temporary);
     }
     replaced?;
-    // The rename itself reaches the disk with its directory. Some file systems cannot sync one; the
-    // file is whole anyway.
+    // The rename reaches the disk with its directory. Some file systems cannot sync one; the file
+    // is whole anyway.
     if let Some(Ok(dir)) = target.parent().map(File::open) {
         let _ = dir.sync_all();
     }
     Ok(())
 }
 
-/// Refuses a file that somebody else may have written, or put there: it and the directories up to
-/// the user's home, or else up to the root, have to be the user's or root's, and nobody else's to
-/// write. In a directory where everybody may write and nobody may take away what is another's (as
-/// in /tmp) what is the user's is safe.
+/// Refuses a file that somebody else may have written or put there: it and its directories, up to
+/// the user's home or else the root, must belong to the user or root and be writable by nobody
+/// else. In a sticky directory (such as /tmp) the user's own files are safe.
 ///
-/// What is not there is nobody's.
+/// A missing file passes.
 pub(super) fn check_owned(path: &Path) -> Result<(), TrustError> {
     let real = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -106,7 +105,7 @@ pub(super) fn check_owned(path: &Path) -> Result<(), TrustError> {
 }
 
 fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
-    // What a crashed writer has left: nobody else is writing, because we hold the lock.
+    // Left by a crashed writer: nobody else is writing, because we hold the lock.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -182,7 +181,7 @@ mod tests {
             check_owned(&file).unwrap();
             let before = fs::metadata(place).unwrap().permissions().mode();
             mode(place, bad);
-            // It is the file that is looked at, not the link to it.
+            // The check looks at the file, not at the link to it.
             for path in [&file, &link] {
                 let error = check_owned(path).unwrap_err();
                 let TrustError::WritableByOthers { path, mode } = &error else { panic!("{error}") };

@@ -1,4 +1,4 @@
-//! The short name of a public key, and what a peer has shown of itself.
+//! The short name of a public key, and what a peer has shown about itself.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,8 +12,8 @@ use x509_parser::oid_registry::OID_PKCS1_SHA256WITHRSA;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-/// SHA-256 of a public key (its DER `SubjectPublicKeyInfo`): the same for every certificate of one
-/// key.
+/// SHA-256 of a public key (its DER `SubjectPublicKeyInfo`): the same for every certificate with
+/// that key.
 ///
 /// Written as OpenSSH writes its own, `SHA256:` and unpadded base64; read in that form or as 64
 /// hexadecimal digits.
@@ -64,7 +64,7 @@ impl FromStr for Fingerprint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = match text.strip_prefix("SHA256:") {
-            // Some tools pad; the padding carries nothing.
+            // Some tools pad; the padding means nothing.
             Some(base64) => base64_decode(base64.strip_suffix('=').unwrap_or(base64)),
             None => hex_decode(text),
         };
@@ -72,15 +72,15 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// What the other end of a lane has proven, or shown, of itself.
+/// What the other end of a lane has proven, or shown, about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// The key it has proven to hold.
     pub fingerprint: Fingerprint,
     /// SHA-256 of the signature in its certificate, by which the original imux (in Go) knew a
-    /// host. Present only where that signature was made with the very key of the certificate,
-    /// as RSA with SHA-256: anybody can paste another certificate's signature into one of
-    /// their own, and must not be taken for its owner.
+    /// host. Present only if the certificate's own key made that signature, as RSA with
+    /// SHA-256: anybody can paste another certificate's signature into their own, and must not
+    /// pass for its owner.
     pub certificate_signature: Option<[u8; 32]>,
 }
 
@@ -90,9 +90,8 @@ impl PeerIdentity {
     /// # Errors
     /// Where the certificate cannot be parsed.
     pub fn from_certificate(der: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
-        // The handshake's signature is verified with the key that rustls finds in the certificate:
-        // that key is the identity, and a certificate which another parser reads
-        // differently is no certificate.
+        // rustls verifies the handshake's signature with the key it finds in the certificate: that
+        // key is the identity, and a certificate that another parser reads differently is rejected.
         let spki = ParsedCertificate::try_from(der)?.subject_public_key_info();
         let bad = || rustls::Error::from(rustls::CertificateError::BadEncoding);
         let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| bad())?;
@@ -111,7 +110,7 @@ impl PeerIdentity {
 pub(super) const ED25519_SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
-/// Whether a certificate is of an Ed25519 key.
+/// Whether a certificate's key is Ed25519.
 ///
 /// # Errors
 /// Where the certificate cannot be parsed.
@@ -139,8 +138,8 @@ pub(super) fn base64_encode(bytes: &[u8; 32]) -> String {
     BASE64_NOPAD.encode(bytes)
 }
 
-/// 43 digits to 32 bytes; takes the URL-safe alphabet too. The two bits left over must be zero: one
-/// fingerprint, one text. It may be a secret: no copy is left behind.
+/// 43 digits to 32 bytes; accepts the URL-safe alphabet too. The two bits left over must be zero:
+/// one fingerprint, one text. As it may be a secret, no copy is left behind.
 pub(super) fn base64_decode(text: &str) -> Option<[u8; 32]> {
     let mut digits = Zeroizing::new(<[u8; 43]>::try_from(text.as_bytes()).ok()?);
     for digit in digits.iter_mut() {

@@ -1,4 +1,4 @@
-//! Fuzz targets of what decides whom to trust (see `crate::fuzz`).
+//! Fuzz targets of the code that decides whom to trust (see `crate::fuzz`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,8 @@ use super::{
     TrustError,
 };
 
-/// Any file of known hosts: what is recorded is found again, and nothing else changes its meaning.
+/// Any file of known hosts: what is recorded is found again, and no other entry changes its
+/// meaning.
 pub(crate) fn known_hosts(data: &[u8]) {
     let split = data.iter().position(|&byte| byte == 0).unwrap_or(0);
     let (host, rest) = data.split_at(split);
@@ -36,13 +37,13 @@ pub(crate) fn known_hosts(data: &[u8]) {
         let Some(other) = line.split_ascii_whitespace().next() else { continue };
         if !HostPlace::of(other).is(&place) {
             let (before, after) = (look_up(&text, other), look_up(&new, other));
-            // The number of a line that cannot be read may have changed.
+            // The number of an unreadable line may have changed.
             assert_eq!(before.map_err(drop), after.map_err(drop), "{other:?}");
         }
     }
 }
 
-/// Any bytes as a certificate: the peer's is read before anybody knows who it is.
+/// Any bytes as a certificate: a peer's is read before anybody knows who it is.
 pub(crate) fn certificate(data: &[u8]) {
     let der = CertificateDer::from(data);
     if let Ok(identity) = PeerIdentity::from_certificate(&der) {
@@ -57,9 +58,8 @@ pub(crate) fn certificate(data: &[u8]) {
     }
 }
 
-/// Any place that a client asks for, any rules about it, any address that its name may stand for:
-/// what is read is written in the same way, and no rule but the address itself leads where none may
-/// lead by accident.
+/// Any place a client asks for, any rules about it, any address its name may resolve to: what is
+/// read is written back the same, and only a rule that names a dangerous address reaches it.
 pub(crate) fn destinations(data: &[u8]) {
     let (address, text) = data.split_at(data.len().min(16));
     let text = String::from_utf8_lossy(text);
@@ -94,7 +94,7 @@ pub(crate) fn destinations(data: &[u8]) {
 
     let ip = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {
         (Ok(v4), _) => IpAddr::from(v4),
-        // Of every second one the last four bytes alone: short inputs are seldom.
+        // Every second one uses only its last four bytes: short inputs are rare.
         (_, Ok(v6)) if v6[0] % 2 == 0 => IpAddr::from([v6[12], v6[13], v6[14], v6[15]]),
         (_, Ok(v6)) => IpAddr::from(v6),
         _ => return,
@@ -137,7 +137,7 @@ fn must_be_named(ip: IpAddr) -> bool {
     }
 }
 
-/// Any text as an invitation: what is read is written in the same way, and no error repeats it.
+/// Any text as an invitation: what is read is written back the same, and no error repeats it.
 pub(crate) fn invitation(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match text.parse::<Invitation>() {
@@ -148,7 +148,7 @@ pub(crate) fn invitation(data: &[u8]) {
             assert_eq!((again.server(), again.key()), (invitation.server(), invitation.key()));
             assert_eq!(again.secret().as_bytes(), invitation.secret().as_bytes());
         }
-        // What is said of it was written before it came.
+        // The message was written before the text arrived.
         Err(TrustError::InvalidInvitation(why)) => {
             let _: &'static str = why;
         }

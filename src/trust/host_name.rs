@@ -1,4 +1,4 @@
-//! Names of hosts as they are compared, and written to files: one spelling for each.
+//! Host names as compared and as written to files: one spelling for each.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use idna::AsciiDenyList;
 use idna::uts46::{DnsLength, Hyphens, Uts46};
 
-/// The port of a host for which none is written.
+/// The port of a host written without one.
 const DEFAULT_PORT: u16 = 443;
 
-/// A host name as the resolver takes it: letters that are not ASCII become punycode (UTS 46, as
-/// browsers do it), all others stay as they are. `None` for what cannot be written in that way.
+/// A host name as the resolver takes it: non-ASCII letters become punycode (UTS 46, as in
+/// browsers), all others stay as they are. `None` if it cannot be written so.
 #[must_use]
 pub fn ascii_host_name(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
@@ -23,9 +23,9 @@ pub fn ascii_host_name(name: &str) -> Option<Cow<'_, str>> {
     ascii.ok().map(|ascii| Cow::Owned(ascii.into_owned()))
 }
 
-/// Where a host is, in the one spelling it is compared in: the name in lower case, as punycode and
-/// without one dot at its end; an address in its canonical form, as IPv4 where it maps one. A port
-/// that is not written is 443.
+/// Where a host is, in the one spelling used for comparison: a name in lower case, as punycode and
+/// without one trailing dot; an address in its canonical form, as IPv4 if it maps one. The default
+/// port is 443.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostPlace {
     host: String,
@@ -62,7 +62,7 @@ impl std::fmt::Display for HostPlace {
 }
 
 fn canonical(host: &str) -> String {
-    // Without a host it is this machine that is dialled.
+    // Without a host, this machine is dialled.
     if host.is_empty() {
         return "localhost".to_owned();
     }
@@ -70,27 +70,27 @@ fn canonical(host: &str) -> String {
         return address;
     }
     let ascii = ascii_host_name(host);
-    // What cannot be a name is one that nobody dials; it still is the same whatever its capitals.
+    // Nobody can dial an invalid name; its capitals still do not count.
     let name = ascii.map_or_else(|| host.to_lowercase(), |ascii| ascii.to_ascii_lowercase());
-    // Behind an empty label it does not mean the root: without it, the rest would be another name's
+    // After an empty label the dot does not mean the root: stripping it would give another name's
     // spelling.
     let rooted = name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.'));
     let name = rooted.unwrap_or(&name);
-    // Letters of full width may have been an address.
+    // Full-width letters may have spelt an address.
     if let Some(address) = address(name) {
         return address;
     }
-    // What is behind the colon is no port, or it would not be here; in another spelling it could be
+    // What follows the colon is no port, or we would not be here; in another spelling it could be
     // one.
     if name.contains(':') { host.to_lowercase() } else { name.to_owned() }
 }
 
-/// An address, in brackets or not, as it is written before a port.
+/// An address, in brackets or not, as written before a port.
 fn address(text: &str) -> Option<String> {
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Some((ip, zone)) = inner.split_once('%') {
         let ip: Ipv6Addr = ip.parse().ok()?;
-        // The name of an interface, in which capitals count.
+        // An interface's name, in which capitals count.
         return (!zone.is_empty()).then(|| format!("[{ip}%{zone}]"));
     }
     match inner.parse::<IpAddr>().ok()?.to_canonical() {

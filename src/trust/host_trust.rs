@@ -8,12 +8,12 @@ use async_trait::async_trait;
 
 use super::{Fingerprint, KnownHosts, KnownKey, PeerIdentity, TrustError, Verdict};
 
-/// What can be said of a server's key without deciding about it.
+/// What is known of a server's key, short of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recognised {
     /// It is the server's.
     Known,
-    /// The server's is another one.
+    /// The server has a different key.
     Another,
     /// Nothing is known of the server.
     New,
@@ -22,21 +22,20 @@ pub enum Recognised {
 /// Decides whether a server is the right one.
 #[async_trait]
 pub trait HostTrust: Send + Sync {
-    /// Called once for a session, for its first lane, before any byte of an application is sent.
-    /// Whatever the answer, the session's other lanes must show the same key; or the one that
-    /// was [announced](Self::announced), for which this is called again, once.
+    /// Called once per session, for its first lane, before any application byte is sent. Whatever
+    /// the answer, the session's other lanes must show the same key, or the
+    /// [announced](Self::announced) one, for which this is called once more.
     ///
     /// # Errors
-    /// Why the peer is not trusted. The session is over then.
+    /// Why the peer is not trusted, which ends the session.
     async fn decide(&self, peer: &PeerIdentity) -> Result<(), TrustError>;
 
-    /// What can be said of a key without deciding about it: nobody is asked and nothing is
-    /// recorded. `None`, unless it is implemented, where that cannot be told.
+    /// What is known of a key, short of a decision: nobody is asked and nothing is recorded. `None`
+    /// if that cannot be told, and by default.
     ///
-    /// Called for the first lanes of clients with several links. One that shows another key than
-    /// the known one waits for the other links then, and is their failure no more than that of
-    /// a link that is down; of keys that are all new, the first is decided about only if no
-    /// other is shown.
+    /// Called for the first lanes of clients with several links. A link that shows a key other than
+    /// the known one then waits for the others and fails none of them, as if it were down; among
+    /// keys that are all new, the first is decided about only if no other is shown.
     ///
     /// # Errors
     /// As [`decide`](Self::decide).
@@ -44,20 +43,20 @@ pub trait HostTrust: Send + Sync {
         Ok(None)
     }
 
-    /// Asked in the middle of a handshake, before anything of the client's is shown: whether a
-    /// server with this key cannot be the right one, as far as is known without asking anybody.
-    /// [`decide`](Self::decide) is called for it all the same, and may know better. Should not
-    /// block for longer than it takes to read a small file.
+    /// Whether a server with this key cannot be the right one, as far as is known without asking
+    /// anybody. Called during a handshake, before the client shows anything of its own.
+    /// [`decide`](Self::decide) is still called for that key, and may know better. Should not block
+    /// for longer than it takes to read a small file.
     fn rules_out(&self, _peer: &PeerIdentity) -> bool {
         false
     }
 
-    /// The server, whose key is `current`, has announced that it will have `next`, and proven that
-    /// it holds it. Returns whether that is good for lanes and sessions to come, the first of
-    /// which is decided about all the same.
+    /// The server, whose key is `current`, has announced that its key will be `next`, and proven
+    /// that it holds it. Returns whether later lanes and sessions may show it; the first that does
+    /// is still decided about.
     ///
     /// # Errors
-    /// It could not be recorded, and is not trusted.
+    /// It could not be recorded and is not trusted.
     async fn announced(
         &self,
         _current: Fingerprint,
@@ -105,28 +104,28 @@ impl HostTrust for PinnedKeys {
     }
 }
 
-/// What to do with a host of which nothing is known.
+/// What to do with an unknown host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HostKeyPolicy {
-    /// Ask a person; refuse where nobody can be asked.
+    /// Ask a person; refuse if nobody can be asked.
     #[default]
     Ask,
     /// Refuse.
     Strict,
-    /// Record its key and go on. A changed key is refused all the same.
+    /// Record its key and go on. A changed key is still refused.
     AcceptNew,
 }
 
 /// Asks a person.
 #[async_trait]
 pub trait Prompter: Send + Sync {
-    /// Nothing is known of `host`, which presents `peer`.
+    /// `host` is unknown and presents `peer`.
     ///
     /// # Errors
     /// Where the person cannot be asked (any more).
     async fn unknown_host(&self, host: &str, peer: &PeerIdentity) -> io::Result<Answer>;
 
-    /// `host` was known by `old` and presents `peer` now.
+    /// `host` was known by `old` and now presents `peer`.
     ///
     /// # Errors
     /// Where the person cannot be asked (any more).
@@ -138,7 +137,7 @@ pub trait Prompter: Send + Sync {
     ) -> io::Result<Answer>;
 }
 
-/// What a person says to a host's key.
+/// A person's answer about a host's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// Do not connect.
@@ -156,13 +155,13 @@ pub struct KnownHostsTrust {
     host: String,
     policy: HostKeyPolicy,
     prompter: Option<Arc<dyn Prompter>>,
-    /// The key that was decided for last, recorded or not.
+    /// The key accepted last, recorded or not.
     accepted: Arc<Mutex<Option<Fingerprint>>>,
 }
 
 impl KnownHostsTrust {
-    /// Trusts `host` (the address as it is dialled) by what `hosts` has of it. `prompter` is who
-    /// can be asked, with [`HostKeyPolicy::Ask`]: give none where there is no terminal.
+    /// Trusts `host` (the address as dialled) by its entry in `hosts`. `prompter` asks a person
+    /// under [`HostKeyPolicy::Ask`]: give none if there is no terminal.
     #[must_use]
     pub fn new(
         hosts: KnownHosts,
@@ -220,7 +219,7 @@ impl KnownHostsTrust {
         TrustError::Changed { host: self.host.clone(), known, presented: peer.fingerprint }
     }
 
-    /// Records a key in the place of what was known when it was decided.
+    /// Records a key in place of what was known at the decision.
     async fn record(
         &self,
         seen: Option<KnownKey>,
@@ -229,7 +228,7 @@ impl KnownHostsTrust {
         self.with_file(move |hosts, host| hosts.record_over(host, seen, fingerprint)).await
     }
 
-    /// Runs on a thread where waiting for a disk or a lock stops nobody.
+    /// Runs on a thread where waiting for a disk or a lock holds up nobody.
     async fn with_file<T: Send + 'static>(
         &self,
         work: impl FnOnce(&KnownHosts, &str) -> Result<T, TrustError> + Send + 'static,
@@ -253,7 +252,7 @@ impl HostTrust for KnownHostsTrust {
 
     fn rules_out(&self, peer: &PeerIdentity) -> bool {
         let accepted = *self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        // What cannot be read lets nobody pass, and is told when it is decided.
+        // An unreadable file lets nobody pass; the decision reports it.
         accepted != Some(peer.fingerprint)
             && !matches!(
                 self.hosts.check(&self.host, peer),
@@ -297,15 +296,15 @@ impl KnownHostsTrust {
         match verdict {
             Verdict::Known => Ok(()),
             Verdict::KnownAsNext => {
-                // From now on its old key is nobody's. If that cannot be written, the right server
-                // answers all the same.
+                // From now on its old key is void. If that cannot be written, this is still the
+                // right server.
                 if let Err(error) = self.record(None, peer.fingerprint).await {
                     tracing::warn!("the old key of {} stays known: {error}", self.host);
                 }
                 Ok(())
             }
             Verdict::KnownByLegacySignature => {
-                // The peer is the right one; that the file stays in its old form is no reason to
+                // The peer is the right one; failing to update the file's old form is no reason to
                 // turn it away.
                 let seen = peer.certificate_signature.map(KnownKey::LegacySignature);
                 if let Err(error) = self.record(seen, peer.fingerprint).await {

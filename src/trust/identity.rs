@@ -17,10 +17,10 @@ use zeroize::Zeroizing;
 use super::files::{self, Lock, failed};
 use super::{Fingerprint, PeerIdentity, TrustError};
 
-/// A private key and a certificate of it, signed by itself.
+/// A private key and its self-signed certificate.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
-    /// Wiped when it is dropped.
+    /// Wiped on drop.
     key: Zeroizing<PrivateKeyDer<'static>>,
     fingerprint: Fingerprint,
 }
@@ -29,7 +29,7 @@ impl Identity {
     /// A new Ed25519 identity, in memory only.
     ///
     /// # Errors
-    /// [`TrustError::Generate`] where the system has no randomness to give.
+    /// [`TrustError::Generate`] if the system has no randomness to give.
     pub fn generate() -> Result<Self, TrustError> {
         let (certificate, key) = generate_pair()?;
         let key = PrivateKeyDer::try_from(key.serialize_der())
@@ -40,34 +40,34 @@ impl Identity {
         Ok(Self { chain: vec![certificate.der().clone()], key, fingerprint })
     }
 
-    /// The identity `name` in the directory `home` (files `<name>.crt` and `<name>.key`, PEM); it
-    /// is generated, and the directory made, where neither file is there.
+    /// The identity `name` in the directory `home` (files `<name>.crt` and `<name>.key`, PEM);
+    /// generated, and the directory made, if neither file exists.
     ///
-    /// What the original imux wrote (RSA-2048 in PKCS#1) is taken as it is: servers keep the key
-    /// that is known of them.
+    /// Files of the original imux (RSA-2048 in PKCS#1) are used as they are: servers keep the key
+    /// they are known by.
     ///
     /// # Errors
-    /// Where a file is missing, unreadable, unusable, or a private key may be read by others.
-    /// Nothing is overwritten.
+    /// If a file is missing, unreadable or unusable, or others may read a private key. Nothing is
+    /// overwritten.
     pub fn load_or_create(home: &Path, name: &str) -> Result<Self, TrustError> {
         if name.is_empty() || name.contains(['/', '\0']) {
             return Err(TrustError::InvalidName(name.to_owned()));
         }
         let files = Paths::of(home, name);
-        // Who only reads needs no lock, which a read-only disk could not give.
+        // Just reading needs no lock, which a read-only disk could not give.
         let unusable = match files.load_if_whole() {
             Ok(Some(identity)) => return Ok(identity),
             seen => seen.err(),
         };
         // Two processes started at once must end up with one identity, so look and write under one
-        // lock. Under it, a change of keys that was under way is over, too.
+        // lock. It also waits for any change of keys under way.
         let lock = files::create_dir(home).and_then(|()| Lock::take(&files.key));
         let _lock = lock.map_err(|unwritable| unusable.unwrap_or(unwritable))?;
         files.complete()?;
         files.load()
     }
 
-    /// The identity `name`, if it has a key; none is made.
+    /// The identity `name`, if it has a key; creates none.
     ///
     /// # Errors
     /// As [`load_or_create`](Self::load_or_create).
@@ -80,8 +80,7 @@ impl Identity {
         }
     }
 
-    /// The key that the identity `name` is to have later; made by
-    /// [`prepare_next`](Self::prepare_next).
+    /// The next key of the identity `name`, made by [`prepare_next`](Self::prepare_next).
     ///
     /// # Errors
     /// As [`load_or_create`](Self::load_or_create).
@@ -89,7 +88,7 @@ impl Identity {
         Self::load(home, &next_name(name))
     }
 
-    /// Makes the key that the identity `name` is to have later, unless it is there.
+    /// Makes the next key of the identity `name`, unless it exists.
     ///
     /// # Errors
     /// As [`load_or_create`](Self::load_or_create).
@@ -97,12 +96,11 @@ impl Identity {
         Self::load_or_create(home, &next_name(name))
     }
 
-    /// Puts the next key in the place of the key of the identity `name`, for good; `None` where
-    /// there is no next one.
+    /// Replaces the key of the identity `name` by its next key, for good; `None` if there is no
+    /// next one.
     ///
     /// # Errors
-    /// As [`load_or_create`](Self::load_or_create). Broken off in the middle it can be called
-    /// again.
+    /// As [`load_or_create`](Self::load_or_create). If interrupted, it can be called again.
     pub fn change_to_next(home: &Path, name: &str) -> Result<Option<Self>, TrustError> {
         if Self::load_next(home, name)?.is_none() {
             return Ok(None);
@@ -110,8 +108,8 @@ impl Identity {
         let (current, next) = (Paths::of(home, name), Paths::of(home, &next_name(name)));
         {
             let _lock = Lock::take(&current.key)?;
-            // Certificates are made again from their keys: whatever is left half done is one key,
-            // and whole.
+            // Certificates are made again from their keys: an interruption still leaves one whole
+            // key.
             for certificate in [&current.crt, &next.crt] {
                 match fs::remove_file(certificate) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -139,7 +137,7 @@ impl Identity {
         &self.key
     }
 
-    /// As TLS takes it. No copy of the key's encoding is made.
+    /// In the form TLS takes. The key's encoding is not copied.
     pub(super) fn certified_key(&self) -> Result<CertifiedKey, rustls::Error> {
         certified_key(self.chain.clone(), &self.key)
     }
@@ -157,14 +155,14 @@ fn generate_pair() -> Result<(rcgen::Certificate, KeyPair), TrustError> {
 }
 
 fn certify(key: &KeyPair) -> Result<rcgen::Certificate, TrustError> {
-    // Nobody reads the dates (rcgen's span 1975 to 4096): a key is good until its owner or its peer
-    // drops it.
+    // Nobody reads the dates (rcgen's span 1975 to 4096): a key is valid until its owner or its
+    // peer drops it.
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "imux");
     params.self_signed(key).map_err(TrustError::Generate)
 }
 
-/// A key with its certificate, if they are of each other.
+/// A key with its certificate, if they match.
 fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'_>,
@@ -190,13 +188,13 @@ impl Paths {
         Self { crt: home.join(format!("{name}.crt")), key: home.join(format!("{name}.key")) }
     }
 
-    /// Reads both files, if both are there.
+    /// Reads both files, if both exist.
     fn load_if_whole(&self) -> Result<Option<Identity>, TrustError> {
         let there = |path: &PathBuf| path.try_exists().map_err(failed("look for", path));
         if there(&self.crt)? && there(&self.key)? { self.load().map(Some) } else { Ok(None) }
     }
 
-    /// Makes what is missing, as far as that changes nobody's identity.
+    /// Creates what is missing, as long as that changes no identity.
     fn complete(&self) -> Result<(), TrustError> {
         let there = |path: &PathBuf| path.try_exists().map_err(failed("look for", path));
         match (there(&self.crt)?, there(&self.key)?) {
@@ -214,9 +212,9 @@ impl Paths {
         }
     }
 
-    /// A crash between the two files leaves a key of ours without a certificate. A certificate of
-    /// an RSA key is not made again: the original's clients know a server by the certificate
-    /// they have seen.
+    /// A crash between the two files leaves a key of ours without a certificate. An RSA key's
+    /// certificate is not made again: the original's clients know a server by the certificate they
+    /// have seen.
     fn certify_again(&self) -> Result<(), TrustError> {
         let pem = read_private(&self.key)?;
         let key = std::str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
@@ -275,14 +273,14 @@ impl Paths {
     }
 }
 
-/// Reads a file that must be nobody else's business. The permissions looked at are those of the
-/// file that is read.
+/// Reads a file that must be private. The permissions checked are those of the very file that is
+/// read.
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, TrustError> {
     let read = || -> io::Result<(u32, Zeroizing<Vec<u8>>)> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         let mode = metadata.permissions().mode() & 0o7777;
-        // As long as the file, so that it is not moved, and left behind, while it grows.
+        // As long as the file: growing would move it and leave copies behind.
         let mut contents = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
         file.read_to_end(&mut contents)?;
         Ok((mode, contents))

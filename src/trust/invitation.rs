@@ -1,4 +1,5 @@
-//! Invitations: a server lets a key in that it does not know yet, once, for a secret it gave out.
+//! Invitations: a server lets in a key it does not know yet, once, in exchange for a secret it gave
+//! out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +11,8 @@ use super::fingerprint::{base64_decode, base64_encode, sha256};
 use super::host_name::ascii_host_name;
 use super::{Destination, Fingerprint, Target, TrustError};
 
-/// What whoever accepts an invitation has to show: 256 random bits. Wiped from memory when dropped;
-/// the server keeps its hash only.
+/// The secret that accepts an invitation: 256 random bits. Wiped from memory on drop; the server
+/// keeps only its hash.
 #[derive(Clone)]
 pub struct InvitationSecret(Zeroizing<[u8; Self::LEN]>);
 
@@ -22,7 +23,7 @@ impl InvitationSecret {
     /// A new one.
     ///
     /// # Errors
-    /// [`TrustError::NoRandomness`] where the system has none to give.
+    /// [`TrustError::NoRandomness`] if the system has none to give.
     pub fn generate() -> Result<Self, TrustError> {
         let mut bytes = Zeroizing::new([0; Self::LEN]);
         rand::fill(&mut *bytes).map_err(|_| TrustError::NoRandomness)?;
@@ -35,7 +36,7 @@ impl InvitationSecret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes, to be sent to the server that gave it out and to nobody else.
+    /// The bytes, to send to the server that gave it out and to nobody else.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
@@ -52,12 +53,12 @@ impl fmt::Debug for InvitationSecret {
     }
 }
 
-/// What the server keeps of a secret. No secret itself: nobody can compute back from it.
+/// What the server keeps of a secret. It is not secret itself: it cannot be inverted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InvitationHash([u8; 32]);
 
 impl InvitationHash {
-    /// Whether it is `secret`'s; takes the same time whatever the answer.
+    /// Whether it is `secret`'s; takes the same time either way.
     pub(super) fn is_of(&self, secret: &InvitationSecret) -> bool {
         constant_time::verify_slices_are_equal(&self.0, &secret.hash().0).is_ok()
     }
@@ -73,10 +74,10 @@ impl fmt::Display for InvitationHash {
     }
 }
 
-/// What is handed to the person invited: where the server is, its key, and the secret.
+/// What the invited person receives: where the server is, its key, and the secret.
 ///
-/// Written as `imux://HOST:PORT/KEY/SECRET`, both in URL-safe base64. Whoever reads it before it
-/// is accepted can accept it instead: it has to travel on a way others do not read.
+/// Written as `imux://HOST:PORT/KEY/SECRET`, both in URL-safe base64. Whoever reads it before it is
+/// accepted can accept it instead: send it over a private channel.
 #[derive(Debug, Clone)]
 pub struct Invitation {
     server: String,
@@ -87,12 +88,12 @@ pub struct Invitation {
 const SCHEME: &str = "imux://";
 
 impl Invitation {
-    /// An invitation to `server` (`host:port`, as the client will dial it), whose key is `key`. A
-    /// name's letters that are not ASCII become punycode: the text is copied through programs
-    /// that would change them.
+    /// An invitation to `server` (`host:port`, as the client will dial it), whose key is `key`.
+    /// Non-ASCII letters of a name become punycode: the text gets copied through programs that
+    /// would change them.
     ///
     /// # Errors
-    /// [`TrustError::InvalidInvitation`] where `server` is no such place.
+    /// [`TrustError::InvalidInvitation`] if `server` is no such place.
     pub fn new(
         server: &str,
         key: Fingerprint,
@@ -120,7 +121,7 @@ impl Invitation {
         self.key
     }
 
-    /// What the server wants to see.
+    /// The secret the server wants to see.
     #[must_use]
     pub fn secret(&self) -> &InvitationSecret {
         &self.secret
@@ -131,7 +132,7 @@ impl Invitation {
     pub fn to_text(&self) -> Zeroizing<String> {
         let key = base64_encode(self.key.as_bytes());
         let secret = Zeroizing::new(base64_encode(self.secret.as_bytes()));
-        // Of its full size from the beginning: to grow it would leave copies behind.
+        // Full size from the start: growing it would leave copies behind.
         let length = SCHEME.len() + self.server.len() + key.len() + secret.len() + 2;
         let mut text = Zeroizing::new(String::with_capacity(length));
         text.extend([SCHEME, &self.server, "/"]);

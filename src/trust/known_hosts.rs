@@ -1,12 +1,12 @@
 //! The file of known hosts: which key a host has shown before.
 //!
 //! One line a host, `<host> SHA256:<base64>`; blank lines and those that begin with `#` are
-//! comments; of several lines for a host the last one counts, however they spell its name: they are
-//! compared, and written, in lower case and without a dot at the end, as punycode where they are
-//! not ASCII, addresses in their canonical form; a port left out is 443. A host that has announced
-//! its next key has both in its line, `<host> SHA256:…,SHA256:…`, until it shows the second. The
-//! original imux wrote `<host> <64 hexadecimal digits>`, the SHA-256 of the certificate's
-//! signature: such lines are understood, and replaced when the host is next recorded.
+//! comments. The last line for a host counts, however it spells the name: names are compared and
+//! written in lower case, without a trailing dot, as punycode if not ASCII; addresses in their
+//! canonical form. The default port is 443. A host that has announced its next key has both in its
+//! line, `<host> SHA256:…,SHA256:…`, until it shows the second. The original imux wrote `<host> <64
+//! hexadecimal digits>`, the SHA-256 of the certificate's signature: such lines are understood, and
+//! replaced when the host is next recorded.
 
 use std::fmt;
 use std::io;
@@ -26,15 +26,15 @@ pub struct KnownHosts {
     path: PathBuf,
 }
 
-/// What the known hosts say to a key that a host presents.
+/// What the known hosts say about a key that a host presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
     /// It is the host's key.
     Known,
-    /// It is the key that the host has announced as its next one: it should take the other's place.
+    /// It is the host's announced next key, and should take the other's place.
     KnownAsNext,
-    /// Its certificate is the host's, by a line of the original imux: the line should be replaced.
+    /// A line of the original imux lists its certificate: the line should be replaced.
     KnownByLegacySignature,
     /// Nothing is known of the host.
     Unknown,
@@ -55,7 +55,7 @@ pub struct Malformed {
 }
 
 impl KnownHosts {
-    /// The known hosts in the file `path`, which need not be there yet.
+    /// The known hosts in the file `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
@@ -70,7 +70,7 @@ impl KnownHosts {
     /// What is known of `host`.
     ///
     /// # Errors
-    /// Where the file cannot be read, or the line that counts for this host cannot.
+    /// If the file, or the line that counts for this host, cannot be read.
     pub fn lookup(&self, host: &str) -> Result<Option<KnownKey>, TrustError> {
         Ok(self.last_word(&self.read()?, host)?.map(|(key, _)| key))
     }
@@ -88,7 +88,7 @@ impl KnownHosts {
         })
     }
 
-    /// Compares what `host` presents with what is known of it.
+    /// Compares the key `host` presents with what is known of it.
     ///
     /// # Errors
     /// As [`lookup`](Self::lookup).
@@ -102,7 +102,7 @@ impl KnownHosts {
         })
     }
 
-    /// The lines that cannot be read, to be reported; they harm no other line.
+    /// The unreadable lines, to report; they harm no other line.
     ///
     /// # Errors
     /// Where the file cannot be read.
@@ -114,17 +114,17 @@ impl KnownHosts {
     /// are, to the byte.
     ///
     /// # Errors
-    /// Where the file or its directory cannot be written; the file is then as it was.
+    /// If the file or its directory cannot be written; the file then stays as it was.
     pub fn record(&self, host: &str, fingerprint: Fingerprint) -> Result<(), TrustError> {
         self.rewrite(host, |_| Ok(Some(fingerprint.to_string()))).map(|_| ())
     }
 
-    /// As [`record`](Self::record), but in place of `seen` only: what was known of `host` when it
-    /// was decided.
+    /// As [`record`](Self::record), but replaces only `seen`: what was known of `host` at the
+    /// decision.
     ///
     /// # Errors
     /// As [`record`](Self::record), and [`TrustError::Changed`] if another key has been recorded
-    /// meanwhile, which stays.
+    /// meanwhile; that one stays.
     pub fn record_over(
         &self,
         host: &str,
@@ -141,8 +141,8 @@ impl KnownHosts {
         self.rewrite(host, decide).map(|_| ())
     }
 
-    /// Records the key that `host`, known by `current`, has announced as its next one. `false`, and
-    /// nothing is written, if it is not known by that.
+    /// Records the next key announced by `host`, which is known by `current`. `false`, and nothing
+    /// is written, if it is not.
     ///
     /// # Errors
     /// As [`record`](Self::record), and [`lookup`](Self::lookup).
@@ -158,7 +158,7 @@ impl KnownHosts {
         })
     }
 
-    /// Replaces what is known of `host`, or not, under the lock; `true` if it was.
+    /// May replace what is known of `host`, under the lock; `true` if it did.
     fn rewrite(
         &self,
         host: &str,
@@ -172,8 +172,7 @@ impl KnownHosts {
         }
         let _lock = Lock::take(&self.path)?;
         let old = self.read_bytes()?;
-        // A line that cannot be read is replaced with the rest: what is to be known of the host is
-        // known now.
+        // An unreadable line is replaced with the rest: the host's key is known now.
         let known = look_up(&String::from_utf8_lossy(&old), host).ok().flatten();
         let Some(keys) = keys(known)? else { return Ok(false) };
         files::replace(&self.path, &recorded(&old, host, keys))?;
@@ -181,7 +180,7 @@ impl KnownHosts {
     }
 
     fn read(&self) -> Result<String, TrustError> {
-        // A stray byte that is not UTF-8 spoils its own line only.
+        // A stray byte that is not UTF-8 spoils only its own line.
         self.read_bytes().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -202,11 +201,11 @@ pub(super) fn can_stand_in_a_line(host: &str) -> bool {
     stands(host) && stands(&HostPlace::of(host).to_string())
 }
 
-/// What some editors put before a file's first line.
+/// Some editors put this before a file's first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The last word on `host` in a file, its key and the next one; the number of its line where that
-/// cannot be read.
+/// The last word on `host` in a file: its key and the next one, or its line's number if that cannot
+/// be read.
 pub(super) fn look_up(
     text: &str,
     host: &str,
@@ -214,7 +213,7 @@ pub(super) fn look_up(
     let place = HostPlace::of(host);
     match entries(text).filter(|entry| HostPlace::of(entry.host).is(&place)).last() {
         None => Ok(None),
-        // To take the host for unknown would let anybody be trusted in its place.
+        // Treating the host as unknown would let anybody take its place.
         Some(Entry { line, key, next, .. }) => key.map(|key| Some((key, next))).ok_or(line),
     }
 }
@@ -226,7 +225,7 @@ pub(super) fn malformed(text: &str) -> Vec<Malformed> {
         .collect()
 }
 
-/// The file `old` with one line for `host`, at its end.
+/// The file `old` with a single line for `host`, at its end.
 pub(super) fn recorded(old: &[u8], host: &str, keys: impl fmt::Display) -> Vec<u8> {
     let place = HostPlace::of(host);
     let mut new = Vec::with_capacity(old.len() + 128);
@@ -242,11 +241,11 @@ pub(super) fn recorded(old: &[u8], host: &str, keys: impl fmt::Display) -> Vec<u
     new
 }
 
-/// A line that speaks of a host.
+/// A line about a host.
 struct Entry<'a> {
     line: usize,
     host: &'a str,
-    /// `None` where it cannot be read.
+    /// `None` if unreadable.
     key: Option<KnownKey>,
     /// The key it will have later.
     next: Option<Fingerprint>,
@@ -263,7 +262,7 @@ fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// A key, and the next one behind a comma.
+/// A key, and the next one after a comma.
 fn parse_keys(word: &str) -> Option<(KnownKey, Option<Fingerprint>)> {
     match word.split_once(',') {
         None => Some((KnownKey::parse(word)?, None)),
@@ -274,7 +273,7 @@ fn parse_keys(word: &str) -> Option<(KnownKey, Option<Fingerprint>)> {
     }
 }
 
-/// The host that a line speaks of, read as [`entries`] reads it.
+/// The host a line is about, read as [`entries`] reads it.
 fn host_of(line: &[u8]) -> Option<String> {
     let line = String::from_utf8_lossy(line);
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);

@@ -1,5 +1,5 @@
-//! Who the other end is, and what it may do: identity keys, what is known of a host, which clients
-//! are authorised, and the TLS settings that make all of it count.
+//! Who the other end is, and what it may do: identity keys, known hosts, authorised clients, and
+//! the TLS settings that enforce it all.
 //!
 //! Certificates are self-signed and mean nothing but the key in them. TLS proves that the peer
 //! holds that key (the handshake's signature is verified by rustls); whether it is the *right* key

@@ -5,8 +5,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use super::fingerprint::ED25519_SPKI_PREFIX;
 use super::{Fingerprint, Identity, SessionSecret, TrustError};
 
-/// What a signature is made over: this, and a value that only the two ends of one session can
-/// compute.
+/// A signature covers this and a value that only the two ends of one session can compute.
 const LABEL: &[u8; 22] = b"imux/1 next server key";
 
 const KEY_LEN: usize = 32;
@@ -22,7 +21,7 @@ impl NextKey {
     /// The key of `identity`.
     ///
     /// # Errors
-    /// [`TrustError::Tls`] where it is none of Ed25519.
+    /// [`TrustError::Tls`] if it is not an Ed25519 key.
     pub fn new(identity: &Identity) -> Result<Self, TrustError> {
         let der = identity.private_key();
         let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_der());
@@ -36,8 +35,8 @@ impl NextKey {
         fingerprint(self.key.public_key().as_ref())
     }
 
-    /// The key and its signature, for one session and no other: a server cannot announce a key that
-    /// it does not hold, nor anybody pass an announcement on.
+    /// The key and its signature, for this session only: a server cannot announce a key it does not
+    /// hold, and nobody can replay an announcement.
     #[must_use]
     pub fn announcement(&self, session: &SessionSecret) -> [u8; KEY_LEN + SIGNATURE_LEN] {
         let mut out = [0; KEY_LEN + SIGNATURE_LEN];
@@ -47,8 +46,7 @@ impl NextKey {
         out
     }
 
-    /// The fingerprint of the key that is announced, if whoever made the announcement for this
-    /// session holds it.
+    /// The fingerprint of the announced key, if whoever announced it for this session holds it.
     #[must_use]
     pub fn verify(announcement: &[u8], session: &SessionSecret) -> Option<Fingerprint> {
         let (key, signature) = announcement.split_at_checked(KEY_LEN)?;
@@ -90,7 +88,7 @@ mod tests {
             forged[index] ^= 1;
             assert_eq!(NextKey::verify(&forged, &session), None, "byte {index}");
         }
-        // Another's key with a signature of one's own.
+        // Another's key with one's own signature.
         let other = NextKey::new(&Identity::generate().unwrap()).unwrap();
         let mut stolen = other.announcement(&session);
         stolen[..KEY_LEN].copy_from_slice(&announcement[..KEY_LEN]);

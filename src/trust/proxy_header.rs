@@ -1,4 +1,4 @@
-//! The form in which a destination is told who connects.
+//! How a destination is told who connects.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ pub enum ProxyHeader {
     V2,
 }
 
-/// Text that is no version of the PROXY protocol.
+/// Text that is not a version of the PROXY protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the PROXY protocol has the versions v1 and v2")]
 pub struct UnknownProxyHeader;

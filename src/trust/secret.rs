@@ -4,16 +4,15 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 
-/// Exporter label of the first lane's keying material, which the session secret is made of (RFC
-/// 5705).
+/// Exporter label of the first lane's keying material, the source of the session secret (RFC 5705).
 pub const SESSION_EXPORTER_LABEL: &str = "EXPORTER-imux-1-session";
 
 /// Exporter label of a further lane's keying material, which ties its proof of membership to that
 /// lane.
 pub const LANE_EXPORTER_LABEL: &str = "EXPORTER-imux-1-lane";
 
-/// What only the two ends of a session's first lane know. Further lanes prove with it that they
-/// belong to the session.
+/// A secret that only the two ends of a session's first lane know. Further lanes use it to prove
+/// that they belong to the session.
 #[derive(Clone)]
 pub struct SessionSecret(hmac::Key);
 
@@ -32,7 +31,7 @@ impl SessionSecret {
         out
     }
 
-    /// Whether `mac` is that of `message`; takes the same time whatever the answer.
+    /// Whether `mac` is that of `message`; takes the same time either way.
     #[must_use]
     pub fn verify(&self, message: &[u8], mac: &[u8]) -> bool {
         hmac::verify(&self.0, message, mac).is_ok()
@@ -51,8 +50,8 @@ mod tests {
 
     #[test]
     fn mac_is_hmac_sha256() {
-        // RFC 4231, test case 4 has a 25-byte key; with HMAC a key is padded with zeroes, so 32
-        // bytes say the same.
+        // RFC 4231, test case 4 has a 25-byte key; HMAC pads a key with zeroes, so 32 bytes give
+        // the same.
         let mut key = [0; 32];
         for (byte, value) in key.iter_mut().zip(1..=25) {
             *byte = value;

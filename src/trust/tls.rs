@@ -1,9 +1,9 @@
-//! TLS settings of both ends.
+//! TLS settings for both ends.
 //!
 //! TLS 1.3 and nothing older; no resumption and no early data (a lane's first bytes must not be
-//! replayable); key exchange X25519MLKEM768 first. The verifiers take any certificate, because
-//! whose key it is gets decided later and once, but they verify the handshake's signature: without
-//! it, anybody could show another's certificate.
+//! replayable); key exchange X25519MLKEM768 first. The verifiers accept any certificate, because
+//! whose key it is gets decided later, once. They do verify the handshake's signature: otherwise
+//! anybody could show another's certificate.
 
 use std::fmt;
 use std::io;
@@ -28,17 +28,17 @@ use super::{HostTrust, Identity, PeerIdentity, TrustError};
 /// The application protocol of lanes (RFC 7301).
 pub const ALPN: &[u8] = b"imux/1";
 
-/// Settings of the end that dials; it shows `identity` when asked for a certificate.
+/// Settings for the end that dials; it shows `identity` when asked for a certificate.
 ///
 /// # Errors
-/// [`TrustError::ClientKey`] where the identity's key is not Ed25519: servers take no other;
-/// [`TrustError::Tls`] where it cannot be used.
+/// [`TrustError::ClientKey`] if the identity's key is not Ed25519: servers accept no other;
+/// [`TrustError::Tls`] if it cannot be used.
 pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TrustError> {
     client_config_of(identity, provider())
 }
 
-/// As `config`, which is one of [`client_config`], for lanes to a server that `trust` decides
-/// about: one that it [rules out](HostTrust::rules_out) is not shown the client's certificate.
+/// `config`, made by [`client_config`], for lanes to a server that `trust` decides about: a server
+/// it [rules out](HostTrust::rules_out) never sees the client's certificate.
 #[must_use]
 pub fn with_host_trust(
     mut config: Arc<ClientConfig>,
@@ -50,9 +50,8 @@ pub fn with_host_trust(
     config
 }
 
-/// As [`client_config`], with X25519 alone. What is recorded of it today can be decrypted by
-/// whoever has a quantum computer some day; it is for networks that do not let the other's larger
-/// messages through.
+/// As [`client_config`], with X25519 alone: for networks that block the larger messages. Traffic
+/// recorded today can be decrypted by a future quantum computer.
 ///
 /// # Errors
 /// As [`client_config`].
@@ -60,8 +59,8 @@ pub fn classical_client_config(identity: &Identity) -> Result<Arc<ClientConfig>,
     client_config_of(identity, classical_provider())
 }
 
-/// Settings for a ClientHello with X25519 alone that is asked for its answer, and no more: no lane
-/// is made with them.
+/// Settings for a ClientHello with X25519 alone, sent only to see whether it is answered: no lane
+/// uses them.
 pub(crate) fn question_config() -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(classical_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
@@ -100,11 +99,11 @@ pub(crate) fn client_config_of(
     Ok(Arc::new(config))
 }
 
-/// Settings of the end that listens; it shows `identity`, and asks for a certificate without
+/// Settings for the end that listens; it shows `identity`, and asks for a certificate without
 /// insisting.
 ///
 /// # Errors
-/// [`TrustError::Tls`] where the identity's key cannot be used.
+/// [`TrustError::Tls`] if the identity's key cannot be used.
 pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TrustError> {
     let provider = Arc::new(provider());
     let mut config = ServerConfig::builder_with_provider(provider.clone())
@@ -124,7 +123,7 @@ fn own_key(identity: &Identity) -> Result<SingleCertAndKey, TrustError> {
 }
 
 /// aws-lc-rs, with AES-128-GCM before AES-256-GCM: a lane's cost is mostly its cipher, 128 bits are
-/// beyond anybody's reach, and the key exchange is what a quantum computer would attack.
+/// beyond anybody's reach, and a quantum computer would attack the key exchange.
 pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -136,13 +135,12 @@ pub(crate) fn provider() -> CryptoProvider {
     }
 }
 
-/// Why a client's certificate is not taken.
+/// Why a client's certificate is rejected.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's key is none of Ed25519")]
 struct NotEd25519;
 
-/// Takes any certificate that can be read and is not ruled out, from whoever proves to hold its
-/// key.
+/// Accepts any readable certificate that is not ruled out, from whoever proves to hold its key.
 struct AnyKey {
     provider: Arc<CryptoProvider>,
     trust: Option<Arc<dyn HostTrust>>,
@@ -154,7 +152,7 @@ impl fmt::Debug for AnyKey {
     }
 }
 
-/// Why a server's certificate is not taken: its key cannot be the right one.
+/// Why a server's certificate is rejected: its key cannot be the right one.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's key is another one than is known: {}", .0.fingerprint)]
 struct RuledOut(PeerIdentity);
@@ -169,8 +167,8 @@ pub(crate) fn ruled_out(error: &io::Error) -> Option<PeerIdentity> {
     }
 }
 
-/// What both verifiers have to say of signatures: those of TLS 1.3 are verified, those of TLS 1.2
-/// do not come up.
+/// How both verifiers treat signatures: those of TLS 1.3 are verified, those of TLS 1.2 never come
+/// up.
 macro_rules! verify_signatures {
     () => {
         fn verify_tls12_signature(
@@ -238,7 +236,7 @@ impl ClientCertVerifier for AnyKey {
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         PeerIdentity::from_certificate(end_entity)?;
-        // All that imux makes are: others cost more to verify, and are of no use.
+        // All that imux makes are Ed25519: others cost more to verify and are of no use.
         if !is_of_ed25519(end_entity)? {
             let why = OtherError(Arc::new(NotEd25519));
             return Err(CertificateError::Other(why).into());

@@ -1,4 +1,4 @@
-//! A client that is authorised, and what for.
+//! An authorised client, and what it may do.
 
 use std::time::SystemTime;
 
@@ -7,11 +7,11 @@ use crate::trust::{DestinationRule, Fingerprint, ProxyHeader};
 /// What a client is granted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grant {
-    /// Where it may have connections made to; nothing listed is the server's one destination.
+    /// Where it may connect; empty means the server's one destination.
     pub destinations: Vec<DestinationRule>,
-    /// How many connections it may have open at once, in all its sessions; no limit if `None`.
+    /// How many connections it may have open at once, over all its sessions; no limit if `None`.
     pub streams_max: Option<u32>,
-    /// Until when; for ever if `None`. Whole seconds.
+    /// Until when; forever if `None`. Whole seconds.
     pub expires: Option<SystemTime>,
     /// Its destinations are told who connects.
     pub tell_source: Option<ProxyHeader>,
@@ -29,14 +29,14 @@ pub struct AuthorizedClient {
 }
 
 impl Grant {
-    /// Whether its time is over.
+    /// Whether its time is up.
     #[must_use]
     pub fn is_over(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
-/// A comment that would be read as something else, or not at all.
+/// A comment that would be misread, or not read at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot be a comment: it needs to be one line of at most 200 printable characters")]
 pub struct InvalidComment(pub(super) String);

@@ -4,15 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// Any list: what it says is said again in the same way; to add and to take off a client changes
-/// what is said of that client, and of invitations that are over, and of nobody else.
+/// Any list: it is written back the same; adding or removing a client changes that client and
+/// expired invitations, and nobody else.
 pub(crate) fn authorized_clients(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let lines = match parse(&text) {
         Ok(lines) => lines,
         Err((line, why)) => {
             assert!((1..=text.lines().count()).contains(&line));
-            // It is printed for the owner of the file, who need not be who wrote the line.
+            // It is printed for the file's owner, who need not have written the line.
             assert!(!why.contains(char::is_control), "{why:?}");
             return;
         }
@@ -23,7 +23,7 @@ pub(crate) fn authorized_clients(data: &[u8]) {
         assert!(Entry::parse(&said).is_ok_and(|again| says(again.as_ref()) == says(Some(entry))));
     }
 
-    // The one that is first in the file, or one that is not there.
+    // The first one in the file, or one that is not there.
     let there = lines.iter().find_map(|(_, entry)| entry.clone()?.into_client());
     let key = there.as_ref().map_or(Fingerprint::from_bytes([7; 32]), |client| client.key);
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
@@ -47,7 +47,7 @@ pub(crate) fn authorized_clients(data: &[u8]) {
     assert_eq!(all(&without), others);
 }
 
-/// What a line means: whom it is about, what that one may do, and who it is.
+/// What a line means: its subject, what the subject may do, and the comment.
 fn says(entry: Option<&Entry>) -> Option<(String, Grant, String)> {
     let entry = entry?;
     let key = Entry { grant: Grant::default(), comment: String::new(), ..entry.clone() };

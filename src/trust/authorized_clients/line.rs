@@ -24,18 +24,18 @@ pub(super) struct Entry {
     pub(super) comment: String,
 }
 
-/// Whom a line is about.
+/// The subject of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key {
     Client(Fingerprint),
-    /// Whoever shows the secret of this hash.
+    /// Whoever shows the secret with this hash.
     Invitation(InvitationHash),
 }
 
 impl Entry {
     pub(super) fn new(key: Key, grant: Grant, comment: &str) -> Result<Self, TrustError> {
         let comment = comment.trim();
-        // A line break would be another line, and another line another client.
+        // A line break would start another line, and thus another client.
         if comment.chars().any(char::is_control) || comment.chars().count() > COMMENT_CHARS_MAX {
             return Err(TrustError::InvalidComment(InvalidComment(comment.to_owned())));
         }
@@ -63,7 +63,7 @@ impl Entry {
         matches!(self.key, Key::Invitation(_)) && self.grant.is_over(now)
     }
 
-    /// What a line says, nothing if it is blank or a comment; or why it cannot be read.
+    /// What a line says, `None` if it is blank or a comment; or why it cannot be read.
     pub(super) fn parse(line: &str) -> Result<Option<Self>, String> {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -114,7 +114,7 @@ fn first_word(text: &str) -> &str {
 fn parse_key(word: &str) -> Option<Key> {
     match word.strip_prefix(INVITATION) {
         Some(hash) => InvitationHash::parse(hash).map(Key::Invitation),
-        // Bare hexadecimal digits are a fingerprint elsewhere; here a key has to say what it is.
+        // Bare hexadecimal digits are a fingerprint elsewhere; here a key must say what it is.
         None => word.strip_prefix("SHA256:").and_then(|_| word.parse().ok()).map(Key::Client),
     }
 }
@@ -127,7 +127,7 @@ fn parse_options(rest: &mut &str) -> Result<Grant, String> {
         let (name, after) = rest.split_at(end);
         let (value, after) = match after.strip_prefix('=') {
             Some(after) => parse_value(after)?,
-            // The one that may stand alone.
+            // The one option that needs no value.
             None if name == PROXY_PROTOCOL => ("v2", after),
             None => {
                 return Err(format!("neither a key nor an option with its value: {}", shown(name)));
@@ -184,7 +184,7 @@ fn set_option(grant: &mut Grant, name: &str, value: &str) -> Result<(), String> 
             let how = value.parse().map_err(|error| format!("{PROXY_PROTOCOL}: {error}"))?;
             grant.tell_source = Some(how);
         }
-        // What it was to forbid or to allow is not known: it cannot be passed over.
+        // What it was meant to forbid or allow is unknown: it cannot be ignored.
         _ => return Err(format!("there is no option {}", shown(name))),
     }
     Ok(())
@@ -197,13 +197,13 @@ fn parse_time(text: &str) -> Option<SystemTime> {
 
 fn format_time(at: SystemTime) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Years beyond 9999 have no text: that is as good as for ever.
+    // Years beyond 9999 have no text: that is as good as forever.
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).min(253_402_300_799);
     let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-/// A piece of the file for a message: bounded, and escaped.
+/// A piece of the file for a message, bounded and escaped.
 fn shown(text: &str) -> String {
     let start: String = text.chars().take(60).collect();
     if start.len() < text.len() { format!("{start:?}...") } else { format!("{start:?}") }

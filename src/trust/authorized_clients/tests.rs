@@ -87,7 +87,7 @@ fn a_line_that_cannot_be_read_spoils_the_file_and_is_named() {
         let place = format!("{}, line 2: ", file.path().display());
         assert!(error.starts_with(&place) && error.contains(reason), "{line:?}: {error}");
         assert!(!error.contains('\u{1b}') && error.len() < 500, "{error}");
-        // And nobody makes it worse.
+        // And nothing makes it worse.
         let before = text(&file);
         assert!(file.authorize(&client(3)).is_err());
         assert!(file.revoke(two).is_err());
@@ -172,7 +172,7 @@ fn an_invitation_is_good_once() {
     let clients = file.clients().unwrap().unwrap();
     let anna = AuthorizedClient { key: key(2), grant, comment: "Anna".to_owned() };
     assert_eq!(clients[1..], [anna]);
-    // Whoever is listed already has what the invitation grants, and one line.
+    // A client already listed gets what the invitation grants, and one line.
     assert!(file.redeem(&other, key(1)).unwrap());
     let clients = file.clients().unwrap().unwrap();
     assert_eq!(clients.len(), 2);
@@ -202,7 +202,7 @@ fn the_file_holds_no_secret() {
     assert!(!format!("{:?}", file.parse(&file.read().unwrap().unwrap()).unwrap()).contains(shown));
 }
 
-/// Of many that accept one invitation at once, each in a process of its own, one succeeds.
+/// Of many processes that accept one invitation at once, one succeeds.
 #[test]
 fn racing_clients_win_once() {
     if let Ok(path) = std::env::var("IMUX_TEST_REDEEM") {
@@ -234,14 +234,13 @@ fn racing_clients_win_once() {
     assert_eq!(file.clients().unwrap().unwrap().len(), 1);
 }
 
-/// Writers are killed in the middle of their work again and again: the file is whole at every
-/// moment, and what was in it before stays.
+/// Writers are killed mid-work again and again: the file is always whole, and keeps its contents.
 #[test]
 fn a_killed_writer_leaves_a_whole_file() {
     const NAME: &str = "trust::authorized_clients::tests::a_killed_writer_leaves_a_whole_file";
     if let Ok(path) = std::env::var("IMUX_TEST_WRITER") {
         let file = AuthorizedClients::new(path);
-        // Long before this is through it is killed; it ends all the same where the test has failed.
+        // It is killed long before this finishes, but it must end even if the test has failed.
         for byte in (1..=200).cycle().take(4000) {
             file.authorize(&client(byte)).unwrap();
             file.revoke(key(byte.saturating_sub(3).max(1))).unwrap();
@@ -251,7 +250,7 @@ fn a_killed_writer_leaves_a_whole_file() {
     let first = format!("max-streams=9 {} the first\n", key(0));
     let (_dir, file) = file(first.as_bytes());
     for round in 0..12_u64 {
-        // Two at a time, so that one may die with the lock in its hand.
+        // Two at a time, so that one may die holding the lock.
         let mut children: Vec<_> = (0..2)
             .map(|_| {
                 let mut command = Command::new(std::env::current_exe().unwrap());

@@ -34,7 +34,7 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     assert!(admits(&trust, None).await && admits(&trust, Some(key(1))).await);
     assert!(trust.permit(None).unwrap().destinations().is_none());
 
-    // It is noticed when the next client comes.
+    // The change is noticed when the next client arrives.
     write(&file, &format!("dial=db:1 {}\n", key(1)));
     assert!(!admits(&trust, None).await && !admits(&trust, Some(key(2))).await);
     assert!(trust.is_restricted());
@@ -42,7 +42,7 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     assert_eq!(trust.permit(Some(key(1))).unwrap().destinations().unwrap().rules().len(), 1);
     assert!(trust.permit(Some(key(2))).is_none() && trust.permit(None).is_none());
 
-    // Whoever is added need not wait ...
+    // A client that is added need not wait.
     file.authorize(&AuthorizedClient {
         key: key(2),
         grant: Grant::default(),
@@ -51,8 +51,7 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     .unwrap();
     assert!(trust.permit(Some(key(2))).is_none());
     assert!(admits(&trust, Some(key(2))).await);
-    // ... and whoever is removed is gone when anybody looks: whoever comes, and the sessions that
-    // there are.
+    // A client that is removed is gone at the next look, for new and existing sessions alike.
     file.revoke(key(1)).unwrap();
     assert!(!admits(&trust, Some(key(1))).await && trust.permit(Some(key(1))).is_none());
     file.revoke(key(2)).unwrap();
@@ -61,7 +60,7 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     assert!(trust.permit(Some(key(2))).is_none());
 }
 
-/// As long as before, in the same second, in place or renamed over.
+/// Same length, same second, in place or renamed over.
 #[tokio::test]
 async fn every_change_of_the_file_is_noticed() {
     let (dir, file) = empty();
@@ -79,7 +78,7 @@ async fn every_change_of_the_file_is_noticed() {
         assert!(admits(&trust, Some(now)).await, "{round}");
         assert!(!admits(&trust, Some(before)).await, "{round}");
     }
-    // The date of the change was set back afterwards.
+    // The modification time was set back afterwards.
     let old = fs::metadata(file.path()).unwrap().modified().unwrap();
     write(&file, &format!("{}\n", key(9)));
     fs::File::open(file.path()).unwrap().set_modified(old).unwrap();
@@ -94,7 +93,7 @@ async fn a_list_that_was_there_is_remembered() {
     let gone = |opened: Result<_, TrustError>| matches!(opened, Err(TrustError::AuthorizedClientsGone(path)) if path == file.path());
     let trust = open(false).unwrap();
     assert!(admits(&trust, None).await && !mark.exists());
-    // It comes while the server runs.
+    // The list appears while the server runs.
     write(&file, "");
     trust.look_again().await;
     assert!(!admits(&trust, None).await && mark.exists());
@@ -103,7 +102,7 @@ async fn a_list_that_was_there_is_remembered() {
     assert!(!admits(&trust, None).await);
     assert!(gone(open(false)) && admits(&open(true).unwrap(), None).await);
     assert!(gone(open(false)), "the word was good for more than once");
-    // A link that leads nowhere was to lead to a list, also for a server that never had one.
+    // A dangling link was meant to lead to a list, also for a server that never had one.
     std::os::unix::fs::symlink(dir.path().join("nowhere"), file.path()).unwrap();
     assert!(open(true).is_err() && open(false).is_err());
     fs::remove_file(&mark).unwrap();
@@ -134,7 +133,7 @@ async fn a_file_that_cannot_be_read_changes_nothing() {
     let error = trust.reload().unwrap_err();
     assert!(matches!(error, TrustError::AuthorizedClientsGone(_)), "{error}");
     same().await;
-    // An empty one is a list, of nobody.
+    // An empty file is a list of nobody.
     write(&file, "");
     assert_eq!(trust.reload().unwrap(), Some(0));
     assert!(!admits(&trust, Some(key(1))).await);
@@ -150,13 +149,13 @@ async fn an_invitation_lets_its_first_bearer_in() {
     let secret = file.invite(grant, hour, "").unwrap();
     let wrong = InvitationSecret::from_bytes([0; 32]);
     assert!(trust.admit(Some(key(1)), Some(&wrong)).await.is_none());
-    // Without a key there is nobody to be authorised, and the invitation stays good.
+    // Without a key there is nobody to authorise, and the invitation stays valid.
     assert!(trust.admit(None, Some(&secret)).await.is_none());
     let permit = trust.admit(Some(key(1)), Some(&secret)).await.unwrap();
     let _place = permit.enter().unwrap();
     assert!(permit.enter().is_none());
     assert!(trust.admit(Some(key(2)), Some(&secret)).await.is_none(), "it was good twice");
-    // An answer that was lost on its way: asked again, it is yes again.
+    // If the answer was lost on its way, asking again gives yes again.
     assert!(trust.admit(Some(key(1)), Some(&secret)).await.is_some());
 }
 

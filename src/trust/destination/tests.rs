@@ -48,14 +48,14 @@ fn rules_are_exact() {
         ("münchen.example:1", "XN--MNCHEN-3YA.example.:1", "203.0.113.1:1", true),
         ("xn--mnchen-3ya.example:1", "MÜNCHEN.example:1", "203.0.113.1:1", true),
         ("munchen.example:1", "münchen.example:1", "203.0.113.1:1", false),
-        // Ordinary ones, however little they look like it.
+        // Ordinary addresses that do not look ordinary.
         ("*:1", "[fd00:ec3::1]:1", "[fd00:ec3::1]:1", true),
         ("*:1", "[fd00:42::43]:1", "[fd00:42::43]:1", true),
         ("*:1", "[64:ff9b:2::1]:1", "[64:ff9b:2::1]:1", true),
         ("*:1", "[2001:0:808:808:0:0:f7f7:f7f7]:1", "[2001:0:808:808:0:0:f7f7:f7f7]:1", true),
         ("*:1", "[2001:db8::5efe:8.8.8.8]:1", "[2001:db8::5efe:8.8.8.8]:1", true),
         ("*:443", "anything.example:80", "203.0.113.1:80", false),
-        // What is dialled counts, not what was asked for.
+        // The dialled address counts, not the one asked for.
         ("*:443", "anything.example:443", "203.0.113.1:80", false),
     ] {
         check(listed, wanted, address, expected);
@@ -73,7 +73,7 @@ fn mapped_addresses_are_ipv4_addresses() {
     }
 }
 
-/// No name, network or `*` reaches these, however they are written; their own address does.
+/// No name, network or `*` reaches these, however written; only their own address does.
 #[test]
 fn reserved_addresses_are_reached_by_their_address_alone() {
     for ip in [
@@ -99,7 +99,7 @@ fn reserved_addresses_are_reached_by_their_address_alone() {
         "64:ff9b:1::1",
         "64:ff9b:1:a9fe:a9:fe00::",
         "64:ff9b:1:ffff::808:808",
-        // Embedded by translators and tunnels: SIIT, Teredo (its server; its client, turned),
+        // Embedded by translators and tunnels: SIIT, Teredo (its server; its client, inverted),
         // ISATAP.
         "::ffff:0:169.254.169.254",
         "2001:0:a9fe:a9fe::1",
@@ -137,7 +137,7 @@ fn reserved_addresses_are_reached_by_their_address_alone() {
     }
 }
 
-/// What listens on this machine's interfaces may trust who comes from the machine itself.
+/// What listens on this machine's interfaces may trust connections from the machine itself.
 #[test]
 fn the_machines_own_addresses_are_reached_by_their_address_alone() {
     let own: Vec<IpAddr> =
@@ -163,7 +163,7 @@ fn the_machines_own_addresses_are_reached_by_their_address_alone() {
     check_with("localhost:22", "localhost:22", "127.0.0.1:22", &own, true);
 }
 
-/// A name whose owner points it at this machine reaches nothing that listens for this machine only.
+/// A name that its owner points at this machine reaches no service meant only for this machine.
 #[test]
 fn loopback_is_reached_only_where_it_is_named() {
     for (listed, wanted, address, expected) in [

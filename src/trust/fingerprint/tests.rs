@@ -9,7 +9,7 @@ fn certificate(pem: &str) -> CertificateDer<'static> {
 const LEGACY: &str = include_str!("../../../tests/fixtures/legacy/legacy.crt");
 const PASTED: &str = include_str!("../../../tests/fixtures/legacy/pasted.crt");
 
-// As `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum`, and the same of the
+// As `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum`, and the same for the
 // last 256 bytes of the DER.
 const LEGACY_KEY: &str = "SHA256:dwC5/gMXJXZ88XGNk1whj9PjktSkPcaOujFz80KAoQo";
 const LEGACY_SIGNATURE: &str = "c78d26bff9e10b4507d78a24db123d57805261954edc0db9b9c7082ea2bc64e1";
@@ -37,7 +37,8 @@ fn other_text_is_refused() {
         &good[..good.len() - 1],
         &format!("{good}A"),
         &format!("{good}=="),
-        // The last digit's two low bits are nobody's: another text of the same key is none.
+        // The last digit's two low bits carry nothing: another spelling of the same key is
+        // rejected.
         &good.replace("SuFU", "SuFV"),
         &good.replace('+', " "),
         &good.replace("SHA256:", "sha256:"),
@@ -93,7 +94,7 @@ fn what_is_no_certificate_is_an_error() {
     for bad in [&b""[..], b"junk", &good[..good.len() - 1], &longer] {
         assert!(PeerIdentity::from_certificate(&CertificateDer::from(bad)).is_err());
     }
-    // No byte, whatever it becomes, may make it panic.
+    // No changed byte may make it panic.
     for index in 0..good.len() {
         let mut changed = good.to_vec();
         changed[index] ^= 0xff;

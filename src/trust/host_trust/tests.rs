@@ -12,7 +12,7 @@ const PEER: PeerIdentity = PeerIdentity {
 };
 const OTHER: Fingerprint = Fingerprint::from_bytes([9; 32]);
 
-/// Gives its answer and remembers what it was asked.
+/// Gives its answer and remembers the questions.
 struct Person {
     answer: io::Result<Answer>,
     asked: Mutex<Vec<String>>,
@@ -48,7 +48,7 @@ impl Prompter for Person {
     }
 }
 
-/// The trust in HOST with a file of these contents, and the file.
+/// Trust in HOST, with a file of these contents; and the file.
 fn trust(
     contents: &str,
     policy: HostKeyPolicy,

@@ -64,7 +64,7 @@ fn takes_what_the_original_wrote() {
     let known = "SHA256:dwC5/gMXJXZ88XGNk1whj9PjktSkPcaOujFz80KAoQo";
     assert_eq!(identity.fingerprint().to_string(), known);
     server_config(&identity).unwrap();
-    // A server's, and no client's.
+    // A server's, not a client's.
     let refused = client_config(&identity).unwrap_err();
     assert!(matches!(refused, TrustError::ClientKey(key) if key.to_string() == known), "{refused}");
 }
@@ -84,7 +84,7 @@ fn a_key_that_others_can_read_is_refused() {
         set_mode(&key, tight);
         Identity::load_or_create(home.path(), "0.0.0.0:443").unwrap();
     }
-    // Through a link, the file counts.
+    // Through a link, the file's permissions count.
     let link = home.path().join("linked.key");
     symlink(&key, &link).unwrap();
     fs::copy(home.path().join("0.0.0.0:443.crt"), home.path().join("linked.crt")).unwrap();
@@ -116,7 +116,7 @@ fn a_crash_between_the_two_files_is_made_good() {
     assert_eq!(first.fingerprint(), again.fingerprint());
     assert!(!dir.path().join("server.crt.tmp").exists());
 
-    // And before the first file was whole.
+    // And before the first file was complete.
     fs::write(dir.path().join("new.key.tmp"), "-----BEGIN PRIV").unwrap();
     Identity::load_or_create(dir.path(), "new").unwrap();
     assert!(!dir.path().join("new.key.tmp").exists());
@@ -200,7 +200,7 @@ fn the_next_key_takes_the_place_of_the_other() {
     assert_eq!(Identity::prepare_next(home, name).unwrap().fingerprint(), next);
     assert_eq!(Identity::load_next(home, name).unwrap().unwrap().fingerprint(), next);
     assert_eq!(Identity::load_or_create(home, name).unwrap().fingerprint(), old);
-    // Broken off after it has removed the certificates.
+    // Interrupted after it removed the certificates.
     fs::remove_file(home.join("server:443.crt")).unwrap();
     fs::remove_file(home.join("server:443.next.crt")).unwrap();
     assert_eq!(Identity::load_or_create(home, name).unwrap().fingerprint(), old);

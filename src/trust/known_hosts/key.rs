@@ -1,10 +1,10 @@
-//! The key that a line of the known hosts tells.
+//! The key in a line of the known hosts.
 
 use std::fmt;
 
 use crate::trust::fingerprint::{Fingerprint, PeerIdentity, hex_decode, hex_encode};
 
-/// What a line says of its host.
+/// What a line says about its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownKey {
     /// Its key.

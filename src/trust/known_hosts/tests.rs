@@ -13,7 +13,7 @@ fn fingerprint(byte: u8) -> Fingerprint {
     Fingerprint::from_bytes([byte; 32])
 }
 
-/// The holder of key 1 with an old certificate, of signature 2.
+/// The holder of key 1, with an old certificate of signature 2.
 const PEER: PeerIdentity = PeerIdentity {
     fingerprint: Fingerprint::from_bytes([1; 32]),
     certificate_signature: Some([2; 32]),
@@ -51,18 +51,18 @@ fn what_a_file_says_of_a_host() {
         (format!("{HOST} {key}\n{HOST} {other}\n"), changed_key),
         (format!("{HOST} {old_other}\n{HOST} {old}\n"), Verdict::KnownByLegacySignature),
         (format!("{HOST} {key}\n{HOST} {old_other}\n"), changed_old),
-        // A bare hash is a signature's, never a key's: they are not to be mixed up.
+        // A bare hash is a signature's, never a key's: they must not be mixed up.
         (format!("{HOST} {}\n", hex_encode(&[1; 32])), changed(KnownKey::LegacySignature([1; 32]))),
-        // Other hosts, and names that only look alike.
+        // Other hosts, and names that merely look alike.
         (format!("server:4430 {key}\nserver.example {key}\nserver:44 {key}\n"), Verdict::Unknown),
-        // Other spellings of the name, behind a byte order mark too.
+        // Other spellings of the name, also behind a byte order mark.
         (format!("SERVER.:443 {key}\n"), Verdict::Known),
         (format!("Server {other}\n"), changed_key),
         (format!("{HOST} {key}\nserver.:0443 {other}\n"), changed_key),
         (format!("\u{feff}{HOST} {other}\n"), changed_key),
         (format!("\u{feff}# mine\n{HOST} {key}\n"), Verdict::Known),
         (format!("#{HOST} {key}\n"), Verdict::Unknown),
-        // Another's line harms nobody else.
+        // A malformed line of another host harms nobody else.
         (format!("other\nother x y z\n{HOST} {key}\n"), Verdict::Known),
         (format!("{HOST} rubbish\n{HOST} {key}\n"), Verdict::Known),
     ];
@@ -144,7 +144,7 @@ fn a_key_that_was_recorded_meanwhile_is_not_replaced() {
     let seen = Some(KnownKey::Fingerprint(nine));
     for (now, seen, replaced) in [
         ("", None, true),
-        // The line has been removed meanwhile: nothing is lost.
+        // The line was removed meanwhile: nothing is lost.
         ("", seen, true),
         (&*format!("{HOST} {nine}\n"), seen, true),
         (&*format!("{HOST} {nine},{one}\n"), None, true),
@@ -157,7 +157,7 @@ fn a_key_that_was_recorded_meanwhile_is_not_replaced() {
         let after = fs::read_to_string(hosts.path()).unwrap();
         assert_eq!(after, if replaced { format!("{HOST} {one}\n") } else { now.to_owned() });
     }
-    // Another process has recorded the same: what it knows besides stays.
+    // Another process has recorded the same: what else it knows stays.
     let both = format!("{HOST} {one},{two}\n");
     let (_dir, hosts) = hosts(both.as_bytes());
     hosts.record_over(HOST, None, one).unwrap();
@@ -241,7 +241,7 @@ fn write_at_once(hosts: &KnownHosts) {
 
 const SHARED_FILE: &str = "IMUX_TEST_KNOWN_HOSTS";
 
-/// The other process of [`processes_at_once_lose_nothing`]; by itself it has nothing to do.
+/// The other process of [`processes_at_once_lose_nothing`]; on its own it does nothing.
 #[test]
 fn another_process() {
     let Some(path) = std::env::var_os(SHARED_FILE) else { return };
@@ -273,8 +273,8 @@ fn processes_at_once_lose_nothing() {
     assert_eq!(text.lines().count(), 1 + 40 + 2 * 40);
 }
 
-/// Writers are killed in the middle of their work again and again: the file is whole at every
-/// moment, what was in it stays, and nothing is left locked.
+/// Writers are killed mid-work again and again: the file is always whole, keeps its contents, and
+/// is never left locked.
 #[test]
 fn a_killed_writer_leaves_the_known_hosts_whole() {
     let (_dir, hosts) = hosts(format!("{HOST} {}\n", fingerprint(1)).as_bytes());
@@ -286,7 +286,7 @@ fn a_killed_writer_leaves_the_known_hosts_whole() {
             .spawn()
             .unwrap();
         let before = fs::metadata(hosts.path()).unwrap().len();
-        // Killed once it is at work, at another moment each time.
+        // Killed once it is at work, at a different moment each time.
         while fs::metadata(hosts.path()).unwrap().len() == before
             && child.try_wait().unwrap().is_none()
         {
