@@ -71,6 +71,7 @@ pub struct End {
     config: Config,
     bounds: memory::Bounds,
     promises: Promises,
+    held: memory::Held,
     /// Those to come, the next one first.
     allowances: VecDeque<AllowanceOptions>,
     allowed: Option<Allowance>,
@@ -110,6 +111,7 @@ impl End {
             session: Session::new(side, Arc::new(config.clone()), peer, seed, base),
             bounds: memory::Bounds::new(&config),
             promises: Promises::new(config.session_window),
+            held: memory::Held::unbounded(),
             allowances: options.sessions[usize::from(side == Side::Server)]
                 .allowances
                 .clone()
@@ -256,6 +258,7 @@ impl End {
             self.session.set_allowance(allowed);
             self.session.rest();
             self.promises.allow(allowed.receive, self.session.promised());
+            self.held.allow(allowed.send, self.session.stats().held_bytes);
             self.allowed = Some(allowed);
             happened.push(Happened::Counted("allowance changed"));
         }
@@ -461,6 +464,7 @@ impl End {
         }
         check_credit(stats.credit, self.config.session_window)?;
         self.promises.check(self.session.promised())?;
+        self.held.check(stats.held_bytes)?;
         check_lanes(self.lanes.len(), self.session.lane_count())
     }
 }

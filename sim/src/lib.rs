@@ -9,6 +9,7 @@ pub mod options;
 pub mod oracle;
 pub mod order;
 pub mod picture;
+pub mod planted;
 pub mod report;
 pub mod rng;
 pub mod scenarios;

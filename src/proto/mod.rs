@@ -85,10 +85,6 @@ mod lane;
 mod lanes;
 pub mod limits;
 mod link;
-#[cfg(imux_mutants)]
-pub mod mutants;
-#[cfg(not(imux_mutants))]
-mod mutants;
 pub mod policy;
 pub mod range_set;
 mod scheduler;

@@ -230,11 +230,8 @@ fn is_test_attribute(inside: &[Token]) -> bool {
     let words: Vec<_> = inside.iter().filter_map(Token::word).collect();
     match words.as_slice() {
         [.., "test"] if inside.last().is_some_and(|t| t.is_word("test")) => true,
-        // Planted bugs, for proving the simulator: no ordinary build can reach them.
-        ["cfg", "imux_mutants"]
-        // Fuzz targets and what they share with tests: in no ordinary build either.
-        | ["cfg", "any", "test", "fuzzing"]
-        | ["cfg", "all", "fuzzing", "feature"] => true,
+        // Fuzz targets and what they share with tests: no ordinary build can reach them.
+        ["cfg", "any", "test", "fuzzing"] | ["cfg", "all", "fuzzing", "feature"] => true,
         ["cfg", conditions @ ..] => {
             conditions.contains(&"test") && !conditions.iter().any(|w| matches!(*w, "not" | "any"))
         }

@@ -1,9 +1,13 @@
 //! Bugs planted in the core, and whether the swarm finds them.
 
 use std::io::Write;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 
+use anyhow::{Context, ensure};
 use clap::Args;
+
+use crate::planted;
 
 #[derive(Debug, Args)]
 pub struct Mutants {
@@ -15,55 +19,60 @@ pub struct Mutants {
     only: Option<String>,
 }
 
-#[cfg(not(imux_mutants))]
-pub(super) fn run(args: &Mutants, _: &mut impl Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!(
-        "this program was built without the planted bugs (asked for {} seeds each, {}); build it \
-         with RUSTFLAGS=\"--cfg imux_mutants\" and a target directory of its own",
-        args.seeds,
-        args.only.as_deref().unwrap_or("all"),
-    )
-}
-
-#[cfg(imux_mutants)]
 pub(super) fn run(args: &Mutants, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    use imux::proto::mutants::{ALL, switch_on};
-
-    use super::jobs;
-    use crate::soak::{self, Batch};
-
-    let chosen = |name: &&&str| args.only.as_ref().is_none_or(|only| only == **name);
-    let mut survivors = Vec::new();
-    std::panic::set_hook(Box::new(|_| {}));
-    for name in ALL.iter().filter(chosen) {
-        let sum = soak::soak(Batch {
-            run: &|seed| {
-                switch_on(Some(name));
-                soak::try_seed(seed)
-            },
-            from: 1,
-            seeds: args.seeds,
-            jobs: jobs(0),
-            failures_max: 1,
-            progress: false,
-            twice_every: 0,
-        });
-        match sum.failures.first() {
-            Some(failure) => {
-                let why: String = failure.why.chars().take(90).collect();
-                writeln!(out, "{name:<32} seed {:>4}: {why}", failure.seed)?;
+    let names = planted::bugs()?.into_iter().map(|bug| bug.name);
+    let names: Vec<String> =
+        names.filter(|name| args.only.as_ref().is_none_or(|only| only == name)).collect();
+    ensure!(!names.is_empty(), "there is no bug of that name");
+    let program = build()?;
+    let mut found = 0;
+    for name in &names {
+        match first_failure(&program, Some(name), args.seeds)? {
+            Some((seed, why)) => {
+                found += 1;
+                let why: String = why.chars().take(90).collect();
+                writeln!(out, "{name:<32} seed {seed:>4}: {why}")?;
             }
-            None => {
-                writeln!(out, "{name:<32} SURVIVED {} seeds", sum.seeds)?;
-                survivors.push(*name);
-            }
+            None => writeln!(out, "{name:<32} SURVIVED {} seeds", args.seeds)?,
         }
     }
-    writeln!(
-        out,
-        "{} of {} found",
-        ALL.iter().filter(chosen).count() - survivors.len(),
-        ALL.iter().filter(chosen).count()
-    )?;
-    Ok(if survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    writeln!(out, "{found} of {} found", names.len())?;
+    Ok(if found == names.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// This program, of a copy of the source with all bugs in it.
+fn build() -> anyhow::Result<PathBuf> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
+    let place = repository.join("target/mutants");
+    let copy = place.join("copy");
+    planted::make_copy(repository, &copy)?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--locked", "--quiet", "--profile", "sim", "-p", "imux-sim"])
+        .arg("--target-dir")
+        .arg(&place)
+        .current_dir(&copy)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(built.success(), "the source with the bugs in it is not built: {built}");
+    Ok(place.join("sim/imux-sim"))
+}
+
+/// The first seed that fails with that bug, and why.
+fn first_failure(
+    program: &Path,
+    bug: Option<&str>,
+    seeds: u64,
+) -> anyhow::Result<Option<(u64, String)>> {
+    let ran = Command::new(program)
+        .args(["soak", "--failures", "1", "--seeds", &seeds.to_string()])
+        .envs(bug.map(|bug| (planted::VARIABLE, bug)))
+        .stderr(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let failure = |line: &str| {
+        let (seed, why) = line.strip_prefix("seed ")?.split_once(": ")?;
+        Some((seed.parse().ok()?, why.to_owned()))
+    };
+    Ok(String::from_utf8_lossy(&ran.stdout).lines().find_map(failure))
 }

@@ -40,6 +40,35 @@ impl Bounds {
     }
 }
 
+/// What an end may keep for its peer until that has acknowledged it, as a budget for many sessions
+/// allows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    most: u64,
+    /// What there was when more was allowed: it goes as it is acknowledged, and grows no more.
+    before: u64,
+}
+
+impl Held {
+    pub fn unbounded() -> Self {
+        Self { most: u64::MAX, before: 0 }
+    }
+
+    /// From now on so many bytes are allowed, with so many held until then.
+    pub fn allow(&mut self, send: u64, held: u64) {
+        *self = Self { most: send, before: held };
+    }
+
+    pub fn check(&mut self, held: u64) -> Result<(), String> {
+        let most = self.most.max(self.before);
+        if held > most {
+            return Err(format!("{held} bytes are held until acknowledged, {most} may be"));
+        }
+        self.before = self.before.min(held);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -71,5 +100,18 @@ mod tests {
         assert_eq!(bounds.check(&stats(100), 500), Ok(()));
         assert!(bounds.check(&stats(101), 0).unwrap_err().contains("reorder memory"));
         assert!(bounds.check(&stats(0), 501).unwrap_err().contains("501 bytes"));
+    }
+
+    #[test]
+    fn what_was_held_when_more_was_allowed_does_not_grow() {
+        let mut held = Held::unbounded();
+        assert_eq!(held.check(500), Ok(()));
+        held.allow(100, 500);
+        assert_eq!(held.check(500), Ok(()));
+        assert_eq!(held.check(300), Ok(()));
+        held.check(301).unwrap_err();
+        assert_eq!(held.check(50), Ok(()));
+        assert_eq!(held.check(100), Ok(()), "so many are allowed");
+        held.check(101).unwrap_err();
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::part;
-use crate::proto::mutants::mutant;
 
 /// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs
 /// little; at 10 Mbit/s time decides instead.
@@ -48,9 +47,6 @@ impl Inbound {
         faster_way_back: bool,
     ) {
         self.position = self.position.saturating_add(bytes);
-        if mutant!("ack-counted-twice") {
-            self.position = self.position.saturating_add(bytes);
-        }
         if !eliciting {
             return;
         }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::proto::ids::{LaneId, LinkId};
 use crate::proto::lane::{Health, Lane};
-use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 
 /// How much a lane is trusted with, in ascending order: only lanes of the best rank are given what
@@ -30,12 +29,7 @@ impl Rank {
     pub const WORST: Self = Self::SuspectMetered;
 
     pub fn of(lane: &Lane) -> Self {
-        let tier = match lane.policy.tier {
-            Tier::Backup if mutant!("backup-used-like-primary") => Tier::Primary,
-            Tier::Metered if mutant!("metered-used-like-backup") => Tier::Backup,
-            tier => tier,
-        };
-        match (lane.health, lane.late, tier) {
+        match (lane.health, lane.late, lane.policy.tier) {
             (Health::Suspect, _, Tier::Metered) => Self::SuspectMetered,
             (Health::Suspect, _, Tier::Backup) => Self::SuspectBackup,
             (Health::Suspect, _, Tier::Primary | Tier::Express) => Self::Suspect,

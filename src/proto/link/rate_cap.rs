@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::proto::ids::LinkId;
 use crate::proto::limits::LINK_RATE_MIN;
-use crate::proto::mutants::mutant;
 use crate::proto::policy::LanePolicy;
 
 /// This much of the cap's time may leave at once, so that a timer may be some milliseconds late
@@ -47,8 +46,7 @@ impl Bucket {
 
     fn tokens_at(&self, now: Instant) -> f64 {
         let seconds = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        let rate = if mutant!("cap-doubled") { 2.0 * self.rate } else { self.rate };
-        (self.tokens + seconds * rate).min(self.burst())
+        (self.tokens + seconds * self.rate).min(self.burst())
     }
 
     /// When there will be `tokens`; in the past if there are.
@@ -77,9 +75,6 @@ impl RateCaps {
         in_use: impl Fn(LinkId) -> bool,
     ) {
         let Some(rate) = policy.rate_max else { return };
-        if mutant!("cap-forgotten-after-redial") && self.0.remove(&policy.link).is_some() {
-            return;
-        }
         let rate = rate.max(LINK_RATE_MIN) as f64;
         // A full bucket of a link without lanes is like none; one that owes is kept until it is
         // full.

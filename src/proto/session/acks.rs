@@ -9,7 +9,6 @@ use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
-use crate::proto::mutants::mutant;
 
 impl Session {
     /// The peer has acknowledged a lane's bytes up to `position`.
@@ -61,10 +60,8 @@ impl Session {
             Carried::Reset(id) => streams.on_reset_lost(*id),
             Carried::Stop(id) => streams.on_stop_lost(*id),
             Carried::MaxStreamData(id) => streams.on_max_stream_data_lost(*id),
-            Carried::MaxData => streams.due.max_data |= !mutant!("lost-max-data-not-resent"),
-            Carried::MaxStreams => {
-                streams.due.max_streams |= !mutant!("lost-max-streams-not-resent");
-            }
+            Carried::MaxData => streams.due.max_data = true,
+            Carried::MaxStreams => streams.due.max_streams = true,
             Carried::EarlyStreams => streams.due.early_streams = true,
             Carried::Drain => self.notices.due.drain = true,
             Carried::NextKey => self.notices.due.next_key = true,

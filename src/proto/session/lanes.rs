@@ -8,7 +8,6 @@ use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, LinkId};
 use crate::proto::lane::{Health, Lane, LaneMetrics};
 use crate::proto::link::Advice;
-use crate::proto::mutants::mutant;
 use crate::proto::policy::LanePolicy;
 
 impl Session {
@@ -43,8 +42,7 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        let forgotten = usize::from(mutant!("dead-lane-forgets-a-frame"));
-        for entry in lane.ledger.entries().skip(forgotten) {
+        for entry in lane.ledger.entries() {
             self.on_undelivered(&entry.carried);
         }
         self.lanes.bury(lane, code);
@@ -85,9 +83,7 @@ impl Session {
                 self.suspect(now, id);
             } else if ping {
                 lane.ping_due = true;
-                if !mutant!("pings-without-end") {
-                    lane.heard_at = now;
-                }
+                lane.heard_at = now;
             } else {
                 self.move_late(now, id, answering);
             }

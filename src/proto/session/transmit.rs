@@ -12,7 +12,6 @@ use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Task};
 use crate::proto::lanes::Notice;
 use crate::proto::limits::FRAME_BYTES_MAX;
-use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::{Frame, LaneBuf};
@@ -62,7 +61,7 @@ impl Session {
         }
         if pull.out.is_empty() {
             if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.task = if mutant!("wake-up-lost") { Task::Woken(now) } else { Task::Asleep };
+                lane.task = Task::Asleep;
             }
             return None;
         }
@@ -200,10 +199,7 @@ impl Session {
         if say.max_stream_data
             && let Some(max) = self.streams.announce_stream(id)
         {
-            let frame = Frame::MaxStreamData {
-                id,
-                max: max.saturating_add(u64::from(mutant!("stream-credit-off-by-one"))),
-            };
+            let frame = Frame::MaxStreamData { id, max };
             self.write_noted(pull, Carried::MaxStreamData(id), &frame);
         }
         self.streams.settle(id);

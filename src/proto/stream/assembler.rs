@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 
 use crate::proto::byte_count::{ByteCount, span};
 use crate::proto::limits::{SEGMENT_OVERHEAD_BYTES, STREAM_GAPS_MAX};
-use crate::proto::mutants::mutant;
 
 /// Segments shorter than this are joined to a neighbour they touch.
 const JOIN_BYTES: usize = 2048;
@@ -51,9 +50,7 @@ impl Assembler {
         let mut start = offset;
         if start < self.contiguous {
             // In bounds: start < contiguous < end.
-            if !mutant!("overlap-not-trimmed") {
-                let _ = data.split_to(self.contiguous.saturating_sub(start) as usize);
-            }
+            let _ = data.split_to(self.contiguous.saturating_sub(start) as usize);
             start = self.contiguous;
         }
         if start == self.contiguous && self.segments.is_empty() {

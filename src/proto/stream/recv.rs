@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::assembler::{Assembler, InsertError};
 use super::credit::{Overrun, ReceiveWindow};
 use crate::proto::error::{Code, ReadError};
-use crate::proto::mutants::mutant;
 
 /// How the direction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,16 +133,14 @@ impl RecvSide {
             self.final_size = Some(end);
         }
         if self.stopped {
-            received.discarded =
-                if mutant!("stopped-keeps-credit") { 0 } else { received.credited };
+            received.discarded = received.credited;
             self.window.consume(received.credited);
             received.duplicate = len.saturating_sub(received.credited);
             return Ok(received);
         }
         let new = self.assembler.insert(offset, data)?;
         received.duplicate = len.saturating_sub(new);
-        received.readable = self.assembler.ready_bytes() > had
-            || (fin && !was_final && !mutant!("bare-fin-wakes-nobody"));
+        received.readable = self.assembler.ready_bytes() > had || (fin && !was_final);
         Ok(received)
     }
 
@@ -248,10 +245,6 @@ impl RecvSide {
 
     /// Drops what is unread, and counts it and the gaps in it as consumed.
     fn discard(&mut self) -> u64 {
-        if mutant!("discard-keeps-credit") {
-            self.assembler.clear();
-            return 0;
-        }
         let unread = self.window.unconsumed();
         self.assembler.clear();
         self.window.consume(unread);
@@ -260,25 +253,16 @@ impl RecvSide {
 
     /// Drops what will never be complete; what is in order stays for the reader.
     fn discard_incomplete(&mut self) -> u64 {
-        if mutant!("reset-drops-unread") {
-            return self.discard();
-        }
         let ready = self.assembler.ready_bytes();
         let lost = self.window.unconsumed().saturating_sub(ready);
         self.assembler.clear_segments();
-        if mutant!("discard-keeps-credit") {
-            return 0;
-        }
         self.window.consume(lost);
         lost
     }
 
     /// Raises the highest offset; the difference counts against the credit of stream and session.
     fn advance(&mut self, end: u64) -> Result<Received, Misbehaviour> {
-        let mut credited = end.saturating_sub(self.highest);
-        if mutant!("credit-taken-twice") && end == self.highest && end > 0 {
-            credited = 1;
-        }
+        let credited = end.saturating_sub(self.highest);
         self.window.receive(credited)?;
         self.highest = self.highest.max(end);
         Ok(Received { credited, ..Received::default() })

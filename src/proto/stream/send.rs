@@ -8,7 +8,6 @@ use super::credit::SendCredit;
 use super::send_buffer::SendBuffer;
 use crate::proto::byte_count::span;
 use crate::proto::error::{Code, Undelivered, WriteError};
-use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
 /// Where the end of the stream stands.
@@ -124,8 +123,7 @@ impl SendSide {
 
     fn reset_if_all_arrived(&mut self) -> bool {
         let Ending::ResetWaits(code) = self.ending else { return false };
-        let all_arrived = self.buffer.is_empty() || mutant!("reset-overtakes-data");
-        all_arrived && self.reset(code)
+        self.buffer.is_empty() && self.reset(code)
     }
 
     /// Whether what was written so far has arrived, and the end if there is one. Otherwise the user
@@ -186,10 +184,7 @@ impl SendSide {
     /// The code and final size for a RESET, while one is due.
     pub(in crate::proto) fn reset_due(&self) -> Option<(Code, u64)> {
         match self.ending {
-            Ending::Reset(code) => {
-                let short = u64::from(mutant!("reset-size-off-by-one") && self.buffer.end() > 0);
-                Some((code, self.buffer.end().saturating_sub(short)))
-            }
+            Ending::Reset(code) => Some((code, self.buffer.end())),
             _ => None,
         }
     }
@@ -251,7 +246,7 @@ impl SendSide {
         let end_max = range.start.saturating_add(max).min(self.fresh.next_change(range.start));
         let range = range.start..range.end.min(end_max);
         let finishing = matches!(self.ending, Ending::FinWaits | Ending::FinSent);
-        let fin = finishing && (range.end == end || mutant!("fin-too-early"));
+        let fin = finishing && range.end == end;
         (!range.is_empty()).then_some(Chunk { fin, range })
     }
 
@@ -310,13 +305,10 @@ impl SendSide {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return;
         }
-        if mutant!("lost-range-not-resent") && chunk.range.start > 0 {
-            return;
-        }
         for range in self.buffer.unacked_in(chunk.range.clone()) {
             self.pending.insert(range);
         }
-        if chunk.fin && self.ending == Ending::FinSent && !mutant!("lost-fin-not-resent") {
+        if chunk.fin && self.ending == Ending::FinSent {
             self.ending = Ending::FinWaits;
         }
     }
@@ -331,7 +323,7 @@ impl SendSide {
     /// All of it has arrived, or is given up and both the peer and the user know.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.ending {
-            Ending::FinAcked => self.buffer.is_empty() || mutant!("done-with-fin-alone"),
+            Ending::FinAcked => self.buffer.is_empty(),
             Ending::ResetAcked => !self.held,
             _ => false,
         }

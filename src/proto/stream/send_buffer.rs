@@ -6,7 +6,6 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use crate::proto::byte_count::span;
-use crate::proto::mutants::mutant;
 use crate::proto::range_set::RangeSet;
 
 /// Writes shorter than this are joined, so that a flood of tiny ones does not cost an allocation
@@ -83,7 +82,7 @@ impl SendBuffer {
     pub(super) fn ack(&mut self, range: Range<u64>) {
         let start = range.start.max(self.base);
         let end = range.end.min(self.end);
-        if start > self.base && !mutant!("ack-in-the-middle-moves-base") {
+        if start > self.base {
             self.acked.insert(start..end);
             return;
         }
@@ -92,7 +91,6 @@ impl SendBuffer {
         // into the next.
         while let Some(next) = self.acked.first()
             && next.start <= self.base
-            && !mutant!("acknowledged-parts-not-joined")
         {
             self.base = self.base.max(next.end);
             self.acked.remove_below(self.base);

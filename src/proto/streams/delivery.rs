@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::Streams;
 use crate::proto::event::Event;
 use crate::proto::ids::StreamId;
-use crate::proto::mutants::mutant;
 use crate::proto::stream::Chunk;
 
 impl Streams {
@@ -43,14 +42,13 @@ impl Streams {
 
     pub fn on_open_lost(&mut self, id: StreamId) {
         self.change(id, |stream| {
-            stream.say.open = stream.opening.is_some() && !mutant!("lost-open-not-resent");
+            stream.say.open = stream.opening.is_some();
         });
     }
 
     pub fn on_reset_lost(&mut self, id: StreamId) {
         self.change(id, |stream| {
-            stream.say.reset =
-                stream.send.reset_due().is_some() && !mutant!("lost-reset-not-resent");
+            stream.say.reset = stream.send.reset_due().is_some();
         });
     }
 
@@ -62,8 +60,7 @@ impl Streams {
 
     pub fn on_max_stream_data_lost(&mut self, id: StreamId) {
         self.change(id, |stream| {
-            stream.say.max_stream_data =
-                stream.recv.wants_credit() && !mutant!("lost-stream-credit-not-resent");
+            stream.say.max_stream_data = stream.recv.wants_credit();
         });
     }
 }

@@ -7,7 +7,6 @@ use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR};
-use crate::proto::mutants::mutant;
 use crate::proto::stream::{Misbehaviour, Received};
 use crate::proto::wire::StreamKind;
 
@@ -121,9 +120,6 @@ impl Streams {
     pub fn on_max_data(&mut self, max: u64) {
         if !self.credit.raise(max) {
             return;
-        }
-        if mutant!("credit-waiters-forgotten") {
-            self.waiters.credit.clear();
         }
         for id in std::mem::take(&mut self.waiters.credit) {
             if let Some(stream) = self.table.get_mut(&id) {

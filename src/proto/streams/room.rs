@@ -13,7 +13,6 @@ use super::Streams;
 use super::promises::share;
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, Side, StreamId};
-use crate::proto::mutants::mutant;
 use crate::proto::stream::{ReceiveWindow, Stream};
 
 /// Streams that a peer may open with the full first window within one round trip, where there is
@@ -71,9 +70,6 @@ impl Streams {
     }
 
     fn share(&self, wish: u64, max: u64, promised: u64, room: u64) -> u64 {
-        if mutant!("windows-grow-without-room") {
-            return wish.max(self.room.first);
-        }
         let own = promised.saturating_sub(self.room.first);
         share(wish, self.room.first, max, self.room.beyond.get().saturating_sub(own), room)
     }
@@ -127,8 +123,7 @@ impl Streams {
         let beyond = stream.promised.saturating_sub(self.room.first);
         self.room.beyond.take(beyond);
         if id.initiator() != self.side {
-            let freed = u64::from(!mutant!("closed-streams-not-freed"));
-            self.remote.open = self.remote.open.saturating_sub(freed);
+            self.remote.open = self.remote.open.saturating_sub(1);
         }
         self.offer_streams();
     }

@@ -8,7 +8,6 @@ use super::frame::Frame;
 use crate::proto::error::DecodeError;
 use crate::proto::ids::VarInt;
 use crate::proto::limits::{BATCH_FRAMES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
-use crate::proto::mutants::mutant;
 
 /// Frames decoded from one lane, and how far on that lane they reach.
 #[derive(Debug, Default)]
@@ -105,8 +104,6 @@ impl Decoder {
             self.partial.extend_from_slice(std::slice::from_ref(first));
             *input = rest;
         };
-        let skipped = usize::from(mutant!("decoder-skips-a-byte") && self.partial.len() > 40);
-        *input = input.get(skipped..).unwrap_or_default();
         let missing = header.total().saturating_sub(self.partial.len());
         let (now, later) = input.split_at(missing.min(input.len()));
         self.partial.extend_from_slice(now);

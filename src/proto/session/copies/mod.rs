@@ -19,7 +19,6 @@ use self::budget::cost_twice;
 use super::Session;
 use super::pull::Pull;
 use crate::proto::ids::StreamId;
-use crate::proto::mutants::mutant;
 use crate::proto::scheduler::LaneView;
 use crate::proto::stream::Chunk;
 
@@ -45,7 +44,7 @@ impl Session {
         chunk: &Chunk,
     ) {
         self.write_stream(pull, own, stream, chunk);
-        self.note_payload(pull.lane, chunk.payload(), mutant!("copy-counted-as-new"));
+        self.note_payload(pull.lane, chunk.payload(), false);
     }
 }
 

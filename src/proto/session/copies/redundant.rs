@@ -5,7 +5,6 @@ use std::time::Instant;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::limits::FRAME_BYTES_MAX;
-use crate::proto::mutants::mutant;
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 use crate::proto::session::Session;
@@ -32,9 +31,9 @@ impl Session {
         let policy = |id: LaneId| self.lanes.get(id).map(|lane| lane.policy);
         let others = self.lanes.views_for_copies(now).filter_map(|view| {
             let policy = policy(view.id)?;
-            let free = policy.tier != Tier::Metered || mutant!("metered-carries-copies");
+            let free = policy.tier != Tier::Metered;
             let free = free && (urgent || policy.tier != Tier::Express);
-            let may = view.id != lane && free && !mutant!("copy-not-sent");
+            let may = view.id != lane && free;
             may.then_some((policy.link == link, view.arrival(1.0), view.id))
         });
         let second = others.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -44,9 +43,6 @@ impl Session {
         // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
         while second.copies.front().is_some_and(|copy| owed(streams, copy).is_none()) {
             second.copies.pop_front();
-        }
-        if mutant!("copy-sent-twice") {
-            second.copies.push_back(carried.clone());
         }
         second.copies.push_back(carried);
     }
