@@ -463,6 +463,8 @@ impl Pipe {
     /// What a kernel would tell of it.
     pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
         let silence = self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
-        self.estimates.metrics(&self.window, self.bbr.as_deref(), self.delivered, silence)
+        let bbr = self.bbr.as_deref();
+        let window = bbr.map_or(self.window.bytes(), Bbr::window);
+        self.estimates.metrics(window, bbr.map(Bbr::pacing_rate), self.delivered, silence)
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use imux::proto::LaneMetrics;
 
-use super::bbr::Bbr;
 use super::{Link, MSS, SECOND, Time};
 use crate::options::Congestion;
 
@@ -121,11 +120,12 @@ impl Estimates {
         }
     }
 
-    /// What a kernel would tell, if it has measured anything.
+    /// What a kernel would tell, if it has measured anything: with its window, and what it sends
+    /// at, if it paces.
     pub(super) fn metrics(
         &self,
-        window: &Window,
-        bbr: Option<&Bbr>,
+        window: f64,
+        pacing_rate: Option<f64>,
         delivered: u64,
         silence: Option<Duration>,
     ) -> Option<LaneMetrics> {
@@ -134,9 +134,9 @@ impl Estimates {
             rtt_var: Duration::from_nanos(self.rtt_var as u64),
             rtt_min: Duration::from_nanos(self.rtt_min as u64),
             delivery_rate: self.delivery_rate,
-            app_limited: self.app_limited && bbr.is_some(),
-            pacing_rate: bbr.map(|bbr| bbr.pacing_rate() as u64),
-            cwnd_bytes: bbr.map_or(window.bytes(), Bbr::window) as u64,
+            app_limited: self.app_limited && pacing_rate.is_some(),
+            pacing_rate: pacing_rate.map(|rate| rate as u64),
+            cwnd_bytes: window as u64,
             delivered_bytes: Some(delivered),
             silence,
         })

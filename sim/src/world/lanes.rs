@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use imux::proto::{Advice, Code, LaneId, LanePolicy};
+use imux::proto::{Code, LaneId, LanePolicy};
 
+use super::slot::{Slot, Wire};
 use super::{CLIENT, Event, NAMES, SERVER, World};
 use crate::net::{Later, Link, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
 
@@ -16,36 +17,6 @@ const HANDSHAKE_BYTES: u64 = 4_096;
 const PACKET_BYTES: u64 = 1_500;
 /// The longest wait before dialling again.
 const REDIAL_MAX: Time = 5 * SECOND;
-
-/// One lane: a pipe each way.
-#[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) path: usize,
-    slot: usize,
-    pub(super) pipes: [Pipe; 2],
-    pub(super) up_at: Time,
-    /// When each end asked its kernel last.
-    pub(super) measured_at: [Option<Time>; 2],
-    /// How each end uses the lane, since its kernel was last asked.
-    pub(super) advice: [Option<Advice>; 2],
-    /// An RST was answered with already.
-    pub(super) refused: bool,
-}
-
-/// A place for a lane on a path, dialled again whenever it is empty.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) path: usize,
-    policy: LanePolicy,
-    pub(super) lane: Option<u64>,
-    failures: u32,
-}
-
-impl Slot {
-    pub(super) fn new(path: usize, policy: LanePolicy) -> Self {
-        Self { path, policy, lane: None, failures: 0 }
-    }
-}
 
 impl World {
     pub(super) fn on_net(&mut self, lane: u64, direction: usize, later: Later) {

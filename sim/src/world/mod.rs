@@ -5,6 +5,7 @@ mod faults;
 mod lanes;
 mod outcome;
 mod queue;
+mod slot;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use imux::proto::{LaneId, Side, StreamId};
 
-use self::lanes::{Slot, Wire};
 pub use self::outcome::{LaneSum, Outcome};
 use self::queue::Queue;
+use self::slot::{Slot, Wire};
 use crate::end::End;
 use crate::net::{Later, Link, SECOND, Time, ms};
 use crate::options::{Options, PathOptions};
