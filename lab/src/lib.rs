@@ -10,68 +10,42 @@
 //! Linux only, and all but the CPU bench need root. Every namespace is named by the runner's pid;
 //! every process is ended by its own id.
 
+#![cfg(target_os = "linux")]
+
 use std::fmt::Display;
 use std::io::{self, Write};
 
+pub mod accuracy;
 pub mod args;
+pub mod calm;
+pub mod cell;
 pub mod cli;
+pub mod clock;
+pub mod cpu;
+pub mod design;
+pub mod emu;
 pub mod error;
+pub mod flow;
+pub mod load;
+pub mod matrix;
+pub mod measure;
+pub mod peers;
+pub mod proc;
+pub mod radio;
+pub mod report;
+pub mod result;
+pub mod runner;
+pub mod scenarios;
+pub mod scratch;
+pub mod simulated;
+pub mod sink;
+pub mod slow;
 pub mod stats;
 pub mod stream;
-
-#[cfg(target_os = "linux")]
-pub mod accuracy;
-#[cfg(target_os = "linux")]
-pub mod calm;
-#[cfg(target_os = "linux")]
-pub mod cell;
-#[cfg(target_os = "linux")]
-pub mod clock;
-#[cfg(target_os = "linux")]
-pub mod cpu;
-#[cfg(target_os = "linux")]
-pub mod design;
-#[cfg(target_os = "linux")]
-pub mod emu;
-#[cfg(target_os = "linux")]
-pub mod flow;
-#[cfg(target_os = "linux")]
-pub mod load;
-#[cfg(target_os = "linux")]
-pub mod matrix;
-#[cfg(target_os = "linux")]
-pub mod measure;
-#[cfg(target_os = "linux")]
-pub mod peers;
-#[cfg(target_os = "linux")]
-pub mod proc;
-#[cfg(target_os = "linux")]
-pub mod radio;
-#[cfg(target_os = "linux")]
-pub mod report;
-#[cfg(target_os = "linux")]
-pub mod result;
-#[cfg(target_os = "linux")]
-pub mod runner;
-#[cfg(target_os = "linux")]
-pub mod scenarios;
-#[cfg(target_os = "linux")]
-pub mod scratch;
-#[cfg(target_os = "linux")]
-pub mod simulated;
-#[cfg(target_os = "linux")]
-pub mod sink;
-#[cfg(target_os = "linux")]
-pub mod slow;
-#[cfg(target_os = "linux")]
 pub mod svg;
-#[cfg(target_os = "linux")]
 pub mod tls_pair;
-#[cfg(target_os = "linux")]
 pub mod topology;
-#[cfg(target_os = "linux")]
 pub mod wire;
-#[cfg(target_os = "linux")]
 pub mod workload;
 
 /// Prints a line for whoever still listens: a closed standard output ends no measurement.
