@@ -1,5 +1,6 @@
-//! Tiers, caps and redundant streams in the simulator, with figures.
+//! Tiers, caps, redundant streams and published schedulers in the simulator, with figures.
 
+use imux::proto::SchedulerKind;
 use imux_sim::net::{MS, SECOND, Time};
 use imux_sim::options::Options;
 use imux_sim::report::Report;
@@ -16,6 +17,17 @@ fn run(options: &Options, seed: u64) -> Outcome {
 
 fn named(name: &str) -> Options {
     scenarios::named(name).unwrap()
+}
+
+#[test]
+fn each_published_scheduler_fills_two_equal_paths() {
+    for scheduler in SchedulerKind::ALL {
+        for name in ["equal", "cubic"] {
+            let options = scenarios::with_scheduler(named(name), scheduler);
+            let share = Report::new(&options, &run(&options, 1)).goodput_share();
+            assert!(share > 0.9, "{name} with {scheduler}: {share}");
+        }
+    }
 }
 
 #[test]

@@ -43,6 +43,9 @@ const SRTT_PART: u32 = 8;
 
 /// How long a minimum is believed (as BBR does: 10 s).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
+/// A kernel that paces takes no more for a connection that has so many seconds of its rate before
+/// it (`TSQ_THROTTLED`), and MPTCP passes that subflow over.
+const THROTTLED_SECONDS: f64 = 0.001;
 
 /// Estimates of one lane.
 #[derive(Clone, Debug)]
@@ -353,6 +356,16 @@ impl Estimate {
         pacing.map_or(0.0, |rate| rate as f64).min(self.rate_max).max(self.rate())
     }
 
+    /// What fills the lane as a scheduler of MPTCP sees it, in bytes: its kernel's congestion
+    /// window; where the kernel paces, what the pipe holds and a millisecond before it, which is
+    /// where such a kernel holds a subflow back. BBR's window is twice the pipe and never full.
+    pub(in crate::proto) fn congestion_window(&self) -> Option<f64> {
+        let kernel = self.end_to_end_kernel().filter(|kernel| kernel.cwnd_bytes > 0)?;
+        let window = kernel.cwnd_bytes as f64;
+        let pipe = self.rate() * (self.rtt_min().as_secs_f64() + THROTTLED_SECONDS);
+        Some(if kernel.pacing_rate.is_some() { window.min(pipe) } else { window })
+    }
+
     /// When the peer's kernel was last heard of: while it answers, the path carries, even if
     /// nothing comes in order because something was lost.
     pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
@@ -505,6 +518,19 @@ mod tests {
             (ms(30), ms(60)),
             "a proxy answers, not the peer"
         );
+    }
+
+    #[test]
+    fn a_lane_is_full_when_its_congestion_window_is_or_its_pipe_where_the_kernel_paces() {
+        let start = testing::start();
+        let ms = Duration::from_millis;
+        let mut estimate = Estimate::new(Some(ms(20)));
+        assert_eq!(estimate.congestion_window(), None, "no kernel has told");
+        let cubic = LaneMetrics { cwnd_bytes: 90_000, ..kernel(1_000_000, ms(20)) };
+        estimate.on_metrics(start, cubic);
+        assert_eq!(estimate.congestion_window(), Some(90_000.0));
+        estimate.on_metrics(start, LaneMetrics { pacing_rate: Some(1_000_000), ..cubic });
+        assert_eq!(estimate.congestion_window(), Some(21_000.0), "a pipe and a millisecond");
     }
 
     #[test]

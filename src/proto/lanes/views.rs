@@ -61,9 +61,10 @@ impl Lanes {
         let link = self.links.view(lane.policy.link);
         let mut view = view(lane, now, link.share());
         view.window = link.window(&lane.sample());
+        view.congestion_window = lane.estimate.congestion_window().unwrap_or(view.window);
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();
-            view.window = 0.0; // no room until then
+            (view.window, view.congestion_window) = (0.0, 0.0); // no room until then
         }
         view
     }
@@ -114,6 +115,7 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         queue,
         in_flight,
         window: 0.0, // its link knows it
+        congestion_window: 0.0,
         idle: lane.is_asleep(),
         measured: estimate.is_measured(),
         slow: estimate.is_slow(),

@@ -58,6 +58,7 @@ mod tests {
             queue: 0.0,
             in_flight: 0.0,
             window: rate * rtt_ms / 1e3,
+            congestion_window: rate * rtt_ms / 1e3,
             idle: true,
             measured: true,
             slow: false,

@@ -110,6 +110,7 @@ mod tests {
             queue: in_flight[nth] / 150_000.0,
             in_flight: in_flight[nth],
             window: 31_000.0,
+            congestion_window: 31_000.0,
             measured: true,
             slow: false,
             kept_free: false,

@@ -22,6 +22,8 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) in_flight: f64,
     /// What it may have in flight when its pipe is full.
     pub(in crate::proto) window: f64,
+    /// What fills it as published schedulers have it: its kernel's congestion window.
+    pub(in crate::proto) congestion_window: f64,
     /// The rate was measured, not assumed.
     pub(in crate::proto) measured: bool,
     /// Its path carries little: what is given to it stays there for long.
@@ -42,10 +44,6 @@ impl LaneView {
     pub(in crate::proto) fn take(&mut self, bytes: u64) {
         self.in_flight += bytes as f64;
         self.queue += bytes as f64 / self.rate;
-    }
-
-    pub(super) fn has_room(&self, bytes: f64) -> bool {
-        self.in_flight + bytes <= self.window
     }
 }
 
