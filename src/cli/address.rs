@@ -1,4 +1,4 @@
-//! `HOST:PORT`, as options write it.
+//! `HOST:PORT`, as written in options.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use imux::trust::{Destination, Target, ascii_host_name};
 
 use super::text::escape;
 
-/// Where to listen or what to dial. Keeps the text it came from, but for names that the resolver
+/// Where to listen or what to dial. Keeps its original text, except for names that the resolver
 /// takes in another form: the original imux files a server's key under exactly the text given to
 /// `--dial`, and its own under that of `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +23,12 @@ pub(crate) struct HostPort {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// No host was written (`:443`): every address to listen on, this machine to dial.
+    /// No host was written (`:443`): listen on every address, dial this machine.
     Any,
-    /// Never an IPv4 address mapped into IPv6: that is its IPv4 address.
+    /// Never an IPv4 address mapped into IPv6, which becomes that IPv4 address.
     Ip(IpAddr),
-    /// An IPv6 address that is good on one interface only; the resolver knows that one's number.
+    /// An IPv6 address that is valid on one interface only; the resolver knows the interface's
+    /// number.
     LinkLocal {
         ip: Ipv6Addr,
         device: String,
@@ -36,19 +37,19 @@ pub(crate) enum Host {
 }
 
 impl HostPort {
-    /// The text as the user wrote it, a name that is not ASCII as punycode.
+    /// The text as the user wrote it, non-ASCII names as punycode.
     pub(crate) fn as_written(&self) -> &str {
         &self.text
     }
 
-    /// As the resolver takes it: no host is this machine, and an address is in its plain form.
+    /// In the form the resolver takes: no host means this machine, and addresses are in plain form.
     pub(crate) fn for_resolver(&self) -> String {
         let port = self.port;
         match &self.host {
             Host::Any => format!("localhost:{port}"),
             Host::Ip(ip) => SocketAddr::new(*ip, port).to_string(),
             Host::LinkLocal { ip, device } => format!("[{ip}%{device}]:{port}"),
-            // Not every resolver knows that one (RFC 6761, 6.3).
+            // Not every resolver knows this name (RFC 6761, 6.3).
             Host::Name(name) if name.eq_ignore_ascii_case("localhost.") => {
                 format!("localhost:{port}")
             }
@@ -73,7 +74,7 @@ impl HostPort {
         }
     }
 
-    /// Whether both listen at the same place, as they are written. Port 0 is another one each time.
+    /// Whether both listen at the same place, as written. Port 0 differs each time.
     pub(crate) fn is_same_place(&self, other: &HostPort) -> bool {
         self.port != 0 && self.port == other.port && self.host == other.host
     }
@@ -94,7 +95,7 @@ impl HostPort {
         match (&self.host, &dial.host) {
             (Host::Ip(a), Host::Ip(b)) if !a.is_unspecified() && !b.is_unspecified() => a == b,
             (Host::Ip(IpAddr::V4(a)), Host::Ip(IpAddr::V6(b))) if a.is_unspecified() => {
-                // 0.0.0.0 does not hear what is sent to ::1, but to :: it may.
+                // 0.0.0.0 does not receive what is sent to ::1, but may receive what is sent to ::.
                 b.is_unspecified()
             }
             (Host::LinkLocal { .. }, Host::LinkLocal { .. }) => self.host == dial.host,
@@ -109,7 +110,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Where programs connect to, or are connected to: a port, or a Unix socket.
+/// Where programs connect, or are connected to: a port or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Network(HostPort),
@@ -134,7 +135,7 @@ impl Endpoint {
         }
     }
 
-    /// As the library takes what is dialled.
+    /// In the form the library dials.
     pub(crate) fn for_library(&self) -> String {
         match self {
             Self::Network(at) => at.for_resolver(),
@@ -168,7 +169,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The path of a Unix socket, if that is what is written: `/run/app.sock` or `unix:/run/app.sock`.
+/// The path of a Unix socket, if the text means one: `/run/app.sock` or `unix:/run/app.sock`.
 pub(crate) fn unix_path(text: &str) -> Result<Option<PathBuf>, String> {
     let written = text.trim();
     let path = written.strip_prefix("unix:").unwrap_or(written);
@@ -313,7 +314,7 @@ mod tests {
             assert_eq!(parsed.as_written(), written);
             assert_eq!(listen(text), parsed);
         }
-        // Of full width: an address all the same, and 10.0.0 is none.
+        // Full-width digits still make an address, and 10.0.0 is not one.
         assert_eq!(HostPort::to_dial("１０.0.0.1:1").unwrap().as_written(), "10.0.0.1:1");
         assert!(HostPort::to_dial("１０.0.0:1").unwrap_err().contains("neither an IP address"));
     }
@@ -339,7 +340,7 @@ mod tests {
             ("https://server:443", "URL"),
             ("10.0.0.300:22", "neither an IP address nor"),
             ("10.0.0:22", "neither an IP address nor"),
-            // Resolvers take these for 127.0.0.1.
+            // Resolvers read these as 127.0.0.1.
             ("0x7f000001:22", "neither an IP address nor"),
             ("127.0.0.0X1:22", "neither an IP address nor"),
             ("a b:22", "not a host name"),

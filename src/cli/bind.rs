@@ -1,4 +1,4 @@
-//! Which local addresses or interfaces carry how many lanes: `--bind` and `--binds`.
+//! How many lanes each local address or interface carries: `--bind` and `--binds`.
 
 mod map;
 
@@ -15,22 +15,22 @@ use super::units;
 
 pub(crate) use map::BindMap;
 
-/// Lanes of a bind that does not say how many, as the original's default has it.
+/// Lanes of a bind without a count, as in the original.
 pub(crate) const LANES_DEFAULT: u16 = 10;
 
-/// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a number above
-/// this is a slip of the finger, not a plan.
+/// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a larger number
+/// is a typo, not a plan.
 pub(crate) const LANES_MAX: u16 = imux::Link::LANES_MAX;
 
-/// Highest cap: no link of today needs one above it.
+/// Highest cap: no link of today needs a higher one.
 const RATE_MAX: u64 = 1_000_000_000_000 / 8;
 
-/// A bind, and what its lanes may carry.
+/// A bind and what its lanes may carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LinkPlan {
     pub(crate) bind: Bind,
     pub(crate) tier: Tier,
-    /// Whether primary lanes have an express lane beside them; they have if nothing is said.
+    /// Whether primary lanes have an express lane beside them; by default they do.
     pub(crate) express: Option<bool>,
     /// Bytes a second of all its lanes together, each way.
     pub(crate) rate_max: Option<u64>,
@@ -41,7 +41,7 @@ impl LinkPlan {
         Self { bind: Bind { source, lanes }, tier: Tier::default(), express: None, rate_max: None }
     }
 
-    /// What contradicts itself, once all options are known.
+    /// Finds contradictions, once all options are known.
     fn check(&self) -> Result<(), String> {
         if self.express == Some(true) && self.tier != Tier::Primary {
             return Err(format!(
@@ -54,7 +54,7 @@ impl LinkPlan {
 }
 
 impl fmt::Display for LinkPlan {
-    /// As `--bind` takes it.
+    /// In the form `--bind` takes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.bind)?;
         if self.tier != Tier::default() {
@@ -108,7 +108,7 @@ fn parse_device(name: &str) -> Result<BindSource, String> {
 
 /// Whether an interface may have this name.
 pub(super) fn check_device(name: &str) -> Result<(), String> {
-    // The kernel's rule: at most IFNAMSIZ - 1 = 15 bytes, no slash, no space, not a dot or two.
+    // The kernel's rule: at most IFNAMSIZ - 1 = 15 bytes, no slash, no space, not `.` or `..`.
     let valid = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
     match name {
         "" => Err("the interface's name is missing; write it as in dev:eth1".to_owned()),
@@ -121,7 +121,7 @@ pub(super) fn check_device(name: &str) -> Result<(), String> {
     }
 }
 
-/// The address before a `%`: no other kind needs an interface.
+/// The address before a `%`: only link-local ones need an interface.
 pub(super) fn parse_link_local(text: &str) -> Option<Ipv6Addr> {
     text.parse().ok().filter(Ipv6Addr::is_unicast_link_local)
 }
@@ -167,7 +167,7 @@ pub(crate) fn parse_bind(text: &str) -> Result<LinkPlan, String> {
     plan.check().map(|()| plan)
 }
 
-/// What may follow the address, for messages: one line to extend with each option.
+/// What may follow the address, for messages: extend this line with each new option.
 const OPTIONS: &str =
     "known: lanes=COUNT, tier=primary|express|backup|metered, express=yes|no, rate=RATE";
 
@@ -240,7 +240,7 @@ fn check_lanes(count: Option<u64>, shown: &str) -> Result<u16, String> {
     }
 }
 
-/// All binds of a client together: no source twice, no more lanes than [`LANES_MAX`].
+/// Checks all binds of a client together: no source twice, no more than [`LANES_MAX`] lanes.
 pub(crate) fn check_all(plans: &[LinkPlan]) -> Result<(), String> {
     let mut sources = HashSet::new();
     let binds = || plans.iter().map(|plan| &plan.bind);

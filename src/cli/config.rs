@@ -1,4 +1,4 @@
-//! What is to be run: the validated configuration, free of how it was written.
+//! What to run: the validated configuration, independent of how it was written.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use super::logging;
 pub(crate) struct Invocation {
     pub(crate) task: Task,
     pub(crate) logging: logging::Options,
-    /// What the user should know about the options given; logged once, as a notice.
+    /// What the user should know about the given options; logged once, as notices.
     pub(crate) notices: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// Whether SIGHUP has the task read again what it can; others it ends.
+    /// Whether SIGHUP makes the task reload what it can; it ends any other task.
     pub(crate) fn reloads(&self) -> bool {
         matches!(self, Task::Server(_) | Task::Client(_))
     }
@@ -55,19 +55,19 @@ pub(crate) struct ServerConfig {
     pub(crate) dialing: Dialing,
     pub(crate) session: SessionConfig,
     pub(crate) sessions: SessionLimits,
-    /// The name of its key, if it is not the directory's one server.
+    /// The name of its key, if it is not the directory's only server.
     pub(crate) identity: Option<String>,
     /// The list of authorised clients, if it is not in `home`.
     pub(crate) authorized_clients: Option<PathBuf>,
-    /// Without a list any client may connect, even if there has been one.
+    /// Without a list any client may connect, even if there used to be one.
     pub(crate) allow_anyone: bool,
-    /// Directory of keys; None when neither IMUX_HOME nor a home directory is known.
+    /// Directory of keys; None if neither IMUX_HOME nor a home directory is known.
     pub(crate) home: Option<PathBuf>,
 }
 
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
-    /// Empty only where `stdio` says where to go.
+    /// Empty only if `stdio` is set.
     pub(crate) forwards: Vec<Forward>,
     /// Where standard input and output lead.
     pub(crate) stdio: Option<Destination>,
@@ -76,11 +76,11 @@ pub(crate) struct ClientConfig {
     pub(crate) dial: HostPort,
     /// Not empty; no source twice; at most [`bind::LANES_MAX`] lanes in all.
     pub(crate) binds: Vec<LinkPlan>,
-    /// Every byte goes on two lanes.
+    /// Send every byte on two lanes.
     pub(crate) redundant: bool,
     pub(crate) trust: Trust,
     pub(crate) connect_timeout: Duration,
-    /// A server that is away at the start is waited for.
+    /// Wait for a server that is away at the start.
     pub(crate) keep_trying: bool,
     pub(crate) key_exchange: KeyExchange,
     pub(crate) session: SessionConfig,
@@ -99,15 +99,15 @@ pub(crate) struct KeysConfig {
 
 #[derive(Debug)]
 pub(crate) enum KeysCommand {
-    /// Show the client's key, or that of a server.
+    /// Show the client's key, or a server's.
     Identity { server: Option<ServerKey> },
     /// Prepare the next key of a server, or change to it.
     RotateKey { server: ServerKey, switch: bool },
     /// List a client.
     Authorize { file: Option<PathBuf>, client: AuthorizedClient },
-    /// List a client no more.
+    /// Take a client off the list.
     Revoke { file: Option<PathBuf>, client: Fingerprint },
-    /// Make an invitation to the server that is reached at `server` and has this key.
+    /// Make an invitation to the server reached at `server`, which has this key.
     Invite {
         file: Option<PathBuf>,
         server: HostPort,
@@ -116,7 +116,7 @@ pub(crate) enum KeysCommand {
         expires: Duration,
         comment: String,
     },
-    /// Accept one; None is to read it from standard input.
+    /// Accept one; None means to read it from standard input.
     Accept {
         invitation: Option<Invitation>,
         bind: Option<BindSource>,
@@ -134,8 +134,8 @@ pub(crate) enum KeyExchange {
     Classical,
 }
 
-/// Which server's key is meant: that of its name, or of the server that listens there, or the only
-/// one.
+/// Which server's key is meant: the one with this name, of the server that listens there, or the
+/// only one.
 #[derive(Debug, Default)]
 pub(crate) struct ServerKey {
     pub(crate) identity: Option<String>,
@@ -145,25 +145,25 @@ pub(crate) struct ServerKey {
 /// How a client decides about the server's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// By known_hosts, and this policy for servers not in it.
+    /// By known_hosts, with this policy for servers not in it.
     KnownHosts(HostKeyPolicy),
     /// One of these keys and no other; not empty.
     Pinned(Vec<Fingerprint>),
 }
 
-/// What client and server decide for themselves about a session.
+/// What client and server each decide about a session.
 #[derive(Debug)]
 pub(crate) struct SessionConfig {
     pub(crate) grace: Duration,
     pub(crate) congestion: Congestion,
-    /// Bytes that may wait for the reader of one stream; None is the library's choice.
+    /// Bytes that may wait for one stream's reader; None leaves it to the library.
     pub(crate) window: Option<u64>,
-    /// Bytes that may wait for the readers of all streams; None is the library's choice.
+    /// Bytes that may wait for the readers of all streams; None leaves it to the library.
     pub(crate) session_window: Option<u64>,
-    /// Bytes kept for all peers together; None is the library's choice.
+    /// Bytes kept for all peers together; None leaves it to the library.
     pub(crate) memory: Option<u64>,
     pub(crate) scheduler: SchedulerKind,
-    /// How long open connections may take to finish once the program is asked to end.
+    /// How long open connections may take to finish once the program is told to end.
     pub(crate) drain_timeout: Duration,
     pub(crate) sockets: SocketOptions,
 }
@@ -196,7 +196,7 @@ pub(crate) fn require_home(home: Option<&Path>) -> Result<&Path, Failure> {
     })
 }
 
-/// Refuses a forward that would connect to itself, for ever.
+/// Refuses a forward that would connect to itself forever.
 pub(crate) fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), String> {
     if listen.is_reached_by(dial) {
         return Err(format!(
@@ -207,8 +207,8 @@ pub(crate) fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), St
     Ok(())
 }
 
-/// All binds, those of `--binds` first; ten lanes wherever the routing table sends them when there
-/// are none.
+/// All binds, those of `--binds` first; if there are none, ten lanes wherever the routing table
+/// sends them.
 pub(crate) fn binds(
     map: Option<BindMap>,
     mut list: Vec<LinkPlan>,

@@ -1,4 +1,4 @@
-//! The date, as it is written to files.
+//! The date, as written to files.
 
 #[expect(clippy::disallowed_methods, reason = "a date is written to a file for people and servers")]
 pub(super) fn now() -> std::time::SystemTime {

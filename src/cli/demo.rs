@@ -1,9 +1,9 @@
 //! `imux demo`: server, client and destination in one process, real bytes both ways at once over
-//! lanes of unlike speed, one of which is killed half way.
+//! lanes of different speeds, with one lane killed halfway.
 //!
-//! Everything but the speed of the lanes is what the two commands use: TLS over TCP, forwarded
-//! sockets, keys that are checked. The speeds are made by [`link`]; without them all lanes of one
-//! machine would be equally fast.
+//! Everything but the lanes' speed is what the two commands use: TLS over TCP, forwarded sockets,
+//! verified keys. [`link`] makes the speeds; without it all lanes on one machine would be equally
+//! fast.
 
 mod link;
 mod payload;
@@ -32,20 +32,20 @@ use super::logging;
 use super::report::{self, Progress, Report, Style, Transfer};
 use super::{text, units};
 
-/// The lanes, fastest first: about what a cable, a phone and a bad phone have. Together 350 Mbit/s
-/// each way, which leaves time to look on and any machine of today can encrypt, decrypt and check.
+/// The lanes, fastest first: about a cable, a phone and a bad phone. Together 350 Mbit/s each way:
+/// slow enough to watch, and any current machine can encrypt, decrypt and check it.
 const SPEEDS: [Speed; 3] = [Speed::new(200, 5), Speed::new(100, 15), Speed::new(50, 40)];
 
-/// The lane that is killed, and for how long: its link is dead that long, as after a lost signal.
+/// The lane that is killed, and for how long its link stays dead, as after a lost signal.
 const KILLED: usize = 1;
 const OUTAGE: Duration = Duration::from_secs(1);
 
-/// The session may take this long to end.
+/// How long the session may take to end.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How often progress is looked at.
+/// How often progress is checked.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Seeds of the bytes up and down.
+/// Seeds of the bytes sent up and down.
 const SEEDS: (u64, u64) = (1, 2);
 
 pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
@@ -65,8 +65,7 @@ pub(super) async fn run_demo(config: DemoConfig) -> Result<Exit, Failure> {
     }
 }
 
-/// How wide a terminal is: what the environment says of it, as ncurses does, or what the terminal
-/// says of itself.
+/// The terminal's width: from the environment, as in ncurses, or from the terminal itself.
 fn columns_of(output: &io::Stderr) -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     said.or_else(|| terminal_size_of(output).map(|(width, _)| width.0.into()))
@@ -75,7 +74,7 @@ fn columns_of(output: &io::Stderr) -> Option<usize> {
 async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
     let columns = columns_of(&io::stderr());
     let style = Style::choose(io::stderr().is_terminal(), config.quiet, columns);
-    // Buffered: what is drawn at once is queued at once.
+    // Buffered, so that one drawing is queued as one piece.
     let output = io::BufWriter::new(logging::stderr()?);
     let mut progress = Progress::new(output, style, "up + down", config.bytes * 2);
     progress.message(&format!(
@@ -84,7 +83,7 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
         SPEEDS.len(),
         KILLED + 1
     ))?;
-    // Dropped, and all tasks with it, when the demo is over.
+    // Dropped at the end of the demo, and all tasks with it.
     let mut tasks = JoinSet::new();
     let wires: Vec<_> = SPEEDS.map(|speed| Arc::new(Wire::new(speed))).into();
 
@@ -98,7 +97,7 @@ async fn demo(config: &DemoConfig) -> anyhow::Result<Report> {
     tokio::select! {
         done = transfer.run(&mut progress, &wires[KILLED]) => {
             let (up, down) = done?;
-            // In order: what is acknowledged last is on its way still.
+            // Close cleanly: the last acknowledgements are still in flight.
             let _ = client.close(Code::NONE, CLOSING).await;
             Ok(Report { up, down, lanes: wires.iter().enumerate().map(lane).collect() })
         }
@@ -145,8 +144,8 @@ async fn start(
     Ok((client, address))
 }
 
-/// The figures are of all lanes together: none starts late. One that does not come at all is the
-/// transfer's business.
+/// The figures are for all lanes together, so none may start late. The transfer deals with a lane
+/// that never comes up.
 async fn until_all_lanes_are_up(client: &Client) {
     let all = async {
         while client.stats().is_none_or(|stats| stats.lanes.len() < SPEEDS.len()) {
@@ -156,13 +155,13 @@ async fn until_all_lanes_are_up(client: &Client) {
     let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
 }
 
-/// Longer than one lane alone would take, the slowest even.
+/// Longer than any one lane alone would take, even the slowest.
 fn patience(bytes: u64) -> Duration {
     let slowest = SPEEDS.iter().map(|speed| speed.time_for(bytes)).max().unwrap_or_default();
     Duration::from_secs(20) + slowest * 2
 }
 
-/// A transfer of `bytes` each way at once, about to begin.
+/// A transfer of `bytes` both ways at once, about to begin.
 struct Both {
     bytes: u64,
     entry: SocketAddr,
@@ -170,7 +169,7 @@ struct Both {
     received: Received,
 }
 
-/// Bytes that have arrived and were the right ones.
+/// Bytes that have arrived and were correct.
 #[derive(Debug, Default)]
 struct Received {
     up: AtomicU64,
@@ -184,7 +183,7 @@ impl Both {
         victim: &Wire,
     ) -> anyhow::Result<(Transfer, Transfer)> {
         let begun = Instant::now();
-        // In tasks of their own: whoever checks bytes must not keep the clock from ticking.
+        // In separate tasks: checking bytes must not keep the clock from ticking.
         let (far, near) = (self.clone(), self.clone());
         let up = tokio::spawn(async move { far.transferred(far.far_end(begun)).await });
         let down = tokio::spawn(async move { near.transferred(near.near_end(begun)).await });
@@ -223,8 +222,8 @@ impl Both {
         self.end(socket, SEEDS.1, SEEDS.0, &self.received.up, begun).await
     }
 
-    /// Sends and receives at once; how many of the received bytes were right, and when the last
-    /// had come.
+    /// Sends and receives at once; returns how many received bytes were correct, and when the last
+    /// arrived.
     async fn end(
         &self,
         mut socket: TcpStream,

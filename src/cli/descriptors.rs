@@ -1,17 +1,17 @@
-//! Descriptors: how many the process may have, and how many of them connections may take.
+//! Descriptors: how many the process may have, and how many of them are for connections.
 
 use imux::tunnel::Connections;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Files that are read now and then, threads in the middle of a look-up, and the like.
+/// Files read now and then, threads in the middle of a lookup, and the like.
 const FILES: usize = 24;
 
-/// A server's clients have lanes, and strangers are at its door: a quarter of the descriptors is
-/// for them, up to this.
+/// The most descriptors reserved for a server's lanes and for strangers at its door: a quarter, up
+/// to this.
 const LANES_RESERVE_MAX: usize = 8_192;
 
-/// Raises the limit that shells set to what the system allows. What waits in `select` may not have
-/// more than 1,024; nothing here does.
+/// Raises the limit set by shells to what the system allows. Only programs that use `select` need
+/// to stay within 1,024; nothing here does.
 pub(super) fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
@@ -21,7 +21,7 @@ pub(super) fn raise_limit() {
     }
 }
 
-/// The connections that a server has descriptors for, beside its lanes. Says how many that are.
+/// The connections a server has descriptors for, beside its lanes. Logs how many.
 pub(super) fn for_server() -> Connections {
     let limit = limit();
     let connections = left(limit, in_use(), FILES + (limit / 4).min(LANES_RESERVE_MAX));
@@ -35,10 +35,10 @@ pub(super) fn for_server() -> Connections {
     bound
 }
 
-/// Those that a client has descriptors for, beside so many lanes. Says how many that are.
+/// The connections a client has descriptors for, beside this many lanes. Logs how many.
 pub(super) fn for_client(lanes: usize) -> Connections {
     let limit = limit();
-    // A lane that is dialled tries several addresses at once.
+    // Dialling a lane tries several addresses at once.
     let connections = left(limit, in_use(), FILES + 2 * lanes);
     tracing::info!(connections, "so many connections at once for {limit} descriptors");
     Connections::at_most(connections)
@@ -49,13 +49,13 @@ fn limit() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// How many are open now.
+/// How many descriptors are open now.
 fn in_use() -> usize {
-    // Where there is no /proc: standard streams, the runtime's own, listeners.
+    // If there is no /proc: standard streams, the runtime's own, listeners.
     std::fs::read_dir("/proc/self/fd").map_or(16, Iterator::count)
 }
 
-/// What connections may take, and be it little: with none there is no use in running at all.
+/// What connections may take, however little: with none, running would be pointless.
 fn left(limit: usize, in_use: usize, reserve: usize) -> usize {
     limit.saturating_sub(in_use.saturating_add(reserve)).max(limit / 8).max(1)
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// Everything that was asked for was done.
+    /// Everything asked for was done.
     Ok = 0,
     /// Wrong options or values; nothing was started.
     Usage = 2,
@@ -19,15 +19,15 @@ pub(crate) enum Exit {
     Unreachable = 5,
     /// The server's key is not known and nobody confirmed it.
     HostKeyUnknown = 6,
-    /// The server's key is another one than the known or pinned one.
+    /// The server's key differs from the known or pinned one.
     HostKeyChanged = 7,
-    /// The server does not want this client: version, load, shutting down.
+    /// The server turned this client away: version, load, shutting down.
     Refused = 8,
-    /// A defect of imux.
+    /// A bug in imux.
     Internal = 9,
     /// The server does not authorise this client's key, or its invitation.
     Unauthorized = 10,
-    /// Ended by SIGHUP, where there is nothing to read again.
+    /// Ended by SIGHUP, where there is nothing to reload.
     HungUp = 129,
     /// Ended by SIGINT (Ctrl-C).
     Interrupted = 130,
@@ -86,7 +86,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// An error that ends the program: what happened, where, what it means and what to do about it,
-/// with the exit code that says so to a script.
+/// with the exit code that tells a script.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,

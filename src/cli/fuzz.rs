@@ -1,5 +1,5 @@
-//! Fuzz targets of the command line (see `imux::fuzz`): whatever is written, no panic; an answer,
-//! or words that say what is wrong.
+//! Fuzz targets of the command line (see `imux::fuzz`): any text gives an answer or a message about
+//! what is wrong, never a panic.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::bind::{BindMap, LANES_MAX, LinkPlan, check_all, parse_bind};
 use super::config::Task;
 use super::{args, text, units};
 
-/// The value of one option, by whatever option.
+/// The value of one option, whichever it is.
 pub(crate) fn options(data: &[u8]) {
     let Some((&choice, value)) = data.split_first() else { return };
     let value = &*String::from_utf8_lossy(value);

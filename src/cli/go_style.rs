@@ -1,22 +1,22 @@
-//! The original imux's way of writing options, turned into the modern one before clap sees it.
+//! Turns the original imux's option syntax into the modern one before clap sees it.
 //!
 //! The original is written in Go and takes `-server --listen=… -dial …`: one or two dashes for
 //! every option, `=` or a space before the value, switches as `-debug`, `-debug=true`,
 //! `-client=false`, the last of several winning, and the mode as a switch. All of it works here
-//! too, also mixed with the modern form's sub-commands. What options exist, and which of them take
-//! a value, is read off the clap definition, so that the two cannot diverge.
+//! too, even mixed with the modern sub-commands. Which options exist, and which take a value, comes
+//! from the clap definition, so that the two cannot diverge.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::text::escape;
 
-/// The long options there are, of all sub-commands together.
+/// All long options, of all sub-commands together.
 #[derive(Debug)]
 pub(crate) struct Grammar {
     switches: BTreeSet<String>,
     valued: BTreeSet<String>,
-    /// Options of one letter.
+    /// One-letter options.
     shorts: BTreeSet<char>,
 }
 
@@ -49,11 +49,11 @@ impl Grammar {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Normalised {
     pub(crate) argv: Vec<OsString>,
-    /// The mode was given as a switch: the original's rules hold (the last of several wins).
+    /// The mode was given as a switch: the original's rules apply (the last of several wins).
     pub(crate) go_style: bool,
 }
 
-/// What is wrong about the form as a whole.
+/// What is wrong with the form as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FormError {
     #[error(
@@ -133,7 +133,7 @@ impl Modes {
         self.client.is_some() || self.server.is_some()
     }
 
-    /// The sub-command to insert; None when the arguments stand as they are.
+    /// The sub-command to insert; None if the arguments stay as they are.
     fn choose(&self, out: &[OsString]) -> Result<Option<&'static str>, FormError> {
         let flags = (self.client.unwrap_or(false), self.server.unwrap_or(false));
         if let Some(command) = &self.command {
@@ -160,8 +160,8 @@ impl Modes {
     }
 }
 
-/// Name and value of a known long option, with one dash or two; None for everything else, which
-/// clap then judges.
+/// Name and value of a known long option, with one dash or two; None for everything else, which is
+/// left to clap.
 fn long_option<'a>(arg: &'a OsString, grammar: &Grammar) -> Option<(&'a str, Option<&'a str>)> {
     let text = arg.to_str()?;
     let body = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
@@ -175,8 +175,8 @@ fn long_option<'a>(arg: &'a OsString, grammar: &Grammar) -> Option<(&'a str, Opt
     known.then_some((name, value))
 }
 
-/// An option that there is not, with one dash, as one with two: what is near to it can be named
-/// then. One that begins with an option of one letter may be that one with its value.
+/// An unknown option with one dash, rewritten with two, so that clap can suggest a similar one. If
+/// it begins with a one-letter option, it may be that option with its value.
 fn mistyped(arg: &OsString, grammar: &Grammar) -> Option<OsString> {
     let name = arg.to_str()?.strip_prefix('-')?;
     let mut letters = name.chars();

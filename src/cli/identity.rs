@@ -1,4 +1,4 @@
-//! Which of the keys in the directory of keys is a server's.
+//! Which key in the key directory is a server's.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::address::HostPort;
 use super::exit::{Exit, Failure};
 use super::own_key::CLIENT;
 
-/// The name of the server's key: there is one in a directory, however `--listen` is written.
+/// The name of the server's key: one per directory, however `--listen` is written.
 const SERVER: &str = "server";
 
 /// Parses `--identity`.
@@ -24,12 +24,12 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of the key of the server with this `--identity` and `--listen`, so far as they are
+/// The name of the key for a server with this `--identity` and `--listen`, as far as they are
 /// known.
 ///
-/// Earlier versions, and the original, named a server's key after its `--listen` as it was written.
-/// Where one of that name is there it stays the server's; and so does the only one there is, until
-/// there is one that is named as they are now.
+/// Earlier versions, and the original, named a server's key after its `--listen` as written. If a
+/// key with that name exists, it remains the server's; so does the only such key, until there is
+/// one with the current name.
 pub(super) fn server_name(
     home: &Path,
     chosen: Option<&str>,
@@ -53,7 +53,7 @@ pub(super) fn server_name(
     Ok(if old.len() == 1 { old.remove(0) } else { SERVER.to_owned() })
 }
 
-/// The names of keys that were named after a `--listen`.
+/// The keys named after a `--listen`.
 fn old_names(home: &Path) -> Result<Vec<String>, Failure> {
     let failed = |error: std::io::Error| {
         Failure::message(
@@ -95,12 +95,12 @@ mod tests {
         let spellings = ["127.0.0.1:443", "localhost:443", "0.0.0.0:443", ":443"];
         touch("client.key");
         spellings.iter().for_each(|listen| assert_eq!(name(home.path(), listen), "server"));
-        // One of an earlier version, and its next key: the only server there is.
+        // A key from an earlier version, and its next key: the only server.
         touch("0.0.0.0:443.key");
         touch("0.0.0.0:443.next.key");
         spellings.iter().for_each(|listen| assert_eq!(name(home.path(), listen), "0.0.0.0:443"));
         assert_eq!(server_name(home.path(), None, None).unwrap(), "0.0.0.0:443");
-        // Two: each is its own server's, and who has none gets the new name.
+        // Two: each belongs to its own server, and a server without one gets the new name.
         touch("localhost:443.crt");
         touch("localhost:443.key");
         assert_eq!(name(home.path(), "localhost:443"), "localhost:443");

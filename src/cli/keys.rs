@@ -1,8 +1,8 @@
-//! The commands about keys and who may connect: `identity`, `authorize`, `revoke`, `invite`,
+//! The commands for keys and for who may connect: `identity`, `authorize`, `revoke`, `invite`,
 //! `accept`.
 //!
-//! Each prints its result on standard output, as a line for people or as one JSON object; what is
-//! to be known besides goes to standard error.
+//! Each prints its result on standard output, as a line for people or as one JSON object; further
+//! notes go to standard error.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -27,13 +27,13 @@ use super::own_key::CLIENT;
 use super::text::print;
 use super::trust::{client_tls, connect_failure, dial_failure, trust_failure};
 
-/// What a command says: for people, and for machines.
+/// A command's result, for people and for machines.
 struct Said {
     text: Zeroizing<String>,
     json: Value,
 }
 
-/// Runs one command to its end.
+/// Runs one command to completion.
 pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
     let home = || require_home(config.home.as_deref());
     let list = |file: Option<PathBuf>| -> Result<AuthorizedClients, Failure> {
@@ -64,7 +64,7 @@ pub(super) async fn run_keys(config: KeysConfig) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// The list of authorised clients where no option names another.
+/// The list of authorised clients, unless an option names another.
 pub(super) fn authorized_clients(home: &Path) -> PathBuf {
     home.join("authorized_clients")
 }
@@ -81,7 +81,7 @@ fn identity(home: &Path, server: Option<&ServerKey>) -> Result<Said, Failure> {
     Ok(Said { json: json!({ "key": *text }), text })
 }
 
-/// The name and the key of a server. None is made here: it would be one that no server uses.
+/// A server's name and key. Never creates one: no server would use it.
 fn server_key(home: &Path, server: &ServerKey) -> Result<(String, Fingerprint), Failure> {
     let name = server_name(home, server.identity.as_deref(), server.listen.as_ref())?;
     let identity = Identity::load(home, &name).map_err(|error| trust_failure(&error))?;
@@ -157,7 +157,7 @@ fn invite(
     expires: Duration,
     comment: &str,
 ) -> Result<Said, Failure> {
-    // Before anything is written that would lead nowhere.
+    // Checked before writing an invitation that would lead nowhere.
     if let Err(error) = server.as_written().parse::<Destination>() {
         let advice = "write the server as the other person reaches it";
         return Err(Failure::message(Exit::Usage, format!("{error}; {advice}")));
@@ -173,12 +173,12 @@ fn invite(
         "key": key.to_string(),
         "expires_in_seconds": expires.as_secs(),
     });
-    // Through standard input: what is given as an argument stands in the list of processes. To a
-    // shell, brackets mean something.
+    // Through standard input, because arguments show in the process list. Quoted, because brackets
+    // mean something to a shell.
     Ok(Said { text: Zeroizing::new(format!("echo '{}' | imux accept", *link)), json })
 }
 
-/// Changes the list, and tells when that is what closes the servers to everybody else.
+/// Changes the list, and says if that closes the servers to everybody else.
 fn changed<T>(
     list: &AuthorizedClients,
     change: impl FnOnce() -> Result<T, TrustError>,
@@ -194,11 +194,11 @@ fn changed<T>(
     Ok(done)
 }
 
-/// Longest invitation: a host name, two hashes and what is between them.
+/// Longest invitation: a host name, two hashes and the separators.
 const INVITATION_BYTES_MAX: u64 = 1024;
 
 fn read_invitation() -> Result<Invitation, Failure> {
-    // As long as it may get, so that no piece of it is left behind where it was moved from.
+    // Allocated at its maximum length, so that growing leaves no copy behind.
     let mut text = Zeroizing::new(String::with_capacity(INVITATION_BYTES_MAX as usize + 1));
     let stdin = io::stdin();
     let mut input = stdin.lock().take(INVITATION_BYTES_MAX);
@@ -211,7 +211,7 @@ fn read_invitation() -> Result<Invitation, Failure> {
     read.map_err(|error| {
         Failure::message(Exit::Usage, format!("cannot read the invitation: {error}"))
     })?;
-    // What goes round is the whole command, that of earlier versions too.
+    // People pass on the whole command, that of earlier versions too.
     let words = text.trim();
     let words = words.strip_prefix("imux accept ").unwrap_or(words);
     let words = words.strip_prefix("echo ").unwrap_or(words);
@@ -261,8 +261,8 @@ async fn accept(
     Ok(Said { text: Zeroizing::new(text), json })
 }
 
-/// An invitation makes a server known that was not; it does not replace a key that is. Returns what
-/// is known of it.
+/// An invitation makes an unknown server known; it never replaces a known key. Returns what is
+/// known of the server.
 fn check_known(
     hosts: &KnownHosts,
     server: &str,

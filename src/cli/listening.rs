@@ -1,4 +1,4 @@
-//! Where connections and lanes are taken: the sockets, and what it means when there are none.
+//! Where connections and lanes are accepted: the sockets, and what a failure to listen means.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,8 +11,8 @@ use imux::tunnel::{Listener, UnixSocket};
 use super::address::{Endpoint, Host, HostPort};
 use super::exit::{Exit, Failure};
 
-/// The addresses `listen` stands for, in the order to try them. For `:443` and `[::]:443` the one
-/// that takes both IP versions first, and then what there is on a machine without IPv6.
+/// The addresses `listen` stands for, in the order to try them. For `:443` and `[::]:443`, first
+/// the one that accepts both IP versions, then the one for a machine without IPv6.
 pub(super) async fn listen_addresses(listen: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
     let at = |ip| SocketAddr::new(ip, listen.port);
     match &listen.host {
@@ -30,7 +30,7 @@ pub(super) async fn listen_addresses(listen: &HostPort) -> Result<Vec<SocketAddr
                 tracing::debug!(%error, name, "look-up failed");
                 Vec::new()
             });
-            // IPv4 first, as the original does: what is told `localhost` mostly means 127.0.0.1.
+            // IPv4 first, as in the original: programs told `localhost` mostly mean 127.0.0.1.
             addresses.sort_by_key(SocketAddr::is_ipv6);
             addresses.dedup();
             if addresses.is_empty() {
@@ -65,7 +65,7 @@ pub(super) fn listen_failure(at: &HostPort, error: &io::Error) -> Failure {
     Failure::new(Exit::Listen, anyhow!("cannot listen on {at}: {error}: {advice}"))
 }
 
-/// Listens for local connections there.
+/// Listens there for local connections.
 pub(super) async fn listen_locally(listen: &Endpoint) -> Result<Vec<Listener>, Failure> {
     match listen {
         Endpoint::Network(at) => {
@@ -78,7 +78,7 @@ pub(super) async fn listen_locally(listen: &Endpoint) -> Result<Vec<Listener>, F
     }
 }
 
-/// What a failed listening at a Unix socket means and what to do about it.
+/// What a failure to listen at a Unix socket means and what to do about it.
 fn unix_failure(path: &Path, error: &io::Error) -> Failure {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -99,13 +99,13 @@ fn unix_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Listen, anyhow!("cannot listen on {}: {error}: {advice}", path.display()))
 }
 
-/// Listens for local connections at every address `listen` stands for: all of a name's, and the
+/// Listens for local connections at every address `listen` stands for: all of a name's, or the
 /// first that works for `:PORT`.
 async fn listen_at_port(listen: &HostPort) -> Result<Vec<tokio::net::TcpListener>, Failure> {
     let mut listeners: Vec<tokio::net::TcpListener> = Vec::new();
     let mut first_error = None;
     for mut address in listen_addresses(listen).await? {
-        // Port 0 is chosen once, for all of the name's addresses.
+        // Port 0 is resolved once, for all of the name's addresses.
         if let (0, Some(first)) = (listen.port, listeners.first()) {
             address.set_port(
                 first.local_addr().map_err(|error| listen_failure(listen, &error))?.port(),
@@ -113,14 +113,14 @@ async fn listen_at_port(listen: &HostPort) -> Result<Vec<tokio::net::TcpListener
         }
         match imux::lane::listen(address) {
             Ok(listener) => listeners.push(listener),
-            // A port that is taken at one address would split the traffic between two programs.
+            // If the port is taken at one address, traffic would be split between two programs.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(listen_failure(listen, &error));
             }
-            // `localhost` is ::1 as well, but not on a machine without IPv6.
+            // `localhost` also means ::1, but not on a machine without IPv6.
             Err(error) => first_error = first_error.or(Some(error)),
         }
-        // One that takes both IP versions leaves nothing for another.
+        // A socket for both IP versions leaves nothing for another.
         if address.ip() == Ipv6Addr::UNSPECIFIED && !listeners.is_empty() {
             break;
         }

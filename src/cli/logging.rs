@@ -1,8 +1,8 @@
 //! The log on standard error.
 //!
-//! Levels: errors and warnings always; `info` is what an operator wants to see of a healthy run
-//! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame. What others
-//! cause is bounded (`throttle`), but for the last two. Nobody who logs waits for the reader
+//! Levels: errors and warnings always; `info` is what an operator wants to see in a healthy run
+//! (ready, lanes that come and go); `debug` is per connection; `trace` is per frame. Except for the
+//! last two, lines that others cause are bounded (`throttle`). Logging never waits for the reader
 //! (`output`).
 
 use std::io::{self, IsTerminal, Write};
@@ -31,14 +31,14 @@ pub(crate) use audit::Audit;
 pub(crate) struct Options {
     pub(crate) level: Level,
     pub(crate) json: bool,
-    /// The file of the audit trail.
+    /// The audit trail's file.
     pub(crate) audit: Option<PathBuf>,
 }
 
 /// The audit trail of this process, if it has one in a file.
 static AUDIT: OnceLock<Audit> = OnceLock::new();
 
-/// Goes on in new files, where the old ones were moved away.
+/// Reopens files that were moved away.
 pub(crate) fn reopen_files() {
     if let Some(audit) = AUDIT.get() {
         audit.reopen();
@@ -53,7 +53,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// imux's own events, and less of the libraries' below it.
+    /// imux's own events, and fewer from the libraries below it.
     fn directives(self) -> &'static str {
         match self {
             Level::Quiet => "warn",
@@ -70,7 +70,7 @@ pub(crate) fn install(options: &Options) -> Result<(), Failure> {
     let filter = filter(options.level, rust_log.as_deref())
         .map_err(|problem| Failure::message(Exit::Usage, problem))?;
     let filter = filter.add_directive(told_of_lost_lines()?);
-    // The trail is for who asks for it, in a file or by name.
+    // The trail is only for those who ask for it, in a file or by name.
     let shown = rust_log.is_some_and(|value| value.contains(audit::TARGET));
     let filter = match (shown, &options.audit) {
         (true, _) => filter,
@@ -114,20 +114,20 @@ fn open_audit(path: &Path) -> Result<Audit, Failure> {
     Ok(AUDIT.get_or_init(|| audit).clone())
 }
 
-/// All of the audit trail, streams included, or nothing.
+/// The whole audit trail, streams included, or nothing.
 fn of_audit(wanted: bool) -> Result<Directive, Failure> {
     let level = if wanted { "debug" } else { "off" };
     let directive = format!("{}={level}", audit::TARGET).parse();
     directive.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
 }
 
-/// Whatever else is filtered out: that lines are missing is told.
+/// No filter may hide that lines are missing.
 fn told_of_lost_lines() -> Result<Directive, Failure> {
     let directive = format!("{}=warn", output::TARGET).parse();
     directive.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
 }
 
-/// RUST_LOG, when set, says it all; with `--debug` or `--quiet` it refines what the option says.
+/// RUST_LOG, if set, decides alone; with `--debug` or `--quiet` it refines the option.
 fn filter(level: Level, rust_log: Option<&str>) -> Result<EnvFilter, String> {
     let directives = match rust_log.map(str::trim).filter(|value| !value.is_empty()) {
         None => level.directives().to_owned(),
@@ -145,13 +145,13 @@ fn filter(level: Level, rust_log: Option<&str>) -> Result<EnvFilter, String> {
 
 /// Colour helps people at terminals and nobody else.
 fn colour_wanted(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> bool {
-    // https://no-color.org: any value that is not empty.
+    // https://no-color.org: any non-empty value.
     let no_color = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = env("TERM").is_some_and(|value| value == "dumb");
     is_terminal && !no_color && !dumb
 }
 
-/// Tells why the program ends. Not through the log, which a filter may have silenced.
+/// Says why the program ends. Not through the log, which a filter may have silenced.
 pub(crate) fn report_failure(failure: &Failure, json: bool) {
     let line = failure_line(failure, json) + "\n";
     // Nothing can be done about a closed standard error.
@@ -161,7 +161,7 @@ pub(crate) fn report_failure(failure: &Failure, json: bool) {
     };
 }
 
-/// The last lines of the log reach their reader, if it takes them.
+/// Lets the log's last lines reach their reader, if it takes them.
 pub(crate) fn flush_for_the_end() {
     if let Some(audit) = AUDIT.get() {
         audit.flush_for_the_end();
@@ -176,7 +176,7 @@ fn failure_line(failure: &Failure, json: bool) -> String {
         let code = failure.exit.code();
         let message = failure.to_string();
         let mut timestamp = String::new();
-        // As the log's other lines have it.
+        // In the same form as the log's other lines.
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
         return serde_json::json!({
             "timestamp": timestamp, "level": "ERROR", "message": message, "exit_code": code
@@ -186,7 +186,7 @@ fn failure_line(failure: &Failure, json: bool) -> String {
     format!("imux: error: {failure}")
 }
 
-/// Turns a panic into one log event: the message in the log's own form, with its place.
+/// Turns a panic into one log event: the message in the log's own form, with its location.
 pub(crate) fn log_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,8 +1,8 @@
 //! The command line: raw arguments -> validated configuration -> run -> exit code.
 //!
 //! Nothing here knows how bytes travel; nothing below here knows that a command line exists.
-//! An argument is checked completely before anything starts: once [`parse`] has returned, what
-//! can still fail is the world (files, sockets, peers), never the spelling of an option.
+//! Arguments are checked completely before anything starts: once [`parse`] has returned, only the
+//! world (files, sockets, peers) can still fail, never the spelling of an option.
 
 mod address;
 mod args;

@@ -14,13 +14,13 @@ pub(super) const CLIENT: &str = "client";
 /// The key a client shows.
 pub(super) struct OwnKey {
     pub(super) identity: Identity,
-    /// Whether it will show the same one when it is started again.
+    /// Whether it will show the same key after a restart.
     pub(super) is_kept: bool,
 }
 
 impl OwnKey {
-    /// That in `home`. Where none is there nor can be made, one in memory, and a notice: it does
-    /// for servers that let in anybody.
+    /// The key in `home`. If there is none and none can be made, one in memory, with a notice: that
+    /// suffices for servers that let in anybody.
     pub(super) fn of_client(home: Option<&Path>) -> Result<Self, Failure> {
         let why = match home {
             None => "neither IMUX_HOME nor a home directory is set".to_owned(),
@@ -38,21 +38,21 @@ impl OwnKey {
         Ok(Self { identity, is_kept: false })
     }
 
-    /// What a server's owner can authorise for good.
+    /// The key, if a server's owner can authorise it for good.
     pub(super) fn lasting(&self) -> Option<Fingerprint> {
         self.is_kept.then(|| self.identity.fingerprint())
     }
 }
 
-/// Whether the error says that files can be kept nowhere there, now or later. A disk that is full
-/// is another matter.
+/// Whether the error says that no file can be kept there, now or later. A full disk is another
+/// matter.
 fn is_no_place(error: &TrustError) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
     let TrustError::File { source, .. } = error else { return false };
     matches!(source.kind(), NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Whether one of the files of the identity `name` is there; what cannot be looked for is not.
+/// Whether one of the identity `name`'s files exists; one that cannot be looked for does not.
 fn is_there(home: &Path, name: &str) -> bool {
     ["key", "crt"].iter().any(|kind| home.join(format!("{name}.{kind}")).exists())
 }

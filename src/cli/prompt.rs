@@ -1,9 +1,8 @@
-//! The question about a server's key, asked of the person at the terminal.
+//! The question about a server's key, put to the person at the terminal.
 //!
-//! A server that is not known is asked about in the words of the original imux, with its letters;
-//! the answers of ssh are taken too. As long as a question stands nothing else is written to the
-//! terminal. A key that has changed is more often an attack than not, and nobody types a piece of
-//! the new key by habit.
+//! For an unknown server it uses the original imux's words and letters, and accepts ssh's answers
+//! too. While a question is open, nothing else is written to the terminal. A changed key is more
+//! often an attack than not, and nobody types part of the new key by habit.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -13,16 +12,16 @@ use imux::trust::{Answer, KnownKey, PeerIdentity, Prompter};
 use super::logging;
 use super::text::escape;
 
-/// What is asked about. The fingerprints are shown as they are given.
+/// What to ask about. Fingerprints are shown as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// The server is not known.
+    /// The server is unknown.
     Unknown { host: String, presented: String },
-    /// The server is known, by another key.
+    /// The server is known by another key.
     Changed { host: String, known: String, presented: String },
 }
 
-/// So many characters of a new key, behind `SHA256:`, have to be typed to accept it in the place of
+/// How many characters of a new key, after `SHA256:`, a person must type to accept it in place of
 /// another.
 const TYPED_CHARS: usize = 8;
 
@@ -48,7 +47,7 @@ impl Question {
         }
     }
 
-    /// The meaning of a line; None when it has none and the question stands.
+    /// The meaning of a line; None if it has none and the question stays open.
     fn answer(&self, line: &str) -> Option<Answer> {
         match self {
             Question::Unknown { presented, .. } => {
@@ -56,7 +55,7 @@ impl Question {
                     "A" | "N" | "NO" => Some(Answer::Abort),
                     "C" => Some(Answer::Continue),
                     "S" | "YES" => Some(Answer::Save),
-                    // As with ssh: the key, from wherever the person has it.
+                    // As with ssh: the key, wherever the person got it from.
                     _ => (line.trim() == presented).then_some(Answer::Save),
                 }
             }
@@ -65,7 +64,7 @@ impl Question {
     }
 }
 
-/// Where a person has the right key from. No line is longer than a terminal is wide.
+/// Where to get the right key. No line is wider than a terminal.
 const COMPARE: &str = "Compare it with the server's:
 `imux identity --of-server` shows it there, and so does the server's log, as
 key=SHA256:... in the line \"server ready\".";
@@ -75,12 +74,12 @@ const MEANING: &str = "\
 Either the server was given a new key, or somebody else answers in its place,
 who would read and change all that is sent. Ask who runs the server first.";
 
-/// What C and U need besides.
+/// What C and U also need.
 const PROOF: &str = "\
 To continue or to update, type C or U, and behind it the eight characters
 after SHA256: of the new key, such as: U ........";
 
-/// A letter and the beginning of the new key; the latter alone is to update.
+/// A letter and the beginning of the new key; the key alone means update.
 fn answer_to_changed(presented: &str, line: &str) -> Option<Answer> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let letter = words.first().filter(|word| word.len() == 1).map(|word| word.to_ascii_uppercase());
@@ -93,7 +92,7 @@ fn answer_to_changed(presented: &str, line: &str) -> Option<Answer> {
         [word] => Some(word.strip_prefix("SHA256:").unwrap_or(word)),
         _ => return None,
     };
-    // Exactly these, or the whole key; in base64 capitals are other characters.
+    // Exactly these, or the whole key; base64 is case-sensitive.
     let proven = typed.is_some_and(|typed| {
         hash.get(..TYPED_CHARS).is_some_and(|start| typed == start) || typed == hash
     });
@@ -105,10 +104,10 @@ fn answer_to_changed(presented: &str, line: &str) -> Option<Answer> {
     }
 }
 
-/// Longest line read at once; whoever types more has not answered.
+/// Longest line read at once; anything longer is no answer.
 const LINE_BYTES_MAX: u64 = 1024;
 
-/// Asks until there is an answer. The end of the input is one: abort.
+/// Asks until there is an answer. The end of input counts as one: abort.
 pub(crate) fn ask(
     question: &Question,
     input: &mut impl BufRead,
@@ -125,7 +124,7 @@ pub(crate) fn ask(
             return Ok(Answer::Abort);
         }
         let line = String::from_utf8_lossy(&line);
-        // What was said on the line before it need not be said again.
+        // What the previous line said need not be repeated.
         let whole = format!("{letter} {line}");
         if let Some(answer) = question.answer(&whole).or_else(|| question.answer(&line)) {
             return Ok(answer);
@@ -146,24 +145,24 @@ pub(crate) struct Terminal(());
 
 impl Terminal {
     /// None unless both standard input and standard error are terminals: without a person there is
-    /// nobody to ask, and what a pipe says is not a decision.
+    /// nobody to ask, and a pipe cannot decide.
     pub(crate) fn of_process() -> Option<Self> {
         (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(Self(()))
     }
 
     /// Asks without blocking the runtime.
     ///
-    /// A thread of its own and not the runtime's blocking pool: nothing can wake a thread out of
-    /// reading a terminal, and the runtime would wait for its own when the program is interrupted.
+    /// On a separate thread, not the runtime's blocking pool: nothing can wake a thread from
+    /// reading a terminal, and on an interrupt the runtime would wait for its own threads.
     async fn ask(self, question: Question) -> io::Result<Answer> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let asking = move || {
-            // Nothing comes between the question and its answer; whoever logs does not wait for a
+            // Nothing comes between the question and its answer; logging does not wait for a
             // person.
             let hold = logging::stderr().map(|log| log.hold());
             let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr());
             drop(hold);
-            // Nobody listens any more when the program is about to end.
+            // Nobody is listening any more if the program is about to end.
             let _ = tell.send(answer);
         };
         std::thread::Builder::new().name("prompt".into()).spawn(asking)?;
@@ -270,7 +269,7 @@ mod tests {
             ("C uNiVztks\n", Answer::Continue),
             ("c\n  uNiVztks \n", Answer::Continue),
             ("C\nU uNiVztks\n", Answer::Save),
-            // Wrong, too little, other capitals, what the old key begins with, habit.
+            // Wrong, too short, wrong case, the old key's beginning, habit.
             ("U uNiVztkS\nA\n", Answer::Abort),
             ("U\nunivztks\nA\n", Answer::Abort),
             ("U uNiVztk\nC uNiVztks/\nA\n", Answer::Abort),
@@ -280,7 +279,7 @@ mod tests {
         ] {
             assert_eq!(typed(&changed(), input.as_bytes()).0, expected, "{input:?}");
         }
-        // A letter that was followed by something else counts no more.
+        // A letter followed by something else no longer counts.
         assert_eq!(typed(&changed(), b"C\nmaybe\nuNiVztks\n").0, Answer::Save);
     }
 
@@ -289,7 +288,7 @@ mod tests {
         let (answer, shown) = typed(&unknown(), b"\nye\nU\nsave\n\xff\xfe\nS\n");
         assert_eq!(answer, Answer::Save);
         assert_eq!(shown.matches("> ").count(), 6);
-        // S means nothing where the key has changed.
+        // S means nothing if the key has changed.
         assert_eq!(typed(&changed(), b"S\nA\n").0, Answer::Abort);
     }
 

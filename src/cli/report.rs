@@ -1,7 +1,7 @@
 //! What the demo shows: progress while it runs, and the result as a table or as JSON.
 //!
-//! Everything here is a function of its arguments; whoever calls it brings the clock, the terminal
-//! and the figures.
+//! Everything here is a function of its arguments; the caller brings the clock, the terminal and
+//! the figures.
 
 mod progress;
 mod table;
@@ -24,7 +24,7 @@ For real, near the destination (port 443 is for root), and then near you:
   imux client --listen localhost:2222 --dial server.example:443 \\
       --bind dev:eth0 --bind dev:wwan0";
 
-/// What the demo found out.
+/// The demo's result.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     /// From the client to the destination.
@@ -40,7 +40,7 @@ pub(crate) struct Transfer {
     /// Bytes that arrived.
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
-    /// Every byte was compared with what was sent, and was the same.
+    /// Every byte was compared with the one sent and was the same.
     pub(crate) intact: bool,
     /// The time the fastest lane alone would have needed.
     pub(crate) fastest_lane_alone: Duration,
@@ -50,18 +50,18 @@ pub(crate) struct Transfer {
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     pub(crate) name: String,
-    /// What the lane is able to carry each way, bytes a second.
+    /// What the lane can carry each way, in bytes a second.
     pub(crate) capacity: f64,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
-    /// Round-trip time of its path, if it is known.
+    /// Round-trip time of its path, if known.
     pub(crate) rtt: Option<Duration>,
-    /// What happened to it, such as "killed at 50 %"; empty for nothing.
+    /// What happened to it, such as "killed at 50 %"; empty if nothing did.
     pub(crate) note: String,
 }
 
 impl Report {
-    /// Whether everything arrived as it was sent.
+    /// Whether everything arrived as sent.
     pub(crate) fn intact(&self) -> bool {
         self.up.intact && self.down.intact
     }
@@ -150,7 +150,7 @@ impl Report {
         })
     }
 
-    /// The lane's part of all that all lanes carried, from 0 to 1.
+    /// The lane's share of what all lanes carried, from 0 to 1.
     fn share(&self, lane: &Lane) -> f64 {
         let carried = |lane: &Lane| lane.sent_bytes as f64 + lane.received_bytes as f64;
         let all: f64 = self.lanes.iter().map(carried).sum();
@@ -163,7 +163,7 @@ impl Transfer {
         units::per_second(self.bytes, self.elapsed)
     }
 
-    /// How many times as fast as the fastest lane alone; 0 if no time was measured.
+    /// How many times faster than the fastest lane alone; 0 if no time was measured.
     fn speedup(&self) -> f64 {
         if self.elapsed.is_zero() {
             return 0.0;
@@ -187,7 +187,7 @@ impl Transfer {
     }
 }
 
-/// Round-trip times are short: milliseconds with a decimal.
+/// Round-trip times are short: milliseconds with one decimal.
 fn rtt(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

@@ -1,5 +1,5 @@
-//! Whether lanes bound to an address leave by the interface that has it: a bind says who a packet
-//! is from, and the routing table which way it goes.
+//! Whether lanes bound to an address leave by the interface that has it: a bind sets a packet's
+//! source, but the routing table decides which way it goes.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,8 +24,8 @@ const RTA_GATEWAY: u16 = 5;
 const HEADER_BYTES: usize = 16;
 const ROUTE_BYTES: usize = 12;
 
-/// Warns of each bind whose lanes to `server` leave by another interface than the one that has its
-/// address. What cannot be found out is passed over.
+/// Warns about each bind whose lanes to `server` leave by an interface other than the one with its
+/// address. Skips what it cannot find out.
 pub(super) async fn check(binds: Vec<BindSource>, server: String) {
     let addressed = binds.into_iter().filter_map(|bind| match bind {
         BindSource::Addr(addr) if !addr.is_unspecified() => Some(addr),
@@ -36,7 +36,7 @@ pub(super) async fn check(binds: Vec<BindSource>, server: String) {
         return;
     }
     let Ok(servers) = resolve(&server).await else { return };
-    // A few messages to the kernel and back, of some microseconds each.
+    // A few messages to the kernel and back, some microseconds each.
     for from in addressed {
         let to = servers.iter().map(SocketAddr::ip).find(|to| to.is_ipv4() == from.is_ipv4());
         let Some(to) = to else { continue };
@@ -48,8 +48,7 @@ pub(super) async fn check(binds: Vec<BindSource>, server: String) {
     }
 }
 
-/// What is to be said of lanes from `from` to `to` that do not leave by the interface that has
-/// `from`.
+/// The warning for lanes from `from` to `to` that do not leave by the interface with `from`.
 fn detour(from: IpAddr, to: IpAddr) -> io::Result<Option<String>> {
     let Some(own) = interface_of(from)? else { return Ok(None) };
     let out = route(to, Some(from), None)?.interface;
@@ -59,7 +58,8 @@ fn detour(from: IpAddr, to: IpAddr) -> io::Result<Option<String>> {
         .find(|interface| interface.index() == out)
         .map(|interface| interface.name().to_string_lossy().into_owned());
     let Some(out) = out.filter(|out| *out != own && out != "lo") else { return Ok(None) };
-    // By another default route, which the main table may have for it, if only as a second choice.
+    // Over a default route of the interface's own, which the main table may have, if only as a
+    // second choice.
     let gateway = route(to, None, Some(own_index)).ok().and_then(|route| route.gateway);
     let via = gateway.map_or_else(|| "GATEWAY".to_owned(), |gateway| gateway.to_string());
     let ip = if from.is_ipv4() { "ip" } else { "ip -6" };
@@ -71,7 +71,7 @@ fn detour(from: IpAddr, to: IpAddr) -> io::Result<Option<String>> {
     )))
 }
 
-/// The name of the interface that has an address, unless that is the loopback one.
+/// The name of the interface with this address, unless it is the loopback.
 fn interface_of(address: IpAddr) -> io::Result<Option<String>> {
     let found = getifaddrs()?.find(|interface| {
         let has = interface.address.as_ref().and_then(|at| {
@@ -83,7 +83,7 @@ fn interface_of(address: IpAddr) -> io::Result<Option<String>> {
     Ok(found.map(|interface| interface.interface_name))
 }
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Debug, PartialEq, Eq)]
 struct Route {
     /// The index of the interface it leaves by.
@@ -97,7 +97,7 @@ fn route(to: IpAddr, from: Option<IpAddr>, interface: Option<u32>) -> io::Result
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     send(netlink.as_raw_fd(), &question(to, from, interface), MsgFlags::empty())?;
     let mut answer = [0; 4096];
-    // It is there: the kernel answers within the call that asks.
+    // The answer is already there: the kernel gives it within the call that asks.
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
     read_answer(answer.get(..length).unwrap_or_default())
 }
@@ -108,7 +108,7 @@ fn question(to: IpAddr, from: Option<IpAddr>, interface: Option<u32>) -> Vec<u8>
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mut attributes = Vec::new();
     let mut attribute = |kind: u16, value: &[u8]| {
-        // A header of four bytes; all values here are multiples of four, as attributes have to be.
+        // A header of four bytes; all values here are multiples of four, as attributes must be.
         let length = u16::try_from(4 + value.len()).unwrap_or_default();
         attributes.extend_from_slice(&length.to_ne_bytes());
         attributes.extend_from_slice(&kind.to_ne_bytes());
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(route(to, None, None).unwrap(), Route { interface: lo, gateway: None });
         assert_eq!(route(to, Some(to), None).unwrap().interface, lo);
         assert_eq!(detour(to, to).unwrap(), None);
-        // Documentation's addresses are nobody's here.
+        // No interface has an address reserved for documentation.
         assert!(route(to, Some([192, 0, 2, 77].into()), None).is_err());
     }
 

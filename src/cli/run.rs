@@ -1,7 +1,7 @@
-//! Runs what was asked for, until it is done or a signal ends it.
+//! Runs the requested task until it is done or a signal ends it.
 //!
-//! The tasks themselves are in `serve`, `connect`, `demo` and `keys`; what is around them (log,
-//! runtime, signals, exit codes) is done here.
+//! The tasks themselves are in `serve`, `connect`, `demo` and `keys`; this file handles what
+//! surrounds them (log, runtime, signals, exit codes).
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::serve::run_server;
 use super::signals::Signals;
 use super::stopping::Stopping;
 
-/// Runs to the end and says how it went. Errors have been told when this returns.
+/// Runs to the end and returns how it went. Errors are already reported then.
 pub(crate) fn run(invocation: Invocation) -> Exit {
     let json = invocation.logging.json;
     let exit = match try_run(invocation) {
@@ -47,10 +47,11 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Internal, error))?;
     let drain = invocation.task.drain_timeout();
     let reloads = invocation.task.reloads();
-    // Before there is anything that a signal could take for started.
+    // Before anything starts that a signal could interrupt.
     let mut signals = runtime.block_on(async { Signals::listen(reloads) })?;
     let (stop, stopping) = watch::channel(None);
-    // A task of its own: a panic ends it, and is an exit code, not the process's end in mid-air.
+    // A separate task: a panic ends only it and becomes an exit code, instead of tearing down the
+    // process.
     let mut task = runtime.spawn(run_task(invocation.task, Stopping(stopping)));
     let outcome = runtime.block_on(async {
         tokio::select! {
@@ -64,7 +65,7 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
                 let graceful = signal == Exit::Terminated;
                 let patience = if graceful { drain } else { Duration::ZERO };
                 stop.send_replace(Some(patience));
-                // The peers are told. Whoever is in a hurry asks twice.
+                // Tell the peers. A second signal skips the wait.
                 tokio::select! {
                     _ = tokio::time::timeout(patience + STOP_PATIENCE, task) => {}
                     _ = signals.next() => {}
@@ -73,14 +74,14 @@ fn try_run(invocation: Invocation) -> Result<Exit, Failure> {
             }
         }
     });
-    // A handshake that a thread is in the middle of is let finish: its code must not run while the
-    // process's own end takes the libraries apart under it. A thread that waits for the terminal or
-    // for a name server must not hold up the end.
+    // Let a thread finish a handshake in progress: its code must not run while the exiting process
+    // tears down the libraries under it. A thread that waits for the terminal or a name server must
+    // not hold up the end.
     runtime.shutdown_timeout(THREADS_PATIENCE);
     outcome
 }
 
-/// Those that come unexpected are no silent end.
+/// Unexpected signals must not end the program silently.
 fn tell_end(signal: Exit) {
     match signal {
         Exit::Quit => tracing::warn!("SIGQUIT: ending at once"),
@@ -89,7 +90,7 @@ fn tell_end(signal: Exit) {
     }
 }
 
-/// Keeps keys out of core files, and out of sight of other programs of the same user.
+/// Keeps keys out of core files and hidden from the same user's other programs.
 fn hide_memory() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "the memory of this process can be looked at by others of its user");
@@ -108,8 +109,8 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
     }
 }
 
-/// How long threads have to come to an end of what they are doing.
+/// How long threads have to finish what they are doing.
 const THREADS_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long telling the peers that this end stops may take.
+/// How long it may take to tell the peers that this end is stopping.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,13 +1,12 @@
-//! The signals, each with what it conventionally does, or nothing: none of them is a silent end.
+//! Signals: each does what it conventionally does, or nothing. None ends the program silently.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 
-/// Signals that would end the process by default, and mean nothing to it. A write beyond the limit
-/// of a file's size (SIGXFSZ) is the write's error then; of SIGPIPE the runtime of Rust has taken
-/// care.
+/// Signals that would end the process by default but mean nothing to it. With SIGXFSZ ignored, a
+/// write beyond the file size limit just fails; Rust's runtime takes care of SIGPIPE.
 const IGNORED: [i32; 6] =
     [libc::SIGUSR2, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO, libc::SIGXFSZ];
 
@@ -24,15 +23,16 @@ pub(super) struct Signals {
     terminate: Signal,
     quit: Signal,
     hangup: Signal,
-    /// SIGHUP is not an end but what [`ServiceSignals`] makes of it.
+    /// SIGHUP does not end the program: [`ServiceSignals`] handles it.
     reloads: bool,
 }
 
 impl Signals {
-    /// All at once and for good: a signal between two listenings would be lost. Inside a runtime.
+    /// All at once and for good: a signal that came between two calls would be lost. Inside a
+    /// runtime.
     pub(super) fn listen(reloads: bool) -> Result<Self, Failure> {
         for number in IGNORED {
-            // Whoever listens once has taken the default away.
+            // Listening once removes the default.
             drop(listen(SignalKind::from_raw(number))?);
         }
         drop(listen(SignalKind::user_defined1())?);
@@ -45,7 +45,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one, and says which exit code it stands for. Cancel safe.
+    /// Waits for the next one and returns the exit code it stands for. Cancel safe.
     pub(super) async fn next(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
@@ -56,16 +56,16 @@ impl Signals {
     }
 }
 
-/// What a signal asks a service for.
+/// What a signal asks of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// SIGHUP: read again what can be read again.
+    /// SIGHUP: reload what can be reloaded.
     Reload,
-    /// SIGUSR1: say how things are.
+    /// SIGUSR1: report the current state.
     Status,
 }
 
-/// The signals that a server and a client answer and go on.
+/// The signals that a server or client handles without ending.
 #[derive(Debug)]
 pub(super) struct ServiceSignals {
     hangup: Signal,
@@ -80,7 +80,7 @@ impl ServiceSignals {
 
     /// Waits for the next one. Cancel safe.
     pub(super) async fn next(&mut self) -> Asked {
-        // The streams of signals have no end.
+        // Signal streams never end.
         tokio::select! {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.status.recv() => Asked::Status,

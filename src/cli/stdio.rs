@@ -1,4 +1,4 @@
-//! `imux client -W`: standard input and output in the place of a connection.
+//! `imux client -W`: standard input and output in place of a connection.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use imux::{Client, Code, OpenOptions, StreamKind, Wants, tunnel};
 use super::exit::{Exit, Failure};
 use super::stopping::Stopping;
 
-/// How long what was written may take to arrive once standard output has ended.
+/// How long written bytes may take to arrive once standard output has ended.
 const DELIVERY: Duration = Duration::from_secs(30);
 
 /// Carries standard input to `to` and what comes back to standard output, until both have ended.
@@ -22,7 +22,7 @@ pub(super) async fn run(
     let carried = async {
         let stream = client.open(options).await.map_err(std::io::Error::other)?;
         tracing::debug!(%to, "standard input and output are connected");
-        // What was typed before goes at once; that nobody takes it shows in the exit code.
+        // What was typed before goes out at once; if nobody takes it, the exit code shows that.
         tunnel::carry_stdio(stream, &to.to_string()).await
     };
     let carried = tokio::select! {

@@ -1,13 +1,12 @@
-//! Text that came from elsewhere, made fit for a terminal or a log line; and text for standard
-//! output.
+//! Text from elsewhere, made safe for a terminal or a log line; and text for standard output.
 
 use std::io::{self, Write};
 
-/// Longest escaped text, in characters: a host name has at most 253, a reason needs no more.
+/// Longest escaped text, in characters: a host name has at most 253, and a reason needs no more.
 const SHOWN_CHARS_MAX: usize = 256;
 
-/// Escapes control characters and what reorders or hides text, and bounds the length, so that
-/// nothing a peer sends can draw on the terminal, forge a second line or flood the log.
+/// Escapes control characters and characters that reorder or hide text, and bounds the length, so
+/// that nothing a peer sends can draw on the terminal, forge a second line or flood the log.
 pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(SHOWN_CHARS_MAX));
     for (count, c) in text.chars().enumerate() {
@@ -24,11 +23,11 @@ pub(crate) fn escape(text: &str) -> String {
     shown
 }
 
-/// ` (did you mean …?)`, if one of `words` is what `text` is but for a slip of the finger.
+/// ` (did you mean …?)`, if `text` is one of `words` but for a typo.
 pub(crate) fn meant(text: &str, words: &[&str]) -> String {
     let near = words.iter().map(|word| (slips(text, word), word)).min();
     match near {
-        // Two slips in a short word make another word of it.
+        // Two typos in a short word make a different word.
         Some((slips, word)) if slips <= 2 && slips * 2 < word.len() => {
             format!(" (did you mean `{word}`?)")
         }
@@ -36,9 +35,9 @@ pub(crate) fn meant(text: &str, words: &[&str]) -> String {
     }
 }
 
-/// How many letters have to be changed, left out or put in, or be swapped with their neighbour.
+/// How many letters must be changed, removed, added or swapped with their neighbour.
 fn slips(text: &str, word: &str) -> usize {
-    // No word is as long: the rest would change nothing but the time it takes.
+    // No word is that long: the rest would only cost time.
     let beginning: String = text.chars().take(32).collect();
     strsim::osa_distance(&beginning, word)
 }
@@ -50,13 +49,12 @@ fn is_invisible(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Prints to standard output. A thread of its own waits there for the reader, and none of the
-/// runtime's.
+/// Prints to standard output. A separate thread, not the runtime's, waits for the reader.
 pub(crate) async fn print(text: impl AsRef<[u8]> + Send + 'static) -> io::Result<()> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let printing = move || {
         let mut output = io::stdout().lock();
-        // Nobody listens any more when the program is about to end.
+        // Nobody is listening any more if the program is about to end.
         let _ = tell.send(output.write_all(text.as_ref()).and_then(|()| output.flush()));
     };
     std::thread::Builder::new().name("print".to_owned()).spawn(printing)?;

@@ -1,4 +1,4 @@
-//! The decision about a server's key as the options ask for it, and what its errors mean to the
+//! The decision about a server's key that the options ask for, and what its errors mean to the
 //! user.
 
 use std::path::Path;
@@ -13,8 +13,8 @@ use super::config::{KeyExchange, Trust, require_home};
 use super::exit::{Exit, Failure};
 use super::prompt::Terminal;
 
-/// What decides about the key of the server that is dialled as `host`, the text of `--dial`. A pin
-/// needs no home.
+/// What decides about the key of the server dialled as `host`, the text of `--dial`. A pin needs no
+/// home.
 pub(crate) fn host_trust(
     trust: Trust,
     host: &str,
@@ -31,7 +31,7 @@ pub(crate) fn host_trust(
     })
 }
 
-/// A client's settings of TLS.
+/// A client's TLS settings.
 pub(crate) fn client_tls(
     identity: &Identity,
     key_exchange: KeyExchange,
@@ -97,7 +97,7 @@ fn is_no_device(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }
 
-/// The failure of a client that has never had a lane.
+/// The failure of a client that never had a lane.
 pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
     let (exit, advice) = match error {
         DialError::InvalidAddress(..) => (Exit::Usage, "correct --dial"),
@@ -137,7 +137,7 @@ pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
     Failure::message(exit, format!("cannot reach {server}: {error}; {advice}"))
 }
 
-/// The exit code of a client that could not begin, and what to do about it. `own` is the client's
+/// The exit code of a client that could not start, and what to do about it. `own` is the client's
 /// key, if it has one that lasts.
 pub(super) fn connect_failure(
     server: &str,
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_terminal_an_unknown_server_is_an_error_and_no_question() {
-        // Tests run without a terminal at both ends; should one be there, there is nothing to test.
+        // Tests normally run without a terminal; if there is one, there is nothing to test.
         if Terminal::of_process().is_some() {
             return;
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::text::escape;
 
-/// Parses `16MiB`, `1.5GB`, `64k`, `4096`. Without a unit: bytes. A bare `K`/`M`/`G` is binary,
-/// as everywhere in buffer sizes; `kB`, `MB`, `GB` are decimal, as the standard has it.
+/// Parses `16MiB`, `1.5GB`, `64k`, `4096`. Without a unit: bytes. A bare `K`/`M`/`G` is binary, as
+/// everywhere in buffer sizes; `kB`, `MB`, `GB` are decimal, as in the standard.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a size such as 65536, 512KiB, 16MiB or 1GB";
     let (number, unit) = split_unit(text, EXAMPLES)?;
@@ -24,8 +24,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     scaled(number, scale).ok_or_else(|| not_scaled(number, EXAMPLES))
 }
 
-/// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit has to be there, and in
-/// bits: what `20M` or `20mbps` means depends on whom one asks.
+/// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit is required, and in bits:
+/// what `20M` or `20mbps` means depends on whom you ask.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a rate such as 500kbit, 20mbit or 1.5gbit (a second)";
     let (number, unit) = split_unit(text, EXAMPLES)?;
@@ -115,7 +115,7 @@ pub(crate) fn duration(time: Duration) -> String {
     format!("{} h {:02} min", minutes / 60, minutes % 60)
 }
 
-/// The number a text begins with, and what follows it.
+/// The number that a text begins with, and the rest.
 fn split_unit<'a>(text: &'a str, examples: &str) -> Result<(&'a str, &'a str), String> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -129,7 +129,7 @@ fn split_unit<'a>(text: &'a str, examples: &str) -> Result<(&'a str, &'a str), S
     }
 }
 
-/// Why `number`, which [`scaled`] does not take, is none.
+/// Why [`scaled`] rejects `number`.
 fn not_scaled(number: &str, examples: &str) -> String {
     let shown = escape(number);
     match scaled(number, 0) {
@@ -141,8 +141,8 @@ fn not_scaled(number: &str, examples: &str) -> String {
     }
 }
 
-/// `number` (digits, at most one point) times `scale`, exact for whole numbers; None when it is
-/// no such number or does not fit.
+/// `number` (digits, at most one point) times `scale`, exact for whole numbers; None if it is not
+/// such a number or does not fit.
 fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());

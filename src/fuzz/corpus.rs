@@ -1,10 +1,10 @@
-//! Replays what fuzzing has found worth keeping: `fuzz/corpus/TARGET/*`.
+//! Replays the inputs that fuzzing found worth keeping: `fuzz/corpus/TARGET/*`.
 
 use std::fs;
 use std::panic;
 use std::path::Path;
 
-/// Runs a target over its corpus, which must be there.
+/// Runs a target over its corpus, which must exist.
 pub(crate) fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
@@ -18,5 +18,5 @@ pub(crate) fn replay(target: &str, run: fn(&[u8])) {
     assert!(failing.is_empty(), "the target {target} fails with {failing:?}");
 }
 
-/// Even the least of the targets has so many ways to go; fewer inputs are no corpus.
+/// Even the smallest target has this many paths; fewer inputs are no corpus.
 const INPUTS_MIN: usize = 10;

@@ -1,13 +1,13 @@
-//! The fuzz targets. Not a part of the library: it exists in tests, which replay the corpora, and
-//! in the builds of cargo-fuzz, whose programs in `fuzz/` call one function each.
+//! The fuzz targets. Not part of the library: they exist in tests, which replay the corpora, and in
+//! cargo-fuzz builds, whose programs in `fuzz/` call one function each.
 //!
-//! A target takes any bytes whatever and panics if something is wrong. What it does stands next to
-//! what it tests, in a module `fuzz` of that room, and is compiled with every test.
+//! A target takes arbitrary bytes and panics if something is wrong. Its code lives next to what it
+//! tests, in that room's module `fuzz`, and is compiled with every test.
 
 #[cfg(test)]
 mod corpus;
 
-/// A target for each line, and a test that replays its corpus.
+/// One target per line, with a test that replays its corpus.
 macro_rules! targets {
     ($($(#[$attribute:meta])* $name:ident => $run:path;)*) => {
         /// Name and function of every target.
@@ -50,7 +50,7 @@ targets! {
     invitation => crate::trust::fuzz::invitation;
     #[cfg(feature = "proxy")]
     socks4 => crate::tunnel::proxy::fuzz_socks4;
-    // Tests have them in the program, where they belong.
+    // In tests, the program has these, where they belong.
     #[cfg(all(fuzzing, feature = "cli"))]
     options => crate::cli::fuzz::options;
     #[cfg(all(fuzzing, feature = "cli"))]

@@ -1,4 +1,4 @@
-//! `--binds`: all links of a client as one JSON object, as the original has it.
+//! `--binds`: all links of a client as one JSON object, as in the original.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::cli::text::escape;
 
-/// The value of `--binds`: a JSON object of address to number of lanes, or to an object of options,
-/// in the order written.
+/// The value of `--binds`: a JSON object that maps addresses to a number of lanes or an object of
+/// options, in the order written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BindMap(pub(crate) Vec<LinkPlan>);
 
@@ -84,13 +84,14 @@ fn set_json(plan: &mut LinkPlan, value: &serde_json::Value) -> Result<(), String
     plan.check()
 }
 
-/// The JSON error with the place it points at shown under the text.
+/// The JSON error, with its place marked under the text.
 fn explain_json(text: &str, error: &serde_json::Error) -> String {
     let whole = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let problem = whole.strip_suffix(&place).unwrap_or(&whole);
     let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
-    // serde_json counts bytes; the column is of the last byte read. Show some 60 characters of it.
+    // serde_json counts bytes; the column is the last byte read. Show some 60 characters of the
+    // line.
     let before = line.bytes().take(error.column().saturating_sub(1)).collect::<Vec<_>>();
     let before = String::from_utf8_lossy(&before).chars().count();
     let start = before.saturating_sub(40);

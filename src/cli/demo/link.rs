@@ -1,8 +1,8 @@
-//! Lanes of a given speed on one machine: a lane around a lane, that lets no more bytes out than
-//! its link would take, and hands bytes in no sooner than they would have come.
+//! Lanes of a given speed on one machine: a lane around a lane that sends no more bytes than its
+//! link would carry, and delivers them no sooner than they would have arrived.
 //!
-//! Each end limits the rate of what it writes, and delays what it reads. The lanes inside are real:
-//! TLS over TCP.
+//! Each end limits the rate of its writes and delays its reads. The lanes inside are real: TLS over
+//! TCP.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,14 +24,14 @@ use imux::trust::PeerIdentity;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes are let out in pieces that take this long: timers are not finer than a millisecond.
+/// Bytes leave in pieces that take this long: timers are no finer than a millisecond.
 const PIECE: Duration = Duration::from_millis(2);
 
-/// Time for which nothing was let out because this program was not awake, and which is made good:
-/// on a busy machine timers are late, which is not the link's fault.
+/// How much sending time is made up for when this program woke late: on a busy machine timers are
+/// late, which is not the link's fault.
 const LATE: Duration = Duration::from_millis(20);
 
-/// What a link is able to do, each way.
+/// What a link can do, each way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Speed {
     megabits: u32,
@@ -39,7 +39,7 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// So many Mbit/s, and so many milliseconds from one end to the other.
+    /// `megabits` in Mbit/s, `delay_ms` in milliseconds from one end to the other.
     pub(super) const fn new(megabits: u32, delay_ms: u64) -> Self {
         Self { megabits, delay: Duration::from_millis(delay_ms) }
     }
@@ -52,7 +52,7 @@ impl Speed {
         self.delay * 2
     }
 
-    /// How long it takes to carry so many bytes one way, if nothing goes wrong.
+    /// How long it takes to carry this many bytes one way, if nothing goes wrong.
     pub(super) fn time_for(self, bytes: u64) -> Duration {
         self.sending(bytes as f64) + self.delay
     }
@@ -61,13 +61,13 @@ impl Speed {
         Duration::from_secs_f64(bytes / self.bytes_per_second())
     }
 
-    /// How much is let out at once.
+    /// How many bytes leave at once.
     fn piece(self) -> usize {
         (self.bytes_per_second() * PIECE.as_secs_f64()) as usize + 1
     }
 }
 
-/// A link as its client sees it: what it has carried, and the switch that kills its lane.
+/// A link as its client sees it: what it has carried, and a switch that kills its lane.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) speed: Speed,
@@ -76,7 +76,7 @@ pub(super) struct Wire {
     dead_until: Mutex<Option<Instant>>,
 }
 
-/// Bytes of a link's lanes, all that ever were.
+/// Bytes of all lanes a link has ever had.
 #[derive(Debug, Default)]
 struct Carried {
     sent: AtomicU64,
@@ -115,7 +115,7 @@ impl Wire {
     }
 }
 
-/// Dials lanes that have the speed of their wire.
+/// Dials lanes with the speed of their wire.
 #[derive(Debug)]
 pub(super) struct PacedDialer {
     pub(super) dialer: TlsDialer,
@@ -130,7 +130,7 @@ impl Dialer for PacedDialer {
             tokio::time::sleep_until(until).await;
         }
         let inner = self.dialer.dial().await?;
-        // The handshakes of TCP and TLS: two round trips, which on loopback took no time.
+        // The handshakes of TCP and TLS: two round trips, which took no time on loopback.
         tokio::time::sleep(self.wire.speed.round_trip() * 2).await;
         let switch = Arc::<Switch>::default();
         *self.wire.lane.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch.clone());
@@ -143,7 +143,7 @@ impl Dialer for PacedDialer {
     }
 }
 
-/// A listener for each link; what comes in has that link's speed.
+/// A listener for each link; its lanes have that link's speed.
 #[derive(Debug)]
 pub(super) struct ManyListeners(pub(super) Vec<(TlsListener, Speed)>);
 
@@ -156,7 +156,7 @@ impl Listener for ManyListeners {
                 Ok(Box::new(Pending { inner, speed: *speed }) as Box<dyn PendingLane>)
             })
         });
-        // Accepting is cancel safe: whoever comes to one of the others waits there.
+        // Accepting is cancel safe: connections to the other listeners wait there.
         futures::future::select_all(accepting).await.0
     }
 
@@ -192,14 +192,14 @@ struct Paced {
     speed: Speed,
     switch: Arc<Switch>,
     carried: Arc<Carried>,
-    /// When all that was let out has left; never further ahead than a piece, and then nothing is
-    /// let out.
+    /// When everything sent so far will have left; never more than a piece ahead, and until then
+    /// nothing is sent.
     free_at: Instant,
     writing: Pin<Box<Sleep>>,
-    /// What has come, and when it may be read.
+    /// What has arrived, and when it may be read.
     arriving: VecDeque<(Instant, Bytes)>,
     arriving_bytes: usize,
-    /// What comes after that: the end, or an error.
+    /// What follows it: the end, or an error.
     last: Option<(Instant, io::Result<()>)>,
     reading: Pin<Box<Sleep>>,
 }
@@ -230,7 +230,7 @@ impl Paced {
         Ok(())
     }
 
-    /// Ready when the link takes bytes.
+    /// Ready when the link accepts bytes.
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         while Instant::now() < self.free_at {
@@ -240,7 +240,7 @@ impl Paced {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes what has come out of the inner lane, as much as the link could hold.
+    /// Takes bytes out of the inner lane, as many as the link could hold.
     fn take_in(&mut self, cx: &mut Context<'_>) {
         let link_holds = (self.speed.bytes_per_second() * self.speed.delay.as_secs_f64()) as usize;
         while self.last.is_none() && self.arriving_bytes < link_holds + 256 * 1024 {
@@ -260,7 +260,7 @@ impl Paced {
         }
     }
 
-    /// Ready when something may be read, be it the end.
+    /// Ready when something may be read, even if it is the end.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let front = self.arriving.front().map(|(due, _)| *due);
         let Some(due) = front.or(self.last.as_ref().map(|(due, _)| *due)) else {
@@ -368,7 +368,7 @@ impl Lane for Paced {
         self.inner.peer()
     }
 
-    // No metrics: what the kernel knows of loopback is not true of the link.
+    // No metrics: what the kernel knows about loopback does not hold for the link.
 
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_link(cx))?;
@@ -414,7 +414,7 @@ mod tests {
         written.unwrap();
         read.unwrap();
         assert_eq!(got, sent);
-        // 2 MB at 10 MB/s, and the way of the last byte.
+        // 2 MB at 10 MB/s, plus the last byte's travel time.
         let off = begun.elapsed().abs_diff(speed.time_for(2_000_000));
         assert!(off < Duration::from_millis(10), "{:?}", begun.elapsed());
         assert_eq!(near.carried.sent.load(Ordering::Relaxed), 2_000_000);

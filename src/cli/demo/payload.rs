@@ -1,4 +1,4 @@
-//! The bytes of the demo: pseudo-random, the same at both ends, every one compared.
+//! The bytes of the demo: pseudo-random, the same at both ends, each one compared.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +25,8 @@ pub(super) async fn send(
     Ok(())
 }
 
-/// Receives to the end; how many bytes there were before the first that was not of the sequence,
-/// which `counter` follows.
+/// Receives to the end; returns how many bytes matched before the first wrong one. `counter` keeps
+/// up.
 pub(super) async fn receive(
     from: &mut (impl AsyncRead + Unpin),
     seed: u64,
@@ -35,7 +35,7 @@ pub(super) async fn receive(
     let mut sequence = Sequence::new(seed);
     let mut buffer = vec![0; BLOCK];
     loop {
-        // One block after the other, so that each read is compared with one piece.
+        // Block by block, so that each read is compared with one piece.
         let expected = sequence.rest();
         let got = from.read(&mut buffer[..expected.len()]).await?;
         let right = buffer[..got].iter().zip(expected).take_while(|(got, due)| got == due).count();
@@ -47,12 +47,11 @@ pub(super) async fn receive(
     }
 }
 
-/// xorshift64* by Marsaglia and Vigna: quick, and without any pattern that two mistakes could hide
-/// in.
+/// xorshift64* by Marsaglia and Vigna: fast, and without patterns that two mistakes could hide in.
 struct Sequence {
     state: u64,
     block: Vec<u8>,
-    /// Bytes of the block that were taken. 0 <= taken < BLOCK
+    /// Bytes of the block already taken. 0 <= taken < BLOCK
     taken: usize,
 }
 
@@ -76,7 +75,7 @@ impl Sequence {
         self.taken = 0;
     }
 
-    /// What follows, as far as it is made: at least a byte.
+    /// What follows, as far as it is generated: at least one byte.
     fn rest(&self) -> &[u8] {
         &self.block[self.taken..]
     }

@@ -1,7 +1,7 @@
 //! The audit trail in a file of its own: a line of JSON for each event of the target `imux::audit`.
 //!
-//! A thread of its own writes. What finds no room in its queue, or on the disk, is counted, and
-//! told in the log and in the trail itself; nobody waits.
+//! A separate thread writes. Lines that find no room in its queue or on the disk are counted and
+//! reported in the log and in the trail itself; nobody waits.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -24,16 +24,16 @@ use tracing_subscriber::layer::Context;
 
 use crate::cli::date::now;
 
-/// Where the events come from.
+/// The target of the events.
 pub(super) const TARGET: &str = "imux::audit";
 
 /// Lines that may wait for the disk, some 300 bytes each.
 const QUEUE_LINES: usize = 8_192;
 
-/// How long the end of the program waits for the disk.
+/// How long the program's end waits for the disk.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What could not be written is told in the log this often at most.
+/// How often at most the log reports lines that could not be written.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The way into the file.
@@ -49,15 +49,15 @@ enum Order {
     Line(String),
     /// The file may have been moved away.
     Reopen,
-    /// To be answered when all before it is written.
+    /// Answer when everything before this has been written.
     Flush(SyncSender<()>),
 }
 
 impl Audit {
-    /// Appends to the file at `path`, which is made for its owner only.
+    /// Appends to the file at `path`, created for its owner only.
     ///
     /// # Errors
-    /// It cannot be opened, or there is no thread for it.
+    /// It cannot be opened, or no thread could be started.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         let (queue, orders) = sync_channel(QUEUE_LINES);
@@ -68,13 +68,13 @@ impl Audit {
         Ok(Self { queue, lost })
     }
 
-    /// Goes on in a new file, if the old one was moved away.
+    /// Starts a new file, if the old one was moved away.
     pub(crate) fn reopen(&self) {
-        // Where there is no room, what fills it notices by itself.
+        // If the queue is full, whatever fills it is noticed by itself.
         let _ = self.queue.try_send(Order::Reopen);
     }
 
-    /// Waits until all is written, but not for long.
+    /// Waits until everything is written, but not for long.
     pub(super) fn flush_for_the_end(&self) {
         let (tell, told) = sync_channel(1);
         if self.queue.try_send(Order::Flush(tell)).is_ok() {
@@ -135,12 +135,12 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Who writes.
+/// The writing thread.
 struct Writer {
     path: PathBuf,
     file: Option<File>,
     lost: Arc<AtomicU64>,
-    /// The last line may not be whole.
+    /// The last line may be incomplete.
     torn: bool,
 }
 
@@ -169,7 +169,7 @@ impl Writer {
         }
     }
 
-    /// Tells of what was lost in the trail itself, once something can be written again.
+    /// Reports losses in the trail itself, once writing works again.
     fn account(&mut self, lost: u64) {
         let line = json!({ "time": timestamp(), "level": "ERROR", "event": "lost", "lines": lost });
         if self.try_write(&format!("{line}\n")).is_ok() {

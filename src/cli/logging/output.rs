@@ -1,8 +1,7 @@
-//! Standard error behind a bounded queue: whoever has something to say never waits for whoever
-//! reads it.
+//! Standard error behind a bounded queue: writers never wait for the reader.
 //!
-//! A thread of its own writes. What finds the queue full is dropped as a whole, counted, and told
-//! of where it would have stood, once lines are taken again.
+//! A separate thread writes. Text that finds the queue full is dropped whole and counted; once
+//! lines are accepted again, a notice stands in its place.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -13,20 +12,19 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Room for some two thousand lines: every lane of a large session that comes, goes and is back.
+/// Room for some two thousand lines: every lane of a large session coming up, going and returning.
 const QUEUE_BYTES: usize = 256 << 10;
 
-/// Written at once: small, so that only little is on its way when the reader stops.
+/// The most written at once: small, so that little is in flight when the reader stops.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// How long the end of the program waits for what was said to be taken.
+/// How long the program's end waits for its output to be taken.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where the word of what was lost comes from: no filter and no bound on lines holds that back.
+/// The target of notices about lost lines: no filter or line limit holds these back.
 pub(super) const TARGET: &str = module_path!();
 
-/// A way into the queue. What is given in one `write` is kept or dropped as a whole, and never an
-/// error.
+/// A way into the queue. Each `write` is kept or dropped whole, and never fails.
 #[derive(Clone, Debug)]
 pub(crate) struct Output(Arc<Queue>);
 
@@ -35,7 +33,7 @@ struct Queue {
     state: Mutex<State>,
     /// There is something to write.
     filled: Condvar,
-    /// All of it was written.
+    /// Everything has been written.
     drained: Condvar,
     writer: OnceLock<ThreadId>,
 }
@@ -44,15 +42,15 @@ struct Queue {
 struct State {
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
-    /// What found no room since the writer last came by.
+    /// Lines that found no room since the writer last looked.
     lost: u64,
-    /// The writer is at work on what it took.
+    /// The writer is busy with the batch it took.
     writing: bool,
-    /// The terminal belongs to a question: what is said waits, as long as there is room for it.
+    /// A question owns the terminal: output waits, as long as there is room for it.
     held: bool,
 }
 
-/// Nothing is written as long as this lives.
+/// Nothing is written while this lives.
 #[derive(Debug)]
 pub(crate) struct Hold(Output);
 
@@ -63,10 +61,10 @@ impl Drop for Hold {
     }
 }
 
-/// The process's one queue before its standard error, which is there from the first call on.
+/// The process's one queue in front of standard error, created by the first call.
 ///
 /// # Errors
-/// There is no thread to be had for it.
+/// No thread could be started for it.
 pub(crate) fn stderr() -> io::Result<Output> {
     static STDERR: OnceLock<Output> = OnceLock::new();
     if let Some(output) = STDERR.get() {
@@ -85,19 +83,19 @@ impl Output {
         Ok(output)
     }
 
-    /// Holds back what is said from now on. What was said before is written first, if it is taken.
+    /// Holds back output from now on. Earlier output is written first, if the reader takes it.
     pub(crate) fn hold(&self) -> Hold {
         self.wait_until_written();
         self.0.lock().held = true;
         Hold(self.clone())
     }
 
-    /// Waits until all that was said was written, but not for long. A question that stands has no
-    /// answer any more.
+    /// Waits until everything is written, but not for long. A pending question will get no answer
+    /// any more.
     pub(crate) fn flush_for_the_end(&self) {
         let mut state = self.0.lock();
         if std::mem::take(&mut state.held) {
-            // The question's last line is not at its end.
+            // The question's last line is unfinished.
             state.waiting_bytes += 1;
             state.waiting.push_front(b"\n".to_vec());
             self.0.filled.notify_one();
@@ -132,10 +130,10 @@ impl Queue {
 
     fn push(&self, text: &[u8]) {
         let mut state = self.lock();
-        // Once something was lost, all is until the writer comes by: nothing is to stand before the
-        // word of it.
+        // After one loss everything is dropped until the writer looks: no line may precede the
+        // notice.
         let full = state.lost > 0 || state.waiting_bytes + text.len() > QUEUE_BYTES;
-        // The writer itself has only that word to say.
+        // The writer itself only writes that notice.
         if full && self.writer.get() != Some(&thread::current().id()) {
             state.lost += 1;
         } else {
@@ -150,19 +148,19 @@ impl Queue {
         loop {
             let (batch, lost) = self.next_batch();
             if lost > 0 {
-                // Through the log, for it to have the log's form. The queue has just been emptied
-                // into the batch, behind which this comes.
+                // Through the log, to get the log's form. The queue was just emptied into the
+                // batch, and this follows it.
                 tracing::warn!(
                     lines = lost,
                     "lines of the log were lost: standard error did not take them in time"
                 );
             }
-            // Whoever has closed standard error does not want to hear of it.
+            // Whoever closed standard error does not want to hear about it.
             let _ = sink.write_all(&batch).and_then(|()| sink.flush());
         }
     }
 
-    /// What is to be written next, and how many lines were lost behind it.
+    /// The next batch to write, and how many lines were lost after it.
     fn next_batch(&self) -> (Vec<u8>, u64) {
         let mut state = self.lock();
         state.writing = false;
@@ -186,7 +184,7 @@ impl Queue {
     }
 }
 
-/// A descriptor that whoever shares it may have set to non-blocking.
+/// A descriptor that another process sharing it may have set to non-blocking.
 struct Patient<W>(W);
 
 impl<W: Write + AsFd> Write for Patient<W> {
@@ -213,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes a batch each time it is allowed to.
+    /// Takes a batch whenever it is allowed to.
     struct Gate {
         allowed: mpsc::Receiver<()>,
         taken: mpsc::Sender<String>,
@@ -221,7 +219,7 @@ mod tests {
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Once the test has let go of it, it stands open.
+            // Once the test drops its end, the gate stays open.
             let _ = self.allowed.recv();
             let _ = self.taken.send(String::from_utf8_lossy(bytes).into_owned());
             Ok(bytes.len())
@@ -244,7 +242,7 @@ mod tests {
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         let lines = 3 * QUEUE_BYTES / line.len();
         for _ in 0..lines {
-            // Nobody takes any of it, and nobody waits.
+            // Nobody reads any of it, and nobody waits.
             output.write_all(&line).unwrap();
         }
         let lost = output.0.lock().lost as usize;
@@ -255,7 +253,7 @@ mod tests {
         assert_eq!(taken.len() % line.len(), 0, "a line was cut");
         assert_eq!(taken.len() / line.len() + lost, lines);
         assert!(lost > lines / 2);
-        // What comes later is taken again.
+        // Later lines are taken again.
         output.write_all(b"later\n").unwrap();
         output.flush_for_the_end();
         assert_eq!(read.try_iter().collect::<String>(), "later\n");
@@ -292,7 +290,7 @@ mod tests {
         drop(hold);
         output.flush_for_the_end();
         assert_eq!(read.try_iter().collect::<String>().len(), QUEUE_BYTES);
-        // The end waits for nobody's answer.
+        // The program's end does not wait for an answer.
         let _hold = output.hold();
         output.write_all(b"the end\n").unwrap();
         output.flush_for_the_end();

@@ -1,9 +1,8 @@
-//! A bound on how much others can have us write to the log: strangers that are refused, clients
-//! that come and go.
+//! A bound on how much others can make us log: strangers refused, clients that come and go.
 //!
-//! Each place in the source that logs has an allowance, of which it gets some back every minute;
-//! what is beyond it is counted, and told of once a minute. `debug` and `trace` are for whoever
-//! asks for all of it.
+//! Each logging call site has an allowance that refills a little every minute; lines beyond it are
+//! counted and reported once a minute. `debug` and `trace` have no bound: they are for people who
+//! ask for everything.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,14 +19,14 @@ use super::output::TARGET;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lines of one place at once: of 256 lanes, each up and down and up again at a restart, none is
-/// left out.
+/// Lines from one call site at once: enough for 256 lanes that each go up, down and up again at a
+/// restart.
 const LINES_AT_ONCE: u32 = 600;
 
-/// ... and each minute: with a few places, each a hundred bytes a line, 10 MB a day.
+/// Lines from one call site per minute: with a few sites and a hundred bytes a line, 10 MB a day.
 const LINES_PER_INTERVAL: u32 = 20;
 
-/// What was left out is told of by its message, this much of it.
+/// A report on dropped lines quotes this much of the first one's message.
 const EXAMPLE_CHARS: usize = 100;
 
 #[derive(Clone, Debug, Default)]
@@ -35,21 +34,20 @@ pub(super) struct Throttle {
     places: Arc<Mutex<HashMap<Identifier, Lines>>>,
 }
 
-/// Of one place in the source.
+/// The state of one call site.
 #[derive(Debug)]
 struct Lines {
     room: u32,
     left_out: u64,
-    /// The message of the first that was left out.
+    /// The message of the first dropped line.
     like: String,
 }
 
 impl Throttle {
-    /// Tells from now on, in a thread of its own, what was left out.
+    /// Reports dropped lines from now on, in a separate thread.
     pub(super) fn start(&self) {
         let throttle = self.clone();
-        // Without the thread nothing more is granted once the allowance is used up, which errs on
-        // the safe side.
+        // Without the thread an allowance never refills, which errs on the safe side.
         let _ = std::thread::Builder::new().name("imux-log".to_owned()).spawn(move || {
             loop {
                 std::thread::sleep(INTERVAL);
@@ -58,9 +56,9 @@ impl Throttle {
         });
     }
 
-    /// Tells what was left out since it was called last, and gives some of the allowances back.
+    /// Reports lines dropped since the last call, and refills the allowances a little.
     fn tell(&self) {
-        // Not under the lock, which the telling takes too.
+        // Not under the lock, which reporting takes too.
         for (lines, like) in self.next_interval() {
             tracing::warn!(lines, like, "lines were left out of the log, there were too many");
         }
@@ -107,7 +105,7 @@ impl<S: Subscriber> Layer<S> for Throttle {
     }
 }
 
-/// Takes the message of an event, or the beginning of it.
+/// Takes an event's message, or its beginning.
 struct Message<'a>(&'a mut String);
 
 impl Visit for Message<'_> {
@@ -130,7 +128,7 @@ mod tests {
     struct Written(Arc<Mutex<Vec<u8>>>);
 
     impl Written {
-        /// What was written since it was asked last.
+        /// What was written since the last call.
         fn take(&self) -> Vec<String> {
             let bytes = std::mem::take(&mut *self.0.lock().unwrap());
             String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
@@ -166,7 +164,7 @@ mod tests {
             throttle.tell();
             assert_eq!(written.take().len(), 100, "nothing was left out, and nothing is told");
             refuse(10_000);
-            // Neither other lines nor what was asked for in detail are any fewer for it.
+            // This costs neither other lines nor detail that was asked for.
             tracing::info!("server ready");
             (0..1_000).for_each(|_| tracing::debug!("detail"));
             let lines = written.take();
@@ -181,7 +179,7 @@ mod tests {
             assert!(told.contains("stranger refused"), "{told}");
             refuse(10_000);
             assert_eq!(written.take().len() as u32, LINES_PER_INTERVAL);
-            // When the flood is over, that is told once, and in time all is as before.
+            // The flood is reported once when it is over, and in time all is as before.
             throttle.tell();
             assert_eq!(written.take().len(), 1);
             (0..LINES_AT_ONCE / LINES_PER_INTERVAL).for_each(|_| throttle.tell());

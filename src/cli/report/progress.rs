@@ -1,4 +1,4 @@
-//! Progress of a transfer: one line redrawn on a terminal, now and then a line elsewhere.
+//! Progress of a transfer: one line redrawn on a terminal, occasional lines elsewhere.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::cli::units;
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// One line, redrawn; so many columns are there.
+    /// One line, redrawn, on this many columns.
     Terminal { columns: usize },
     /// Lines for a log file.
     Lines,
@@ -17,8 +17,7 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// The style for an output: `quiet` wins; `columns` is what is known of the terminal's width,
-    /// if anything.
+    /// The style for an output: `quiet` wins; `columns` is the terminal's width, if known.
     pub(crate) fn choose(is_terminal: bool, quiet: bool, columns: Option<usize>) -> Self {
         match (quiet, is_terminal) {
             (true, _) => Style::Silent,
@@ -28,15 +27,16 @@ impl Style {
     }
 }
 
-/// A terminal is redrawn ten times a second: smooth to the eye, and nothing to the processor.
+/// A terminal is redrawn ten times a second: smooth to the eye, and next to nothing for the
+/// processor.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
-/// A log gets a line a second, or sooner when a tenth more is done.
+/// A log gets a line a second, or sooner once another tenth is done.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 const LINE_STEP: f64 = 0.1;
-/// Even on the fastest machine, lines keep this distance.
+/// The least time between lines, even on the fastest machine.
 const LINE_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
-/// Draws progress on an output. Time comes from the caller: the time since the start.
+/// Draws progress on an output. The caller passes in the time since the start.
 #[derive(Debug)]
 pub(crate) struct Progress<W> {
     output: W,
@@ -45,7 +45,7 @@ pub(crate) struct Progress<W> {
     total: u64,
     /// When something was drawn last, and how much was done then.
     drawn: Option<(Duration, u64)>,
-    /// Characters of the line that now stands on the terminal.
+    /// Length of the line now on the terminal, in characters.
     standing: usize,
 }
 
@@ -54,12 +54,12 @@ impl<W: Write> Progress<W> {
         Self { output, style, label: label.to_owned(), total, drawn: None, standing: 0 }
     }
 
-    /// Tells how much is done; draws if it is time to.
+    /// Takes how much is done; draws if it is time to.
     pub(crate) fn update(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
         if self.is_due(elapsed, done) { self.draw(elapsed, done) } else { Ok(()) }
     }
 
-    /// Prints a line of its own, the bar standing below it as before.
+    /// Prints a separate line, with the bar below it as before.
     pub(crate) fn message(&mut self, text: &str) -> io::Result<()> {
         match self.style {
             Style::Silent => return Ok(()),
@@ -74,7 +74,7 @@ impl<W: Write> Progress<W> {
         self.output.flush()
     }
 
-    /// Draws the last state and leaves it standing.
+    /// Draws the final state and leaves it there.
     pub(crate) fn finish(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
         if self.style == Style::Silent {
             return Ok(());
@@ -110,7 +110,7 @@ impl<W: Write> Progress<W> {
                 writeln!(self.output, "{}", figures(&self.label, elapsed, done, self.total))?;
             }
             Style::Terminal { columns } => {
-                // The last column stays free: some terminals wrap when it is written.
+                // The last column stays free: some terminals wrap when it is filled.
                 let line = bar_line(&self.label, elapsed, done, self.total, columns - 1);
                 let length = line.chars().count();
                 let clear = " ".repeat(self.standing.saturating_sub(length));
@@ -129,7 +129,7 @@ fn figures(label: &str, elapsed: Duration, done: u64, total: u64) -> String {
     let of = format!("{} of {}", units::bytes(done), units::bytes(total));
     let mut line = format!("{label}  {percent:.0} %  {of}  {}", units::rate(rate));
     if done < total && rate > 0.0 {
-        // Not longer than a day: a stalled start would promise centuries.
+        // At most a day: a stalled start would predict centuries.
         let left = ((total - done) as f64 / rate).min(86_400.0);
         line += &format!("  {} left", units::duration(Duration::from_secs_f64(left)));
     }

@@ -12,7 +12,7 @@ pub(crate) enum Align {
 #[derive(Debug)]
 pub(crate) struct Table {
     aligns: Vec<Align>,
-    /// The heading first. Every row has as many cells as there are columns.
+    /// The heading comes first. Every row has as many cells as there are columns.
     rows: Vec<Vec<String>>,
 }
 
