@@ -256,7 +256,7 @@ impl End {
             let Some(next) = self.allowances.pop_front() else { return };
             let allowed = Allowance { receive: next.receive, send: next.send };
             self.session.set_allowance(allowed);
-            self.session.rest();
+            self.session.lend_first_windows();
             self.promises.allow(allowed.receive, self.session.promised());
             self.held.allow(allowed.send, self.session.stats().held_bytes);
             self.allowed = Some(allowed);

@@ -40,7 +40,7 @@ static PROCESS: OnceLock<MemoryBudget> = OnceLock::new();
 /// A session, as the budget knows it. Neither is called under the account's lock.
 pub(super) trait Charged: Send + Sync {
     /// For how long what it keeps for its peer has not moved.
-    fn standing(&self, now: Instant) -> Duration;
+    fn stalled(&self, now: Instant) -> Duration;
 
     /// Ends it: it has more than it was granted, and memory is short.
     fn end(&self);
@@ -129,7 +129,7 @@ impl MemoryBudget {
         let now = clock::now();
         for one in &mut overdrawn {
             let session = self.0.sessions().get(&one.number).and_then(Weak::upgrade);
-            one.standing = session.map(|session| session.standing(now)).unwrap_or_default();
+            one.stalled = session.map(|session| session.stalled(now)).unwrap_or_default();
         }
         let number = who_ends(&overdrawn)?;
         Some((number, self.0.sessions().get(&number).and_then(Weak::upgrade)))
@@ -213,7 +213,7 @@ impl Place {
     }
 
     /// For how long what the session keeps has not moved.
-    pub(super) fn standing(&self, now: Instant) -> Duration {
+    pub(super) fn stalled(&self, now: Instant) -> Duration {
         self.moved.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }

@@ -242,7 +242,7 @@ impl Session {
 
     /// Figures of the session and its lanes.
     pub fn stats(&self) -> SessionStats {
-        self.shared().look(|state| state.core.stats())
+        self.shared().peek(|state| state.core.stats())
     }
 }
 
@@ -272,7 +272,7 @@ pub(super) async fn close_within(
         wait(shared, |state| &mut state.closing, |state| state.lanes.is_empty().then_some(()));
     // A lane that takes no more bytes is no reason to stay.
     let _ = tokio::time::timeout(CLOSE_PATIENCE, lanes_gone).await;
-    shared.look(|state| state.core.undelivered()).into_result()
+    shared.peek(|state| state.core.undelivered()).into_result()
 }
 
 /// Waits for what the server announces of its next key; `None` when the session is over.

@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// Looks at the session without changing it.
-    pub(super) fn look<R>(&self, see: impl FnOnce(&State) -> R) -> R {
+    pub(super) fn peek<R>(&self, see: impl FnOnce(&State) -> R) -> R {
         see(&self.lock())
     }
 
@@ -191,10 +191,10 @@ impl Shared {
 }
 
 impl Charged for Shared {
-    fn standing(&self, now: Instant) -> Duration {
-        self.look(|state| {
+    fn stalled(&self, now: Instant) -> Duration {
+        self.peek(|state| {
             let memory = state.memory.as_ref().filter(|_| state.core.kept_bytes() > 0);
-            memory.map_or(Duration::ZERO, |memory| memory.standing(now))
+            memory.map_or(Duration::ZERO, |memory| memory.stalled(now))
         })
     }
 
@@ -285,7 +285,7 @@ impl State {
         let memory = self.memory.as_mut()?;
         memory.note_moved(now, self.core.moved_bytes(), self.core.kept_bytes());
         if memory.is_unused(now, self.core.stream_count()) {
-            self.core.rest();
+            self.core.lend_first_windows();
         }
         let again = self.core.memory_refused() && memory.is_time_to_ask(now);
         if !self.core.memory_due() && !again {

@@ -161,16 +161,16 @@ impl Table {
             full.is_held_by(&known.owner, owner).then(|| (*id, known.owner, known.shared.upgrade()))
         };
         let held: Vec<_> = self.lock().iter().filter_map(holding).collect();
-        let look = |(id, owner, shared): (SessionId, Owner, Option<Arc<Shared>>)| {
+        let alone = |(id, owner, shared): (SessionId, Owner, Option<Arc<Shared>>)| {
             let idle = |since, has_streams| Idle { id, owner, has_streams, since };
             // One that is gone is about to be forgotten.
             let Some(shared) = shared else { return Some(idle(super::clock::now(), false)) };
-            shared.look(|state| {
+            shared.peek(|state| {
                 let since = state.core.alone_since()?;
                 Some(idle(since, state.core.stream_count() > 0))
             })
         };
-        held.into_iter().filter_map(look).collect()
+        held.into_iter().filter_map(alone).collect()
     }
 }
 

@@ -6,18 +6,18 @@ use std::task::Poll;
 use super::shared::{Shared, State};
 use super::waiters::Waiters;
 
-/// Waits until `look` finds what it looks for. Whatever wakes the waiters of `list` has it look
+/// Waits until `find` finds what it looks for. Whatever wakes the waiters of `list` has it look
 /// again.
 ///
 /// Cancel safe: what was found is returned by the same poll.
 pub(super) async fn wait<T>(
     shared: &Shared,
     list: fn(&mut State) -> &mut Waiters,
-    mut look: impl FnMut(&mut State) -> Option<T>,
+    mut find: impl FnMut(&mut State) -> Option<T>,
 ) -> T {
     let mut place = Place { shared, list, key: None };
     poll_fn(|cx| {
-        shared.with(|state, _| match look(state) {
+        shared.with(|state, _| match find(state) {
             Some(found) => Poll::Ready(found),
             None => {
                 list(state).note(&mut place.key, cx);

@@ -283,7 +283,7 @@ impl AuthorizedClientsTrust {
     }
 
     /// Accepts an invitation, if there is one, and reads the file if it may have changed.
-    fn look(&self, client: Option<Fingerprint>, invitation: Option<&InvitationSecret>) {
+    fn refresh_for(&self, client: Option<Fingerprint>, invitation: Option<&InvitationSecret>) {
         if let (Some(client), Some(secret)) = (client, invitation) {
             match self.file.redeem(secret, client) {
                 Ok(true) => tracing::info!(%client, "invitation accepted: client authorised"),
@@ -308,7 +308,9 @@ impl ClientTrust for AuthorizedClientsTrust {
     ) -> Option<Permit> {
         // On a thread where waiting for a disk or a lock holds up nobody.
         let (this, invitation) = (self.clone(), invitation.cloned());
-        tokio::task::spawn_blocking(move || this.look(client, invitation.as_ref())).await.ok()?;
+        tokio::task::spawn_blocking(move || this.refresh_for(client, invitation.as_ref()))
+            .await
+            .ok()?;
         self.permit(client)
     }
 

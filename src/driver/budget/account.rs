@@ -14,8 +14,8 @@ use crate::proto::limits::{
 };
 use crate::proto::{Allowance, MemoryUse};
 
-/// So long nothing of what a session keeps has moved, and it counts as standing.
-const STANDING: Duration = Duration::from_secs(1);
+/// So long nothing of what a session keeps has moved, and it counts as stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// A session's number in the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +73,7 @@ pub(super) struct Overdrawn {
     debtor: Debtor,
     excess: u64,
     /// Since when nothing of what it keeps has moved.
-    pub(super) standing: Duration,
+    pub(super) stalled: Duration,
 }
 
 impl Account {
@@ -143,7 +143,7 @@ impl Account {
             number,
             debtor: entry.debtor,
             excess: entry.excess,
-            standing: Duration::ZERO,
+            stalled: Duration::ZERO,
         };
         sessions.map(overdrawn).collect()
     }
@@ -201,15 +201,15 @@ impl Account {
 /// others; then of the holder who has most beyond what was granted; then the one that has stood
 /// longest. Who has no more than was granted to it is not among them, however much that is.
 pub(super) fn who_ends(overdrawn: &[Overdrawn]) -> Option<Number> {
-    let stands = |one: &Overdrawn| one.standing >= STANDING;
+    let is_stalled = |one: &Overdrawn| one.stalled >= STALLED_AFTER;
     let mut excess = BTreeMap::<(Holder, bool), u64>::new();
     for one in overdrawn {
-        let sum = excess.entry((one.debtor.holder, stands(one))).or_default();
+        let sum = excess.entry((one.debtor.holder, is_stalled(one))).or_default();
         *sum = sum.saturating_add(one.excess);
     }
     let last = overdrawn.iter().max_by_key(|one| {
-        let of_holder = excess.get(&(one.debtor.holder, stands(one))).copied();
-        (!one.debtor.listed, stands(one), of_holder, one.standing, one.excess)
+        let of_holder = excess.get(&(one.debtor.holder, is_stalled(one))).copied();
+        (!one.debtor.listed, is_stalled(one), of_holder, one.stalled, one.excess)
     });
     last.map(|one| one.number)
 }
@@ -381,7 +381,7 @@ mod tests {
             number: Number(nth as u64),
             debtor,
             excess,
-            standing: Duration::from_secs(seconds),
+            stalled: Duration::from_secs(seconds),
         };
         let all: Vec<_> = of.iter().enumerate().map(one).collect();
         who_ends(&all).map(|number| number.0)
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_summed_by_holder_and_of_one_holder_the_longest_standing_ends() {
+    fn it_is_summed_by_holder_and_of_one_holder_the_longest_stalled_ends() {
         let many = [(stranger(1), 5, 90), (stranger(2), 3, 2), (stranger(2), 3, 9)];
         assert_eq!(overdrawn(&many), Some(2));
         // What moves of a holder is not counted with what does not.

@@ -114,7 +114,7 @@ impl Connector {
     /// Whether a link's path is known to carry little.
     pub(super) fn is_slow(&self, link: LinkId) -> bool {
         let established = self.current.living();
-        established.is_some_and(|it| it.session.shared().look(|state| state.core.is_slow(link)))
+        established.is_some_and(|it| it.session.shared().peek(|state| state.core.is_slow(link)))
     }
 
     pub(super) async fn run(&self, ready: Ready, via: &str) {
@@ -124,7 +124,7 @@ impl Connector {
         if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
             self.current.disowned(&shared, code);
         }
-        if shared.look(|state| state.over.is_some()) {
+        if shared.peek(|state| state.over.is_some()) {
             self.current.forget(&shared);
         }
     }
@@ -139,7 +139,7 @@ impl Connector {
         let proof = greeting::join(&mut lane, &established.agreed, number, place.policy).await;
         let mut proof = Some(proof.map_err(ConnectError::Handshake)?);
         let shared = established.session.shared();
-        let vouched = shared.look(|state| state.lanes.values().any(|lane| lane.proven));
+        let vouched = shared.peek(|state| state.lanes.values().any(|lane| lane.proven));
         // Where no other lane says that the server still knows the session, it is asked before it
         // is told anything: streams that nobody has heard of may then begin in another session.
         if let Some(proof) = proof.take_if(|_| !vouched) {

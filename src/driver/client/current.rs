@@ -56,7 +56,7 @@ impl CurrentSession {
     /// The session there is, unless it is over.
     pub(super) fn living(&self) -> Option<Arc<Established>> {
         let established = self.0.borrow().clone()?;
-        if established.session.shared().look(|state| state.over.is_some()) {
+        if established.session.shared().peek(|state| state.over.is_some()) {
             self.forget(established.session.shared());
             return None;
         }
@@ -82,7 +82,7 @@ impl CurrentSession {
         self.0.send_if_modified(|current| {
             let same = current.as_ref().is_some_and(|it| it.is(shared));
             if same {
-                match shared.look(|state| state.over.clone()) {
+                match shared.peek(|state| state.over.clone()) {
                     // In order, or asked for here: nothing that anybody still wanted.
                     Some(
                         why @ (SessionError::Closed(Code::NONE | Code::SHUTDOWN)

@@ -131,7 +131,7 @@ impl Reception {
             }
         };
         // Known before it is told of, so that the next lane may join at once.
-        let params = attached.shared.look(|state| state.core.config().params());
+        let params = attached.shared.peek(|state| state.core.config().params());
         let created = Frame::Created { version, session: id, params };
         greeting::write_frame(&mut lane, &created).await?;
         tracing::info!(session = %id, from = %place(asked.remote), "session created");

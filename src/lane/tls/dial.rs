@@ -97,7 +97,7 @@ impl TlsDialer {
     }
 
     /// Dials; if TLS's first message goes unanswered, finds out whether its size is the cause.
-    async fn dial_and_look(&self) -> Result<TlsLane, DialError> {
+    async fn dial_once(&self) -> Result<TlsLane, DialError> {
         let (begun, after) = (Instant::now(), self.options.dial_timeout);
         let (dialled, attempt) = self.attempt_within(after).await;
         let error = match dialled {
@@ -117,7 +117,7 @@ impl TlsDialer {
                 AttemptError::Remote(error) => error,
             })
         };
-        match self.finding.look(connect, self.server_name(addr)?).await {
+        match self.finding.ask_once(connect, self.server_name(addr)?).await {
             Next::GiveUp => Err(match error {
                 DialError::Timeout { host, bind, after } => {
                     // In tenths of a second, for a human reader.
@@ -144,7 +144,7 @@ impl TlsDialer {
 #[async_trait]
 impl Dialer for TlsDialer {
     async fn dial(&self) -> Result<Box<dyn Lane>, DialError> {
-        Ok(Box::new(self.dial_and_look().await?))
+        Ok(Box::new(self.dial_once().await?))
     }
 
     fn name(&self) -> String {

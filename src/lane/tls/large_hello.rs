@@ -79,7 +79,7 @@ pub(super) enum Next {
 impl Finding {
     /// Sends a small ClientHello over a connection made by `connect`, unless that was done lately.
     /// Lanes that fail at the same time ask once.
-    pub(super) async fn look(
+    pub(super) async fn ask_once(
         &self,
         connect: impl Future<Output = io::Result<TcpStream>>,
         name: ServerName<'static>,

@@ -23,7 +23,7 @@ impl Session {
 
     /// No stream has been open for a while: what a session begins with is of use to others, until
     /// one is opened. The first that is finds it again, if there is as much then.
-    pub fn rest(&mut self) {
+    pub fn lend_first_windows(&mut self) {
         self.streams.lend_first_windows();
     }
 

@@ -237,7 +237,7 @@ fn a_session_that_rests_gives_back_what_it_began_with_and_finds_it_again() {
     let session = &mut pair.ends[CLIENT].session;
     session.set_allowance(first);
     session.use_memory();
-    session.rest();
+    session.lend_first_windows();
     assert!(session.memory_due());
     assert_eq!(session.use_memory().wants, crate::proto::Allowance::default());
     session.set_allowance(crate::proto::Allowance { receive: M / 8, send: M / 8 });
