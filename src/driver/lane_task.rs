@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::greeting::JoinProof;
 use super::lane_event::LaneEvent;
-use super::shared::{LaneSlot, Shared, remember};
+use super::shared::Shared;
+use super::state::{LaneSlot, remember};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::lane::{self, Lane};

@@ -18,6 +18,7 @@ mod owner;
 mod server;
 mod session;
 mod shared;
+mod state;
 mod stream;
 mod table;
 mod wait;

@@ -14,7 +14,8 @@ use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::StreamError;
-use super::shared::{Handle, StreamWakers};
+use super::shared::Handle;
+use super::state::StreamWakers;
 use crate::proto::Code;
 use crate::proto::ids::StreamId;
 

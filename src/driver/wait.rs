@@ -3,7 +3,8 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use super::shared::{Shared, State};
+use super::shared::Shared;
+use super::state::State;
 use super::waiters::Waiters;
 
 /// Waits until `find` finds what it looks for. Whatever wakes the waiters of `list` has it look

@@ -3,7 +3,8 @@
 use std::task::{Context, Waker};
 
 use crate::driver::error::StreamError;
-use crate::driver::shared::{Handle, State, StreamWakers, remember};
+use crate::driver::shared::Handle;
+use crate::driver::state::{State, StreamWakers, remember};
 use crate::proto::ids::StreamId;
 
 /// Remembers whom to wake when `place` of the stream changes.

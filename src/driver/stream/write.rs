@@ -11,7 +11,8 @@ use tokio::io::AsyncWrite;
 
 use super::waiting::{closed, release, remember_stream};
 use crate::driver::error::StreamError;
-use crate::driver::shared::{Handle, State};
+use crate::driver::shared::Handle;
+use crate::driver::state::State;
 use crate::driver::wants::ANSWER;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, WriteError};
