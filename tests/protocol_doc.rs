@@ -157,6 +157,7 @@ fn frame_types_are_the_types() {
         grace_ms: 0,
         early_max_stream_data: 0,
         wants: Wants::default(),
+        listeners_max: 0,
     };
     let (code, reason, mac) = (Code::NONE, Bytes::new(), [0; 32]);
     let session = SessionId::new([0; 16]);
@@ -237,6 +238,9 @@ fn limits_are_the_limits() {
         ("SESSIONS_MAX", limits::SESSIONS_MAX as u64),
         ("SESSIONS_PER_SOURCE_MAX", limits::SESSIONS_PER_SOURCE_MAX as u64),
         ("SESSIONS_PER_CLIENT_MAX", limits::SESSIONS_PER_CLIENT_MAX as u64),
+        ("LISTENERS_PER_CLIENT_MAX", limits::LISTENERS_PER_CLIENT_MAX as u64),
+        ("LISTENERS_MAX", limits::LISTENERS_MAX as u64),
+        ("VISITORS_PER_LISTENER_MAX", limits::VISITORS_PER_LISTENER_MAX as u64),
     ];
     let told: BTreeMap<String, u64> = table(&document(), "| limit | value | past it |")
         .into_iter()

@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use imux::SessionLimits;
 use imux::lane::Congestion;
 use imux::proto::limits;
-use imux::trust::{Destination, Fingerprint, HostKeyPolicy, ProxyHeader};
+use imux::trust::{Destination, DestinationRule, Fingerprint, HostKeyPolicy, ProxyHeader};
 use imux::tunnel::Dialing;
 
 use super::address::{Endpoint, HostPort};
@@ -20,6 +20,7 @@ use super::config::{self, Invocation};
 use super::exit::Exit;
 use super::forward::{Forward, ForwardOptions};
 use super::go_style::{self, Grammar};
+use super::reverse::Reverse;
 use super::text::escape;
 use super::{identity, logging, units};
 
@@ -33,8 +34,8 @@ use self::help::long_help;
 use self::key_exchange::KeyExchangeArgs;
 use self::sockets::SocketArgs;
 use self::values::{
-    congestion, connect_timeout, demo_size, destination, drain_timeout, grace, memory, number,
-    own_address, proxy_header, scheduler, server_key, window,
+    congestion, connect_timeout, demo_size, destination, drain_timeout, grace, listen_rule, memory,
+    number, own_address, proxy_header, scheduler, server_key, window,
 };
 
 const EXAMPLES: &str = "\
@@ -168,6 +169,10 @@ struct ServerArgs {
     /// Without a list let every client in: say so where there has been one, or to have no warning
     #[arg(long)]
     allow_anyone: bool,
+    /// Without a list: where the server takes connections for any client that asks for it (imux
+    /// client -R), such as 0.0.0.0:8080; may be given several times [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen_rule)]
+    allow_listen: Vec<DestinationRule>,
     #[command(flatten)]
     session: SessionArgs,
     #[command(flatten)]
@@ -230,6 +235,14 @@ struct ClientArgs {
     /// connection before the destination has answered.
     #[arg(long, short = 'D', value_name = "[ADDR:]PORT", value_parser = Forward::parse_dynamic)]
     dynamic: Vec<Forward>,
+    /// Have the server take connections at a port of its own, and take them to HOST:PORT from
+    /// here, as with ssh -R; the path of a Unix socket will do for either half; the server has
+    /// to allow it; may be given several times
+    ///
+    /// An option may follow after a comma: `proxy-protocol` tells HOST:PORT who connects, by the
+    /// PROXY protocol; `proxy-protocol=v1` in its text form.
+    #[arg(long, short = 'R', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Reverse::parse)]
+    reverse: Vec<Reverse>,
     /// File of lines USER:PASSWORD; who uses a port of --dynamic has to show one of them
     #[arg(long, value_name = "FILE", requires = "dynamic")]
     proxy_auth: Option<PathBuf>,
@@ -239,7 +252,7 @@ struct ClientArgs {
     /// Connect standard input and output to HOST:PORT at the server and end with them, as ssh -W
     /// does: for ssh's ProxyCommand
     #[arg(long, short = 'W', value_name = "HOST:PORT", value_parser = destination)]
-    #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic"])]
+    #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic", "reverse"])]
     stdio: Option<Destination>,
     /// The imux server; all addresses of a name are tried; has to be given
     /// [default of the form of earlier versions: 127.0.0.1:443]
@@ -504,11 +517,12 @@ fn server_config(
     let dialing = Dialing { from, tell_source: args.proxy_protocol };
     let session = session_config(args.session, notices)?;
     let ServerArgs { listen, identity, authorized_clients, allow_anyone, sessions, .. } = args;
-    let sessions = sessions.into();
+    let (sessions, listen_for_strangers) = (sessions.into(), args.allow_listen);
     Ok(config::ServerConfig {
         listen,
         dial,
         dialing,
+        listen_for_strangers,
         session,
         sessions,
         identity,
@@ -528,7 +542,8 @@ fn client_config(
     let dial = dialled(args.dial, HostPort::to_dial, go_style, NO_SERVER)?;
     let server = Endpoint::Network(dial.clone());
     let mut forwards = [args.forward, args.dynamic].concat();
-    let wanted = (forwards.is_empty() && args.stdio.is_none()) || args.to.is_some();
+    let others = args.stdio.is_some() || !args.reverse.is_empty();
+    let wanted = (forwards.is_empty() && !others) || args.to.is_some();
     let listen = match args.listen {
         // The original's default. Nobody else is to find a port open to the world who did not ask
         // for one.
@@ -556,8 +571,17 @@ fn client_config(
             ));
         }
     }
+    for (number, reverse) in args.reverse.iter().enumerate() {
+        if args.reverse[..number].iter().any(|other| other.listen == reverse.listen) {
+            return Err(format!(
+                "the server is to take connections at {} twice\n\nGive each -R a port of its own.",
+                reverse.listen
+            ));
+        }
+    }
     Ok(config::ClientConfig {
         forwards,
+        reverse: args.reverse,
         stdio: args.stdio,
         proxy_auth: args.proxy_auth,
         dial,
@@ -591,7 +615,7 @@ fn nothing_to_take(to: Option<&Destination>) -> String {
     format!(
         "there is nothing that takes connections here\n\n\
          Give --listen HOST:PORT, such as --listen localhost:2222, or -L PORT:{place}, such as -L 5432:{place}, or -D PORT, such \
-         as -D 1080."
+         as -D 1080, or -R PORT:HOST:PORT for connections that the server takes."
     )
 }
 

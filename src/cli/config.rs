@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use imux::lane::{BindSource, Congestion};
-use imux::trust::{AuthorizedClient, Destination, Fingerprint, Grant, HostKeyPolicy, Invitation};
+use imux::trust::{
+    AuthorizedClient, Destination, DestinationRule, Fingerprint, Grant, HostKeyPolicy, Invitation,
+};
 use imux::tunnel::{Dialing, SocketOptions};
 use imux::{SchedulerKind, SessionLimits};
 
@@ -14,6 +16,7 @@ use super::bind::{self, BindMap, LinkPlan};
 use super::exit::{Exit, Failure};
 use super::forward::Forward;
 use super::logging;
+use super::reverse::Reverse;
 
 /// One run of the program.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub(crate) struct ServerConfig {
     pub(crate) listen: HostPort,
     pub(crate) dial: Endpoint,
     pub(crate) dialing: Dialing,
+    /// Where connections are taken for clients of whom nothing is known.
+    pub(crate) listen_for_strangers: Vec<DestinationRule>,
     pub(crate) session: SessionConfig,
     pub(crate) sessions: SessionLimits,
     /// The name of its key, if it is not the directory's only server.
@@ -67,8 +72,10 @@ pub(crate) struct ServerConfig {
 
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
-    /// Empty only if `stdio` is set.
+    /// Empty only if `stdio` or `reverse` is set.
     pub(crate) forwards: Vec<Forward>,
+    /// Where the server takes connections for this client.
+    pub(crate) reverse: Vec<Reverse>,
     /// Where standard input and output lead.
     pub(crate) stdio: Option<Destination>,
     /// The file of those who may use ports for all destinations.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use imux::lane::{TcpOptions, TlsDialer};
 use imux::trust::with_host_trust;
 use imux::tunnel::proxy::{self, Credentials, ProxyOptions};
-use imux::tunnel::{self, Connections, Listener};
+use imux::tunnel::{self, Connections, Listener, RemoteForward, RemoteForwardError};
 use imux::{Client, Code, Link, OpenOptions, SessionStats, StreamKind, Wants};
 use tokio::task::JoinSet;
 
@@ -19,6 +19,7 @@ use super::exit::{Exit, Failure};
 use super::forward::{Forward, ForwardOptions, Leads};
 use super::listening::listen_locally;
 use super::own_key::OwnKey;
+use super::reverse::Reverse;
 use super::signals::{Asked, ServiceSignals};
 use super::stopping::{Stopping, tell_draining};
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
@@ -55,18 +56,35 @@ pub(super) async fn run_client(
     // Each bind may get an express lane besides.
     let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
     let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
+    if listeners.is_empty() {
+        tracing::info!(server = config.dial.as_written(), "client ready");
+    }
     let mut forwards = JoinSet::new();
     for (listener, to, options) in listeners {
         tell_ready(&listener, config.dial.as_written(), &to);
         let options =
             ForwardOptions { redundant: options.redundant || config.redundant, ..options };
         let (client, connections, proxy) = (client.clone(), connections.clone(), proxy.clone());
-        forwards.spawn(take(listener, to, options, proxy, client, connections));
+        forwards.spawn(async move {
+            take(listener, to, options, proxy, client, connections).await;
+            Ok(())
+        });
     }
+    let reverse = config.reverse.iter().map(remote_forward).collect();
+    forwards.spawn({
+        let (client, insists) = (client.clone(), config.keep_trying);
+        async move {
+            let taken = tunnel::forward_from_server(client, reverse, &connections, insists);
+            taken.await.map_err(|error| remote_failure(&error))
+        }
+    });
     let patience = loop {
         tokio::select! {
-            _ = forwards.join_next() => {
-                return Err(Failure::message(Exit::Internal, "a listener has ended"));
+            ended = forwards.join_next() => {
+                let why = ended.and_then(Result::ok).and_then(Result::err);
+                return Err(why.unwrap_or_else(|| {
+                    Failure::message(Exit::Internal, "a listener has ended")
+                }));
             }
             asked = signals.next() => tell(asked, client.stats()),
             patience = stopping.wait() => break patience,
@@ -89,6 +107,29 @@ pub(super) async fn run_client(
     // What has not arrived by now had the time there was.
     let _ = client.close(code, Duration::ZERO).await;
     Ok(Exit::Ok)
+}
+
+fn remote_forward(Reverse { listen, to, tell_source }: &Reverse) -> RemoteForward {
+    let (listen, to) = (listen.clone(), to.for_library().into());
+    RemoteForward { listen, to, tell_source: *tell_source }
+}
+
+/// What it means that the server takes no connections for this client.
+fn remote_failure(error: &RemoteForwardError) -> Failure {
+    let advice = match error {
+        RemoteForwardError::NotAllowed { place, code: Code::LISTEN_FORBIDDEN } => {
+            format!("; its owner allows it with listen=\"{place}\" in this client's line")
+        }
+        RemoteForwardError::NotAllowed { code: Code::LISTEN_FAILED, .. } => {
+            "; it has to be an address of the server's, and a port below 1024 needs rights there"
+                .to_owned()
+        }
+        _ => String::new(),
+    };
+    Failure::message(
+        Exit::Refused,
+        format!("{error}{advice}; this client ends; with --keep-trying it goes on asking"),
+    )
 }
 
 /// A client of the server at `config.dial`, once there is a session.

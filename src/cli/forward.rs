@@ -83,7 +83,7 @@ impl Forward {
 }
 
 /// A port alone is one of this machine only.
-fn listen_at(text: &str) -> Result<Endpoint, String> {
+pub(super) fn listen_at(text: &str) -> Result<Endpoint, String> {
     if text.contains([':', '/']) {
         Endpoint::to_listen(text)
     } else {
@@ -114,7 +114,7 @@ fn split_options<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, ForwardO
 }
 
 /// Where to listen, and where that leads. Paths hold no colon where the other half follows.
-fn split_forward(text: &str) -> Option<(&str, &str)> {
+pub(super) fn split_forward(text: &str) -> Option<(&str, &str)> {
     if text.starts_with('/') {
         return text.split_once(':');
     }

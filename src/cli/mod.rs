@@ -24,6 +24,7 @@ mod logging;
 mod own_key;
 mod prompt;
 mod report;
+mod reverse;
 mod routes;
 mod run;
 mod serve;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use imux::lane::{TcpOptions, TlsListener, TlsSettings};
-use imux::trust::{AuthorizedClients, AuthorizedClientsTrust, Identity, NextKey, server_config};
+use imux::trust::{
+    AuthorizedClients, AuthorizedClientsTrust, Destinations, Identity, NextKey, server_config,
+};
 use imux::{Code, Server, tunnel};
 use tokio::task::JoinSet;
 
@@ -49,8 +51,10 @@ pub(super) async fn run_server(
         .with_sessions(config.sessions);
     let mut keys = ServerKeys { home, name, tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
-    let connections =
-        descriptors::for_server().with_sockets(config.session.sockets).with_dialing(config.dialing);
+    let connections = descriptors::for_server()
+        .with_sockets(config.session.sockets)
+        .with_dialing(config.dialing)
+        .with_listening(Destinations::new(config.listen_for_strangers));
     let address = server.local_addr().map_err(|error| listen_failure(&config.listen, &error))?;
     keys.announce_next(&server)?;
     if clients.is_restricted() || !config.allow_anyone {

@@ -46,6 +46,11 @@ impl Subject {
         Self { session: None, key, comment, remote, listed }
     }
 
+    /// Who its client is, in the words of whoever listed it.
+    pub(crate) fn comment(&self) -> &str {
+        &self.comment
+    }
+
     /// Where the first lane of its session came from, if that is known.
     pub fn source(&self) -> Option<SocketAddr> {
         self.remote

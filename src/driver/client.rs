@@ -230,8 +230,8 @@ impl Client {
         }
     }
 
-    /// Waits for a session that is not this one.
-    async fn session_after(&self, over: Option<&Session>) -> Result<Session, OpenError> {
+    /// Waits for a session that is not this one. Cancel safe.
+    pub(crate) async fn session_after(&self, over: Option<&Session>) -> Result<Session, OpenError> {
         let other = |it: &Established| over.is_none_or(|over| !it.is(over.shared()));
         let mut current = self.current.clone();
         let found = current.wait_for(|it| it.as_deref().is_some_and(other)).await;

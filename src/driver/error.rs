@@ -79,6 +79,11 @@ pub enum OpenError {
         "the server is of a version that tells no destination who connects: update it, or leave proxy-protocol out"
     )]
     SourceNotTold,
+    /// The peer takes no connections for others ([`StreamKind::Listening`](super::StreamKind)).
+    #[error(
+        "the server is of a version that takes no connections for its clients: update it, or leave -R out"
+    )]
+    ListeningNotKnown,
 }
 
 /// Why a stream ended before its time.

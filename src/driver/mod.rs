@@ -33,11 +33,15 @@ pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
 pub use lane_event::LaneEvent;
 pub use server::{Server, ServerConfig};
+pub(crate) use session::Kept;
 pub use session::{Incoming, Session};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 pub use table::SessionLimits;
 pub use wants::OpenOptions;
 
+pub(crate) use crate::proto::limits::{
+    LISTENERS_MAX, LISTENERS_PER_CLIENT_MAX, VISITORS_PER_LISTENER_MAX,
+};
 pub use crate::proto::wire::{StreamKind, Wants};
 pub use crate::proto::{
     Code, Config, InvalidConfig, LaneId, LaneStats, SchedulerKind, SessionError, SessionId,

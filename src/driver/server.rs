@@ -115,13 +115,7 @@ impl Server {
     /// their sessions' lanes may come and go. Returns how many streams are open.
     pub fn drain(&self) -> usize {
         self.reception.draining.store(true, Ordering::Relaxed);
-        let drain = |shared: Arc<Shared>| {
-            shared.with(|state, _| {
-                state.core.drain();
-                state.core.stream_count()
-            })
-        };
-        self.reception.table.living().into_iter().map(drain).sum()
+        self.reception.table.living().iter().map(|shared| session::drain(shared)).sum()
     }
 
     /// Waits until no session has an open stream. Cancel safe.

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::stream::Stream;
 use super::wait::wait;
 use super::wants::{self, OpenOptions};
 use crate::proto::wire::{StreamKind, Wants};
-use crate::proto::{Code, SessionError, SessionStats, Undelivered};
+use crate::proto::{Code, Health, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};
 
 /// How long the end of a session may take that is waited for.
@@ -94,7 +94,9 @@ impl Session {
                 if let Some(over) = &state.over {
                     return Some(Err(OpenError::Session(over.clone())));
                 }
-                let (kind, awaits) = match wants::asked(&options, state.core.granted_wants()) {
+                let granted = state.core.granted_wants();
+                let listeners = state.core.granted_listeners();
+                let (kind, awaits) = match wants::asked(&options, granted, listeners) {
                     Ok(asked) => asked,
                     Err(refused) => return Some(Err(refused)),
                 };
@@ -144,7 +146,25 @@ impl Session {
 
     /// Lets open streams finish; the peer may open no more.
     pub fn drain(&self) {
-        self.shared().with(|state, _| state.core.drain());
+        drain(self.shared());
+    }
+
+    /// Waits until one end opens no more streams, or the session is over. Cancel safe.
+    pub(crate) async fn draining(&self) {
+        let drains = |state: &mut State| state.core.is_draining() || state.over.is_some();
+        wait(self.shared(), |state| &mut state.opening, |state| drains(state).then_some(())).await;
+    }
+
+    /// Keeps the session from giving way to a new one where there are too many, as long as the
+    /// result lives.
+    pub(crate) fn keep(&self) -> Kept {
+        self.shared().ask(|state| state.kept += 1);
+        Kept(self.shared().clone())
+    }
+
+    /// Whether no lane of it answers now.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.stats().lanes.iter().all(|lane| lane.health != Health::Good)
     }
 
     /// Waits until no stream is open, or the session is over. Cancel safe.
@@ -245,6 +265,28 @@ impl Session {
     pub fn stats(&self) -> SessionStats {
         self.shared().peek(|state| state.core.stats())
     }
+}
+
+/// See [`Session::keep`].
+#[derive(Debug)]
+pub(crate) struct Kept(Arc<Shared>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.ask(|state| state.kept -= 1);
+    }
+}
+
+/// Lets open streams finish, without holding the session open; returns how many those are.
+pub(super) fn drain(shared: &Shared) -> usize {
+    let mut wake = Vec::new();
+    let streams = shared.with(|state, _| {
+        state.core.drain();
+        state.opening.wake(&mut wake);
+        state.core.stream_count()
+    });
+    wake.into_iter().for_each(Waker::wake);
+    streams
 }
 
 /// Waits for the end of a session without holding it open.

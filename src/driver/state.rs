@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) over: Option<SessionError>,
     /// What it may keep for its peer; nothing when it is over.
     pub(super) memory: Option<budget::Place>,
+    /// How many hold it in its place among the sessions of a server.
+    pub(super) kept: usize,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     pub(super) released: Option<Instant>,
     /// When the timer will fire.
@@ -92,6 +94,7 @@ impl State {
             express: None,
             over: None,
             memory: Some(memory),
+            kept: 0,
             released: None,
             armed: None,
         }

@@ -110,6 +110,14 @@ impl Stream {
         poll_fn(|cx| self.read.poll_connected(cx)).await
     }
 
+    /// See [`WriteHalf::answer`].
+    ///
+    /// # Errors
+    /// The peer wants no more of it, or the session is over.
+    pub async fn answer(&mut self) -> Result<(), StreamError> {
+        self.write.answer().await
+    }
+
     /// What a new stream's entry in the session begins with.
     pub(super) fn wakers() -> StreamWakers {
         StreamWakers { halves: 2, ..StreamWakers::default() }

@@ -140,7 +140,7 @@ impl Table {
         let shared = self.lock().get(&out).and_then(|known| known.shared.upgrade());
         let still_idle = shared.is_none_or(|shared| {
             shared.with(|state, _| {
-                let idle = state.core.alone_since().is_some();
+                let idle = state.core.alone_since().is_some() && state.kept == 0;
                 if idle {
                     state.core.close(Code::EXCESSIVE_LOAD);
                 }
@@ -166,6 +166,10 @@ impl Table {
             // One that is gone is about to be forgotten.
             let Some(shared) = shared else { return Some(idle(super::clock::now(), false)) };
             shared.peek(|state| {
+                // What it has others connect to goes on for them.
+                if state.kept > 0 {
+                    return None;
+                }
                 let since = state.core.alone_since()?;
                 Some(idle(since, state.core.stream_count() > 0))
             })

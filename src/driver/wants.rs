@@ -27,17 +27,25 @@ impl From<StreamKind> for OpenOptions {
 /// The first byte that comes back on a stream whose opener wants an answer.
 pub(super) const ANSWER: &[u8] = &[0];
 
-/// The kind of stream to open at a peer that grants `granted`, and whether an answer comes.
+/// The kind of stream to open at a peer that grants `granted` and so many listeners, and whether an
+/// answer comes.
 pub(super) fn asked(
     options: &OpenOptions,
     granted: Wants,
+    listeners_max: u64,
 ) -> Result<(StreamKind, bool), OpenError> {
     let (destination, more) = match options.kind.clone() {
         StreamKind::Default => (None, Wants::default()),
         StreamKind::Named(name) => (Some(name), Wants::default()),
         StreamKind::Wanting(wants, destination) => (destination, wants),
-        // They lead to no destination.
-        kind @ (StreamKind::Raw | StreamKind::Unknown(_)) => return Ok((kind, false)),
+        StreamKind::Listening { .. } if listeners_max == 0 => {
+            return Err(OpenError::ListeningNotKnown);
+        }
+        kind @ StreamKind::Listening { .. } => return Ok((kind, true)),
+        // They lead to no destination, or to one that is not named.
+        kind @ (StreamKind::Raw | StreamKind::Visitor { .. } | StreamKind::Unknown(_)) => {
+            return Ok((kind, false));
+        }
     };
     let wants = options.wants.and(more);
     if wants.has(Wants::SOURCE) && !granted.has(Wants::SOURCE) {
@@ -57,6 +65,7 @@ pub(super) fn heard(kind: StreamKind) -> (StreamKind, Wants) {
     match kind {
         StreamKind::Wanting(wants, Some(name)) => (StreamKind::Named(name), wants),
         StreamKind::Wanting(wants, None) => (StreamKind::Default, wants),
+        kind @ StreamKind::Listening { .. } => (kind, Wants::ANSWER),
         kind => (kind, Wants::default()),
     }
 }
@@ -67,6 +76,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_does_not_grant_is_done_without_or_refused() {
+        let asked = |options: &_, granted| asked(options, granted, 0);
         let named = || StreamKind::Named("a:1".to_owned());
         let options = |kind, wants| OpenOptions { wants, ..OpenOptions::from(kind) };
         let answer = options(named(), Wants::ANSWER);
@@ -81,5 +91,14 @@ mod tests {
         assert_eq!(heard(wanting), (StreamKind::Default, Wants::SOURCE));
         let raw = options(StreamKind::Raw, Wants::ALL);
         assert_eq!(asked(&raw, Wants::default()), Ok((StreamKind::Raw, false)));
+    }
+
+    #[test]
+    fn a_peer_that_takes_no_connections_for_others_is_not_asked_to() {
+        let kind = StreamKind::Listening { number: 1, place: "localhost:80".to_owned() };
+        let options = OpenOptions::from(kind.clone());
+        assert_eq!(asked(&options, Wants::ALL, 0), Err(OpenError::ListeningNotKnown));
+        assert_eq!(asked(&options, Wants::default(), 1), Ok((kind.clone(), true)));
+        assert_eq!(heard(kind.clone()), (kind, Wants::ANSWER));
     }
 }

@@ -4,6 +4,7 @@ mod check;
 
 use std::time::Duration;
 
+use super::limits;
 use super::scheduler::SchedulerKind;
 use super::wire::{Params, Wants};
 
@@ -76,6 +77,7 @@ impl Config {
             grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
             early_max_stream_data: self.early_window(),
             wants: Wants::ALL,
+            listeners_max: limits::LISTENERS_PER_CLIENT_MAX as u64,
         }
     }
 

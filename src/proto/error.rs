@@ -72,6 +72,12 @@ codes! {
     DIAL_RESOURCES = 0x26, "no resources to dial the destination";
     /// What the stream is connected to broke off: neither direction has anybody at its end.
     BROKEN_OFF = 0x27, "connection broken off";
+    /// No connections are taken there for this client.
+    LISTEN_FORBIDDEN = 0x28, "listening there is not allowed";
+    /// Somebody else takes connections there.
+    LISTEN_IN_USE = 0x29, "the place to listen at is in use";
+    /// The system does not let connections be taken there.
+    LISTEN_FAILED = 0x2a, "the system does not let it listen there";
 }
 
 impl Code {

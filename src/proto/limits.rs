@@ -110,6 +110,19 @@ pub const SESSIONS_PER_SOURCE_MAX: usize = 256;
 /// started again each second leaves one behind each time, for the grace time.
 pub const SESSIONS_PER_CLIENT_MAX: usize = 128;
 
+/// Places at which a server takes connections for one client. Each costs two descriptors at most,
+/// a task, and a port that nobody else has; whoever forwards more services than that forwards
+/// hosts.
+pub const LISTENERS_PER_CLIENT_MAX: usize = 32;
+
+/// The same for all clients together. Their sessions give way to nobody: a quarter of those there
+/// may be.
+pub const LISTENERS_MAX: usize = 256;
+
+/// Connections at once that were taken at one of them: strangers make them, and what one port gets
+/// must not be all that its client may have.
+pub const VISITORS_PER_LISTENER_MAX: usize = 1_024;
+
 /// Bookkeeping of an open stream, beside its bytes: its entry, who waits for it, the tasks at both
 /// of its ends.
 pub const STREAM_OVERHEAD_BYTES: u64 = 1_024;

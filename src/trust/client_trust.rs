@@ -41,6 +41,7 @@ pub struct Permit {
     listed: bool,
     comment: Arc<str>,
     destinations: Option<Arc<Destinations>>,
+    listen: Option<Arc<Destinations>>,
     streams_max: Option<u32>,
     expires: Option<SystemTime>,
     tell_source: Option<ProxyHeader>,
@@ -57,12 +58,17 @@ impl Permit {
     /// What `grant` grants.
     #[must_use]
     pub fn new(grant: Grant) -> Self {
-        let Grant { destinations, streams_max, expires, tell_source } = grant;
-        let destinations =
-            (!destinations.is_empty()).then(|| Arc::new(Destinations::new(destinations)));
-        let comment = Arc::default();
-        let streams = Arc::default();
-        Self { listed: true, comment, destinations, streams_max, expires, tell_source, streams }
+        let Grant { destinations, listen, streams_max, expires, tell_source } = grant;
+        let rules = |rules: Vec<_>| (!rules.is_empty()).then(|| Arc::new(Destinations::new(rules)));
+        Self {
+            listed: true,
+            destinations: rules(destinations),
+            listen: rules(listen),
+            streams_max,
+            expires,
+            tell_source,
+            ..Self::default()
+        }
     }
 
     /// Whether the grant is the client's own. Otherwise it is a stranger, let in because everybody
@@ -88,6 +94,13 @@ impl Permit {
     #[must_use]
     pub fn destinations(&self) -> Option<&Destinations> {
         self.destinations.as_deref()
+    }
+
+    /// Where connections may be taken for the client ([`Destinations::may_listen`]); `None` if
+    /// nowhere.
+    #[must_use]
+    pub fn listen(&self) -> Option<&Destinations> {
+        self.listen.as_deref()
     }
 
     /// Whether its destinations are told who connects, and how.

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use super::ascii_host_name;
 
+mod listen;
+
+pub use listen::ListenAt;
+
 /// Prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
 /// The kernel's limit (`sun_path`, 108 with its NUL).

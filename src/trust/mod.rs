@@ -27,7 +27,9 @@ mod tls;
 
 pub use authorized_clients::{AuthorizedClient, AuthorizedClients, Grant, InvalidComment};
 pub use client_trust::{AnyClient, AuthorizedClientsTrust, ClientTrust, Permit, StreamPlace};
-pub use destination::{Destination, DestinationError, DestinationRule, Destinations, Target};
+pub use destination::{
+    Destination, DestinationError, DestinationRule, Destinations, ListenAt, Target,
+};
 pub use error::TrustError;
 pub use fingerprint::{Fingerprint, FingerprintError, PeerIdentity};
 pub use host_name::ascii_host_name;

@@ -10,9 +10,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::dialers::Dialing;
+use super::places::Places;
 use super::socket::SocketOptions;
 use crate::net;
-use crate::trust::Fingerprint;
+use crate::trust::{Destinations, Fingerprint};
+
+mod client_id;
+
+pub(super) use client_id::ClientId;
 
 /// That connections were refused is told this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -31,6 +36,8 @@ pub struct Connections {
     max: usize,
     sockets: SocketOptions,
     dialing: Arc<Dialing>,
+    places: Places,
+    listen_for_strangers: Option<Arc<Destinations>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -40,13 +47,6 @@ struct State {
     clients: BTreeMap<ClientId, Weak<Client>>,
     anonymous: u64,
     told: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ClientId {
-    Key(Fingerprint),
-    /// A client without a key: each of its sessions is one.
-    Session(u64),
 }
 
 /// One client, in all of its sessions.
@@ -79,7 +79,14 @@ impl Connections {
     #[must_use]
     pub fn at_most(max: usize) -> Self {
         let sockets = SocketOptions::default();
-        Self { max: max.max(1), sockets, dialing: Arc::default(), state: Arc::default() }
+        Self {
+            max: max.max(1),
+            sockets,
+            dialing: Arc::default(),
+            places: Places::default(),
+            listen_for_strangers: None,
+            state: Arc::default(),
+        }
     }
 
     /// The same, with these options for their sockets.
@@ -92,6 +99,12 @@ impl Connections {
     #[must_use]
     pub fn with_dialing(self, dialing: Dialing) -> Self {
         Self { dialing: Arc::new(dialing), ..self }
+    }
+
+    /// The same, with connections taken there for clients of whom nothing is known.
+    #[must_use]
+    pub fn with_listening(self, strangers: Destinations) -> Self {
+        Self { listen_for_strangers: Some(Arc::new(strangers)), ..self }
     }
 
     /// The options of their sockets.
@@ -168,6 +181,21 @@ impl Client {
     /// The options of its connections' sockets.
     pub(super) fn sockets(&self) -> &SocketOptions {
         self.connections.sockets()
+    }
+
+    /// Who it is.
+    pub(super) fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Where connections are taken for clients.
+    pub(super) fn places(&self) -> &Places {
+        &self.connections.places
+    }
+
+    /// Where connections may be taken for clients of whom nothing is known.
+    pub(super) fn listen_for_strangers(&self) -> Option<&Destinations> {
+        self.connections.listen_for_strangers.as_deref()
     }
 
     /// How its destinations are dialled.

@@ -16,13 +16,16 @@ use tokio::task::JoinSet;
 use super::connections::{Client, Connections, LOOK_UP_THREADS, Place};
 use super::copy::{Ends, copy};
 use super::socket::Socket;
+use super::takers::listening::{self, Asked};
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject, Wants};
 use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
 use crate::trust::{Destination, Permit, ProxyHeader, Target};
 
 mod from;
+mod visitors;
 
 pub use from::Dialing;
+pub use visitors::{RemoteForward, RemoteForwardError, forward_from_server};
 
 /// How long a destination may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,9 +60,16 @@ pub async fn serve_within(
         tokio::select! {
             accepted = session.accept() => match accepted {
                 Ok(incoming) => {
+                    let client = client.clone();
+                    let Incoming { stream, kind, wants } = incoming;
+                    if let StreamKind::Listening { number, place } = kind {
+                        let asked = Asked { stream, number, place };
+                        drop(connections.spawn(listening::serve(asked, session.clone(), client)));
+                        continue;
+                    }
+                    let incoming = Incoming { stream, kind, wants };
                     let (permit, subject) = (session.permit(), session.subject());
-                    let (client, destination) = (client.clone(), destination.clone());
-                    let carried = carry(incoming, permit, client, destination, subject);
+                    let carried = carry(incoming, permit, client, destination.clone(), subject);
                     drop(connections.spawn(carried));
                 }
                 Err(over) => break over,
@@ -211,7 +221,14 @@ async fn connect(
             let why = "this client may not choose its destination";
             return Err(forbidden(&format!("{name:?}"), why));
         }
-        (StreamKind::Raw | StreamKind::Wanting(..) | StreamKind::Unknown(_), _) => {
+        (
+            StreamKind::Raw
+            | StreamKind::Wanting(..)
+            | StreamKind::Listening { .. }
+            | StreamKind::Visitor { .. }
+            | StreamKind::Unknown(_),
+            _,
+        ) => {
             return Err(forbidden(&format!("{kind:?}"), "not a stream to a destination"));
         }
     };

@@ -53,11 +53,14 @@
 mod connections;
 mod copy;
 mod dialers;
+mod places;
 mod socket;
 mod takers;
 
 pub use connections::Connections;
-pub use dialers::{Dialing, serve, serve_within};
+pub use dialers::{
+    Dialing, RemoteForward, RemoteForwardError, forward_from_server, serve, serve_within,
+};
 pub use socket::{Keepalive, SocketOptions};
 #[cfg(feature = "proxy")]
 pub use takers::proxy;

@@ -1,82 +1,30 @@
 //! What takes connections here, and the streams they go into.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::connections::Connections;
 use super::copy::{Ends, copy};
 use super::socket::{self, Socket, SocketOptions};
 use crate::driver::{Client, OpenError, OpenOptions, StreamKind};
-use crate::net::as_ipv4;
 
+pub(super) mod listener;
+pub(super) mod listening;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod stdio;
 mod unix;
 
+pub use listener::Listener;
 pub use stdio::carry_stdio;
 pub use unix::UnixSocket;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Where programs connect to.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Listener {
-    /// A port.
-    Tcp(TcpListener),
-    /// A file.
-    Unix(UnixSocket),
-}
-
-impl From<TcpListener> for Listener {
-    fn from(listener: TcpListener) -> Self {
-        Self::Tcp(listener)
-    }
-}
-
-impl From<UnixSocket> for Listener {
-    fn from(listener: UnixSocket) -> Self {
-        Self::Unix(listener)
-    }
-}
-
-impl fmt::Display for Listener {
-    /// Its address, or the path of its file.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(listener) => match listener.local_addr() {
-                Ok(at) => as_ipv4(at).fmt(f),
-                Err(error) => error.fmt(f),
-            },
-            Self::Unix(listener) => listener.path().display().fmt(f),
-        }
-    }
-}
-
-impl Listener {
-    /// The next connection, and who has made it.
-    async fn accept(&self) -> io::Result<(Socket, String)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (socket, from) = listener.accept().await?;
-                Ok((Socket::Tcp(socket), as_ipv4(from).to_string()))
-            }
-            Self::Unix(listener) => {
-                let socket = Socket::Unix(listener.accept().await?);
-                let from = socket.peer();
-                Ok((socket, from))
-            }
-        }
-    }
-}
 
 /// Forwards every connection that comes in on `listener` through a stream of its own, until the
 /// client is [drained](Client::drain) or closed; then stops listening, and returns when its

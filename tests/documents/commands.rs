@@ -186,6 +186,15 @@ impl<'a> Reader<'a> {
             let expected = named.as_deref().unwrap_or(&self.destination);
             self.leads_to(&listen, expected);
         }
+        for forward in values(args, "-R") {
+            let client = self.client.as_ref().unwrap();
+            client.line("the server takes connections for this client");
+            let [_, port, host, at] = forward.split(':').collect::<Vec<_>>()[..] else {
+                panic!("{forward}")
+            };
+            let expected = format!("{}:{at}", host.replace("localhost", "127.0.0.1"));
+            self.leads_to(&format!("server.example:{port}"), &expected);
+        }
         for port in values(args, "-D") {
             self.proxy_leads_to(&port, "db.example:5432");
         }

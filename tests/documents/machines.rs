@@ -63,6 +63,7 @@ impl Machines {
              ip address add 10.1.0.7/16 dev office",
         );
         serve("127.0.0.1:22");
+        near.run(|| serve("127.0.0.1:80"));
         behind.run(|| ["10.1.0.7:5432", "192.168.7.20:80"].map(serve));
         Self { near, _behind: behind, _files: files }
     }

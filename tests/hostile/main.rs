@@ -17,6 +17,8 @@ mod joins;
 #[cfg(feature = "cli")]
 mod memory;
 mod peer;
+#[cfg(feature = "cli")]
+mod reverse;
 mod servers;
 #[cfg(feature = "cli")]
 mod sessions;

@@ -18,6 +18,7 @@ mod middlebox;
 mod names;
 mod proxy;
 mod readme;
+mod reverse;
 mod routes;
 mod signals;
 mod slow;

@@ -14,7 +14,7 @@ use super::super::date::now;
 use super::super::{identity, units};
 use super::help::long_help;
 use super::key_exchange::KeyExchangeArgs;
-use super::values::{at_most, connect_timeout, number, parsed, proxy_header};
+use super::values::{at_most, connect_timeout, listen_rule, number, parsed, proxy_header};
 
 pub(super) const IDENTITY_EXAMPLES: &str = "\
 Examples:
@@ -189,6 +189,10 @@ struct GrantArgs {
     /// either may be `*`; may be given several times [default: the server's one destination]
     #[arg(long, value_name = "HOST:PORT", value_parser = rule)]
     dial: Vec<DestinationRule>,
+    /// Where the server may take connections for the client (imux client -R): an address of the
+    /// server, `localhost` or `*`, and a port; may be given several times [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen_rule)]
+    allow_listen: Vec<DestinationRule>,
     /// How many connections it may have open at once
     #[arg(long, value_name = "COUNT", value_parser = number)]
     max_streams: Option<u32>,
@@ -285,7 +289,12 @@ impl KeysArgs {
 
 impl GrantArgs {
     fn into_grant(self) -> Grant {
-        let (destinations, streams_max) = (self.dial, self.max_streams);
-        Grant { destinations, streams_max, expires: None, tell_source: self.proxy_protocol }
+        Grant {
+            destinations: self.dial,
+            listen: self.allow_listen,
+            streams_max: self.max_streams,
+            expires: None,
+            tell_source: self.proxy_protocol,
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use imux::lane::Congestion;
-use imux::trust::{Destination, Fingerprint, ProxyHeader};
+use imux::trust::{Destination, DestinationRule, Fingerprint, ProxyHeader};
 
 use crate::cli::text::escape;
 use crate::cli::units;
@@ -38,6 +38,15 @@ pub(super) fn proxy_header(text: &str) -> Result<ProxyHeader, String> {
 
 pub(super) fn destination(text: &str) -> Result<Destination, String> {
     parsed(text, "write HOST:PORT, such as db.example:5432")
+}
+
+pub(super) fn listen_rule(text: &str) -> Result<DestinationRule, String> {
+    let advice = "write HOST:PORT, such as 0.0.0.0:8080 or localhost:*";
+    let rule: DestinationRule = parsed(text, advice)?;
+    if !rule.is_place_to_listen() {
+        return Err(format!("that is a name, and an address of the server is meant; {advice}"));
+    }
+    Ok(rule)
 }
 
 pub(super) fn server_key(text: &str) -> Result<Fingerprint, String> {

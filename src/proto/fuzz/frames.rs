@@ -59,11 +59,12 @@ fn params(u: &mut Unstructured<'_>) -> Result<Params> {
         grace_ms: number(u)?,
         early_max_stream_data: number(u)?,
         wants: Wants::known_of(number(u)?),
+        listeners_max: number(u)?,
     })
 }
 
 fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
-    Ok(match u.int_in_range(0..=4)? {
+    Ok(match u.int_in_range(0..=6)? {
         0 => StreamKind::Default,
         1 => {
             let name = bytes(u, DESTINATION_BYTES_MAX / 4)?;
@@ -72,8 +73,18 @@ fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
         }
         2 => StreamKind::Raw,
         3 => StreamKind::Wanting(Wants::known_of(number(u)?), None),
+        4 => {
+            let place = bytes(u, DESTINATION_BYTES_MAX / 4)?;
+            let place: String = place.iter().map(|&byte| char::from(byte)).collect();
+            let place = if place.is_empty() { "x".to_owned() } else { place };
+            StreamKind::Listening { number: number(u)?, place }
+        }
+        5 => {
+            let source = u.ratio(3, 4)?.then(|| "192.0.2.1:1".to_owned());
+            StreamKind::Visitor { number: number(u)?, source }
+        }
         // Those above.
-        _ => StreamKind::Unknown(number(u)?.max(4)),
+        _ => StreamKind::Unknown(number(u)?.max(6)),
     })
 }
 

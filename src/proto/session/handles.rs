@@ -29,6 +29,11 @@ impl Session {
         self.streams.granted_wants()
     }
 
+    /// How many streams of the kind [`StreamKind::Listening`] the peer lets be opened at it.
+    pub fn granted_listeners(&self) -> u64 {
+        self.streams.granted_listeners()
+    }
+
     /// The next stream the peer opened, oldest first, and what it is for.
     pub fn accept(&mut self) -> Option<(StreamId, StreamKind)> {
         self.streams.accept()

@@ -190,6 +190,11 @@ impl Streams {
         self.peer.wants
     }
 
+    /// How many streams of the kind `Listening` the peer lets be opened at it.
+    pub fn granted_listeners(&self) -> u64 {
+        self.peer.listeners_max
+    }
+
     /// None yet; what may be opened at once is offered.
     pub fn new(side: Side, config: Arc<Config>, peer: Params) -> Self {
         let own = config.params();

@@ -29,6 +29,7 @@ const PARAM_MAX_STREAMS: u64 = 0x02;
 const PARAM_GRACE: u64 = 0x03;
 const PARAM_EARLY_MAX_STREAM_DATA: u64 = 0x04;
 const PARAM_OPEN_WANTS: u64 = 0x05;
+const PARAM_LISTENERS_MAX: u64 = 0x06;
 
 const TIER_PRIMARY: u64 = 0;
 const TIER_BACKUP: u64 = 1;
@@ -39,6 +40,8 @@ const KIND_DEFAULT: u64 = 0;
 const KIND_NAMED: u64 = 1;
 const KIND_RAW: u64 = 2;
 const KIND_WANTING: u64 = 3;
+const KIND_LISTENING: u64 = 4;
+const KIND_VISITOR: u64 = 5;
 
 /// A number as a variable-length integer. Offsets never come near 2^62 (at 1 TB/s it takes 53
 /// days); one that did would be cut to it, and the receiver would refuse it.
@@ -227,6 +230,16 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             put(out, wants.to_wire());
             out.put_slice(destination.as_deref().unwrap_or_default().as_bytes());
         }
+        StreamKind::Listening { number, place } => {
+            put(out, KIND_LISTENING);
+            put(out, *number);
+            out.put_slice(place.as_bytes());
+        }
+        StreamKind::Visitor { number, source } => {
+            put(out, KIND_VISITOR);
+            put(out, *number);
+            out.put_slice(source.as_deref().unwrap_or_default().as_bytes());
+        }
         // What is wanted was not known, and not the kind.
         StreamKind::Unknown(KIND_WANTING) => {
             put(out, KIND_WANTING);
@@ -258,6 +271,7 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
         (PARAM_GRACE, params.grace_ms),
         (PARAM_EARLY_MAX_STREAM_DATA, params.early_max_stream_data),
         (PARAM_OPEN_WANTS, params.wants.to_wire()),
+        (PARAM_LISTENERS_MAX, params.listeners_max),
     ];
     for (name, value) in fields {
         put(out, name);
@@ -385,6 +399,13 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
                 StreamKind::Wanting(wants, destination)
             }))
         }
+        KIND_LISTENING => {
+            let number = get(rest)?;
+            Ok(StreamKind::Listening { number, place: decode_destination(rest)?.ok_or(Malformed)? })
+        }
+        KIND_VISITOR => {
+            Ok(StreamKind::Visitor { number: get(rest)?, source: decode_destination(rest)? })
+        }
         unknown => {
             *rest = &[];
             Ok(StreamKind::Unknown(unknown))
@@ -436,6 +457,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
         grace_ms: 0,
         early_max_stream_data: 0,
         wants: Wants::default(),
+        listeners_max: 0,
     };
     let mut wants = 0;
     while rest.has_remaining() {
@@ -450,6 +472,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
             PARAM_GRACE => &mut params.grace_ms,
             PARAM_EARLY_MAX_STREAM_DATA => &mut params.early_max_stream_data,
             PARAM_OPEN_WANTS => &mut wants,
+            PARAM_LISTENERS_MAX => &mut params.listeners_max,
             _ => continue,
         };
         *field = get(&mut value)?;

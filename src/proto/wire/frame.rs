@@ -226,6 +226,22 @@ pub enum StreamKind {
     /// To the destination that is named, or the one the server was set up with, and with something
     /// besides. Only to a peer that says it knows this.
     Wanting(Wants, Option<String>),
+    /// From a client: the server shall take connections at `place`, and open a stream for each,
+    /// for as long as this one lives. Only to a peer that says it knows this.
+    Listening {
+        /// What the streams for its connections are to name.
+        number: u64,
+        /// As in [`Named`](Self::Named).
+        place: String,
+    },
+    /// From a server: a connection that it has taken for a stream of the kind
+    /// [`Listening`](Self::Listening).
+    Visitor {
+        /// The one that it was given.
+        number: u64,
+        /// The address that the connection comes from, in text, if it has one.
+        source: Option<String>,
+    },
     /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
     /// the other streams are not harmed.
     Unknown(u64),
@@ -247,6 +263,9 @@ pub struct Params {
     pub early_max_stream_data: u64,
     /// What this end grants of what a stream's opener may want.
     pub wants: Wants,
+    /// How many streams of the kind [`StreamKind::Listening`] the other end may have open. Above 0
+    /// it says that this end knows them.
+    pub listeners_max: u64,
 }
 
 /// 32 bytes that no log may show.

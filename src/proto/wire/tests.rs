@@ -24,14 +24,16 @@ fn any_code() -> impl Strategy<Value = Code> {
 }
 
 fn any_params() -> impl Strategy<Value = Params> {
-    let five = (any_offset(), any_offset(), any_offset(), any_offset(), any_offset());
-    (five, any_wants()).prop_map(|((a, b, c, d, e), wants)| Params {
+    let offset = any_offset;
+    let six = (offset(), offset(), offset(), offset(), offset(), offset());
+    (six, any_wants()).prop_map(|((a, b, c, d, e, f), wants)| Params {
         initial_max_data: a,
         initial_max_stream_data: b,
         initial_max_streams: c,
         grace_ms: d,
         early_max_stream_data: e,
         wants,
+        listeners_max: f,
     })
 }
 
@@ -71,6 +73,13 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Raw }),
         (any_id(), any_wants(), prop::option::of("[a-z0-9.:]{1,200}"))
             .prop_map(|(id, wants, to)| Frame::Open { id, kind: StreamKind::Wanting(wants, to) }),
+        (any_id(), any_offset(), "[a-z:]{1,30}").prop_map(|(id, number, place)| Frame::Open {
+            id,
+            kind: StreamKind::Listening { number, place }
+        }),
+        (any_id(), any_offset(), prop::option::of("[a-z0-9:.]{1,30}")).prop_map(
+            |(id, number, source)| Frame::Open { id, kind: StreamKind::Visitor { number, source } }
+        ),
         (any_id(), any_code(), any_offset()).prop_map(|(id, code, final_size)| Frame::Reset {
             id,
             code,
@@ -226,6 +235,27 @@ fn a_policy_that_asks_too_little_is_malformed_and_an_unknown_tier_is_primary() {
     assert_eq!(decode(&[0x23, 3, 9, 5, 0]), Ok(vec![policy(Tier::Primary, None)]));
     for wire in [&[0x23, 4, 1, 5, 0x5f, 0x3f][..], &[0x23, 3, 0, 0, 1], &[0x23, 2, 0, 0]] {
         assert_eq!(decode(wire), Err(DecodeError::Malformed(0x23)), "{wire:?}");
+    }
+}
+
+#[test]
+fn a_listening_stream_names_its_number_and_place_and_a_visitor_its_number() {
+    let decode = |wire: &[u8]| {
+        let mut batch = FrameBatch::default();
+        Decoder::new().decode(wire, &mut batch).map(|()| batch.frames.pop().unwrap())
+    };
+    let id = StreamId::new(Side::Client, Dir::Bi, 0);
+    let open = |kind| Ok(Frame::Open { id, kind });
+    let place = "a:1".to_owned();
+    assert_eq!(
+        decode(b"\x08\x06\x00\x04\x07a:1"),
+        open(StreamKind::Listening { number: 7, place })
+    );
+    assert_eq!(decode(&[8, 3, 0, 5, 7]), open(StreamKind::Visitor { number: 7, source: None }));
+    let source = Some("b:2".to_owned());
+    assert_eq!(decode(b"\x08\x06\x00\x05\x07b:2"), open(StreamKind::Visitor { number: 7, source }));
+    for wire in [&[8, 3, 0, 4, 7][..], &[8, 2, 0, 4], &[8, 2, 0, 5], &[8, 4, 0, 5, 7, 0xff]] {
+        assert_eq!(decode(wire), Err(DecodeError::Malformed(8)), "{wire:?}");
     }
 }
 

@@ -9,6 +9,8 @@ use crate::trust::{DestinationRule, Fingerprint, ProxyHeader};
 pub struct Grant {
     /// Where it may connect; empty means the server's one destination.
     pub destinations: Vec<DestinationRule>,
+    /// Where it may have connections taken for it; nothing listed is nowhere.
+    pub listen: Vec<DestinationRule>,
     /// How many connections it may have open at once, over all its sessions; no limit if `None`.
     pub streams_max: Option<u32>,
     /// Until when; forever if `None`. Whole seconds.

@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::client::{AuthorizedClient, Grant, InvalidComment};
 use crate::trust::invitation::InvitationHash;
-use crate::trust::{Fingerprint, InvitationSecret, TrustError};
+use crate::trust::{DestinationRule, Fingerprint, InvitationSecret, TrustError};
 
 const INVITATION: &str = "INVITATION:";
 const PROXY_PROTOCOL: &str = "proxy-protocol";
@@ -90,6 +90,7 @@ impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut options = Vec::new();
         options.extend(self.grant.destinations.iter().map(|rule| format!("dial=\"{rule}\"")));
+        options.extend(self.grant.listen.iter().map(|rule| format!("listen=\"{rule}\"")));
         options.extend(self.grant.streams_max.map(|max| format!("max-streams={max}")));
         options.extend(self.grant.expires.map(|at| format!("expires=\"{}\"", format_time(at))));
         options.extend(self.grant.tell_source.map(|how| format!("{PROXY_PROTOCOL}={how}")));
@@ -162,6 +163,17 @@ fn set_option(grant: &mut Grant, name: &str, value: &str) -> Result<(), String> 
         "dial" => {
             let rule = value.parse().map_err(|error| format!("dial: {error}"))?;
             grant.destinations.push(rule);
+        }
+        "listen" => {
+            let rule: DestinationRule =
+                value.parse().map_err(|error| format!("listen: {error}"))?;
+            if !rule.is_place_to_listen() {
+                return Err(format!(
+                    "listen: {} names a host; an address of the server, `localhost` or `*` is meant",
+                    shown(value)
+                ));
+            }
+            grant.listen.push(rule);
         }
         "max-streams" => {
             twice(grant.streams_max.is_some())?;

@@ -71,6 +71,8 @@ fn a_line_that_cannot_be_read_spoils_the_file_and_is_named() {
         (format!("Dial=a:1 {one}"), "there is no option \"Dial\""),
         (format!("no-pty {one}"), "neither a key nor an option"),
         (format!("command=\"x\" {one}"), "there is no option"),
+        (format!("listen=8080 {one}"), "listen: \"8080\" has no port"),
+        (format!("listen=db.example:80 {one}"), "listen: \"db.example:80\" names a host"),
         (format!("max-streams=0 {one}"), "max-streams"),
         (format!("max-streams=+1 {one}"), "max-streams"),
         (format!("max-streams=4294967296 {one}"), "max-streams"),
@@ -122,6 +124,7 @@ fn to_authorize_replaces_and_to_revoke_removes_and_other_lines_stay() {
     fs::write(file.path(), format!("# mine\n  {}   Anna   \n", key(1))).unwrap();
     let grant = Grant {
         destinations: vec!["db:1".parse().unwrap(), "[::1]:*".parse().unwrap()],
+        listen: vec!["0.0.0.0:8080".parse().unwrap(), "localhost:*".parse().unwrap()],
         streams_max: Some(7),
         expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(32_503_680_000)),
         tell_source: Some(crate::trust::ProxyHeader::V1),
@@ -131,8 +134,8 @@ fn to_authorize_replaces_and_to_revoke_removes_and_other_lines_stay() {
     assert_eq!(
         text(&file),
         format!(
-            "# mine\n  {}   Anna   \ndial=\"db:1\",dial=\"[::1]:*\",max-streams=7,\
-             expires=\"3000-01-01T00:00:00Z\",proxy-protocol=v1 {} Bert's\n",
+            "# mine\n  {}   Anna   \ndial=\"db:1\",dial=\"[::1]:*\",listen=\"0.0.0.0:8080\",\
+             listen=\"localhost:*\",max-streams=7,expires=\"3000-01-01T00:00:00Z\",proxy-protocol=v1 {} Bert's\n",
             key(1),
             key(2)
         )

@@ -1,0 +1,276 @@
+//! Connections that the server takes for a client: where they lead to from here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+
+use super::{Failed, Source, connect_fixed, meaning};
+use crate::driver::{
+    Client, Code, Incoming, OpenError, Session, SessionError, Stream, StreamError, StreamKind,
+};
+use crate::trust::{Destination, ProxyHeader};
+use crate::tunnel::connections::{self, Connections};
+use crate::tunnel::copy::{Ends, copy};
+
+/// The server is asked again so soon where it said no, and then less often.
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(250);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// A place at the server, and where connections lead that are made to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteForward {
+    /// Where the server takes them: an address of its own, `localhost`, or a Unix socket.
+    pub listen: Destination,
+    /// Where they are taken to from here: `host:port`, resolved at each dial, or `unix:` and a
+    /// path.
+    pub to: Arc<str>,
+    /// Whether that is told who connects, as the server sees it, and how.
+    pub tell_source: Option<ProxyHeader>,
+}
+
+/// The server takes no connections for this client, and asking again would not mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteForwardError {
+    /// It knows no such thing.
+    #[error("{0}")]
+    NotKnown(OpenError),
+    /// It does not allow it there.
+    #[error("the server takes no connections at {place} for this client: {code}")]
+    NotAllowed {
+        /// Where.
+        place: Destination,
+        /// What it said.
+        code: Code,
+    },
+}
+
+/// Has the server take connections for this client, and takes each to where it leads, until the
+/// client is [drained](Client::drain) or closed; then returns when they have ended. Streams that
+/// the server opens for anything else are refused.
+///
+/// What is lost with a session, or taken by somebody else, is asked for again until it is there. So
+/// is what the server does not allow, unless it says so at the first time and `insists` is false.
+///
+/// # Errors
+/// The server does not know or allow it, and `insists` is false.
+pub async fn forward_from_server(
+    client: Arc<Client>,
+    forwards: Vec<RemoteForward>,
+    bound: &Connections,
+    insists: bool,
+) -> Result<(), RemoteForwardError> {
+    let mut visitors = JoinSet::new();
+    let mut wishes: Vec<_> = forwards
+        .into_iter()
+        .map(|forward| Wish { forward: Arc::new(forward), granted: insists, told: None })
+        .collect();
+    // Whoever visits is one client to what is dialled here.
+    let dialling = bound.client(None);
+    let mut over = None;
+    loop {
+        let session = tokio::select! {
+            () = client.stopping() => break,
+            session = client.session_after(over.as_ref()) => match session {
+                Ok(session) => session,
+                Err(_) => break,
+            },
+        };
+        let known: Vec<_> = wishes.iter().map(|wish| wish.forward.clone()).collect();
+        let asking =
+            (0..).zip(&mut wishes).map(|(number, wish)| wish.keep_asking(&session, number));
+        tokio::select! {
+            () = client.stopping() => break,
+            _ = take(&session, &known, &dialling, &mut visitors) => {}
+            refused = try_join_all(asking) => {
+                refused?;
+                // There is nothing to ask for: whatever the server opens is refused.
+                tokio::select! {
+                    () = client.stopping() => break,
+                    _ = take(&session, &known, &dialling, &mut visitors) => {}
+                }
+            }
+        }
+        over = Some(session);
+    }
+    while visitors.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// What is asked for, and what came of it.
+#[derive(Debug)]
+struct Wish {
+    forward: Arc<RemoteForward>,
+    /// It was granted once, or is to be asked for whatever the server says.
+    granted: bool,
+    /// Why not, as it was told last.
+    told: Option<String>,
+}
+
+impl Wish {
+    /// Asks for it as long as the session lasts.
+    async fn keep_asking(
+        &mut self,
+        session: &Session,
+        number: u64,
+    ) -> Result<(), RemoteForwardError> {
+        let mut pause = ASK_AGAIN_MIN;
+        loop {
+            match self.ask(session, number).await {
+                Ok(mut stream) => {
+                    pause = ASK_AGAIN_MIN;
+                    self.granted = true;
+                    self.told = None;
+                    let RemoteForward { listen: address, to, .. } = &*self.forward;
+                    tracing::info!(%address, %to, "the server takes connections for this client");
+                    self.tell(&ended(&mut stream).await);
+                }
+                Err(Unheard::Open(OpenError::Session(_) | OpenError::Draining)) => {
+                    session.closed().await;
+                    return std::future::pending().await;
+                }
+                Err(why) => {
+                    if let Some(why) = why.is_final(&self.forward).filter(|_| !self.granted) {
+                        return Err(why);
+                    }
+                    self.tell(&why);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(ASK_AGAIN_MAX);
+        }
+    }
+
+    async fn ask(&self, session: &Session, number: u64) -> Result<Stream, Unheard> {
+        let place = self.forward.listen.to_string();
+        let mut stream = session.open(StreamKind::Listening { number, place }).await?;
+        stream.connected().await?;
+        Ok(stream)
+    }
+
+    /// Tells why not, once.
+    fn tell(&mut self, why: &Unheard) {
+        if matches!(why, Unheard::Stream(StreamError::Session(_))) {
+            return;
+        }
+        let said = why.to_string();
+        if self.told.as_ref() != Some(&said) {
+            let RemoteForward { listen: address, to, .. } = &*self.forward;
+            tracing::warn!(%address, %to, %why, "the server takes no connections for this client now; it is asked again");
+            self.told = Some(said);
+        }
+    }
+}
+
+/// Why the server takes no connections.
+#[derive(Debug, thiserror::Error)]
+enum Unheard {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+impl Unheard {
+    /// What asking again does not mend.
+    fn is_final(&self, forward: &RemoteForward) -> Option<RemoteForwardError> {
+        match self {
+            Self::Open(error @ OpenError::ListeningNotKnown) => {
+                Some(RemoteForwardError::NotKnown(error.clone()))
+            }
+            Self::Stream(StreamError::Reset(code)) => {
+                let is_final = matches!(
+                    *code,
+                    Code::LISTEN_FORBIDDEN
+                        | Code::LISTEN_FAILED
+                        | Code::DIAL_FORBIDDEN
+                        | Code::UNAUTHORIZED
+                );
+                let place = forward.listen.clone();
+                is_final.then_some(RemoteForwardError::NotAllowed { place, code: *code })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Waits until the server ends a stream; nothing else comes on it.
+async fn ended(stream: &mut Stream) -> Unheard {
+    let read = stream.read(&mut [0]).await;
+    let why = read.err().and_then(|error| error.downcast::<StreamError>().ok());
+    Unheard::Stream(why.unwrap_or(StreamError::Closed))
+}
+
+/// Carries what the server has taken, as long as the session lasts. What it opens for another
+/// number than was given is refused, and everything else.
+async fn take(
+    session: &Session,
+    known: &[Arc<RemoteForward>],
+    dialling: &Arc<connections::Client>,
+    visitors: &mut JoinSet<()>,
+) -> SessionError {
+    loop {
+        let Incoming { stream, kind, .. } = tokio::select! {
+            accepted = session.accept() => match accepted {
+                Ok(incoming) => incoming,
+                Err(over) => return over,
+            },
+            Some(_) = visitors.join_next() => continue,
+        };
+        let forward = match &kind {
+            StreamKind::Visitor { number, .. } => {
+                usize::try_from(*number).ok().and_then(|number| known.get(number))
+            }
+            _ => None,
+        };
+        match (forward.cloned(), kind) {
+            (Some(forward), StreamKind::Visitor { source, .. }) => {
+                let source = source.and_then(|source| source.parse().ok());
+                drop(visitors.spawn(visit(stream, source, forward, dialling.clone())));
+            }
+            (_, kind) => {
+                tracing::warn!(?kind, "the server opens what it was not asked for; it is refused");
+                stream.reset(Code::DIAL_FORBIDDEN);
+            }
+        }
+    }
+}
+
+/// Takes a connection to where it leads.
+async fn visit(
+    stream: Stream,
+    source: Option<SocketAddr>,
+    forward: Arc<RemoteForward>,
+    dialling: Arc<connections::Client>,
+) {
+    let told = Source { told: forward.tell_source, address: source };
+    let connected = match connect_fixed(&forward.to, &dialling).await {
+        Ok((socket, place)) => {
+            let told = told.tell(socket).await;
+            let failed = |error| Failed::new(&forward.to, meaning(&error), error);
+            told.map(|socket| (socket, place)).map_err(failed)
+        }
+        Err(failed) => Err(failed),
+    };
+    match connected {
+        Ok((socket, _place)) => {
+            let from = source.map_or_else(|| "a visitor".to_owned(), |source| source.to_string());
+            let ends =
+                Ends { from, to: format!("{} by the server's {}", forward.to, forward.listen) };
+            copy(socket, Bytes::new(), stream, dialling.sockets(), &ends).await;
+        }
+        Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {
+            dialling.tell_full();
+            stream.reset(Code::EXCESSIVE_LOAD);
+        }
+        Err(Failed { destination, code, why }) => {
+            tracing::warn!(%destination, error = %why, by = %forward.listen, "cannot reach the destination");
+            stream.reset(code);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A place at which connections are taken.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use super::unix::UnixSocket;
+use crate::net::as_ipv4;
+use crate::tunnel::socket::Socket;
+
+/// Where programs connect to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// A port.
+    Tcp(TcpListener),
+    /// A file.
+    Unix(UnixSocket),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixSocket> for Listener {
+    fn from(listener: UnixSocket) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl fmt::Display for Listener {
+    /// Its address, or the path of its file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(at) => as_ipv4(at).fmt(f),
+                Err(error) => error.fmt(f),
+            },
+            Self::Unix(listener) => listener.path().display().fmt(f),
+        }
+    }
+}
+
+impl Listener {
+    /// The next connection, and who has made it. Cancel safe.
+    pub(super) async fn accept(&self) -> io::Result<(Socket, String)> {
+        let (socket, from) = self.accept_from().await?;
+        let from = from.map_or_else(|| socket.peer(), |from| as_ipv4(from).to_string());
+        Ok((socket, from))
+    }
+
+    /// The next connection, and the address it comes from, if it has one. Cancel safe.
+    pub(super) async fn accept_from(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, from) = listener.accept().await?;
+                Ok((Socket::Tcp(socket), Some(from)))
+            }
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?), None)),
+        }
+    }
+}

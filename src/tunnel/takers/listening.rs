@@ -1,0 +1,293 @@
+//! Connections that a server takes for a client, where that asks it to: each goes into a stream to
+//! the client, which alone knows where it leads.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::select_all;
+use tokio::task::JoinSet;
+
+use super::listener::Listener;
+use super::unix::UnixSocket;
+use super::wait_out;
+use crate::driver::{Code, OpenError, Session, Stream, StreamKind, VISITORS_PER_LISTENER_MAX};
+use crate::lane::listen;
+use crate::net::as_ipv4;
+use crate::trust::{Destination, Destinations, ListenAt, Permit};
+use crate::tunnel::connections::{Client, Place};
+use crate::tunnel::copy::{Ends, copy};
+use crate::tunnel::places::{Hold, NotHad};
+use crate::tunnel::socket::{self, Socket};
+
+/// What its client may do is asked anew this often.
+const RECHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(in crate::tunnel) struct Asked {
+    /// Stays open as long as connections are taken.
+    pub(in crate::tunnel) stream: Stream,
+    pub(in crate::tunnel) number: u64,
+    pub(in crate::tunnel) place: String,
+}
+
+/// Takes connections for a client, if it may have them, until it wants no more of them, may not
+/// any more, or its session ends; and returns when they have ended.
+pub(in crate::tunnel) async fn serve(asked: Asked, session: Session, client: Arc<Client>) {
+    let Asked { stream, number, place } = asked;
+    let begun = begin(&place, &session, &client);
+    let subject = session.subject();
+    let (at, hold, descriptors) = match begun {
+        Ok(begun) => begun,
+        Err(Refused { place, code, why }) => {
+            if client.places().is_news(client.id(), &place, code) {
+                subject.stream_ended(&format!("listening at {place}"), &why);
+                tracing::warn!(%place, error = %why, "no connections are taken for a client");
+            }
+            return stream.reset(code);
+        }
+    };
+    let shown = format!("listening at {at}");
+    subject.stream_started(&shown);
+    tracing::info!(address = %at, client = subject.comment(), "connections are taken for a client");
+    let port = Port { number, place: at, session, client };
+    let mut visitors = JoinSet::new();
+    let over = port.attend(stream, &hold, &mut visitors).await;
+    // Whoever asks next may have it.
+    drop((hold, descriptors));
+    tracing::info!(address = %port.place, why = %over, "no more connections are taken for a client");
+    subject.stream_ended(&shown, &over);
+    while visitors.join_next().await.is_some() {}
+}
+
+/// Why there is nothing to listen at: where, what the client is told, and what stands in our log.
+#[derive(Debug)]
+struct Refused {
+    place: String,
+    code: Code,
+    why: String,
+}
+
+/// A place, in the words of a list, with descriptors for it.
+type Begun = (String, Hold, Vec<Place>);
+
+fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, Refused> {
+    let refused = |place: &str, code, why: &dyn fmt::Display| {
+        Err(Refused { place: place.to_owned(), code, why: why.to_string() })
+    };
+    // A peer's words are shown as a string's source code: nothing in them can draw.
+    let quoted = || format!("{asked:?}");
+    let place: Destination = match asked.parse() {
+        Ok(place) => place,
+        Err(why) => return refused(&quoted(), Code::LISTEN_FORBIDDEN, &why),
+    };
+    let shown = place.to_string();
+    let Some(permit) = session.permit() else {
+        return refused(&shown, Code::UNAUTHORIZED, &Code::UNAUTHORIZED);
+    };
+    let Some(at) = allowed(&place, &permit, client) else {
+        return refused(&shown, Code::LISTEN_FORBIDDEN, &not_listed(&place, &permit));
+    };
+    let wanted = match &at {
+        ListenAt::Addresses(all) => all.len(),
+        ListenAt::Unix(_) => 1,
+    };
+    let descriptors: Vec<_> = std::iter::from_fn(|| client.enter()).take(wanted).collect();
+    if descriptors.len() < wanted {
+        client.tell_full();
+        return refused(&shown, Code::EXCESSIVE_LOAD, &"there are no descriptors left for it");
+    }
+    match client.places().take(&shown, client.id(), session, || bind(&at)) {
+        Ok(hold) => Ok((shown, hold, descriptors)),
+        Err(why) => {
+            let code = match &why {
+                NotHad::InUse => Code::LISTEN_IN_USE,
+                NotHad::TooMany => Code::EXCESSIVE_LOAD,
+                NotHad::Bind(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    Code::LISTEN_IN_USE
+                }
+                NotHad::Bind(_) => Code::LISTEN_FAILED,
+            };
+            refused(&shown, code, &why)
+        }
+    }
+}
+
+/// The rules about where connections may be taken for a client.
+fn rules<'a>(permit: &'a Permit, client: &'a Client) -> Option<&'a Destinations> {
+    if permit.is_listed() { permit.listen() } else { client.listen_for_strangers() }
+}
+
+/// Where connections are to be taken: at the addresses of the place that are allowed.
+fn allowed<'a>(place: &'a Destination, permit: &Permit, client: &Client) -> Option<ListenAt<'a>> {
+    let rules = rules(permit, client)?;
+    match place.listen_at()? {
+        ListenAt::Unix(path) => rules.may_listen_unix(path).then_some(ListenAt::Unix(path)),
+        ListenAt::Addresses(mut all) => {
+            all.retain(|at| rules.may_listen(*at));
+            (!all.is_empty()).then_some(ListenAt::Addresses(all))
+        }
+    }
+}
+
+/// Why a client may not have it, and what to do if it shall.
+fn not_listed(place: &Destination, permit: &Permit) -> String {
+    match permit.is_listed() {
+        true => format!(
+            "this client may not have connections taken there; if it shall, add listen=\"{place}\" to its line"
+        ),
+        false => format!(
+            "no client is listed, and strangers may not have connections taken there; if they shall, start the server with \
+             --allow-listen {place}"
+        ),
+    }
+}
+
+fn bind(at: &ListenAt<'_>) -> io::Result<Vec<Listener>> {
+    let all = match at {
+        ListenAt::Unix(path) => return Ok(vec![UnixSocket::bind(path)?.into()]),
+        ListenAt::Addresses(all) => all,
+    };
+    let (mut listeners, mut failed) = (Vec::new(), None);
+    for at in all {
+        match listen(*at) {
+            Ok(listener) => listeners.push(listener.into()),
+            // Two programs at one port would share what comes between them.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            // A machine without IPv6 has no ::1.
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+/// Why no more connections are taken.
+#[derive(Debug, thiserror::Error)]
+enum Over {
+    #[error("the client wants no more of them")]
+    Unwanted,
+    #[error("the client's next session has it")]
+    Superseded,
+    #[error("the client may not have it any more")]
+    Forbidden,
+    #[error("its session is over, or shutting down")]
+    Session,
+}
+
+/// A place at which connections are taken for a client.
+struct Port {
+    number: u64,
+    place: String,
+    session: Session,
+    client: Arc<Client>,
+}
+
+impl Port {
+    async fn attend(&self, mut stream: Stream, hold: &Hold, visitors: &mut JoinSet<()>) -> Over {
+        // Its first byte is the answer: what is listened at is there.
+        if stream.answer().await.is_err() {
+            return Over::Session;
+        }
+        let mut recheck = tokio::time::interval(RECHECK_EVERY);
+        let over = loop {
+            tokio::select! {
+                biased;
+                () = hold.taken_over() => break Over::Superseded,
+                () = self.session.draining() => break Over::Session,
+                () = ended(&mut stream) => break Over::Unwanted,
+                _ = recheck.tick() => {
+                    if !self.is_allowed() {
+                        break Over::Forbidden;
+                    }
+                }
+                Some(_) = visitors.join_next() => {}
+                (socket, from) = accept(hold.listeners()) => {
+                    if visitors.len() >= VISITORS_PER_LISTENER_MAX {
+                        self.client.tell_full();
+                        socket::reset(&socket);
+                    } else if !self.let_in(socket, from, visitors) {
+                        break Over::Forbidden;
+                    }
+                }
+            }
+        };
+        stream.reset(match over {
+            Over::Unwanted => Code::NONE,
+            Over::Superseded => Code::LISTEN_IN_USE,
+            Over::Forbidden => Code::LISTEN_FORBIDDEN,
+            Over::Session => Code::SHUTDOWN,
+        });
+        over
+    }
+
+    fn is_allowed(&self) -> bool {
+        let permit = self.session.permit();
+        let place = self.place.parse::<Destination>().ok();
+        permit.zip(place).is_some_and(|(it, place)| allowed(&place, &it, &self.client).is_some())
+    }
+
+    /// Has a connection carried; `false` if the client may have none from there any more.
+    fn let_in(&self, socket: Socket, from: Option<SocketAddr>, visitors: &mut JoinSet<()>) -> bool {
+        let Some(permit) = self.session.permit().filter(|_| self.is_allowed()) else {
+            socket::reset(&socket);
+            return false;
+        };
+        let Some(places) = permit.enter().zip(self.client.enter()) else {
+            tracing::warn!(at = self.place, "a client has as many connections open as it may");
+            socket::reset(&socket);
+            return true;
+        };
+        let (number, session, client) = (self.number, self.session.clone(), self.client.clone());
+        let ends = Ends {
+            from: from.map_or_else(|| socket.peer(), |from| as_ipv4(from).to_string()),
+            to: format!("a client by {}", self.place),
+        };
+        visitors.spawn(async move {
+            let _places = places;
+            let source = from.map(|from| as_ipv4(from).to_string());
+            let kind = StreamKind::Visitor { number, source };
+            match session.open(kind).await {
+                Ok(stream) => carry(socket, stream, &session, &client, &ends).await,
+                Err(error) => refuse(&socket, &error, &ends),
+            }
+        });
+        true
+    }
+}
+
+async fn carry(socket: Socket, stream: Stream, session: &Session, client: &Client, ends: &Ends) {
+    let subject = session.subject();
+    let shown = format!("{} for {}", ends.to, ends.from);
+    subject.stream_started(&shown);
+    copy(socket, Bytes::new(), stream, client.sockets(), ends).await;
+    subject.stream_ended(&shown, &"over");
+}
+
+fn refuse(socket: &Socket, error: &OpenError, Ends { from, to }: &Ends) {
+    socket::reset(socket);
+    tracing::debug!(%from, %to, %error, "connection refused");
+}
+
+/// The next connection at any of them, and the address it comes from. Cancel safe.
+async fn accept(listeners: &[Listener]) -> (Socket, Option<SocketAddr>) {
+    loop {
+        let each = listeners.iter().map(|listener| Box::pin(listener.accept_from()));
+        match select_all(each).await.0 {
+            Ok(accepted) => return accepted,
+            Err(error) => wait_out(&error).await,
+        }
+    }
+}
+
+/// Waits for the end of a stream on which nothing comes.
+async fn ended(stream: &mut Stream) {
+    use tokio::io::AsyncReadExt;
+    let _ = stream.read(&mut [0]).await;
+}
