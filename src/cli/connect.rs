@@ -224,7 +224,7 @@ async fn take(
         }
     };
     let wants = if tell_source { Wants::SOURCE } else { Wants::default() };
-    let options = OpenOptions { kind, redundant, wants };
+    let options = OpenOptions { redundant, wants, ..kind.into() };
     tunnel::forward_within(listener, client, options, &connections).await;
 }
 

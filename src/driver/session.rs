@@ -1,6 +1,7 @@
 //! A session as its user holds it.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -128,10 +129,10 @@ impl Session {
                 Some((id, kind)) => {
                     let stopped = state.core.send_stream(id).stopped();
                     state.streams.insert(id, StreamWakers { stopped, ..Stream::wakers() });
-                    let (kind, wants) = wants::heard(kind);
+                    let (kind, wants, claim) = wants::heard(kind);
                     let owes = wants.has(Wants::ANSWER);
                     let stream = Stream::new(self.handle.clone(), id).owing_answer(owes);
-                    Some(Ok(Incoming { stream, kind, wants }))
+                    Some(Ok(Incoming { stream, kind, wants, claim }))
                 }
                 None => state.over.clone().map(Err),
             },
@@ -351,4 +352,6 @@ pub struct Incoming {
     /// And besides. The answer goes before the first byte that is written, or at
     /// [`WriteHalf::answer`](super::WriteHalf::answer).
     pub wants: Wants,
+    /// Who connects, as the peer says: its word and nothing more.
+    pub claim: Option<SocketAddr>,
 }

@@ -1,5 +1,7 @@
 //! What is asked for at a stream's opening beside its destination, as far as the peer grants it.
 
+use std::net::SocketAddr;
+
 use super::error::OpenError;
 use crate::proto::wire::{StreamKind, Wants};
 
@@ -16,6 +18,9 @@ pub struct OpenOptions {
     /// counts as connected once it is open; where it does not grant [`Wants::SOURCE`] it is not
     /// opened.
     pub wants: Wants,
+    /// Who connects, as this end sees it: of weight with [`Wants::SOURCE`] alone, and only where
+    /// the peer trusts this end with it. A peer that knows no claims is told none.
+    pub source: Option<SocketAddr>,
 }
 
 impl From<StreamKind> for OpenOptions {
@@ -37,7 +42,7 @@ pub(super) fn asked(
     let (destination, more) = match options.kind.clone() {
         StreamKind::Default => (None, Wants::default()),
         StreamKind::Named(name) => (Some(name), Wants::default()),
-        StreamKind::Wanting(wants, destination) => (destination, wants),
+        StreamKind::Wanting { wants, destination, .. } => (destination, wants),
         StreamKind::Listening { .. } if listeners_max == 0 => {
             return Err(OpenError::ListeningNotKnown);
         }
@@ -51,22 +56,30 @@ pub(super) fn asked(
     if wants.has(Wants::SOURCE) && !granted.has(Wants::SOURCE) {
         return Err(OpenError::SourceNotTold);
     }
-    let wants = wants.within(granted);
+    // Nobody is told what nobody has asked to be told.
+    let source = options.source.filter(|_| wants.has(Wants::SOURCE));
+    let claims = if source.is_some() { Wants::CLAIM } else { Wants::default() };
+    let wants = wants.without(Wants::CLAIM).and(claims).within(granted);
+    let claim = source.filter(|_| wants.has(Wants::CLAIM)).map(|source| source.to_string());
     let kind = match destination {
-        destination if !wants.is_empty() => StreamKind::Wanting(wants, destination),
+        destination if !wants.is_empty() => StreamKind::Wanting { wants, claim, destination },
         Some(name) => StreamKind::Named(name),
         None => StreamKind::Default,
     };
     Ok((kind, wants.has(Wants::ANSWER)))
 }
 
-/// Where a stream leads that was opened as `kind`, and what is wanted besides.
-pub(super) fn heard(kind: StreamKind) -> (StreamKind, Wants) {
+/// Where a stream leads that was opened as `kind`, what is wanted besides, and who is said to
+/// connect.
+pub(super) fn heard(kind: StreamKind) -> (StreamKind, Wants, Option<SocketAddr>) {
     match kind {
-        StreamKind::Wanting(wants, Some(name)) => (StreamKind::Named(name), wants),
-        StreamKind::Wanting(wants, None) => (StreamKind::Default, wants),
-        kind @ StreamKind::Listening { .. } => (kind, Wants::ANSWER),
-        kind => (kind, Wants::default()),
+        StreamKind::Wanting { wants, claim, destination } => {
+            let kind = destination.map_or(StreamKind::Default, StreamKind::Named);
+            // What is no address claims nothing.
+            (kind, wants, claim.and_then(|claim| claim.parse().ok()))
+        }
+        kind @ StreamKind::Listening { .. } => (kind, Wants::ANSWER, None),
+        kind => (kind, Wants::default(), None),
     }
 }
 
@@ -80,17 +93,44 @@ mod tests {
         let named = || StreamKind::Named("a:1".to_owned());
         let options = |kind, wants| OpenOptions { wants, ..OpenOptions::from(kind) };
         let answer = options(named(), Wants::ANSWER);
-        let wanting = StreamKind::Wanting(Wants::ANSWER, Some("a:1".to_owned()));
+        let wanting = StreamKind::Wanting {
+            wants: Wants::ANSWER,
+            claim: None,
+            destination: Some("a:1".to_owned()),
+        };
         assert_eq!(asked(&answer, Wants::ALL), Ok((wanting.clone(), true)));
         assert_eq!(asked(&answer, Wants::default()), Ok((named(), false)));
-        assert_eq!(heard(wanting), (named(), Wants::ANSWER));
+        assert_eq!(heard(wanting), (named(), Wants::ANSWER, None));
         let source = options(StreamKind::Default, Wants::SOURCE);
-        let wanting = StreamKind::Wanting(Wants::SOURCE, None);
+        let wanting = StreamKind::Wanting { wants: Wants::SOURCE, claim: None, destination: None };
         assert_eq!(asked(&source, Wants::ALL), Ok((wanting.clone(), false)));
         assert_eq!(asked(&source, Wants::ANSWER), Err(OpenError::SourceNotTold));
-        assert_eq!(heard(wanting), (StreamKind::Default, Wants::SOURCE));
+        assert_eq!(heard(wanting), (StreamKind::Default, Wants::SOURCE, None));
         let raw = options(StreamKind::Raw, Wants::ALL);
         assert_eq!(asked(&raw, Wants::default()), Ok((StreamKind::Raw, false)));
+    }
+
+    #[test]
+    fn a_source_is_claimed_where_it_is_to_be_told_and_the_peer_knows_claims() {
+        let source: SocketAddr = "192.0.2.7:5".parse().unwrap();
+        let options = |wants| OpenOptions { wants, source: Some(source), ..Default::default() };
+        let claim = |options: &_, granted| match asked(options, granted, 0) {
+            Ok((StreamKind::Wanting { wants, claim, .. }, _)) => (wants.has(Wants::CLAIM), claim),
+            other => panic!("{other:?}"),
+        };
+        let told = options(Wants::SOURCE);
+        assert_eq!(claim(&told, Wants::ALL), (true, Some("192.0.2.7:5".to_owned())));
+        assert_eq!(claim(&told, Wants::SOURCE), (false, None));
+        assert_eq!(claim(&options(Wants::ANSWER), Wants::ALL), (false, None));
+        let none = OpenOptions { source: None, ..options(Wants::SOURCE.and(Wants::CLAIM)) };
+        assert_eq!(claim(&none, Wants::ALL), (false, None));
+        let kind = |claim: &str| StreamKind::Wanting {
+            wants: Wants::CLAIM,
+            claim: Some(claim.to_owned()),
+            destination: None,
+        };
+        assert_eq!(heard(kind("192.0.2.7:5")).2, Some(source));
+        assert_eq!(heard(kind("192.0.2.7")).2, None);
     }
 
     #[test]
@@ -99,6 +139,6 @@ mod tests {
         let options = OpenOptions::from(kind.clone());
         assert_eq!(asked(&options, Wants::ALL, 0), Err(OpenError::ListeningNotKnown));
         assert_eq!(asked(&options, Wants::default(), 1), Ok((kind.clone(), true)));
-        assert_eq!(heard(kind.clone()), (kind, Wants::ANSWER));
+        assert_eq!(heard(kind.clone()), (kind, Wants::ANSWER, None));
     }
 }

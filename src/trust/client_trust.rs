@@ -45,6 +45,7 @@ pub struct Permit {
     streams_max: Option<u32>,
     expires: Option<SystemTime>,
     tell_source: Option<ProxyHeader>,
+    trust_source: bool,
     streams: Arc<AtomicU32>,
 }
 
@@ -58,7 +59,7 @@ impl Permit {
     /// What `grant` grants.
     #[must_use]
     pub fn new(grant: Grant) -> Self {
-        let Grant { destinations, listen, streams_max, expires, tell_source } = grant;
+        let Grant { destinations, listen, streams_max, expires, tell_source, trust_source } = grant;
         let rules = |rules: Vec<_>| (!rules.is_empty()).then(|| Arc::new(Destinations::new(rules)));
         Self {
             listed: true,
@@ -67,6 +68,7 @@ impl Permit {
             streams_max,
             expires,
             tell_source,
+            trust_source,
             ..Self::default()
         }
     }
@@ -107,6 +109,12 @@ impl Permit {
     #[must_use]
     pub fn tell_source(&self) -> Option<ProxyHeader> {
         self.tell_source
+    }
+
+    /// Whether what the client says of who connects is what its destinations are told.
+    #[must_use]
+    pub fn trusts_source(&self) -> bool {
+        self.trust_source
     }
 
     /// A slot for one more stream, or `None` if the client has as many as it may. Dropping it gives

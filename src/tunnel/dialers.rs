@@ -61,13 +61,13 @@ pub async fn serve_within(
             accepted = session.accept() => match accepted {
                 Ok(incoming) => {
                     let client = client.clone();
-                    let Incoming { stream, kind, wants } = incoming;
+                    let Incoming { stream, kind, wants, claim } = incoming;
                     if let StreamKind::Listening { number, place } = kind {
                         let asked = Asked { stream, number, place };
                         drop(connections.spawn(listening::serve(asked, session.clone(), client)));
                         continue;
                     }
-                    let incoming = Incoming { stream, kind, wants };
+                    let incoming = Incoming { stream, kind, wants, claim };
                     let (permit, subject) = (session.permit(), session.subject());
                     let carried = carry(incoming, permit, client, destination.clone(), subject);
                     drop(connections.spawn(carried));
@@ -88,13 +88,16 @@ async fn carry(
     destination: Arc<str>,
     subject: Subject,
 ) {
-    let Incoming { stream, kind, wants } = incoming;
+    let Incoming { stream, kind, wants, claim } = incoming;
     let Some(permit) = permit else { return stream.reset(Code::UNAUTHORIZED) };
     let Some(_place) = permit.enter() else {
         tracing::warn!("a client has as many connections open as it may");
         return stream.reset(Code::EXCESSIVE_LOAD);
     };
-    let source = Source { told: tells(wants, &permit, &client), address: subject.source() };
+    // Anybody can say anything, 127.0.0.1 among it.
+    let claim = claim.filter(|_| permit.trusts_source());
+    let address = claim.or_else(|| subject.source());
+    let source = Source { told: tells(wants, &permit, &client), address };
     let connected = connect(&kind, &permit, &client, &destination).await;
     let connected = match connected {
         Ok((socket, place)) => {
@@ -223,7 +226,7 @@ async fn connect(
         }
         (
             StreamKind::Raw
-            | StreamKind::Wanting(..)
+            | StreamKind::Wanting { .. }
             | StreamKind::Listening { .. }
             | StreamKind::Visitor { .. }
             | StreamKind::Unknown(_),

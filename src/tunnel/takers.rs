@@ -47,8 +47,10 @@ pub async fn forward_within(
     let (listener, options) = (listener.into(), options.into());
     let at = listener.to_string();
     let sockets = *bound.sockets();
-    let each = |local, from| {
-        let (client, options) = (client.clone(), options.clone());
+    let each = |local, from: String| {
+        // Whoever comes by a Unix socket has no address.
+        let source = from.parse().ok();
+        let (client, options) = (client.clone(), OpenOptions { source, ..options.clone() });
         let ends = ends(from, &at, &options);
         async move {
             if let Err(error) = carry(local, &client, options, &sockets, &ends).await {

@@ -12,7 +12,7 @@ fn wanting(wants: Wants) -> OpenOptions {
 /// A stream's two ends, and what the far one was told is wanted.
 async fn opened(pair: &Pair) -> (Stream, Stream) {
     let near = pair.client.open(wanting(Wants::ANSWER)).await.unwrap();
-    let Incoming { stream: far, kind, wants } = pair.session.accept().await.unwrap();
+    let Incoming { stream: far, kind, wants, .. } = pair.session.accept().await.unwrap();
     assert_eq!(kind, StreamKind::Named("db.example:5432".to_owned()));
     assert_eq!(wants, Wants::ANSWER);
     (near, far)

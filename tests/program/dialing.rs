@@ -114,6 +114,48 @@ fn a_line_or_a_forward_asks_for_it_alone() {
 }
 
 #[test]
+fn what_a_client_claims_is_told_only_where_its_line_trusts_it() {
+    bounded(60, async {
+        let (heard, destination) = Heard::at("127.0.0.1:0").await;
+        let to = destination.addr;
+        let forward = format!("127.0.0.1:0:{to},proxy-protocol");
+        // Who connects to the client, at an address that the server never sees.
+        let visit = async |client: &crate::support::process::Imux, from: &str| {
+            let line = client.line("client ready");
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+            let mut socket =
+                socket.connect(field(&line, "address").parse().unwrap()).await.unwrap();
+            socket.write_all(b"word").await.unwrap();
+            socket.shutdown().await.unwrap();
+            socket.read_to_end(&mut Vec::new()).await.unwrap();
+        };
+        for (line, told) in [
+            (format!("dial=\"{to}\""), "127.0.0.1"),
+            (format!("dial=\"{to}\",proxy-protocol"), "127.0.0.1"),
+            (format!("trust-source,dial=\"{to}\""), "127.0.0.44"),
+        ] {
+            let pair = Pair::server("127.0.0.1:9", Some(&line));
+            let client = pair.client(&["-L", &forward]);
+            visit(&client, "127.0.0.44").await;
+            let (_, said) = heard.next().await;
+            let (source, _, rest) = v2(&said);
+            assert_eq!((source.ip().to_string().as_str(), rest), (told, &b"word"[..]), "{line}");
+        }
+        // Who does not ask for it claims nothing.
+        let line = format!("trust-source,proxy-protocol,dial=\"{to}\"");
+        let pair = Pair::server("127.0.0.1:9", Some(&line));
+        let client = pair.client(&["-L", &format!("127.0.0.1:0:{to}")]);
+        visit(&client, "127.0.0.44").await;
+        assert_eq!(v2(&heard.next().await.1).0.ip().to_string(), "127.0.0.1");
+        let key = "SHA256:uNiVztksCsDhcc0u9e8BgrJXVGDmgLVcJ1GyLlBOZnk";
+        assert_eq!(run(pair.folder.path(), &["authorize", key, "--trust-source"]).0, 0);
+        let list = std::fs::read_to_string(pair.path("authorized_clients")).unwrap();
+        assert!(list.contains(&format!("\ntrust-source {key}")), "{list}");
+    });
+}
+
+#[test]
 fn destinations_are_dialled_from_the_address_that_is_said() {
     bounded(60, async {
         let (heard, destination) = Heard::at("127.0.0.1:0").await;

@@ -200,6 +200,10 @@ struct GrantArgs {
     #[arg(long, value_name = "VERSION", value_parser = proxy_header)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
     proxy_protocol: Option<ProxyHeader>,
+    /// Believe the client who connects to it, and tell that instead of its own address, for what
+    /// its forwards say `proxy-protocol`
+    #[arg(long)]
+    trust_source: bool,
     /// Whose key it is, for whoever reads the list
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
@@ -295,6 +299,7 @@ impl GrantArgs {
             streams_max: self.max_streams,
             expires: None,
             tell_source: self.proxy_protocol,
+            trust_source: self.trust_source,
         }
     }
 }

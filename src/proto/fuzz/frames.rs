@@ -72,7 +72,11 @@ fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
             StreamKind::Named(if name.is_empty() { "x".to_owned() } else { name })
         }
         2 => StreamKind::Raw,
-        3 => StreamKind::Wanting(Wants::known_of(number(u)?), None),
+        3 => {
+            let wants = Wants::known_of(number(u)?);
+            let claim = wants.has(Wants::CLAIM).then(|| "192.0.2.1:1".to_owned());
+            StreamKind::Wanting { wants, claim, destination: None }
+        }
         4 => {
             let place = bytes(u, DESTINATION_BYTES_MAX / 4)?;
             let place: String = place.iter().map(|&byte| char::from(byte)).collect();

@@ -225,9 +225,14 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             out.put_slice(destination.as_bytes());
         }
         StreamKind::Raw => put(out, KIND_RAW),
-        StreamKind::Wanting(wants, destination) => {
+        StreamKind::Wanting { wants, claim, destination } => {
             put(out, KIND_WANTING);
             put(out, wants.to_wire());
+            if wants.has(Wants::CLAIM) {
+                let claim = claim.as_deref().unwrap_or_default();
+                put(out, claim.len() as u64);
+                out.put_slice(claim.as_bytes());
+            }
             out.put_slice(destination.as_deref().unwrap_or_default().as_bytes());
         }
         StreamKind::Listening { number, place } => {
@@ -392,12 +397,15 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
         KIND_NAMED => Ok(StreamKind::Named(decode_destination(rest)?.ok_or(Malformed)?)),
         KIND_RAW => Ok(StreamKind::Raw),
         KIND_WANTING => {
-            let wants = Wants::from_wire(get(rest)?);
+            let Some(wants) = Wants::from_wire(get(rest)?) else {
+                // Whoever accepts it refuses what was never said to be granted; what else that
+                // brings along is not known.
+                decode_rest(rest)?;
+                return Ok(StreamKind::Unknown(KIND_WANTING));
+            };
+            let claim = if wants.has(Wants::CLAIM) { decode_claim(rest)? } else { None };
             let destination = decode_destination(rest)?;
-            // Whoever accepts it refuses what was never said to be granted.
-            Ok(wants.map_or(StreamKind::Unknown(KIND_WANTING), |wants| {
-                StreamKind::Wanting(wants, destination)
-            }))
+            Ok(StreamKind::Wanting { wants, claim, destination })
         }
         KIND_LISTENING => {
             let number = get(rest)?;
@@ -421,6 +429,19 @@ fn decode_destination(rest: &mut &[u8]) -> Field<Option<String>> {
     }
     let name = std::str::from_utf8(name).map_err(|_| Malformed)?;
     Ok((!name.is_empty()).then(|| name.to_owned()))
+}
+
+/// What a kind that is not known has besides, within the bounds of one that is.
+fn decode_rest(rest: &mut &[u8]) -> Field<()> {
+    if std::mem::take(rest).len() > 2 * DESTINATION_BYTES_MAX { Err(Malformed) } else { Ok(()) }
+}
+
+/// An address that stands before another, with its length.
+fn decode_claim(rest: &mut &[u8]) -> Field<Option<String>> {
+    let length = usize::try_from(get(rest)?).map_err(|_| Malformed)?;
+    let (mut claim, tail) = rest.split_at_checked(length).ok_or(Malformed)?;
+    *rest = tail;
+    decode_destination(&mut claim)
 }
 
 /// A tier that is not known is none that asks for anything.

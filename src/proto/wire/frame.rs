@@ -225,7 +225,14 @@ pub enum StreamKind {
     Raw,
     /// To the destination that is named, or the one the server was set up with, and with something
     /// besides. Only to a peer that says it knows this.
-    Wanting(Wants, Option<String>),
+    Wanting {
+        /// What.
+        wants: Wants,
+        /// Who connects, as the opener says, in text: with [`Wants::CLAIM`], and only then.
+        claim: Option<String>,
+        /// As in [`Named`](Self::Named).
+        destination: Option<String>,
+    },
     /// From a client: the server shall take connections at `place`, and open a stream for each,
     /// for as long as this one lives. Only to a peer that says it knows this.
     Listening {

@@ -71,8 +71,12 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(id, name)| Frame::Open { id, kind: StreamKind::Named(name) }),
         any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Default }),
         any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Raw }),
-        (any_id(), any_wants(), prop::option::of("[a-z0-9.:]{1,200}"))
-            .prop_map(|(id, wants, to)| Frame::Open { id, kind: StreamKind::Wanting(wants, to) }),
+        (any_id(), any_wants(), prop::option::of("[a-z0-9.:]{1,200}")).prop_map(
+            |(id, wants, destination)| {
+                let claim = wants.has(Wants::CLAIM).then(|| "[2001:db8::1]:1".to_owned());
+                Frame::Open { id, kind: StreamKind::Wanting { wants, claim, destination } }
+            }
+        ),
         (any_id(), any_offset(), "[a-z:]{1,30}").prop_map(|(id, number, place)| Frame::Open {
             id,
             kind: StreamKind::Listening { number, place }
@@ -268,10 +272,19 @@ fn what_an_opener_may_not_want_is_an_unknown_kind() {
     let id = StreamId::new(Side::Client, Dir::Bi, 0);
     let open = |kind| Ok(Frame::Open { id, kind });
     let both = Wants::ANSWER.and(Wants::SOURCE);
-    assert_eq!(decode(&[8, 3, 0, 3, 3]), open(StreamKind::Wanting(both, None)));
-    let named = StreamKind::Wanting(Wants::ANSWER, Some("a:1".to_owned()));
-    assert_eq!(decode(b"\x08\x06\x00\x03\x01a:1"), open(named));
-    assert_eq!(decode(b"\x08\x06\x00\x03\x05a:1"), open(StreamKind::Unknown(3)));
+    let wanting = |wants, claim: Option<&str>, destination: Option<&str>| {
+        let text = |text: &str| text.to_owned();
+        let (claim, destination) = (claim.map(text), destination.map(text));
+        open(StreamKind::Wanting { wants, claim, destination })
+    };
+    assert_eq!(decode(&[8, 3, 0, 3, 3]), wanting(both, None, None));
+    assert_eq!(decode(b"\x08\x06\x00\x03\x01a:1"), wanting(Wants::ANSWER, None, Some("a:1")));
+    assert_eq!(decode(b"\x08\x06\x00\x03\x09a:1"), open(StreamKind::Unknown(3)));
+    let claims = Wants::CLAIM.and(Wants::SOURCE);
+    let both = wanting(claims, Some("b:2"), Some("a:1"));
+    assert_eq!(decode(b"\x08\x0a\x00\x03\x06\x03b:2a:1"), both);
+    assert_eq!(decode(b"\x08\x04\x00\x03\x06\x00"), wanting(claims, None, None));
+    assert!(decode(b"\x08\x05\x00\x03\x06\x09a").is_err(), "a claim that ends early");
     assert!(decode(&[8, 2, 0, 3]).is_err());
     let mut long = vec![8, 0x41, 0x30, 0, 3, 1];
     long.resize(4 + 0x130 - 1, b'a');

@@ -11,8 +11,11 @@ impl Wants {
     /// That the destination is told who connects, as the accepting end sees it: by the PROXY
     /// protocol.
     pub const SOURCE: Self = Self(2);
+    /// That the destination may be told who connects as the opener sees it, and says: for whoever
+    /// trusts it with that.
+    pub const CLAIM: Self = Self(4);
     /// All that this version knows.
-    pub const ALL: Self = Self(3);
+    pub const ALL: Self = Self(7);
 
     /// Both.
     #[must_use]
@@ -24,6 +27,12 @@ impl Wants {
     #[must_use]
     pub const fn within(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// What is not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all of `other` is in it.

@@ -17,6 +17,8 @@ pub struct Grant {
     pub expires: Option<SystemTime>,
     /// Its destinations are told who connects.
     pub tell_source: Option<ProxyHeader>,
+    /// What it says of who connects is what they are told.
+    pub trust_source: bool,
 }
 
 /// A client that the file lists.

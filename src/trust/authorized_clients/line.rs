@@ -12,6 +12,7 @@ use crate::trust::{DestinationRule, Fingerprint, InvitationSecret, TrustError};
 
 const INVITATION: &str = "INVITATION:";
 const PROXY_PROTOCOL: &str = "proxy-protocol";
+const TRUST_SOURCE: &str = "trust-source";
 
 /// Longest comment, in characters: a name and a place, not a document.
 const COMMENT_CHARS_MAX: usize = 200;
@@ -94,6 +95,7 @@ impl fmt::Display for Entry {
         options.extend(self.grant.streams_max.map(|max| format!("max-streams={max}")));
         options.extend(self.grant.expires.map(|at| format!("expires=\"{}\"", format_time(at))));
         options.extend(self.grant.tell_source.map(|how| format!("{PROXY_PROTOCOL}={how}")));
+        options.extend(self.grant.trust_source.then(|| TRUST_SOURCE.to_owned()));
         if !options.is_empty() {
             write!(f, "{} ", options.join(","))?;
         }
@@ -128,8 +130,9 @@ fn parse_options(rest: &mut &str) -> Result<Grant, String> {
         let (name, after) = rest.split_at(end);
         let (value, after) = match after.strip_prefix('=') {
             Some(after) => parse_value(after)?,
-            // The one option that needs no value.
+            // The options that need no value.
             None if name == PROXY_PROTOCOL => ("v2", after),
+            None if name == TRUST_SOURCE => ("", after),
             None => {
                 return Err(format!("neither a key nor an option with its value: {}", shown(name)));
             }
@@ -195,6 +198,13 @@ fn set_option(grant: &mut Grant, name: &str, value: &str) -> Result<(), String> 
             twice(grant.tell_source.is_some())?;
             let how = value.parse().map_err(|error| format!("{PROXY_PROTOCOL}: {error}"))?;
             grant.tell_source = Some(how);
+        }
+        TRUST_SOURCE => {
+            twice(grant.trust_source)?;
+            if !value.is_empty() {
+                return Err(format!("{TRUST_SOURCE} stands without a value"));
+            }
+            grant.trust_source = true;
         }
         // What it was meant to forbid or allow is unknown: it cannot be ignored.
         _ => return Err(format!("there is no option {}", shown(name))),

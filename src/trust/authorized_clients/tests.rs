@@ -73,6 +73,8 @@ fn a_line_that_cannot_be_read_spoils_the_file_and_is_named() {
         (format!("command=\"x\" {one}"), "there is no option"),
         (format!("listen=8080 {one}"), "listen: \"8080\" has no port"),
         (format!("listen=db.example:80 {one}"), "listen: \"db.example:80\" names a host"),
+        (format!("trust-source=yes {one}"), "stands without a value"),
+        (format!("trust-source,trust-source {one}"), "twice"),
         (format!("max-streams=0 {one}"), "max-streams"),
         (format!("max-streams=+1 {one}"), "max-streams"),
         (format!("max-streams=4294967296 {one}"), "max-streams"),
@@ -128,6 +130,7 @@ fn to_authorize_replaces_and_to_revoke_removes_and_other_lines_stay() {
         streams_max: Some(7),
         expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(32_503_680_000)),
         tell_source: Some(crate::trust::ProxyHeader::V1),
+        trust_source: true,
     };
     let second = AuthorizedClient { key: key(2), grant, comment: " Bert's  ".to_owned() };
     assert!(!file.authorize(&second).unwrap());
@@ -135,7 +138,7 @@ fn to_authorize_replaces_and_to_revoke_removes_and_other_lines_stay() {
         text(&file),
         format!(
             "# mine\n  {}   Anna   \ndial=\"db:1\",dial=\"[::1]:*\",listen=\"0.0.0.0:8080\",\
-             listen=\"localhost:*\",max-streams=7,expires=\"3000-01-01T00:00:00Z\",proxy-protocol=v1 {} Bert's\n",
+             listen=\"localhost:*\",max-streams=7,expires=\"3000-01-01T00:00:00Z\",proxy-protocol=v1,trust-source {} Bert's\n",
             key(1),
             key(2)
         )

@@ -75,7 +75,8 @@ impl Way {
             wants = wants.and(Wants::SOURCE);
         }
         let kind = StreamKind::Named(to.to_string());
-        let options = OpenOptions { kind, redundant: self.options.redundant, wants };
+        let (redundant, source) = (self.options.redundant, self.from.parse().ok());
+        let options = OpenOptions { kind, redundant, wants, source };
         match self.client.open(options).await {
             Ok(stream) => Ok(Opened { stream, ends }),
             Err(error) => {
