@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imux::lane::{TcpOptions, TlsDialer};
-use imux::trust::with_host_trust;
+use imux::trust::{Destination, Fingerprint, KnownHosts, PeerIdentity, Verdict, with_host_trust};
 use imux::tunnel::proxy::{self, Credentials, ProxyOptions};
 use imux::tunnel::{self, Connections, Listener, RemoteForward, RemoteForwardError};
 use imux::{Client, Code, Link, OpenOptions, SessionStats, StreamKind, Wants};
 use tokio::task::JoinSet;
 
 use super::bind::LinkPlan;
-use super::config::ClientConfig;
+use super::config::{ClientConfig, Trust};
+use super::control::{self, Control, Elsewhere};
 use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::forward::{Forward, ForwardOptions, Leads};
@@ -32,6 +33,15 @@ pub(super) async fn run_client(
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
     let mut signals = ServiceSignals::listen()?;
+    if let Some(to) = &config.stdio {
+        let elsewhere = tokio::select! {
+            elsewhere = open_elsewhere(&config, to) => elsewhere?,
+            _ = stopping.wait() => return Ok(Exit::Ok),
+        };
+        if let Some(elsewhere) = elsewhere {
+            return stdio::run_elsewhere(elsewhere, to, stopping).await;
+        }
+    }
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let mut listeners = Vec::new();
     for Forward { listen, to, options } in &config.forwards {
@@ -67,6 +77,16 @@ pub(super) async fn run_client(
         let (client, connections, proxy) = (client.clone(), connections.clone(), proxy.clone());
         forwards.spawn(async move {
             take(listener, to, options, proxy, client, connections).await;
+            Ok(())
+        });
+    }
+    if let Some(control) = Control::bind(config.home.as_deref(), "client") {
+        let session = Some((client.clone(), connections.clone()));
+        let host =
+            control::Host { role: "client", place: config.dial.as_written().to_owned(), session };
+        let client = client.clone();
+        forwards.spawn(async move {
+            control.serve(host, client.stopping()).await;
             Ok(())
         });
     }
@@ -107,6 +127,26 @@ pub(super) async fn run_client(
     // What has not arrived by now had the time there was.
     let _ = client.close(code, Duration::ZERO).await;
     Ok(Exit::Ok)
+}
+
+/// Has a client of this user's that runs already take us there, if it is connected to the same
+/// server, and with a key that would do for us.
+async fn open_elsewhere(
+    config: &ClientConfig,
+    to: &Destination,
+) -> Result<Option<Elsewhere>, Failure> {
+    let Some(home) = config.home.as_deref() else { return Ok(None) };
+    let server = config.dial.as_written();
+    let trusts = |key: Fingerprint| match &config.trust {
+        Trust::Pinned(keys) => keys.contains(&key),
+        Trust::KnownHosts(_) => {
+            let shown = PeerIdentity { fingerprint: key, certificate_signature: None };
+            let verdict = KnownHosts::new(home.join("known_hosts")).check(server, &shown);
+            matches!(verdict, Ok(Verdict::Known | Verdict::KnownAsNext))
+        }
+    };
+    let opened = control::open_elsewhere(home, server, trusts, to).await;
+    opened.map_err(|why| stdio::failure(to, &why))
 }
 
 fn remote_forward(Reverse { listen, to, tell_source }: &Reverse) -> RemoteForward {

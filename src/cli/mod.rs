@@ -9,6 +9,7 @@ mod args;
 mod bind;
 mod config;
 mod connect;
+mod control;
 mod date;
 mod demo;
 mod descriptors;

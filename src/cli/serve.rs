@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::address::{Endpoint, HostPort};
 use super::config::{ServerConfig, SessionConfig, require_home};
+use super::control::{self, Control};
 use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::identity::server_name;
@@ -66,6 +67,10 @@ pub(super) async fn run_server(
         destination = %config.dial,
         "server ready"
     );
+    let _control = Control::bind(Some(&keys.home), "server").map(|control| {
+        let host = control::Host { role: "server", place: address.to_string(), session: None };
+        JoinSet::from_iter([control.serve(host, std::future::pending())])
+    });
     let destination: Arc<str> = config.dial.for_library().into();
     let mut sessions = JoinSet::new();
     let patience = loop {

@@ -1,10 +1,12 @@
 //! `imux client -W`: standard input and output in place of a connection.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use imux::trust::Destination;
 use imux::{Client, Code, OpenOptions, StreamKind, Wants, tunnel};
 
+use super::control::Elsewhere;
 use super::exit::{Exit, Failure};
 use super::stopping::Stopping;
 
@@ -33,7 +35,28 @@ pub(super) async fn run(
         }
     };
     let _ = client.close(Code::NONE, DELIVERY).await;
-    carried.map(|()| Exit::Ok).map_err(|error| {
-        Failure::message(Exit::Refused, format!("{to}: {error}; nothing more will come"))
-    })
+    carried.map(|()| Exit::Ok).map_err(|error| failure(to, &error))
+}
+
+/// The same over the session of a client that runs already.
+pub(super) async fn run_elsewhere(
+    elsewhere: Elsewhere,
+    to: &Destination,
+    mut stopping: Stopping,
+) -> Result<Exit, Failure> {
+    let outcome = elsewhere.outcome().await.map_err(|error| failure(to, &error))?;
+    let Elsewhere { socket, first, .. } = elsewhere;
+    let all_written = tunnel::attach_stdio(socket, first).map_err(|error| failure(to, &error))?;
+    tokio::select! {
+        outcome = outcome => {
+            all_written.await;
+            outcome.map(|()| Exit::Ok).map_err(|why| failure(to, &why))
+        }
+        _ = stopping.wait() => Ok(Exit::Ok),
+    }
+}
+
+/// Why there is no connection, or not any more.
+pub(super) fn failure(to: &Destination, why: &dyn Display) -> Failure {
+    Failure::message(Exit::Refused, format!("{to}: {why}; nothing more will come"))
 }

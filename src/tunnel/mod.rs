@@ -64,4 +64,7 @@ pub use dialers::{
 pub use socket::{Keepalive, SocketOptions};
 #[cfg(feature = "proxy")]
 pub use takers::proxy;
-pub use takers::{Listener, UnixSocket, carry_stdio, forward, forward_within};
+pub use takers::{
+    Connected, ConnectionError, Listener, UnixSocket, attach_stdio, carry_stdio, connect_within,
+    forward, forward_within,
+};

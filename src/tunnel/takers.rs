@@ -12,6 +12,7 @@ use super::copy::{Ends, copy};
 use super::socket::{self, Socket, SocketOptions};
 use crate::driver::{Client, OpenError, OpenOptions, StreamKind};
 
+mod handed;
 pub(super) mod listener;
 pub(super) mod listening;
 #[cfg(feature = "proxy")]
@@ -19,8 +20,9 @@ pub mod proxy;
 mod stdio;
 mod unix;
 
+pub use handed::{Connected, ConnectionError, connect_within};
 pub use listener::Listener;
-pub use stdio::carry_stdio;
+pub use stdio::{attach_stdio, carry_stdio};
 pub use unix::UnixSocket;
 
 /// After an error of the listening socket (no descriptors left, say) this long is waited.

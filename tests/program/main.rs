@@ -6,6 +6,7 @@
 mod access;
 mod addresses;
 mod connections;
+mod control;
 mod demo;
 mod descriptors;
 mod dialing;

@@ -32,6 +32,34 @@ const PIECE: usize = 64 << 10;
 pub async fn carry_stdio(stream: Stream, to: &str) -> io::Result<()> {
     let (ours, theirs) = Pair::pair()?;
     ours.set_nonblocking(true)?;
+    let all_written = attach(theirs, Bytes::new())?;
+    let socket = Socket::Unix(UnixStream::from_std(ours)?);
+    let ends = Ends { from: "standard input".to_owned(), to: to.to_owned() };
+    let broken = copy(socket, Bytes::new(), stream, &SocketOptions::default(), &ends).await;
+    // What came is to be out before the process ends.
+    all_written.await;
+    match broken {
+        Some(StreamError::Reset(code)) => Err(io::Error::other(StreamError::Reset(code))),
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// Connects standard input and output to a socket; `first` was read of it before. The result waits
+/// until all that came was written, and the end as well.
+///
+/// # Errors
+/// What the system says.
+pub fn attach_stdio(
+    socket: UnixStream,
+    first: Bytes,
+) -> io::Result<impl Future<Output = ()> + use<>> {
+    let socket = socket.into_std()?;
+    socket.set_nonblocking(false)?;
+    attach(socket, first)
+}
+
+fn attach(theirs: Pair, first: Bytes) -> io::Result<impl Future<Output = ()> + use<>> {
     let input = theirs.try_clone()?;
     // The read of one that waits for a person cannot be ended: nobody waits for this thread.
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
@@ -40,7 +68,7 @@ pub async fn carry_stdio(stream: Stream, to: &str) -> io::Result<()> {
     })?;
     let (written, all_written) = oneshot::channel();
     thread::Builder::new().name("stdout".to_owned()).spawn(move || {
-        match pump(&theirs, io::stdout().lock()) {
+        match pump(Read::chain(&*first, &theirs), io::stdout().lock()) {
             // Whoever reads it sees an end, and may go on writing.
             Ok(()) => drop(end_stdout()),
             // Whoever reads no more of it breaks the connection off, as with a socket.
@@ -48,16 +76,9 @@ pub async fn carry_stdio(stream: Stream, to: &str) -> io::Result<()> {
         }
         let _ = written.send(());
     })?;
-    let socket = Socket::Unix(UnixStream::from_std(ours)?);
-    let ends = Ends { from: "standard input".to_owned(), to: to.to_owned() };
-    let broken = copy(socket, Bytes::new(), stream, &SocketOptions::default(), &ends).await;
-    // What came is to be out before the process ends.
-    let _ = all_written.await;
-    match broken {
-        Some(StreamError::Reset(code)) => Err(io::Error::other(StreamError::Reset(code))),
-        Some(error) => Err(error.into()),
-        None => Ok(()),
-    }
+    Ok(async {
+        let _ = all_written.await;
+    })
 }
 
 fn end_stdout() -> io::Result<()> {

@@ -1,0 +1,271 @@
+//! The control socket: one a process, in a folder of the home that only its user gets into. By it
+//! other processes of that user ask for what this one has.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use imux::tunnel::{self, Connections, UnixSocket};
+use imux::{Client, OpenOptions, StreamKind, Wants};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, geteuid};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+
+mod ask;
+mod protocol;
+
+pub(super) use ask::{Elsewhere, open_elsewhere};
+use protocol::{REQUEST_BYTES_MAX, Reply, Request};
+
+/// The folder, in the home.
+const FOLDER: &str = "control";
+
+/// Who asks at once: as many as there may be shells with an ssh by this client, and two for each.
+const CONNECTIONS_MAX: usize = 128;
+
+/// What one connection may ask for, one after another.
+const REQUESTS_MAX: usize = 16;
+
+/// Outcomes that are kept for who has not asked yet.
+const OUTCOMES_MAX: usize = 2 * CONNECTIONS_MAX;
+
+/// How long a request may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A socket that nobody has asked anything by yet.
+#[derive(Debug)]
+pub(super) struct Control(UnixSocket);
+
+/// What a process answers with.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// What it is, in the words of the command line.
+    pub(super) role: &'static str,
+    /// The server it is connected to, as `--dial` says, or the address it listens at.
+    pub(super) place: String,
+    /// What others' connections may go over.
+    pub(super) session: Option<(Arc<Client>, Connections)>,
+}
+
+impl Control {
+    /// Makes this process's socket. Without one it runs as well: a home may be read-only, or there
+    /// is none.
+    pub(super) fn bind(home: Option<&Path>, role: &str) -> Option<Self> {
+        let bound = folder(home?, true).and_then(|folder| {
+            sweep(&folder);
+            UnixSocket::bind(&folder.join(format!("{role}-{}.sock", std::process::id())))
+        });
+        match bound {
+            Ok(socket) => Some(Self(socket)),
+            Err(error) => {
+                tracing::debug!(%error, "no control socket");
+                None
+            }
+        }
+    }
+
+    /// Answers until `stopping`, and then until the connections that were opened have ended.
+    pub(super) async fn serve(self, host: Host, stopping: impl Future<Output = ()>) {
+        let (host, places) = (Arc::new(host), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        let outcomes = Outcomes::default();
+        let mut tasks = JoinSet::new();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                () = &mut stopping => break,
+                Some(_) = tasks.join_next() => {}
+                accepted = self.0.accept() => {
+                    let Ok(socket) = accepted else {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    };
+                    // Others do not get into the folder. Should they, they get no further.
+                    let Ok(place) = places.clone().try_acquire_owned() else { continue };
+                    if !is_own(&socket) {
+                        tracing::warn!("another user has connected to the control socket; it is not answered");
+                        continue;
+                    }
+                    let (host, outcomes) = (host.clone(), outcomes.clone());
+                    tasks.spawn(async move {
+                        let _place = place;
+                        if let Err(error) = attend(socket, &host, &outcomes).await {
+                            tracing::debug!(%error, "a control connection has ended");
+                        }
+                    });
+                }
+            }
+        }
+        drop(self);
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The folder, made if it is to be. Nobody else may get into it.
+fn folder(home: &Path, make: bool) -> io::Result<PathBuf> {
+    let folder = home.join(FOLDER);
+    if make {
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let there = fs::symlink_metadata(&folder)?;
+    if !there.is_dir() || there.uid() != geteuid().as_raw() || there.mode() & 0o077 != 0 {
+        let why = format!("{} is not a folder that only its user gets into", folder.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(folder)
+}
+
+/// Removes what processes have left behind that were killed. One is gone when its number is
+/// nobody's and nobody answers.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_stem().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.rsplit('-').next()?.parse().ok());
+        let Some(number) = number else { continue };
+        let gone = kill(Pid::from_raw(number), None) == Err(Errno::ESRCH);
+        let refuses = || {
+            let connected = std::os::unix::net::UnixStream::connect(&path);
+            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if gone && refuses() {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Whether the other end is a process of this user.
+fn is_own(socket: &UnixStream) -> bool {
+    socket.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw())
+}
+
+/// How connections have ended that others opened, for whoever waits for that.
+#[derive(Debug, Clone, Default)]
+struct Outcomes(Arc<Mutex<State>>);
+
+type Outcome = Result<(), String>;
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    open: BTreeMap<u64, oneshot::Receiver<Outcome>>,
+}
+
+impl Outcomes {
+    fn expect(&self) -> (u64, oneshot::Sender<Outcome>) {
+        let (told, outcome) = oneshot::channel();
+        let mut state = self.lock();
+        state.next += 1;
+        let number = state.next;
+        // Whoever opens one asks for its outcome at once, and may be later than that.
+        while state.open.len() >= OUTCOMES_MAX {
+            state.open.pop_first();
+        }
+        state.open.insert(number, outcome);
+        (number, told)
+    }
+
+    fn take(&self, number: u64) -> Option<oneshot::Receiver<Outcome>> {
+        self.lock().open.remove(&number)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers one connection.
+async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io::Result<()> {
+    let mut heard = BytesMut::new();
+    for _ in 0..REQUESTS_MAX {
+        let line = tokio::time::timeout(PATIENCE, read_line(&mut socket, &mut heard)).await;
+        let Some(line) = line.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
+        let reply = match Request::parse(&line) {
+            Ok(Request::About) => Reply::About {
+                role: host.role.to_owned(),
+                place: host.place.clone(),
+                key: host.session.as_ref().and_then(|(client, _)| client.server_key()),
+            },
+            Ok(Request::Open { to }) => {
+                return open(socket, heard.freeze(), &to, host, outcomes).await;
+            }
+            Ok(Request::Wait { number }) => match outcomes.take(number) {
+                Some(outcome) => match outcome.await {
+                    Ok(Ok(())) => Reply::Done { number },
+                    Ok(Err(why)) => Reply::Refused { why },
+                    Err(_) => Reply::refused("it was cut off"),
+                },
+                None => Reply::refused("there is no such connection"),
+            },
+            Err(why) => {
+                // What else is said in a language that is not understood is not listened to.
+                return say(&mut socket, &Reply::refused(why)).await;
+            }
+        };
+        say(&mut socket, &reply).await?;
+    }
+    Ok(())
+}
+
+/// The connection is a stream's from here on; `first` was read of it.
+async fn open(
+    mut socket: UnixStream,
+    first: Bytes,
+    to: &str,
+    host: &Host,
+    outcomes: &Outcomes,
+) -> io::Result<()> {
+    let Some((client, bound)) = &host.session else {
+        return say(&mut socket, &Reply::refused("this process is no client")).await;
+    };
+    let options = OpenOptions { wants: Wants::ANSWER, ..StreamKind::Named(to.to_owned()).into() };
+    let from = socket.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or_default();
+    let opened = tunnel::connect_within(client, options, bound).await;
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => return say(&mut socket, &Reply::refused(&error.to_string())).await,
+    };
+    let (number, told) = outcomes.expect();
+    let said = say(&mut socket, &Reply::Done { number }).await;
+    if said.is_ok() {
+        let from = format!("process {from}");
+        let broken = opened.carry(socket, first, &from).await;
+        let _ = told.send(broken.map_or(Ok(()), |why| Err(why.to_string())));
+    }
+    said
+}
+
+async fn say(socket: &mut UnixStream, reply: &Reply) -> io::Result<()> {
+    socket.write_all(reply.line().as_bytes()).await
+}
+
+/// The next line, without its end; `None` where there is none.
+async fn read_line(socket: &mut UnixStream, heard: &mut BytesMut) -> io::Result<Option<Bytes>> {
+    loop {
+        if let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+            let line = heard.split_to(end).freeze();
+            heard.advance(1);
+            return Ok(Some(line));
+        }
+        if heard.len() >= REQUEST_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line that does not end"));
+        }
+        // No more than a line's is read at once: what follows may be a stream's, and waits.
+        let room = REQUEST_BYTES_MAX - heard.len();
+        let mut piece = (&mut *socket).take(room as u64);
+        if piece.read_buf(heard).await? == 0 {
+            return Ok(None);
+        }
+    }
+}

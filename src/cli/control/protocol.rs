@@ -1,0 +1,179 @@
+//! What is said over the control socket: lines of JSON, of one version for all that can be asked.
+
+use std::str::FromStr;
+
+use imux::trust::{Destination, Fingerprint};
+use serde_json::{Value, json};
+
+/// Said in every line. Whoever does not know it answers no such request.
+pub(super) const VERSION: u64 = 1;
+
+/// Longest line: a destination, and room for what is to come.
+pub(super) const REQUEST_BYTES_MAX: usize = 4_096;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Who it is.
+    About,
+    /// The connection is to lead there from now on.
+    Open {
+        /// A destination, as it is checked again at the server.
+        to: String,
+    },
+    /// How a connection that was opened has ended, when it has.
+    Wait {
+        /// Its number.
+        number: u64,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    About { role: String, place: String, key: Option<Fingerprint> },
+    Done { number: u64 },
+    Refused { why: String },
+}
+
+impl Request {
+    /// Understands a line; or says why not, in words that are safe to be shown.
+    pub(super) fn parse(line: &[u8]) -> Result<Self, &'static str> {
+        let value = object(line)?;
+        match value.get("ask").and_then(Value::as_str) {
+            Some("about") => Ok(Self::About),
+            Some("open") => {
+                let to = value.get("to").and_then(Value::as_str);
+                let to = to.and_then(|to| Destination::from_str(to).ok());
+                Ok(Self::Open { to: to.ok_or("that is no destination")?.to_string() })
+            }
+            Some("wait") => {
+                let number = value.get("number").and_then(Value::as_u64);
+                Ok(Self::Wait { number: number.ok_or("that is no number")? })
+            }
+            _ => Err("this version does not know what is asked"),
+        }
+    }
+
+    pub(super) fn line(&self) -> String {
+        let value = match self {
+            Self::About => json!({"imux": VERSION, "ask": "about"}),
+            Self::Open { to } => json!({"imux": VERSION, "ask": "open", "to": to}),
+            Self::Wait { number } => json!({"imux": VERSION, "ask": "wait", "number": number}),
+        };
+        format!("{value}\n")
+    }
+}
+
+impl Reply {
+    pub(super) fn refused(why: &str) -> Self {
+        Self::Refused { why: why.to_owned() }
+    }
+
+    /// Understands a line.
+    pub(super) fn parse(line: &[u8]) -> Result<Self, &'static str> {
+        let value = object(line)?;
+        let text = |name| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let Some(why) = text("refused") {
+            return Ok(Self::Refused { why });
+        }
+        if let Some(number) = value.get("number").and_then(Value::as_u64) {
+            return Ok(Self::Done { number });
+        }
+        let (role, place) = text("role").zip(text("place")).ok_or("that is no answer")?;
+        Ok(Self::About { role, place, key: text("key").and_then(|key| key.parse().ok()) })
+    }
+
+    pub(super) fn line(&self) -> String {
+        let value = match self {
+            Self::About { role, place, key } => {
+                let key = key.map(|key| key.to_string());
+                json!({"imux": VERSION, "role": role, "place": place, "key": key})
+            }
+            Self::Done { number } => json!({"imux": VERSION, "number": number}),
+            Self::Refused { why } => json!({"imux": VERSION, "refused": why}),
+        };
+        format!("{value}\n")
+    }
+}
+
+fn object(line: &[u8]) -> Result<Value, &'static str> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| "that is no JSON")?;
+    match value.get("imux").and_then(Value::as_u64) {
+        Some(VERSION) => Ok(value),
+        Some(_) => Err("this is version 1 of what is said here"),
+        None => Err("that is nothing that is said here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Nothing panics, and what is understood is understood again as it is written.
+    fn same_again(line: &[u8]) {
+        if let Ok(request) = Request::parse(line) {
+            assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));
+        }
+        if let Ok(reply) = Reply::parse(line) {
+            assert_eq!(Reply::parse(reply.line().trim_end().as_bytes()), Ok(reply));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_is_understood_or_not_in_the_same_way_again(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            to in any::<String>(),
+            number in any::<u64>(),
+            version in 0u64..3,
+            word in prop::sample::select(vec!["about", "open", "wait", "refused", "role", "number"]),
+        ) {
+            same_again(&bytes);
+            for value in [json!(to), json!(number), json!({word: to}), json!(null)] {
+                let said = json!({"imux": version, "ask": word, word: value, "to": to, "number": number});
+                same_again(said.to_string().as_bytes());
+                same_again(json!({"imux": version, word: value, "place": to}).to_string().as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_understood_whatever_stands_beside() {
+        let open = Request::Open { to: "localhost:22".to_owned() };
+        for request in [Request::About, open.clone(), Request::Wait { number: 7 }] {
+            assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));
+        }
+        let more = br#"{"more": [1], "to": "LOCALHOST:22", "ask": "open", "imux": 1}"#;
+        assert_eq!(Request::parse(more), Ok(open));
+        for (line, why) in [
+            (&b""[..], "no JSON"),
+            (b"\xff\xfe", "no JSON"),
+            (b"[]", "nothing that is said here"),
+            (b"{\"imux\": 2, \"ask\": \"about\"}", "version 1"),
+            (b"{\"imux\": 1}", "does not know"),
+            (b"{\"imux\": 1, \"ask\": \"close\"}", "does not know"),
+            (b"{\"imux\": 1, \"ask\": \"open\"}", "no destination"),
+            (b"{\"imux\": 1, \"ask\": \"open\", \"to\": \"a\\u001b:1\"}", "no destination"),
+            (b"{\"imux\": 1, \"ask\": \"wait\", \"number\": -1}", "no number"),
+        ] {
+            assert!(Request::parse(line).unwrap_err().contains(why), "{line:?}");
+        }
+        let deep = [b"[".repeat(2_000), b"]".repeat(2_000)].concat();
+        assert!(Request::parse(&deep).is_err());
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        let key = Some(Fingerprint::from_bytes([7; 32]));
+        let about = Reply::About { role: "client".to_owned(), place: "a:1".to_owned(), key };
+        for reply in [about, Reply::Done { number: 7 }, Reply::refused("\x1b no\n")] {
+            let line = reply.line();
+            assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+            assert_eq!(Reply::parse(line.trim_end().as_bytes()), Ok(reply));
+        }
+        assert!(Reply::parse(b"{\"imux\": 1}").is_err());
+    }
+}
