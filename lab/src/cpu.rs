@@ -121,6 +121,8 @@ enum Contender {
     Direct,
     TlsPair(TlsPair, PathBuf),
     Imux(PathBuf),
+    /// By its port that speaks SOCKS5.
+    ImuxProxy(PathBuf),
 }
 
 /// The contenders that can take part; one that is not installed is named and left out.
@@ -130,10 +132,11 @@ fn contenders(args: &CpuArgs) -> Result<Vec<Contender>, LabError> {
         let contender = match name.as_str() {
             "direct" => Some(Contender::Direct),
             "imux" => find_imux(args.imux.as_deref()).map(Contender::Imux),
+            "imux-proxy" => find_imux(args.imux.as_deref()).map(Contender::ImuxProxy),
             other => {
                 let pair: TlsPair = other.parse().map_err(|()| {
                     LabError::Usage(format!(
-                        "no contender `{other}`; there are direct, haproxy, stunnel and imux"
+                        "no contender `{other}`; there are direct, haproxy, stunnel, imux and imux-proxy"
                     ))
                 })?;
                 pair.program().map(|program| Contender::TlsPair(pair, program))
@@ -157,27 +160,37 @@ impl Contender {
             Self::TlsPair(TlsPair::Haproxy, _) => "haproxy TLS pair",
             Self::TlsPair(TlsPair::Stunnel, _) => "stunnel pair",
             Self::Imux(_) => "imux",
+            Self::ImuxProxy(_) => "imux -D",
         }
     }
 
-    /// Starts both ends towards `sink`; gives the address to connect to.
+    /// Starts both ends towards `sink`; gives where to connect.
     fn start(
         &self,
         lanes: u16,
         sink: SocketAddr,
         scratch: &Scratch,
-    ) -> Result<(SocketAddr, Vec<Process>), LabError> {
+    ) -> Result<(Target, Vec<Process>), LabError> {
         let (middle, entry) = (free_addr()?, free_addr()?);
         let started = match self {
-            Self::Direct => return Ok((sink, Vec::new())),
+            Self::Direct => return Ok(((sink, None), Vec::new())),
             Self::TlsPair(pair, program) => {
                 let (client, server) = (&Place::Host, &Place::Host);
                 let ends = Ends { client, server, entry, middle, sink, source: None };
                 pair.start(program, &ends, scratch)?
             }
-            Self::Imux(program) => start_imux(program, lanes, sink, middle, entry, scratch)?,
+            Self::Imux(program) => {
+                let taking = ["--listen".to_owned(), entry.to_string()];
+                start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?
+            }
+            Self::ImuxProxy(program) => {
+                authorize(program, sink, scratch)?;
+                let taking = ["-D".to_owned(), entry.to_string()];
+                let started = start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?;
+                return Ok(((entry, Some(sink)), started));
+            }
         };
-        Ok((entry, started))
+        Ok(((entry, None), started))
     }
 }
 
@@ -196,9 +209,8 @@ fn start(
 fn start_imux(
     program: &Path,
     lanes: u16,
-    sink: SocketAddr,
-    middle: SocketAddr,
-    entry: SocketAddr,
+    (sink, middle, entry): (SocketAddr, SocketAddr, SocketAddr),
+    taking: &[String],
     scratch: &Scratch,
 ) -> Result<Vec<Process>, LabError> {
     let home = |end: &str| [("IMUX_HOME".to_owned(), scratch.file(end).display().to_string())];
@@ -207,22 +219,29 @@ fn start_imux(
     let mut server = start(program, "server", &server_args, &home("home-server"), scratch)?;
     wait_listening(&mut server, middle, READY_LIMIT)?;
     let bind = format!("127.0.0.1={lanes}");
-    let client_args = [
-        "client",
-        "--listen",
-        &entry.to_string(),
-        "--dial",
-        &middle.to_string(),
-        "--bind",
-        &bind,
-        "--host-key",
-        "accept-new",
-    ]
-    .map(str::to_owned);
+    let client_args =
+        ["client", "--dial", &middle.to_string(), "--bind", &bind, "--host-key", "accept-new"]
+            .map(str::to_owned);
+    let client_args = [&client_args[..], taking].concat();
     let mut client = start(program, "client", &client_args, &home("home-client"), scratch)?;
     wait_listening(&mut client, entry, READY_LIMIT)?;
     wait_lanes(&mut client, middle.port(), usize::from(lanes))?;
     Ok(vec![server, client])
+}
+
+/// Lets the client go to `sink` by its name.
+fn authorize(program: &Path, sink: SocketAddr, scratch: &Scratch) -> Result<(), LabError> {
+    let run = |end: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        let output = command.args(args).env("IMUX_HOME", scratch.file(end)).output();
+        let output = output.map_err(|e| LabError::setup("run imux", e))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            false => Err(LabError::Run(String::from_utf8_lossy(&output.stderr).into_owned())),
+        }
+    };
+    let key = run("home-client", &["identity"])?;
+    run("home-server", &["authorize", &key, "--dial", &sink.to_string()]).map(drop)
 }
 
 fn wait_lanes(client: &mut Process, port: u16, lanes: usize) -> Result<(), LabError> {
@@ -286,13 +305,17 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
     })
 }
 
+/// Where to connect, and where to from there if that is a proxy.
+type Target = (SocketAddr, Option<SocketAddr>);
+
 /// Runs one transfer job; gives the time of its slowest row in milliseconds, and the load's CPU
 /// seconds.
-fn transfer(target: SocketAddr, job: Job, limit_s: u64) -> Result<(f64, f64), LabError> {
+fn transfer(target: Target, job: Job, limit_s: u64) -> Result<(f64, f64), LabError> {
     let rows = if let Job::Transfer { parallel, .. } = job { parallel as usize } else { 1 };
     let mut load = Helper::start("load", &Place::Host, &["load".to_owned()])?;
     let plan = Plan {
-        target,
+        target: target.0,
+        by_proxy_to: target.1,
         source: None,
         mptcp: false,
         start_ns: now_ns() + 50 * NS_PER_MS,

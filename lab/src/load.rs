@@ -90,6 +90,8 @@ pub enum Job {
 pub struct Plan {
     /// Where to connect.
     pub target: SocketAddr,
+    /// What listens at `target` is a SOCKS5 proxy, and this is where it is to lead.
+    pub by_proxy_to: Option<SocketAddr>,
     /// Local address to connect from.
     pub source: Option<IpAddr>,
     /// Ask for MPTCP sockets.
@@ -226,7 +228,24 @@ fn connect(plan: &Plan) -> io::Result<TcpStream> {
     }
     socket.set_tcp_nodelay(true)?;
     socket.connect_timeout(&plan.target.into(), CONNECT_LIMIT)?;
-    Ok(socket.into())
+    let mut socket: TcpStream = socket.into();
+    if let Some(to) = plan.by_proxy_to {
+        ask_proxy(&mut socket, to)?;
+    }
+    Ok(socket)
+}
+
+/// SOCKS5 without a user (RFC 1928), in one flight.
+fn ask_proxy(socket: &mut TcpStream, to: SocketAddr) -> io::Result<()> {
+    let SocketAddr::V4(to) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+    let request = [&[5, 1, 0, 5, 1, 0, 1], &to.ip().octets()[..], &to.port().to_be_bytes()];
+    socket.write_all(&request.concat())?;
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer)?;
+    match answer {
+        [5, 0, 5, 0, ..] => Ok(()),
+        _ => Err(io::Error::other("the proxy does not lead there")),
+    }
 }
 
 /// One thread's part of a job.

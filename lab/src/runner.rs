@@ -59,6 +59,7 @@ pub fn run_once(
     let start_ns = now_ns() + LEAD_NS;
     let deadline_ms = cell.deadline_ms();
     let plan = Plan {
+        by_proxy_to: None,
         target: ready.target,
         source: ready.source,
         mptcp: ready.mptcp,

@@ -3,8 +3,8 @@
 //! Two small programs follow scripts drawn from a seed: what they write and read, how slowly, and
 //! how they leave. Each script is run several times directly over loopback. Where all these runs
 //! look alike to both programs, it has to look the same through the compiled program, with one
-//! lane, with ten, and by its SOCKS port: the same bytes, in the same order, and the same kind of
-//! end.
+//! lane, with ten, by its SOCKS port, and the other way round (-R): the same bytes, in the same
+//! order, and the same kind of end.
 //!
 //! `IMUX_CONFORMANCE_SCRIPTS=5000` runs as many, from `IMUX_CONFORMANCE_SEED=1` on; one script that
 //! failed is run again with its seed and one script.
@@ -63,10 +63,15 @@ fn connections_end_as_direct_ones_do() {
         let mut server = Pair::server("127.0.0.1:9", Some(&line));
         let mut client = server.client(&["-D", "127.0.0.1:0"]);
         let proxy = field(&client.line("client ready"), "address").parse().unwrap();
+        let place = support::net::unused_port().await;
+        let mut turned = Pair::server("127.0.0.1:9", Some(&format!("listen=\"{place}\"")));
+        let mut home = turned.client(&["-R", &format!("{place}:{}", rig.destination)]);
+        home.line("the server takes connections for this client");
         let ways = Arc::new([
             Way { name: "one lane", addr: one.addr, by_socks: false },
             Way { name: "ten lanes", addr: ten.addr, by_socks: false },
             Way { name: "SOCKS", addr: proxy, by_socks: true },
+            Way { name: "-R", addr: place, by_socks: false },
         ]);
         let places = Arc::new(Semaphore::new(SCRIPTS_AT_ONCE));
         let mut running = tokio::task::JoinSet::new();
@@ -100,7 +105,9 @@ fn connections_end_as_direct_ones_do() {
         for mut tunnel in [one, ten] {
             tunnel.assert_healthy();
         }
-        assert!(client.is_running() && server.server.is_running());
+        for end in [&mut client, &mut server.server, &mut home, &mut turned.server] {
+            assert!(end.is_running() && end.count("internal error") == 0);
+        }
     });
 }
 

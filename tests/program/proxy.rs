@@ -18,6 +18,7 @@ use crate::support::process::{Imux, field, run};
 
 mod hostile;
 mod http;
+mod trips;
 
 /// A server that lets its client go where `rules` say, and that client's port.
 struct Proxy {

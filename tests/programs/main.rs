@@ -29,6 +29,7 @@ mod git;
 mod postgres;
 mod proxies;
 mod redis;
+mod reverse;
 mod rsync;
 mod ssh;
 

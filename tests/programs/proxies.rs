@@ -17,7 +17,7 @@ fn proxy(daemon: &Daemon, how: &[&str]) -> (Pair, Imux, SocketAddr) {
     (pair, client, addr)
 }
 
-async fn web_server(folder: tempfile::TempDir) -> Daemon {
+pub(crate) async fn web_server(folder: tempfile::TempDir) -> Daemon {
     Daemon::start(folder, |folder, addr| {
         let mut python = command("python3");
         // Home is where some installations of Python find themselves.
