@@ -71,6 +71,8 @@ Examples:
     imux client --dial server.example:443 -L 5432:db.example:5432 -L 8080:192.168.7.20:80
   A SOCKS and HTTP proxy for all places that the server allows this client:
     imux client --dial server.example:443 -D 1080
+  A web server at home, at a port of the server's, which the server has to allow:
+    imux client --dial server.example:443 -R 0.0.0.0:8080:localhost:80
   DSL for everything, LTE only while DSL does not answer, and never faster than 20 Mbit/s:
     imux client --listen localhost:2222 --dial server.example:443 \\
         --bind dev:eth0 --bind dev:wwan0,tier=backup,rate=20mbit
@@ -215,10 +217,12 @@ impl From<SessionLimitArgs> for SessionLimits {
 struct ClientArgs {
     /// Where local programs connect to; this or --forward has to be given
     /// [default of the form of earlier versions: 0.0.0.0:443]
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_listen)]
     listen: Option<Endpoint>,
     /// Where the server shall take what connects to --listen; it has to allow it
     /// [default: what the server has set]
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
     to: Option<Destination>,
     /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh
@@ -226,6 +230,7 @@ struct ClientArgs {
     ///
     /// Options follow after commas: `redundant` as --redundant, for these connections alone;
     /// `proxy-protocol` has the server tell the destination who connects, by the PROXY protocol.
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
     /// Take SOCKS5, SOCKS4a and HTTP proxy requests at a port here, and have the server take each
@@ -233,6 +238,7 @@ struct ClientArgs {
     ///
     /// Options follow after commas: those of --forward, and `fast` for saying that there is a
     /// connection before the destination has answered.
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, short = 'D', value_name = "[ADDR:]PORT", value_parser = Forward::parse_dynamic)]
     dynamic: Vec<Forward>,
     /// Have the server take connections at a port of its own, and take them to HOST:PORT from
@@ -241,21 +247,26 @@ struct ClientArgs {
     ///
     /// An option may follow after a comma: `proxy-protocol` tells HOST:PORT who connects, by the
     /// PROXY protocol; `proxy-protocol=v1` in its text form.
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, short = 'R', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Reverse::parse)]
     reverse: Vec<Reverse>,
     /// File of lines USER:PASSWORD; who uses a port of --dynamic has to show one of them
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, value_name = "FILE", requires = "dynamic")]
     proxy_auth: Option<PathBuf>,
     /// Let whoever reaches a port of --dynamic use it, where it is not for this machine alone
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, requires = "dynamic", conflicts_with = "proxy_auth")]
     open: bool,
     /// Connect standard input and output to HOST:PORT at the server and end with them, as ssh -W
     /// does: for ssh's ProxyCommand
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long, short = 'W', value_name = "HOST:PORT", value_parser = destination)]
     #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic", "reverse"])]
     stdio: Option<Destination>,
     /// The imux server; all addresses of a name are tried; has to be given
     /// [default of the form of earlier versions: 127.0.0.1:443]
+    #[arg(help_heading = "Server")]
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
     dial: Option<HostPort>,
     /// Links to make lanes over, by local address or interface: 192.168.1.2, '[2001:db8::1]',
@@ -269,31 +280,38 @@ struct ClientArgs {
     /// together, each way. The server keeps to it as well. If something small has to wait
     /// behind bulk, primary lanes get an express lane beside them, unless `express=no` is
     /// said.
+    #[arg(help_heading = "Links")]
     #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
     bind: Vec<LinkPlan>,
     /// The same as one JSON object of address to number of lanes [default: {"any": 10}]
     ///
     /// Instead of a number there may be an object: {"dev:wwan0": {"lanes": 2, "tier": "backup",
     /// "rate": "20mbit"}}.
+    #[arg(help_heading = "Links")]
     #[arg(long, value_name = "JSON")]
     binds: Option<BindMap>,
     /// Send every byte of a connection, both ways, on two lanes, of two binds if there are two:
     /// for connections that want the lowest latency and may cost twice the bytes
+    #[arg(help_heading = "Ways in and out")]
     #[arg(long)]
     redundant: bool,
     /// What to do about a server whose key is not known yet; a changed key is never accepted
     /// without asking
+    #[arg(help_heading = "Server")]
     #[arg(long, value_enum, value_name = "POLICY", default_value = "ask")]
     host_key: HostKey,
     /// Accept only the server with this key, known or not; may be given several times
+    #[arg(help_heading = "Server")]
     #[arg(long, value_name = "SHA256:HASH", value_parser = server_key, conflicts_with = "host_key")]
     pin: Vec<Fingerprint>,
     /// How long one attempt to connect a lane may take
+    #[arg(help_heading = "Server")]
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = connect_timeout)]
     connect_timeout: Duration,
     /// Wait for a server that is away at the start, instead of ending with exit code 5: for
     /// services
+    #[arg(help_heading = "Server")]
     #[arg(long)]
     keep_trying: bool,
     #[command(flatten)]
