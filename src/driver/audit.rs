@@ -1,7 +1,7 @@
-//! The audit trail: who was let in, and what for, as events of the target `imux::audit`.
+//! The audit trail: who was let in, and for what, as events of the target `imux::audit`.
 //!
-//! Of clients that are listed every event is told. What strangers do is told of each source once a
-//! minute, as a count, and of only so many sources: nobody fills a disk by knocking.
+//! Every event of a listed client is logged. What strangers do is logged per source as a count once
+//! a minute, and for a bounded number of sources: nobody can fill a disk by knocking.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +19,10 @@ macro_rules! target {
     };
 }
 
-/// Sources of strangers that are told apart; of more there is one line for all.
+/// Strangers' sources that are told apart; all others share one line.
 const SOURCES_MAX: usize = 64;
 
-/// What a source has done since its last line is told this often.
+/// How often counts per source are logged.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// On whose behalf something happens.
@@ -51,7 +51,7 @@ impl Subject {
         &self.comment
     }
 
-    /// Where the first lane of its session came from, if that is known.
+    /// Where the first lane of its session came from, if known.
     pub fn source(&self) -> Option<SocketAddr> {
         self.remote
     }
@@ -84,7 +84,7 @@ impl Subject {
         );
     }
 
-    /// A stream is carried to `destination`.
+    /// A stream to `destination` has started.
     pub fn stream_started(&self, destination: &dyn fmt::Display) {
         if self.listed {
             tracing::debug!(
@@ -94,7 +94,7 @@ impl Subject {
         }
     }
 
-    /// It is no more, or never came to be.
+    /// It has ended, or never started.
     pub fn stream_ended(&self, destination: &dyn fmt::Display, why: &dyn fmt::Display) {
         if self.listed {
             tracing::debug!(
@@ -117,7 +117,7 @@ impl<T: fmt::Display> fmt::Display for Shown<T> {
     }
 }
 
-/// What is told of a subject.
+/// What is logged about a subject.
 #[derive(Clone, Copy)]
 pub(super) enum Event<'a> {
     Started,
@@ -126,7 +126,7 @@ pub(super) enum Event<'a> {
     WrongProof,
 }
 
-/// How often strangers of one source did what.
+/// How often one source's strangers did what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     started: u64,
@@ -155,16 +155,15 @@ pub(super) struct Trail {
 
 #[derive(Debug, Default)]
 struct Strangers {
-    /// `None` is nowhere: memory.
+    /// `None` means no address: memory.
     sources: BTreeMap<Option<IpAddr>, Counts>,
     others: Counts,
-    /// When counts are told next.
+    /// When counts are logged next.
     due: Option<Instant>,
 }
 
 impl Trail {
-    /// Tells of an event, at once if it is of a client that is listed or the first of its source
-    /// for a while.
+    /// Logs an event: at once for a listed client, or if it is its source's first for a while.
     pub(super) fn tell(&self, subject: &Subject, event: Event<'_>) {
         if !subject.listed && !self.is_first(subject.remote.map(|remote| remote.ip()), event) {
             return;
@@ -177,7 +176,7 @@ impl Trail {
         }
     }
 
-    /// Whether a stranger's event is to be told by itself; otherwise it has been counted.
+    /// Whether to log a stranger's event by itself; otherwise it has been counted.
     fn is_first(&self, source: Option<IpAddr>, event: Event<'_>) -> bool {
         let mut strangers = self.lock();
         let full = strangers.sources.len() >= SOURCES_MAX;
@@ -192,7 +191,7 @@ impl Trail {
         false
     }
 
-    /// To be called now and then: tells what strangers did, if a minute has passed.
+    /// Call now and then: logs what strangers did, if a minute has passed.
     pub(super) fn tell_counts(&self, now: Instant) {
         for (source, counts) in self.due(now) {
             let Counts { started, ended, refused, wrong_proofs } = counts;
@@ -216,7 +215,7 @@ impl Trail {
             if any {
                 told.push((Shown(*source).to_string(), counts));
             }
-            // One that has been quiet for a minute is new again.
+            // A source that was quiet for a minute counts as new again.
             any
         });
         let others = std::mem::take(&mut strangers.others);
@@ -252,7 +251,7 @@ mod tests {
         let wrong = Counts { wrong_proofs: 10_000, ..Counts::default() };
         let others = Counts { started: 1_000 - 1 - SOURCES_MAX as u64, ..Counts::default() };
         assert_eq!(told, [("0.0.0.1".to_owned(), wrong), ("others".to_owned(), others)]);
-        // Quiet ones have made room; one that goes on is not told at once again.
+        // Quiet ones have made room; one that goes on is not logged at once again.
         assert!(!trail.is_first(ip(1), Event::Started));
         assert!(trail.is_first(ip(2_000), Event::Started));
         assert_eq!(trail.due(now + EVERY * 2).len(), 1);

@@ -1,8 +1,8 @@
-//! One budget of memory for what is kept for peers, over all sessions that draw on it.
+//! One memory budget for what is kept for peers, over all sessions that draw on it.
 //!
 //! A session asks for more before it promises more (its core: `proto::streams::memory`), under its
-//! own lock; the account's lock is a leaf. When the account is overdrawn all the same, by what
-//! cannot be foreseen, whoever found it out ends those that have more than was granted.
+//! own lock; the account's lock is a leaf. If the account is overdrawn nevertheless, by what cannot
+//! be foreseen, whoever notices ends sessions that have more than was granted.
 
 mod account;
 mod machine;
@@ -21,35 +21,34 @@ use crate::proto::limits::{
 };
 use crate::proto::{Allowance, Config, MemoryUse};
 
-/// Memory for what is kept for peers: what has arrived out of order or unread, what may yet arrive
-/// on credit that was given, and what was sent and not acknowledged; bookkeeping included. Clones
-/// are the same budget.
+/// Memory kept for peers: data that arrived out of order or unread, data that may yet arrive on
+/// credit given, and data sent and not acknowledged; bookkeeping included. Clones share the budget.
 #[derive(Clone)]
 pub(super) struct MemoryBudget(Arc<Inner>);
 
-/// A session that was refused more asks again after this long, or when much of what it has has
+/// A session that was refused more asks again after this long, or once much of what it holds has
 /// moved.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// A session without streams needs little of what it has after this long.
+/// After this long without streams, a session needs little of what it has.
 const UNUSED: Duration = Duration::from_secs(30);
 
-/// That of the process.
+/// The process's budget.
 static PROCESS: OnceLock<MemoryBudget> = OnceLock::new();
 
-/// A session, as the budget knows it. Neither is called under the account's lock.
+/// A session, as the budget knows it. Neither method is called under the account's lock.
 pub(super) trait Charged: Send + Sync {
-    /// For how long what it keeps for its peer has not moved.
+    /// How long what it keeps for its peer has stood still.
     fn stalled(&self, now: Instant) -> Duration;
 
-    /// Ends it: it has more than it was granted, and memory is short.
+    /// Ends it: it has more than granted, and memory is short.
     fn end(&self);
 }
 
 struct Inner {
     account: Mutex<Account>,
     sessions: Mutex<BTreeMap<Number, Weak<dyn Charged>>>,
-    /// Somebody sees to it that the account is not overdrawn any more.
+    /// Somebody is already relieving the account.
     relieving: AtomicBool,
 }
 
@@ -59,23 +58,23 @@ impl fmt::Debug for MemoryBudget {
     }
 }
 
-/// The memory that this process keeps for the peers of all its servers and clients together: what
-/// has arrived out of order or unread, what may yet arrive on credit that was given, and what was
-/// sent and not acknowledged.
+/// The memory this process keeps for the peers of all its servers and clients together: data that
+/// arrived out of order or unread, data that may yet arrive on credit given, and data sent and not
+/// acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessMemory;
 
 impl ProcessMemory {
-    /// Sets it, in bytes. Without it: a quarter of the machine's memory, or of its control group's,
-    /// and at most 1 GiB.
+    /// Sets it, in bytes. The default is a quarter of the machine's memory, or of its control
+    /// group's, and at most 1 GiB.
     ///
-    /// `false`: it is too late, there has been a server or a session.
+    /// `false`: too late, there has been a server or a session.
     pub fn limit(bytes: u64) -> bool {
         PROCESS.set(MemoryBudget::new(bytes)).is_ok()
     }
 }
 
-/// The part of a machine's memory that is taken by default.
+/// The default share of a machine's memory.
 fn of_machine(memory: Option<u64>) -> u64 {
     memory.map_or(MEMORY_BYTES_MAX, |bytes| (bytes / MEMORY_PART).min(MEMORY_BYTES_MAX))
 }
@@ -89,21 +88,21 @@ impl MemoryBudget {
         }))
     }
 
-    /// The process's.
+    /// The process's budget.
     pub(super) fn of_process() -> Self {
         PROCESS.get_or_init(|| Self::new(of_machine(machine::memory()))).clone()
     }
 
-    /// A place for one more session, and what it may have to begin with. `None`: there is no memory
-    /// for one more.
+    /// A place for one more session, with its first allowance. `None`: there is no memory for one
+    /// more.
     pub(super) fn open(&self, debtor: Debtor, wants: Allowance) -> Option<Place> {
         let (number, begins) = self.0.account().open(debtor, wants)?;
         let (moved, asked, unused) = (Moved::default(), None, None);
         Some(Place { budget: self.clone(), number, begins, moved, asked, unused })
     }
 
-    /// Ends sessions until the account is not overdrawn, or nobody has more than was granted. No
-    /// session's lock may be held.
+    /// Ends sessions until the account is no longer overdrawn, or nobody has more than granted.
+    /// Hold no session's lock.
     pub(super) fn relieve(&self) {
         if self.0.relieving.swap(true, Ordering::Acquire) {
             return;
@@ -146,13 +145,13 @@ impl Inner {
     }
 }
 
-/// What a session wants to begin with.
+/// What a session wants at first.
 pub(super) fn first_wants(config: &Config) -> Allowance {
     let receive = FIRST_MEMORY_BYTES.min(config.session_window);
     Allowance { receive, send: FIRST_UNACKED_BYTES }
 }
 
-/// A session's place in the account, given back when dropped.
+/// A session's place in the account, given back on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     budget: MemoryBudget,
@@ -165,24 +164,24 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// What the session may have to begin with.
+    /// What the session may have at first.
     pub(super) fn begins(&self) -> Allowance {
         self.begins
     }
 
-    /// A session's settings, by which no more is announced from the beginning than it may have.
+    /// A session's settings, limited so that it announces at first no more than it may have.
     pub(super) fn begin_with(&self, config: &Config) -> Config {
         let initial = config.session_window_initial.min(self.begins.receive);
         Config { session_window_initial: initial, ..config.clone() }
     }
 
-    /// Notes whose place it is.
+    /// Records whose place it is.
     pub(super) fn is_of(&self, session: Weak<dyn Charged>) {
         self.budget.0.sessions().insert(self.number, session);
     }
 
-    /// Tells what the session uses; what it may have from now on, and the budget if that is
-    /// overdrawn.
+    /// Reports what the session uses; returns what it may have from now on, and the budget if that
+    /// is overdrawn.
     pub(super) fn renew(
         &mut self,
         now: Instant,
@@ -195,24 +194,24 @@ impl Place {
         (granted, overdrawn)
     }
 
-    /// Whether one that was refused may ask again.
+    /// Whether a session that was refused may ask again.
     pub(super) fn is_time_to_ask(&self, now: Instant) -> bool {
         self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= ASK_AGAIN)
     }
 
-    /// Notes how much has moved by now, of which `kept` bytes have not yet.
+    /// Records how much has moved by now, while `kept` bytes have not.
     pub(super) fn note_moved(&mut self, now: Instant, moved: u64, kept: u64) {
         self.moved.note(now, moved, kept);
     }
 
-    /// Whether there has been no stream for a while, with so many now.
+    /// Whether there has been no stream for a while, given `streams` now.
     pub(super) fn is_unused(&mut self, now: Instant, streams: usize) -> bool {
         let since = (streams == 0).then(|| self.unused.unwrap_or(now));
         self.unused = since;
         since.is_some_and(|since| now.saturating_duration_since(since) >= UNUSED)
     }
 
-    /// For how long what the session keeps has not moved.
+    /// How long what the session keeps has stood still.
     pub(super) fn stalled(&self, now: Instant) -> Duration {
         self.moved.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -225,7 +224,8 @@ impl Drop for Place {
     }
 }
 
-/// Since when what a session keeps has stood still: as many bytes have to move on as it kept then.
+/// Since when what a session keeps has stood still: it has moved once as many bytes have moved on
+/// as it kept then.
 #[derive(Clone, Copy, Debug, Default)]
 struct Moved {
     since: Option<Instant>,

@@ -1,9 +1,9 @@
-//! The one source of chance: the operating system's, so that nobody guesses what it says.
+//! The one source of randomness: the operating system's, so that nobody can guess it.
 //!
-//! Simulations of the driver are built with `--cfg imux_seeded` and say what it says, so that they
+//! Simulations of the driver are built with `--cfg imux_seeded` and choose its values, so that they
 //! can be repeated. No feature, variable or argument does that to an ordinary build.
 
-/// There are no random numbers to be had.
+/// The system has no random numbers.
 #[derive(Debug)]
 pub(super) struct NoChance;
 
@@ -28,7 +28,7 @@ mod seeded {
         static STATE: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// What the driver's chance on this thread follows from, from now on.
+    /// Seeds the driver's randomness on this thread from now on.
     pub fn seed(seed: u64) {
         STATE.set(seed);
     }

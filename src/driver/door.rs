@@ -1,4 +1,4 @@
-//! Who stands at the door: bounds on lanes that have not proven anything.
+//! The door: bounds on lanes that have not proven anything yet.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,18 +9,17 @@ use tokio::sync::Notify;
 use super::chance;
 use crate::proto::limits::{WAITING_LANES_MAX, WAITING_LANES_PER_SOURCE_MAX};
 
-/// From here on lanes are dropped at random, more and more of them, so that the door is never quite
-/// full.
+/// From here on, more and more lanes are dropped at random, so that the door is never quite full.
 const EARLY: usize = WAITING_LANES_MAX / 4 * 3;
 
-/// Where a lane comes from, as far as it can be told apart: an IPv4 address, the /64 of an IPv6
-/// address (whoever has one of it has all), or nowhere. A network of these, too: its address, and
-/// the length of its prefix.
+/// Where a lane comes from, as far as sources can be told apart: an IPv4 address, an IPv6 address's
+/// /64 (whoever has one address in it has all), or nowhere. Also a network of these: its address
+/// and prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Source(Option<(IpAddr, u8)>);
 
-/// Whoever is given a /56, or a /48, has 256 or 65,536 sources: all of a network's have so many
-/// times what one has.
+/// A /56 or a /48 holds 256 or 65,536 sources: together they get this many times one source's
+/// share.
 const WIDER: [(u8, u32); 2] = [(56, 2), (48, 3)];
 
 impl Source {
@@ -35,8 +34,7 @@ impl Source {
         self.0.is_none()
     }
 
-    /// The source itself and the networks it is in, each with how many times a source's share it
-    /// has.
+    /// The source itself and its networks, each with how many times a source's share it has.
     pub(super) fn shares(self) -> impl Iterator<Item = (Self, u32)> {
         let wider = WIDER.into_iter().filter_map(move |(length, times)| match self.0 {
             Some((IpAddr::V6(address), _)) => {
@@ -47,7 +45,7 @@ impl Source {
         std::iter::once((self, 1)).chain(wider)
     }
 
-    /// Whether `other` is this, or in this network.
+    /// Whether `other` is this source or in this network.
     pub(super) fn has(self, other: Self) -> bool {
         other.shares().any(|(network, _)| network == self)
     }
@@ -59,10 +57,10 @@ fn network(address: Ipv6Addr, length: u8) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
 }
 
-/// Lanes in their handshake. A newcomer is always let in; where there are too many, one that waits
-/// gives way, at random, of the source that has most. An honest handshake takes a fraction of a
-/// second and is seldom met by it; one that squats ten seconds nearly always is, and the more it
-/// brings along the sooner.
+/// Lanes in their handshake. A newcomer is always let in; if there are too many, a random waiting
+/// lane of the source with most gives way. An honest handshake takes a fraction of a second and is
+/// rarely hit; one that squats for ten seconds nearly always is, and sooner the more it brings
+/// along.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Door {
     waiting: Arc<Mutex<Waiting>>,
@@ -70,12 +68,12 @@ pub(super) struct Door {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// No source without a lane.
+    /// Only sources with a lane.
     sources: BTreeMap<Source, Vec<Arc<Notify>>>,
     count: usize,
 }
 
-/// A place at the door, given back when dropped.
+/// A place at the door, given back on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     door: Door,
@@ -107,8 +105,8 @@ impl Door {
         Place { door: self.clone(), source, taken_away }
     }
 
-    /// Sends one of those that wait away, when there is nothing left to let another in with;
-    /// `false` if there is none.
+    /// Sends one waiting lane away, when nothing is left to let another in with; `false` if there
+    /// is none.
     pub(super) fn make_way(&self) -> bool {
         self.lock().evict_of_most_in(None, random())
     }
@@ -124,7 +122,7 @@ impl Waiting {
         inside.map(|(_, lanes)| lanes.len()).sum()
     }
 
-    /// Takes the place of one lane of the source away that has most, in a network or in all.
+    /// Evicts one lane of the source with most, in a network or overall.
     fn evict_of_most_in(&mut self, network: Option<Source>, random: usize) -> bool {
         let inside = |source| network.is_none_or(|network| network.has(source));
         let sources = self.sources.iter().filter(|(source, _)| inside(**source));
@@ -134,7 +132,7 @@ impl Waiting {
         true
     }
 
-    /// Takes the place of one of a source's lanes away.
+    /// Evicts one of a source's lanes.
     fn evict(&mut self, source: Source, random: usize) {
         let Some(lanes) = self.sources.get_mut(&source) else { return };
         let lane = lanes.swap_remove(random % lanes.len());
@@ -170,10 +168,10 @@ impl Drop for Place {
     }
 }
 
-/// Not to be foreseen by those who wait.
+/// Unpredictable for those who wait.
 fn random() -> usize {
     let mut bytes = [0; 8];
-    // Without randomness it is always the same one who leaves: worse, and still a bound.
+    // Without randomness the same one always leaves: worse, but still a bound.
     let _ = chance::fill(&mut bytes);
     usize::from_ne_bytes(bytes)
 }
@@ -217,7 +215,7 @@ mod tests {
         assert_eq!(door.lock().count, 0);
     }
 
-    /// The more there are the more likely one is dropped; when it is full, one always is.
+    /// The more lanes there are, the likelier one is dropped; at a full door one always is.
     #[test]
     fn lanes_are_dropped_early_and_at_random() {
         for draw in [0, 1, 64, 127] {
@@ -245,7 +243,7 @@ mod tests {
         let has = |number: usize, other| shares[number].0.has(of(other));
         assert!(has(1, "2001:db8:1:2ff::1") && !has(1, "2001:db8:1:303::1"));
         assert!(has(2, "2001:db8:1:ffff::1") && !has(2, "2001:db8:2:203::1"));
-        // A network that begins with zeros is not the source of that address.
+        // A network of zeros is not the source with that address.
         let zeros: Vec<_> = of("2001:db8:1::1").shares().map(|(network, _)| network).collect();
         assert!(zeros[0] != zeros[1] && zeros[1] != zeros[2]);
     }

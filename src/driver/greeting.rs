@@ -1,4 +1,4 @@
-//! The first frames of a lane: a session is created, or joined.
+//! A lane's first frames: a session is created or joined.
 
 use std::fmt;
 use std::io;
@@ -19,12 +19,12 @@ use crate::trust::{InvitationSecret, LANE_EXPORTER_LABEL, SESSION_EXPORTER_LABEL
 pub(super) struct Agreed {
     pub(super) id: SessionId,
     pub(super) secret: SessionSecret,
-    /// What the other end told of itself.
+    /// What the other end said about itself.
     pub(super) peer: Params,
 }
 
 impl Agreed {
-    /// A seed for the core's own choices, none of which is a secret.
+    /// A seed for the core's own choices; none of them is secret.
     pub(super) fn seed(&self) -> u64 {
         let bytes = self.id.as_bytes().iter();
         bytes.fold(0, |seed, byte| u64::rotate_left(seed, 8) ^ u64::from(*byte))
@@ -57,8 +57,8 @@ pub(super) async fn create(
     }
 }
 
-/// Says which session the lane belongs to, with the proof; returns the proof that the server has to
-/// answer with. Data may follow at once: the lane ends at a key that is trusted already.
+/// Says which session the lane belongs to, with proof; returns the proof the server must answer
+/// with. Data may follow at once: the lane ends at a key that is already trusted.
 pub(super) async fn join(
     lane: &mut Box<dyn Lane>,
     agreed: &Agreed,
@@ -72,7 +72,7 @@ pub(super) async fn join(
     Ok(proof)
 }
 
-/// Waits for the server's answer to JOIN, on a lane that carries nothing before.
+/// Waits for the server's answer to JOIN, on a lane that carries nothing before it.
 pub(super) async fn joined(
     lane: &mut Box<dyn Lane>,
     proof: &JoinProof,
@@ -86,7 +86,7 @@ pub(super) async fn joined(
     }
 }
 
-/// What both ends of a lane can prove membership over.
+/// What both ends of a lane prove their membership with.
 #[derive(Clone)]
 pub(super) struct JoinProof {
     id: SessionId,
@@ -97,7 +97,7 @@ pub(super) struct JoinProof {
 
 impl fmt::Debug for JoinProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The lane's keying material is nobody's business.
+        // The lane's keying material is secret.
         f.debug_struct("JoinProof")
             .field("id", &self.id)
             .field("number", &self.number)
@@ -134,10 +134,10 @@ pub(super) fn session_secret(lane: &dyn Lane) -> io::Result<SessionSecret> {
     Ok(SessionSecret::new(&exported))
 }
 
-/// Tells the other end that its CREATE or JOIN is not granted, and closes the lane.
+/// Tells the other end that its CREATE or JOIN is refused, and closes the lane.
 pub(super) async fn refuse(lane: &mut Box<dyn Lane>, code: Code, reason: &'static str) {
     let refused = Frame::Refused { code, reason: Bytes::from_static(reason.as_bytes()) };
-    // The lane is let go of either way.
+    // The lane is dropped either way.
     if write_frame(lane, &refused).await.is_ok() {
         let _ = lane.shutdown().await;
     }
@@ -165,7 +165,7 @@ pub(super) struct Prelude {
     pub(super) policy: LanePolicy,
 }
 
-/// Reads a client's first words: what it says beforehand, and CREATE or JOIN.
+/// Reads a client's first frames, up to CREATE or JOIN.
 pub(super) async fn read_first(lane: &mut Box<dyn Lane>) -> io::Result<(Prelude, Frame)> {
     let mut prelude = Prelude::default();
     let mut words = FirstWords::default();
@@ -180,7 +180,7 @@ pub(super) async fn read_first(lane: &mut Box<dyn Lane>) -> io::Result<(Prelude,
     }
 }
 
-/// What the other end says before the lane belongs to a session, which is not much.
+/// The few frames of the other end before the lane belongs to a session.
 #[derive(Default)]
 struct FirstWords {
     decoder: Decoder,
@@ -188,7 +188,7 @@ struct FirstWords {
 }
 
 impl FirstWords {
-    /// Reads exactly one frame that is not to be skipped; what follows it stays in the lane.
+    /// Reads exactly one frame that must not be skipped; what follows stays in the lane.
     async fn next(&mut self, lane: &mut Box<dyn Lane>) -> io::Result<Frame> {
         loop {
             let mut input = lane.fill_buf().await?;

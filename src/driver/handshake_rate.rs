@@ -1,7 +1,8 @@
-//! How often one source may have us shake hands.
+//! How often one source may make us shake hands.
 //!
 //! A handshake costs the server a signature and two key exchanges before it knows whom it is for;
-//! the client can do with less. What is beyond the rate is hung up on, which costs next to nothing.
+//! it can cost the client less. Connections beyond the rate are dropped, which costs next to
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,10 +13,10 @@ use crate::proto::limits::{
     HANDSHAKE_SOURCES_MAX, HANDSHAKES_PER_SOURCE_BURST, HANDSHAKES_PER_SOURCE_PER_SECOND,
 };
 
-/// What one handshake takes of its source's allowance.
+/// What one handshake costs of its source's allowance.
 const COST: Duration = Duration::from_micros(1_000_000 / HANDSHAKES_PER_SOURCE_PER_SECOND as u64);
 
-/// A token bucket for each source.
+/// A token bucket per source.
 #[derive(Debug, Default)]
 pub(super) struct HandshakeRate {
     sources: Mutex<BTreeMap<Source, Bucket>>,
@@ -23,25 +24,25 @@ pub(super) struct HandshakeRate {
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// When it will be full again, if nothing more is taken. A full one is not kept.
+    /// When it will be full again if nothing more is taken. Full buckets are not kept.
     full_at: Instant,
-    /// Somebody was turned away since it was full.
+    /// Somebody was turned away since it was last full.
     exceeded: bool,
 }
 
-/// What becomes of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Granted,
-    /// One too many: the first of its source for a while, or one more.
+    /// One too many: its source's first for a while, or another.
     Refused {
         first: bool,
     },
 }
 
 impl HandshakeRate {
-    /// Whether a handshake with `source` is due. What has no address comes from within this
-    /// process, and always is.
+    /// Whether a handshake with `source` is granted. A source without an address is this process,
+    /// and always is.
     pub(super) fn take(&self, source: Source, now: Instant) -> Turn {
         if source.is_nowhere() {
             return Turn::Granted;
@@ -71,7 +72,8 @@ impl HandshakeRate {
         Turn::Granted
     }
 
-    /// A lane from `source` has proven that it belongs to a session: its handshake does not count.
+    /// A lane from `source` has proven that it belongs to a session: its handshake no longer
+    /// counts.
     pub(super) fn give_back(&self, source: Source) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         for (share, times) in source.shares() {
@@ -84,8 +86,8 @@ impl HandshakeRate {
     }
 }
 
-/// Forgets sources that have all of their allowance; or else the half that has used least of it, so
-/// that it happens seldom, and those who use theirs up are not forgotten for it.
+/// Forgets sources with a full allowance; failing that, the half that has used least, so that this
+/// is rare and does not forgive sources that use theirs up.
 fn make_room(sources: &mut BTreeMap<Source, Bucket>, now: Instant) {
     sources.retain(|_, bucket| bucket.full_at > now);
     if sources.len() >= HANDSHAKE_SOURCES_MAX {
@@ -112,7 +114,7 @@ mod tests {
         Source::of(Some(IpAddr::V4(number.into())))
     }
 
-    /// How many of so many handshakes are granted.
+    /// How many of `tries` handshakes are granted.
     fn granted(rate: &HandshakeRate, source: Source, now: Instant, tries: u32) -> u32 {
         let granted = (0..tries).filter(|_| rate.take(source, now) == Turn::Granted);
         granted.count() as u32
@@ -124,11 +126,11 @@ mod tests {
         let greedy = granted(&rate, source(1), now, 10_000);
         assert_eq!(greedy, HANDSHAKES_PER_SOURCE_BURST);
         assert_eq!(rate.take(source(1), now), Turn::Refused { first: false });
-        // Another is none the worse for it.
+        // Another source does not suffer.
         assert_eq!(granted(&rate, source(2), now, 100), 100);
         let later = now + Duration::from_secs(1);
         assert_eq!(granted(&rate, source(1), later, 10_000), HANDSHAKES_PER_SOURCE_PER_SECOND);
-        // Being refused is no reason to be refused for longer.
+        // Being refused does not make a source refused for longer.
         let rested = later + COST * HANDSHAKES_PER_SOURCE_BURST;
         assert_eq!(granted(&rate, source(1), rested, 10_000), HANDSHAKES_PER_SOURCE_BURST);
         let nowhere = Source::of(None);
@@ -144,7 +146,7 @@ mod tests {
         let of_56: u32 = (0..256).map(|number| granted(&rate, of(1, number), now, 100)).sum();
         assert_eq!(of_56, 2 * HANDSHAKES_PER_SOURCE_BURST);
         let rest: u32 = (256..9_000).map(|number| granted(&rate, of(1, number), now, 1)).sum();
-        // What a third of a nanosecond rounds to is one handshake.
+        // Rounding a third of a nanosecond costs at most one handshake.
         assert!((of_56 + rest).abs_diff(3 * HANDSHAKES_PER_SOURCE_BURST) <= 1, "{rest}");
         assert_eq!(granted(&rate, of(2, 0), now, 100), 100);
     }
@@ -156,7 +158,7 @@ mod tests {
             assert_eq!(rate.take(source(1), now), Turn::Granted, "{number}");
             rate.give_back(source(1));
         }
-        // No more than was taken comes back.
+        // No more comes back than was taken.
         for _ in 0..100 {
             rate.give_back(source(1));
         }
@@ -186,7 +188,7 @@ mod tests {
             assert!(rate.sources.lock().unwrap().len() <= HANDSHAKE_SOURCES_MAX);
         }
         assert_eq!(rate.take(source(0), now), Turn::Refused { first: false });
-        // Later on all of them are full again, and gone with the next that comes.
+        // Later all of them are full again, and gone with the next arrival.
         let rested = now + COST * HANDSHAKES_PER_SOURCE_BURST;
         let left = HANDSHAKE_SOURCES_MAX - rate.sources.lock().unwrap().len();
         for number in 0..=left as u32 {

@@ -1,4 +1,4 @@
-//! The sessions a server has, how many those may be, and which of them gives way to a new one.
+//! A server's sessions, how many there may be, and which gives way to a new one.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,9 +11,8 @@ use super::owner::{Holder, Owner};
 use super::shared::Shared;
 use crate::proto::{Code, SessionId, limits};
 
-/// How many sessions a server keeps at once, those included that wait for a lane to come back. When
-/// there are as many, one without lanes gives way to a new one, and if all have lanes the new one
-/// is refused.
+/// How many sessions a server keeps at once, including those waiting for a lane to come back. At
+/// the limit, one without lanes gives way to a new one; if all have lanes, the new one is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// In all.
@@ -35,7 +34,7 @@ impl Default for SessionLimits {
     }
 }
 
-/// A session, and what a JOIN has to match.
+/// A session, and what a JOIN must match.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) agreed: Agreed,
@@ -46,8 +45,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Whether one more lane's handshake may be given back. As many as a session may have lanes:
-    /// one whose lanes come and go without end costs handshakes as strangers do.
+    /// Whether one more lane's handshake may be given back. At most as many as a session may have
+    /// lanes: one whose lanes come and go endlessly pays for handshakes like a stranger.
     pub(super) fn may_give_back(&mut self) -> bool {
         let may = self.given_back < limits::LANES_MAX;
         self.given_back += usize::from(may);
@@ -55,7 +54,7 @@ impl Known {
     }
 }
 
-/// The table itself. Its lock is a leaf: no session is looked at under it.
+/// The table itself. Its lock is a leaf: no session is inspected under it.
 #[derive(Debug)]
 pub(super) struct Table {
     limits: SessionLimits,
@@ -66,7 +65,7 @@ pub(super) struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
     Client,
-    /// The source's own, or that of a network it is in.
+    /// The source's own, or that of one of its networks.
     Source(Source),
     All,
 }
@@ -80,7 +79,7 @@ impl Full {
         }
     }
 
-    /// Whether a session of `other`'s takes the room that one of `owner`'s has not.
+    /// Whether a session of `other`'s takes room that one of `owner`'s lacks.
     fn is_held_by(self, other: &Owner, owner: &Owner) -> bool {
         match self {
             Self::Client => other.client == owner.client,
@@ -108,16 +107,15 @@ impl Table {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sessions there are. None of them is held open by it.
+    /// The living sessions. The table holds none of them open.
     pub(super) fn living(&self) -> Vec<Arc<Shared>> {
         self.lock().values().filter_map(|known| known.shared.upgrade()).collect()
     }
 
-    /// Adds a session; where it would be one too many, others end for it, as long as there are any
-    /// that may.
+    /// Adds a session; if it would be one too many, others end for it, as long as any may.
     ///
     /// # Errors
-    /// There is no room; why not.
+    /// There is no room, and why.
     pub(super) fn insert(&self, id: SessionId, new: &Known) -> Result<(), &'static str> {
         loop {
             let full = {
@@ -134,7 +132,7 @@ impl Table {
         }
     }
 
-    /// Ends a session whose room one of `owner`'s needs. `None`: there is none that may end.
+    /// Ends a session whose room one of `owner`'s needs. `None`: none may end.
     fn make_way(&self, full: Full, owner: &Owner) -> Option<()> {
         let out = who_gives_way(&self.idle(full, owner), owner)?;
         let shared = self.lock().get(&out).and_then(|known| known.shared.upgrade());
@@ -151,11 +149,11 @@ impl Table {
             tracing::info!(session = %out, "a session without lanes gives way to a new one");
             self.lock().remove(&out);
         }
-        // Otherwise a lane has come back meanwhile: the next look sees that.
+        // Otherwise a lane has come back meanwhile: the next look will see that.
         Some(())
     }
 
-    /// The sessions without lanes that take the room which `owner` has not.
+    /// The sessions without lanes that take room `owner` lacks.
     fn idle(&self, full: Full, owner: &Owner) -> Vec<Idle> {
         let holding = |(id, known): (&SessionId, &Known)| {
             full.is_held_by(&known.owner, owner).then(|| (*id, known.owner, known.shared.upgrade()))
@@ -163,7 +161,7 @@ impl Table {
         let held: Vec<_> = self.lock().iter().filter_map(holding).collect();
         let alone = |(id, owner, shared): (SessionId, Owner, Option<Arc<Shared>>)| {
             let idle = |since, has_streams| Idle { id, owner, has_streams, since };
-            // One that is gone is about to be forgotten.
+            // A dead session is about to be forgotten.
             let Some(shared) = shared else { return Some(idle(super::clock::now(), false)) };
             shared.peek(|state| {
                 // What it has others connect to goes on for them.
@@ -178,7 +176,7 @@ impl Table {
     }
 }
 
-/// Which bound has no room for one more session of `owner`'s: the narrowest, for who gives way
+/// Which bound has no room for one more session of `owner`'s: the narrowest, as whoever gives way
 /// there makes room in the wider ones, too.
 fn too_many<'a>(
     sessions: impl Iterator<Item = &'a Owner>,
@@ -205,8 +203,8 @@ fn too_many<'a>(
     }
 }
 
-/// Of strangers first; then of whoever keeps most sessions without lanes; then one without streams;
-/// then the one that has waited longest. A stranger takes no listed client's place.
+/// Strangers' first; then those of whoever keeps most sessions without lanes; then one without
+/// streams; then the one that has waited longest. A stranger never takes a listed client's place.
 fn who_gives_way(idle: &[Idle], newcomer: &Owner) -> Option<SessionId> {
     let mut kept = BTreeMap::<Holder, usize>::new();
     for one in idle {
@@ -244,8 +242,7 @@ mod tests {
         Owner { client: key(byte), source: source(1_000 + u32::from(byte)), listed: true }
     }
 
-    /// The number of the one that gives way, of sessions that are listed in the order they began to
-    /// wait.
+    /// The number of the one that gives way, among sessions listed in the order they began to wait.
     fn first(idle: &[(Owner, bool)], newcomer: Owner) -> Option<u8> {
         let begun = super::super::clock::now();
         let number = |(nth, &(owner, has_streams)): (usize, &(Owner, bool))| Idle {
@@ -309,7 +306,7 @@ mod tests {
         assert_eq!(first(&all_with, stranger(2)), Some(0));
     }
 
-    /// A stranger's keys cost nothing: what comes from one place is one stranger's.
+    /// A stranger's keys cost nothing: whatever comes from one place counts as one stranger.
     #[test]
     fn strangers_are_told_apart_by_where_they_come_from_and_listed_clients_by_their_keys() {
         let keyed =

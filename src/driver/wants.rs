@@ -1,25 +1,23 @@
-//! What is asked for at a stream's opening beside its destination, as far as the peer grants it.
+//! What a stream asks for when it opens, beside its destination, as far as the peer grants it.
 
 use std::net::SocketAddr;
 
 use super::error::OpenError;
 use crate::proto::wire::{StreamKind, Wants};
 
-/// What a stream is for, and how it is carried. A [`StreamKind`] alone will do.
+/// What a stream is for, and how it is carried. A [`StreamKind`] alone is enough.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct OpenOptions {
     /// What it is for.
     pub kind: StreamKind,
-    /// Latency at any price: every byte, both ways, goes on the two lanes that get it there first,
-    /// over two links if there are two. It costs twice the bytes. Metered lanes carry no second
-    /// copy.
+    /// Latency at any price: every byte, both ways, goes on the two fastest lanes, over two links
+    /// if there are two. It costs twice the bytes. Metered lanes carry no second copy.
     pub redundant: bool,
-    /// What is wanted besides. With a peer that grants no [`Wants::ANSWER`] the stream
-    /// counts as connected once it is open; where it does not grant [`Wants::SOURCE`] it is not
-    /// opened.
+    /// What else is wanted. If the peer grants no [`Wants::ANSWER`], the stream counts as connected
+    /// once it is open; if it grants no [`Wants::SOURCE`], the stream is not opened.
     pub wants: Wants,
-    /// Who connects, as this end sees it: of weight with [`Wants::SOURCE`] alone, and only where
-    /// the peer trusts this end with it. A peer that knows no claims is told none.
+    /// Who connects, as this end sees it: it counts only with [`Wants::SOURCE`], and only if the
+    /// peer trusts this end with it. A peer that knows no claims is told none.
     pub source: Option<SocketAddr>,
 }
 
@@ -29,11 +27,11 @@ impl From<StreamKind> for OpenOptions {
     }
 }
 
-/// The first byte that comes back on a stream whose opener wants an answer.
+/// The first byte back on a stream whose opener wants an answer.
 pub(super) const ANSWER: &[u8] = &[0];
 
-/// The kind of stream to open at a peer that grants `granted` and so many listeners, and whether an
-/// answer comes.
+/// The kind of stream to open at a peer that grants `granted` and this many listeners, and whether
+/// an answer will come.
 pub(super) fn asked(
     options: &OpenOptions,
     granted: Wants,
@@ -47,7 +45,7 @@ pub(super) fn asked(
             return Err(OpenError::ListeningNotKnown);
         }
         kind @ StreamKind::Listening { .. } => return Ok((kind, true)),
-        // They lead to no destination, or to one that is not named.
+        // These lead to no destination, or to an unnamed one.
         kind @ (StreamKind::Raw | StreamKind::Visitor { .. } | StreamKind::Unknown(_)) => {
             return Ok((kind, false));
         }
@@ -56,7 +54,7 @@ pub(super) fn asked(
     if wants.has(Wants::SOURCE) && !granted.has(Wants::SOURCE) {
         return Err(OpenError::SourceNotTold);
     }
-    // Nobody is told what nobody has asked to be told.
+    // Nobody is told what nobody asked for.
     let source = options.source.filter(|_| wants.has(Wants::SOURCE));
     let claims = if source.is_some() { Wants::CLAIM } else { Wants::default() };
     let wants = wants.without(Wants::CLAIM).and(claims).within(granted);
@@ -69,13 +67,12 @@ pub(super) fn asked(
     Ok((kind, wants.has(Wants::ANSWER)))
 }
 
-/// Where a stream leads that was opened as `kind`, what is wanted besides, and who is said to
-/// connect.
+/// Where a stream opened as `kind` leads, what else it wants, and who is said to connect.
 pub(super) fn heard(kind: StreamKind) -> (StreamKind, Wants, Option<SocketAddr>) {
     match kind {
         StreamKind::Wanting { wants, claim, destination } => {
             let kind = destination.map_or(StreamKind::Default, StreamKind::Named);
-            // What is no address claims nothing.
+            // Text that is not an address claims nothing.
             (kind, wants, claim.and_then(|claim| claim.parse().ok()))
         }
         kind @ StreamKind::Listening { .. } => (kind, Wants::ANSWER, None),

@@ -70,7 +70,7 @@ impl Audit {
 
     /// Starts a new file, if the old one was moved away.
     pub(crate) fn reopen(&self) {
-        // If the queue is full, whatever fills it is noticed by itself.
+        // A full queue shows itself: its lost lines are reported.
         let _ = self.queue.try_send(Order::Reopen);
     }
 

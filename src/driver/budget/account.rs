@@ -1,9 +1,9 @@
-//! The account of a memory budget: who has how much of it, how much more one may have, and who is
-//! ended when it is overdrawn. Numbers only; sessions are known by theirs.
+//! The account of a memory budget: who has how much, how much more they may have, and who is ended
+//! when it is overdrawn. Numbers only; sessions are known by theirs.
 //!
 //! What a session may take depends on what is free (dynamic thresholds; Choudhury and Hahne, 1998):
-//! nobody ever has all of it, whoever comes finds something, and the more there are the less each
-//! has.
+//! nobody ever has all of it, a newcomer always finds some, and the more sessions there are, the
+//! less each has.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,9 +31,9 @@ pub(in crate::driver) struct Debtor {
 #[derive(Debug)]
 pub(super) struct Account {
     budget: u64,
-    /// What all sessions are charged together.
+    /// What all sessions together are charged.
     charged: u64,
-    /// Nobody without a charge.
+    /// Only holders with a charge.
     holders: BTreeMap<Holder, u64>,
     /// Of all holders together.
     weights: u64,
@@ -44,9 +44,9 @@ pub(super) struct Account {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     debtor: Debtor,
-    /// What was granted: now, or before and still in use.
+    /// What is granted now, or was before and is still in use.
     granted: Allowance,
-    /// What it has beyond that.
+    /// What it has beyond the grant.
     excess: u64,
 }
 
@@ -56,7 +56,7 @@ impl Entry {
     }
 }
 
-/// A listed client's part, where a stranger's is one.
+/// A listed client's weight, where a stranger's is one.
 const WEIGHT_OF_LISTED: u64 = 4;
 
 fn weight(holder: Holder) -> u64 {
@@ -66,13 +66,13 @@ fn weight(holder: Holder) -> u64 {
     }
 }
 
-/// A session that has more than was granted to it, when one has to end.
+/// A candidate when a session must end: it has more than granted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overdrawn {
     pub(super) number: Number,
     debtor: Debtor,
     excess: u64,
-    /// Since when nothing of what it keeps has moved.
+    /// How long nothing it keeps has moved.
     pub(super) stalled: Duration,
 }
 
@@ -88,15 +88,15 @@ impl Account {
         }
     }
 
-    /// What a session has in any case. A quarter of the budget is kept for that.
+    /// What a session has in any case. A quarter of the budget is reserved for floors.
     fn floor(&self) -> Allowance {
         let each = self.budget / 4 / SESSIONS_MAX as u64;
         let each = each.clamp(MEMORY_FLOOR_BYTES_MIN, MEMORY_FLOOR_BYTES_MAX);
         Allowance { receive: each / 2, send: each / 2 }
     }
 
-    /// A new session, and what it may begin with of what it wants. `None`: there is not even the
-    /// least of it, beside an eighth of the budget for the bookkeeping of those that there are.
+    /// A new session, and how much it gets at first of what it wants. `None`: not even the minimum
+    /// is left, with an eighth of the budget kept for the bookkeeping of existing sessions.
     pub(super) fn open(&mut self, debtor: Debtor, wants: Allowance) -> Option<(Number, Allowance)> {
         let floor = self.floor();
         if self.charged.saturating_add(floor.sum()) > self.budget - self.budget / 8 {
@@ -105,7 +105,7 @@ impl Account {
         let number = Number(self.next);
         self.next += 1;
         self.sessions.insert(number, Entry { debtor, granted: Allowance::default(), excess: 0 });
-        // Many that do nothing yet are to leave enough to those that do.
+        // Many sessions that do nothing yet must leave enough to those that do.
         let most = self.free(0) / FIRST_MEMORY_PART;
         let receive = wants.receive.min(most);
         let wants = Allowance { receive, send: wants.send.min(most) };
@@ -113,7 +113,7 @@ impl Account {
         Some((number, self.renew(number, &begins)))
     }
 
-    /// Charges a session for what it keeps and has promised, and says what it may have from now on.
+    /// Charges a session for what it keeps and has promised; returns what it may have from now on.
     pub(super) fn renew(&mut self, number: Number, used: &MemoryUse) -> Allowance {
         let floor = self.floor();
         let Some(entry) = self.sessions.get(&number).copied() else { return floor };
@@ -136,7 +136,7 @@ impl Account {
         self.charged > self.budget
     }
 
-    /// Those who have more than was granted to them.
+    /// The sessions that have more than granted.
     pub(super) fn overdrawn(&self) -> Vec<Overdrawn> {
         let sessions = self.sessions.iter().filter(|(_, entry)| entry.excess > 0);
         let overdrawn = |(&number, entry): (&Number, &Entry)| Overdrawn {
@@ -148,17 +148,17 @@ impl Account {
         sessions.map(overdrawn).collect()
     }
 
-    /// What may be shared out, `own` bytes of it being one's own: a quarter is kept for floors.
+    /// What may be shared out, including one's `own` bytes: a quarter is reserved for floors.
     fn free(&self, own: u64) -> u64 {
         let others = self.charged.saturating_sub(own);
         (self.budget - self.budget / 4).saturating_sub(others)
     }
 
-    /// What of `wants` a session may have now: a listed client's a third of what nobody else has,
-    /// less what other sessions of its holder have; a stranger's a ninth, less four times that. So
-    /// a listed holder may have as much as is then left free, a stranger a quarter, and the
-    /// sessions of one holder share by the same rule. What it has it may keep, whoever comes, up to
-    /// half of what would be its part if all were shared out by weight.
+    /// How much of `wants` a session may have now. A listed client's session: a third of what
+    /// nobody else has, less what its holder's other sessions have; a stranger's: a ninth, less
+    /// four times that. So a listed holder may have as much as is then left free, a stranger a
+    /// quarter, and one holder's sessions share by the same rule. Whoever comes, it may keep what
+    /// it has, up to half its share if everything were shared out by weight.
     fn share(&self, entry: &Entry, wants: Allowance, floor: Allowance) -> Allowance {
         let free = self.free(entry.charge());
         let holder = entry.debtor.holder;
@@ -173,7 +173,7 @@ impl Account {
         if wants.sum() <= share {
             return wants.at_least(floor);
         }
-        // Where it is short neither direction has less than half of it, unless it wants less.
+        // If it is short, neither direction gets less than half, unless it wants less.
         let receive = wants.receive.min(share.saturating_sub(wants.send).max(share / 2));
         Allowance { receive, send: share - receive }.at_least(floor)
     }
@@ -197,9 +197,9 @@ impl Account {
     }
 }
 
-/// The one that ends: of strangers first; of those of whose memory nothing moves, before all
-/// others; then of the holder who has most beyond what was granted; then the one that has stood
-/// longest. Who has no more than was granted to it is not among them, however much that is.
+/// The session to end: strangers' first; among them those whose memory does not move; then of the
+/// holder with most beyond what was granted; then the one that has stood longest. A session within
+/// its grant is never among them, however large that is.
 pub(super) fn who_ends(overdrawn: &[Overdrawn]) -> Option<Number> {
     let is_stalled = |one: &Overdrawn| one.stalled >= STALLED_AFTER;
     let mut excess = BTreeMap::<(Holder, bool), u64>::new();
@@ -276,7 +276,8 @@ mod tests {
         assert!(of_listed > 70 * MIB, "{of_listed}");
     }
 
-    /// Windows shrink as what was promised is used, so that who was first has no more in the end.
+    /// Windows shrink as promises are used up, so that in the end the first has no more than
+    /// others.
     #[test]
     fn those_who_move_come_to_share_alike() {
         let mut account = Account::new(1024 * MIB);
@@ -415,7 +416,7 @@ mod tests {
     fn it_is_summed_by_holder_and_of_one_holder_the_longest_stalled_ends() {
         let many = [(stranger(1), 5, 90), (stranger(2), 3, 2), (stranger(2), 3, 9)];
         assert_eq!(overdrawn(&many), Some(2));
-        // What moves of a holder is not counted with what does not.
+        // A holder's moving memory is not counted with what stands still.
         let partly = [(stranger(1), 5, 2), (stranger(2), 3, 2), (stranger(2), 50, 0)];
         assert_eq!(overdrawn(&partly), Some(0));
     }

@@ -1,10 +1,9 @@
-//! How much memory there is for this process: the machine's, or less where its control group sets a
-//! limit.
+//! How much memory this process has: the machine's, or less if its control group sets a limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes, as far as anything says so.
+/// In bytes, if anything says so.
 pub(super) fn memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -19,14 +18,13 @@ fn total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What a file of a control group says. Without a limit it says `max`, or a number beyond all
-/// memory.
+/// The limit in a control group's file. Without one it says `max`, or a number beyond all memory.
 fn limit(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// The files that limits may stand in, of the groups of /proc/self/cgroup and of all groups above
-/// them. Within a container the group's own path may not be there, and its root is the container's.
+/// The files that may hold limits, for the groups in /proc/self/cgroup and all groups above them.
+/// In a container the group's own path may be missing, and the root is the container's.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
