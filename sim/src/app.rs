@@ -1,4 +1,4 @@
-//! Who uses the streams: a writer and a reader on each half, doing what the plan says.
+//! The streams' users: a writer and a reader on each half, doing what the plan says.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use crate::options::{HalfPlan, StreamPlan};
 use crate::oracle::stream::Truth;
 use crate::rng::mix;
 
-/// Where one half stands at one end.
+/// The state of one half at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Open,
@@ -33,14 +33,14 @@ pub struct App {
     write_at: Time,
     read_at: Time,
     refused: bool,
-    /// When it will be asked again, if that is arranged.
+    /// When it will be called again, if that is scheduled.
     pub again_at: Option<Time>,
 }
 
-/// What the user of a stream did, for counts.
+/// What a stream's user did, for counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
-    /// When it wants to go on by itself.
+    /// When it wants to continue by itself.
     pub again_at: Option<Time>,
     pub blocked: bool,
     pub reset: bool,
@@ -49,7 +49,7 @@ pub struct Done {
     pub written: u64,
 }
 
-/// Bytes in the pattern: a prime, so that no power of two is a period of it.
+/// Bytes in the pattern: a prime, so that no power of two is a period.
 const PATTERN_BYTES: usize = 1_048_573;
 
 fn pattern() -> &'static Bytes {
@@ -57,7 +57,7 @@ fn pattern() -> &'static Bytes {
     PATTERN.get_or_init(|| (0..PATTERN_BYTES as u64).map(|n| mix(n) as u8).collect())
 }
 
-/// What stands at `offset` of a half, at most `len` bytes of it.
+/// The content at `offset` of a half, at most `len` bytes.
 fn content(plan: usize, half: usize, offset: u64, len: u64) -> Bytes {
     let key = mix((plan * 2 + half) as u64) % PATTERN_BYTES as u64;
     let from = ((key + offset) % PATTERN_BYTES as u64) as usize;
@@ -104,7 +104,7 @@ impl App {
         usize::from(!self.opener)
     }
 
-    /// Writes what can be written. An error is a rule the core broke.
+    /// Writes what it can. An error is a rule the core broke.
     pub fn write(
         &mut self,
         now: Time,
@@ -162,7 +162,7 @@ impl App {
         Ok(())
     }
 
-    /// `reset`: not an end but a reset, at once or in order.
+    /// `reset`: with a reset instead of an end, at once or in order.
     fn end_writing(
         &mut self,
         session: &mut Session,
@@ -201,12 +201,12 @@ impl App {
         truth: &Truth,
     ) -> Result<(), String> {
         self.writer = Fate::Stopped;
-        // Having heard of it, the writer lets go.
+        // Once told, the writer lets go.
         session.send_stream(self.id).reset(Code::RESET);
         truth.on_write_error(error, self.refused)
     }
 
-    /// Reads what can be read. An error is a rule the core broke.
+    /// Reads what it can. An error is a rule the core broke.
     #[allow(clippy::too_many_arguments, reason = "what a user sees of the world, item by item")]
     pub fn read(
         &mut self,
@@ -268,7 +268,7 @@ impl App {
     }
 }
 
-/// How long the users of a stream may take by themselves.
+/// How long a stream's users may take on their own.
 pub fn patience(plan: &StreamPlan) -> Time {
     plan.halves
         .iter()

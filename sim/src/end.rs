@@ -21,13 +21,12 @@ use crate::oracle::stream::Truth;
 use crate::order::Order;
 use crate::rng::Rng;
 
-/// A timer that is due so often at one instant is due for ever.
+/// A timer due this often at one instant is stuck.
 const SPINS_MAX: u64 = 1_000;
-/// Memory is looked at once in so many steps.
+/// Memory is checked once in this many steps.
 const MEMORY_EVERY: u64 = 16;
 
-/// The pieces that reads give of bytes that arrived: of any size in the range, as TCP knows no
-/// borders.
+/// Cuts arrived bytes into reads of any size in the range, as TCP has no message boundaries.
 fn cut_anew<'a>(bytes: &'a [u8], sizes: [u64; 2], rng: &mut Rng) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -52,10 +51,10 @@ pub enum Happened {
     LaneLost(LaneId, Code),
     MetricsWanted(LaneId),
     Again(StreamId, Time),
-    /// The client is to dial its express lanes.
+    /// The client should dial its express lanes.
     ExpressWanted,
     Closed(SessionError),
-    /// The CLOSE is with all lanes: they may go.
+    /// Every lane has the CLOSE: they may go.
     LetGo,
 }
 
@@ -72,14 +71,14 @@ pub struct End {
     bounds: memory::Bounds,
     promises: Promises,
     held: memory::Held,
-    /// Those to come, the next one first.
+    /// Allowances to come, next one first.
     allowances: VecDeque<AllowanceOptions>,
     allowed: Option<Allowance>,
     lanes: BTreeMap<LaneId, LaneEnd>,
     pub apps: BTreeMap<StreamId, App>,
     /// Streams whose users have something to do.
     pub todo: BTreeSet<StreamId>,
-    /// How many of `apps` are not over.
+    /// How many of `apps` are still open.
     pub apps_open: usize,
     pub to_open: VecDeque<usize>,
     pub try_open: bool,
@@ -170,12 +169,12 @@ impl End {
         self.lanes.iter().filter(|(_, lane)| lane.awake).map(|(id, _)| *id).collect()
     }
 
-    /// The session's timer is due at once. `true`: again and again at one instant.
+    /// The session's timer is due at once. `true`: it spins at one instant.
     pub fn is_spinning(&mut self, now: Time) -> bool {
         self.spins.again(now)
     }
 
-    /// Bytes have come on a lane: in pieces, to the decoder, to the session.
+    /// Bytes have arrived on a lane: passes them in pieces to the decoder and the session.
     pub fn receive(
         &mut self,
         now: Time,
@@ -216,7 +215,7 @@ impl End {
         Ok(Some(bytes.freeze()))
     }
 
-    /// The driver's and the users' turn; an empty answer means that nothing is left to do.
+    /// The driver's and the users' turn; an empty answer means nothing is left to do.
     pub fn turn(
         &mut self,
         now: Time,
@@ -250,7 +249,7 @@ impl End {
         happened
     }
 
-    /// What a budget of many sessions does: it allows what it has, whatever is asked for.
+    /// Acts as a budget of many sessions: allows what it has, whatever is asked for.
     fn change_allowance(&mut self, now: Time, happened: &mut Vec<Happened>) {
         while self.allowances.front().is_some_and(|next| ms(next.at_ms) <= now) {
             let Some(next) = self.allowances.pop_front() else { return };
@@ -281,7 +280,7 @@ impl End {
                 self.todo.insert(id);
             }
             Event::LaneLost { lane, code } => {
-                // What `handle_lane_down` reports again is known already.
+                // What `handle_lane_down` reports again is already known.
                 if self.lanes.contains_key(&lane) {
                     if self.session.lane_count() == 0 {
                         self.alone_since = Some(now);
@@ -421,7 +420,7 @@ impl End {
         self.timers_fired = 0;
     }
 
-    /// Whether nothing is left to do, and the session is still connected.
+    /// Whether nothing is left to do and the session is still connected.
     pub fn is_drained(&self) -> bool {
         self.to_open.is_empty()
             && self.apps_open == 0
@@ -429,12 +428,12 @@ impl End {
             && self.session.lane_count() > 0
     }
 
-    /// Whether this end's user of the stream has come to the end of its plan.
+    /// Whether this end's user of the stream has finished its plan.
     pub fn has_done(&self, plan: usize) -> bool {
         self.apps.values().any(|app| app.plan == plan && app.is_over())
     }
 
-    /// What an unfinished run waits for.
+    /// What an unfinished run is waiting for.
     pub fn undone(&self) -> String {
         let open = self.apps.values().filter(|app| !app.is_over()).take(4);
         let users: Vec<String> = open
@@ -451,14 +450,14 @@ impl End {
         )
     }
 
-    /// What must hold at every step; an error is the rule that does not.
+    /// What must hold at every step; an error names the broken rule.
     pub fn check(&mut self) -> Result<(), String> {
         if self.session.is_closed() {
             return Ok(());
         }
         let stats = self.session.stats();
         self.steps += 1;
-        // It takes a look at every stream.
+        // It inspects every stream.
         if self.steps.is_multiple_of(MEMORY_EVERY) {
             self.bounds.check(&stats, self.session.memory())?;
         }

@@ -1,12 +1,12 @@
-//! Everything that a run is made of: what `imux-sim` prints, reads from a file and draws from a
-//! seed. Times are in milliseconds, rates in Mbit/s, sizes in bytes, unless a name says otherwise.
+//! Everything that makes up a run: what `imux-sim` prints, reads from a file and draws from a seed.
+//! Times are in milliseconds, rates in Mbit/s, sizes in bytes, unless a name says otherwise.
 
 use std::time::Duration;
 
 use imux::proto::{Config, LanePolicy, LinkId, SchedulerKind, Tier};
 use serde::{Deserialize, Serialize};
 
-/// One run. With the seed it determines everything.
+/// One run. Together with the seed it determines everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -19,9 +19,9 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// What one end does to the whole session, and when.
     pub endings: Vec<Ending>,
-    /// From here on nothing is broken any more: all must drain.
+    /// From here on there are no faults: everything must drain.
     pub faults_end_ms: f64,
-    /// Stop here even if not everything has arrived (0: when it has).
+    /// Stop here even if not everything has arrived (0: once it has).
     pub stop_ms: f64,
 }
 
@@ -32,29 +32,29 @@ pub struct PathOptions {
     /// Towards the server, and back.
     pub mbit: [f64; 2],
     pub delay_ms: [f64; 2],
-    /// Of the bottleneck, in bytes; what does not fit is lost.
+    /// The bottleneck's queue, in bytes; what does not fit is lost.
     pub queue_bytes: f64,
-    /// Part of the segments that is lost, of 1.
+    /// Share of segments lost, from 0 to 1.
     pub loss: f64,
     pub lanes: usize,
-    /// One more lane, which is kept free of bulk.
+    /// An extra lane, kept free of bulk.
     pub express: bool,
     pub control: Congestion,
     /// Of the lanes: primary, express, backup or metered.
     pub tier: String,
-    /// Most that the lanes are to carry together, each way; 0: no cap.
+    /// The most the lanes may carry together, each way; 0: no cap.
     pub cap_mbit: f64,
 }
 
 impl PathOptions {
-    /// What each lane of path `number` tells the server.
+    /// The policy each lane of path `number` tells the server.
     pub fn policies(&self, number: usize) -> impl Iterator<Item = LanePolicy> {
         let policy = self.policy(number);
         let express = self.express.then_some(LanePolicy { tier: Tier::Express, ..policy });
         std::iter::repeat_n(policy, self.lanes.max(1)).chain(express)
     }
 
-    /// What lanes of path `number` tell the server, but for its express lane.
+    /// The policy the lanes of path `number` tell the server, except its express lane.
     pub fn policy(&self, number: usize) -> LanePolicy {
         LanePolicy {
             tier: self.tier.parse().unwrap_or_default(),
@@ -63,7 +63,7 @@ impl PathOptions {
         }
     }
 
-    /// What the path lets through one way, its cap included.
+    /// What the path carries one way, its cap included.
     pub fn usable_mbit(&self, way: usize) -> f64 {
         if self.cap_mbit > 0.0 { self.mbit[way].min(self.cap_mbit) } else { self.mbit[way] }
     }
@@ -89,11 +89,11 @@ impl Default for PathOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// None: a pipe that is always full of whatever was written. The plainest model.
+    /// It does not: a pipe always full of whatever was written. The simplest model.
     Pipe,
     /// Slow start, then halved by every loss.
     Cubic,
-    /// Slow start, then what the path delivers, whatever is lost.
+    /// Slow start, then what the path delivers, regardless of losses.
     Bbr,
 }
 
@@ -110,13 +110,13 @@ pub struct SessionOptions {
     pub keepalive_ms: u64,
     pub scheduler: String,
     pub duplicate_share: f64,
-    /// What it may keep for its peer, as a budget for many sessions allows it; without one,
-    /// whatever it likes.
+    /// What it may keep for its peer under a budget for many sessions; without one, as much as it
+    /// likes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowances: Vec<AllowanceOptions>,
 }
 
-/// From then on, so many bytes may be received, and so many be unacknowledged.
+/// From then on, how many bytes may be received and how many may be unacknowledged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllowanceOptions {
@@ -145,7 +145,7 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
-    /// As the core takes it.
+    /// In the form the core takes.
     pub fn config(&self) -> Config {
         let mut config = Config::default();
         config.stream_window = self.stream_window;
@@ -166,23 +166,23 @@ impl SessionOptions {
     }
 }
 
-/// What stands between the core and the lanes.
+/// What lies between the core and the lanes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DriverOptions {
     /// Arriving bytes are handed over in pieces of these sizes, drawn anew each time.
     pub read_bytes: [u64; 2],
-    /// How much a lane's socket takes unsent; 0: what the session asks for.
+    /// How many unsent bytes a lane's socket takes; 0: what the session asks for.
     pub unsent_bytes: u64,
     /// A woken task runs after up to this long.
     pub wake_us_max: u64,
     /// A timer fires up to this late.
     pub timer_us_max: u64,
-    /// The kernel's figures are handed to the session.
+    /// The session gets the kernel's figures.
     pub metrics: bool,
-    /// Not more often than this, as the real driver.
+    /// At most this often, as in the real driver.
     pub metrics_every_ms: f64,
-    /// Between a lane's end and the next dial, the first time; doubles up to 5 s.
+    /// From a lane's end to the next dial, at first; doubles up to 5 s.
     pub redial_ms: f64,
 }
 
@@ -217,25 +217,26 @@ pub struct StreamPlan {
 #[serde(default, deny_unknown_fields)]
 pub struct HalfPlan {
     pub bytes: u64,
-    /// The writer writes as much at once ...
+    /// The writer writes this much at once.
     pub write_bytes: u64,
-    /// ... and then waits this long.
+    /// How long the writer then waits.
     pub write_every_ms: f64,
-    /// The writer ends the stream then, however much it has written (0: when it has written all).
+    /// The writer ends the stream then, however much it has written (0: once it has written
+    /// everything).
     pub until_ms: f64,
-    /// The writer begins once it has read as much of the other half.
+    /// The writer begins once it has read this much of the other half.
     pub after_bytes: u64,
-    /// The writer resets the stream after as many bytes, instead of ending it ...
+    /// The writer resets the stream after this many bytes, instead of ending it.
     pub reset_at: Option<u64>,
-    /// ... and all of them are to be read before.
+    /// All of those bytes must be read before the reset.
     pub in_order: bool,
-    /// The reader takes as much at once (0: all there is) ...
+    /// The reader takes this much at once (0: all there is).
     pub read_bytes: u64,
-    /// ... and then waits this long.
+    /// How long the reader then waits.
     pub read_every_ms: f64,
-    /// The reader stops the stream after as many bytes.
+    /// The reader stops the stream after this many bytes.
     pub stop_at: Option<u64>,
-    /// The reader reads nothing before the faults end.
+    /// The reader reads nothing until the faults end.
     pub unread: bool,
 }
 
@@ -243,7 +244,7 @@ pub struct HalfPlan {
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     pub at_ms: f64,
-    /// Which path; taken modulo their number.
+    /// Which path, modulo their number.
     pub path: usize,
     pub kind: FaultKind,
 }
@@ -253,13 +254,13 @@ pub struct Fault {
 pub enum FaultKind {
     /// Both ends see their sockets fail at once.
     Reset,
-    /// One end's socket fails; the other end hears of it by an RST, or never.
+    /// One end's socket fails; the other end learns by an RST, or never.
     ResetOneEnd { server: bool, told: bool },
-    /// One end closes its direction, in order.
+    /// One end closes its direction cleanly.
     HalfClose { server: bool },
     /// Swallows everything from now on, for good.
     Silent,
-    /// Swallows what goes one way, for good.
+    /// Swallows one direction, for good.
     OneWay { to_server: bool },
     /// Nothing passes for this long; TCP repairs it afterwards.
     Down { for_ms: f64 },

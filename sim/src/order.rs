@@ -1,4 +1,4 @@
-//! How long what arrives waits for what comes before it.
+//! How long arriving data waits for earlier data.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,10 +8,10 @@ use imux::proto::wire::Frame;
 
 use crate::net::Time;
 
-/// Delays between arrival and being in order, of all frames of data that one end was given.
+/// Delays between arrival and being in order, for all data frames that one end received.
 #[derive(Debug, Default)]
 pub struct Order {
-    /// Off, it costs nothing.
+    /// If off, it costs nothing.
     on: bool,
     streams: BTreeMap<StreamId, (RangeSet, VecDeque<(u64, Time)>)>,
     pub delays: Vec<Time>,

@@ -1,5 +1,5 @@
-//! A run at a glance: one row a path with what its lanes carried when, marks where lanes died, and
-//! a row with what the reader got and where it waited. One SVG file, no script.
+//! A run at a glance: one row per path showing what its lanes carried when, marks where lanes died,
+//! and a row showing what the reader got and where it waited. One SVG file, no script.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ const ROW: f64 = 90.0;
 const GAP: f64 = 34.0;
 const TOP: f64 = 64.0;
 const BUCKETS: usize = 400;
-/// A reader without a byte for this long waits.
+/// A reader without a byte for this long counts as waiting.
 const WAITING: Time = 30 * MS;
 const COLOURS: [&str; 8] =
     ["#2b6cb0", "#2f855a", "#b7791f", "#6b46c1", "#0987a0", "#97266d", "#4a5568", "#9c4221"];
@@ -128,7 +128,7 @@ fn draw_paths(plot: &mut Plot, options: &Options, records: &[Record]) {
         plot.text(10.0, y + 20.0, 13, &format!("path {n}"));
         plot.text(10.0, y + 38.0, 11, &format!("{} Mbit/s, {} ms", path.mbit[0], path.delay_ms[0]));
         plot.text(10.0, y + 54.0, 11, &format!("{} lane(s)", path.lanes));
-        // Lanes of one path stand on top of each other.
+        // One path's lanes are stacked.
         let of_path: Vec<u64> =
             lanes.keys().copied().filter(|lane| lane_path.get(lane) == Some(&n)).collect();
         let mut below = vec![0.0; BUCKETS];

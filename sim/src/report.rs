@@ -1,4 +1,4 @@
-//! What a run has achieved, against what its network could have done.
+//! What a run achieved, against what its network could have done.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::world::{LaneSum, Outcome};
 
 /// The smallest step of the ideal's clock.
 const STEP: Time = MS / 10;
-/// An ideal that takes longer than this is none.
+/// An ideal that takes longer than this does not count.
 const IDEAL_MAX: Time = 600 * SECOND;
 
 /// Figures of one run.
@@ -16,17 +16,17 @@ const IDEAL_MAX: Time = 600 * SECOND;
 pub struct Report {
     /// Payload of all streams that were read, both ways, in bytes.
     pub bytes: u64,
-    /// Of the largest stream: how long it took, and could have taken on all paths and on one.
+    /// For the largest stream: how long it took, and could have taken on all paths and on one.
     pub took: Time,
     pub ideal: Time,
     pub ideal_alone: Time,
     /// Its longest time without a byte for the reader.
     pub longest_gap: Time,
-    /// Of the other streams of at least 100 KB: time over ideal, sorted.
+    /// For the other streams of at least 100 KB: time over ideal, sorted.
     pub ratios: Vec<f64>,
-    /// Of the small question-and-answer streams, sorted.
+    /// Answer times of the small question-and-answer streams, sorted.
     pub answers: Vec<Time>,
-    /// Waiting of data for what comes before it, sorted.
+    /// How long data waited for earlier data, sorted.
     pub order_delays: Vec<Time>,
     pub duplicate_share: f64,
     pub reorder_bytes_max: u64,
@@ -90,12 +90,12 @@ impl Report {
         }
     }
 
-    /// Of the rate that was possible, 1 being all of it.
+    /// Share of the possible rate; 1 is all of it.
     pub fn goodput_share(&self) -> f64 {
         self.ideal as f64 / self.took.max(1) as f64
     }
 
-    /// How much faster than the best single path could have been.
+    /// How much faster it was than the best single path could have been.
     pub fn over_alone(&self) -> f64 {
         self.ideal_alone as f64 / self.took.max(1) as f64
     }
@@ -103,7 +103,7 @@ impl Report {
 
 /// The shortest time in which the paths together, or one of them, deliver `bytes` towards the
 /// server from `begun` on: the smallest T with the sum of rate_i x max(0, T - delay_i) >= bytes,
-/// with rates and outages as the faults have them.
+/// with rates and outages from the faults.
 pub fn ideal(options: &Options, begun: Time, bytes: u64, only: Option<usize>) -> Time {
     let mut sent = 0.0;
     let mut at = begun;

@@ -1,9 +1,9 @@
 //! The one source of randomness of a run: xoshiro256** (Blackman and Vigna 2018), seeded through
-//! splitmix64. Written out here so that a seed means the same for ever, whatever a crate decides.
+//! splitmix64. Written out here so that a seed means the same forever, whatever a crate changes.
 
 use std::ops::RangeInclusive;
 
-/// A stream of numbers that its seed determines.
+/// A stream of numbers determined by its seed.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: [u64; 4],
@@ -26,7 +26,7 @@ impl Rng {
         Self { state: [first, second, third, mix(third)] }
     }
 
-    /// An independent stream, so that one more draw here does not change everything there.
+    /// An independent stream, so that an extra draw here does not change everything there.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(self.next_u64())
@@ -46,14 +46,14 @@ impl Rng {
         result
     }
 
-    /// A number of the range, all equally likely (but for a bias below 2^-32 on ranges this size).
+    /// A number in the range, all equally likely (but for a bias below 2^-32 on ranges this size).
     pub fn range(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (low, high) = range.into_inner();
         let span = high.saturating_sub(low).saturating_add(1);
         low + ((u128::from(self.next_u64()) * u128::from(span)) >> 64) as u64
     }
 
-    /// A number of the range whose logarithm is equally likely: as many around 10 as around 1000.
+    /// A number in the range, log-uniform: as many around 10 as around 1000.
     pub fn log_range(&mut self, low: f64, high: f64) -> f64 {
         (low.ln() + (high.ln() - low.ln()) * self.unit()).exp()
     }
@@ -63,7 +63,7 @@ impl Rng {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// `true` in `p` of all cases.
+    /// `true` with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         self.unit() < p
     }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_generator_is_the_published_one() {
-        // xoshiro256** from the state 1, 2, 3, 4, as its authors' program has it.
+        // xoshiro256** from the state 1, 2, 3, 4, as in its authors' program.
         let mut rng = Rng { state: [1, 2, 3, 4] };
         let drawn = [0; 4].map(|_| rng.next_u64());
         assert_eq!(drawn, [11_520, 0, 1_509_978_240, 1_215_971_899_390_074_240]);
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(*Rng::new(7).pick(&["a", "b", "c", "d"]), "d");
         let mut rng = Rng::new(7);
         for exact in [594.621_446_769_890_3, 165.085_513_510_834_91, 31.392_763_591_753_926] {
-            // Logarithms are the platform's, and may differ in the last place.
+            // Logarithms come from the platform and may differ in the last digit.
             let drawn = rng.log_range(10.0, 1_000.0);
             assert!((drawn / exact - 1.0).abs() < 1e-14, "{drawn} {exact}");
         }

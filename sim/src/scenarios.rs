@@ -1,10 +1,10 @@
-//! Networks with a name, to look at and to compare by.
+//! Named networks, for inspection and comparison.
 
 use imux::proto::SchedulerKind;
 
 use crate::options::{Congestion, Fault, FaultKind, HalfPlan, Options, PathOptions, StreamPlan};
 
-/// Name and what it shows.
+/// The name and what it shows.
 pub const ALL: &[(&str, &str)] = &[
     ("single", "one path of 50 Mbit/s"),
     ("equal", "two equal paths"),
@@ -35,7 +35,7 @@ fn path(mbit: f64, delay_ms: f64) -> PathOptions {
     PathOptions { mbit: [mbit; 2], delay_ms: [delay_ms; 2], queue_bytes, ..PathOptions::default() }
 }
 
-/// One stream towards the server, begun when the lanes are up and still cold.
+/// One stream towards the server, started when the lanes are up but still cold.
 fn bulk(seconds: f64, mbit: f64) -> StreamPlan {
     let bytes = (seconds * mbit * 125_000.0) as u64;
     let half = HalfPlan { bytes, ..HalfPlan::default() };
@@ -125,7 +125,7 @@ pub fn named(name: &str) -> Option<Options> {
                     }
                 })
                 .collect();
-            // Warm lanes: something went before.
+            // Warm lanes: something was sent before.
             streams.insert(0, bulk(1.0, 60.0));
         }
         "echo" => streams = (0..200).map(|n| echo(500.0 + 30.0 * f64::from(n))).collect(),

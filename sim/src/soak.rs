@@ -11,10 +11,10 @@ use crate::net::SECOND;
 use crate::swarm;
 use crate::world::{self, Outcome};
 
-/// A seed that takes this long turns in circles: simulated time would have ended it otherwise.
+/// A seed that takes this long is looping: simulated time would have ended it otherwise.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// What has to happen now and then, or the simulation does not try what it says it tries.
+/// What must happen now and then, or the simulation does not test what it claims to.
 pub const SOMETIMES: &[&str] = &[
     "fault: reset",
     "fault: reset at one end",
@@ -54,14 +54,14 @@ pub const SOMETIMES: &[&str] = &[
     "close",
 ];
 
-/// What one seed came to.
+/// The result of one seed.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     /// The rule that was broken, if one was.
     pub failure: Option<String>,
     /// What happened, and how often.
     pub counts: BTreeMap<&'static str, u64>,
-    /// Of everything that happened.
+    /// Hash of everything that happened.
     pub hash: u64,
     pub events: u64,
     /// Simulated.
@@ -95,7 +95,7 @@ fn caught(run: impl FnOnce() -> Tried) -> Tried {
     })
 }
 
-/// A seed that broke a rule, and how.
+/// A seed that broke a rule, and which.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub seed: u64,
@@ -126,7 +126,7 @@ impl Sum {
         self.failures.extend(tried.failure.map(|why| Failure { seed, why }));
     }
 
-    /// What should have happened at least once and has not.
+    /// What should have happened at least once but has not.
     pub fn missing(&self, sometimes: &[&'static str]) -> Vec<&'static str> {
         sometimes.iter().filter(|what| !self.counts.contains_key(*what)).copied().collect()
     }
@@ -150,7 +150,7 @@ impl std::fmt::Display for Sum {
     }
 }
 
-/// What a batch is told to do.
+/// What a batch should do.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
     /// Runs one seed.
@@ -158,10 +158,10 @@ pub struct Batch<'a> {
     pub from: u64,
     pub seeds: u64,
     pub jobs: usize,
-    /// Stops after so many failures.
+    /// Stops after this many failures.
     pub failures_max: usize,
     pub progress: bool,
-    /// Every so many seeds one is run twice, and the traces compared; 0: none.
+    /// One in this many seeds is run twice and the traces compared; 0: none.
     pub twice_every: u64,
 }
 
@@ -190,13 +190,13 @@ fn clock() -> Instant {
     Instant::now()
 }
 
-/// What the threads of a batch share.
+/// State shared by a batch's threads.
 struct Work<'a> {
     batch: Batch<'a>,
     next: AtomicU64,
     stop: AtomicBool,
     sum: Mutex<Sum>,
-    /// Seeds under way, and since when.
+    /// Running seeds, and since when.
     running: Mutex<BTreeMap<u64, Instant>>,
     started: Instant,
 }
@@ -240,7 +240,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Shows how far it is, and ends the program over a seed that does not end.
+    /// Shows progress, and ends the program if a seed never ends.
     fn watch(&self, over: &dyn Fn() -> bool) {
         let shown = self.batch.progress && std::io::stderr().is_terminal();
         loop {
@@ -287,7 +287,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Simulated seconds of an outcome.
+/// Simulated time in seconds.
 pub fn seconds(time: u64) -> f64 {
     time as f64 / SECOND as f64
 }
@@ -333,7 +333,7 @@ mod tests {
             let mut seen = lock(&seen);
             let runs: &mut u64 = seen.entry(seed).or_default();
             *runs += 1;
-            // The lie: two of those that are run twice go another way the second time.
+            // The lie: two of the seeds run twice go differently the second time.
             let another = matches!(seed, 110 | 140) && *runs == 2;
             Tried { hash: seed + u64::from(another), ..Tried::default() }
         }));

@@ -1,5 +1,5 @@
-//! Options of a run, drawn from its seed: each run leaves out much, so that what is left meets
-//! often (swarm testing; Groce et al., ISSTA 2012).
+//! Options of a run, drawn from its seed: each run leaves out much, so that the rest often
+//! interacts (swarm testing; Groce et al., ISSTA 2012).
 
 use imux::proto::SchedulerKind;
 
@@ -23,7 +23,7 @@ pub fn draw(seed: u64) -> Options {
     };
     let faults_end_ms = rng.log_range(100.0, 8_000.0);
     let mut paths = paths;
-    // A stream of its own: what else a seed means does not change with it.
+    // A separate random stream: the rest of a seed's meaning does not change with it.
     let mut policy = Rng::new(seed ^ 0x706f_6c69_6379_0000);
     let alike = !scattered && policy.chance(0.35) && draw_policies(&mut policy, &mut paths);
     let usable = paths.iter().map(|p| p.usable_mbit(0).min(p.usable_mbit(1)));
@@ -77,7 +77,7 @@ pub fn draw(seed: u64) -> Options {
     options
 }
 
-/// As little as sessions have in any case, or more; enough in the end.
+/// From a session's minimum upwards; enough in the end.
 fn draw_allowances(rng: &mut Rng, end_ms: f64) -> Vec<AllowanceOptions> {
     let little = rng.log_range(16e3, 8e6);
     let from_the_beginning = rng.chance(0.6);
@@ -94,8 +94,8 @@ fn draw_allowances(rng: &mut Rng, end_ms: f64) -> Vec<AllowanceOptions> {
     allowances
 }
 
-/// Many streams through the needle's eye of one or two at once, on lanes that fail all the time:
-/// each word about how many may be opened is one that must not be lost.
+/// Many streams, only one or two at once, on lanes that fail all the time: no frame that raises the
+/// stream limit may be lost.
 fn draw_narrow(rng: &mut Rng, options: &mut Options) {
     let streams_max = rng.range(1..=2);
     options.sessions.iter_mut().for_each(|session| session.streams_max = streams_max);
@@ -120,8 +120,8 @@ fn draw_narrow(rng: &mut Rng, options: &mut Options) {
     options.faults.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
 }
 
-/// Readers that have paused, on more than the session has room for, beside a few streams whose
-/// readers read: these are to be done before the others read on, and nothing breaks meanwhile.
+/// Paused readers, with more data than the session has room for, beside a few streams whose readers
+/// read: these must finish before the others read on, and nothing breaks meanwhile.
 fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
     let most = (slowest_mbit * 250_000.0).clamp(40_000.0, 4e6);
     let session_window = rng.log_range(30_000.0, most) as u64;
@@ -152,7 +152,7 @@ fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
         }
     });
     let mut streams: Vec<_> = held.collect();
-    // They are open before, and still at work when all others are held.
+    // They open first, and are still at work when all others are held.
     let moving = (0..rng.range(1..=3)).map(|_| {
         let bytes = rng.log_range(1_000.0, most) as u64;
         let write_bytes = bytes / rng.range(10..=40) + 1;
@@ -170,8 +170,7 @@ fn draw_paused(rng: &mut Rng, options: &mut Options, slowest_mbit: f64) {
     options.faults_end_ms = (1_000 + liveness::bound(options) / MS) as f64;
 }
 
-/// Slow links that carry all the time: no lane of theirs is to be given up, however long their
-/// queues.
+/// Slow links that always carry: none of their lanes may be given up, however long their queues.
 fn draw_slow(rng: &mut Rng, options: &mut Options) {
     let control = *rng.pick(&[Congestion::Pipe, Congestion::Bbr, Congestion::Cubic]);
     let path = |rng: &mut Rng| PathOptions {
@@ -203,7 +202,7 @@ fn draw_slow(rng: &mut Rng, options: &mut Options) {
     options.streams = streams;
 }
 
-/// Tiers, caps, or both. `true`: none is better than the others, and none is primary.
+/// Tiers, caps, or both. `true`: no tier is better than the others, and none is primary.
 fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) -> bool {
     let tiers = rng.chance(0.7);
     let caps = !tiers || rng.chance(0.5);
@@ -221,7 +220,7 @@ fn draw_policies(rng: &mut Rng, paths: &mut [PathOptions]) -> bool {
     alike
 }
 
-/// Express lanes beside the others of a path, or nothing but them.
+/// Express lanes beside a path's others, or nothing but them.
 fn draw_express(rng: &mut Rng, paths: &mut [PathOptions]) {
     let everywhere = rng.chance(0.6);
     for path in paths.iter_mut().filter(|path| path.tier == "primary") {
@@ -257,8 +256,8 @@ fn draw_paths(rng: &mut Rng) -> Vec<PathOptions> {
         .collect()
 }
 
-/// Several unlike lanes that may send much twice, and nothing else that slows them: the same bytes
-/// travel in frames of different sizes, and arrive in all orders.
+/// Several unequal lanes that may send much twice, with nothing else to slow them: the same bytes
+/// travel in frames of different sizes and arrive in any order.
 fn draw_scattered(rng: &mut Rng) -> (Vec<PathOptions>, [SessionOptions; 2]) {
     let paths = (0..rng.range(3..=5)).map(|_| {
         let mbit = rng.log_range(1.0, 100.0);
@@ -311,13 +310,13 @@ fn draw_driver(rng: &mut Rng) -> DriverOptions {
     let low = if rng.chance(0.2) { 1 } else { rng.log_range(1.0, 65_536.0) as u64 };
     let high = low.max(rng.log_range(1.0, 65_536.0) as u64);
     DriverOptions {
-        // One byte at a time is worth trying and slow: rarely, and not for whole runs.
+        // One byte at a time is worth trying but slow: rarely, and not for whole runs.
         read_bytes: if rng.chance(0.05) { [1, high.min(64)] } else { [low, high.max(2_048)] },
         unsent_bytes: if rng.chance(0.5) { 0 } else { rng.log_range(1.0, 400_000.0) as u64 },
         wake_us_max: if rng.chance(0.3) { 0 } else { rng.log_range(1.0, 20_000.0) as u64 },
         timer_us_max: if rng.chance(0.3) { 0 } else { rng.log_range(1.0, 20_000.0) as u64 },
         metrics: rng.chance(0.4),
-        // With every pull: what changes more often is met in more states.
+        // With every pull: what changes more often is seen in more states.
         metrics_every_ms: 0.0,
         redial_ms: rng.log_range(1.0, 500.0),
     }
@@ -329,11 +328,11 @@ fn draw_streams(
     end_ms: f64,
     slowest_mbit: f64,
 ) -> Vec<StreamPlan> {
-    // Small windows and slow paths make a byte dear: fewer of them, so that a run stays short.
+    // Small windows and slow paths make bytes expensive: fewer of them keep a run short.
     let window = sessions.iter().map(|s| s.stream_window.min(s.session_window)).min().unwrap_or(1);
     let most = if rng.chance(0.05) { 6e6 } else { 600_000.0 };
     let bytes_max = (window as f64 * 60.0).min(slowest_mbit * 250_000.0).clamp(50.0, most);
-    // Many that are over soon, or few that last.
+    // Many short ones, or a few long ones.
     let churn = rng.chance(0.2);
     let count = if churn { rng.range(10..=50) } else { rng.log_range(1.0, 12.0) as u64 };
     let bytes_max = if churn { 200.0 } else { bytes_max };

@@ -1,4 +1,4 @@
-//! What happened, as records for a file and a picture, and as one number to compare runs by.
+//! What happened, as records for a file and a picture, and as one number for comparing runs.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ pub struct Record {
     pub what: &'static str,
     /// "client", "server", or "net".
     pub end: &'static str,
-    /// A lane or stream number, as `what` has it.
+    /// A lane or stream number, depending on `what`.
     pub id: u64,
     pub a: u64,
     pub b: u64,
@@ -28,7 +28,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// `keep`: the records too, not only the hash.
+    /// `keep`: keeps the records too, not only the hash.
     pub fn new(keep: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, records: keep.then(Vec::new) }
     }
@@ -44,7 +44,7 @@ impl Trace {
         }
     }
 
-    /// Equal for equal runs and, but for chance, for no others.
+    /// Equal for equal runs and, barring chance, only for those.
     pub fn hash(&self) -> u64 {
         self.hash
     }

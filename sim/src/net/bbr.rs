@@ -1,11 +1,11 @@
-//! BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), as Linux has it: how much may
-//! be in flight and how fast it leaves follow from the largest rate and the smallest round trip
-//! seen of late.
+//! BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), as in Linux: how much may be in
+//! flight and how fast it leaves follow from the largest rate and the smallest round trip seen
+//! lately.
 //!
-//! Everything here is known to a sender: what was acknowledged or found to be lost, and when. Left
-//! out is the allowance for acknowledgements that come in bursts, since here they come one by one;
-//! that after a loss not more leaves for a round trip than arrives; the time-out's window of one
-//! segment; and the search for a policer.
+//! Everything here is known to a sender: what was acknowledged or found lost, and when. Left out
+//! are the allowance for bursts of acknowledgements, as here they come one by one; the round trip
+//! of packet conservation after a loss; the time-out's window of one segment; and policer
+//! detection.
 
 use std::collections::VecDeque;
 
@@ -13,72 +13,72 @@ use super::tcp::INITIAL_WINDOW;
 use super::{MS, MSS, SECOND, Time};
 use crate::rng::Rng;
 
-/// Of start-up, 2 / ln 2: the least that lets the rate double with each round trip.
+/// Start-up's gain, 2 / ln 2: the least that doubles the rate each round trip.
 const STARTUP_GAIN: f64 = 2.885;
-/// Over what fills the pipe once its rate is known: acknowledgements may be late.
+/// The window over what fills the pipe, once its rate is known: acknowledgements may be late.
 const WINDOW_GAIN: f64 = 2.0;
-/// What is sent at, in parts of the rate, each for a round trip: more is looked for, what that has
-/// queued drains, and then the pipe is just full.
+/// Pacing as a fraction of the rate, each for a round trip: probe for more, drain the queue that
+/// caused, then keep the pipe just full.
 const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
-/// Linux paces by this much less than it has found, lest a queue build up.
+/// Linux paces this much below the measured rate, lest a queue build up.
 const PACING_MARGIN: f64 = 0.99;
 
-/// Round trips that a rate is believed.
+/// How many round trips a rate is believed.
 const RATE_ROUNDS: u64 = 10;
-/// Start-up ends when so many round trips in turn did not bring a quarter more.
+/// Start-up ends after this many round trips in a row without a quarter more.
 const FULL_ROUNDS: u32 = 3;
 const FULL_GROWTH: f64 = 1.25;
-/// How long a smallest round trip is believed ...
+/// How long a smallest round trip is believed.
 const MIN_RTT_LIFETIME: Time = 10 * SECOND;
-/// ... and how long next to nothing is in flight, for a new one.
+/// How long next to nothing is in flight, to measure a new smallest round trip.
 const PROBE_RTT_TIME: Time = 200 * MS;
-/// Never less in flight, so that acknowledgements keep coming.
+/// The least in flight, so that acknowledgements keep coming.
 const WINDOW_MIN: f64 = 4.0 * MSS;
 
-/// What Linux gives its interface at once: a millisecond of the rate (`sk_pacing_shift`) ...
+/// Linux hands its interface bursts of a millisecond of the rate (`sk_pacing_shift`).
 const BURSTS_A_SECOND: f64 = 1_024.0;
-/// ... but two segments, one below 1.2 Mbit/s, and not more than a `sk_buff` holds.
+/// The smallest burst: two segments, or one below 1.2 Mbit/s; a `sk_buff` bounds the largest.
 const BURST_MIN: f64 = 2.0 * MSS;
 const BURST_MIN_SLOW: f64 = MSS;
 const SLOW: f64 = 150_000.0;
 const BURST_MAX: f64 = 45.0 * MSS;
-/// So many of those may wait, here and there, on top of what fills the pipe.
+/// How many bursts may wait, at both ends, on top of what fills the pipe.
 const BURSTS_WAITING: f64 = 3.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Startup,
     Drain,
-    /// At this place of the cycle, since then.
+    /// In this phase of the cycle, since then.
     ProbeBw {
         phase: usize,
         since: Time,
     },
-    /// Until then, once little enough is in flight, and a round trip after that.
+    /// Until then, once little enough is in flight, plus a round trip.
     ProbeRtt {
         until: Option<Time>,
         round_done: bool,
     },
 }
 
-/// What an acknowledgement tells.
+/// What an acknowledgement reveals.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) now: Time,
-    /// Acknowledged by it.
+    /// Bytes it acknowledges.
     pub(super) bytes: u64,
-    /// Acknowledged in all, and how much of it was when the segment was sent.
+    /// Bytes acknowledged in all, now and when the segment was sent.
     pub(super) delivered: u64,
     pub(super) delivered_then: u64,
     /// Still in flight.
     pub(super) in_flight: u64,
-    /// Of a segment that was sent once.
+    /// Only for a segment sent once.
     pub(super) rtt: Option<Time>,
-    /// Bytes a second since the segment before was acknowledged, likewise.
+    /// Bytes a second since the previous acknowledgement, likewise.
     pub(super) rate: Option<f64>,
-    /// There was too little to send.
+    /// The sender ran out of data.
     pub(super) app_limited: bool,
-    /// Something was found to be lost since the one before.
+    /// A loss was found since the previous one.
     pub(super) losing: bool,
 }
 
@@ -90,16 +90,16 @@ pub(super) struct Bbr {
     rates: MaxRate,
     min_rtt: Time,
     min_rtt_at: Time,
-    // Round trips: one is over when something sent after its beginning is acknowledged.
+    // Round trips: one ends when something sent after its start is acknowledged.
     round: u64,
     round_ends_at: u64,
     // Whether the pipe is full.
     full_rate: f64,
     full_rounds: u32,
     is_full: bool,
-    /// Until so much is delivered, rates are those of a sender that had too little to send.
+    /// Until this much is delivered, rates are app-limited.
     app_limited_until: Option<u64>,
-    /// Nothing was in flight, for lack of bytes.
+    /// Nothing was in flight, for lack of data.
     restarted: bool,
     // What follows.
     window: f64,
@@ -151,12 +151,12 @@ impl Bbr {
         self.app_limited_until.is_some()
     }
 
-    /// Not faster than this from now on.
+    /// Caps the rate from now on.
     pub(super) fn limit_pacing(&mut self, bytes_a_second: f64) {
         self.pacing_max = bytes_a_second;
     }
 
-    /// More is written, while nothing waits to be sent.
+    /// More is written while nothing waits to be sent.
     pub(super) fn on_ran_dry(&mut self, delivered: u64, in_flight: u64) {
         if (in_flight as f64) < self.window {
             self.app_limited_until = Some(delivered + in_flight);
@@ -168,7 +168,7 @@ impl Bbr {
         if alone && self.is_app_limited() {
             self.restarted = true;
             match self.mode {
-                // Not at what was being tried when there was nothing left to send.
+                // Not at the gain being tried when data ran out.
                 Mode::ProbeBw { .. } => self.pace_at(1.0),
                 Mode::ProbeRtt { .. } => self.end_probe_rtt(now, rng),
                 Mode::Startup | Mode::Drain => {}
@@ -178,7 +178,7 @@ impl Bbr {
         self.paced_until = self.paced_until.max(now) + time as Time;
     }
 
-    /// What the socket's end leaves to be said waits for nothing.
+    /// The segments that end the socket wait for nothing.
     pub(super) fn reopen(&mut self) {
         self.window = self.window.max(INITIAL_WINDOW);
         self.paced_until = 0;
@@ -212,15 +212,15 @@ impl Bbr {
         if self.app_limited_until.is_some_and(|until| sample.delivered > until) {
             self.app_limited_until = None;
         }
-        // Of a sender that had too little to send, only what is more than was known.
+        // From a sender that ran out of data, only rates above the known one count.
         let rate = sample.rate.filter(|rate| !sample.app_limited || *rate >= self.rates.max());
         if let Some(rate) = rate {
             self.rates.add(self.round, rate);
         }
     }
 
-    /// Each place of the cycle takes a round trip: longer until more is in flight or too much,
-    /// shorter when what was queued is gone.
+    /// Each phase of the cycle takes a round trip: longer until more is in flight or too much,
+    /// shorter once the queue is gone.
     fn turn_cycle(&mut self, sample: &Sample) {
         let Mode::ProbeBw { phase, since } = self.mode else { return };
         let over = sample.now - since > self.min_rtt;
@@ -251,7 +251,7 @@ impl Bbr {
         self.is_full = self.full_rounds >= FULL_ROUNDS;
     }
 
-    /// Start-up ends; what it has queued drains.
+    /// Start-up ends; its queue drains.
     fn drain(&mut self, sample: &Sample, rng: &mut Rng) {
         if self.mode == Mode::Startup && self.is_full {
             self.mode = Mode::Drain;
@@ -261,8 +261,8 @@ impl Bbr {
         }
     }
 
-    /// The cycle begins anywhere but where it drains: senders that share a path do not all try at
-    /// once.
+    /// The cycle begins in any phase but the draining one, so that senders sharing a path do not
+    /// all probe at once.
     fn probe_bw(&mut self, now: Time, rng: &mut Rng) {
         let phase = match rng.range(0..=CYCLE.len() as u64 - 2) as usize {
             0 => 0,
@@ -278,7 +278,7 @@ impl Bbr {
             self.min_rtt_at = sample.now;
         }
         let probing = matches!(self.mode, Mode::ProbeRtt { .. });
-        // After a pause there is no queue of its own: the sample is as good as any.
+        // After a pause it has no queue of its own: the sample is as good as any.
         if expired && !self.restarted && !probing {
             self.window_before_probe = self.window;
             self.mode = Mode::ProbeRtt { until: None, round_done: false };
@@ -287,7 +287,7 @@ impl Bbr {
 
     fn probe_rtt(&mut self, sample: &Sample, round_starts: bool, rng: &mut Rng) {
         let Mode::ProbeRtt { until, round_done } = self.mode else { return };
-        // It sends less than it could, and what that carries tells nothing.
+        // It sends less than it could, so its rate says nothing.
         self.app_limited_until = Some(sample.delivered + sample.in_flight);
         if until.is_none() && sample.in_flight as f64 <= WINDOW_MIN {
             self.round_ends_at = sample.delivered;
@@ -302,7 +302,7 @@ impl Bbr {
         }
     }
 
-    /// Goes on as before if its time is over.
+    /// Resumes as before once the time is up.
     fn end_probe_rtt(&mut self, now: Time, rng: &mut Rng) {
         let Mode::ProbeRtt { until: Some(until), .. } = self.mode else { return };
         if now <= until {
@@ -332,7 +332,7 @@ impl Bbr {
 
     fn pace_at(&mut self, gain: f64) {
         let rate = self.rates.max() * gain * PACING_MARGIN;
-        // Until the pipe is full, a lower rate is for lack of bytes, or of time.
+        // Until the pipe is full, a lower rate just means a lack of data or time.
         if rate > 0.0 && (self.is_full || rate > self.pacing_rate) {
             self.pacing_rate = rate;
         }
@@ -364,8 +364,8 @@ impl Bbr {
     }
 }
 
-/// The largest rate of the last `RATE_ROUNDS` round trips that had any: what falls as it becomes
-/// older, since nothing else can still become the largest.
+/// The largest rate of the last `RATE_ROUNDS` round trips that had any. Keeps only rates that fall
+/// from oldest to newest: no other can still become the largest.
 #[derive(Debug, Default)]
 struct MaxRate(VecDeque<(u64, f64)>);
 
@@ -378,7 +378,7 @@ impl MaxRate {
         while self.0.back().is_some_and(|(_, before)| *before <= rate) {
             self.0.pop_back();
         }
-        // Of one round, the first is the largest.
+        // Within one round, the first is the largest.
         if self.0.back().is_none_or(|(of, _)| *of < round) {
             self.0.push_back((round, rate));
         }

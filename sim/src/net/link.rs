@@ -1,4 +1,4 @@
-//! One direction of a path: a rate, a queue before it, a delay behind it, and losses.
+//! One direction of a path: a queue, then a rate, then a delay; and losses.
 
 use super::{MSS, SECOND, Time, ms};
 use crate::options::{Congestion, PathOptions};
@@ -12,7 +12,7 @@ pub struct Link {
     pub delay: Time,
     queue_bytes: f64,
     pub loss: f64,
-    /// When what was queued will have left.
+    /// When everything queued will have left.
     pub(super) free_at: Time,
     pub down: bool,
     pub(super) control: Congestion,
@@ -38,14 +38,14 @@ impl Link {
         (bytes as f64 / self.rate * SECOND as f64) as Time
     }
 
-    /// Takes `bytes` that leave when what was queued before them has. When that is, and what befell
-    /// them on the way.
+    /// Takes `bytes`, which leave after everything queued before them. Returns when, and their
+    /// fate.
     pub(super) fn carry(&mut self, now: Time, bytes: u64, rng: &mut Rng) -> (Time, Fate) {
         let segments = (bytes as f64 / MSS).max(1.0);
         self.carry_segments(now, bytes, segments, rng)
     }
 
-    /// The same of what is sent again: of its segments, one was lost as a rule.
+    /// The same for a retransmission: usually only one of its segments was lost.
     pub(super) fn carry_again(&mut self, now: Time, bytes: u64, rng: &mut Rng) -> (Time, Fate) {
         self.carry_segments(now, bytes, 1.0, rng)
     }
@@ -69,9 +69,9 @@ impl Link {
             Fate::Passed
         };
         let copies = match fate {
-            // It is lost before the queue; its sender finds that and sends it again.
+            // It is lost before the queue; its sender notices and sends it again.
             Fate::Lost | Fate::Overflowed if self.control == Congestion::Bbr => 0,
-            // What is lost is sent again, on the same link: that is counted here.
+            // A loss is sent again on the same link, which is counted here.
             Fate::Lost => 2,
             Fate::Passed | Fate::Overflowed => 1,
         };
@@ -80,11 +80,11 @@ impl Link {
     }
 }
 
-/// What befell a segment.
+/// A segment's fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Passed,
     Lost,
-    /// It did not fit the queue.
+    /// It did not fit into the queue.
     Overflowed,
 }

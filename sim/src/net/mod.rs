@@ -1,5 +1,5 @@
-//! The network: paths with a bottleneck each way, and lanes on them as TCP makes them — reliable,
-//! ordered, bounded by a window, held up at the head when something is lost.
+//! The network: paths with a bottleneck each way, and lanes on them as TCP makes them: reliable,
+//! ordered, bounded by a window, and blocked at the head by a loss.
 
 mod bbr;
 mod link;
@@ -19,7 +19,7 @@ pub type Time = u64;
 pub const MS: Time = 1_000_000;
 pub const SECOND: Time = 1_000 * MS;
 
-/// Ethernet's segment without headers and timestamps.
+/// An Ethernet segment without headers and timestamps.
 const MSS: f64 = 1_448.0;
 /// Linux's shortest retransmission time-out.
 const RTO_MIN: Time = 200 * MS;
@@ -35,9 +35,9 @@ pub enum Parcel {
     Bytes(Bytes),
     /// The lane's opening handshake.
     Hello,
-    /// The other end has closed in order.
+    /// The other end has closed cleanly.
     Eof,
-    /// The other end has given the lane up.
+    /// The other end has given up the lane.
     Reset,
 }
 

@@ -1,4 +1,4 @@
-//! One direction of a lane: what was written, what flies, what was acknowledged.
+//! One direction of a lane: what was written, what is in flight, what was acknowledged.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::{Link, MS, MSS, Parcel, RTO_MIN, SECOND, Time};
 use crate::options::Congestion;
 use crate::rng::Rng;
 
-/// A sender that is a pipe keeps this much of its link's time queued.
+/// A pipe sender keeps this much of its link's time queued.
 const PIPE_AHEAD: Time = MS / 2;
-/// When arrives what was lost: not before it is sent again.
+/// When lost bytes arrive: not before they are sent again.
 const NEVER: Time = Time::MAX;
 
 /// TCP's own acknowledgement of a segment.
@@ -29,17 +29,17 @@ pub struct TcpAck {
     lost: bool,
 }
 
-/// What has to happen later because of a send.
+/// What must happen later because of a send.
 #[derive(Clone, Copy, Debug)]
 pub enum Later {
     Arrive,
     Ack(TcpAck),
-    /// The sender finds that this was lost, counted from the first that it sent.
+    /// The sender finds that this one was lost, counted from the first it sent.
     Lost(u64),
     Pump,
 }
 
-/// What was sent and has not arrived.
+/// Something sent that has not arrived.
 #[derive(Debug)]
 struct Flying {
     arrives: Time,
@@ -56,26 +56,26 @@ pub struct Pipe {
     flying: VecDeque<Flying>,
     /// How many have arrived.
     landed: u64,
-    /// What is to be sent again, by number.
+    /// What to send again, by number.
     lost: VecDeque<u64>,
     /// Something was lost since the last acknowledgement.
     losing: bool,
     in_flight: u64,
     window: Window,
-    /// What decides instead of the window, if it does.
+    /// Decides in place of the window, if present.
     bbr: Option<Box<Bbr>>,
     last_arrival: Time,
     pump_at: Option<Time>,
-    /// Until what it has sent would be through if its share of the link were all there is.
+    /// When everything it has sent would be through at just its share of the link.
     paced_until: Time,
     /// Swallows everything for good.
     pub stuck: bool,
     /// Acknowledgements that an outage swallowed.
     unheard: u64,
     delivered: u64,
-    /// When it was last so much, or nothing was under way.
+    /// When it reached this amount, or nothing was in flight.
     delivered_at: Time,
-    /// When was sent what was acknowledged last, or nothing was under way.
+    /// When the segment acknowledged last was sent, or nothing was in flight.
     first_sent_at: Time,
     estimates: Estimates,
     /// When anything was last acknowledged.
@@ -83,7 +83,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A lane on a path whose lanes are under `control`; its handshake took `rtt`.
+    /// A lane on a path with this `control`; its handshake took `rtt`.
     pub fn new(control: Congestion, now: Time, rtt: Time) -> Self {
         let bbr = (control == Congestion::Bbr).then(|| Box::new(Bbr::new(now, rtt)));
         Self {
@@ -109,8 +109,8 @@ impl Pipe {
         }
     }
 
-    /// The kernel has seen a handshake: empty packets that took `rtt`, and one that took a
-    /// `packet`'s time longer.
+    /// The kernel has seen a handshake: empty packets that took `rtt`, and one that took longer by
+    /// the time of a `packet`.
     pub fn shake_hands(&mut self, rtt: Time, packet: Time) {
         self.estimates.on_round_trip(rtt as f64);
         self.estimates.on_round_trip((rtt + packet) as f64);
@@ -121,7 +121,7 @@ impl Pipe {
         self.unsent_bytes
     }
 
-    /// Takes a parcel; `pump` sends it.
+    /// Takes a parcel, which `pump` sends.
     pub fn write(&mut self, parcel: Parcel) {
         if let Some(bbr) = &mut self.bbr
             && (self.unsent_bytes as f64) < MSS
@@ -133,7 +133,7 @@ impl Pipe {
         self.unsent.push_back(parcel);
     }
 
-    /// Forgets what was not sent: the socket was closed with a reset.
+    /// Drops unsent data: the socket was closed with a reset.
     pub fn abort(&mut self) {
         self.unsent.clear();
         self.unsent_bytes = 0;
@@ -182,13 +182,13 @@ impl Pipe {
         }
     }
 
-    /// Until when it paces what it sends: by what it has found, if it is BBR; a pipe by the link.
+    /// Until when pacing holds it: by its own model for BBR, by the link for a pipe.
     fn held_until(&self, link: &Link, now: Time) -> Option<Time> {
         if let Some(bbr) = &self.bbr {
             return Some(bbr.paced_until());
         }
         let ahead = link.free_at.saturating_sub(now);
-        // A sender is paced by its own rate, and not by what others have queued.
+        // A sender is paced by its own rate, not by what others have queued.
         let paces = link.control == Congestion::Pipe && ahead > PIPE_AHEAD;
         paces.then(|| self.paced_until.min(link.free_at - PIPE_AHEAD))
     }
@@ -237,13 +237,13 @@ impl Pipe {
         }
         later.push((arrives + back, Later::Ack(self.ack_of(now, bytes, lost))));
         self.in_flight += bytes;
-        // Nothing overtakes on a lane: what was lost holds up what came after it.
+        // Nothing overtakes on a lane: a loss holds up everything behind it.
         self.last_arrival = self.last_arrival.max(arrives);
         self.flying.push_back(Flying { arrives: self.last_arrival, parcel, repairs: 0 });
         later.push((self.last_arrival, Later::Arrive));
     }
 
-    /// Sends again what was lost.
+    /// Sends a lost parcel again.
     fn send_again(
         &mut self,
         now: Time,
@@ -263,7 +263,7 @@ impl Pipe {
         let (leaves, fate) = link.carry_again(now, bytes, rng);
         let arrives = leaves + link.delay;
         if fate == Fate::Passed {
-            // What came after it and has arrived waits for it.
+            // Later data that has arrived waits for it.
             self.flying[place].arrives = arrives;
             self.last_arrival = self.last_arrival.max(arrives);
             later.push((arrives, Later::Arrive));
@@ -274,7 +274,7 @@ impl Pipe {
         self.in_flight += bytes;
     }
 
-    /// Bytes leave the host: what is measured and paced by that.
+    /// Bytes leave the host: updates measurement and pacing.
     fn leaves(&mut self, now: Time, bytes: u64, link: &Link, rng: &mut Rng) {
         if self.in_flight == 0 {
             self.delivered_at = now;
@@ -287,7 +287,7 @@ impl Pipe {
         }
     }
 
-    /// What is sent now is acknowledged so.
+    /// The acknowledgement for what is sent now.
     fn ack_of(&self, now: Time, bytes: u64, lost: bool) -> TcpAck {
         TcpAck {
             bytes,
@@ -300,7 +300,7 @@ impl Pipe {
         }
     }
 
-    /// Something does not arrive: when that will be known.
+    /// Something will not arrive: schedules when the sender learns of it.
     fn lose(
         &mut self,
         now: Time,
@@ -311,19 +311,18 @@ impl Pipe {
     ) {
         let few = (self.in_flight as f64) < 3.0 * MSS;
         let known_after = match (few, repairs) {
-            // Others that are acknowledged tell of it (RFC 8985, 6.2), or a probe (7.2).
+            // Acknowledgements of others reveal it (RFC 8985, 6.2), or a probe does (7.2).
             (false, 0) => round_trip,
             (true, 0) => 3 * round_trip + 2 * MS,
-            // That a repair was lost they tell when they cannot merely have overtaken it ...
+            // They reveal a lost repair once they cannot merely have overtaken it.
             (_, 1) | (false, _) => round_trip * 5 / 4,
-            // ... and without them the time-out does.
+            // Without them, the retransmission time-out does.
             (true, _) => (2 * round_trip).max(RTO_MIN) << (repairs - 2).min(4),
         };
         later.push((now + known_after, Later::Lost(number)));
     }
 
-    /// It is known that something was lost: it is no longer in flight, and sent again when there is
-    /// room.
+    /// A loss is known: the parcel is no longer in flight, and is sent again when there is room.
     pub fn on_lost(&mut self, number: u64) {
         let Some(place) = number.checked_sub(self.landed) else { return };
         let Some(flying) = self.flying.get(place as usize) else { return };
@@ -336,16 +335,16 @@ impl Pipe {
         self.bbr.as_ref().map_or(self.unsent_bytes == 0, |bbr| bbr.is_app_limited())
     }
 
-    /// A segment was lost, and is repaired without the sender's doing: how much later it arrives;
-    /// the window is cut.
+    /// A segment was lost and is repaired without the sender's help: cuts the window and returns
+    /// how much later it arrives.
     fn repair(&mut self, now: Time, round_trip: Time, link: &Link, rng: &mut Rng) -> Time {
         if link.control == Congestion::Cubic {
             self.window.cut(now, round_trip);
         }
-        // Three segments behind it tell of the loss; without them a probe does (RFC 8985, 7.2).
+        // Three segments behind it reveal the loss; without them a probe does (RFC 8985, 7.2).
         let few = (self.in_flight as f64) < 3.0 * MSS;
         let mut wait = if few { 3 * round_trip + 2 * MS } else { round_trip };
-        // A lost repair is found after another round trip, the next by the time-out.
+        // A lost repair is found after another round trip, the next one by the time-out.
         let mut backoff = round_trip * 5 / 4;
         while rng.chance(link.loss) && wait < 3 * SECOND {
             wait += backoff;
@@ -365,8 +364,8 @@ impl Pipe {
         self.delivered_at = now;
         self.first_sent_at = self.first_sent_at.max(ack.sent_at);
         self.heard_at = Some(now);
-        // What was sent twice does not tell how long it took (Karn); nor how fast, if the link has
-        // carried it both times at once.
+        // A segment sent twice gives no round-trip time (Karn), and no rate if the link carried it
+        // twice at once.
         let rtt = (!ack.lost).then(|| now.saturating_sub(ack.sent_at).max(1));
         let rate = (!ack.lost || self.bbr.is_some()).then(|| self.rate_of(now, ack));
         if let Some(rtt) = rtt {
@@ -397,10 +396,10 @@ impl Pipe {
 
     /// How fast it was delivered, in bytes a second.
     fn rate_of(&self, now: Time, ack: TcpAck) -> f64 {
-        // From one acknowledgement to another, as Linux has it: counted from the sending, the last
-        // segment that was delivered before would be one too many.
+        // From one acknowledgement to another, as in Linux: counted from the sending, the last
+        // segment delivered before would be one too many.
         let heard = now.saturating_sub(ack.delivered_at_then);
-        // Nothing is delivered faster than it was sent: not though acknowledgements come in a heap.
+        // Nothing is delivered faster than it was sent, even if acknowledgements come in a burst.
         let sent =
             if self.bbr.is_some() { ack.sent_at.saturating_sub(ack.first_sent_then) } else { 0 };
         let interval = heard.max(sent).max(1) as f64;
@@ -422,7 +421,7 @@ impl Pipe {
         self.flying.back().map(|flying| (flying.arrives, &flying.parcel))
     }
 
-    /// The path is back after `outage`: TCP repairs what was lost when its time-out comes round.
+    /// The path is back after `outage`: TCP repairs losses at its next time-out.
     pub fn revive(
         &mut self,
         now: Time,
@@ -460,7 +459,7 @@ impl Pipe {
         later.sort_by_key(|(at, _)| *at);
     }
 
-    /// What a kernel would tell of it.
+    /// What a kernel would report about it.
     pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
         let silence = self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
         let bbr = self.bbr.as_deref();

@@ -1,4 +1,4 @@
-//! What a lane's TCP knows: how much it may have in flight, and how long and how fast the path is.
+//! What a lane's TCP knows: how much it may have in flight, and the path's delay and rate.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use imux::proto::LaneMetrics;
 use super::{Link, MSS, SECOND, Time};
 use crate::options::Congestion;
 
-/// Segments in flight before anything was acknowledged (RFC 6928).
+/// Segments in flight before the first acknowledgement (RFC 6928).
 pub(super) const INITIAL_WINDOW: f64 = 10.0 * MSS;
 /// The largest window.
 const WINDOW_MAX: f64 = 64e6;
 
-/// The congestion window of a control that goes by losses, in bytes.
+/// The congestion window of a loss-based control, in bytes.
 #[derive(Debug)]
 pub(super) struct Window {
     bytes: f64,
@@ -34,7 +34,7 @@ impl Window {
         }
     }
 
-    /// What may be in flight now, as the link's control has it.
+    /// What may be in flight now, under the link's control.
     pub(super) fn now(&self, link: &Link) -> f64 {
         match link.control {
             Congestion::Pipe => f64::INFINITY,
@@ -42,7 +42,7 @@ impl Window {
         }
     }
 
-    /// Something was lost: once a round trip the window is cut.
+    /// Something was lost: the window is cut at most once a round trip.
     pub(super) fn cut(&mut self, now: Time, round_trip: Time) {
         if now >= self.recovers_until {
             self.recovers_until = now + round_trip;
@@ -53,7 +53,7 @@ impl Window {
         }
     }
 
-    /// So many bytes were acknowledged.
+    /// `bytes` were acknowledged.
     pub(super) fn grow(&mut self, now: Time, bytes: f64) {
         if self.bytes < self.threshold {
             self.bytes = (self.bytes + bytes).min(WINDOW_MAX);
@@ -68,7 +68,7 @@ impl Window {
         self.bytes = reno.max(cubic.min(self.bytes + bytes)).min(WINDOW_MAX);
     }
 
-    /// The socket is closed: what is still to be said of that fits.
+    /// The socket is closed: makes room for its last segments.
     pub(super) fn reopen(&mut self) {
         self.bytes = self.bytes.max(INITIAL_WINDOW);
     }
@@ -78,7 +78,7 @@ impl Window {
     }
 }
 
-/// Measured by acknowledgements; times in nanoseconds.
+/// Measured from acknowledgements; times in nanoseconds.
 #[derive(Debug)]
 pub(super) struct Estimates {
     rtt: f64,
@@ -113,15 +113,15 @@ impl Estimates {
 
     /// Bytes were delivered at `rate`.
     pub(super) fn on_delivery(&mut self, rate: f64, app_limited: bool) {
-        // Of a sender that had nothing to send, only what is more than was known.
+        // From a sender that ran out of data, only rates above the known one count.
         if !app_limited || self.delivery_rate.is_some_and(|known| (known as f64) < rate) {
             self.delivery_rate = Some(rate as u64);
             self.app_limited = app_limited;
         }
     }
 
-    /// What a kernel would tell, if it has measured anything: with its window, and what it sends
-    /// at, if it paces.
+    /// What a kernel would report, if it has measured anything: with its window and, if it paces,
+    /// its rate.
     pub(super) fn metrics(
         &self,
         window: f64,

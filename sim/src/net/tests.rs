@@ -1,4 +1,4 @@
-//! The lane model against what can be said of it in closed form.
+//! The lane model against closed-form results.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use crate::rng::Rng;
 /// 10 Mbit/s: 800 ns a byte, without rounding.
 const NS_A_BYTE: Time = 800;
 const DELAY: Time = 20 * MS;
-/// What may be on its way past a sender that is a pipe when the link changes: half a millisecond of
-/// its time, and a segment.
+/// How far past a pipe sender bytes may be when the link changes: half a millisecond of its time,
+/// and a segment.
 const AHEAD: Time = MS / 2 + 1_448 * NS_A_BYTE;
 
 fn path(control: Congestion) -> PathOptions {
     PathOptions { mbit: [10.0; 2], delay_ms: [20.0; 2], control, ..PathOptions::default() }
 }
 
-/// One link with pipes on it, and nobody at their ends but a reader that notes what arrives.
+/// One link with pipes on it, and at their ends just a reader that notes what arrives.
 struct Bench {
     now: Time,
     link: Link,
     pipes: Vec<Pipe>,
     rng: Rng,
-    /// By time and the order of asking: which pipe, what.
+    /// By time and order of asking: which pipe, what.
     queue: BTreeMap<(Time, usize), (usize, Later)>,
     asked: usize,
-    /// When so many bytes had arrived, by pipe.
+    /// By pipe: when how many bytes had arrived.
     arrived: Vec<Vec<(Time, u64)>>,
 }
 
@@ -67,7 +67,7 @@ impl Bench {
         }
     }
 
-    /// Goes on until `end`, or until nothing is left to happen.
+    /// Runs until `end`, or until nothing is left to happen.
     fn run_until(&mut self, end: Time) {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
             self.now = entry.key().0;
@@ -188,9 +188,9 @@ fn a_queue_holds_its_bytes_and_no_more() {
     let first = fates(0, &mut link);
     assert_eq!(first[..10], [Fate::Passed; 10]);
     assert_eq!(first[10..], [Fate::Overflowed; 2]);
-    // What overflows is repaired over the same link: twelve went, however they fared.
+    // Overflows are repaired over the same link: twelve segments used it, whatever their fate.
     assert_eq!(link.free_at, 12 * 1_500 * NS_A_BYTE);
-    // In the time of four there is room for as many, less the two that were too many.
+    // After the time of four there is room for four, less the two that were too many.
     let later = fates(4 * 1_500 * NS_A_BYTE, &mut link);
     assert_eq!(later[..2], [Fate::Passed; 2]);
     assert_eq!(later[2], Fate::Overflowed);
@@ -218,7 +218,7 @@ fn losses_are_as_many_as_was_said() {
     // Four deviations of the binomial distribution either way.
     let single = lost(1_448, &mut link, &mut rng);
     assert!((1_823..=2_177).contains(&single), "{single}");
-    // Of ten segments, one is enough: 1 - 0.98^10 = 0.183.
+    // Losing one of ten segments is enough: 1 - 0.98^10 = 0.183.
     let ten = lost(14_480, &mut link, &mut rng);
     assert!((17_804..=18_783).contains(&ten), "{ten}");
 }
@@ -232,7 +232,8 @@ fn a_loss_holds_up_what_comes_after_it() {
     bench.write(0, 1_448);
     bench.run();
     let [first, second] = bench.arrived[0][..] else { panic!("{:?}", bench.arrived) };
-    // The probe after two round trips found it, and all was lost that could be: more than 3 s.
+    // The probe after two round trips found it, and everything that could be lost was: more than 3
+    // s.
     assert!(first.0 > 3 * SECOND && first.1 == 1_448, "{first:?}");
     assert_eq!(second, (first.0, 2_896));
 }
@@ -251,7 +252,7 @@ fn a_lost_segment_comes_a_round_trip_later_if_others_tell_of_it() {
     let mut seen: Vec<Time> = (0..200).map(late_by).collect();
     seen.sort_unstable();
     seen.dedup();
-    // Four segments and, as it is sent twice, two more stand before the end of the queue.
+    // Four segments, and two more because it is sent twice, precede the queue's end.
     let round_trip = 2 * DELAY + 6 * 1_448 * NS_A_BYTE;
     assert_eq!(seen[..3], [0, round_trip, round_trip + round_trip * 5 / 4]);
 }
@@ -269,7 +270,7 @@ fn slow_start_doubles_with_each_round_trip() {
     for round in 0..6u32 {
         let sent = at_most(DELAY + Time::from(round) * 2 * DELAY + MS);
         let exact = initial * ((1 << (round + 1)) - 1);
-        // A window is passed by the segment that fills it.
+        // The segment that fills a window overshoots it.
         assert!((exact..exact + (16_384 << (round + 1))).contains(&sent), "{round}: {sent}");
     }
 }
@@ -287,10 +288,10 @@ fn a_loss_cuts_the_window_once_a_round_trip() {
     assert_eq!(window.now(&link), 49_000.0);
 }
 
-/// Bytes a second that a link of `path` carries.
+/// What a link of `path` carries, in bytes a second.
 const RATE: f64 = 1_250_000.0;
 
-/// One sender under BBR that never lacks bytes.
+/// One BBR sender that never runs out of bytes.
 fn bbr_bench() -> Bench {
     let mut bench = Bench::new(&path(Congestion::Bbr), 1);
     bench.write(0, 50_000_000);
@@ -303,7 +304,7 @@ impl Bench {
         self.now = end;
     }
 
-    /// In parts of what the link carried at first.
+    /// As a fraction of what the link carried at first.
     fn paces(&self) -> f64 {
         self.pipes[0].metrics(self.now).unwrap().pacing_rate.unwrap() as f64 / RATE
     }
@@ -312,7 +313,7 @@ impl Bench {
         self.pipes[0].metrics(self.now).unwrap().cwnd_bytes
     }
 
-    /// Likewise, of what arrived in this time.
+    /// Likewise, for what arrived in this time.
     fn carried(&self, from: Time, until: Time) -> f64 {
         let by = |at| self.arrived[0].iter().take_while(|a| a.0 <= at).last().map_or(0, |a| a.1);
         let seconds = (until - from) as f64 / SECOND as f64;
@@ -326,7 +327,7 @@ fn start_up_overfills_the_pipe_and_ends() {
     bench.go_on_until(300 * MS);
     assert!(bench.paces() > 2.5, "it looks for more: {}", bench.paces());
     bench.go_on_until(SECOND);
-    // Of a whole cycle, the mean is 1, less 1 % that Linux keeps free.
+    // Over a whole cycle, the mean is 1, less the 1 % that Linux keeps free.
     assert!((0.73..1.25).contains(&bench.paces()), "{}", bench.paces());
     // Two pipes of 50,000 bytes, and three bursts.
     let window = 100_000.0 + 3.0 * 2_896.0;
@@ -342,7 +343,7 @@ fn a_slower_link_is_noticed_after_ten_round_trips() {
     let mut bench = bbr_bench();
     bench.go_on_until(2 * SECOND);
     bench.link.rate /= 4.0;
-    // The window is in flight: at a quarter of the rate, a round trip takes a third of a second.
+    // A window is in flight: at a quarter of the rate, a round trip takes a third of a second.
     bench.go_on_until(4 * SECOND);
     assert!(bench.paces() > 0.7, "it still believes the old rate: {}", bench.paces());
     bench.go_on_until(8 * SECOND);
@@ -356,7 +357,7 @@ fn a_faster_link_is_found_by_trying() {
     bench.go_on_until(2 * SECOND);
     bench.link.rate *= 2.0;
     bench.go_on_until(4 * SECOND);
-    // A quarter more every eight round trips, of which two seconds have six times as many.
+    // A quarter more every eight round trips; two seconds hold six times that.
     assert!(bench.paces() > 1.45, "{}", bench.paces());
 }
 
@@ -366,7 +367,7 @@ fn a_longer_way_is_believed_after_ten_seconds() {
     bench.go_on_until(2 * SECOND);
     bench.link.delay += 120 * MS;
     bench.go_on_until(10 * SECOND);
-    // Two pipes as short as it believes fill half of one, and so does what it measures with that.
+    // Two pipes as short as it believes fill half of one, and so does whatever it then measures.
     assert!(bench.carried(6 * SECOND, 10 * SECOND) < 0.3);
     bench.go_on_until(40 * SECOND);
     let after = bench.carried(36 * SECOND, 40 * SECOND);
@@ -403,7 +404,7 @@ fn pacing_bounds_what_leaves() {
 fn the_first_window_is_spread_over_the_handshakes_round_trip() {
     let mut bench = bbr_bench();
     bench.run_until(DELAY + 2 * DELAY);
-    // 14,480 bytes at 2.885 windows a round trip, if the link did not take longer: 13.9 ms.
+    // 14,480 bytes at 2.885 windows a round trip, unless the link takes longer: 13.9 ms.
     let spread = bench.arrived[0].iter().find(|a| a.1 >= 13_000).unwrap().0 - bench.arrived[0][0].0;
     assert!((11 * MS..15 * MS).contains(&spread), "{spread}");
 }
@@ -494,7 +495,7 @@ fn a_reset_forgets_what_was_not_sent_and_comes_after_what_was() {
     bench.pump(0);
     bench.run();
     let (last, bytes) = bench.last(0);
-    // 40 ms of the link were sent, and the 40 bytes of the RST.
+    // 40 ms of the link's rate were sent, plus the RST's 40 bytes.
     assert!((50_000..53_000).contains(&bytes), "{bytes}");
     assert_eq!(last, DELAY + bytes * NS_A_BYTE);
 }

@@ -1,6 +1,5 @@
-//! What one end sends twice: copies of redundant streams, each once and not forgotten; anything
-//! else within its budget; and nothing of it on metered lanes. Seen from outside, by what pulls
-//! yield.
+//! What one end sends twice: copies of redundant streams, each exactly once; anything else within
+//! its budget; and nothing twice on metered lanes. Judged from outside, by what pulls yield.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -10,17 +9,17 @@ use imux::proto::range_set::RangeSet;
 use imux::proto::wire::Frame;
 use imux::proto::{Health, LaneId, LaneStats, SessionStats, StreamId, Tier};
 
-/// What may be sent twice to save time before anything was sent: the core's budget.
+/// What may be sent twice to save time at first: the core's initial budget.
 const BUDGET_INITIAL: u64 = 128 * 1024;
 /// A lane with less than this in flight has room for more: three packets on a slow link, half an
 /// initial window of TCP on any other, however many lanes its link has.
 const ROOM_BELOW: u64 = 4_500;
 
-/// A pull, and how the lanes stood just before it.
+/// A pull, and the lanes just before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pull<'a> {
     pub lane: LaneId,
-    /// With the tiers that they truly have.
+    /// With their true tiers.
     pub lanes: &'a [LaneStats],
     pub frames: &'a [Frame],
 }
@@ -30,12 +29,12 @@ pub struct Pull<'a> {
 struct Sent {
     once: RangeSet,
     twice: RangeSet,
-    /// Has been at the other end, whatever became of it there.
+    /// Reached the other end, whatever happened to it there.
     arrived: RangeSet,
 }
 
 impl Sent {
-    /// Of the range, how much is given to a lane for the first time, and for the third or more.
+    /// How much of the range is given to a lane for the first time, and for the third or later.
     fn give(&mut self, range: &Range<u64>) -> (u64, u64) {
         let fresh = self.once.gaps_in(range.clone());
         let mut again = RangeSet::new();
@@ -57,34 +56,33 @@ struct Owed {
     by: LaneId,
 }
 
-/// Payload given to a lane, in bytes; and what of it had been given to a lane before.
+/// Payload given to a lane, in bytes, and how much of it a lane had been given before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
     pub sent: u64,
     pub again: u64,
 }
 
-/// What is under way on a lane.
+/// What is in flight on a lane.
 #[derive(Debug, Default)]
 struct Flight {
     payload: Payload,
     given: u64,
     arrived: u64,
-    /// From which byte of the lane on it may stand: it counts as arrived with the first of its
-    /// pull.
+    /// The lane's byte at which it may start: it counts as arrived with the first of its pull.
     data: VecDeque<(u64, StreamId, Range<u64>)>,
 }
 
-/// The books of one end.
+/// The accounts of one end.
 #[derive(Debug)]
 pub struct Copies {
-    /// Of what is sent for the first time, this share may be sent again to save time.
+    /// The share of first-time bytes that may be sent again to save time.
     share: f64,
     streams: BTreeMap<StreamId, Sent>,
     flights: BTreeMap<LaneId, Flight>,
     owed: Vec<Owed>,
-    /// Payload given to lanes; of that, for the first time; again, by the frame; and again without
-    /// being a copy of a redundant stream, by the byte.
+    /// Payload given to lanes: in all; for the first time; again, by frame; and again without
+    /// being a redundant stream's copy, by byte.
     sent: u64,
     first: u64,
     resent: u64,
@@ -109,7 +107,7 @@ impl Copies {
         }
     }
 
-    /// A lane was given something. `bytes`: all of it.
+    /// A lane was given something, `bytes` in all.
     pub fn on_pull(
         &mut self,
         pull: Pull<'_>,
@@ -160,7 +158,7 @@ impl Copies {
         }
     }
 
-    /// Bytes have come out at the other end of a lane.
+    /// Bytes have come out at a lane's other end.
     pub fn on_arrive(&mut self, lane: LaneId, bytes: u64) {
         let flight = self.flights.entry(lane).or_default();
         flight.arrived += bytes;
@@ -170,17 +168,17 @@ impl Copies {
         }
     }
 
-    /// The lane is suspect, late or gone: what it was to carry twice is forgotten.
+    /// The lane is suspect, late or gone: forgets the copies it owed.
     pub fn excuse(&mut self, lane: LaneId) {
         self.owed.retain(|owed| owed.by != lane);
     }
 
-    /// Whether it matters if the lane has nothing to do.
+    /// Whether it matters that the lane is idle.
     pub fn owes(&self, lane: LaneId) -> bool {
         self.owed.iter().any(|owed| owed.by == lane)
     }
 
-    /// A lane without a cap asked for something to carry, and got nothing.
+    /// A lane without a cap asked for something to carry and got nothing.
     pub fn on_idle(&mut self, lane: LaneId, lanes: &[LaneStats]) -> Result<(), String> {
         let has_room = |lane: &LaneStats| stands_best(lane) && lane.in_flight_bytes < ROOM_BELOW;
         if lanes.iter().any(|stats| stats.id == lane && has_room(stats)) {
@@ -201,7 +199,7 @@ impl Copies {
         self.flights.get(&lane).map(|flight| flight.payload).unwrap_or_default()
     }
 
-    /// At any time: what the session says of it, and what it was allowed.
+    /// At any time: checks what the session reports against what it was allowed.
     pub fn check(&self, stats: &SessionStats) -> Result<(), String> {
         if stats.sent_bytes != self.sent || stats.resent_bytes != self.resent {
             return Err(format!(
@@ -210,7 +208,7 @@ impl Copies {
             ));
         }
         if stats.lanes_lost + stats.lanes_suspected > 0 {
-            // What a lane owed then is sent again without limit.
+            // What such a lane owed is sent again without limit.
             return Ok(());
         }
         let initial = if self.share > 0.0 { BUDGET_INITIAL + FRAME_BYTES_MAX as u64 } else { 0 };
@@ -225,13 +223,13 @@ impl Copies {
     }
 }
 
-/// No lane is given work before this one.
+/// No lane gets work before this one.
 fn stands_best(lane: &LaneStats) -> bool {
     lane.health == Health::Good && !lane.late && lane.tier == Tier::Primary
 }
 
-/// The lane that has to carry a copy of what this one was given, if there is just one that can.
-/// Which streams an express lane carries, and so copies of which, is not seen from outside.
+/// The lane that must carry a copy of what this one was given, if only one can. Which streams an
+/// express lane carries, and therefore copies, cannot be seen from outside.
 fn only_other(pull: Pull<'_>) -> Option<LaneId> {
     if pull.lanes.iter().any(|lane| lane.tier == Tier::Express) {
         return None;
@@ -315,7 +313,7 @@ mod tests {
             give(&mut copies, ONE, &lanes, data(0, 100), true);
             copies
         };
-        // It has arrived; the stream was reset; the lane could not; the lane is full.
+        // It arrived; the stream was reset; the lane could not carry it; the lane is full.
         let mut copies = begun();
         copies.on_arrive(TWO, 10_000);
         copies.on_idle(TWO, &lanes).unwrap_err();

@@ -1,4 +1,4 @@
-//! Why a session may be over.
+//! Why a session may end.
 
 use imux::proto::SessionError;
 
@@ -11,12 +11,12 @@ pub struct Cause {
     pub closed_there: bool,
     /// How long it has had no lane.
     pub alone_for: Option<Time>,
-    /// How long it has to bear that.
+    /// How long it must bear that.
     pub grace: Time,
 }
 
 impl Cause {
-    /// Holds what the session says of its end against what led to it.
+    /// Checks the session's account of its end against what led to it.
     pub fn check(&self, error: &SessionError) -> Result<(), String> {
         let fine = match error {
             SessionError::Closed(_) => self.closed_here,

@@ -1,17 +1,17 @@
-//! Lanes of slow links live as long as their links do.
+//! Lanes of slow links must live as long as their links.
 
 use crate::net::{SECOND, Time};
 use crate::options::Options;
 
-/// What is slow enough that a lane always knows: half of what the core calls slow.
+/// Slow enough that a lane always notices: half of what the core calls slow.
 pub const SLOW_MBIT: f64 = 0.256;
 
-/// A lane that has been up for less has shown nothing yet, of itself or of its link: what it sent
-/// first may be lost again and again before a full queue.
+/// A lane up for less has shown nothing yet of itself or its link: its first bytes may be lost
+/// repeatedly at a full queue.
 const NEW: Time = 10 * SECOND;
 
-/// A lane was given up because it did not answer, after it had been up for `age`. An error: its
-/// link is slow and carries, the peer lives, and its kernel told so.
+/// A lane was given up for not answering, after it had been up for `age`. An error: its link is
+/// slow but carries, the peer lives, and the kernel showed it.
 pub fn check_given_up(options: &Options, age: Time) -> Result<(), String> {
     let slow = |path: &crate::options::PathOptions| {
         path.mbit.into_iter().all(|mbit| (0.064..=SLOW_MBIT).contains(&mbit)) && path.loss == 0.0

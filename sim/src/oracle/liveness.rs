@@ -1,5 +1,5 @@
-//! That a run comes to an end: everything drains within a bound once nothing is broken any more,
-//! what has drained is quiet, and nothing goes round in circles.
+//! Every run must end: everything drains within a bound once faults are over, a drained session is
+//! quiet, and nothing loops.
 
 use imux::proto::LanePolicy;
 
@@ -7,11 +7,11 @@ use crate::app::patience;
 use crate::net::{MS, SECOND, Time, ms};
 use crate::options::{Options, PathOptions, StreamPlan};
 
-/// After all is done the sessions are watched for this long: idle ones do next to nothing.
+/// How long finished sessions are watched: idle ones must do next to nothing.
 const IDLE_WATCH: Time = 40 * SECOND;
-/// One end has closed the session: beyond its grace, the other knows after this at the latest.
+/// After one end closes the session, the other must know within its grace and this.
 const CLOSED_WATCH: Time = 60 * SECOND;
-/// More events than any honest run has: something is going round in circles.
+/// More events than any honest run has: something is looping.
 const EVENTS_MAX: u64 = 30_000_000;
 /// The same within one instant.
 const EVENTS_AT_ONCE_MAX: u64 = 200_000;
@@ -29,7 +29,7 @@ impl AtOnce {
         Self { most, at: 0, count: 0 }
     }
 
-    /// It has happened again. `true`: too often.
+    /// It happened again. `true`: too often.
     #[must_use]
     pub fn again(&mut self, now: Time) -> bool {
         let count = if self.at == now { self.count + 1 } else { 0 };
@@ -38,23 +38,23 @@ impl AtOnce {
     }
 }
 
-/// How far a run has come.
+/// How far a run has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It goes on.
+    /// It is still running.
     Busy,
-    /// All that was planned is done, as of now.
+    /// Everything planned has just been done.
     Drained,
-    /// There is nothing more to be seen.
+    /// Nothing more will happen.
     Over,
 }
 
-/// The clock that a run is held to.
+/// The deadlines a run is held to.
 #[derive(Debug)]
 pub struct Liveness {
     faults_end: Time,
     deadline: Time,
-    /// The longest grace of both ends.
+    /// The longer grace of the two ends.
     grace: Time,
     drained_at: Option<Time>,
     closed_at: Option<Time>,
@@ -81,7 +81,7 @@ impl Liveness {
         self.drained_at
     }
 
-    /// One more event. An error: there is no end of them.
+    /// One more event. An error: they never end.
     pub fn on_event(&mut self, now: Time) -> Result<(), String> {
         self.events += 1;
         let too_often = self.at_once.again(now);
@@ -91,15 +91,15 @@ impl Liveness {
         Ok(())
     }
 
-    /// One end's session is over.
+    /// One end's session has ended.
     pub fn on_closed(&mut self, now: Time) {
         self.closed_at.get_or_insert(now);
     }
 
-    /// How far the run has come. An error: it should have come further.
+    /// How far the run has got. An error: it should have got further.
     pub fn phase(&mut self, now: Time, is_done: impl FnOnce() -> bool) -> Result<Phase, String> {
         if let Some(closed_at) = self.closed_at {
-            // The other end hears of it, is refused, or gives up after its grace.
+            // The other end is told, is refused, or gives up after its grace.
             if now > closed_at.max(self.faults_end) + self.grace + CLOSED_WATCH {
                 return Err(
                     "one end closed the session long ago, the other does not know".to_owned()
@@ -122,15 +122,15 @@ impl Liveness {
     }
 }
 
-/// When the stream has to be done though readers of others have paused: in a run where nothing
-/// breaks, within as long as all streams together may take. `None`: it need not be.
+/// When the stream must be done although other streams' readers have paused: in a run without
+/// faults, within the time all streams together may take. `None`: it need not be.
 pub fn due(options: &Options, plan: &StreamPlan) -> Option<Time> {
     let paused = plan.halves.iter().any(|half| half.unread);
     let breaks = !options.faults.is_empty() || !options.endings.is_empty();
     (!paused && !breaks).then(|| ms(plan.at_ms) + bound(options))
 }
 
-/// How long all that was planned may take once nothing is broken any more.
+/// How long everything planned may take once faults are over.
 pub fn bound(options: &Options) -> Time {
     let bytes: u64 = options.streams.iter().flat_map(|s| &s.halves).map(|h| h.bytes).sum();
     let rate = sure_rate(options, 0).min(sure_rate(options, 1)).max(1_000.0);
@@ -138,7 +138,7 @@ pub fn bound(options: &Options) -> Time {
     let round_trip = ms(options.paths.iter().map(delay).fold(300.0, f64::max)) + 50 * MS;
     let windows = options.sessions.iter();
     let window = windows.map(|s| s.stream_window.min(s.session_window)).min().unwrap_or(1);
-    // Credit comes back by quarters of a window, and pieces may be a byte each.
+    // Credit comes back in quarters of a window, and pieces may be a byte each.
     let turns = 8 * bytes / window.max(1) + 40 * options.streams.len() as u64;
     let lazy = options.driver.wake_us_max + options.driver.timer_us_max;
     let slowest_read = options.streams.iter().flat_map(|s| &s.halves);
@@ -150,11 +150,11 @@ pub fn bound(options: &Options) -> Time {
         + patience
 }
 
-/// Bytes a second that the paths are sure to carry one way.
+/// What the paths surely carry one way, in bytes a second.
 fn sure_rate(options: &Options, way: usize) -> f64 {
     let paths = &options.paths;
     let rates = paths.iter().map(|path| path.usable_mbit(way) * 125_000.0);
-    // Of paths that are not all used at once, the one that is may be the slowest.
+    // If not all paths are used at once, the one in use may be the slowest.
     if paths.iter().any(|path| path.policy(0) != LanePolicy::default()) {
         rates.fold(f64::INFINITY, f64::min)
     } else {
@@ -162,9 +162,9 @@ fn sure_rate(options: &Options, way: usize) -> f64 {
     }
 }
 
-/// An idle end keeps its lanes alive, and does nothing else: `fired` timers in `watched`.
+/// An idle end only keeps its lanes alive: `fired` timers in `watched`.
 pub fn check_idle(fired: u64, watched: Time, lanes: u64, keepalive: Time) -> Result<(), String> {
-    // Pings of both ends and the acknowledgements for them.
+    // Both ends' pings and their acknowledgements.
     let intervals = watched / keepalive.max(1) + 2;
     if fired > 16 * lanes * intervals + 200 {
         return Err(format!("idles with {fired} timers in {} ms", watched / MS));
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(run.phase(deadline, || false), Ok(Phase::Busy));
         let why = run.phase(deadline + 1, || false).unwrap_err();
         assert!(why.contains("not drained"), "{why}");
-        // The bound is not for ever: one of the two paths alone would take 12 s.
+        // The bound is finite: one of the two paths alone would take 12 s.
         assert!(deadline < 500 * SECOND, "{deadline}");
     }
 

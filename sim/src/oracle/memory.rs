@@ -1,26 +1,26 @@
-//! How much a session may keep for its peer's sake, at every step.
+//! How much a session may keep for its peer at every step.
 
 use imux::proto::limits::{
     REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR, SEGMENT_OVERHEAD_BYTES, UNACKED_WINDOWS,
 };
 use imux::proto::{Config, SessionStats};
 
-/// Windows smaller than this count as this for what is kept until it is acknowledged.
+/// Smaller windows count as this for data kept until acknowledged.
 const UNACKED_WINDOW_MIN: u64 = 256 * 1024;
 
-/// The bounds that a session's settings mean, in bytes.
+/// The bounds implied by a session's settings, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Of what waits for what comes before it, bookkeeping included.
+    /// For data waiting for earlier data, bookkeeping included.
     pub reorder: u64,
-    /// Of that, and what is unread, and what is not acknowledged.
+    /// For that plus unread and unacknowledged data.
     pub all: u64,
 }
 
 impl Bounds {
     pub fn new(config: &Config) -> Self {
         let window = config.session_window;
-        // One piece may come on top of what was already too much.
+        // One piece may arrive on top of what was already too much.
         let reorder = window
             .saturating_mul(REORDER_OVERHEAD_FACTOR)
             .saturating_add(REORDER_OVERHEAD_BYTES + SEGMENT_OVERHEAD_BYTES);
@@ -28,7 +28,7 @@ impl Bounds {
         Self { reorder, all: reorder.saturating_add(window).saturating_add(unacked) }
     }
 
-    /// `kept`: what the session says it keeps in all.
+    /// `kept`: what the session reports to keep in all.
     pub fn check(&self, stats: &SessionStats, kept: u64) -> Result<(), String> {
         if stats.reorder_bytes > self.reorder {
             return Err(format!("reorder memory of {} bytes", stats.reorder_bytes));

@@ -1,5 +1,5 @@
-//! The rules that every run is held to, whatever its network does. Each is a function of what can
-//! be seen from outside: a test can lie to it, and see that it complains.
+//! The rules for every run, whatever its network does. Each is a function of what can be seen from
+//! outside: a test can lie to it and see it complain.
 
 pub mod copies;
 pub mod ending;

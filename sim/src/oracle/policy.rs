@@ -1,4 +1,4 @@
-//! What lanes may carry, watched from outside: what each pull yields, against tiers and caps.
+//! What lanes may carry, seen from outside: each pull's yield, against tiers and caps.
 
 use imux::proto::wire::Frame;
 use imux::proto::{Health, LanePolicy, LaneStats, Tier};
@@ -6,13 +6,14 @@ use imux::proto::{Health, LanePolicy, LaneStats, Tier};
 use crate::net::{SECOND, Time};
 use crate::oracle::copies::Pull;
 
-/// What may leave at once under a cap: the core's burst, by its own words a few milliseconds ...
+/// What may leave at once under a cap: the core's burst, documented as a few milliseconds.
 const BURST_SECONDS: f64 = 0.005;
-/// ... or two small frames, and control frames that are not cut to what is left of it.
+/// The least that may leave at once: two small frames, and control frames, which are not cut to
+/// fit.
 const BURST_BYTES_MIN: f64 = 4096.0;
 const CONTROL_BYTES: f64 = 8192.0;
 
-/// What all lanes of one path have sent beyond what its cap has let through since.
+/// How far all lanes of one path together are ahead of its cap.
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
     bytes: f64,
@@ -31,8 +32,8 @@ impl Policies {
         Self { levels: vec![[Level::default(); 2]; links] }
     }
 
-    /// A lane with this policy was given `bytes` by `end`, which are these frames: what has
-    /// happened by that, or the rule that was broken.
+    /// `end` gave a lane with this policy `bytes`, made up of these frames. Returns what happened,
+    /// or the broken rule.
     pub fn on_pull(
         &mut self,
         now: Time,
@@ -87,16 +88,16 @@ impl Policies {
     }
 }
 
-/// Whether lanes have to keep to nothing.
+/// Whether lanes have no rule to keep.
 pub fn is_plain(policy: LanePolicy) -> bool {
     policy == LanePolicy { link: policy.link, ..LanePolicy::default() }
 }
 
-/// Whether lanes of a better tier could carry what one of this tier is given.
+/// Whether lanes of a better tier could carry what a lane of this tier is given.
 fn better_answers(tier: Tier, lanes: &[LaneStats]) -> bool {
     let better = |lane: &LaneStats| match tier {
         Tier::Primary | Tier::Express => false,
-        // A backup takes over from what is late, a metered lane only from what is lost.
+        // A backup takes over from late lanes, a metered lane only from lost ones.
         Tier::Backup => matches!(lane.tier, Tier::Primary | Tier::Express) && !lane.late,
         Tier::Metered => lane.tier != Tier::Metered,
     };
@@ -124,7 +125,7 @@ mod tests {
         PathOptions { tier: tier.to_owned(), cap_mbit, ..PathOptions::default() }.policy(0)
     }
 
-    /// What comes of it if lane 1 of two is given a frame.
+    /// The result of giving lane 1 of two a frame.
     fn given(
         tiers: [&str; 2],
         frame: Frame,

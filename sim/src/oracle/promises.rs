@@ -1,21 +1,20 @@
-//! Streams that nobody reads leave room to the others, at every step, however much the session may
+//! Streams that nobody reads leave room for the others at every step, however much the session may
 //! keep.
 
-/// Windows that hold some frames of every stream; in smaller ones the first bytes of a few streams
-/// are all there is room for.
+/// Windows that hold some frames of every stream; smaller ones have room only for the first bytes
+/// of a few.
 const ROOMY_WINDOW: u64 = 16 * 1024;
 
-/// What a stream begins with at most: each end may open one whatever room there is.
+/// A stream's largest first window: each end may open one stream even without room.
 const FIRST_WINDOW: u64 = 2 * 1024;
 
-/// What streams may be promised. They are to have three quarters of the session's window, or of
-/// what is allowed of it; what each end may open whatever room there is comes on top, and stays
-/// below an eighth.
+/// What streams may be promised. They should have three quarters of the session's window, or of its
+/// allowance; what each end may open even without room comes on top, and stays below an eighth.
 #[derive(Clone, Copy, Debug)]
 pub struct Promises {
     window: u64,
     most: u64,
-    /// What there was when more was allowed: it is used up, and grows no more.
+    /// What was promised under a larger allowance: it is used up and no longer grows.
     before: u64,
 }
 
@@ -26,13 +25,13 @@ impl Promises {
         promises
     }
 
-    /// From now on so many bytes are allowed, with so many promised until then.
+    /// From now on `receive` bytes are allowed, with `promised` so far.
     pub fn allow(&mut self, receive: u64, promised: u64) {
         let window = self.window.min(receive);
         let roomy = self.window >= ROOMY_WINDOW;
         self.most = if roomy { window - window / 8 } else { u64::MAX };
-        // Where there is less now than was promised, the first stream of each end comes on top,
-        // time and again.
+        // If less is allowed now than was promised, the first stream of each end comes on top,
+        // again and again.
         let least = if window < self.window { 2 * FIRST_WINDOW } else { 0 };
         self.most = self.most.max(least);
         self.before = promised.saturating_add(least);

@@ -1,9 +1,8 @@
-//! What holds of a session's credit and lanes at every step, and of what it keeps at the end.
+//! What must hold for a session's credit and lanes at every step, and for what it keeps at the end.
 
 use imux::proto::{CreditStats, SessionStats};
 
-/// At every step: credit is never overdrawn, and no more is unread than the `window` of the
-/// session.
+/// At every step: credit is never overdrawn, and no more than the session's `window` is unread.
 pub fn check_credit(credit: CreditStats, window: u64) -> Result<(), String> {
     if credit.sent > credit.sent_max || credit.received > credit.announced {
         return Err(format!("credit overdrawn: {credit:?}"));
@@ -17,7 +16,7 @@ pub fn check_credit(credit: CreditStats, window: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// At every step: the session counts no lane that the driver has let go.
+/// At every step: the session counts no lane that the driver has dropped.
 pub fn check_lanes(of_driver: usize, of_session: usize) -> Result<(), String> {
     if of_driver < of_session {
         return Err("the session has lanes that the driver has not".into());
@@ -25,7 +24,7 @@ pub fn check_lanes(of_driver: usize, of_session: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Once all streams are over: nothing is kept, and both ends agree on the credit that was used.
+/// Once all streams are over: nothing is kept, and both ends agree on the credit used.
 pub fn check_drained(own: &SessionStats, memory: u64, peer: CreditStats) -> Result<(), String> {
     let credit = own.credit;
     if memory + own.pending_bytes + own.held_bytes + own.reorder_bytes != 0 {

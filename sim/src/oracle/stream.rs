@@ -1,18 +1,17 @@
-//! One half of a stream, as it truly is: what its writer and its reader are told is held against
-//! it.
+//! One half of a stream as it truly is, to check what its writer and reader are told.
 
 use imux::proto::{Code, ReadError, WriteError};
 
 use crate::net::Time;
 
-/// What is true of one half of a stream, whatever the sessions believe.
+/// The truth about one half of a stream, whatever the sessions believe.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Truth {
     pub written: u64,
     pub read: u64,
     pub finished: bool,
     pub reset: Option<Code>,
-    /// What was written before the reset is to be read.
+    /// What was written before the reset must be read.
     pub reset_in_order: bool,
     pub stopped: Option<Code>,
     pub first_write: Option<Time>,
@@ -21,7 +20,7 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Of `offered` bytes the session took `taken`.
+    /// The session took `taken` of `offered` bytes.
     pub fn on_write(&mut self, now: Time, offered: u64, taken: u64) -> Result<(), String> {
         if taken == 0 || taken > offered {
             return Err(format!("write of {offered} bytes took {taken}"));
@@ -31,20 +30,20 @@ impl Truth {
         Ok(())
     }
 
-    /// The writer is told that nothing more is taken. `refused`: it was told, as a reader, that the
+    /// The writer is told that nothing more is taken. `refused`: as a reader, it was told that the
     /// other end is shutting down.
     pub fn on_write_error(&self, error: WriteError, refused: bool) -> Result<(), String> {
         match (error, self.stopped) {
             (WriteError::Stopped(code), Some(true_code)) if code == true_code => Ok(()),
-            // Stopped, and all of it forgotten before the writer looked.
-            // Likewise if a draining peer refused it.
+            // Stopped, and forgotten entirely before the writer looked. Likewise if a draining peer
+            // refused it.
             (WriteError::Closed, stopped) if stopped.is_some() || refused => Ok(()),
             (WriteError::Stopped(Code::SHUTDOWN), None) => Ok(()),
             _ => Err(format!("writing failed with \"{error}\", stopped is {:?}", self.stopped)),
         }
     }
 
-    /// The reader asked for `max` bytes and was given these; `content` is what was written there.
+    /// The reader asked for `max` bytes and got these; `content` is what was written there.
     pub fn on_read(
         &mut self,
         now: Time,

@@ -1,4 +1,4 @@
-//! The driver's part: timers, and what has to be done after any input to a session.
+//! The driver's part: timers, and the work after any input to a session.
 
 use imux::proto::{Code, LaneId, SessionError};
 
@@ -8,7 +8,7 @@ use crate::net::{MS, Parcel, Time, ms};
 use crate::oracle::ending::Cause;
 use crate::oracle::lanes;
 
-/// A session that has work after so many rounds has work for ever.
+/// A session that still has work after this many rounds never stops.
 const ROUNDS_MAX: u32 = 10_000;
 
 impl World {
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Asks the kernel about the lane, now and then, and sets how fast it may send.
+    /// Samples the lane's kernel metrics now and then, and sets how fast it may send.
     fn measure(&mut self, end: usize, lane: LaneId) {
         let at = self.instant();
         let driver = &self.options.driver;
@@ -179,8 +179,8 @@ impl World {
         }
     }
 
-    /// How many bytes the lane's socket takes unsent: as the last sample was answered or, where no
-    /// kernel has told anything yet, as the session would have it now.
+    /// How many unsent bytes the lane's socket takes: by the answer to the last sample or, before
+    /// any sample, by what the session would choose now.
     fn unsent_limit(&self, end: usize, lane: LaneId) -> u64 {
         let fixed = self.options.driver.unsent_bytes;
         if fixed > 0 {

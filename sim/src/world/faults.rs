@@ -1,4 +1,4 @@
-//! What goes wrong with the network, and what the ends do to the whole session.
+//! What goes wrong in the network, and what the ends do to the whole session.
 
 use imux::proto::Code;
 
@@ -8,7 +8,7 @@ use crate::options::{Ending, FaultKind};
 use crate::oracle::liveness;
 
 impl World {
-    /// A lane of the path, if one is up.
+    /// One of the path's lanes, if any is up.
     fn lane_on(&mut self, path: usize) -> Option<u64> {
         let lanes: Vec<u64> =
             self.slots.iter().filter(|s| s.path == path).filter_map(|s| s.lane).collect();
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// Who has paused reads on from now on: until now nobody may have waited for that.
+    /// Paused readers read on from now on: nobody may have had to wait for that.
     fn check_that_others_went_on(&mut self) {
         for (plan, stream) in self.options.streams.iter().enumerate() {
             let due =

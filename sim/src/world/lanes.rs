@@ -10,8 +10,8 @@ use crate::net::{Later, Link, MS, Parcel, Pipe, SECOND, TcpAck, Time, ms};
 
 /// A socket that does not connect is given up after this.
 const CONNECT_TIMEOUT: Time = 2 * SECOND;
-/// What a handshake takes on a link as slow as this, in bytes a second, is worth counting: TLS
-/// sends so much, of which a packet goes first. On others it is less than a task's wake-up.
+/// On links up to this rate, in bytes a second, a handshake's bytes are worth counting: those
+/// below, one packet first. On faster ones they take less than a task's wake-up.
 const SLOW_RATE: f64 = 100_000.0;
 const HANDSHAKE_BYTES: u64 = 4_096;
 const PACKET_BYTES: u64 = 1_500;
@@ -31,7 +31,7 @@ impl World {
         }
     }
 
-    /// Sends what the lane's window lets through, and pulls more if its writer waits for room.
+    /// Sends what the lane's window allows, and pulls more if its writer waits for room.
     pub(super) fn pump(&mut self, lane: u64, direction: usize) {
         self.send(lane, direction);
         let end = direction;
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// Sends what the lane's window lets through.
+    /// Sends what the lane's window allows.
     pub(super) fn send(&mut self, lane: u64, direction: usize) {
         let wire = &mut self.wires[lane as usize];
         let links = &mut self.links[wire.path];
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// Bytes came for a socket that is gone.
+    /// Bytes arrived for a socket that is gone.
     fn refuse(&mut self, end: usize, lane: u64) {
         if !std::mem::replace(&mut self.wires[lane as usize].refused, true) {
             self.send_reset(end, lane);
@@ -158,14 +158,14 @@ impl World {
         Duration::from_nanos(self.links[path].iter().map(|link| link.delay).sum::<Time>() + 100_000)
     }
 
-    /// Half of what TCP's handshake and that of TLS have taken.
+    /// Half of what the TCP and TLS handshakes took together.
     fn handshake_rtt(&self, path: usize) -> Duration {
         let links = self.links[path].iter();
         let sent: Time = links.map(|link| handshake_time(link, HANDSHAKE_BYTES / 2)).sum();
         self.round_trip(path) + Duration::from_nanos(sent / 2)
     }
 
-    /// The socket at `end` has failed or was closed; the driver closes it and tells its session.
+    /// The socket at `end` has failed or closed; the driver closes it and tells its session.
     pub(super) fn lane_failed(&mut self, end: usize, lane: u64, tell_peer: bool) {
         let id = LaneId::new(lane);
         if self.ends[end].has_lane(id) {
@@ -206,7 +206,7 @@ impl World {
         self.at(self.now + wait, Event::Dial { slot });
     }
 
-    /// Dials the express lanes beside the others of their paths, or all but those.
+    /// Dials the express lanes of all paths, or all lanes but those.
     pub(super) fn dial(&mut self, express: bool) {
         for slot in 0..self.slots.len() {
             let Slot { path, policy, .. } = self.slots[slot];
@@ -283,7 +283,7 @@ impl World {
     }
 }
 
-/// How long so many bytes of a handshake take, where that counts.
+/// How long this many handshake bytes take, if that counts.
 fn handshake_time(link: &Link, bytes: u64) -> Time {
     if link.rate < SLOW_RATE { (bytes as f64 / link.rate * SECOND as f64) as Time } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! The run itself: events in order of time, and nothing that is not among them.
+//! The run itself: events in order of time, and nothing outside them.
 
 mod driver;
 mod faults;
@@ -61,23 +61,23 @@ struct World {
     rng: Rng,
     queue: Queue<Event>,
     faults_end: Time,
-    // The network, by path; lanes, by number; and places for them.
+    // The network by path, lanes by number, and slots for them.
     links: Vec<[Link; 2]>,
     wires: Vec<Wire>,
     slots: Vec<Slot>,
-    /// Spare room for what a pipe wants done later.
+    /// Scratch space for what a pipe wants done later.
     later: Vec<(Time, Later)>,
-    // Client and server, and when each is to be called.
+    // Client and server, and when to call each.
     ends: [End; 2],
     timer_at: [Option<Time>; 2],
-    // What they are held to ...
+    // The rules they are held to.
     truths: Vec<[Truth; 2]>,
     liveness: Liveness,
-    /// Lanes are unlike, or streams are.
+    /// Lanes differ, or streams do.
     watched: bool,
     policies: Policies,
     copies: [Copies; 2],
-    // ... and what has come of it.
+    // What came of it.
     failure: Option<String>,
     counts: BTreeMap<&'static str, u64>,
     trace: Trace,
@@ -229,7 +229,7 @@ impl World {
         }
     }
 
-    /// What an unfinished run waits for.
+    /// What an unfinished run is waiting for.
     fn undone(&self) -> String {
         let ends = NAMES.iter().zip(&self.ends);
         let parts: Vec<String> =
@@ -270,7 +270,7 @@ fn is_watched(options: &Options) -> bool {
     options.streams.iter().any(|stream| stream.redundant) || !options.paths.iter().all(plain)
 }
 
-/// Whether all that was planned is done, and the ends are still connected.
+/// Whether everything planned is done and the ends are still connected.
 fn is_drained(now: Time, ends: &[End; 2], options: &Options) -> bool {
     options.streams.iter().all(|plan| ms(plan.at_ms) < now) && ends.iter().all(End::is_drained)
 }

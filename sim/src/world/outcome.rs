@@ -25,11 +25,11 @@ pub struct Outcome {
     pub trace: Trace,
     pub truths: Vec<[Truth; 2]>,
     pub stats: [SessionStats; 2],
-    /// By path: payload bytes that arrived, towards the server and back.
+    /// Payload bytes that arrived, by path: towards the server, and back.
     pub path_bytes: Vec<[u64; 2]>,
-    /// By number; what the client gave each, and the server.
+    /// By lane number: what the client gave each lane, and the server.
     pub lanes: Vec<LaneSum>,
-    /// Delays between arrival and being in order, in nanoseconds, of bytes that waited or not.
+    /// Delays between arrival and being in order, in nanoseconds, for all bytes, waiting or not.
     pub order_delays: Vec<Time>,
 }
 

@@ -1,11 +1,11 @@
-//! What is to happen, in order of time; at one instant in the order in which it was asked for.
+//! What is to happen, in order of time; at one instant, in the order requested.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use crate::net::Time;
 
-/// Events that wait for their time.
+/// Events waiting for their time.
 #[derive(Debug)]
 pub(super) struct Queue<E> {
     heap: BinaryHeap<Reverse<Entry<E>>>,
@@ -28,7 +28,7 @@ impl<E> Queue<E> {
     }
 }
 
-/// An event that the heap's order never looks at.
+/// An event, ignored by the heap's order.
 #[derive(Debug)]
 struct Entry<E> {
     order: (Time, u64),

@@ -11,15 +11,15 @@ pub(super) struct Wire {
     pub(super) slot: usize,
     pub(super) pipes: [Pipe; 2],
     pub(super) up_at: Time,
-    /// When each end asked its kernel last.
+    /// When each end last asked its kernel.
     pub(super) measured_at: [Option<Time>; 2],
-    /// How each end uses the lane, since its kernel was last asked.
+    /// How each end uses the lane, from its last kernel sample.
     pub(super) advice: [Option<Advice>; 2],
-    /// An RST was answered with already.
+    /// Already answered with an RST.
     pub(super) refused: bool,
 }
 
-/// A place for a lane on a path, dialled again whenever it is empty.
+/// A slot for a lane on a path, redialled whenever it is empty.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) path: usize,

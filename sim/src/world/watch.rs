@@ -1,4 +1,4 @@
-//! What lanes are given, shown to the oracles that look at it.
+//! Shows what lanes are given to the oracles that check it.
 
 use imux::proto::wire::{Decoder, FrameBatch};
 use imux::proto::{LaneId, LaneStats};
@@ -7,8 +7,7 @@ use super::{CLIENT, NAMES, SERVER, World};
 use crate::oracle::copies::Pull;
 
 impl World {
-    /// The lanes of an end as they stand, with the tiers that they truly have; none if no rule
-    /// looks at them.
+    /// An end's lanes as they stand, with their true tiers; none if no rule inspects them.
     pub(super) fn lanes_seen(&self, end: usize) -> Vec<LaneStats> {
         if !self.watched {
             return Vec::new();
@@ -20,7 +19,7 @@ impl World {
         lanes
     }
 
-    /// A lane was given bytes; `lanes` are from just before.
+    /// A lane was given bytes; `lanes` is the state just before.
     pub(super) fn on_pulled(
         &mut self,
         end: usize,
@@ -58,7 +57,7 @@ impl World {
         }
     }
 
-    /// What was sent twice, by both ends.
+    /// Checks what both ends sent twice.
     pub(super) fn check_copies(&mut self) {
         for end in [CLIENT, SERVER] {
             if let Err(why) = self.copies[end].check(&self.ends[end].session.stats()) {
