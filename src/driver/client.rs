@@ -9,6 +9,7 @@ mod keeper;
 mod server_key;
 mod stagger;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use connector::{Connector, Place};
 use current::{CurrentSession, Established};
-use failure::{Failed, is_final, tell_failures};
+use failure::{Failed, Failures, is_final};
 use keeper::Keepers;
 use server_key::ServerKey;
 
@@ -127,13 +128,13 @@ impl Client {
         let current = connector.current.subscribe();
         let keepers = Arc::new(Keepers::new(connector, keeps_trying));
         let (failures, failed) = mpsc::unbounded_channel();
-        let mut waiting = 0usize;
+        let mut pending = BTreeSet::new();
         for (number, link) in links.iter().enumerate() {
             let policy = link.policy(number);
             let place = |policy| Place { dialer: link.dialer.clone(), policy, link: number };
             for _ in 0..link.lanes {
                 tokio::spawn(keepers.clone().keep_lane(place(policy), Some(failures.clone())));
-                waiting += 1;
+                pending.insert(number);
             }
             if link.express && link.tier == Tier::Primary && link.lanes > 0 {
                 let policy = LanePolicy { tier: Tier::Express, ..policy };
@@ -143,41 +144,42 @@ impl Client {
         drop(failures);
         let draining = watch::Sender::new(false);
         let client = Self { current, keepers, draining };
-        client.first_lane(waiting, failed).await.map(|()| client)
+        client.first_lane(pending, failed).await.map(|()| client)
     }
 
-    /// Waits for a session, or for the failure that ends the start; `waiting` lanes have not told
-    /// of any.
+    /// Waits for a session, or for the failure that ends the start; no lane of the links `pending`
+    /// has told of any.
     async fn first_lane(
         &self,
-        mut waiting: usize,
+        mut pending: BTreeSet<usize>,
         mut failed: mpsc::UnboundedReceiver<Failed>,
     ) -> Result<(), ConnectError> {
-        if waiting == 0 {
+        if pending.is_empty() {
             return Err(ConnectError::NoLinks);
         }
         let keeps_trying = self.keepers.keeps_trying;
         let mut current = self.current.clone();
-        let mut failures = Vec::new();
+        let mut failures = Failures::default();
         loop {
             tokio::select! {
                 biased;
                 up = current.wait_for(Option::is_some) => {
-                    tell_failures(&failures);
+                    failures.tell();
                     // The keepers hold the other end as long as they live.
                     return up.map(|_| ()).map_err(|_| ConnectError::NoLinks);
                 }
                 Some(failure) = failed.recv() => {
-                    waiting = waiting.saturating_sub(1);
-                    if is_final(&failure.error, keeps_trying) || waiting == 0 && !keeps_trying {
+                    let was_last = pending.remove(&failure.link) && pending.is_empty();
+                    if is_final(&failure.error, keeps_trying) || was_last && !keeps_trying {
                         // The other lanes fail as this one did, and that need not be told besides.
                         self.keepers.connector.stopped.send_replace(true);
                         return Err(failure.error);
                     }
-                    failures.push(failure);
-                    if waiting == 0 {
-                        tell_failures(&failures);
-                        failures.clear();
+                    failures.add(failure);
+                    if pending.is_empty() {
+                        failures.tell();
+                    }
+                    if was_last {
                         tracing::warn!("the server cannot be reached by any link; waiting for it");
                     }
                 }

@@ -8,6 +8,8 @@ use crate::proto::Code;
 
 /// A lane that could not be made.
 pub(super) struct Failed {
+    /// The link's number.
+    pub(super) link: usize,
     pub(super) via: String,
     pub(super) error: ConnectError,
 }
@@ -16,17 +18,33 @@ impl Failed {
     pub(super) fn tell(&self) {
         tracing::warn!(via = %self.via, error = %self.error, "a lane could not be made; trying again");
     }
+
+    /// Whether it is of the same link and kind as `other`: one of them is told.
+    fn is_like(&self, other: &Self) -> bool {
+        let kind = |failed: &Self| std::mem::discriminant(&failed.error);
+        self.link == other.link && kind(self) == kind(other)
+    }
 }
 
-/// Tells of each link once for each kind of failure.
-pub(super) fn tell_failures(failures: &[Failed]) {
-    let same = |a: &Failed, b: &Failed| {
-        a.via == b.via && std::mem::discriminant(&a.error) == std::mem::discriminant(&b.error)
-    };
-    for (number, failure) in failures.iter().enumerate() {
-        if !failures[..number].iter().any(|before| same(before, failure)) {
-            failure.tell();
+/// What has failed before a first lane was up: told at once when there is nothing left to wait for,
+/// each kind of each link once.
+#[derive(Default)]
+pub(super) struct Failures {
+    untold: Vec<Failed>,
+    told: Vec<Failed>,
+}
+
+impl Failures {
+    pub(super) fn add(&mut self, failed: Failed) {
+        let mut known = self.untold.iter().chain(&self.told);
+        if !known.any(|known| known.is_like(&failed)) {
+            self.untold.push(failed);
         }
+    }
+
+    pub(super) fn tell(&mut self) {
+        self.untold.iter().for_each(Failed::tell);
+        self.told.append(&mut self.untold);
     }
 }
 

@@ -94,7 +94,7 @@ impl Keepers {
                     drop(turn);
                     self.connector.key.failed(place.link);
                     let kind = Some(std::mem::discriminant(&error));
-                    let failed = Failed { via: dialer.name(), error };
+                    let failed = Failed { link: place.link, via: dialer.name(), error };
                     // To whoever waits for the first lane once, and if it is the end of that; then
                     // once for each kind of outage: a server that was away and comes back as
                     // another is news.
@@ -113,7 +113,7 @@ impl Keepers {
                             (failures, told) = (None, kind);
                             failed.tell();
                         }
-                        Some(Failed { via, error }) => {
+                        Some(Failed { via, error, .. }) => {
                             tracing::debug!(via, %error, "a lane still cannot be made");
                         }
                     }

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use crate::proto::LinkId;
 
-/// The others follow after this long at the latest: the first one may have met with what takes no
-/// connection, and tells nobody. A handshake over 64 kbit/s takes a second.
+/// Another follows after this long at the latest, and so on, one by one: the first may have met
+/// something that takes no connection and tells nobody. A handshake over 64 kbit/s takes a second,
+/// and longer behind somebody else's queue.
 const FOLLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// On a slow path, after this long: as long as it takes until more lanes than one are tried there.
@@ -43,7 +44,7 @@ impl Lanes {
         is_slow: impl Fn() -> bool,
     ) -> Option<Instant> {
         let Some(up_since) = self.up_since else {
-            let follow_at = asked_at + FOLLOW_AFTER;
+            let follow_at = asked_at + FOLLOW_AFTER * self.dialling as u32;
             return Some(follow_at).filter(|at| self.dialling > 0 && now < *at);
         };
         let early = now < up_since + FOLLOW_AFTER_SLOW;
@@ -186,6 +187,8 @@ mod tests {
         // The second is being dialled now, and hangs.
         let _third = stagger.turn(LINK, || false).await;
         assert_eq!(begun.elapsed(), FOLLOW_AFTER + 2 * SOON);
+        let _fourth = stagger.turn(LINK, || false).await;
+        assert_eq!(begun.elapsed(), 3 * FOLLOW_AFTER + 2 * SOON);
         assert_eq!(second.await.unwrap(), SOON);
     }
 
