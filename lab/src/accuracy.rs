@@ -1,4 +1,4 @@
-//! The link emulator measured on this machine: are rates and delays what was asked for?
+//! Measures the link emulator on this machine: are rates and delays as configured?
 
 use super::cell::{Better, Cell, Goal};
 use super::error::LabError;
@@ -17,11 +17,11 @@ const BULK_MS: u64 = 4000;
 /// How well the emulator did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Accuracy {
-    /// Median echo time in milliseconds above the round-trip time asked for, on idle paths.
+    /// Median echo time in milliseconds above the configured round-trip time, on idle paths.
     pub echo_excess_ms: f64,
-    /// Bytes delivered against rate x time, all paths busy; 1 is exact.
+    /// Bytes delivered against rate x time with all paths busy; 1 is exact.
     pub rate_ratio: f64,
-    /// Delivery behind its due time in microseconds: mean, one in a thousand, worst.
+    /// Delivery lateness in microseconds: mean, one in a thousand, worst.
     pub late_us: (f64, f64, f64),
     /// Share of one core that the emulator took.
     pub core_share: f64,
@@ -49,7 +49,7 @@ pub fn measure(paths: &[PathSpec], congestion: &str) -> Result<Accuracy, LabErro
     })
 }
 
-/// Goodput of the second half, when all links are kept busy, against their payload rate.
+/// Goodput of the second half, with all links busy, against their payload rate.
 fn steady_ratio(run: &RunResult, paths: &[PathSpec]) -> f64 {
     let half = &run.timeline[run.timeline.len() / 2..];
     let mbit = half.iter().sum::<f64>() / half.len().max(1) as f64;

@@ -1,4 +1,4 @@
-//! Runs that the machine itself has not disturbed.
+//! Runs undisturbed by the machine itself.
 
 use super::cell::Cell;
 use super::emu::Counters;
@@ -7,15 +7,15 @@ use super::peers::Peer;
 use super::result::RunResult;
 use super::runner::{Settings, run_once};
 
-/// A calm machine delivers within 0.1 ms. Beyond this in the mean something else (other work, or
-/// a hypervisor that takes the processors away) has shaped the run as much as the links did.
+/// A calm machine delivers within 0.1 ms. Above this mean, something else (other work, or a
+/// hypervisor taking the processors away) has shaped the run as much as the links did.
 const DISTURBED_MEAN_US: f64 = 250.0;
-/// So it has if it was later than this once: hypervisors take a processor away for 0.1 s at a time,
-/// and the longest gap would be theirs.
+/// The same holds if it was once later than this: hypervisors take a processor away for 0.1 s at a
+/// time, and would cause the longest gap.
 const DISTURBED_ONCE_US: f64 = 20_000.0;
 
-/// Runs once; again, up to [`Settings::repeats`] times, while the machine itself was too disturbed
-/// to emulate links; gives the calmest of these runs.
+/// Runs once, and repeats up to [`Settings::repeats`] times while the machine was too disturbed to
+/// emulate links; returns the calmest run.
 pub fn run_calm(
     cell: &Cell,
     peer: &Peer,
@@ -37,7 +37,7 @@ pub fn run_calm(
     Ok(best)
 }
 
-/// How late the emulator was; more than 1 is too late.
+/// How late the emulator was; above 1 is too late.
 fn disturbance(links: &Counters) -> f64 {
     (links.late_us_mean / DISTURBED_MEAN_US).max(links.late_us_max / DISTURBED_ONCE_US)
 }

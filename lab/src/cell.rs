@@ -1,4 +1,4 @@
-//! One cell of the matrix: paths, load, events, and what its figures should be.
+//! One cell of the matrix: paths, load, events, and target figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::topology::PathSpec;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Something on the way.
+    /// A change on the path itself.
     Link(Change),
     /// The client's interface goes down (false) or comes back (true).
     Interface(bool),
@@ -27,7 +27,7 @@ pub struct Event {
     pub action: Action,
 }
 
-/// A job, and under which name its figures appear; jobs without a name are not measured.
+/// A job and the name of its figures; jobs without a name are not measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Prefix of the figures' names.
@@ -60,19 +60,19 @@ pub struct Goal {
 }
 
 impl Goal {
-    /// A figure to be at least `target`.
+    /// A figure that should be at least `target`.
     #[must_use]
     pub fn at_least(figure: &str, target: f64, unit: &str) -> Self {
         Self::new(figure, unit, Better::Higher, Some(target))
     }
 
-    /// A figure to be at most `target`.
+    /// A figure that should be at most `target`.
     #[must_use]
     pub fn at_most(figure: &str, target: f64, unit: &str) -> Self {
         Self::new(figure, unit, Better::Lower, Some(target))
     }
 
-    /// A figure that is shown without a target.
+    /// A figure shown without a target.
     #[must_use]
     pub fn shown(figure: &str, unit: &str, better: Better) -> Self {
         Self::new(figure, unit, better, None)
@@ -97,7 +97,7 @@ impl Goal {
 pub struct Cell {
     /// Short name, unique.
     pub name: String,
-    /// What it is, in a line.
+    /// A one-line description.
     pub about: String,
     /// The paths, each the same in both directions.
     pub paths: Vec<PathSpec>,
@@ -107,7 +107,7 @@ pub struct Cell {
     pub events: Vec<Event>,
     /// The figures that count; the first is the one plotted.
     pub goals: Vec<Goal>,
-    /// "Recovered" is this share of the capacity that is left after the last event.
+    /// "Recovered" means this share of the capacity left after the last event.
     pub recovered_share: f64,
 }
 
@@ -126,35 +126,35 @@ impl Cell {
         }
     }
 
-    /// With a measured job.
+    /// Adds a measured job.
     #[must_use]
     pub fn step(mut self, label: &str, job: Job) -> Self {
         self.steps.push(Step { label: Some(label.to_owned()), job });
         self
     }
 
-    /// With a job that is not measured.
+    /// Adds an unmeasured job.
     #[must_use]
     pub fn warm_up(mut self, job: Job) -> Self {
         self.steps.push(Step { label: None, job });
         self
     }
 
-    /// With an event on path 0.
+    /// Adds an event on path 0.
     #[must_use]
     pub fn event(mut self, at_ms: u64, action: Action) -> Self {
         self.events.push(Event { at_ms, path: 0, action });
         self
     }
 
-    /// With a figure that counts.
+    /// Adds a figure that counts.
     #[must_use]
     pub fn goal(mut self, goal: Goal) -> Self {
         self.goals.push(goal);
         self
     }
 
-    /// Payload bytes per second of all paths as they are at the start.
+    /// Payload bytes per second of all paths at the start.
     #[must_use]
     pub fn capacity(&self) -> f64 {
         self.paths.iter().map(PathSpec::payload_rate).sum()
@@ -178,7 +178,7 @@ impl Cell {
         rates.iter().zip(usable).filter(|(_, usable)| *usable).map(|(rate, _)| rate).sum()
     }
 
-    /// A figure of the run as a whole, under the name of the first bulk that is measured.
+    /// A figure of the whole run, under the name of the first measured bulk.
     #[must_use]
     pub fn of_bulk(&self, figure: &str, value: f64) -> Option<(String, f64)> {
         let bulk = |step: &&Step| matches!(step.job, Job::Bulk { .. }) && step.label.is_some();
@@ -186,14 +186,14 @@ impl Cell {
         Some((format!("{label}.{figure}"), value))
     }
 
-    /// Milliseconds from the start until all of its load must be done, whatever happens.
+    /// Milliseconds from the start until all its load must be done, whatever happens.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
         let end = |job: &Job| match *job {
             Job::Bulk { at_ms, duration_ms, drain_ms, .. } => at_ms + duration_ms + drain_ms + 500,
             Job::Echo { at_ms, duration_ms, .. } => at_ms + duration_ms + 2500,
             Job::Transfer { at_ms, count, pause_ms, bytes, parallel, .. } => {
-                // Four times as slow as the sum of the paths, and half a second each.
+                // Four times slower than the sum of the paths, and half a second each.
                 let each = bytes as f64 * f64::from(parallel) / self.capacity() * 4000.0 + 500.0;
                 at_ms + u64::from(count) * (pause_ms + each as u64) + 5000
             }

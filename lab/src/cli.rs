@@ -13,7 +13,7 @@ use super::runner::Settings;
 use super::topology::PathSpec;
 use super::{accuracy, cpu, design, load, say, scenarios, sink, workload};
 
-/// Runs the command; problems go to standard error, the kind of problem into the exit code.
+/// Runs the command; problems go to standard error, their kind into the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     match dispatch(Lab::parse().command) {

@@ -1,4 +1,4 @@
-//! The lab's one clock, and waiting that a signal can end.
+//! The lab's one clock, and waits that a signal can end.
 //!
 //! `CLOCK_MONOTONIC` is the same in all processes and namespaces of a machine, so that one process
 //! can stamp a byte's departure and another its arrival.
@@ -25,7 +25,7 @@ pub fn now_ns() -> u64 {
 
 static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// From here on SIGINT and SIGTERM are noted for [`check_interrupt`] instead of ending the process.
+/// From now on SIGINT and SIGTERM are noted for [`check_interrupt`] instead of ending the process.
 pub fn catch_signals() -> Result<(), LabError> {
     let seen = SIGNAL.get_or_init(|| Arc::new(AtomicUsize::new(0)));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -43,12 +43,12 @@ pub fn check_interrupt() -> Result<(), LabError> {
     }
 }
 
-/// Waits, but not past a signal.
+/// Waits, but no longer than until a signal.
 pub fn sleep(duration: Duration) -> Result<(), LabError> {
     sleep_until(now_ns().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// Waits until the clock shows `deadline_ns`, but not past a signal.
+/// Waits until the clock shows `deadline_ns`, or until a signal.
 pub fn sleep_until(deadline_ns: u64) -> Result<(), LabError> {
     loop {
         check_interrupt()?;

@@ -1,8 +1,8 @@
-//! What a gigabyte costs on loopback, both ends of a tunnel together, side by side.
+//! What a gigabyte costs on loopback at both ends of a tunnel together, side by side.
 //!
-//! Counted are the contender's own processes (user and system time, from `/proc`); the load's are
-//! measured too, and shown beside. Contenders take turns, so that a slow phase of the machine hits
-//! all.
+//! It counts the contender's own processes (user and system time, from `/proc`); the load's are
+//! also measured and shown. Contenders take turns, so that a slow phase of the machine hits all of
+//! them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const READY_LIMIT: Duration = Duration::from_secs(15);
 /// A run that moves less than 25 MB/s is broken, not slow.
 const MEGABYTES_PER_S_MIN: u64 = 25;
 
-/// One contender at one case and direction.
+/// One contender in one case and direction.
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     peer: String,
@@ -32,7 +32,7 @@ struct Row {
     lanes: u16,
     direction: Direction,
     samples: Vec<Sample>,
-    /// Runs that came to nothing, and why.
+    /// Runs that failed, and why.
     failures: Vec<String>,
 }
 
@@ -125,7 +125,7 @@ enum Contender {
     ImuxProxy(PathBuf),
 }
 
-/// The contenders that can take part; one that is not installed is named and left out.
+/// The contenders that can take part; names and skips those not installed.
 fn contenders(args: &CpuArgs) -> Result<Vec<Contender>, LabError> {
     let mut found = Vec::new();
     for name in &args.peers {
@@ -246,7 +246,7 @@ fn authorize(program: &Path, sink: SocketAddr, scratch: &Scratch) -> Result<(), 
 
 fn wait_lanes(client: &mut Process, port: u16, lanes: usize) -> Result<(), LabError> {
     let deadline = now_ns() + READY_LIMIT.as_nanos() as u64;
-    // Both ends of a loopback connection are in the same table: one has the port as remote.
+    // Both ends of a loopback connection are in the same table; one has the port as remote.
     while established_to(client.pid(), port) < lanes {
         client.check_alive()?;
         if now_ns() > deadline {
@@ -261,8 +261,7 @@ fn wait_lanes(client: &mut Process, port: u16, lanes: usize) -> Result<(), LabEr
     clock::sleep(Duration::from_millis(300))
 }
 
-/// A port free at this moment. Another program could take it first; then the start fails and says
-/// so.
+/// A port that is free right now. If another program takes it first, the start fails and says so.
 fn free_addr() -> Result<SocketAddr, LabError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|l| l.local_addr())
@@ -308,7 +307,7 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
 /// Where to connect, and where to from there if that is a proxy.
 type Target = (SocketAddr, Option<SocketAddr>);
 
-/// Runs one transfer job; gives the time of its slowest row in milliseconds, and the load's CPU
+/// Runs one transfer job; returns its slowest row's time in milliseconds, and the load's CPU
 /// seconds.
 fn transfer(target: Target, job: Job, limit_s: u64) -> Result<(f64, f64), LabError> {
     let rows = if let Job::Transfer { parallel, .. } = job { parallel as usize } else { 1 };

@@ -1,8 +1,9 @@
-//! The random design: settings drawn from a seed, and how much each contender gains from all paths.
+//! The random design: settings drawn from a seed, and how much each contender gains from using all
+//! paths.
 //!
-//! The benefit is taken against what each path alone carries for kernel TCP in the same time, after
-//! Paasch, Khalili and Bonaventure, "On the Benefits of Applying Experimental Design to Improve
-//! Multipath TCP" (CoNEXT 2013).
+//! The benefit is measured against what kernel TCP carries on each path alone in the same time,
+//! after Paasch, Khalili and Bonaventure, "On the Benefits of Applying Experimental Design to
+//! Improve Multipath TCP" (CoNEXT 2013).
 
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +20,12 @@ use super::svg;
 use super::topology::PathSpec;
 use super::workload::{bulk, describe};
 
-/// Bulk time of each run. The slowest settings have round trips of 0.2 s: start-up is a part of it.
+/// Bulk time of each run, start-up included. The slowest settings have round trips of 0.2 s.
 const BULK_MS: u64 = 8000;
 const FIGURE: &str = "down.mbit";
-/// What the names of settings begin with; the number follows.
+/// Prefix of settings' names; the number follows.
 const NAME: &str = "random";
-/// Settings that can be named, so that a slip of the finger does not draw for hours.
+/// The highest setting number, so that a typo does not draw settings for hours.
 const SETTINGS_MAX: u32 = 100_000;
 
 /// All settings under one congestion control.
@@ -43,7 +44,7 @@ pub struct SettingReport {
     pub paths: Vec<PathSpec>,
     /// Mbit/s of kernel TCP on each path alone, median of its runs.
     pub singles: Vec<f64>,
-    /// Mbit/s of each contender, median of its runs; 0 if it came to nothing.
+    /// Mbit/s of each contender, median of its runs; 0 if it failed.
     pub peers: Vec<(String, f64)>,
 }
 
@@ -54,7 +55,7 @@ impl SettingReport {
     }
 }
 
-/// `count` settings: 2 to 4 paths of 1 to 100 Mbit/s and 2 to 200 ms, all ratios alike; queues of
+/// `count` settings: 2 to 4 paths of 1 to 100 Mbit/s and 2 to 200 ms, all log-uniform; queues of
 /// 0.5 to 4 bandwidth-delay products; half the paths lose nothing, the others up to 2.5 %.
 #[must_use]
 pub fn draw(count: u32, seed: u64) -> Vec<Cell> {
@@ -77,7 +78,7 @@ pub fn draw(count: u32, seed: u64) -> Vec<Cell> {
         .collect()
 }
 
-/// The setting of this name, `random1` being the first that `draw` gives, among `SETTINGS_MAX`.
+/// The setting with this name, up to `SETTINGS_MAX`; `random1` is the first that `draw` gives.
 #[must_use]
 pub fn by_name(name: &str, seed: u64) -> Option<Cell> {
     let number: u32 = name.strip_prefix(NAME)?.parse().ok()?;
@@ -114,7 +115,8 @@ pub fn measure(
     Ok(SettingReport { paths: cell.paths.clone(), singles, peers })
 }
 
-/// What a path does alone: kernel TCP on it or, where nothing touches a kernel, the simulator.
+/// The baseline for a single path: kernel TCP on it or, if no contender uses a kernel, the
+/// simulator.
 fn alone(cell: &Cell, path: usize, peers: &[Peer]) -> (Cell, Peer) {
     if peers.iter().all(Peer::is_simulated) {
         (Cell { paths: vec![cell.paths[path]], ..cell.clone() }, Peer::Simulated(1))
@@ -173,7 +175,7 @@ impl DesignReport {
         out
     }
 
-    /// For each contender the share of settings (x) with at most this benefit (y).
+    /// For each contender, the share of settings (x) with at most this benefit (y).
     #[must_use]
     pub fn plot(&self) -> String {
         let line = |peer: &&str| {

@@ -1,4 +1,4 @@
-//! What can end a lab command early, and the exit code that says which it was.
+//! What can end a lab command early, and the matching exit code.
 
 /// Why a lab command gave up.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum LabError {
         /// What to do about it.
         fix: String,
     },
-    /// Namespaces, devices, routes or settings could not be made.
+    /// A namespace, device, route or setting could not be made.
     #[error("could not {what}: {cause}")]
     Setup {
         /// The step that failed.
@@ -26,7 +26,7 @@ pub enum LabError {
         /// What the system said.
         cause: String,
     },
-    /// A contender or the load did not do its part.
+    /// A contender or the load failed.
     #[error("{0}")]
     Run(String),
     /// SIGINT or SIGTERM arrived; everything was cleaned up.
@@ -41,7 +41,7 @@ impl LabError {
         Self::Setup { what: what.into(), cause: cause.to_string() }
     }
 
-    /// The exit code of the process: 77 is what test drivers take as "skipped".
+    /// The exit code of the process: test drivers take 77 as "skipped".
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -1,4 +1,4 @@
-//! What a receiver notes about one stream: how much came when, and how long nothing came.
+//! What a receiver notes about one stream: how much arrived when, and how long nothing did.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,13 +6,13 @@ use super::clock::NS_PER_MS;
 
 /// Width of the bins of the timeline.
 pub const BIN_NS: u64 = 10 * NS_PER_MS;
-/// Pauses shorter than this are not noted one by one.
+/// Pauses shorter than this are not recorded.
 const PAUSE_MIN_NS: u64 = 5 * NS_PER_MS;
 /// Ten minutes; later bytes are counted, but not binned.
 const BINS_MAX: usize = 60_000;
 const PAUSES_MAX: usize = 20_000;
 
-/// One stream as its receiver saw it. Times are of the machine's monotonic clock.
+/// One stream as its receiver saw it. Times are on the machine's monotonic clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// The connection's name, the same at both ends.
@@ -21,9 +21,9 @@ pub struct Flow {
     pub begin_ns: u64,
     /// When the latest byte arrived; 0 before the first.
     pub last_ns: u64,
-    /// Bytes that arrived and were the right ones.
+    /// Bytes that arrived and were correct.
     pub bytes: u64,
-    /// Bytes the sender handed to its socket, where the sender is the one that reports.
+    /// Bytes the sender handed to its socket, if the sender is the one reporting.
     pub sent: u64,
     /// The stream's end arrived after its last byte.
     pub ended: bool,

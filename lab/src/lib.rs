@@ -7,8 +7,8 @@
 //!                   tun p2 ──┘              └── tun p2
 //! ```
 //!
-//! Linux only, and all but the CPU bench need root. Every namespace is named by the runner's pid;
-//! every process is ended by its own id.
+//! Linux only; everything but the CPU bench needs root. Every namespace is named after the runner's
+//! pid; every process is ended by its own id.
 
 #![cfg(target_os = "linux")]
 
@@ -48,7 +48,7 @@ pub mod topology;
 pub mod wire;
 pub mod workload;
 
-/// Prints a line for whoever still listens: a closed standard output ends no measurement.
+/// Prints a line if anybody still listens: a closed standard output must not end a measurement.
 pub(crate) fn say(line: impl Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }

@@ -1,7 +1,8 @@
-//! The near end of the load: a plan comes in as one line of JSON, its results go out as another.
+//! The load's near end: a plan comes in as one line of JSON, the results go out as another.
 //!
-//! One thread per connection and direction, blocking sockets: simple, and its cost is not counted
-//! among the contenders'. What is not done by the plan's deadline is reported as far as it got.
+//! One thread per connection and direction, with blocking sockets: simple, and its cost is not
+//! counted among the contenders'. Work unfinished at the plan's deadline is reported as far as it
+//! got.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -35,7 +36,7 @@ pub enum Direction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "job")]
 pub enum Job {
-    /// As much as goes, for a time.
+    /// As much as possible, for a time.
     Bulk {
         /// Which way.
         direction: Direction,
@@ -45,7 +46,7 @@ pub enum Job {
         at_ms: u64,
         /// How long to send.
         duration_ms: u64,
-        /// How long to wait for the rest to arrive; 0 breaks off.
+        /// How long to wait for the rest to arrive; 0 aborts.
         drain_ms: u64,
     },
     /// Fixed sizes, one after the other, each on a new connection.
@@ -56,7 +57,7 @@ pub enum Job {
         bytes: u64,
         /// How many in a row.
         count: u32,
-        /// How many rows side by side.
+        /// How many rows in parallel.
         parallel: u32,
         /// When to begin.
         at_ms: u64,
@@ -67,14 +68,14 @@ pub enum Job {
     Echo {
         /// Size of a message in bytes.
         bytes: usize,
-        /// From one message to the next, whether or not it has come back.
+        /// Time from one message to the next, whether or not it has come back.
         interval_ms: u64,
         /// When to connect.
         at_ms: u64,
         /// How long to go on.
         duration_ms: u64,
     },
-    /// New connections one after the other, each until one byte is answered.
+    /// New connections one after another, each until one byte is answered.
     Setup {
         /// How many.
         count: u32,
@@ -96,11 +97,11 @@ pub struct Plan {
     pub source: Option<IpAddr>,
     /// Ask for MPTCP sockets.
     pub mptcp: bool,
-    /// Start, by the machine's monotonic clock.
+    /// Start time on the machine's monotonic clock.
     pub start_ns: u64,
-    /// All bytes come from it.
+    /// The source of all bytes.
     pub seed: u64,
-    /// Milliseconds from the start after which the result is given as it is.
+    /// Milliseconds from the start after which results are reported as they are.
     pub deadline_ms: u64,
     /// What to do.
     pub jobs: Vec<Job>,
@@ -118,9 +119,9 @@ pub struct LoadReport {
 pub struct JobReport {
     /// Bulk and transfers: streams as their receiver (Down) or sender (Up) saw them.
     pub flows: Vec<Flow>,
-    /// Bulk Up: what the sink had received at the end of each stream, where its word came back.
+    /// Bulk Up: what the sink had received at the end of each stream, if its receipt came back.
     pub receipts: Vec<u64>,
-    /// Milliseconds: of each transfer, set-up or echo.
+    /// Milliseconds of each transfer, set-up or echo.
     pub times_ms: Vec<f64>,
     /// Echo: messages sent. Transfers, set-ups: begun.
     pub begun: u64,
@@ -132,7 +133,7 @@ pub struct JobReport {
 #[derive(Debug, Default)]
 struct Live {
     report: JobReport,
-    // Shared with the threads that fill them, so that a stuck one still shows how far it got.
+    // Shared with the threads that fill them, so that a stuck thread still shows how far it got.
     flows: Vec<Arc<Mutex<Flow>>>,
 }
 
@@ -145,13 +146,13 @@ impl Live {
 
 type Shared = Arc<Mutex<Live>>;
 
-/// Reads a plan from standard input, does it, prints the report. Ends at once if the input ends.
+/// Reads a plan from standard input, runs it, prints the report. Ends at once if the input ends.
 pub fn run() -> io::Result<()> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     let plan: Plan = serde_json::from_str(&line).map_err(io::Error::other)?;
     std::thread::spawn(|| {
-        // The runner holds the other end: its end is ours.
+        // The runner holds the other end: when it ends, so do we.
         let _ = io::stdin().lock().read_line(&mut String::new());
         std::process::exit(0);
     });
@@ -262,7 +263,7 @@ impl Task {
         locked(&self.report).report.faults.push(error.to_string());
     }
 
-    /// A flow that the report shows as it is whenever it is given.
+    /// A flow that the report shows in its current state at any time.
     fn flow(&self, tag: u64, begin_ns: u64) -> Arc<Mutex<Flow>> {
         let flow = Arc::new(Mutex::new(Flow::new(tag, begin_ns)));
         locked(&self.report).flows.push(Arc::clone(&flow));
@@ -282,7 +283,7 @@ impl Task {
         request.write(&mut conn)?;
         let end_ns = self.begin_ns + duration_ms * NS_PER_MS;
         let flow = self.flow(request.tag, now_ns());
-        // So that a path that swallows everything cannot hold the writer for ever.
+        // So that a path that swallows everything cannot block the writer forever.
         conn.set_write_timeout(Some(Duration::from_millis(duration_ms + drain_ms)))?;
         if drain_ms == 0 {
             let breaker = conn.try_clone()?;
@@ -293,7 +294,7 @@ impl Task {
         }
         send(&mut conn, &request, end_ns, &flow);
         if now_ns() >= end_ns && drain_ms == 0 {
-            // Broken off on purpose.
+            // Aborted on purpose.
             locked(&flow).fault = None;
         }
         if drain_ms > 0 {
@@ -337,7 +338,7 @@ impl Task {
         Ok(())
     }
 
-    /// From before the connect until the receiver has the last byte, in milliseconds.
+    /// Time from before the connect until the receiver has the last byte, in milliseconds.
     fn transfer(&self, round: u64) -> io::Result<f64> {
         let Job::Transfer { direction, bytes, .. } = self.job else { return Ok(0.0) };
         let begin = now_ns();
@@ -398,8 +399,8 @@ impl Task {
         Ok(())
     }
 
-    /// Open loop: a late answer does not delay the next question, so nothing hides a stall. A first
-    /// message that is not measured makes sure that the connection is there from end to end.
+    /// Open loop: a late answer does not delay the next question, so nothing hides a stall. An
+    /// unmeasured first message makes sure that the connection works end to end.
     fn echo(&self) -> io::Result<()> {
         let Job::Echo { bytes, interval_ms, duration_ms, .. } = self.job else { return Ok(()) };
         let request = self.request(Kind::Echo, 0);
@@ -429,7 +430,7 @@ impl Task {
         receiver.join().unwrap_or_else(|_| Err(io::Error::other("echo: the reader failed")))
     }
 
-    /// Sends `count` messages, each at its time, and tells from when its answer is waited for.
+    /// Sends `count` messages, each at its time, and reports from when its answer is awaited.
     fn ask(
         &self,
         conn: &mut TcpStream,
@@ -443,8 +444,8 @@ impl Task {
         for i in 0..count {
             pattern.fill(i * bytes as u64, &mut message);
             let due_ns = begin_ns + NS_PER_MS * i * interval_ms;
-            // Held up by the socket: then it is late from its due time on. By this thread's own
-            // waking: that is not the contender's doing.
+            // If the socket held it up, it is late from its due time on. If this thread woke late,
+            // that is not the contender's fault.
             let held_up = now_ns() > due_ns;
             wait_until(due_ns);
             let _ = tell.send(if held_up { due_ns } else { now_ns() });

@@ -1,4 +1,5 @@
-//! Many runs: cells or random settings, contenders taking turns, results written as they come.
+//! Many runs: cells or random settings, with contenders taking turns and results written as they
+//! come.
 
 use super::calm::run_calm;
 use super::cell::Cell;
@@ -11,7 +12,7 @@ use super::runner::Settings;
 use super::say;
 use super::topology::{check_supported, sweep};
 
-/// Before anything is run: is this the place, and is what an earlier run left behind gone?
+/// Before any run: checks that the lab can run here, and removes what earlier runs left behind.
 pub fn prepare() -> Result<(), LabError> {
     check_supported()?;
     clock::catch_signals()?;
@@ -19,7 +20,7 @@ pub fn prepare() -> Result<(), LabError> {
     Ok(())
 }
 
-/// The contenders that can run here; the others are named and left out, unless none is left.
+/// The contenders that can run here. Names and skips the others; fails if none is left.
 pub fn available(peers: &[Peer], settings: &Settings) -> Result<Vec<Peer>, LabError> {
     let mut found = Vec::new();
     for peer in peers {
@@ -76,7 +77,7 @@ pub fn run_cell(
 }
 
 /// Runs all cells and a random design under each congestion control. `save` gets the report after
-/// every cell, so that an interrupt loses only the cell under way.
+/// every cell, so that an interrupt loses only the current cell.
 pub fn run_all(
     cells: &[Cell],
     designs: u32,

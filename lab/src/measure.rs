@@ -1,4 +1,4 @@
-//! From what load and sink noted to the figures of a cell.
+//! Turns the notes of load and sink into a cell's figures.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use super::sink::SinkReport;
 use super::stats::{jain, median, percentile};
 use super::workload::ideal_ms;
 
-/// Width of the timeline that is kept for plots.
+/// Bin width of the timeline kept for plots.
 pub const TIMELINE_MS: u64 = 100;
 /// "Recovered" is judged over this long.
 const RECOVER_WINDOW_NS: u64 = 500 * NS_PER_MS;
-/// After an event this much time is left for adapting before the new share is taken.
+/// Time allowed for adapting after an event, before the new share is measured.
 const SETTLE_NS: u64 = 2000 * NS_PER_MS;
 
 /// Figures by name, `LABEL.FIGURE`.
 pub type Figures = BTreeMap<String, f64>;
 
-/// All that was noted in a run.
+/// Everything noted in a run.
 #[derive(Debug)]
 pub struct Notes<'a> {
     /// The cell that was run.
@@ -52,7 +52,7 @@ impl Notes<'_> {
         figures
     }
 
-    /// What went wrong: wrong bytes, broken connections, load that was not done.
+    /// What went wrong: wrong bytes, broken connections, unfinished load.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> =
@@ -64,7 +64,7 @@ impl Notes<'_> {
         faults
     }
 
-    /// Megabits per second of payload of the first bulk step, a value per [`TIMELINE_MS`].
+    /// Payload megabits per second of the first bulk step, one value per [`TIMELINE_MS`].
     #[must_use]
     pub fn timeline(&self) -> Vec<f64> {
         let bulk = |(step, _): &(&Step, &JobReport)| {
@@ -99,7 +99,7 @@ impl Notes<'_> {
         }
     }
 
-    /// Bytes that a job's senders handed over.
+    /// Bytes a job's senders handed over.
     fn sent(&self, direction: Direction, report: &JobReport) -> f64 {
         let sum =
             |flows: &mut dyn Iterator<Item = &Flow>| flows.map(|f| f.sent).sum::<u64>() as f64;
@@ -127,7 +127,7 @@ impl Notes<'_> {
         if streams > 1 {
             let mut shares: Vec<f64> =
                 received.iter().map(|f| f.bytes_between(from, to) as f64).collect();
-            // A stream that never got through has its share too: none.
+            // A stream that never got through has a share too: zero.
             shares.resize(streams as usize, 0.0);
             figures.insert("jain".to_owned(), jain(&shares).unwrap_or(0.0));
         }
@@ -153,7 +153,7 @@ impl Notes<'_> {
         let recovered = (last..end.saturating_sub(RECOVER_WINDOW_NS))
             .step_by(BIN_NS as usize)
             .find(|t| between(received, *t, t + RECOVER_WINDOW_NS) >= wanted);
-        // Never: as long as was looked.
+        // If never: as long as we looked.
         let recover_ns = recovered.map_or(end - last, |t| t - last);
         Figures::from([
             ("gap".to_owned(), gap as f64 / 1e6),
@@ -197,7 +197,7 @@ fn times(samples: &[f64]) -> Figures {
     ])
 }
 
-/// A message that never came back is later than all that did.
+/// A message that never came back counts as later than all that did.
 fn echoes(report: &JobReport) -> Figures {
     let mut samples = report.times_ms.clone();
     samples.resize((report.begun as usize).max(samples.len()), f64::INFINITY);

@@ -1,4 +1,4 @@
-//! The contenders: how each is started between the two namespaces, and where its entry is.
+//! The contenders: how each starts between the two namespaces, and where its entry is.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,15 +17,15 @@ use super::topology::{PathSpec, SERVER_ADDR, Topology, client_addr, device};
 pub const SINK_PORT: u16 = 9000;
 /// Where a tunnel's server listens.
 const TUNNEL_PORT: u16 = 4430;
-/// Where a tunnel's client takes the load.
+/// Where a tunnel's client accepts the load.
 const ENTRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
-/// What imux says of its sessions at their end is read from its log.
+/// The lab reads imux's closing report on each session from its log.
 const LOGGED: &str = "--debug --log-format json";
 const READY_LIMIT: Duration = Duration::from_secs(15);
-/// Lanes still missing after this long are not waited for: the run shows what it is like without.
+/// After this long the run starts even with lanes missing, and shows what that is like.
 const LANES_LIMIT: Duration = Duration::from_secs(6);
 
-/// From connected lanes to lanes in use: handshakes over the longest paths.
+/// Time from connected lanes to lanes in use: handshakes over the longest paths.
 const SETTLE: Duration = Duration::from_millis(600);
 
 /// A contender.
@@ -39,16 +39,16 @@ pub enum Peer {
     Aggligator,
     /// Two proxies with TLS between them, on the best path.
     TlsPair(TlsPair),
-    /// The original imux, written in Go, with this many lanes a path.
+    /// The original imux, written in Go, with this many lanes per path.
     GoImux(u16),
-    /// imux with this many lanes a path, and more arguments for its client.
+    /// imux with this many lanes per path, and extra arguments for its client.
     Imux {
-        /// Lanes a path.
+        /// Lanes per path.
         lanes: u16,
-        /// Another program than the default one, to compare builds.
+        /// A program other than the default, to compare builds.
         program: Option<PathBuf>,
     },
-    /// The simulator's imux with this many lanes a path, on the simulator's network.
+    /// The simulator's imux with this many lanes per path, on the simulator's network.
     Simulated(u16),
 }
 
@@ -116,25 +116,25 @@ impl FromStr for Peer {
     }
 }
 
-/// A contender that is ready: where and how the load connects, and the processes in between.
+/// A contender ready for load: where and how the load connects, and the processes in between.
 #[derive(Debug)]
 pub struct Ready {
     /// Where the load connects.
     pub target: SocketAddr,
-    /// From which address.
+    /// The address it connects from.
     pub source: Option<IpAddr>,
-    /// With MPTCP sockets.
+    /// Whether to use MPTCP sockets.
     pub mptcp: bool,
     /// The contender's processes.
     pub processes: Vec<Process>,
 }
 
-/// What is needed of outside programs.
+/// External programs and their arguments.
 #[derive(Debug, Clone, Default)]
 pub struct Programs {
-    /// The imux program, if told.
+    /// The imux program, if given.
     pub imux: Option<PathBuf>,
-    /// The original imux, if told.
+    /// The original imux, if given.
     pub go_imux: Option<PathBuf>,
     /// More arguments for every `imux client`.
     pub imux_client_args: Vec<String>,
@@ -152,13 +152,13 @@ pub fn best_path(paths: &[PathSpec]) -> usize {
 }
 
 impl Peer {
-    /// Nothing of this machine is touched.
+    /// Whether it leaves this machine untouched.
     #[must_use]
     pub fn is_simulated(&self) -> bool {
         matches!(self, Self::Simulated(_))
     }
 
-    /// An error that says what is missing, unless this contender can run here.
+    /// Fails with what is missing, unless this contender can run here.
     pub fn check(&self, programs: &Programs) -> Result<(), LabError> {
         match self {
             Self::Tcp(_) | Self::Simulated(_) => Ok(()),
@@ -194,7 +194,7 @@ impl Peer {
         })
     }
 
-    /// Starts what lies between load and sink, and waits until it is ready.
+    /// Starts everything between load and sink, and waits until it is ready.
     pub fn start(
         &self,
         topology: &Topology,
@@ -306,8 +306,7 @@ impl Peer {
         }
     }
 
-    /// Waits for the lanes that are kept open between connections. aggligator opens its own for
-    /// each.
+    /// Waits for lanes that stay open between connections; aggligator opens new ones for each.
     fn wait_lanes(&self, client: &mut Process, paths: usize) -> Result<(), LabError> {
         let per_path = match self {
             Self::Imux { lanes, .. } | Self::GoImux(lanes) => usize::from(*lanes),
@@ -318,8 +317,7 @@ impl Peer {
             client.check_alive()?;
             clock::sleep(Duration::from_millis(10))?;
         }
-        // The last lanes' handshakes; an early death is better seen here than as a refused
-        // connection.
+        // The last lanes' handshakes; an early death is clearer here than as a refused connection.
         clock::sleep(SETTLE)?;
         client.check_alive()
     }

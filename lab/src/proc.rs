@@ -1,4 +1,4 @@
-//! Processes of a run: started, watched through `/proc`, ended by their own id.
+//! A run's processes: started, watched through `/proc`, ended by their own id.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub struct Usage {
     pub rss_peak_kb: u64,
 }
 
-/// A running process. Dropped: ended and reaped.
+/// A running process. Dropping it ends and reaps it.
 #[derive(Debug)]
 pub struct Process {
     /// For messages and tables.
@@ -46,7 +46,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `args`; its output goes to `log` (or nowhere).
+    /// Starts `program` with `args`; its output goes to `log`, or nowhere.
     pub fn start(
         name: &str,
         place: &Place,
@@ -95,7 +95,7 @@ impl Process {
         }
     }
 
-    /// Ends it, and hands out all it has said.
+    /// Ends it and returns all its output.
     #[must_use]
     pub fn end(mut self) -> String {
         end(&mut self.child);
@@ -122,7 +122,7 @@ impl Drop for Process {
     }
 }
 
-/// Asks a child to end, insists after a moment, and reaps it.
+/// Asks a child to end, kills it after a moment, and reaps it.
 fn end(child: &mut Child) {
     if matches!(child.try_wait(), Ok(Some(_))) {
         return;
@@ -141,7 +141,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// `program` in its place, killed by the kernel should this process die first.
+/// `program` in its place; the kernel kills it if this process dies first.
 ///
 /// `ip netns exec` and `setpriv` become the program itself: the child's id is the program's.
 fn command(place: &Place, program: &Path, args: &[String]) -> Command {
@@ -159,7 +159,7 @@ fn command(place: &Place, program: &Path, args: &[String]) -> Command {
     command
 }
 
-/// One of the lab's own helpers (load, sink): spoken to in lines over its stdin and stdout.
+/// One of the lab's own helpers (load, sink), which talks in lines over its stdin and stdout.
 #[derive(Debug)]
 pub struct Helper {
     name: &'static str,
@@ -270,7 +270,7 @@ fn ticks_per_second() -> f64 {
 }
 
 /// utime + stime, fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)); the name in parentheses
-/// may hold blanks.
+/// may contain blanks.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let after_name = stat.rsplit_once(')')?.1;
     let mut fields = after_name.split_ascii_whitespace().skip(11);
@@ -279,11 +279,10 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// How far the two clocks of a machine may be apart.
+/// How far a machine's two clocks may be apart.
 const CLOCK_ERROR: Duration = Duration::from_secs(1);
 
-/// The names in `directory` that are `prefix`, a process id, a dash and more, and whose process is
-/// gone.
+/// The names in `directory` of the form `prefix`, process id, dash and more, whose process is gone.
 #[must_use]
 pub fn left_behind(directory: &Path, prefix: &str) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -291,7 +290,7 @@ pub fn left_behind(directory: &Path, prefix: &str) -> Vec<String> {
         let name = entry.file_name().into_string().ok()?;
         let pid = name.strip_prefix(prefix)?.split_once('-')?.0.parse().ok()?;
         let made = entry.metadata().and_then(|file| file.modified()).ok()?;
-        // Ids are used again, by processes that began later.
+        // Ids are reused by later processes.
         let lives = began_at(pid).is_some_and(|began| began <= made + CLOCK_ERROR);
         (!lives).then_some(name)
     });
@@ -367,7 +366,7 @@ pub fn wait_listening(
     Ok(())
 }
 
-/// The imux program: as told, else beside this one, else on `PATH`.
+/// The imux program: as given, else beside this one, else on `PATH`.
 #[must_use]
 pub fn find_imux(told: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = told {

@@ -1,7 +1,6 @@
-//! Cells with paths as radio links are: the delay wanders, the rate too, and nothing tells the
-//! sender.
+//! Cells with paths like radio links: delay and rate wander, and nothing tells the sender.
 //!
-//! A path does not reorder: after a cut of its delay packets arrive in a burst, after a rise with a
+//! A path does not reorder: after a drop in delay packets arrive in a burst, after a rise with a
 //! gap.
 
 use super::cell::{Action, Better, Cell, Event, Goal};
@@ -13,14 +12,14 @@ use super::workload::bulk;
 
 const BULK_MS: u64 = 8000;
 const MBIT: f64 = 50.0;
-/// The round trip is drawn between these, so often.
+/// The round trip is drawn from this range, this often.
 const RTT_MS: [f64; 2] = [20.0, 60.0];
 const DELAY_STEP_MS: u64 = 50;
-/// The rate is drawn between these shares of its mean, so often.
+/// The rate is drawn from this range of shares of its mean, this often.
 const RATE: [f64; 2] = [0.2, 1.8];
 const RATE_STEP_MS: u64 = 200;
 
-/// One cell whose paths' delays wander, and one whose rates do so too.
+/// One cell whose paths' delays wander, and one whose rates do too.
 #[must_use]
 pub fn cells() -> Vec<Cell> {
     let cell = |name: &str, about: &str| {
@@ -62,7 +61,7 @@ fn wandering_delay(mut cell: Cell, path: usize) -> Cell {
     cell
 }
 
-/// Its mean is the path's rate, so that a share is one of what could be carried.
+/// The mean stays the path's rate, so that shares are of what could be carried.
 fn wandering_rate(mut cell: Cell, path: usize) -> Cell {
     let mut rng = Rng::new(100 + path as u64);
     let drawn: Vec<f64> =

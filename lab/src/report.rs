@@ -12,10 +12,10 @@ use super::result::{ProcessUsage, RunResult};
 use super::stats::{median, number};
 use super::svg;
 
-/// More events than this are not drawn.
+/// Plots with more events than this show none.
 const MARKS_MAX: usize = 20;
 
-/// All of a matrix.
+/// A whole matrix.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Kernel and machine.
@@ -35,7 +35,7 @@ pub struct CellReport {
     pub cell: Cell,
     /// The system's default congestion control.
     pub congestion: String,
-    /// Who ran it.
+    /// The contenders that ran it.
     pub peers: Vec<PeerReport>,
 }
 
@@ -46,7 +46,7 @@ pub struct PeerReport {
     pub peer: String,
     /// Its runs.
     pub runs: Vec<RunResult>,
-    /// Runs that came to no result, and why.
+    /// Runs without a result, and why.
     pub failures: Vec<String>,
 }
 
@@ -198,7 +198,7 @@ fn usage_table(cells: &[&CellReport]) -> String {
     out
 }
 
-/// Percent of the packets on the path and way that lost most of them: median and worst of all runs.
+/// Percent of packets lost on the path and direction that lost most: median and worst of all runs.
 fn queues_table(cells: &[&CellReport]) -> String {
     let names = peer_names(cells);
     let mut out = format!("| cell | {} |\n", names.join(" | "));
@@ -279,7 +279,7 @@ impl CellReport {
         svg::bars(&title, &bars, goal.target)
     }
 
-    /// Goodput over time of each contender's first run.
+    /// Goodput over time in each contender's first run.
     fn timelines(&self) -> String {
         let step = super::measure::TIMELINE_MS as f64 / 1e3;
         let lines: Vec<svg::Line> = self
@@ -298,7 +298,7 @@ impl CellReport {
             .collect();
         let events = self.cell.events.iter();
         let mut marks: Vec<f64> = events.map(|e| e.at_ms as f64 / 1e3).collect();
-        // A path that wanders has too many events to see anything between them.
+        // A wandering path has so many events that nothing would show between them.
         if marks.len() > MARKS_MAX {
             marks.clear();
         }
@@ -310,7 +310,7 @@ impl CellReport {
     }
 }
 
-/// What the figures were measured on.
+/// The machine the figures were measured on.
 #[must_use]
 pub fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What comes of one run.
+//! The result of one run.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use super::emu::Counters;
 use super::measure::Figures;
 use super::proc::Usage;
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunResult {
-    /// Figures by name; what never happened is left out.
+    /// Figures by name, without those of what never happened.
     pub figures: Figures,
     /// What went wrong; empty if nothing did.
     pub faults: Vec<String>,
@@ -17,7 +17,7 @@ pub struct RunResult {
     pub processes: Vec<ProcessUsage>,
     /// What the links did.
     pub links: Counters,
-    /// Goodput in Mbit/s of the first bulk step, a value per 100 ms.
+    /// Goodput in Mbit/s of the first bulk step, one value per 100 ms.
     pub timeline: Vec<f64>,
     /// Seed of the run.
     pub seed: u64,
@@ -31,14 +31,14 @@ pub struct ProcessUsage {
     /// CPU time and peak memory.
     #[serde(flatten)]
     pub usage: Usage,
-    /// Where it tells: what it kept at most.
+    /// The most it kept, if it reports that.
     pub kept: Option<Kept>,
-    /// How many lanes it or its peer gave up because they did not answer.
+    /// How many lanes it or its peer gave up for not answering.
     #[serde(default)]
     pub given_up: usize,
 }
 
-/// The most that any session of an imux process kept, in bytes, as it says at its end.
+/// The most that any session of an imux process kept, in bytes, as reported at its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// To be sent, or sent again.
@@ -48,7 +48,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// From its log in JSON lines.
+    /// Reads it from a log in JSON lines.
     pub(crate) fn in_log(log: &str) -> Option<Self> {
         let kept = log.lines().filter_map(|line| serde_json::from_str(line).ok());
         kept.reduce(|a: Self, b: Self| Self {

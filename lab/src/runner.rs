@@ -1,4 +1,4 @@
-//! One run: a cell, a contender, a fresh topology; from set-up to figures.
+//! One run: a cell, a contender and a fresh topology, from set-up to figures.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use super::sink::SinkReport;
 use super::stream::mix;
 use super::topology::Topology;
 
-/// From the plan to its start: threads and connections of the load are made meanwhile.
+/// Time from the plan to its start: the load makes its threads and connections meanwhile.
 const LEAD_NS: u64 = 100 * NS_PER_MS;
 const HELPER_LIMIT: Duration = Duration::from_secs(10);
 
-/// How a run is made, apart from what is run.
+/// How a run is made, apart from what it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// System default congestion control of both ends.
     pub congestion: String,
-    /// Losses and bytes come from it.
+    /// The source of losses and bytes.
     pub seed: u64,
     /// How often a run is repeated if the machine was too disturbed.
     pub repeats: u32,
@@ -91,13 +91,13 @@ pub fn run_once(
         faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
     }
     let links = topology.emulator().counters()?;
-    // No connection keeps the contender from taking its leave.
+    // No connection keeps the contender from closing its session.
     drop((loader, receiver));
     let processes = ended(processes);
     let given_up = processes.iter().map(|process| process.given_up).sum::<usize>();
     let figures = notes.figures().into_iter().chain(cell.of_bulk("given_up", given_up as f64));
     Ok(RunResult {
-        // JSON knows no infinity: what never happened has no figure.
+        // JSON has no infinity: what never happened has no figure.
         figures: figures.filter(|(_, v)| v.is_finite()).collect(),
         faults,
         processes,
@@ -107,8 +107,8 @@ pub fn run_once(
     })
 }
 
-/// What the processes have used until now, and what they say when they end: the client first, which
-/// takes leave of its server.
+/// What the processes have used so far, and what they report as they end: the client first, so that
+/// it can close its session.
 fn ended(processes: Vec<Process>) -> Vec<ProcessUsage> {
     let usages: Vec<Usage> = processes.iter().map(Process::usage).collect();
     let mut used: Vec<ProcessUsage> = processes
@@ -125,7 +125,7 @@ fn ended(processes: Vec<Process>) -> Vec<ProcessUsage> {
     used
 }
 
-/// In its log: lanes that it gave up, or of which its peer says so.
+/// Counts the lanes that, by its log, it or its peer gave up.
 fn given_up(log: &str) -> usize {
     log.lines().filter(|line| line.contains("lane timed out")).count()
 }

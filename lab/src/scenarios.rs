@@ -1,4 +1,4 @@
-//! The cells of the matrix, with the targets that imux is to meet.
+//! The cells of the matrix, with imux's targets.
 
 use super::cell::{Action, Better, Cell, Goal};
 use super::emu::Change;
@@ -10,11 +10,11 @@ use super::workload::{bulk, describe, ideal_ms};
 
 /// Six seconds of bulk, start-up included, as the targets ask.
 const BULK_MS: u64 = 6000;
-/// A connection's rate where the paths throttle: ten fill a path.
+/// A connection's rate on throttled paths: ten fill a path.
 const THROTTLE_MBIT: f64 = 5.0;
 /// When a failure strikes: start-up is over by then.
 const STRIKE_MS: u64 = 3000;
-/// Bulk around a failure, and how long the rest may take to arrive.
+/// Bulk around a failure, and how long the remainder may take to arrive.
 const FAILURE_MS: u64 = 9000;
 const DRAIN_MS: u64 = 6000;
 
@@ -32,7 +32,7 @@ pub fn all() -> Vec<Cell> {
     cells
 }
 
-/// The cell of this name.
+/// The cell with this name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<Cell> {
     all().into_iter().find(|c| c.name == name)
@@ -95,12 +95,12 @@ fn stream_cells() -> Vec<Cell> {
 }
 
 /// The shapes of the Linux kernel's own MPTCP test
-/// (tools/testing/selftests/net/mptcp/simult_flows.sh): 16 MiB one way with 80 KiB the other.
+/// (tools/testing/selftests/net/mptcp/simult_flows.sh): 16 MiB one way with 80 KiB the other way.
 fn selftest_cells() -> Vec<Cell> {
     let mut cells = Vec::new();
     for (fast, slow) in [(10.0, 10.0), (15.0, 5.0), (30.0, 10.0)] {
         for (first_ms, second_ms) in [(0.0, 0.0), (1.0, 25.0), (25.0, 1.0), (1.0, 50.0)] {
-            // The test's delays are one-way, in one direction; here half of it each way.
+            // The test's delays apply to one direction only; here each way has half.
             let paths = vec![PathSpec::new(fast, first_ms), PathSpec::new(slow, second_ms)];
             let transfer = |direction, bytes| Job::Transfer {
                 direction,
@@ -146,7 +146,7 @@ fn transfer_cells() -> Vec<Cell> {
                 at_ms,
                 pause_ms: 100,
             };
-            // Both directions are warmed up; uploads wait until the downloads must be over.
+            // Both directions are warmed up; uploads wait until the downloads must have finished.
             let warm = |direction| bulk(direction, 1, 1500, 0);
             let uploads_at = 2500 + 5 * (100 + (ideal_ms(bytes, &paths) * 3.0) as u64);
             cells.push(
@@ -191,7 +191,7 @@ fn latency_cells() -> Vec<Cell> {
             .step("echo", echo(1000))
             .step("down", bulk(Direction::Down, 1, BULK_MS, 0))
             .goal(Goal::at_most("echo.p50", rtt + 5.0, "ms"))
-            // One way or the other is lost in 2 % of the echoes: TCP sends it again.
+            // 2 % of the echoes are lost one way or the other, and TCP resends them.
             .goal(Goal::shown("echo.p99", "ms", Better::Lower))
             .goal(Goal::at_least("down.share", 0.94, "")),
     ]
@@ -231,7 +231,8 @@ fn failure_cells() -> Vec<Cell> {
     let mut back = cell("return", "path 0 falls silent, and is back after 3 s", &paths)
         .event(STRIKE_MS, silent(true))
         .event(2 * STRIKE_MS, silent(false));
-    // Of two equal paths: 90 % of the returned one is 95 % of both, less what TLS and framing take.
+    // With two equal paths, 90 % of the returned one is 95 % of both, less what TLS and framing
+    // take.
     back.recovered_share = 0.93;
     let flap =
         (0..3).fold(cell("flap", "path 0 down for 0.5 s, three times", &paths), |cell, i| {
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn ideal_of_the_equal_paths() {
-        // 4 MB at 2 x 50 Mbit/s x 1448/1500: 331.5 ms, and 10 ms on the way.
+        // 4 MB at 2 x 50 Mbit/s x 1448/1500: 331.5 ms, plus 10 ms of delay.
         assert!((ideal_ms(4_000_000, &equal()) - 341.5).abs() < 0.1);
     }
 }

@@ -16,7 +16,7 @@ pub fn sweep() {
     }
 }
 
-/// A fresh directory of this process, removed when dropped.
+/// A fresh directory of this process, removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -51,7 +51,7 @@ impl Scratch {
         Ok(path)
     }
 
-    /// A self-signed certificate with its key in one PEM file, as haproxy and stunnel take it.
+    /// A self-signed certificate and its key in one PEM file, as haproxy and stunnel take them.
     pub fn certificate(&self) -> Result<PathBuf, LabError> {
         let openssl = find_program("openssl").ok_or_else(|| LabError::MissingProgram {
             program: "openssl".to_owned(),

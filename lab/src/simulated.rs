@@ -1,10 +1,10 @@
-//! The same cells in the simulator: what it foretells beside what kernels do, and a lab for who has
-//! no root.
+//! The same cells in the simulator: its predictions beside what kernels do, and a lab for those
+//! without root.
 //!
 //! Paths, load and events are translated, the run's trace becomes the notes that load and sink
-//! would have made, and the figures are computed from those as ever. What differs: every echo is a
-//! stream of its own, transfers begin at fixed times, and nothing but the core and its lanes is
-//! modelled (no TLS, no CPU).
+//! would have made, and the figures are computed from those as usual. What differs: every echo is a
+//! separate stream, transfers begin at fixed times, and only the core and its lanes are modelled
+//! (no TLS, no CPU).
 
 use imux_sim::options::{Congestion, Fault, FaultKind, HalfPlan, Options, PathOptions, StreamPlan};
 use imux_sim::oracle::stream::Truth;
@@ -22,15 +22,15 @@ use super::sink::SinkReport;
 use super::topology::{PAYLOAD_SHARE, PathSpec};
 use super::workload::ideal_ms;
 
-/// The load starts as much later than the lanes are dialled: handshakes over the longest paths are
-/// through.
+/// The load starts this long after the lanes are dialled, when handshakes over the longest paths
+/// are through.
 const LEAD_MS: u64 = 1500;
-/// What asks for a download.
+/// Size of a request for a download.
 const REQUEST_BYTES: u64 = 32;
-/// Transfers that follow each other have this many times their ideal time.
+/// Consecutive transfers get this many times their ideal time.
 const TRANSFER_ROOM: f64 = 4.0;
 
-/// Runs `cell` with `lanes` a path.
+/// Runs `cell` with `lanes` per path.
 ///
 /// # Errors
 /// The simulator does not know the congestion control, or the cell throttles connections.
@@ -94,7 +94,7 @@ fn faults(cell: &Cell, event: Event, lanes: u16, stop_ms: f64) -> Vec<Fault> {
     let at_ms = (LEAD_MS + event.at_ms) as f64;
     let fault = |kind| Fault { at_ms, path: event.path, kind };
     let each_lane = |kind: FaultKind| vec![fault(kind); usize::from(lanes) + 1];
-    // Until what ends it; the end itself is no fault of its own.
+    // Until the event that ends it, which is not a fault of its own.
     let down = |ends: Action| {
         let after = |e: &&Event| e.at_ms > event.at_ms && e.path == event.path && e.action == ends;
         let back = cell.events.iter().find(after);
@@ -121,7 +121,7 @@ fn faults(cell: &Cell, event: Event, lanes: u16, stop_ms: f64) -> Vec<Fault> {
 /// The streams of a cell, and what each is for.
 struct Plans {
     streams: Vec<StreamPlan>,
-    /// By stream: the step, and which half carries what is measured.
+    /// By stream: the step, and which half carries the measured data.
     uses: Vec<Use>,
     jobs: Vec<Job>,
 }
@@ -145,7 +145,7 @@ impl Plans {
     fn add(&mut self, cell: &Cell, step: usize, job: &Job) {
         match *job {
             Job::Bulk { direction, streams, at_ms, duration_ms, .. } => {
-                // More than they can carry: what ends it is its time.
+                // More than the paths can carry: time ends it.
                 let bytes = (most(cell) * duration_ms as f64 / 1e3) as u64;
                 let until_ms = (LEAD_MS + at_ms + duration_ms) as f64;
                 for _ in 0..streams {
@@ -200,7 +200,7 @@ impl Plans {
         self.uses.push(Use { step, measured });
     }
 
-    /// What load and sink would have noted.
+    /// The notes load and sink would have made.
     fn notes(&self, outcome: &Outcome) -> (LoadReport, SinkReport) {
         let mut flows: Vec<Flow> = (0u64..)
             .zip(&self.streams)
@@ -234,7 +234,7 @@ fn time_ms(plan: &StreamPlan, truth: &Truth) -> f64 {
     truth.last_read.unwrap_or(0) as f64 / NS_PER_MS as f64 - plan.at_ms
 }
 
-/// Payload bytes a second of all paths at the most they ever have.
+/// Payload bytes a second of all paths at their peak.
 fn most(cell: &Cell) -> f64 {
     let raised = cell.events.iter().filter_map(|event| match event.action {
         Action::Link(Change::Rate(bps)) => Some(bps / 8.0),
@@ -280,7 +280,7 @@ mod tests {
                 assert_eq!(result.faults, Vec::<String>::new(), "{told}");
                 assert_eq!(result.figures["down.given_up"], 0.0, "{told}");
                 assert!(result.figures["down.share"] > 0.6, "{told}");
-                // With a queue that holds what is in flight, nothing that is urgent waits for more.
+                // If the queue holds what is in flight, nothing urgent waits for more than that.
                 let short = cell.name.ends_with("short");
                 assert!(short || result.figures["echo.p50"] < 1_300.0, "{told}");
             }

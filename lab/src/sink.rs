@@ -1,7 +1,7 @@
-//! The far end of the load: answers every connection as its first bytes ask, and reports.
+//! The load's far end: answers every connection as its first bytes ask, and reports.
 //!
-//! Spoken to over its own stdin and stdout, so that it needs no network but the one under test:
-//! it prints `ready PORT`; a line `report` is answered by one line of JSON; end of input ends it.
+//! It talks over its own stdin and stdout, so that it needs no network but the one under test: it
+//! prints `ready PORT`, answers a line `report` with one line of JSON, and ends with its input.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use super::wire::{Kind, Receipt, Request};
 
 /// Size of reads and writes: large enough that the load itself costs little.
 pub const BUFFER: usize = 256 * 1024;
-/// A connection that says nothing for this long is given up.
+/// A connection silent for this long is given up.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
 /// All connections since the start.
@@ -26,7 +26,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(120);
 pub struct SinkReport {
     /// Uploads (as received) and downloads (as sent).
     pub flows: Vec<Flow>,
-    /// Connections that failed before their purpose was known.
+    /// Connections that failed before announcing their purpose.
     pub strays: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ struct Book {
     strays: Vec<String>,
 }
 
-/// A receiver's lock is never held across anything that can panic half-way through an update.
+/// A receiver's lock is never held across anything that can panic halfway through an update.
 pub(crate) fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -83,7 +83,7 @@ fn report(book: &Mutex<Book>) -> SinkReport {
 fn accept_loop(listener: &TcpListener, book: &Shared<Book>) {
     for conn in listener.incoming() {
         let Ok(conn) = conn else {
-            // Out of descriptors, most likely: give others time to close.
+            // Probably out of descriptors: give others time to close.
             std::thread::sleep(Duration::from_millis(10));
             continue;
         };
@@ -114,7 +114,7 @@ fn serve(mut conn: TcpStream, book: &Mutex<Book>) -> io::Result<()> {
                 let flow = locked(&flow);
                 (flow.bytes, flow.last_ns)
             };
-            // The client may be gone: the report has it all too.
+            // The client may be gone; the report has it all anyway.
             let _ = conn.write_all(&Receipt { bytes, done_ns, intact }.encode());
         }
         Kind::Down => {

@@ -5,12 +5,11 @@ use super::load::{Direction, Job};
 use super::topology::PathSpec;
 use super::workload::bulk;
 
-/// Long enough that a connection's first packets, some seconds of such a link, are not all that is
-/// seen.
+/// Long enough to see more than a connection's first packets, which take such a link some seconds.
 const BULK_MS: u64 = 40_000;
 const RTT_MS: f64 = 100.0;
 const KBIT: [u32; 4] = [64, 96, 128, 256];
-/// In kilobytes. At 64 kbit/s the longer one is 16 s.
+/// In kilobytes. At 64 kbit/s the longest is 16 s.
 const QUEUES: [(&str, f64); 3] = [("", 16.0), ("-short", 8.0), ("-deep", 128.0)];
 
 /// A cell for each rate and queue.

@@ -1,4 +1,4 @@
-//! The few statistics the lab's tables are made of.
+//! The few statistics behind the lab's tables.
 
 /// The value below which the share `q` (0 to 1) of the samples lies, by the nearest-rank rule.
 /// `None` without samples.
@@ -10,7 +10,7 @@ pub fn percentile(samples: &[f64], q: f64) -> Option<f64> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// The middle value; of an even number of samples the mean of the middle two.
+/// The median; for an even number of samples, the mean of the middle two.
 #[must_use]
 pub fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
@@ -32,10 +32,9 @@ pub fn jain(shares: &[f64]) -> Option<f64> {
     (squares > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
 }
 
-/// Aggregation benefit (Paasch, Khalili, Bonaventure 2013): 0 when the whole reaches what the best
-/// path alone does, 1 when it reaches the sum, below 0 when it is slower than the best path. For
-/// `goodput` below the best path the loss is taken relative to that path, so that -1 is a
-/// standstill.
+/// Aggregation benefit (Paasch, Khalili, Bonaventure 2013): 0 if the whole only matches the best
+/// path alone, 1 if it reaches the sum, below 0 if it is slower than the best path. For `goodput`
+/// below the best path, the loss is relative to that path, so that -1 is a standstill.
 #[must_use]
 pub fn aggregation_benefit(goodput: f64, singles: &[f64]) -> Option<f64> {
     let best = singles.iter().copied().fold(0.0, f64::max);
@@ -125,7 +124,7 @@ mod tests {
         close(ideal_time(1000.0, &[(1000.0, 0.1)]), 1.1);
         // Both from 0.1 s on.
         close(ideal_time(2000.0, &[(1000.0, 0.1), (1000.0, 0.1)]), 1.1);
-        // The second path's first byte would come when all is through.
+        // The second path's first byte would arrive after everything is through.
         close(ideal_time(100.0, &[(1000.0, 0.1), (1000.0, 0.5)]), 0.2);
         // 400 bytes by 0.5 s, then both.
         close(ideal_time(1400.0, &[(1000.0, 0.1), (1000.0, 0.5)]), 1.0);

@@ -1,8 +1,8 @@
-//! The bytes that are sent: pseudo-random from a seed, checked at every offset.
+//! The bytes sent: pseudo-random from a seed, checked at every offset.
 //!
-//! Made so that checking costs little more than a `memcmp`: each block of the stream is a
-//! stamp that depends on seed and block number, and a slice of one shared random table whose place
-//! depends on them too. A lost, doubled, moved or altered byte cannot go unseen.
+//! Checking costs little more than a `memcmp`: each block is a stamp that depends on seed and block
+//! number, followed by a slice of one shared random table at a place that depends on them too. No
+//! lost, duplicated, moved or altered byte can go unnoticed.
 
 use std::sync::OnceLock;
 
@@ -20,12 +20,12 @@ pub fn mix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A SplitMix64 generator: all the lab's randomness comes from seeds through this.
+/// A SplitMix64 generator: the source of all the lab's randomness, from seeds.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator whose whole output is fixed by `seed`.
+    /// A generator whose entire output is fixed by `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(mix(seed))
@@ -42,7 +42,7 @@ impl Rng {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number in `low..high`, every ratio as likely as any other (log-uniform).
+    /// A number in `low..high`, log-uniform.
     pub fn log_range(&mut self, low: f64, high: f64) -> f64 {
         (low.ln() + self.unit() * (high.ln() - low.ln())).exp()
     }
@@ -63,7 +63,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The stream of this seed.
+    /// The stream with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed }
@@ -80,7 +80,7 @@ impl Pattern {
     }
 
     /// Compares `data` with the stream's bytes from `offset` on; the error is the offset of the
-    /// first part that differs (to within a block).
+    /// first difference (to within a block).
     pub fn verify(&self, offset: u64, data: &[u8]) -> Result<(), u64> {
         let mut done = 0;
         while done < data.len() {

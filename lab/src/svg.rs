@@ -1,5 +1,4 @@
-//! Plots as plain SVG: bars, lines over time, and distributions. Nothing more than the report
-//! needs.
+//! Plots as plain SVG: bars, lines over time, and distributions. No more than the report needs.
 
 use super::stats::number;
 
@@ -9,7 +8,7 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 140.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
-/// Told apart also by people who see few colours (Okabe and Ito's palette).
+/// Distinguishable by colour-blind people, too (Okabe and Ito's palette).
 const COLOURS: [&str; 7] =
     ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000"];
 
@@ -20,7 +19,7 @@ pub struct Bar {
     pub name: String,
     /// Height of the bar.
     pub value: f64,
-    /// Drawn as a whisker.
+    /// The worst run, drawn as a whisker.
     pub worst: f64,
 }
 
@@ -122,7 +121,7 @@ impl Frame {
         LEFT + (value - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
     }
 
-    /// What never ends is drawn at the upper edge.
+    /// Infinite values are drawn at the upper edge.
     fn y(&self, value: f64) -> f64 {
         let value = value.clamp(self.y.0, self.y.1);
         HEIGHT - BOTTOM - (value - self.y.0) / (self.y.1 - self.y.0) * (HEIGHT - TOP - BOTTOM)

@@ -1,4 +1,4 @@
-//! TLS pairs, what one would use without imux on one path: haproxy or stunnel at both ends.
+//! TLS pairs, the choice on one path without imux: haproxy or stunnel at both ends.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -19,20 +19,20 @@ pub enum TlsPair {
     Stunnel,
 }
 
-/// Where the ends run, and between which addresses.
+/// Where the ends run, and their addresses.
 #[derive(Debug)]
 pub struct Ends<'a> {
     /// The client's end.
     pub client: &'a Place,
     /// The server's end.
     pub server: &'a Place,
-    /// Where the client takes connections, in the clear.
+    /// Where the client takes plaintext connections.
     pub entry: SocketAddr,
-    /// Where the server takes them, as TLS.
+    /// Where the server takes TLS connections.
     pub middle: SocketAddr,
     /// Where the server dials.
     pub sink: SocketAddr,
-    /// From which address the client dials.
+    /// The address the client dials from.
     pub source: Option<IpAddr>,
 }
 
@@ -55,7 +55,7 @@ impl FromStr for TlsPair {
 }
 
 impl TlsPair {
-    /// Of the program.
+    /// The program's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
-//! Two network namespaces joined by emulated paths, set up for one run and removed after it.
+//! Two network namespaces joined by emulated paths, set up for one run and removed afterwards.
 //!
-//! Client: one TUN device and one address a path; packets *from* that address leave by that device
-//! (`ip rule add from ADDR table N`), as a host with several uplinks is set up. Server: one
-//! address on `lo`, reached over every path; answers go back by the path of their destination.
+//! Client: one TUN device and one address per path; packets *from* that address leave by that
+//! device (`ip rule add from ADDR table N`), as on a host with several uplinks. Server: one address
+//! on `lo`, reached over every path; answers return by their destination's path.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ use super::scratch;
 /// Namespaces are called `imuxlab-PID-c` and `imuxlab-PID-s`.
 const PREFIX: &str = "imuxlab-";
 const NETNS_DIR: &str = "/run/netns";
-/// Routing table of path 0; one more for each further path.
+/// Routing table of path 0; each further path uses the next number.
 const TABLE_BASE: usize = 100;
 /// The server's one address.
 pub const SERVER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 1);
@@ -44,7 +44,7 @@ pub struct PathSpec {
     pub loss_pct: f64,
     /// Queue in kilobytes (1000 bytes).
     pub queue_kb: f64,
-    /// Megabits per second that each TCP connection has at most, if they are throttled.
+    /// Limit for each TCP connection in megabits per second, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle_mbit: Option<f64>,
 }
@@ -57,19 +57,20 @@ impl PathSpec {
         Self { mbit, rtt_ms, loss_pct: 0.0, queue_kb, throttle_mbit: None }
     }
 
-    /// The same with random losses.
+    /// The same path with random losses.
     #[must_use]
     pub fn with_loss(self, loss_pct: f64) -> Self {
         Self { loss_pct, ..self }
     }
 
-    /// The same with a queue of this many bandwidth-delay products (and room for four packets).
+    /// The same path with a queue of this many bandwidth-delay products (and room for four
+    /// packets).
     #[must_use]
     pub fn with_queue_bdp(self, bdp: f64) -> Self {
         Self { queue_kb: (bdp * self.mbit * self.rtt_ms / 8.0).max(6.0), ..self }
     }
 
-    /// The same with each TCP connection held to this rate.
+    /// The same path with each TCP connection held to this rate.
     #[must_use]
     pub fn with_throttle(self, mbit: f64) -> Self {
         Self { throttle_mbit: Some(mbit), ..self }
@@ -81,8 +82,7 @@ impl PathSpec {
         self.mbit * 1e6 / 8.0 * PAYLOAD_SHARE
     }
 
-    /// What each connection has for itself, for the emulator; its queue is that of a path of that
-    /// rate.
+    /// Each connection's own link, for the emulator, with the queue of a path at that rate.
     #[must_use]
     pub fn throttle(&self) -> Option<LinkSpec> {
         let link = |mbit| LinkSpec { delay_ns: 0, ..Self::new(mbit, self.rtt_ms).link() };
@@ -107,13 +107,13 @@ pub fn client_addr(i: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, u8::try_from(i).unwrap_or(254), 2)
 }
 
-/// The device of path `i`, at both ends.
+/// The device of path `i` at both ends.
 #[must_use]
 pub fn device(i: usize) -> String {
     format!("p{i}")
 }
 
-/// An error that says what is missing, unless the lab can run here.
+/// Fails with what is missing, unless the lab can run here.
 pub fn check_supported() -> Result<(), LabError> {
     if !Uid::effective().is_root() {
         return Err(LabError::Unsupported(
@@ -134,10 +134,10 @@ pub fn check_supported() -> Result<(), LabError> {
     Ok(())
 }
 
-/// The two namespaces and the emulator between them. Dropped: all of it is removed.
+/// The two namespaces and the emulator between them. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Topology {
-    // Before the namespaces: its devices live in them.
+    // Dropped before the namespaces: its devices live in them.
     emulator: Emulator,
     client: Namespace,
     server: Namespace,
@@ -210,7 +210,7 @@ impl Topology {
         self.server.ip(args)
     }
 
-    /// Takes the client's device of a path down, or up again with its routes.
+    /// Takes a path's client device down, or up again with its routes.
     pub fn set_client_interface(&self, path: usize, up: bool) -> Result<(), LabError> {
         let dev = device(path);
         if up {
@@ -229,7 +229,7 @@ impl Topology {
             self.client.ip(&format!("link set {dev} mtu {MTU} up"))?;
             self.client.ip(&format!("rule add from {addr} table {table}"))?;
             self.client.ip(&format!("rule add oif {dev} table {table}"))?;
-            // With its device down, an address must not sneak out by another path.
+            // With its device down, an address must not leave by another path.
             self.client.ip(&format!("route add unreachable default metric 9999 table {table}"))?;
             self.route_client(i)?;
         }
@@ -239,7 +239,7 @@ impl Topology {
     fn route_client(&self, i: usize) -> Result<(), LabError> {
         let (dev, addr, table) = (device(i), client_addr(i), TABLE_BASE + i);
         self.client.ip(&format!("route replace default dev {dev} src {addr} table {table}"))?;
-        // For sockets not bound to any address: the earlier path wins.
+        // For unbound sockets: the earlier path wins.
         self.client.ip(&format!("route replace default dev {dev} src {addr} metric {}", 10 + i))
     }
 
@@ -256,7 +256,7 @@ impl Topology {
     }
 }
 
-/// A network namespace of this process.
+/// A network namespace owned by this process.
 #[derive(Debug)]
 struct Namespace {
     name: String,
@@ -288,7 +288,7 @@ impl Namespace {
             .map_err(|e| LabError::setup(format!("make the TUN device {name} in {}", self.name), e))
     }
 
-    /// Runs `body` on a thread of its own that has entered this namespace.
+    /// Runs `body` on a separate thread that has entered this namespace.
     fn inside<T: Send + 'static>(
         &self,
         body: impl FnOnce() -> T + Send + 'static,
@@ -322,7 +322,7 @@ fn ip(args: &[&str]) -> Result<(), LabError> {
     }
 }
 
-/// Ends what still runs in a namespace of ours, by id, and removes it.
+/// Ends, by id, whatever still runs in a namespace of ours, and removes the namespace.
 fn remove_namespace(name: &str) {
     let pids = Command::new("ip").args(["netns", "pids", name]).output();
     let pids = pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
@@ -332,7 +332,7 @@ fn remove_namespace(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
 }
 
-/// Removes the namespaces, and ends the processes in them, of runs whose own process is gone.
+/// Removes the namespaces of runs whose own process is gone, and ends the processes in them.
 pub fn sweep() {
     for name in left_behind(Path::new(NETNS_DIR), PREFIX) {
         eprintln!("imux-lab: removing {name}, left by a run that is gone");
@@ -344,13 +344,13 @@ pub fn sweep() {
 
 const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 
-/// What the host allowed before this run, while it is changed.
+/// Keeps the host's original list while it is changed.
 fn allowed_backup() -> PathBuf {
     PathBuf::from("/run/imuxlab-allowed-congestion-control")
 }
 
-/// Sets the default congestion control of the namespaces. They take only what the host allows to
-/// all users, so the host's list is widened for the moment, and put back at once.
+/// Sets the default congestion control of the namespaces. They accept only what the host allows all
+/// users, so the host's list is widened briefly and restored at once.
 fn set_congestion(namespaces: &[&Namespace], name: &str) -> Result<(), LabError> {
     let fail = |e: std::io::Error| LabError::setup("widen the host's congestion control list", e);
     let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";

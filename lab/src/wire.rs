@@ -1,4 +1,4 @@
-//! What load and sink say to each other at the start and at the end of a connection.
+//! What load and sink exchange at the start and end of a connection.
 
 use std::io::{self, Read, Write};
 
@@ -8,10 +8,10 @@ const REQUEST_LEN: usize = 48;
 /// Length of a [`Receipt`] in bytes.
 pub const RECEIPT_LEN: usize = 24;
 
-/// What the client wants of a connection.
+/// What the client wants from a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Client sends; the sink checks, and answers with a [`Receipt`] at the limit or the end.
+    /// Client sends; the sink checks and answers with a [`Receipt`] at the limit or the end.
     Up,
     /// Sink sends until the limit or the time is reached, then ends its side.
     Down,
@@ -24,7 +24,7 @@ pub enum Kind {
 /// First bytes of every connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// What is to be done.
+    /// What to do.
     pub kind: Kind,
     /// Names the connection in the sink's report.
     pub tag: u64,
@@ -64,14 +64,14 @@ impl Request {
     }
 }
 
-/// The sink's word on an upload.
+/// The sink's receipt for an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// Bytes that arrived, all checked.
     pub bytes: u64,
-    /// Monotonic time in nanoseconds at which the last one did.
+    /// Monotonic time in nanoseconds when the last one arrived.
     pub done_ns: u64,
-    /// Whether every byte was the right one.
+    /// Whether every byte was correct.
     pub intact: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What cells are put together from.
+//! Building blocks for cells.
 
 use super::load::{Direction, Job};
 use super::stats::ideal_time;

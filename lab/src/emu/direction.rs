@@ -1,5 +1,5 @@
-//! One direction of a path as packets go through it: throttled for their connection, if the path
-//! does that, and then the link that all of them share.
+//! One direction of a path as packets pass through it: their connection's throttle, if the path has
+//! one, then the link they all share.
 
 use super::link::{Link, LinkCounters, LinkSpec};
 use super::segment::{End, Segment};
@@ -12,12 +12,12 @@ pub(super) type Packet = Vec<u8>;
 pub(super) struct Direction {
     from: End,
     throttle: Option<Throttle<Packet>>,
-    /// Changes of the path are changes of this.
+    /// Changes to the path are applied here.
     pub(super) link: Link<Packet>,
 }
 
 impl Direction {
-    /// An idle one; `from` is the end that sends, `throttle` what each connection has for itself.
+    /// An idle one; `from` is the sending end, `throttle` each connection's own link.
     pub(super) fn new(from: End, link: LinkSpec, throttle: Option<LinkSpec>, seed: u64) -> Self {
         Self { from, throttle: throttle.map(Throttle::new), link: Link::new(link, seed) }
     }
@@ -33,7 +33,7 @@ impl Direction {
         }
     }
 
-    /// The next packet that has arrived by `now_ns`, with the time at which it was due.
+    /// The next packet that has arrived by `now_ns`, with its due time.
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<(u64, Packet)> {
         if let Some(throttle) = &mut self.throttle {
             while let Some((through_ns, packet)) = throttle.take_due(now_ns) {

@@ -1,18 +1,17 @@
-//! One direction of one path: pure arithmetic over given times, no clock and no device.
+//! One direction of one path: pure arithmetic on given times, no clock and no device.
 //!
 //! ```text
 //!   packet ─ lost? ─ queue full? ─▶ queue ─ rate ─▶ wire (delay) ─▶ due
 //! ```
 //!
-//! A packet's service begins when it arrives or when the one before it is through, whichever is
-//! later; that is computed from the times given, so that a caller who comes late makes nothing
-//! slower.
+//! A packet's service begins when it arrives or when the previous one is through, whichever is
+//! later. This is computed from the given times, so that a late caller slows nothing down.
 
 use std::collections::VecDeque;
 
 use crate::stream::Rng;
 
-/// What one direction of a path is like.
+/// The properties of one direction of a path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinkSpec {
     /// Bits of IP packets per second.
@@ -91,7 +90,7 @@ impl<P> Link<P> {
             self.counters.lost += 1;
             return false;
         }
-        // A link that carries anything carries one packet, however small its queue.
+        // A working link carries one packet, however small its queue.
         if !self.queue.is_empty() && self.queued_bytes + size > self.spec.queue_bytes {
             self.counters.overflowed += 1;
             return false;
@@ -105,7 +104,7 @@ impl<P> Link<P> {
         true
     }
 
-    /// The next packet that has arrived by `now_ns`, with the time at which it was due.
+    /// The next packet that has arrived by `now_ns`, with its due time.
     pub fn take_due(&mut self, now_ns: u64) -> Option<(u64, P)> {
         self.advance(now_ns);
         if self.wire.front()?.0 > now_ns {
@@ -121,7 +120,7 @@ impl<P> Link<P> {
         self.wire.front().map(|w| w.0).or_else(queued)
     }
 
-    /// From now on another rate, for the packet in transmission too.
+    /// Sets the rate from now on, for the packet in transmission too.
     pub fn set_rate(&mut self, now_ns: u64, rate_bps: f64) {
         self.advance(now_ns);
         let left_ns = self.head_done_ns.saturating_sub(now_ns) as f64;
@@ -129,19 +128,19 @@ impl<P> Link<P> {
         self.spec.rate_bps = rate_bps;
     }
 
-    /// Another delay, for packets not yet on the wire. After a cut they wait for those before them:
+    /// Sets the delay for packets not yet on the wire. After a cut they wait for those before them:
     /// a path does not reorder.
     pub fn set_delay(&mut self, now_ns: u64, delay_ns: u64) {
         self.advance(now_ns);
         self.spec.delay_ns = delay_ns;
     }
 
-    /// Another share of losses.
+    /// Sets the share of losses.
     pub fn set_loss(&mut self, loss: f64) {
         self.spec.loss = loss;
     }
 
-    /// While silent everything is swallowed, what is on its way too.
+    /// While silent, it swallows everything, packets in flight included.
     pub fn set_silent(&mut self, silent: bool) {
         self.silent = silent;
         if silent {
@@ -156,7 +155,7 @@ impl<P> Link<P> {
         (size as f64 * 8e9 / self.spec.rate_bps).round() as u64
     }
 
-    /// Moves onto the wire all that is through the link by `now_ns`.
+    /// Moves onto the wire everything that is through the link by `now_ns`.
     fn advance(&mut self, now_ns: u64) {
         while self.head_done_ns <= now_ns {
             let Some((packet, size)) = self.queue.pop_front() else { return };
@@ -197,7 +196,7 @@ mod tests {
         assert_eq!(link.take_due(11 * MS - 1), None);
         assert_eq!(drain(&mut link, 100 * MS), [(11 * MS, 0), (12 * MS, 1), (13 * MS, 2)]);
         assert_eq!(link.next_due_ns(), None);
-        // After a rest the next one starts at its own arrival.
+        // After an idle time, the next one starts at its own arrival.
         link.enqueue(100 * MS, 9, 750);
         assert_eq!(link.next_due_ns(), Some(110 * MS + MS / 2));
     }
@@ -207,7 +206,7 @@ mod tests {
         let mut link = Link::new(LinkSpec { queue_bytes: 1_000_000, ..spec() }, 1);
         let mut last = 0;
         for step in 0..100 {
-            // Two packets arrive each 2 ms, which is just the rate; looked at every 7 ms only.
+            // Two packets arrive each 2 ms, which is exactly the rate; looked at only every 7 ms.
             link.enqueue(step * 2 * MS, 0, 1500);
             link.enqueue(step * 2 * MS, 0, 1500);
             if step % 7 == 0 {
@@ -227,7 +226,7 @@ mod tests {
         let mut link = Link::new(spec(), 1);
         let taken: Vec<bool> = (0..5).map(|i| link.enqueue(0, i, 1500)).collect();
         assert_eq!(taken, [true, true, true, false, false]);
-        // One has left: there is room for one more.
+        // One has left, so there is room for one more.
         assert!(link.enqueue(MS, 7, 1500));
         assert!(!link.enqueue(MS, 8, 1500));
         assert_eq!(link.counters().overflowed, 3);

@@ -1,9 +1,9 @@
-//! The link emulator: one thread that carries packets between TUN devices of two namespaces.
+//! The link emulator: one thread that carries packets between the TUN devices of two namespaces.
 //!
-//! netem would do this in the kernel, but many kernels lack it. One thread waits in `ppoll` with
-//! a timer slack of a nanosecond; what it carries, and when, is decided by [`link`] from the
-//! packets' times alone. A write to a TUN device runs the receiving kernel's TCP too: most of this
-//! thread's CPU time is that, and would be spent elsewhere on a real network.
+//! netem would do this in the kernel, but many kernels lack it. One thread waits in `ppoll` with a
+//! timer slack of a nanosecond; [`link`] decides what it carries, and when, from the packets' times
+//! alone. A write to a TUN device also runs the receiving kernel's TCP: that is most of this
+//! thread's CPU time, and a real network would spend it elsewhere.
 
 mod direction;
 pub mod link;
@@ -35,18 +35,18 @@ use segment::End;
 
 /// Largest packet: the devices' MTU.
 pub const MTU: usize = 1500;
-/// At many packets a millisecond the emulator looks this often instead of at each packet: waking up
-/// costs as much as carrying two. It is about the error a packet can have.
+/// At many packets a millisecond the emulator wakes this often instead of for each packet: waking
+/// up costs as much as carrying two. It is about the timing error a packet can have.
 const GRAIN_NS: u64 = 40_000;
-/// So many packets in [`BUSY_WINDOW_NS`] are many.
+/// This many packets in [`BUSY_WINDOW_NS`] count as busy.
 const BUSY_PACKETS: usize = 8;
 const BUSY_WINDOW_NS: u64 = 1_000_000;
 /// Packets read from one device before the others get their turn.
 const BATCH: usize = 64;
-/// Nothing is due: look again after this long, whatever happens.
+/// With nothing due, look again after at most this long.
 const IDLE_WAIT_NS: u64 = 100_000_000;
 
-/// The two devices of a path, and what each direction is like.
+/// A path's two devices and its two directions.
 #[expect(missing_debug_implementations, reason = "devices have none")]
 pub struct PathDevices {
     /// In the client's namespace.
@@ -57,22 +57,21 @@ pub struct PathDevices {
     pub up: LinkSpec,
     /// Server to client.
     pub down: LinkSpec,
-    /// What each TCP connection has for itself before that, either way, if the path throttles
-    /// them.
+    /// Each TCP connection's own link in front of that, either way, if the path throttles them.
     pub throttle: Option<LinkSpec>,
 }
 
-/// Something that happens to a path while it runs, in both directions.
+/// A change to a running path, in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// Another rate in bits per second.
+    /// A new rate in bits per second.
     Rate(f64),
-    /// Another one-way delay in milliseconds.
+    /// A new one-way delay in milliseconds.
     Delay(f64),
-    /// Another share of lost packets.
+    /// A new share of lost packets.
     Loss(f64),
-    /// Swallow everything, or no longer.
+    /// Swallow everything, or stop doing so.
     Silent(bool),
     /// Reset every TCP connection on the path.
     Reset,
@@ -87,9 +86,9 @@ pub struct Counters {
     pub delivered: u64,
     /// Mean time in microseconds between a packet's due time and its delivery.
     pub late_us_mean: f64,
-    /// The same at the worst one in a thousand.
+    /// The same for the worst one in a thousand.
     pub late_us_p999: f64,
-    /// The worst.
+    /// The same for the worst one.
     pub late_us_max: f64,
     /// CPU seconds of the emulator's thread.
     pub cpu_s: f64,
@@ -101,7 +100,7 @@ enum Order {
     Stop,
 }
 
-/// A running emulator. Dropped: stopped, its devices closed.
+/// A running emulator. Dropping it stops it and closes its devices.
 #[derive(Debug)]
 pub struct Emulator {
     orders: Sender<Order>,
@@ -211,7 +210,7 @@ impl Core {
         }
     }
 
-    /// Waits for packets, orders, or the next due time; `ready` tells which descriptors have
+    /// Waits for packets, orders, or the next due time; `ready` says which descriptors have
     /// something.
     fn wait(&self, bell: &UnixStream, busy: bool, ready: &mut Vec<bool>) {
         let left = if busy {
@@ -220,7 +219,7 @@ impl Core {
         } else {
             let ways = self.paths.iter().flat_map(|p| [p.up.next_due_ns(), p.down.next_due_ns()]);
             let due = ways.flatten().min();
-            // Waking up takes about a grain.
+            // Waking up takes about one grain.
             due.map_or(IDLE_WAIT_NS, |due| {
                 due.saturating_sub(now_ns() + GRAIN_NS).min(IDLE_WAIT_NS)
             })
@@ -272,7 +271,7 @@ impl Core {
 }
 
 impl Path {
-    /// Takes in what a device has; how many packets that were.
+    /// Takes in a device's packets; returns how many.
     fn read(&mut self, from: End, spare: &mut Vec<Packet>) -> usize {
         for count in 0..BATCH {
             let mut packet = spare.pop().unwrap_or_default();
@@ -296,7 +295,7 @@ impl Path {
         BATCH
     }
 
-    /// Hands out what is due; how many packets that were.
+    /// Delivers the due packets; returns how many.
     fn deliver(&mut self, spare: &mut Vec<Packet>, late: &mut Lateness) -> usize {
         let mut count = 0;
         for (way, device) in [(&mut self.up, &self.server), (&mut self.down, &self.client)] {
@@ -305,7 +304,7 @@ impl Path {
             while let Some((due, packet)) = way.take_due(now + GRAIN_NS / 2) {
                 late.add(now.saturating_sub(due));
                 count += 1;
-                // Refused while the device is down: then the packet is lost, as on a real
+                // Refused while the device is down: the packet is lost then, as on a real
                 // interface.
                 let _ = device.send(&packet);
                 if spare.len() < 4096 {
@@ -316,14 +315,14 @@ impl Path {
         count
     }
 
-    /// Hands a packet to an end at once.
+    /// Delivers a packet to an end at once.
     fn inject(&self, end: End, packet: &[u8]) {
         let device = if end == End::Client { &self.client } else { &self.server };
         let _ = device.send(packet);
     }
 }
 
-/// Whether packets come so fast that they are better carried in bunches.
+/// Whether packets arrive so fast that batches are better.
 #[derive(Debug, Default)]
 struct Traffic {
     busy: bool,
@@ -379,8 +378,8 @@ impl Lateness {
     }
 }
 
-/// Exact timers and precedence for this thread, as far as the system grants them: contenders that
-/// use every core must not make the links jitter.
+/// Exact timers and priority for this thread, as far as the system grants them: contenders that use
+/// every core must not make the links jitter.
 fn take_priority() {
     let _ = prctl::set_timerslack(1);
     let thread = nix::unistd::gettid().to_string();

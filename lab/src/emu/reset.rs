@@ -1,10 +1,9 @@
-//! TCP connections reset in the middle of the path, as a firewall or an address change does it.
+//! Resets TCP connections in the middle of the path, as a firewall or an address change does.
 //!
-//! A reset must carry the very sequence number its receiver expects next (RFC 9293 section
+//! A reset must carry the exact sequence number its receiver expects next (RFC 9293 section
 //! 3.10.7.4, RFC 5961), which is what that receiver last acknowledged. The first try uses the last
-//! acknowledgement seen; should more have arrived since, the receiver's challenge ACK tells the
-//! right number, and gets its reset in return, as does every later packet of a connection that was
-//! reset.
+//! acknowledgement seen. If more has arrived since, the receiver's challenge ACK names the right
+//! number and gets a reset in return, as does every later packet of a reset connection.
 
 use std::collections::HashMap;
 
@@ -21,12 +20,12 @@ struct Seen {
 /// The connections of one path.
 #[derive(Debug, Default)]
 pub struct Resetter {
-    // Looked up by key, and iterated only to reset them all, where order does not matter.
+    // Looked up by key; iterated only to reset them all, where order does not matter.
     seen: HashMap<Connection, Seen>,
 }
 
 impl Resetter {
-    /// Looks at a packet from `from`. `Some` if it must not pass: the reset that answers it.
+    /// Inspects a packet from `from`. `Some` if it must not pass: the reset that answers it.
     pub fn inspect(&mut self, from: End, packet: &[u8]) -> Option<Vec<u8>> {
         let segment = Segment::parse(packet)?;
         let connection = segment.connection(from);
@@ -53,7 +52,7 @@ impl Resetter {
         None
     }
 
-    /// Resets every connection there is: the packets to write, and to which end.
+    /// Resets every connection: returns the packets to write, and to which end.
     pub fn reset_all(&mut self) -> Vec<(End, Vec<u8>)> {
         let mut packets = Vec::new();
         for (connection, seen) in &mut self.seen {

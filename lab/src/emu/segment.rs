@@ -1,4 +1,4 @@
-//! Of a packet what the emulator looks at: whose TCP connection it is, and its flags.
+//! What the emulator reads of a packet: its TCP connection and its flags.
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 pub const FIN: u8 = 0x01;
 /// A connection begins.
 pub const SYN: u8 = 0x02;
-/// It is broken off.
+/// The connection is aborted.
 pub const RST: u8 = 0x04;
 /// The acknowledgement number counts.
 pub const ACK: u8 = 0x10;
@@ -37,7 +37,7 @@ pub struct Connection {
 pub struct Segment {
     /// Who sent it.
     pub source: Host,
-    /// To whom.
+    /// Who receives it.
     pub target: Host,
     /// Its acknowledgement number.
     pub ack: u32,
@@ -68,7 +68,7 @@ impl Segment {
         })
     }
 
-    /// The connection that it belongs to, sent from this end of the path.
+    /// The connection it belongs to, if sent from this end of the path.
     #[must_use]
     pub fn connection(&self, from: End) -> Connection {
         let (client, server) = match from {

@@ -1,17 +1,17 @@
-//! A rate that each TCP connection has for itself, in front of a path's link: what carriers do that
-//! "shape flows", and why users take several lanes on one link.
+//! A separate rate for each TCP connection in front of a path's link, as carriers do that "shape
+//! flows". It is why users run several lanes on one link.
 
 use std::collections::HashMap;
 
 use super::link::{Link, LinkSpec};
 use super::segment::Connection;
 
-/// A queue and a rate for each connection, one direction of one path.
+/// A queue and a rate per connection, for one direction of one path.
 #[derive(Debug)]
 pub struct Throttle<P> {
-    /// Of each connection.
+    /// Each connection's link.
     spec: LinkSpec,
-    // Looked up by key; of those due at one time the order does not matter.
+    // Looked up by key; the order among packets due at the same time does not matter.
     connections: HashMap<Connection, Link<P>>,
 }
 
@@ -22,13 +22,13 @@ impl<P> Throttle<P> {
         Self { spec, connections: HashMap::new() }
     }
 
-    /// Takes a packet of `size` bytes; dropped if too much of its connection waits.
+    /// Takes a packet of `size` bytes; drops it if its connection's queue is full.
     pub fn enqueue(&mut self, now_ns: u64, connection: Connection, packet: P, size: u64) {
         let link = self.connections.entry(connection).or_insert_with(|| Link::new(self.spec, 0));
         link.enqueue(now_ns, packet, size);
     }
 
-    /// The next packet that is through by `now_ns`, with the time at which it was.
+    /// The next packet that is through by `now_ns`, with the time it was.
     pub fn take_due(&mut self, now_ns: u64) -> Option<(u64, P)> {
         let waiting = self.connections.values_mut().filter(|link| link.next_due_ns().is_some());
         waiting.min_by_key(|link| link.next_due_ns())?.take_due(now_ns)
@@ -40,7 +40,7 @@ impl<P> Throttle<P> {
         self.connections.values().filter_map(Link::next_due_ns).min()
     }
 
-    /// Packets that found the queue of their connection full.
+    /// Packets that found their connection's queue full.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
         self.connections.values().map(|link| link.counters().overflowed).sum()
@@ -75,7 +75,7 @@ mod tests {
         for i in 0..3 {
             throttle.enqueue(0, connection(1), i, 1500);
         }
-        // Through just after the first: of two at one time either may come first.
+        // Through just after the first: of two at the same time either may come first.
         throttle.enqueue(MS / 2 + 1, connection(2), 9, 750);
         assert_eq!(throttle.next_due_ns(), Some(MS));
         assert!(throttle.take_due(MS - 1).is_none());
