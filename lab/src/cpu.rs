@@ -121,7 +121,7 @@ enum Contender {
     Direct,
     TlsPair(TlsPair, PathBuf),
     Imux(PathBuf),
-    /// By its port that speaks SOCKS5.
+    /// Through its SOCKS5 port.
     ImuxProxy(PathBuf),
 }
 
@@ -164,7 +164,7 @@ impl Contender {
         }
     }
 
-    /// Starts both ends towards `sink`; gives where to connect.
+    /// Starts both ends towards `sink`; returns where to connect.
     fn start(
         &self,
         lanes: u16,
@@ -304,7 +304,7 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
     })
 }
 
-/// Where to connect, and where to from there if that is a proxy.
+/// Where to connect and, if that is a proxy, where to from there.
 type Target = (SocketAddr, Option<SocketAddr>);
 
 /// Runs one transfer job; returns its slowest row's time in milliseconds, and the load's CPU

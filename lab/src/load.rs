@@ -91,7 +91,7 @@ pub enum Job {
 pub struct Plan {
     /// Where to connect.
     pub target: SocketAddr,
-    /// What listens at `target` is a SOCKS5 proxy, and this is where it is to lead.
+    /// `target` is a SOCKS5 proxy, and this is where it should lead.
     pub by_proxy_to: Option<SocketAddr>,
     /// Local address to connect from.
     pub source: Option<IpAddr>,

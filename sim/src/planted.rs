@@ -1,7 +1,7 @@
 //! Bugs to plant in a copy of the core: `mutants.diff`.
 //!
-//! The core knows nothing of them. All are planted together, each behind a switch, so that one
-//! build has them all: which one is on, a variable of the environment says.
+//! The core knows nothing about them. All are planted together, each behind a switch, so that one
+//! build has them all; an environment variable says which one is on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,13 +11,13 @@ use std::{fs, io};
 
 use anyhow::{Context, bail, ensure};
 
-/// Names the bug that is switched on in a program built with all of them.
+/// Names the bug to switch on in a program built with all of them.
 pub const VARIABLE: &str = "IMUX_PLANTED_BUG";
 
-/// What a bug's lines call the question whether it is on.
+/// What a bug's lines write for the test whether it is on.
 const SWITCH: &str = "PLANTED";
 
-/// The module that answers it, in the copy.
+/// The copy's module that answers it.
 const SWITCHES: &str = r#"//! Which of the planted bugs is on.
 
 use std::sync::LazyLock;
@@ -35,17 +35,17 @@ pub struct Bug {
     places: Vec<Place>,
 }
 
-/// Whole lines of the core, without what they are indented by, and what is there instead.
+/// Whole lines of the core, without indentation, and their replacement.
 #[derive(Debug, Default)]
 struct Place {
     right: Vec<String>,
     wrong: Vec<String>,
 }
 
-/// All bugs there are.
+/// All bugs.
 ///
 /// # Errors
-/// `mutants.diff` has a line that means nothing.
+/// `mutants.diff` has a meaningless line.
 pub fn bugs() -> anyhow::Result<Vec<Bug>> {
     parse(include_str!("../mutants.diff"))
 }
@@ -76,10 +76,10 @@ fn parse(text: &str) -> anyhow::Result<Vec<Bug>> {
     Ok(bugs)
 }
 
-/// Plants all bugs in files, which are known by their paths.
+/// Plants all bugs in files, keyed by their paths.
 ///
 /// # Errors
-/// The lines of a bug stand nowhere in these files, or more than once.
+/// A bug's lines occur nowhere in these files, or more than once.
 pub fn plant(bugs: &[Bug], files: &mut BTreeMap<PathBuf, String>) -> anyhow::Result<()> {
     for bug in bugs {
         ensure!(!bug.places.is_empty(), "{} stands at no place", bug.name);
@@ -143,8 +143,8 @@ fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Makes `copy` a copy of the repository with all bugs planted in it. What stands beside the source
-/// is linked.
+/// Makes `copy` a copy of the repository with all bugs planted. Everything beside the source is
+/// linked.
 ///
 /// # Errors
 /// A bug has no place, or a file cannot be written.
@@ -191,7 +191,7 @@ mod tests {
         Ok(files[&path].clone())
     }
 
-    /// Whoever changes a line with a bug beside it is told here, and changes `mutants.diff`.
+    /// Fails for whoever changes a line with a bug beside it: update `mutants.diff`.
     #[test]
     fn every_bug_has_its_place_in_the_core() {
         let bugs = bugs().unwrap();

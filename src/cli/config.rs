@@ -56,7 +56,7 @@ pub(crate) struct ServerConfig {
     pub(crate) listen: HostPort,
     pub(crate) dial: Endpoint,
     pub(crate) dialing: Dialing,
-    /// Where connections are taken for clients of whom nothing is known.
+    /// Where connections are accepted for unknown clients.
     pub(crate) listen_for_strangers: Vec<DestinationRule>,
     pub(crate) session: SessionConfig,
     pub(crate) sessions: SessionLimits,
@@ -74,7 +74,7 @@ pub(crate) struct ServerConfig {
 pub(crate) struct ClientConfig {
     /// Empty only if `stdio` or `reverse` is set.
     pub(crate) forwards: Vec<Forward>,
-    /// Where the server takes connections for this client.
+    /// Where the server accepts connections for this client.
     pub(crate) reverse: Vec<Reverse>,
     /// Where standard input and output lead.
     pub(crate) stdio: Option<Destination>,

@@ -1,5 +1,5 @@
-//! The control socket: one a process, in a folder of the home that only its user gets into. By it
-//! other processes of that user ask for what this one has.
+//! The control socket: one per process, in a folder of the home that only its user can enter.
+//! Through it, other processes of that user use what this one has.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -26,39 +26,39 @@ mod protocol;
 pub(super) use ask::{Elsewhere, open_elsewhere};
 use protocol::{REQUEST_BYTES_MAX, Reply, Request};
 
-/// The folder, in the home.
+/// The folder's name in the home.
 const FOLDER: &str = "control";
 
-/// Who asks at once: as many as there may be shells with an ssh by this client, and two for each.
+/// Most simultaneous connections: two for each shell that may run an ssh over this client.
 const CONNECTIONS_MAX: usize = 128;
 
-/// What one connection may ask for, one after another.
+/// Most requests on one connection, one after another.
 const REQUESTS_MAX: usize = 16;
 
-/// Outcomes that are kept for who has not asked yet.
+/// Most outcomes kept for processes that have not asked yet.
 const OUTCOMES_MAX: usize = 2 * CONNECTIONS_MAX;
 
-/// How long a request may take to come.
+/// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A socket that nobody has asked anything by yet.
+/// A socket that does not answer yet.
 #[derive(Debug)]
 pub(super) struct Control(UnixSocket);
 
 /// What a process answers with.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// What it is, in the words of the command line.
+    /// What it is, in the command line's words.
     pub(super) role: &'static str,
-    /// The server it is connected to, as `--dial` says, or the address it listens at.
+    /// The server it is connected to, as in `--dial`, or the address it listens on.
     pub(super) place: String,
-    /// What others' connections may go over.
+    /// The session that others' connections may use.
     pub(super) session: Option<(Arc<Client>, Connections)>,
 }
 
 impl Control {
-    /// Makes this process's socket. Without one it runs as well: a home may be read-only, or there
-    /// is none.
+    /// Makes this process's socket. The process also runs without one: a home may be read-only or
+    /// missing.
     pub(super) fn bind(home: Option<&Path>, role: &str) -> Option<Self> {
         let bound = folder(home?, true).and_then(|folder| {
             sweep(&folder);
@@ -73,7 +73,7 @@ impl Control {
         }
     }
 
-    /// Answers until `stopping`, and then until the connections that were opened have ended.
+    /// Answers until `stopping`, then waits for opened connections to end.
     pub(super) async fn serve(self, host: Host, stopping: impl Future<Output = ()>) {
         let (host, places) = (Arc::new(host), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
         let outcomes = Outcomes::default();
@@ -88,7 +88,7 @@ impl Control {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     };
-                    // Others do not get into the folder. Should they, they get no further.
+                    // Others cannot enter the folder. If they do, they get no further.
                     let Ok(place) = places.clone().try_acquire_owned() else { continue };
                     if !is_own(&socket) {
                         tracing::warn!("another user has connected to the control socket; it is not answered");
@@ -109,7 +109,7 @@ impl Control {
     }
 }
 
-/// The folder, made if it is to be. Nobody else may get into it.
+/// The folder, created if `make`. Nobody else may enter it.
 fn folder(home: &Path, make: bool) -> io::Result<PathBuf> {
     let folder = home.join(FOLDER);
     if make {
@@ -126,8 +126,7 @@ fn folder(home: &Path, make: bool) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Removes what processes have left behind that were killed. One is gone when its number is
-/// nobody's and nobody answers.
+/// Removes the sockets of killed processes. A process is gone if its id is free and nobody answers.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -150,7 +149,7 @@ fn is_own(socket: &UnixStream) -> bool {
     socket.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw())
 }
 
-/// How connections have ended that others opened, for whoever waits for that.
+/// How connections opened by others have ended, for whoever waits for that.
 #[derive(Debug, Clone, Default)]
 struct Outcomes(Arc<Mutex<State>>);
 
@@ -168,7 +167,7 @@ impl Outcomes {
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
-        // Whoever opens one asks for its outcome at once, and may be later than that.
+        // The oldest go first: whoever opens one asks for its outcome at once.
         while state.open.len() >= OUTCOMES_MAX {
             state.open.pop_first();
         }
@@ -209,7 +208,7 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
                 None => Reply::refused("there is no such connection"),
             },
             Err(why) => {
-                // What else is said in a language that is not understood is not listened to.
+                // After a line it does not understand, it stops listening.
                 return say(&mut socket, &Reply::refused(why)).await;
             }
         };
@@ -218,7 +217,7 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
     Ok(())
 }
 
-/// The connection is a stream's from here on; `first` was read of it.
+/// From here on the connection belongs to a stream; `first` was already read from it.
 async fn open(
     mut socket: UnixStream,
     first: Bytes,
@@ -250,7 +249,7 @@ async fn say(socket: &mut UnixStream, reply: &Reply) -> io::Result<()> {
     socket.write_all(reply.line().as_bytes()).await
 }
 
-/// The next line, without its end; `None` where there is none.
+/// The next line, without its end; `None` if there is none.
 async fn read_line(socket: &mut UnixStream, heard: &mut BytesMut) -> io::Result<Option<Bytes>> {
     loop {
         if let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
@@ -261,7 +260,7 @@ async fn read_line(socket: &mut UnixStream, heard: &mut BytesMut) -> io::Result<
         if heard.len() >= REQUEST_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a line that does not end"));
         }
-        // No more than a line's is read at once: what follows may be a stream's, and waits.
+        // Reads at most a line's worth at once: what follows may belong to a stream, and waits.
         let room = REQUEST_BYTES_MAX - heard.len();
         let mut piece = (&mut *socket).take(room as u64);
         if piece.read_buf(heard).await? == 0 {

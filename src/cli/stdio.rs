@@ -38,7 +38,7 @@ pub(super) async fn run(
     carried.map(|()| Exit::Ok).map_err(|error| failure(to, &error))
 }
 
-/// The same over the session of a client that runs already.
+/// The same over the session of an already running client.
 pub(super) async fn run_elsewhere(
     elsewhere: Elsewhere,
     to: &Destination,
@@ -56,7 +56,7 @@ pub(super) async fn run_elsewhere(
     }
 }
 
-/// Why there is no connection, or not any more.
+/// Why there is no connection, or no longer one.
 pub(super) fn failure(to: &Destination, why: &dyn Display) -> Failure {
     Failure::message(Exit::Refused, format!("{to}: {why}; nothing more will come"))
 }

@@ -164,7 +164,7 @@ impl Table {
             // A dead session is about to be forgotten.
             let Some(shared) = shared else { return Some(idle(super::clock::now(), false)) };
             shared.peek(|state| {
-                // What it has others connect to goes on for them.
+                // Others still connect to its listeners.
                 if state.kept > 0 {
                     return None;
                 }

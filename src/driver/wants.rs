@@ -13,8 +13,8 @@ pub struct OpenOptions {
     /// Latency at any price: every byte, both ways, goes on the two fastest lanes, over two links
     /// if there are two. It costs twice the bytes. Metered lanes carry no second copy.
     pub redundant: bool,
-    /// What else is wanted. If the peer grants no [`Wants::ANSWER`], the stream counts as connected
-    /// once it is open; if it grants no [`Wants::SOURCE`], the stream is not opened.
+    /// What else is wanted. If the peer grants no [`Wants::ANSWER`], the stream counts as
+    /// connected once it is open; if it grants no [`Wants::SOURCE`], the stream is not opened.
     pub wants: Wants,
     /// Who connects, as this end sees it: it counts only with [`Wants::SOURCE`], and only if the
     /// peer trusts this end with it. A peer that knows no claims is told none.

@@ -98,7 +98,7 @@ impl Permit {
         self.destinations.as_deref()
     }
 
-    /// Where connections may be taken for the client ([`Destinations::may_listen`]); `None` if
+    /// Where connections may be accepted for the client ([`Destinations::may_listen`]); `None` if
     /// nowhere.
     #[must_use]
     pub fn listen(&self) -> Option<&Destinations> {
@@ -111,7 +111,7 @@ impl Permit {
         self.tell_source
     }
 
-    /// Whether what the client says of who connects is what its destinations are told.
+    /// Whether its destinations are told what the client says about who connects.
     #[must_use]
     pub fn trusts_source(&self) -> bool {
         self.trust_source

@@ -40,12 +40,12 @@ impl Bounds {
     }
 }
 
-/// What an end may keep for its peer until that has acknowledged it, as a budget for many sessions
-/// allows it.
+/// What an end may keep unacknowledged for its peer, under a budget for many sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     most: u64,
-    /// What there was when more was allowed: it goes as it is acknowledged, and grows no more.
+    /// What was held under a larger allowance: it shrinks as it is acknowledged and no longer
+    /// grows.
     before: u64,
 }
 
@@ -54,7 +54,7 @@ impl Held {
         Self { most: u64::MAX, before: 0 }
     }
 
-    /// From now on so many bytes are allowed, with so many held until then.
+    /// From now on `send` bytes are allowed, with `held` so far.
     pub fn allow(&mut self, send: u64, held: u64) {
         *self = Self { most: send, before: held };
     }

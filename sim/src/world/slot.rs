@@ -1,4 +1,4 @@
-//! Lanes, and the places they are dialled for.
+//! Lanes, and the slots they are dialled for.
 
 use imux::proto::{Advice, LanePolicy};
 

@@ -1,4 +1,4 @@
-//! To ask another process of this user's.
+//! Asks another process of this user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,28 +12,28 @@ use tokio::net::UnixStream;
 use super::protocol::{Reply, Request};
 use super::{folder, is_own, read_line};
 
-/// How long another process may take to say who it is. One that is stopped says nothing.
+/// How long another process may take to say who it is. A stopped process says nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// So many sockets are looked at.
+/// How many sockets are tried.
 const LOOKED_AT_MAX: usize = 64;
 
-/// A connection by another process's session.
+/// A connection over another process's session.
 #[derive(Debug)]
 pub(in crate::cli) struct Elsewhere {
-    /// What it carries is what is written and read here.
+    /// Reads and writes here are what it carries.
     pub(in crate::cli) socket: UnixStream,
-    /// What was read of it before.
+    /// What was already read from it.
     pub(in crate::cli) first: Bytes,
     path: PathBuf,
     number: u64,
 }
 
-/// Has a client of this user, which is connected to the same server, connect to `to`; `None` where
-/// there is none. `trusts` says whether its server's key would do for a session of one's own.
+/// Has another client of this user, connected to the same server, connect to `to`; `None` if there
+/// is none. `trusts` says whether its server's key would do for a session of our own.
 ///
 /// # Errors
-/// There is one, and its server does not connect to there; why.
+/// There is one, but its server does not connect there, and why.
 pub(in crate::cli) async fn open_elsewhere(
     home: &Path,
     server: &str,
@@ -61,7 +61,7 @@ pub(in crate::cli) async fn open_elsewhere(
                 return Ok(Some(Elsewhere { socket, first, path, number }));
             }
             Ok(Reply::Refused { why }) => return Err(why),
-            // It has gone meanwhile.
+            // It is gone by now.
             Ok(_) | Err(_) => {}
         }
     }
@@ -69,7 +69,7 @@ pub(in crate::cli) async fn open_elsewhere(
 }
 
 impl Elsewhere {
-    /// Who can say how it has ended; to be asked before it has.
+    /// Resolves to how it ended. Call before it has.
     pub(in crate::cli) async fn outcome(
         &self,
     ) -> io::Result<impl Future<Output = Result<(), String>> + use<>> {
@@ -95,7 +95,7 @@ async fn greet(path: &Path) -> io::Result<(UnixStream, Reply)> {
     Ok((socket, about))
 }
 
-/// The answer; what comes behind it is left in `heard`.
+/// The answer; what follows it is left in `heard`.
 async fn ask(
     socket: &mut UnixStream,
     request: &Request,

@@ -1,14 +1,14 @@
-//! What is said over the control socket: lines of JSON, of one version for all that can be asked.
+//! The control socket's protocol: lines of JSON, with one version for all requests.
 
 use std::str::FromStr;
 
 use imux::trust::{Destination, Fingerprint};
 use serde_json::{Value, json};
 
-/// Said in every line. Whoever does not know it answers no such request.
+/// Stated in every line. A process that does not know it answers no request.
 pub(super) const VERSION: u64 = 1;
 
-/// Longest line: a destination, and room for what is to come.
+/// Longest line: a destination, and room for later additions.
 pub(super) const REQUEST_BYTES_MAX: usize = 4_096;
 
 /// What can be asked.
@@ -16,19 +16,19 @@ pub(super) const REQUEST_BYTES_MAX: usize = 4_096;
 pub(super) enum Request {
     /// Who it is.
     About,
-    /// The connection is to lead there from now on.
+    /// From now on the connection leads there.
     Open {
-        /// A destination, as it is checked again at the server.
+        /// A destination, which the server checks again.
         to: String,
     },
-    /// How a connection that was opened has ended, when it has.
+    /// Waits for an opened connection to end; says how it did.
     Wait {
         /// Its number.
         number: u64,
     },
 }
 
-/// What is answered.
+/// What a process answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
     About { role: String, place: String, key: Option<Fingerprint> },
@@ -37,7 +37,7 @@ pub(super) enum Reply {
 }
 
 impl Request {
-    /// Understands a line; or says why not, in words that are safe to be shown.
+    /// Parses a line, or says why it cannot, in words that are safe to show.
     pub(super) fn parse(line: &[u8]) -> Result<Self, &'static str> {
         let value = object(line)?;
         match value.get("ask").and_then(Value::as_str) {
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing panics, and what is understood is understood again as it is written.
+    /// Nothing panics, and whatever parses also parses when written back.
     fn same_again(line: &[u8]) {
         if let Ok(request) = Request::parse(line) {
             assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));

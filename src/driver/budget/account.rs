@@ -14,7 +14,7 @@ use crate::proto::limits::{
 };
 use crate::proto::{Allowance, MemoryUse};
 
-/// So long nothing of what a session keeps has moved, and it counts as stalled.
+/// A session counts as stalled if nothing it keeps has moved for this long.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// A session's number in the account.

@@ -9,7 +9,7 @@ use crate::trust::{DestinationRule, Fingerprint, ProxyHeader};
 pub struct Grant {
     /// Where it may connect; empty means the server's one destination.
     pub destinations: Vec<DestinationRule>,
-    /// Where it may have connections taken for it; nothing listed is nowhere.
+    /// Where it may have connections accepted; empty means nowhere.
     pub listen: Vec<DestinationRule>,
     /// How many connections it may have open at once, over all its sessions; no limit if `None`.
     pub streams_max: Option<u32>,
@@ -17,7 +17,7 @@ pub struct Grant {
     pub expires: Option<SystemTime>,
     /// Its destinations are told who connects.
     pub tell_source: Option<ProxyHeader>,
-    /// What it says of who connects is what they are told.
+    /// They are told what it says about who connects.
     pub trust_source: bool,
 }
 

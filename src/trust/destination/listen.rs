@@ -1,26 +1,26 @@
-//! The same places and rules, where it is a client that has connections taken there: a name is then
-//! never looked up, and what a rule has to name is the very address that is listened at.
+//! The same places and rules, for clients that have connections accepted there: names are never
+//! looked up, and a rule must name the very address to listen on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::{Destination, DestinationRule, Destinations, Host, HostRule, Place, contains};
 
-/// Ports below are for who administers a machine: a rule has to name one of them.
+/// Ports below are for a machine's administrator: a rule must name them one by one.
 const FIRST_ORDINARY_PORT: u16 = 1_024;
 
-/// Where connections are to be taken.
+/// Where to accept connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAt<'a> {
-    /// At those of these addresses that are allowed.
+    /// At whichever of these addresses are allowed.
     Addresses(Vec<SocketAddr>),
     /// At this path.
     Unix(&'a Path),
 }
 
 impl Destination {
-    /// Where connections are to be taken, if that is what the place is for: `localhost` is both
-    /// addresses of that name, and nothing else is called by a name.
+    /// Where to accept connections, if this is a place to listen: `localhost` means both of its
+    /// addresses; other names do not count.
     #[must_use]
     pub fn listen_at(&self) -> Option<ListenAt<'_>> {
         let (host, port) = match &self.0 {
@@ -39,14 +39,14 @@ impl Destination {
 }
 
 impl Destinations {
-    /// Whether connections may be taken at this address. `*` and networks mean any address of
-    /// theirs, and a `*` for the port none below 1024.
+    /// Whether connections may be accepted at this address. `*` and networks mean any of their
+    /// addresses, and a `*` for the port means none below 1024.
     #[must_use]
     pub fn may_listen(&self, at: SocketAddr) -> bool {
         self.rules.iter().any(|rule| rule.lets_listen(at))
     }
 
-    /// Whether connections may be taken at a Unix socket: of its own path alone.
+    /// Whether connections may be accepted at a Unix socket: only by its own path.
     #[must_use]
     pub fn may_listen_unix(&self, path: &Path) -> bool {
         let is = |rule: &DestinationRule| matches!(&rule.host, HostRule::Unix(listed) if Path::new(listed) == path);
@@ -55,8 +55,8 @@ impl Destinations {
 }
 
 impl DestinationRule {
-    /// Whether it can be about where connections are taken: by an address of the machine, and no
-    /// name but `localhost`.
+    /// Whether it can name a place to accept connections: an address of the machine, and no name
+    /// but `localhost`.
     #[must_use]
     pub fn is_place_to_listen(&self) -> bool {
         !matches!(&self.host, HostRule::Name(name) if name != "localhost")
