@@ -29,7 +29,7 @@ const TABLE_BASE: usize = 100;
 /// The server's one address.
 pub const SERVER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 1);
 
-/// The largest share of a link's rate that can be payload: 1500-byte packets, of which 52 are IPv4
+/// The largest share of a link's rate that can be payload: 1500-byte packets less 52 bytes of IPv4
 /// and TCP headers with timestamps.
 pub const PAYLOAD_SHARE: f64 = 1448.0 / 1500.0;
 

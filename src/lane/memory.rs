@@ -74,7 +74,7 @@ pub struct MemoryLane {
     link: Arc<Link>,
     /// 0 or 1: this end writes to the pipe with this number and reads from the other.
     side: usize,
-    /// Bytes taken out of the pipe, of which `read` are consumed.
+    /// Bytes taken out of the pipe; `read` of them are consumed.
     chunk: Vec<u8>,
     read: usize,
     peer: Option<PeerIdentity>,

@@ -200,8 +200,8 @@ impl AuthorizedClientsTrust {
         Ok(trust)
     }
 
-    /// As [`open`](Self::open); a file at `mark` remembers that there is a list, or once there is
-    /// one, and from then on a missing list lets in nobody unless `allow_anyone`.
+    /// As [`open`](Self::open); a file at `mark` records that there is a list, as soon as there is;
+    /// from then on a missing list lets in nobody unless `allow_anyone`.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`TrustError::AuthorizedClientsGone`].

@@ -109,7 +109,7 @@ struct Files {
 }
 
 impl Files {
-    /// Whether the run has to be watched for them.
+    /// Whether the run must be observed for them.
     fn any(&self) -> bool {
         self.trace.is_some() || self.picture.is_some()
     }
@@ -141,11 +141,11 @@ pub fn run(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How a program ends that SIGPIPE has killed, as shells show it.
+/// The exit code of a program killed by SIGPIPE, as shells show it.
 const OUTPUT_CLOSED: u8 = 128 + 13;
 
-/// What the whole program makes of an error. Whoever reads the output may have heard enough (`|
-/// head`): that is no news, and no success either.
+/// Reports an error and returns its exit code. If the reader has had enough (`| head`), there is
+/// nothing to report, but that is no success either.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let is_closed = |cause: &(dyn std::error::Error + 'static)| {
         let cause = cause.downcast_ref::<io::Error>();
@@ -254,9 +254,9 @@ fn compare(args: &Compare, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every so many seeds one is run twice.
+/// One in this many seeds is run twice.
 const TWICE_EVERY: u64 = 100;
-/// A batch of at least this many must have seen everything that happens sometimes.
+/// A batch of at least this many must see everything that happens sometimes.
 const SOMETIMES_FROM: u64 = 1_000;
 
 fn run_soak(args: &Soak, out: &mut impl Write) -> io::Result<ExitCode> {
@@ -273,12 +273,12 @@ fn run_soak(args: &Soak, out: &mut impl Write) -> io::Result<ExitCode> {
     tell(out, &sum, sometimes, &|seed| format!("imux-sim replay {seed}"))
 }
 
-/// Threads for a batch; asked for 0: one for each core.
+/// Threads for a batch; 0 means one for each core.
 pub fn jobs(asked: usize) -> usize {
     if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-/// Prints what came of a batch, and how a failure is seen `again`.
+/// Prints a batch's result, and how to see a failure `again`.
 pub fn tell(
     out: &mut impl Write,
     sum: &Sum,

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Mutants, out: &mut impl Write) -> anyhow::Result<ExitCo
     Ok(if found == names.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// This program, of a copy of the source with all bugs in it.
+/// This program, built from a copy of the source with all bugs in it.
 fn build() -> anyhow::Result<PathBuf> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
     let place = repository.join("target/mutants");

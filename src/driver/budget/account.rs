@@ -197,9 +197,9 @@ impl Account {
     }
 }
 
-/// The session to end: strangers' first; among them those whose memory does not move; then of the
-/// holder with most beyond what was granted; then the one that has stood longest. A session within
-/// its grant is never among them, however large that is.
+/// The session to end: strangers' first; then those whose memory does not move; then of the holder
+/// with most beyond what was granted; then the one that has stood longest. A session within its
+/// grant is never among them, however large that is.
 pub(super) fn who_ends(overdrawn: &[Overdrawn]) -> Option<Number> {
     let is_stalled = |one: &Overdrawn| one.stalled >= STALLED_AFTER;
     let mut excess = BTreeMap::<(Holder, bool), u64>::new();

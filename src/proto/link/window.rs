@@ -6,8 +6,8 @@ use super::sample::LaneSample;
 /// This many times what fills the lane's pipe, so that no buffer on the way swallows what other
 /// lanes could carry.
 const PIPE_FACTOR: f64 = 3.0;
-/// On a slow path, where others wait behind whatever stands in its queue: what fills it, and as much
-/// again until the next acknowledgement is here.
+/// On a slow path, where others wait behind whatever stands in its queue: what fills it, and as
+/// much again until the next acknowledgement is here.
 const PIPE_FACTOR_SLOW: f64 = 2.0;
 /// Round trips count as no shorter than this, in seconds: delayed acknowledgements and waking a
 /// task take time.
@@ -17,9 +17,9 @@ const ROUND_TRIP_MIN: f64 = 0.005;
 const INITIAL_WINDOWS: f64 = 4.0;
 /// Lanes of one link share them, but each has room for what it is given at once.
 const INITIAL_WINDOWS_SHARED_MIN: f64 = 0.5;
-/// On a slow path four initial windows are seconds that nothing can overtake. Three packets: two are
-/// acknowledged together, and one leaves meanwhile. With four the echo beside a download waited a
-/// fifth longer than beside TCP's, and short queues overflowed (64 to 128 kbit/s, 8 KB).
+/// On a slow path four initial windows are seconds that nothing can overtake. Three packets: two
+/// are acknowledged together, and one leaves meanwhile. With four the echo beside a download waited
+/// a fifth longer than beside TCP's, and short queues overflowed (64 to 128 kbit/s, 8 KB).
 const SLOW_BYTES: f64 = 3.0 * PACKET_BYTES;
 /// A round trip of next to nothing may be that of an empty packet, and a path that took one at once
 /// be slow. So beyond the initial windows a lane has no more in flight than twice what was

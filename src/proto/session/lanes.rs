@@ -48,7 +48,8 @@ impl Session {
         self.lanes.bury(lane, code);
     }
 
-    /// Whether the path of a link is known to carry less than 512 kbit/s, so that one lane fills it.
+    /// Whether the path of a link is known to carry less than 512 kbit/s, so that one lane fills
+    /// it.
     pub fn is_slow(&self, link: LinkId) -> bool {
         let mut of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
         of_link.any(|lane| lane.estimate.is_slow())

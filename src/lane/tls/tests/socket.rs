@@ -50,7 +50,7 @@ async fn ipv6_works_and_families_do_not_mix() {
 async fn an_address_that_is_not_ours_cannot_be_bound() {
     let (listener, _) = listener();
     let config = client_config(&Identity::generate().unwrap()).unwrap();
-    // RFC 5737: for documentation, nobody's.
+    // RFC 5737: reserved for documentation, so nobody's.
     let foreign = BindSource::Addr(Ipv4Addr::new(192, 0, 2, 77).into());
     let error = dialer_from(&listener, foreign, config).dial().await.unwrap_err();
     assert!(matches!(error, DialError::Bind { .. }), "{error}");
