@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::lane::{self, Lane};
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
-use crate::proto::{Advice, Code, DecodeError, LaneId, LaneMetrics, LanePolicy, Side};
+use crate::proto::{Advice, Code, DecodeError, KernelSample, LaneId, LanePolicy, Side};
 
 /// Most bytes read before the frames are handed over: the lock is taken once for them.
 const READ_BATCH: u64 = 256 * 1024;
@@ -89,8 +89,8 @@ pub(super) struct Attached {
 }
 
 /// What a lane's kernel tells of it, as the session takes it.
-fn of_kernel(metrics: &lane::LaneMetrics) -> LaneMetrics {
-    LaneMetrics {
+fn of_kernel(metrics: &lane::LaneMetrics) -> KernelSample {
+    KernelSample {
         rtt: metrics.rtt,
         rtt_var: metrics.rtt_var,
         rtt_min: metrics.rtt_min.unwrap_or_default(),
@@ -310,7 +310,7 @@ impl LaneTask<'_> {
     }
 
     /// Asks the kernel about the lane, now and then.
-    fn measure(&mut self) -> Option<LaneMetrics> {
+    fn measure(&mut self) -> Option<KernelSample> {
         let now = clock::now();
         if self.measured_at.is_some_and(|at| now.duration_since(at) < METRICS_EVERY) {
             return None;
@@ -343,7 +343,7 @@ impl LaneTask<'_> {
         &mut self,
         cx: &Context<'_>,
         writable: bool,
-        metrics: Option<LaneMetrics>,
+        metrics: Option<KernelSample>,
     ) -> Result<bool, LaneEnd> {
         let (id, batch, out) = (self.id, &mut self.batch, &mut self.out);
         let (ended, mut advice) = (self.ended, None);

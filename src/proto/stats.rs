@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ids::LaneId;
-use super::lane::{Health, Lane};
+use super::lane::{Condition, Health, Lane};
 use super::policy::Tier;
 
 /// One session at one moment. Bytes are stream payload unless said otherwise.
@@ -77,7 +77,8 @@ pub struct LaneStats {
     pub rate: u64,
     /// Whether it answers.
     pub health: Health,
-    /// What it carries is overdue, and nothing was acknowledged for a while: others come first.
+    /// It answers, but what it carries is overdue, and nothing was acknowledged for a while:
+    /// others come first.
     pub late: bool,
     /// It carries no bulk for now: the link's active lanes fill its path. It carries urgent data.
     pub standby: bool,
@@ -89,15 +90,15 @@ impl LaneStats {
     pub(super) fn of(lane: &Lane) -> Self {
         Self {
             id: lane.id,
-            sent_bytes: lane.sent_payload,
-            received_bytes: lane.received_payload,
-            resent_bytes: lane.resent_payload,
+            sent_bytes: lane.payload.sent,
+            received_bytes: lane.payload.received,
+            resent_bytes: lane.payload.resent,
             in_flight_bytes: lane.ledger.in_flight(),
             rtt: lane.estimate.rtt(),
             rtt_min: lane.estimate.rtt_min(),
             rate: lane.estimate.rate() as u64,
-            health: lane.health,
-            late: lane.late,
+            health: lane.condition.health(),
+            late: lane.condition == Condition::Late,
             standby: lane.standby,
             tier: lane.policy.tier,
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use imux::proto::LaneMetrics;
+use imux::proto::KernelSample;
 
 use super::bbr::{Bbr, Sample};
 use super::link::Fate;
@@ -460,7 +460,7 @@ impl Pipe {
     }
 
     /// What a kernel would report about it.
-    pub fn metrics(&self, now: Time) -> Option<LaneMetrics> {
+    pub fn metrics(&self, now: Time) -> Option<KernelSample> {
         let silence = self.heard_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
         let bbr = self.bbr.as_deref();
         let window = bbr.map_or(self.window.bytes(), Bbr::window);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use imux::proto::LaneMetrics;
+use imux::proto::KernelSample;
 
 use super::{Link, MSS, SECOND, Time};
 use crate::options::Congestion;
@@ -128,8 +128,8 @@ impl Estimates {
         pacing_rate: Option<f64>,
         delivered: u64,
         silence: Option<Duration>,
-    ) -> Option<LaneMetrics> {
-        (self.rtt > 0.0).then(|| LaneMetrics {
+    ) -> Option<KernelSample> {
+        (self.rtt > 0.0).then(|| KernelSample {
             rtt: Duration::from_nanos(self.rtt as u64),
             rtt_var: Duration::from_nanos(self.rtt_var as u64),
             rtt_min: Duration::from_nanos(self.rtt_min as u64),

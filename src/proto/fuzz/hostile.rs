@@ -15,7 +15,7 @@ use crate::proto::ids::{LaneId, Side, StreamId};
 use crate::proto::limits::{FRAME_BYTES_MAX, REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR};
 use crate::proto::testing;
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf, StreamKind, encode_frame};
-use crate::proto::{Config, LaneMetrics, Session};
+use crate::proto::{Config, KernelSample, Session};
 
 /// The target. Whatever the peer does: no panic, no memory beyond the windows and limits, no output
 /// without end, and at the end a session that works, or one that was closed with a code.
@@ -220,7 +220,7 @@ impl Run {
 
     fn metrics(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let lane = self.some_lane(u)?;
-        let metrics = LaneMetrics {
+        let metrics = KernelSample {
             rtt: Duration::from_micros(u.arbitrary::<u32>()?.into()),
             rtt_var: Duration::from_micros(u.arbitrary::<u16>()?.into()),
             rtt_min: Duration::from_micros(u.arbitrary::<u32>()?.into()),

@@ -7,9 +7,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LaneMetrics, part};
+use super::handshake::{self, HANDSHAKE_BYTES};
+use super::kernel::Kernel;
+use super::lateness::Lateness;
+use super::part::part;
+use super::round_trip::{RoundTrip, timeout};
 use crate::proto::limits::LINK_RATE_MIN;
-use crate::proto::link::{INITIAL_WINDOW_BYTES, MaxFilter, PACKET_BYTES, SLOW_RATE, Startup};
+use crate::proto::link::{
+    INITIAL_WINDOW_BYTES, KernelSample, MaxFilter, PACKET_BYTES, SLOW_RATE, Startup,
+};
 
 /// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
 /// 333 ms as the initial round trip).
@@ -30,19 +36,6 @@ const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
 /// twice its round trip, still come from the same place.
 const SPLIT_DELAY: Duration = Duration::from_millis(15);
 
-/// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates.
-/// Its longest packet is a full one.
-const HANDSHAKE_BYTES: f64 = 4_096.0;
-/// It shows that a path is slow if it takes this much longer than its round trips ...
-const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(64);
-/// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a
-/// lost packet, looks like the one and not like the other.
-const PACKET_EXCESS_MIN: Duration = Duration::from_millis(30);
-/// The kernel takes an eighth of each sample (RFC 6298).
-const SRTT_PART: u32 = 8;
-
-/// How long a minimum is believed (as BBR does: 10 s).
-const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
 /// A kernel that paces takes no more for a connection that has so many seconds of its rate before
 /// it (`TSQ_THROTTLED`), and MPTCP passes that subflow over.
 const THROTTLED_SECONDS: f64 = 0.001;
@@ -50,25 +43,11 @@ const THROTTLED_SECONDS: f64 = 0.001;
 /// Estimates of one lane.
 #[derive(Clone, Debug)]
 pub(in crate::proto) struct Estimate {
-    /// Smoothed, as RFC 6298: from a frame's sending to its acknowledgement, queues included.
-    srtt: Option<Duration>,
-    rtt_var: Duration,
-    /// The smallest, and when it was seen.
-    rtt_min: Option<(Duration, Instant)>,
+    round_trip: RoundTrip,
     handshake_rtt: Option<Duration>,
     /// As acknowledgements tell.
     acked_rate: MaxFilter,
-    /// As the kernel tells.
-    kernel_rate: MaxFilter,
-    /// The same, kept about as long as BBR keeps it.
-    kernel_rate_kept: MaxFilter,
-    kernel: Option<LaneMetrics>,
-    /// When the kernel was last asked, ...
-    kernel_at: Option<Instant>,
-    /// ... when it last heard of the peer's, ...
-    kernel_heard_at: Option<Instant>,
-    /// ... and by an acknowledgement of more than before.
-    kernel_delivered_at: Option<Instant>,
+    kernel: Kernel,
     /// What the path carries, in bytes a second: by the lane's handshake, if that shows that it is
     /// little ...
     path_by_handshake: Option<f64>,
@@ -78,9 +57,7 @@ pub(in crate::proto) struct Estimate {
     rate_max: f64,
     /// How many lanes start on its path together.
     sharing: f64,
-    /// By how much acknowledgements missed their forecast, smoothed, and when the last one came.
-    lateness: Duration,
-    lateness_at: Option<Instant>,
+    lateness: Lateness,
     found: Found,
     startup: Startup,
 }
@@ -88,6 +65,8 @@ pub(in crate::proto) struct Estimate {
 /// What follows from the samples: asked for many times for each that comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Found {
+    /// The kernel's connection ends where the lane ends.
+    end_to_end: bool,
     rtt_min: Duration,
     /// One way, to the peer.
     delay: Duration,
@@ -101,23 +80,15 @@ struct Found {
 impl Estimate {
     pub(in crate::proto) fn new(handshake_rtt: Option<Duration>) -> Self {
         let mut estimate = Self {
-            srtt: None,
-            rtt_var: Duration::ZERO,
-            rtt_min: None,
+            round_trip: RoundTrip::default(),
             handshake_rtt,
             acked_rate: MaxFilter::default(),
-            kernel_rate: MaxFilter::default(),
-            kernel_rate_kept: MaxFilter::default(),
-            kernel: None,
-            kernel_at: None,
-            kernel_heard_at: None,
-            kernel_delivered_at: None,
+            kernel: Kernel::default(),
             path_by_handshake: None,
             path_rate: None,
             rate_max: f64::INFINITY,
             sharing: 1.0,
-            lateness: Duration::ZERO,
-            lateness_at: None,
+            lateness: Lateness::default(),
             found: Found::default(),
             startup: Startup::default(),
         };
@@ -127,8 +98,9 @@ impl Estimate {
 
     /// Draws the conclusions from what is known now.
     fn conclude(&mut self) {
-        let own = self.rtt_min.map(|(min, _)| min);
-        let kernel = self.end_to_end_kernel();
+        let own = self.round_trip.min();
+        let end_to_end = self.is_end_to_end();
+        let kernel = self.kernel.latest().filter(|_| end_to_end);
         let kernel_rtt = kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
         let smallest = [own, kernel_rtt, self.handshake_rtt].into_iter().flatten().min();
         let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
@@ -136,7 +108,7 @@ impl Estimate {
         // this path both ways.
         let of_path = kernel_rtt.unwrap_or(rtt_min);
         let delay = part::<2>(of_path).min(own.unwrap_or(of_path));
-        let kernel_rate = kernel.map_or(0.0, |_| self.kernel_rate.max());
+        let kernel_rate = kernel.map_or(0.0, |_| self.kernel.rate());
         let acked_rate = self.acked_rate.max();
         let counted = match kernel_rate {
             rate if self.counts_wrong(rate, acked_rate) => acked_rate,
@@ -144,7 +116,7 @@ impl Estimate {
         };
         let measured_rate = [counted, acked_rate].into_iter().find(|rate| *rate > 0.0);
         // What a lane that was never busy has carried is no more than the least it can do.
-        let was_busy = self.kernel_rate.was_busy || self.acked_rate.was_busy;
+        let was_busy = self.kernel.was_busy() || self.acked_rate.was_busy;
         let believed = INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
         let path = self.path_rate.or(self.path_by_handshake);
         let slow_path = path.filter(|rate| *rate < SLOW_RATE);
@@ -158,7 +130,7 @@ impl Estimate {
             Some(_) | None => path,
         };
         let slow = slow.filter(|rate| *rate < SLOW_RATE);
-        self.found = Found { rtt_min, delay, measured_rate, rate, slow };
+        self.found = Found { end_to_end, rtt_min, delay, measured_rate, rate, slow };
     }
 
     /// The kernel counts packets, and takes each for a full one; and what a lane has shown that is
@@ -175,37 +147,23 @@ impl Estimate {
 
     /// A frame was acknowledged `rtt` after it was given to the lane.
     pub(in crate::proto) fn on_rtt(&mut self, now: Instant, rtt: Duration) {
-        match self.srtt {
-            None => {
-                self.srtt = Some(rtt);
-                self.rtt_var = part::<2>(rtt);
-            }
-            Some(srtt) => {
-                let var = self.rtt_var.saturating_mul(3).saturating_add(srtt.abs_diff(rtt));
-                self.rtt_var = part::<4>(var);
-                self.srtt = Some(part::<8>(srtt.saturating_mul(7).saturating_add(rtt)));
-            }
-        }
-        match self.rtt_min {
-            Some((min, at))
-                if min < rtt && now.saturating_duration_since(at) < RTT_MIN_LIFETIME => {}
-            _ => self.rtt_min = Some((rtt, now)),
-        }
+        self.round_trip.on_sample(now, rtt);
         self.conclude();
     }
 
     /// A frame was acknowledged this much later than the path and the queue before it explain.
     pub(in crate::proto) fn on_lateness(&mut self, now: Instant, late: Duration) {
-        let usual = self.lateness(now).saturating_mul(15).saturating_add(late);
-        self.lateness = part::<16>(usual);
-        self.lateness_at = Some(now);
+        self.lateness.on_sample(now, late, self.rtt_min());
     }
 
-    /// By how much acknowledgements are later than forecast, as a rule. What made them late passes:
-    /// after a round trip without any, half of the time that goes by is taken off.
+    /// By how much acknowledgements are later than forecast, as a rule.
     pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
-        let age = self.lateness_at.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
-        self.lateness.saturating_sub(part::<2>(age.saturating_sub(self.rtt_min())))
+        self.lateness.usual(now, self.rtt_min())
+    }
+
+    /// Whether how late the frame is that ends at `end` says anything of the rule.
+    pub(in crate::proto) fn counts_lateness(&self, end: u64) -> bool {
+        self.lateness.counts(end)
     }
 
     /// `bytes` were delivered within `interval`. Unless the lane was `busy` all the while, that
@@ -232,9 +190,11 @@ impl Estimate {
         }
     }
 
-    /// The lane answers again: what its path carries now has to be found out again.
-    pub(in crate::proto) fn on_return(&mut self) {
+    /// The lane answers again: what its path carries now has to be found out again, and how late
+    /// what was sent meanwhile is, up to this position, is not the rule.
+    pub(in crate::proto) fn on_return(&mut self, sent_position: u64) {
         self.startup = Startup::default();
+        self.lateness.excuse(sent_position);
     }
 
     /// Whether the lane has filled its path: its kernel need not look for more.
@@ -244,47 +204,21 @@ impl Estimate {
 
     /// The largest rate of a longer time, given the kernel's figures if they hold from end to end.
     /// If a path's rate varies, what it carried last would hardly let it be found to be fast again.
-    pub(in crate::proto) fn kept_rate(&self, kernel: Option<&LaneMetrics>) -> f64 {
-        let kept = kernel.map_or(0.0, |_| self.kernel_rate_kept.max());
+    pub(in crate::proto) fn kept_rate(&self, kernel: Option<&KernelSample>) -> f64 {
+        let kept = kernel.map_or(0.0, |_| self.kernel.rate_kept());
         kept.min(self.rate_max).max(self.rate())
     }
 
     /// The kernel's figures. Returns how many more bytes it has counted as delivered.
-    pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: LaneMetrics) -> u64 {
-        let counted = |metrics: &LaneMetrics| metrics.delivered_bytes.unwrap_or_default();
-        let delivered_before = self.kernel.as_ref().map_or(0, counted);
-        let delivered = counted(&metrics).saturating_sub(delivered_before);
-        if let Some(rate) = metrics.delivery_rate {
-            let window = self.kernel_window();
-            let kept = rate_window(self.rtt_min());
-            self.kernel_rate.add_sample(now, rate as f64, !metrics.app_limited, window);
-            self.kernel_rate_kept.add_sample(now, rate as f64, !metrics.app_limited, kept);
+    pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: KernelSample) -> u64 {
+        let (window, kept) = (self.kernel_window(), rate_window(self.rtt_min()));
+        if self.kernel.asked_at().is_none() {
+            let shown = |rtt| handshake::slow_path(rtt, &metrics);
+            self.path_by_handshake = self.handshake_rtt.and_then(shown);
         }
-        let heard_at = metrics.silence.and_then(|silence| now.checked_sub(silence));
-        self.kernel_heard_at = self.kernel_heard_at.max(heard_at);
-        if delivered > 0 {
-            self.kernel_delivered_at = self.kernel_delivered_at.max(heard_at.or(Some(now)));
-        }
-        if self.kernel_at.is_none() {
-            self.path_by_handshake = self.slow_handshake(&metrics);
-        }
-        self.kernel_at = Some(now);
-        self.kernel = Some(metrics);
+        let delivered = self.kernel.on_sample(now, metrics, window, kept);
         self.conclude();
         delivered
-    }
-
-    /// What the path carries, by how much longer the handshake took than its round trips, if that
-    /// says that it is slow.
-    fn slow_handshake(&self, kernel: &LaneMetrics) -> Option<f64> {
-        let longer = self.handshake_rtt?.saturating_sub(kernel.rtt_min).saturating_mul(2);
-        let packet = kernel.rtt.saturating_sub(kernel.rtt_min).saturating_mul(SRTT_PART);
-        let shown = !kernel.rtt_min.is_zero()
-            && longer >= HANDSHAKE_EXCESS_MIN
-            && packet >= PACKET_EXCESS_MIN;
-        let rates = [(HANDSHAKE_BYTES, longer), (PACKET_BYTES, packet)];
-        let rates = rates.map(|(bytes, time)| bytes / time.as_secs_f64());
-        shown.then(|| rates[0].max(rates[1])).filter(|rate| *rate < SLOW_RATE)
     }
 
     /// The lanes of its path have carried so many bytes a second while they filled it, or would
@@ -331,27 +265,32 @@ impl Estimate {
         self.rtt_min().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN)
     }
 
-    /// The kernel's figures, if its connection ends where the lane ends: a proxy in between answers
-    /// long before the peer does. The handshake's round trip is compared, too: on one of many lanes
-    /// that share a path, every frame of a long transfer may have waited at this end. On a slow
-    /// path both take much longer than the kernel's shortest round trip, which was that of an empty
+    /// The kernel's figures, if its connection ends where the lane ends.
+    pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&KernelSample> {
+        self.kernel.latest().filter(|_| self.found.end_to_end)
+    }
+
+    /// Whether the kernel's connection ends where the lane ends: a proxy in between answers long
+    /// before the peer does. The handshake's round trip is compared, too: on one of many lanes that
+    /// share a path, every frame of a long transfer may have waited at this end. On a slow path
+    /// both take much longer than the kernel's shortest round trip, which was that of an empty
     /// packet before there was a queue; not longer than its usual ones may be.
-    pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&LaneMetrics> {
-        let kernel = self.kernel.as_ref()?;
-        let counted = Some(self.kernel_rate.max()).filter(|_| self.kernel_rate.was_busy);
+    fn is_end_to_end(&self) -> bool {
+        let Some(kernel) = self.kernel.latest() else { return false };
+        let counted = Some(self.kernel.rate()).filter(|_| self.kernel.was_busy());
         let slow = counted.or(self.path_rate).or(self.path_by_handshake);
         let slow = slow.filter(|rate| (1.0..SLOW_RATE).contains(rate));
         let full = Duration::from_secs_f64(slow.map_or(0.0, |rate| HANDSHAKE_BYTES / rate));
         let nearer = kernel.rtt_min.saturating_mul(2).max(timeout(kernel.rtt, kernel.rtt_var));
         let nearer = nearer.saturating_add(SPLIT_DELAY).saturating_add(full);
-        let own = self.rtt_min.map(|(min, _)| self.handshake_rtt.map_or(min, |rtt| rtt.min(min)));
-        let split = own.is_some_and(|own| own > nearer);
-        (!split).then_some(kernel)
+        let own = self.round_trip.min();
+        let own = own.map(|own| self.handshake_rtt.map_or(own, |rtt| rtt.min(own)));
+        own.is_none_or(|own| own <= nearer)
     }
 
     /// What the kernel would send at now, given its figures if they hold from end to end. At least
     /// the rate: more while the kernel looks for the path's.
-    pub(in crate::proto) fn pacing_rate(&self, kernel: Option<&LaneMetrics>) -> f64 {
+    pub(in crate::proto) fn pacing_rate(&self, kernel: Option<&KernelSample>) -> f64 {
         let pacing = kernel.and_then(|kernel| kernel.pacing_rate);
         pacing.map_or(0.0, |rate| rate as f64).min(self.rate_max).max(self.rate())
     }
@@ -369,24 +308,25 @@ impl Estimate {
     /// When the peer's kernel was last heard of: while it answers, the path carries, even if
     /// nothing comes in order because something was lost.
     pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
-        self.end_to_end_kernel().and(self.kernel_heard_at)
+        self.end_to_end_kernel().and(self.kernel.heard_at())
     }
 
     /// When the kernel last learnt that more has arrived, in order or not: whatever else is late,
     /// the path carries.
     pub(in crate::proto) fn kernel_delivered_at(&self) -> Option<Instant> {
-        self.end_to_end_kernel().and(self.kernel_delivered_at)
+        self.end_to_end_kernel().and(self.kernel.delivered_at())
     }
 
     /// When the kernel was last asked.
     pub(in crate::proto) fn kernel_at(&self) -> Option<Instant> {
-        self.kernel_at
+        self.kernel.asked_at()
     }
 
     /// Smoothed round-trip time, queues included.
     pub(in crate::proto) fn rtt(&self) -> Duration {
-        self.srtt
-            .or(self.kernel.map(|kernel| kernel.rtt))
+        self.round_trip
+            .smoothed()
+            .or(self.kernel.latest().map(|kernel| kernel.rtt))
             .or(self.handshake_rtt)
             .unwrap_or(RTT_UNKNOWN)
     }
@@ -416,7 +356,7 @@ impl Estimate {
 
     /// Mean deviation of the round-trip time.
     pub(in crate::proto) fn rtt_var(&self) -> Duration {
-        self.rtt_var
+        self.round_trip.var()
     }
 
     /// The way to the peer, without queues: half of the path's smallest round trip.
@@ -432,10 +372,7 @@ impl Estimate {
 
     /// How long an acknowledgement may reasonably take.
     pub(in crate::proto) fn timeout(&self) -> Duration {
-        match self.srtt {
-            Some(srtt) => timeout(srtt, self.rtt_var),
-            None => self.rtt().saturating_mul(3),
-        }
+        self.round_trip.timeout().unwrap_or_else(|| self.rtt().saturating_mul(3))
     }
 
     /// How long the path may reasonably take to answer: as the kernel sees it, where it sees to the
@@ -453,11 +390,6 @@ impl Estimate {
 
 fn rate_window(round_trip: Duration) -> Duration {
     round_trip.saturating_mul(RATE_WINDOW_ROUND_TRIPS).max(RATE_WINDOW_MIN)
-}
-
-/// Twice a round trip, and what it varies by.
-fn timeout(rtt: Duration, var: Duration) -> Duration {
-    rtt.saturating_mul(2).saturating_add(var.saturating_mul(4))
 }
 
 #[cfg(test)]
@@ -503,7 +435,7 @@ mod tests {
         let ms = Duration::from_millis;
         let mut estimate = Estimate::new(Some(ms(100)));
         assert_eq!((estimate.delay(), estimate.way_back()), (ms(50), ms(50)));
-        estimate.on_metrics(start, LaneMetrics { rtt_min: ms(100), ..kernel(1_000_000, ms(100)) });
+        estimate.on_metrics(start, KernelSample { rtt_min: ms(100), ..kernel(1_000_000, ms(100)) });
         estimate.on_rtt(start, ms(55));
         assert_eq!((estimate.delay(), estimate.way_back()), (ms(50), ms(5)));
         let mut waited = Estimate::new(Some(ms(20)));
@@ -512,7 +444,7 @@ mod tests {
         assert_eq!(waited.rate(), 1e6, "no proxy made the handshake that quick");
         let mut split = Estimate::new(Some(ms(60)));
         split.on_rtt(start, ms(60));
-        split.on_metrics(start, LaneMetrics { rtt_min: ms(2), ..kernel(1_000_000, ms(2)) });
+        split.on_metrics(start, KernelSample { rtt_min: ms(2), ..kernel(1_000_000, ms(2)) });
         assert_eq!(
             (split.delay(), split.rtt_min()),
             (ms(30), ms(60)),
@@ -526,10 +458,10 @@ mod tests {
         let ms = Duration::from_millis;
         let mut estimate = Estimate::new(Some(ms(20)));
         assert_eq!(estimate.congestion_window(), None, "no kernel has told");
-        let cubic = LaneMetrics { cwnd_bytes: 90_000, ..kernel(1_000_000, ms(20)) };
+        let cubic = KernelSample { cwnd_bytes: 90_000, ..kernel(1_000_000, ms(20)) };
         estimate.on_metrics(start, cubic);
         assert_eq!(estimate.congestion_window(), Some(90_000.0));
-        estimate.on_metrics(start, LaneMetrics { pacing_rate: Some(1_000_000), ..cubic });
+        estimate.on_metrics(start, KernelSample { pacing_rate: Some(1_000_000), ..cubic });
         assert_eq!(estimate.congestion_window(), Some(21_000.0), "a pipe and a millisecond");
     }
 
@@ -605,7 +537,7 @@ mod tests {
         assert!(!step(&mut estimate, 4_200_000, 21, true), "there is no queue");
         assert!(!step(&mut estimate, 4_300_000, 30, false), "it was not busy");
         assert!(step(&mut estimate, 4_400_000, 30, true));
-        estimate.on_return();
+        estimate.on_return(0);
         assert!(!estimate.is_full());
     }
 
@@ -615,8 +547,9 @@ mod tests {
         let ms = Duration::from_millis;
         let slow_after = |handshake: u64, rtt: u64| {
             let mut estimate = Estimate::new(Some(ms(handshake)));
-            let metrics = LaneMetrics { rtt: ms(rtt), rtt_min: ms(100), ..kernel(14_480, ms(100)) };
-            estimate.on_metrics(start, LaneMetrics { app_limited: true, ..metrics });
+            let metrics =
+                KernelSample { rtt: ms(rtt), rtt_min: ms(100), ..kernel(14_480, ms(100)) };
+            estimate.on_metrics(start, KernelSample { app_limited: true, ..metrics });
             estimate.is_slow()
         };
         assert!(slow_after(320, 124), "64 kbit/s");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::part;
+use super::part::part;
 
 /// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs
 /// little; at 10 Mbit/s time decides instead.

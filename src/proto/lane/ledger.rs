@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::proto::byte_count::{ByteCount, span};
 use crate::proto::ids::{LaneId, StreamId};
 
-use super::part;
+use super::part::part;
 
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]

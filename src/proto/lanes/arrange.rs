@@ -39,7 +39,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::proto::lane::Health;
+    use crate::proto::lane::Condition;
     use crate::proto::testing::pair::{CLIENT, Pair, Path, SERVER, pattern};
     use crate::proto::{Config, LaneId};
 
@@ -82,7 +82,7 @@ mod tests {
     fn lanes_on_standby_are_asked_when_an_active_one_is_silent() {
         let mut pair = pair(2);
         pair.drive(Duration::from_millis(100)); // what the ends tell each other first has arrived
-        let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes().get(id).unwrap().health;
+        let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes().get(id).unwrap().condition;
         let standby = LANES
             .into_iter()
             .find(|id| pair.ends[CLIENT].session.lanes().get(*id).unwrap().standby);
@@ -92,7 +92,7 @@ mod tests {
         }
         let id = pair.open(CLIENT, pattern(1_000_000, 1));
         pair.drive(Duration::from_millis(600));
-        assert_eq!(health(&pair, standby), Health::Suspect, "it owes an answer, too");
+        assert_eq!(health(&pair, standby), Condition::Suspect, "it owes an answer, too");
         pair.set_path(standby, |path| path.silent = false);
         pair.drive(Duration::from_secs(8));
         assert!(!pair.ends[SERVER].read[&id].0.is_empty(), "the one that answers carries");

@@ -26,9 +26,9 @@ use litemap::LiteMap;
 use super::config::Config;
 use super::error::Code;
 use super::ids::LaneId;
-use super::lane::{Carried, Lane, LaneMetrics};
+use super::lane::{Carried, Condition, Lane};
 use super::limits::LANES_MAX;
-use super::link::{Advice, Links, RateCaps};
+use super::link::{Advice, KernelSample, Links, RateCaps};
 use super::policy::{LanePolicy, Tier};
 
 /// The lanes of one end of a session.
@@ -126,9 +126,10 @@ impl Lanes {
         if self.contains(id) || self.dead.contains(id) || self.len() >= LANES_MAX {
             return false;
         }
-        let (unanswered, given_at_payload) = (self.unanswered, self.totals.sent_payload);
-        // It stands by: the others are active already.
-        let lane = Lane { unanswered, given_at_payload, standby: true, ..Lane::new(id, now, rtt) };
+        let mut lane = Lane::new(id, now, rtt);
+        lane.signs.unanswered = self.unanswered;
+        lane.payload.given_at = self.totals.sent_payload;
+        lane.standby = true; // the others are active already
         self.links.join(&lane.policy, now);
         let link = lane.policy.link;
         self.up.insert(id, lane);
@@ -152,13 +153,15 @@ impl Lanes {
     }
 
     /// What the kernel knows of a lane. Returns how the lane is to be used; `None`: it is not up.
-    pub fn on_metrics(&mut self, now: Instant, id: LaneId, metrics: LaneMetrics) -> Option<Advice> {
+    pub fn on_metrics(&mut self, now: Instant, id: LaneId, sample: KernelSample) -> Option<Advice> {
         let lane = self.up.get_mut(&id)?;
-        let delivered = lane.estimate.on_metrics(now, metrics);
-        lane.asked_until = None;
-        lane.late &= !lane.answers(now);
+        let delivered = lane.estimate.on_metrics(now, sample);
+        lane.signs.asked_until = None;
+        if lane.condition == Condition::Late && lane.answers(now) {
+            lane.condition = Condition::Good;
+        }
         let link = lane.policy.link;
-        self.links.on_delivered(link, delivered, metrics.rtt);
+        self.links.on_delivered(link, delivered, sample.rtt);
         if let Some(at) = lane.estimate.kernel_heard_at() {
             self.links.on_heard(link, at);
         }
@@ -207,9 +210,9 @@ impl Lanes {
         totals.sent_payload = totals.sent_payload.saturating_add(payload);
         totals.resent_payload = totals.resent_payload.saturating_add(resent);
         if let Some(lane) = self.up.get_mut(&id) {
-            lane.sent_payload = lane.sent_payload.saturating_add(payload);
-            lane.resent_payload = lane.resent_payload.saturating_add(resent);
-            lane.given_at_payload = totals.sent_payload;
+            lane.payload.sent = lane.payload.sent.saturating_add(payload);
+            lane.payload.resent = lane.payload.resent.saturating_add(resent);
+            lane.payload.given_at = totals.sent_payload;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::proto::ids::{LaneId, LinkId};
-use crate::proto::lane::{Health, Lane};
+use crate::proto::lane::{Condition, Lane};
 use crate::proto::policy::Tier;
 
 /// How much a lane is trusted with, in ascending order: only lanes of the best rank are given what
@@ -29,16 +29,16 @@ impl Rank {
     pub const WORST: Self = Self::SuspectMetered;
 
     pub fn of(lane: &Lane) -> Self {
-        match (lane.health, lane.late, lane.policy.tier) {
-            (Health::Suspect, _, Tier::Metered) => Self::SuspectMetered,
-            (Health::Suspect, _, Tier::Backup) => Self::SuspectBackup,
-            (Health::Suspect, _, Tier::Primary | Tier::Express) => Self::Suspect,
-            (Health::Good, true, Tier::Metered) => Self::LateMetered,
-            (Health::Good, false, Tier::Metered) => Self::Metered,
-            (Health::Good, true, Tier::Backup) => Self::LateBackup,
-            (Health::Good, true, Tier::Primary | Tier::Express) => Self::Late,
-            (Health::Good, false, Tier::Backup) => Self::Backup,
-            (Health::Good, false, Tier::Primary | Tier::Express) => Self::Good,
+        match (lane.condition, lane.policy.tier) {
+            (Condition::Suspect, Tier::Metered) => Self::SuspectMetered,
+            (Condition::Suspect, Tier::Backup) => Self::SuspectBackup,
+            (Condition::Suspect, Tier::Primary | Tier::Express) => Self::Suspect,
+            (Condition::Late, Tier::Metered) => Self::LateMetered,
+            (Condition::Late, Tier::Backup) => Self::LateBackup,
+            (Condition::Late, Tier::Primary | Tier::Express) => Self::Late,
+            (Condition::Good, Tier::Metered) => Self::Metered,
+            (Condition::Good, Tier::Backup) => Self::Backup,
+            (Condition::Good, Tier::Primary | Tier::Express) => Self::Good,
         }
     }
 }
@@ -98,7 +98,7 @@ pub enum Fallback {
 impl Answering {
     pub fn count<'a>(lanes: impl Iterator<Item = &'a Lane>) -> Self {
         let mut answering = Self::default();
-        for lane in lanes.filter(|lane| lane.health == Health::Good) {
+        for lane in lanes.filter(|lane| !lane.is_suspect()) {
             let count = match lane.policy.tier {
                 Tier::Primary => &mut answering.primary,
                 Tier::Express => &mut answering.express,
@@ -147,7 +147,7 @@ impl Answering {
             Tier::Backup => (preferred, 0),
             Tier::Metered => (preferred.saturating_add(self.metered), 0),
         };
-        if same_or_better > usize::from(lane.health == Health::Good) {
+        if same_or_better > usize::from(!lane.is_suspect()) {
             let mut others = self.quickest.into_iter().flatten().filter(|(_, id)| *id != lane.id);
             Fallback::Peers { rtt: others.next().map_or(Duration::MAX, |(rtt, _)| rtt) }
         } else if worse > 0 {

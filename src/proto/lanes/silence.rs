@@ -46,7 +46,7 @@ impl Lanes {
     /// When the lane is asked for a sign of life if nothing is heard on it. Not again before it has
     /// been asked: its time to answer would begin anew.
     pub fn ping_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
-        if lane.ledger.owes() || lane.ping_due {
+        if lane.ledger.owes() || lane.signs.ping_due {
             return None;
         }
         let factor = if lane.policy.tier == Tier::Metered && answering.unmetered() {
@@ -54,7 +54,7 @@ impl Lanes {
         } else {
             1
         };
-        lane.heard_at.checked_add(self.config.keepalive.saturating_mul(factor))
+        lane.signs.heard_at.checked_add(self.config.keepalive.saturating_mul(factor))
     }
 
     /// When the lane is given up: not while its kernel learns that more has arrived, and if its
@@ -81,8 +81,8 @@ impl Lanes {
         }
         let alone = lane.suspect_at()?;
         let heard = self.links.heard_at(lane.policy.link);
-        let with_its_link =
-            heard.and_then(|heard| heard.max(lane.progress_at).checked_add(lane.path_timeout()));
+        let with_its_link = heard
+            .and_then(|heard| heard.max(lane.signs.progress_at).checked_add(lane.path_timeout()));
         let at = with_its_link.map_or(alone, |at| at.min(alone));
         if answering.on_another_link(lane) {
             return Some(at);
@@ -97,13 +97,16 @@ impl Lanes {
     fn broken_at(&self, lane: &Lane) -> Option<Instant> {
         let slow = lane.estimate.is_slow();
         if lane.estimate.kernel_heard_at().is_none() && !slow {
-            return Some(lane.progress_at); // nobody tells what its path does
+            return Some(lane.signs.progress_at); // nobody tells what its path does
         }
         let silent_at = lane.silent_at()?;
         let link = lane.policy.link;
         let heard = self.links.heard_at(link).is_some_and(|heard| heard >= silent_at);
         let free = |other: &Lane| {
-            other.id != lane.id && other.policy.link == link && !other.owes() && !other.ping_due
+            other.id != lane.id
+                && other.policy.link == link
+                && !other.owes()
+                && !other.signs.ping_due
         };
         (heard || (!slow && self.values().any(free))).then_some(silent_at)
     }

@@ -60,7 +60,7 @@ impl Lanes {
     fn paced_view(&self, lane: &Lane, now: Instant) -> LaneView {
         let link = self.links.view(lane.policy.link);
         let mut view = view(lane, now, link.share());
-        view.window = link.window(&lane.sample());
+        view.window = link.window(&lane.window_sample());
         view.congestion_window = lane.estimate.congestion_window().unwrap_or(view.window);
         if let Some(ready_at) = self.caps.ready_at(&lane.policy).filter(|at| *at > now) {
             view.queue += ready_at.saturating_duration_since(now).as_secs_f64();

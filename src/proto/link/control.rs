@@ -8,7 +8,7 @@ use super::filling::Filling;
 use super::jitter::Jitter;
 use super::kernel_count::{KernelCount, WindowSum};
 use super::pacing::Pacing;
-use super::sample::{Advice, LaneSample};
+use super::sample::{Advice, LaneSample, WindowSample};
 use super::standing_queue::StandingQueue;
 use super::unsent::unsent_limit;
 use super::window::Window;
@@ -202,7 +202,7 @@ impl LinkView {
     }
 
     /// Most bytes the lane may have in flight.
-    pub(in crate::proto) fn window(&self, lane: &LaneSample) -> f64 {
+    pub(in crate::proto) fn window(&self, lane: &WindowSample) -> f64 {
         let is_queued = self.queue.is_standing();
         Window { sharing: self.sharing, is_queued, jitter: self.jitter }.bytes(lane)
     }
@@ -214,7 +214,7 @@ impl LinkView {
             active: lane.active,
             share: self.share(),
             pacing_limit: pacing.map_or(u64::MAX, |limit| limit as u64),
-            window: self.window(lane) as u64,
+            window: self.window(&lane.into()) as u64,
             unsent_limit: unsent_limit(lane),
         }
     }

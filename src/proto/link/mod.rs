@@ -31,8 +31,8 @@ pub(in crate::proto) use control::LinkView;
 pub(in crate::proto) use max_filter::MaxFilter;
 pub(in crate::proto) use path::{INITIAL_WINDOW_BYTES, PACKET_BYTES, SLOW_RATE};
 pub(in crate::proto) use rate_cap::{RateAllowance, RateCaps};
-pub use sample::Advice;
-pub(in crate::proto) use sample::{Candidate, KernelSample, LaneSample};
+pub use sample::{Advice, KernelSample};
+pub(in crate::proto) use sample::{Candidate, LaneSample, WindowSample};
 pub(in crate::proto) use startup::Startup;
 
 use std::time::{Duration, Instant};

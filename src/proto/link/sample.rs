@@ -31,11 +31,52 @@ pub(in crate::proto) struct LaneSample {
     pub(in crate::proto) kernel: Option<KernelSample>,
 }
 
-/// What a lane's kernel knows of its path.
+/// What the kernel knows of a lane, where it tells (on Linux, `TCP_INFO`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KernelSample {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Mean deviation of it.
+    pub rtt_var: Duration,
+    /// Smallest seen of late.
+    pub rtt_min: Duration,
+    /// Most recent delivery rate in bytes a second, where one was measured.
+    pub delivery_rate: Option<u64>,
+    /// The rate was limited by what there was to send: it is a lower bound then.
+    pub app_limited: bool,
+    /// What the kernel would send at now, in bytes a second, where it paces.
+    pub pacing_rate: Option<u64>,
+    /// Its congestion window in bytes.
+    pub cwnd_bytes: u64,
+    /// Bytes that have arrived since the lane came up, in order or not, where that is known.
+    pub delivered_bytes: Option<u64>,
+    /// How long ago the peer's kernel last acknowledged anything, where that is known.
+    pub silence: Option<Duration>,
+}
+
+/// What a lane's window depends on.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::proto) struct KernelSample {
+pub(in crate::proto) struct WindowSample {
+    /// Acknowledged since it came up.
+    pub(in crate::proto) acked_bytes: u64,
+    /// What it is believed to deliver, in bytes a second.
+    pub(in crate::proto) rate: f64,
     pub(in crate::proto) rtt_min: Duration,
+    pub(in crate::proto) is_slow: bool,
+    /// Its kernel's congestion window; nothing where that does not tell.
     pub(in crate::proto) cwnd_bytes: u64,
+}
+
+impl From<&LaneSample> for WindowSample {
+    fn from(lane: &LaneSample) -> Self {
+        Self {
+            acked_bytes: lane.acked_bytes,
+            rate: lane.rate,
+            rtt_min: lane.rtt_min,
+            is_slow: lane.is_slow,
+            cwnd_bytes: lane.kernel.map_or(0, |kernel| kernel.cwnd_bytes),
+        }
+    }
 }
 
 /// A lane that may be active or stand by.

@@ -22,6 +22,6 @@ pub(super) fn filling_lane() -> LaneSample {
         is_slow: false,
         path_by_handshake: None,
         is_full: true,
-        kernel: Some(KernelSample { rtt_min: RTT, cwnd_bytes: 0 }),
+        kernel: Some(KernelSample { rtt_min: RTT, ..KernelSample::default() }),
     }
 }

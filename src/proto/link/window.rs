@@ -1,7 +1,7 @@
 //! How much a lane may have in flight.
 
 use super::path::{INITIAL_WINDOW_BYTES, PACKET_BYTES};
-use super::sample::LaneSample;
+use super::sample::WindowSample;
 
 /// This many times what fills the lane's pipe, so that no buffer on the way swallows what other
 /// lanes could carry.
@@ -45,7 +45,7 @@ pub(super) struct Window {
 impl Window {
     /// In bytes. Not by what the lane can expect now, or it could never deliver more than that
     /// again.
-    pub(super) fn bytes(self, lane: &LaneSample) -> f64 {
+    pub(super) fn bytes(self, lane: &WindowSample) -> f64 {
         let round_trip = lane.rtt_min.as_secs_f64().max(ROUND_TRIP_MIN);
         let pipe_factor = if lane.is_slow { PIPE_FACTOR_SLOW } else { PIPE_FACTOR };
         let mut window = pipe_factor * lane.rate.max(1.0) * round_trip;
@@ -56,8 +56,7 @@ impl Window {
             window += PIPE_FACTOR * lane.rate * self.jitter;
         }
         if !self.is_queued && !lane.is_slow {
-            let cwnd_bytes = lane.kernel.map_or(0, |kernel| kernel.cwnd_bytes);
-            window = window.max(CWND_FACTOR * cwnd_bytes as f64);
+            window = window.max(CWND_FACTOR * lane.cwnd_bytes as f64);
         }
         let shown = ACKED_FACTOR * lane.acked_bytes as f64;
         window.min(INITIAL_WINDOWS * INITIAL_WINDOW_BYTES + shown)
@@ -67,14 +66,18 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::link::sample::KernelSample;
-    use crate::proto::link::testing::{RTT, filling_lane};
+    use crate::proto::link::testing::filling_lane;
 
     const ALONE: Window = Window { sharing: 1, is_queued: false, jitter: 0.0 };
 
+    /// A lane that fills a path of 20 ms.
+    fn lane() -> WindowSample {
+        (&filling_lane()).into()
+    }
+
     #[test]
     fn a_new_lane_has_four_initial_windows_and_grows_by_what_is_acknowledged() {
-        let fast = |acked_bytes| LaneSample { rate: 1e8, acked_bytes, ..filling_lane() };
+        let fast = |acked_bytes| WindowSample { rate: 1e8, acked_bytes, ..lane() };
         assert_eq!(ALONE.bytes(&fast(0)), 58_400.0);
         assert_eq!(ALONE.bytes(&fast(10_000)), 78_400.0);
         assert_eq!(ALONE.bytes(&fast(1 << 30)), 6e6, "three bandwidth-delay products");
@@ -82,11 +85,11 @@ mod tests {
 
     #[test]
     fn lanes_of_one_link_share_initial_windows_and_have_room_for_jitter() {
-        let lane = LaneSample { rate: 1e3, acked_bytes: 1 << 30, ..filling_lane() };
+        let lane = WindowSample { rate: 1e3, acked_bytes: 1 << 30, ..lane() };
         let of = |sharing| Window { sharing, ..ALONE }.bytes(&lane);
         assert_eq!([1, 2, 8, 100].map(of), [58_400.0, 29_200.0, 7_300.0, 7_300.0]);
         let jitter = |sharing| {
-            let fast = LaneSample { rate: 1e7, ..lane };
+            let fast = WindowSample { rate: 1e7, ..lane };
             Window { sharing, jitter: 0.02, ..ALONE }.bytes(&fast)
         };
         assert_eq!([1, 2].map(jitter), [6e5, 1.2e6]);
@@ -94,11 +97,10 @@ mod tests {
 
     #[test]
     fn the_kernels_window_counts_unless_a_queue_stands_or_the_path_is_slow() {
-        let kernel = Some(KernelSample { rtt_min: RTT, cwnd_bytes: 1_000_000 });
-        let lane = LaneSample { kernel, acked_bytes: 1 << 30, ..filling_lane() };
+        let lane = WindowSample { cwnd_bytes: 1_000_000, acked_bytes: 1 << 30, ..lane() };
         assert_eq!(ALONE.bytes(&lane), 4e6);
         assert_eq!(Window { is_queued: true, ..ALONE }.bytes(&lane), 6e4);
-        let slow = |rate: f64| ALONE.bytes(&LaneSample { rate, is_slow: true, ..lane });
+        let slow = |rate: f64| ALONE.bytes(&WindowSample { rate, is_slow: true, ..lane });
         assert_eq!(slow(8e3), SLOW_BYTES);
         assert_eq!(slow(6e5), 2.4e4, "two bandwidth-delay products");
     }

@@ -6,8 +6,8 @@ use super::Session;
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, LinkId};
-use crate::proto::lane::{Health, Lane, LaneMetrics};
-use crate::proto::link::Advice;
+use crate::proto::lane::{Condition, Lane};
+use crate::proto::link::{Advice, KernelSample};
 use crate::proto::policy::LanePolicy;
 
 impl Session {
@@ -31,9 +31,9 @@ impl Session {
         &mut self,
         now: Instant,
         id: LaneId,
-        metrics: LaneMetrics,
+        sample: KernelSample,
     ) -> Option<Advice> {
-        self.lanes.on_metrics(now, id, metrics)
+        self.lanes.on_metrics(now, id, sample)
     }
 
     /// A lane is down; what it owes travels elsewhere. Does nothing for a lane that is not up.
@@ -83,8 +83,8 @@ impl Session {
             } else if suspect_at.is_some() {
                 self.suspect(now, id);
             } else if ping {
-                lane.ping_due = true;
-                lane.heard_at = now;
+                lane.signs.ping_due = true;
+                lane.signs.heard_at = now;
             } else {
                 self.move_late(now, id, answering);
             }
@@ -103,8 +103,7 @@ impl Session {
             self.tell(Event::LaneSuspect(id));
             return;
         }
-        let standby =
-            |lane: &&Lane| lane.policy.link == link && lane.standby && lane.health == Health::Good;
+        let standby = |lane: &&Lane| lane.policy.link == link && lane.standby && !lane.is_suspect();
         let standby: Vec<LaneId> =
             self.lanes.values().filter(standby).map(|lane| lane.id).collect();
         standby.into_iter().for_each(|id| self.move_owed(now, id));
@@ -115,11 +114,11 @@ impl Session {
     /// stays under way.
     fn move_owed(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
-        lane.health = Health::Suspect;
+        lane.condition = Condition::Suspect;
         // Without anything to be acknowledged it would stay suspect. Its time to answer begins now.
-        if !lane.ledger.owes() && !lane.ping_due {
-            lane.ping_due = true;
-            lane.heard_at = now;
+        if !lane.ledger.owes() && !lane.signs.ping_due {
+            lane.signs.ping_due = true;
+            lane.signs.heard_at = now;
         }
         lane.copies.clear();
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);

@@ -33,7 +33,7 @@ impl Session {
     fn count_arrival(&mut self, now: Instant, id: LaneId, bytes: u64, eliciting: bool) {
         let faster = self.lanes.has_faster_way_back(id, now);
         if let Some(lane) = self.lanes.get_mut(id) {
-            lane.heard_at = now;
+            lane.signs.heard_at = now;
             let rtt = lane.estimate.rtt_min();
             let packet = lane.estimate.slow_packet();
             lane.inbound.receive(now, bytes, eliciting, rtt, packet, faster);
@@ -114,7 +114,7 @@ impl Session {
 
     fn count_payload(&mut self, lane: LaneId, bytes: u64) {
         if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.received_payload = lane.received_payload.saturating_add(bytes);
+            lane.payload.received = lane.payload.received.saturating_add(bytes);
         }
     }
 }

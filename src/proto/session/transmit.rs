@@ -44,7 +44,7 @@ impl Session {
         let pulling = self.lanes.get_mut(lane)?;
         pulling.task = Task::Writing;
         if !pulling.ledger.owes() {
-            pulling.progress_at = now; // there is room
+            pulling.signs.progress_at = now; // there is room
         }
         if let State::Closed { tell, .. } = self.state {
             return self.transmit_close(lane, tell, out);
@@ -107,7 +107,7 @@ impl Session {
     fn write_control(&mut self, pull: &mut Pull<'_>) {
         let id = pull.lane;
         let Some(lane) = self.lanes.get_mut(id) else { return };
-        let ping = std::mem::take(&mut lane.ping_due);
+        let ping = std::mem::take(&mut lane.signs.ping_due);
         if let Some(position) = lane.inbound.take_ack() {
             self.write(pull, |out| out.push(&Frame::Ack { lane: id, position }));
         }
@@ -349,7 +349,7 @@ impl Session {
         let now = pull.now;
         let Some(lane) = self.lanes.get_mut(pull.lane) else { return };
         if !lane.ledger.owes() {
-            lane.progress_at = now; // it owed nothing until now
+            lane.signs.progress_at = now; // it owed nothing until now
         }
         let rate = lane.estimate.rate().max(1.0);
         let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));

@@ -121,5 +121,5 @@ impl Session {
 
 /// Whether the lane has something to say that concerns itself.
 fn is_urgent(lane: &Lane, now: Instant) -> bool {
-    lane.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
+    lane.signs.ping_due || lane.inbound.due().is_some_and(|at| at <= now)
 }

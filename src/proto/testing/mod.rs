@@ -5,7 +5,7 @@ pub(crate) mod pair;
 
 use std::time::{Duration, Instant};
 
-use super::lane::LaneMetrics;
+use super::link::KernelSample;
 
 /// Any instant will do: the core only ever adds to it and takes differences.
 #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made any other way")]
@@ -15,8 +15,8 @@ pub(crate) fn start() -> Instant {
 
 /// What the kernel says of a lane whose path has 20 ms: its rate in bytes a second, and its round
 /// trip as it is now.
-pub(crate) fn kernel(rate: u64, rtt: Duration) -> LaneMetrics {
-    LaneMetrics {
+pub(crate) fn kernel(rate: u64, rtt: Duration) -> KernelSample {
+    KernelSample {
         rtt,
         rtt_var: Duration::from_millis(1),
         rtt_min: Duration::from_millis(20),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::budget::cost_twice;
 use crate::proto::byte_count::span;
 use crate::proto::ids::LaneId;
-use crate::proto::lane::{Carried, Health, Lane};
+use crate::proto::lane::{Carried, Condition, Lane};
 use crate::proto::lanes::{Answering, Fallback};
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::policy::Tier;
@@ -22,7 +22,7 @@ impl Session {
         let fallback = answering.fallback(lane);
         // Whatever is sent again on a slow link makes all of it later.
         let in_vain = lane.estimate.is_slow() && !answering.on_another_link(lane);
-        if lane.health != Health::Good
+        if lane.is_suspect()
             || fallback == Fallback::None
             || in_vain
             || lane.policy.tier == Tier::Metered
@@ -64,9 +64,10 @@ impl Session {
         for lane in self.lanes.values_mut() {
             if lane.id == id {
                 // Slower than forecast is one thing, no answer at all another.
-                lane.late = !lane.answers(now);
-            } else if link_silent && lane.policy.link == link && lane.health == Health::Good {
-                lane.late |= lane.owes();
+                let answers = lane.answers(now);
+                lane.condition = if answers { Condition::Good } else { Condition::Late };
+            } else if link_silent && lane.policy.link == link && !lane.is_suspect() && lane.owes() {
+                lane.condition = Condition::Late;
             }
         }
         for (expected_by, lane, end) in self.overdue(now, id, link_silent) {
@@ -85,7 +86,7 @@ impl Session {
         let Some(late) = self.lanes.get(id) else { return Vec::new() };
         let (late_after, link) = (late.late_after(), late.policy.link);
         let path_shared = self.lanes.links.view(link).is_shared();
-        let of_link = |lane: &Lane| lane.policy.link == link && lane.health == Health::Good;
+        let of_link = |lane: &Lane| lane.policy.link == link && !lane.is_suspect();
         let concerned = |lane: &&Lane| lane.id == id || (link_silent && of_link(lane));
         let mut overdue = Vec::new();
         for lane in self.lanes.values().filter(concerned) {

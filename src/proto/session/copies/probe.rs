@@ -53,7 +53,7 @@ impl Session {
         let Some(lane) = self.lanes.get(id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);
         let bytes = frames.saturating_mul(FRAME_PAYLOAD);
-        let passed = span(lane.given_at_payload, self.lanes.totals.sent_payload);
+        let passed = span(lane.payload.given_at, self.lanes.totals.sent_payload);
         let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
             && !lane.ledger.owes()
             && !lane.is_kept_free()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::budget::cost_twice;
 use crate::proto::config::Config;
 use crate::proto::ids::{LaneId, LinkId, Side};
-use crate::proto::lane::{Carried, Health, Task};
+use crate::proto::lane::{Carried, Condition, Task};
 use crate::proto::policy::{LanePolicy, Tier};
 use crate::proto::session::Session;
 use crate::proto::testing;
@@ -66,7 +66,10 @@ fn what_a_silent_links_lanes_owe_is_late_together() {
     }
     let owes_late = |session: &Session, lane: LaneId| {
         let lane = &session.lanes.get(lane).unwrap();
-        (lane.late, lane.ledger.entries().filter(|entry| entry.duplicated).count() > 0)
+        (
+            lane.condition == Condition::Late,
+            lane.ledger.entries().filter(|entry| entry.duplicated).count() > 0,
+        )
     };
     let (at, _) = session.poll_timeout().unwrap();
     assert!(at > start + ms(45) && at < start + ms(100), "{:?}", at - start);
@@ -74,7 +77,11 @@ fn what_a_silent_links_lanes_owe_is_late_together() {
     for lane in of_link {
         assert_eq!(owes_late(&session, lane), (true, true), "{lane:?}");
     }
-    assert!(!session.lanes.get(LANES[1]).unwrap().late, "another link's is not");
+    assert_eq!(
+        session.lanes.get(LANES[1]).unwrap().condition,
+        Condition::Good,
+        "another link's is not"
+    );
 }
 
 #[test]
@@ -95,7 +102,10 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
     for (lane, at) in [(suspect, 0), (standby, 90)] {
         let now = start + ms(at);
         // No other is given any of it.
-        session.lanes.values_mut().for_each(|each| each.late = each.id != lane);
+        session.lanes.values_mut().for_each(|each| {
+            let late = each.id != lane;
+            each.condition = if late { Condition::Late } else { Condition::Good };
+        });
         let id = session.open(StreamKind::Raw).unwrap();
         session.send_stream(id).write(&mut vec![7; bytes].into()).unwrap();
         while session.streams.pending() > 0 {
@@ -107,8 +117,8 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
     session.lanes.get_mut(standby).unwrap().standby = true;
     session.handle_timeout(start + ms(101));
     assert_eq!(
-        [suspect, standby].map(|id| session.lanes.get(id).unwrap().health),
-        [Health::Suspect; 2]
+        [suspect, standby].map(|id| session.lanes.get(id).unwrap().condition),
+        [Condition::Suspect; 2]
     );
     assert_eq!(session.streams.pending(), 2 * bytes as u64);
 }
@@ -135,8 +145,8 @@ fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
     session.lanes.values_mut().for_each(|lane| lane.task = Task::Asleep);
     session.handle_timeout(now + Duration::from_millis(110));
     assert_eq!(
-        [suspect, standby].map(|id| session.lanes.get(id).unwrap().health),
-        [Health::Suspect; 2]
+        [suspect, standby].map(|id| session.lanes.get(id).unwrap().condition),
+        [Condition::Suspect; 2]
     );
     session.handle_timeout(now + Duration::from_millis(150));
     assert!(session.lanes.contains(standby), "it has not been asked yet");
@@ -145,12 +155,12 @@ fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
 /// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose
 /// kernels tell of a path of this rate. Says whether its kernel has to be asked, and how it is
 /// after it, at the time it would be suspect.
-fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Health, u64) {
+fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Condition, u64) {
     let start = testing::start();
     let ms = Duration::from_millis;
     let mut session = session(start);
     session.handle_lane_policy(start, LANES[1], other);
-    let metrics = |silence| crate::proto::LaneMetrics {
+    let metrics = |silence| crate::proto::KernelSample {
         silence: Some(silence),
         ..testing::kernel(rate, ms(20))
     };
@@ -159,12 +169,12 @@ fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Heal
     }
     let id = session.open(StreamKind::Raw).unwrap();
     session.send_stream(id).write(&mut vec![7; 1000].into()).unwrap();
-    session.lanes.get_mut(LANES[1]).unwrap().late = true;
+    session.lanes.get_mut(LANES[1]).unwrap().condition = Condition::Late;
     while session.streams.pending() > 0 {
         assert!(session.poll_transmit(start, LANES[0], 4096, &mut LaneBuf::new()).is_some());
     }
     session.lanes.get_mut(LANES[0]).unwrap().task = Task::Asleep;
-    session.lanes.get_mut(LANES[1]).unwrap().late = false;
+    session.lanes.get_mut(LANES[1]).unwrap().condition = Condition::Good;
     // Frames that are late may still travel twice where that is worth it.
     session.duplicates.spend(session.duplicates.left());
     let (mut now, mut asked) = (start, false);
@@ -180,20 +190,20 @@ fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Heal
                 session.handle_lane_metrics(now, LANES[0], metrics(now - start));
             }
         }
-        if session.lanes.get(LANES[0]).unwrap().health != Health::Good {
+        if session.lanes.get(LANES[0]).unwrap().is_suspect() {
             break;
         }
     }
-    (asked, session.lanes.get(LANES[0]).unwrap().health, session.streams.pending())
+    (asked, session.lanes.get(LANES[0]).unwrap().condition, session.streams.pending())
 }
 
 #[test]
 fn what_a_lane_owes_moves_to_its_own_link_only_if_the_lane_is_what_is_broken() {
     let same = LanePolicy { tier: Tier::Express, ..LanePolicy::default() };
     let another = LanePolicy { link: LinkId::new(7), ..LanePolicy::default() };
-    assert_eq!(after_silence(1_000_000, same, true), (true, Health::Suspect, 1000));
-    assert_eq!(after_silence(1_000_000, another, false), (true, Health::Suspect, 1000));
-    assert_eq!(after_silence(8_000, same, false).1, Health::Good, "a slow link is slow");
+    assert_eq!(after_silence(1_000_000, same, true), (true, Condition::Suspect, 1000));
+    assert_eq!(after_silence(1_000_000, another, false), (true, Condition::Suspect, 1000));
+    assert_eq!(after_silence(8_000, same, false).1, Condition::Good, "a slow link is slow");
 }
 
 /// After how many seconds a lane that owes is given up, if it is, beside one of this link. Its
@@ -208,7 +218,7 @@ fn given_up_after(other_link: u64, delivers: bool) -> Option<u64> {
     assert!(session.poll_transmit(start, LANES[0], 4096, &mut LaneBuf::new()).is_some());
     (0..200_u64).find(|second| {
         let now = start + Duration::from_secs(*second);
-        let kernel = crate::proto::LaneMetrics {
+        let kernel = crate::proto::KernelSample {
             silence: Some(Duration::ZERO),
             delivered_bytes: Some(if delivers { *second } else { 500 }),
             ..testing::kernel(1_000_000, Duration::from_millis(20))

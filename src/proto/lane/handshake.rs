@@ -1,0 +1,28 @@
+//! What a lane's handshake shows of its path: that it is slow, if it took much longer than its
+//! round trips.
+
+use std::time::Duration;
+
+use crate::proto::link::{KernelSample, PACKET_BYTES, SLOW_RATE};
+
+/// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates.
+/// Its longest packet is a full one.
+pub(super) const HANDSHAKE_BYTES: f64 = 4_096.0;
+/// It shows that a path is slow if it takes this much longer than its round trips ...
+const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(64);
+/// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a
+/// lost packet, looks like the one and not like the other.
+const PACKET_EXCESS_MIN: Duration = Duration::from_millis(30);
+/// The kernel takes an eighth of each sample (RFC 6298).
+const SRTT_PART: u32 = 8;
+
+/// What the path carries, in bytes a second, if a handshake of `rtt` says that it is slow.
+pub(super) fn slow_path(rtt: Duration, kernel: &KernelSample) -> Option<f64> {
+    let longer = rtt.saturating_sub(kernel.rtt_min).saturating_mul(2);
+    let packet = kernel.rtt.saturating_sub(kernel.rtt_min).saturating_mul(SRTT_PART);
+    let shown =
+        !kernel.rtt_min.is_zero() && longer >= HANDSHAKE_EXCESS_MIN && packet >= PACKET_EXCESS_MIN;
+    let rates = [(HANDSHAKE_BYTES, longer), (PACKET_BYTES, packet)];
+    let rates = rates.map(|(bytes, time)| bytes / time.as_secs_f64());
+    shown.then(|| rates[0].max(rates[1])).filter(|rate| *rate < SLOW_RATE)
+}
