@@ -214,6 +214,7 @@ async fn take(
     dialling: &Arc<connections::Client>,
     visitors: &mut JoinSet<()>,
 ) -> SessionError {
+    let mut told = false;
     loop {
         let Incoming { stream, kind, .. } = tokio::select! {
             accepted = session.accept() => match accepted {
@@ -234,7 +235,13 @@ async fn take(
                 drop(visitors.spawn(visit(stream, source, forward, dialling.clone())));
             }
             (_, kind) => {
-                tracing::warn!(?kind, "the server opens what it was not asked for; it is refused");
+                // A server that goes on does not fill the log.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(
+                        ?kind,
+                        "the server opens what it was not asked for; it is refused"
+                    );
+                }
                 stream.reset(Code::DIAL_FORBIDDEN);
             }
         }
