@@ -1,6 +1,6 @@
-//! An acknowledgement's whole way: from the position that the peer names, through the lane's ledger
-//! and estimate, to the streams that let go of what has arrived and the writers that may go on.
-//! And the other way: what a lane owed and will not deliver, or may not, waits to be sent again.
+//! An acknowledgement's whole path: from the position the peer names, through the lane's ledger and
+//! estimate, to the streams that release what has arrived and the writers that may resume. And the
+//! reverse: what a lane owed and did not deliver, or may not have, is queued to be sent again.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ impl Session {
         match carried {
             Carried::Data { id, range, fin } => {
                 self.streams.on_data_acked(*id, range.clone(), *fin);
-                // What waited to be sent again has arrived after all.
+                // What was queued to be sent again has arrived after all.
                 self.wake_writer(*id);
             }
             Carried::Open(id) => self.streams.on_open_acked(*id),
@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    /// A frame did not arrive, or is not known to have: it is sent again if it still matters.
+    /// A frame did not arrive, or may not have: it is sent again if it still matters.
     pub(super) fn on_undelivered(&mut self, carried: &Carried) {
         let streams = &mut self.streams;
         match carried {
@@ -84,7 +84,7 @@ impl Session {
         self.lanes.dead.on_peer_closed(id);
     }
 
-    /// A writer that waits for room is told when there is enough of it.
+    /// Tells a writer that waits for room when there is enough.
     pub(super) fn wake_writer(&mut self, id: StreamId) {
         if self.streams.writer_waits(id) {
             let low_water = self.send_low_water();
@@ -92,7 +92,7 @@ impl Session {
         }
     }
 
-    /// Writers that wait for acknowledgements are told when there is enough room.
+    /// Tells writers that wait for acknowledgements when there is enough room.
     pub(super) fn wake_writers_after_acks(&mut self) {
         if self.streams.writers_wait_for_acks() {
             let ledger_bytes = self.ledger_bytes();

@@ -1,11 +1,11 @@
-//! An allowance for frames of the peer that make work without moving bytes.
+//! An allowance for peer frames that cause work without moving bytes.
 
 use std::time::Instant;
 
 use crate::proto::limits::{ACKS_PER_BUSY_FRAME, BUSY_FRAMES_BURST, BUSY_FRAMES_PER_SECOND};
 
-/// A token bucket for busy frames of the peer, counted in sixteenths: what an acknowledgement
-/// costs.
+/// A token bucket for the peer's busy frames, counted in sixteenths: the cost of an
+/// acknowledgement.
 #[derive(Debug)]
 pub(super) struct BusyBudget {
     left: u64,
@@ -39,7 +39,7 @@ impl BusyBudget {
     }
 }
 
-/// What a frame costs us beside the bytes it moves.
+/// What a frame costs us apart from the bytes it moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
     /// A look-up.

@@ -6,18 +6,18 @@ use crate::proto::ids::Side;
 use crate::proto::lanes::Rank;
 use crate::proto::scheduler::LaneView;
 
-/// What is urgent may stand this long behind bulk before a lane of its own is worth a connection.
+/// Urgent data may wait this long behind bulk before a lane of its own is worth a connection.
 const WAIT_SECONDS: f64 = 0.002;
 
 impl Session {
-    /// `lane` is given something urgent: notices if that has to wait behind bulk.
+    /// `lane` is given something urgent: notes whether it has to wait behind bulk.
     pub(super) fn heed_wait(&mut self, lane: &LaneView) {
         if self.streams.bulk_waits() && lane.queue > WAIT_SECONDS && !lane.kept_free {
             self.want_express();
         }
     }
 
-    /// Whoever dials is told, once, that express lanes would help.
+    /// Tells whoever dials, once, that express lanes would help.
     pub(super) fn want_express(&mut self) {
         if std::mem::replace(&mut self.notices.express_wanted, true) {
             return;
@@ -28,8 +28,8 @@ impl Session {
         }
     }
 
-    /// Whether only bulk waits, and only lanes sleep that are kept free of it: the usual state
-    /// under load, told at a glance.
+    /// Whether only bulk waits and only lanes kept free of it sleep: the usual state under load, so
+    /// it is checked cheaply.
     pub(super) fn bulk_waits_for_others(&self) -> bool {
         let mut sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         if self.streams.urgent_waits()

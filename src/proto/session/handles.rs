@@ -1,4 +1,4 @@
-//! Streams as the application has them: opened, accepted, lent.
+//! Streams as the application sees them: opened, accepted, lent.
 
 use std::time::Instant;
 
@@ -9,27 +9,27 @@ use crate::proto::error::{Code, ReadError, Undelivered, WriteError};
 use crate::proto::ids::StreamId;
 use crate::proto::wire::{StreamKind, Wants};
 
-/// What waits for lanes is at least this much for a stream, or a lane that pulls finds nothing
-/// while its writer is being woken.
+/// At least this much of a stream may wait for lanes, or a lane that pulls finds nothing while the
+/// writer is being woken.
 const SEND_ROOM_MIN: u64 = 256 * 1024;
 
-/// A writer is kept ahead of the lanes by this much time beside what their delays differ by: it
-/// has to be woken and to run before they have nothing left.
+/// A writer is kept this far ahead of the lanes, beyond the difference of their delays: it has to
+/// be woken and to run before they run dry.
 const SEND_AHEAD_SECONDS: f64 = 0.004;
 
 impl Session {
-    /// Opens a stream, or says no: too many are open, or hold too much (`Event::OpenAvailable`
-    /// follows), or one end is shutting down.
+    /// Opens a stream. Refuses if too many are open or they hold too much (`Event::OpenAvailable`
+    /// follows), or if one end is shutting down.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
         if self.is_closed() { None } else { self.streams.open(kind) }
     }
 
-    /// What the peer grants of what may be wanted of a stream that is opened at it.
+    /// The wants that the peer grants for a stream opened to it.
     pub fn granted_wants(&self) -> Wants {
         self.streams.granted_wants()
     }
 
-    /// How many streams of the kind [`StreamKind::Listening`] the peer lets be opened at it.
+    /// How many streams of the kind [`StreamKind::Listening`] the peer allows to be opened to it.
     pub fn granted_listeners(&self) -> u64 {
         self.streams.granted_listeners()
     }
@@ -50,15 +50,15 @@ impl Session {
     }
 
     /// How far a stream's writer may be ahead of the lanes, in bytes: what the fast lanes carry
-    /// until the slowest one would deliver its next frame, so that the slow one finds bytes whose
-    /// turn comes then.
+    /// before the slowest one would deliver its next frame, so that the slow one finds bytes that
+    /// are due by then.
     pub(super) fn send_room(&self) -> u64 {
         let bytes = self.send_spread().saturating_add(self.send_slack());
         bytes.min(self.config.send_buffer_max.max(SEND_ROOM_MIN))
     }
 
-    /// Below this much waiting, a writer that was held back is told to go on: not for every frame,
-    /// because waking it costs more than the frame.
+    /// A blocked writer is woken once less than this waits: not for every frame, because waking it
+    /// costs more than the frame.
     pub(super) fn send_low_water(&self) -> u64 {
         self.send_room().saturating_sub(self.send_slack() / 2)
     }
@@ -91,8 +91,8 @@ pub struct SendStream<'a> {
 }
 
 impl SendStream<'_> {
-    /// Takes as much of `data` as there are credit and room for, off its front; returns how much.
-    /// At least one byte, or `WriteError::Blocked`, and `Event::Writable` follows.
+    /// Takes as much from the front of `data` as credit and room allow; returns how much. At least
+    /// one byte, or `WriteError::Blocked`, and `Event::Writable` follows.
     pub fn write(&mut self, data: &mut Bytes) -> Result<usize, WriteError> {
         let room = self.capacity()?;
         let taken = data.len().min(usize::try_from(room).unwrap_or(usize::MAX));
@@ -117,43 +117,43 @@ impl SendStream<'_> {
         self.session.streams.finish(self.id)
     }
 
-    /// Wants latency at any price: every byte goes on the two best lanes, over two links if there
-    /// are two. The peer is asked to do the same if it has not been told of the stream yet.
+    /// Asks for latency at any price: every byte goes on the two best lanes, over two links if
+    /// there are two. The peer is asked to do the same if it has not heard of the stream yet.
     pub fn set_redundant(&mut self) {
         if let Some(stream) = self.session.streams.get_mut(self.id) {
             stream.redundant = true;
         }
     }
 
-    /// Gives the stream up after what was written: the peer's reader is told `code` in place of an
-    /// end once it has read all of it. `reset` still cuts that short.
+    /// Abandons the stream after what was written: once the peer's reader has read all of it, it
+    /// gets `code` instead of an end. `reset` still cuts that short.
     pub fn finish_with(&mut self, code: Code) {
         self.session.streams.finish_with(self.id, code);
     }
 
-    /// Gives the stream up at once: what was not sent is dropped, and the peer's reader is told.
+    /// Abandons the stream at once: unsent data is dropped, and the peer's reader is told.
     pub fn reset(&mut self, code: Code) {
         self.session.streams.reset(self.id, code);
     }
 
-    /// Whether what was written so far has arrived, and the end if the stream is finished. If not,
-    /// `Event::Arrived` follows when it has.
+    /// Whether everything written so far has arrived, and the end if the stream is finished. If
+    /// not, `Event::Arrived` follows when it has.
     ///
     /// # Errors
-    /// The peer wants no more, or the stream is over. One that has arrived whole may be forgotten:
-    /// its `Event::Arrived` said so.
+    /// The peer wants no more, or the stream is over. A stream that has arrived in full may be
+    /// forgotten: its `Event::Arrived` said so.
     pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
         let stream = self.session.streams.get_mut(self.id).ok_or(WriteError::Closed)?;
         stream.send.await_arrival()
     }
 
-    /// What was written, or finished, and is not known to have arrived.
+    /// What was written or finished and may not have arrived.
     pub fn undelivered(&self) -> Undelivered {
         let stream = self.session.streams.get(self.id);
         stream.map(|stream| stream.send.undelivered()).unwrap_or_default()
     }
 
-    /// What the peer stopped the stream with, if it has.
+    /// The code with which the peer stopped the stream, if it has.
     pub fn stopped(&self) -> Option<Code> {
         self.session.streams.get(self.id)?.send.stopped()
     }
@@ -167,25 +167,25 @@ pub struct RecvStream<'a> {
 }
 
 impl RecvStream<'_> {
-    /// Takes up to `max` bytes, as one piece; `Ok(None)` is the end of the stream, reached only
-    /// through the peer's own word for it. With `ReadError::Blocked`, `Event::Readable` follows.
+    /// Takes up to `max` bytes, as one piece; `Ok(None)` is the end of the stream, returned only
+    /// when the peer itself has ended it. With `ReadError::Blocked`, `Event::Readable` follows.
     pub fn read(&mut self, now: Instant, max: usize) -> Result<Option<Bytes>, ReadError> {
         let round_trip = self.session.lanes.round_trip_max();
         self.session.streams.read(now, self.id, max, round_trip)
     }
 
-    /// Wants no more: what was not read is dropped, and the peer's writer is told.
+    /// Reads no more: unread data is dropped, and the peer's writer is told.
     pub fn stop(&mut self, code: Code) {
         self.session.streams.stop(self.id, code);
     }
 
-    /// Whether the session has forgotten the stream, with all that could be read of it.
+    /// Whether the session has forgotten the stream, along with everything left to read.
     pub fn is_gone(&self) -> bool {
         self.session.streams.get(self.id).is_none()
     }
 
-    /// What the peer gave the stream up with, if it has and the reader was not told: there may be
-    /// bytes to read before that.
+    /// The code with which the peer abandoned the stream, if it has and the reader has not been
+    /// told: there may be bytes to read before it.
     pub fn reset_code(&self) -> Option<Code> {
         self.session.streams.get(self.id)?.recv.reset_code()
     }

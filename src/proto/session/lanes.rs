@@ -11,22 +11,22 @@ use crate::proto::link::{Advice, KernelSample};
 use crate::proto::policy::LanePolicy;
 
 impl Session {
-    /// A lane is up and verified. `number` was not used in this session before. `rtt` is the
-    /// round-trip time its handshake took, if known. `false`: there are too many, or the number
-    /// was used; nothing has changed.
+    /// A lane is up and verified. `number` must be new in this session. `rtt` is the round-trip
+    /// time its handshake took, if known. `false`: there are too many lanes, or the number was
+    /// used; nothing has changed.
     #[must_use]
     pub fn handle_lane_up(&mut self, now: Instant, id: LaneId, rtt: Option<Duration>) -> bool {
         !self.is_closed() && self.lanes.add(now, id, rtt)
     }
 
-    /// How a lane may be used. Told right after `handle_lane_up`, before the lane pulls; a lane of
-    /// which nothing is told is primary and has no cap.
+    /// How a lane may be used. Call right after `handle_lane_up`, before the lane pulls; without it
+    /// a lane is primary and has no cap.
     pub fn handle_lane_policy(&mut self, now: Instant, id: LaneId, policy: LanePolicy) {
         self.lanes.set_policy(now, id, policy);
     }
 
-    /// What the kernel knows of a lane. Returns how the lane is to be used from now on, for the
-    /// driver to tell the kernel; `None`: it is not up.
+    /// What the kernel knows of a lane. Returns how to use the lane from now on, for the driver to
+    /// pass to the kernel; `None`: it is not up.
     pub fn handle_lane_metrics(
         &mut self,
         now: Instant,
@@ -36,7 +36,7 @@ impl Session {
         self.lanes.on_metrics(now, id, sample)
     }
 
-    /// A lane is down; what it owes travels elsewhere. Does nothing for a lane that is not up.
+    /// A lane is down; what it owes goes elsewhere. Does nothing for a lane that is not up.
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(now, id) else { return };
         if self.is_closed() {
@@ -48,20 +48,19 @@ impl Session {
         self.lanes.bury(lane, code);
     }
 
-    /// Whether the path of a link is known to carry less than 512 kbit/s, so that one lane fills
-    /// it.
+    /// Whether a link's path is known to carry less than 512 kbit/s, so that one lane fills it.
     pub fn is_slow(&self, link: LinkId) -> bool {
         let mut of_link = self.lanes.values().filter(|lane| lane.policy.link == link);
         of_link.any(|lane| lane.estimate.is_slow())
     }
 
-    /// How a lane is to be used, by what is known of its link; `None`: it is not up. For drivers
-    /// whose lanes have no metrics: with those it is their answer.
+    /// How to use a lane, given what is known of its link; `None`: it is not up. For drivers whose
+    /// lanes have no metrics: the others get it as the answer to those.
     pub fn advice(&self, id: LaneId) -> Option<Advice> {
         self.lanes.advice(id)
     }
 
-    /// Looks at every lane for what is overdue.
+    /// Checks every lane for anything overdue.
     pub(super) fn check_lanes(&mut self, now: Instant) {
         let ids: Vec<LaneId> = self.lanes.values().map(|lane| lane.id).collect();
         for id in ids {
@@ -91,8 +90,8 @@ impl Session {
         }
     }
 
-    /// The lane owes and does not answer. Nor will those of its link on standby, unless any of them
-    /// was heard: what is urgent shall not find out one by one.
+    /// The lane owes and does not answer. Unless its link was heard, the link's standby lanes are
+    /// suspect, too: urgent data must not find that out one by one.
     fn suspect(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get(id) else { return };
         let link = lane.policy.link;
@@ -110,12 +109,12 @@ impl Session {
         self.tell(Event::LaneSuspect(id));
     }
 
-    /// The lane is suspect: all it owes is sent on other lanes, in stream order, while its own copy
-    /// stays under way.
+    /// The lane is suspect: everything it owes is sent on other lanes, in stream order, while its
+    /// own copy stays in flight.
     fn move_owed(&mut self, now: Instant, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
         lane.condition = Condition::Suspect;
-        // Without anything to be acknowledged it would stay suspect. Its time to answer begins now.
+        // With nothing to be acknowledged it would stay suspect. Its time to answer starts now.
         if !lane.ledger.owes() && !lane.signs.ping_due {
             lane.signs.ping_due = true;
             lane.signs.heard_at = now;

@@ -1,5 +1,5 @@
-//! The session: dispatch and the order of things. What streams, lanes, the scheduler and the wire
-//! know is in their rooms; this one only brings them together.
+//! The session: dispatch and sequencing. Streams, lanes, the scheduler and the wire each have their
+//! own modules; this one only connects them.
 
 mod acks;
 mod busy;
@@ -42,17 +42,16 @@ use super::wire::Params;
 /// Four kinds of method:
 /// - *getters* (`side`, `stats`, `lane_count`, ...) change nothing;
 /// - *input*: `handle_lane_up`, `handle_lane_policy`, `handle_lane_metrics`, `handle_frames`,
-///   `handle_lane_down`, `handle_timeout` tell what happened outside;
+///   `handle_lane_down`, `handle_timeout` report what happened outside;
 /// - *commands*: `open`, `accept`, `send_stream`, `recv_stream`, `drain`, `announce_next_key`,
 ///   `close`;
 /// - *output*: `poll_event`, `poll_wake`, `poll_transmit`, `poll_timeout`.
 ///
 /// After any input or command the driver drains `poll_event`, wakes every lane that `poll_wake`
 /// names, and re-arms its timer from `poll_timeout`. A lane that can take bytes calls
-/// `poll_transmit`; if it gets none it sleeps until it is named.
+/// `poll_transmit`; if it gets none it sleeps until `poll_wake` names it.
 ///
-/// Invariant: nothing here reads a clock, and two sessions that are given the same calls do the
-/// same things.
+/// Invariant: nothing here reads a clock, and two sessions given the same calls do the same things.
 #[derive(Debug)]
 pub struct Session {
     side: Side,
@@ -64,7 +63,7 @@ pub struct Session {
     busy: BusyBudget,
     duplicates: DuplicateBudget,
     random: u64,
-    /// Room for snapshots of the lanes, so that a pull allocates none.
+    /// Space for snapshots of the lanes, so that a pull allocates nothing.
     view_space: Vec<LaneView>,
 }
 
@@ -72,7 +71,7 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Over; a CLOSE with this code and reason may still have to be given to the lanes.
+    /// Over; a CLOSE with this code and reason may still have to be sent on the lanes.
     Closed {
         tell: Option<(Code, &'static str)>,
         /// What had not arrived.
@@ -86,7 +85,7 @@ struct Notices {
     due: NoticesDue,
     /// This server's next key.
     next_key: Option<Bytes>,
-    /// An express lane would help, and whoever dials was told.
+    /// An express lane would help, and whoever dials has been told.
     express_wanted: bool,
 }
 
@@ -99,7 +98,7 @@ struct NoticesDue {
 }
 
 impl Session {
-    /// A session with no lane yet. `peer` is what the other end told of itself when the session
+    /// A session with no lane yet. `peer` holds the parameters the other end gave when the session
     /// was created; `seed` is the source of all its randomness.
     pub fn new(side: Side, config: Arc<Config>, peer: Params, seed: u64, now: Instant) -> Self {
         Self {
@@ -136,7 +135,7 @@ impl Session {
         self.state != State::Open
     }
 
-    /// Whether the CLOSE has been given to every lane that is left: the driver may let go.
+    /// Whether every remaining lane has been given the CLOSE: the driver may let go.
     pub fn is_close_sent(&self) -> bool {
         self.is_closed() && self.lanes.values().all(|lane| lane.close_sent)
     }
@@ -146,7 +145,7 @@ impl Session {
         self.lanes.len()
     }
 
-    /// Since when it has had no lane; `None` while it has one.
+    /// Since when the session has had no lane; `None` while it has one.
     pub fn alone_since(&self) -> Option<Instant> {
         self.lanes.alone_since()
     }
@@ -156,13 +155,13 @@ impl Session {
         self.streams.len()
     }
 
-    /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
+    /// Bytes kept for the peer: received but unread, and sent but unacknowledged.
     pub fn memory(&self) -> u64 {
         self.streams.memory()
     }
 
-    /// What was written, or finished, and is not known to have arrived; once the session is over,
-    /// what was lost by that.
+    /// What was written or finished and may not have arrived; once the session is over, what was
+    /// lost.
     pub fn undelivered(&self) -> Undelivered {
         if let State::Closed { lost, .. } = self.state {
             return lost;
@@ -170,12 +169,12 @@ impl Session {
         self.streams.undelivered()
     }
 
-    /// Whether all that was written and finished has arrived.
+    /// Whether everything written and finished has arrived.
     pub fn is_delivered(&self) -> bool {
         self.streams.held() == 0 && self.undelivered().is_none()
     }
 
-    /// Figures of the session and its lanes as they are now.
+    /// Current figures of the session and its lanes.
     pub fn stats(&self) -> SessionStats {
         let (sums, totals) = (self.streams.sums(), self.lanes.totals);
         let (credit, window) = (self.streams.credit(), self.streams.window());
@@ -208,7 +207,7 @@ impl Session {
         self.notices.due.drain |= self.streams.drain();
     }
 
-    /// Announces the key that this server will have later (`limits::NEXT_KEY_BYTES`).
+    /// Announces this server's next key (`limits::NEXT_KEY_BYTES`).
     pub fn announce_next_key(&mut self, announcement: Bytes) {
         debug_assert!(self.side == Side::Server && announcement.len() == NEXT_KEY_BYTES);
         self.notices.next_key = Some(announcement);
@@ -228,7 +227,7 @@ impl Session {
         self.streams.events.pop_front()
     }
 
-    /// When `handle_timeout` has to be called, and what for.
+    /// When to call `handle_timeout`, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         if self.is_closed() {
@@ -250,7 +249,7 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        // `poll_wake` says how to go on.
+        // `poll_wake` decides what happens next.
         self.lanes.paced_until = self.lanes.paced_until.filter(|at| *at > now);
         self.check_lanes(now);
         let grace_over = self

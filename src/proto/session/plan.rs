@@ -1,5 +1,5 @@
-//! What a lane carries next beside control frames. One function decides, `plan`: a sleeping lane is
-//! woken if it names anything, and a lane that pulls carries what it names.
+//! What a lane carries next, apart from control frames. One function decides, `plan`: a sleeping
+//! lane is woken if it returns anything, and a lane that pulls carries what it returns.
 //!
 //! Urgent streams come first, on whichever lane is soonest; then bulk; then what another lane is
 //! late with; last, copies that show what a lane can do.
@@ -16,17 +16,17 @@ use crate::proto::stream::Chunk;
 /// What a lane carries next.
 #[derive(Debug)]
 pub(super) enum Plan {
-    /// What it was given because another lane had it first: the stream's user wants it twice.
+    /// What another lane was given first: the stream's user wants it sent twice.
     Copies,
-    /// Bytes of the stream in the `nth` place of the queue.
+    /// Bytes of the `nth` stream in the queue.
     Data { nth: usize, chunk: Chunk },
     /// The frame that ends at `end` on a slower `lane`, once more.
     Tail { lane: LaneId, end: u64 },
-    /// Copies of what others carry, so that it can show what it can do.
+    /// Copies of what others carry, so that the lane can show its rate.
     Probe(Vec<(StreamId, Chunk)>),
 }
 
-/// The kinds of plan in their order: a pull that has come to one does not go back.
+/// The kinds of plan in order: a pull that has reached one does not go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     Copies,
@@ -34,14 +34,14 @@ pub(super) enum Stage {
     Tail,
 }
 
-/// A lane that may carry something, as it stands in its pull or would begin one.
+/// A lane that may carry something, as it stands in its pull or would start one.
 #[derive(Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) own: &'a LaneView,
     pub(super) others: &'a [LaneView],
     pub(super) allowance: RateAllowance,
     pub(super) budget: usize,
-    /// Bytes that it has pulled already.
+    /// Bytes it has already pulled.
     pub(super) written: usize,
     pub(super) stage: Stage,
 }
@@ -70,13 +70,12 @@ impl Session {
         (!probe.is_empty()).then_some(Plan::Probe(probe))
     }
 
-    /// Stream (as its place in the queue) and bytes that the lane shall carry next.
+    /// The stream (as its place in the queue) and bytes that the lane should carry next.
     fn choose(&self, own: &LaneView, others: &[LaneView], room: usize) -> Option<(usize, Chunk)> {
         self.choose_urgent(own, others, room).or_else(|| self.choose_bulk(own, others, room))
     }
 
-    /// Of streams that sent little lately, which are divided among all lanes as if there were no
-    /// bulk.
+    /// For streams that sent little lately: divided among all lanes as if there were no bulk.
     fn choose_urgent(
         &self,
         own: &LaneView,
@@ -92,8 +91,7 @@ impl Session {
         self.streams.chunk_behind(skip, streams, room)
     }
 
-    /// Of streams that sent much: a lane that is kept free of them carries them only beside its
-    /// like.
+    /// For streams that sent much: a lane kept free of bulk carries it only if no other may.
     fn choose_bulk(
         &self,
         own: &LaneView,
@@ -110,7 +108,7 @@ impl Session {
         self.streams.chunk_behind(skip, streams, room)
     }
 
-    /// How far behind the first of the `waiting` bytes the lane's share begins, if it is given any.
+    /// How far behind the first of the `waiting` bytes the lane's share begins, if it gets one.
     fn skip<'a>(
         &self,
         own: &LaneView,

@@ -1,4 +1,4 @@
-//! A lane that pulls: what it may take, and where it stands.
+//! A lane that pulls: what it may take, and how much it has.
 
 use std::time::Instant;
 
@@ -8,25 +8,25 @@ use crate::proto::link::RateAllowance;
 use crate::proto::scheduler::LaneView;
 use crate::proto::wire::LaneBuf;
 
-/// A pull takes this much time of the lane's rate. Less costs more wake-ups; more takes the choice
-/// away from later.
+/// A pull takes this much of the lane's time. Less costs more wake-ups; more commits the choice of
+/// what to send too early.
 const PULL_SECONDS: f64 = 0.002;
 /// A slow lane pulls a full frame, unless that takes longer than this: what is pulled together is
 /// one TLS record, which arrives as a whole.
 const PULL_SECONDS_SLOW: f64 = 0.050;
-/// Sixteen full frames: past that neither syscalls nor locks are worth saving.
+/// Sixteen full frames: beyond that, saving syscalls or locks gains nothing.
 const PULL_BYTES_MAX: f64 = 16.0 * FRAME_BYTES_MAX as f64;
 
-/// A frame takes no more than this much time of the lane's rate, so that what becomes urgent
+/// A frame takes no more than this much of the lane's time, so that data that becomes urgent
 /// meanwhile does not wait behind it.
 const FRAME_SECONDS: f64 = 0.010;
 /// Smaller frames cost more than they gain.
 const FRAME_BYTES_MIN: f64 = 2048.0;
 
-/// On a slow path each packet takes long: a frame and its TLS record fit into one.
+/// On a slow path each packet takes long: a frame and its TLS record fit in one.
 const FRAME_BYTES_SLOW: usize = 1280;
 
-/// What is left of a cap is not cut into frames smaller than this.
+/// The remainder of a cap is not cut into frames smaller than this.
 const FRAME_ROOM_MIN: usize = 512;
 
 /// One lane's pull.
@@ -36,20 +36,20 @@ pub(super) struct Pull<'a> {
     pub(super) lane: LaneId,
     /// What the link's cap allows.
     pub(super) allowance: RateAllowance,
-    /// Past it no frame is begun.
+    /// Past this, no frame is started.
     pub(super) budget: usize,
     pub(super) out: &'a mut LaneBuf,
 }
 
 impl Pull<'_> {
-    /// Room for one more frame, if one may be begun.
+    /// Room for one more frame, if one may be started.
     pub(super) fn left(&self) -> Option<usize> {
         room_left(self.budget, self.allowance, self.out.len())
     }
 }
 
 /// Room for one more frame in a pull that may take `budget` bytes and has taken `written`, if one
-/// may be begun.
+/// may be started.
 pub(super) fn room_left(budget: usize, allowance: RateAllowance, written: usize) -> Option<usize> {
     let left = allowance.bytes.saturating_sub(written);
     (allowance.ready && written < budget && left >= FRAME_ROOM_MIN).then_some(left)
@@ -65,8 +65,8 @@ pub(super) fn pull_budget(rate: f64, is_slow: bool) -> usize {
 }
 
 /// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
-/// that full frames fall on records; less on a slow lane, and on one that may turn out to be slow:
-/// it has to show a sign of life before it is given up.
+/// that full frames align with records; less on a slow lane, and on one that may prove slow: it has
+/// to show a sign of life before it is given up.
 pub(super) fn frame_room(lane: &LaneView, written: usize) -> usize {
     if lane.slow {
         return FRAME_BYTES_SLOW;
@@ -76,6 +76,6 @@ pub(super) fn frame_room(lane: &LaneView, written: usize) -> usize {
     }
     let slow = (lane.rate * FRAME_SECONDS).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX as f64) as usize;
     let rest = FRAME_BYTES_MAX.saturating_sub(written % FRAME_BYTES_MAX);
-    // A stump at a record's end is not worth a frame.
+    // A stub at a record's end is not worth a frame.
     if rest < FRAME_BYTES_MIN as usize { slow } else { slow.min(rest) }
 }

@@ -1,4 +1,4 @@
-//! What arrives: one function a frame.
+//! What arrives: one function per frame type.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::proto::wire::{Frame, FrameBatch, printable};
 
 impl Session {
     /// Takes what was decoded on `lane` and leaves the batch empty. A peer that breaks a rule ends
-    /// the session: `Event::Closed` tells.
+    /// the session: `Event::Closed` follows.
     pub fn handle_frames(&mut self, now: Instant, lane: LaneId, batch: &mut FrameBatch) {
         if self.lanes.contains(lane) {
             let mut eliciting = false;
@@ -69,7 +69,7 @@ impl Session {
     /// A frame that is not about one stream.
     fn handle_control(&mut self, now: Instant, frame: Frame) {
         match frame {
-            // The lane is up: how it may be used was said before.
+            // The lane is up: its policy was stated before.
             Frame::Ping | Frame::LanePolicy(_) | Frame::Ignored => {}
             Frame::Ack { lane, position } => self.on_ack(now, lane, position),
             Frame::MaxData { max } => self.streams.on_max_data(max),
@@ -119,7 +119,7 @@ impl Session {
     }
 }
 
-/// Frames that cost work and move nothing: each has to be paid for (`limits`).
+/// Frames that cost work and move nothing: each is charged to the budget (`limits`).
 fn cost(frame: &Frame) -> Option<Cost> {
     match frame {
         Frame::Stream { data, fin, .. } => {

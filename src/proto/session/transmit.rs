@@ -1,4 +1,4 @@
-//! What goes out: a lane pulls, and gets control frames, then what `plan` names.
+//! What goes out: a lane that pulls gets control frames, then what `plan` returns.
 
 use std::time::{Duration, Instant};
 
@@ -23,15 +23,15 @@ pub struct Transmit {
     pub bytes: usize,
 }
 
-/// What a stream sends first counts so many times on a slow path: with a second of it it is bulk.
+/// On a slow path a stream's first bytes count this many times: with a second of data it is bulk.
 const URGENT_FACTOR_SLOW: u64 = 8;
 
-/// One pull in a thousand carries a frame that has to be skipped, so that skipping keeps working.
+/// One pull in a thousand carries a frame that must be skipped, so that skipping keeps working.
 const RESERVED_FRAME_ODDS: u64 = 1024;
 
 impl Session {
-    /// Fills `out`, which must be empty, with what `lane` shall carry now; at most about
-    /// `max_bytes`. `None`: nothing; `poll_wake` will name the lane when there is.
+    /// Fills `out`, which must be empty, with what `lane` should carry now; at most about
+    /// `max_bytes`. `None`: nothing; `poll_wake` will name the lane when there is something.
     #[must_use]
     pub fn poll_transmit(
         &mut self,
@@ -74,7 +74,7 @@ impl Session {
         Some(Transmit { bytes })
     }
 
-    /// The session is over: a lane pulls nothing but that, and once.
+    /// The session is over: a lane pulls only the CLOSE, and only once.
     fn transmit_close(
         &mut self,
         id: LaneId,
@@ -92,8 +92,8 @@ impl Session {
         (!out.is_empty()).then(|| Transmit { bytes: out.len() })
     }
 
-    /// The last words. Where nothing is wrong they begin with how far every lane has come: the peer
-    /// may wait for just that, and whichever lane is first ends the session there.
+    /// The final frames. Unless something is wrong they start with how far every lane was received:
+    /// the peer may wait for just that, and whichever lane arrives first ends the session there.
     fn write_close(&self, code: Code, reason: &'static str, out: &mut LaneBuf) {
         let arrived = self.lanes.values().map(|lane| (lane.id, lane.inbound.position()));
         for (lane, position) in arrived.filter(|(_, position)| reason.is_empty() && *position > 0) {
@@ -102,8 +102,8 @@ impl Session {
         out.push(&Frame::Close { code, reason: Bytes::from_static(reason.as_bytes()) });
     }
 
-    /// Acknowledgements, and whatever else is not stream data. A suspect lane carries only what
-    /// concerns itself while another one answers.
+    /// Acknowledgements and everything else but stream data. While another lane answers, a suspect
+    /// lane carries only what concerns itself.
     fn write_control(&mut self, pull: &mut Pull<'_>) {
         let id = pull.lane;
         let Some(lane) = self.lanes.get_mut(id) else { return };
@@ -215,7 +215,7 @@ impl Session {
         self.write_noted(pull, Carried::Open(id), &Frame::Open { id, kind });
     }
 
-    /// Carries what `plan` names, until it names nothing more.
+    /// Carries what `plan` returns, until it returns nothing more.
     fn write_planned(&mut self, pull: &mut Pull<'_>) {
         let mut others = std::mem::take(&mut self.view_space);
         if let Some(mut own) = self.snapshot(pull, &mut others) {
@@ -257,8 +257,8 @@ impl Session {
         self.view_space = others;
     }
 
-    /// The lane that pulls, as the scheduler sees it, and into `others` those that could carry data
-    /// beside it. `None`: it carries nothing that another could.
+    /// The pulling lane as the scheduler sees it; fills `others` with the lanes that could carry
+    /// data alongside it. `None`: it carries nothing that another could.
     fn snapshot(&mut self, pull: &Pull<'_>, others: &mut Vec<LaneView>) -> Option<LaneView> {
         self.streams.prune();
         others.clear();
@@ -270,7 +270,7 @@ impl Session {
             others.extend(self.lanes.views(pull.now));
             match others.iter().position(|view| view.id == pull.lane) {
                 Some(at) => own = others.swap_remove(at),
-                None => own.window = 0.0, // spared for now: no room for data
+                None => own.window = 0.0, // spare for now: no room for data
             }
         }
         Some(own)
@@ -329,7 +329,7 @@ impl Session {
         self.lanes.on_payload(lane, payload, first_time);
     }
 
-    /// Writes a frame that nobody will miss.
+    /// Writes a frame that may be lost.
     fn write(&mut self, pull: &mut Pull<'_>, push: impl FnOnce(&mut LaneBuf)) {
         let before = pull.out.len();
         push(pull.out);

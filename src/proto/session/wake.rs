@@ -11,7 +11,7 @@ use crate::proto::lanes::Rank;
 use crate::proto::scheduler::LaneView;
 
 impl Session {
-    /// An idle lane for which there is work now, each at most once until it has come.
+    /// A sleeping lane that has work now. Each is named at most once until it pulls.
     #[must_use]
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
         if !self.lanes.values().any(Lane::is_asleep) {
@@ -31,7 +31,7 @@ impl Session {
         Some(id)
     }
 
-    /// `views` is room for snapshots.
+    /// `views` is scratch space for snapshots.
     fn lane_to_wake(&self, now: Instant, views: &mut Vec<LaneView>) -> Option<LaneId> {
         let sleeping = |lane: &&Lane| lane.is_asleep();
         if self.is_closed() {
@@ -57,14 +57,14 @@ impl Session {
         if !control && (!self.payload_waits() || self.bulk_waits_for_others()) {
             return None;
         }
-        // The fastest first: whatever waits, it is the first to be asked.
+        // Fastest first: whatever waits, it is asked first.
         views.clear();
         views.extend(self.lanes.views(now));
         views.sort_by(|a, b| a.arrival(1.0).total_cmp(&b.arrival(1.0)));
         let woken = |lane: &Lane| matches!(lane.task, Task::Woken(_));
         let waking = |view: &LaneView| self.lanes.get(view.id).is_some_and(woken);
         let control = control && !views.iter().any(waking);
-        // One by one to the front, the others behind it in their order.
+        // Move each to the front in turn, keeping the others in order behind it.
         for nth in 0..views.len() {
             views.get_mut(..=nth)?.rotate_right(1);
             let (own, others) = views.split_first()?;
@@ -81,8 +81,8 @@ impl Session {
         self.streams.data_waits() || self.tail_possible() || self.copies_wait()
     }
 
-    /// Whether a lane that sleeps would carry anything now; `control`: there are control frames
-    /// that any lane may carry.
+    /// Whether a sleeping lane would carry anything now; `control`: there are control frames that
+    /// any lane may carry.
     fn has_work(&self, now: Instant, own: &LaneView, others: &[LaneView], control: bool) -> bool {
         let Some(lane) = self.lanes.get(own.id) else { return false };
         let allowance = self.lanes.caps.allowance(now, &lane.policy);
@@ -95,7 +95,7 @@ impl Session {
         control || self.plan(now, &candidate).is_some()
     }
 
-    /// When the first of the lanes that sleep because of their links' caps may go on.
+    /// When the first of the lanes held back by their links' caps may resume.
     fn pace(&self, now: Instant) -> Option<Instant> {
         if self.is_closed() {
             return None;

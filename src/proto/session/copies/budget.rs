@@ -1,20 +1,20 @@
 //! How much may be sent twice.
 
-/// What may be sent twice: a share of what was sent once, and a little to begin with.
+/// What may be sent twice: a share of what was sent once, plus a small initial amount.
 #[derive(Debug)]
 pub(in crate::proto::session) struct DuplicateBudget {
     share: f64,
     left: f64,
-    /// The part of `left` that is kept for what is very late. Without it, what is a little late
-    /// now and then, as when TCP repairs a loss, has used up all when a path becomes slow.
+    /// The part of `left` kept for what is very late. Without it, slight delays, such as TCP
+    /// repairing losses, would use up everything before a path becomes slow.
     reserve: f64,
 }
 
-/// What an unknown lane is given at first fits into it twice: a short transfer's tail.
+/// Enough to duplicate everything an unknown lane is given at first: a short transfer's tail.
 const INITIAL_BYTES: f64 = 128.0 * 1024.0;
-/// What can be saved up during a long one.
+/// The most that can be saved up during a long transfer.
 const SAVED_BYTES_MAX: f64 = 1024.0 * 1024.0;
-/// Half of what is earned is kept until there is this much: what is under way on a path of 100
+/// Half of the earnings are reserved until there is this much: what is in flight on a path of 100
 /// Mbit/s and 40 ms when it becomes slow.
 const RESERVE_BYTES_MAX: f64 = 512.0 * 1024.0;
 
@@ -22,7 +22,7 @@ const RESERVE_BYTES_MAX: f64 = 512.0 * 1024.0;
 /// and the packet around it.
 const FRAME_COST_MIN: u64 = 64;
 
-/// What it costs to send a frame with this much payload twice.
+/// The cost of duplicating a frame with this much payload.
 pub(in crate::proto::session) fn cost_twice(payload: u64) -> u64 {
     payload.max(FRAME_COST_MIN)
 }
@@ -43,7 +43,7 @@ impl DuplicateBudget {
         self.left.max(0.0) as u64
     }
 
-    /// What of it is not kept for what is very late.
+    /// The part that is not kept for what is very late.
     pub(in crate::proto::session) fn unreserved(&self) -> u64 {
         (self.left - self.reserve).max(0.0) as u64
     }

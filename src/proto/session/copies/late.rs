@@ -20,7 +20,7 @@ impl Session {
         answering: Answering,
     ) -> Option<Instant> {
         let fallback = answering.fallback(lane);
-        // Whatever is sent again on a slow link makes all of it later.
+        // Anything sent again on a slow link delays everything on it.
         let in_vain = lane.estimate.is_slow() && !answering.on_another_link(lane);
         if lane.is_suspect()
             || fallback == Fallback::None
@@ -36,17 +36,17 @@ impl Session {
         if self.duplicates.unreserved() < FRAME_BYTES_MAX as u64 {
             late = late.checked_add(lane.slack())?; // very late
         }
-        // A backup takes over from a lane that does not answer, not from one that is slow; and what
-        // is only held up (TCP repairs a loss in a round trip) has no need of a lane that
-        // takes longer.
+        // A backup takes over from a lane that does not answer, not from a slow one; and what is
+        // merely held up (TCP repairs a loss in a round trip) gains nothing from a lane that takes
+        // longer.
         let repaired = lane.estimate.rtt().saturating_add(lane.slack());
         let sooner = matches!(fallback, Fallback::Peers { rtt } if rtt < repaired);
         let silent = lane.answered_until().filter(|_| !sooner);
         Some(silent.map_or(late, |silent| silent.max(late)))
     }
 
-    /// What is late on the lane waits for the others again, in stream order; if its link is silent,
-    /// so does what the link's other lanes owe.
+    /// What is late on the lane is queued for the others again, in stream order; if its link is
+    /// silent, so is what the link's other lanes owe.
     pub(in crate::proto::session) fn move_late(
         &mut self,
         now: Instant,
@@ -63,7 +63,7 @@ impl Session {
         let link_silent = self.lanes.links.heard_at(link).is_some_and(silent);
         for lane in self.lanes.values_mut() {
             if lane.id == id {
-                // Slower than forecast is one thing, no answer at all another.
+                // Being slower than forecast is one thing, not answering at all another.
                 let answers = lane.answers(now);
                 lane.condition = if answers { Condition::Good } else { Condition::Late };
             } else if link_silent && lane.policy.link == link && !lane.is_suspect() && lane.owes() {
@@ -80,8 +80,8 @@ impl Session {
         }
     }
 
-    /// The frames that are late on the lane or, if its link is silent, all that its lanes owe, in
-    /// the order they were expected in: by when, on which lane, and where on it they end.
+    /// The frames that are late on the lane or, if its link is silent, everything its lanes owe, in
+    /// expected order of arrival: when expected, on which lane, and where on it they end.
     fn overdue(&self, now: Instant, id: LaneId, link_silent: bool) -> Vec<(Instant, LaneId, u64)> {
         let Some(late) = self.lanes.get(id) else { return Vec::new() };
         let (late_after, link) = (late.late_after(), late.policy.link);
@@ -99,7 +99,7 @@ impl Session {
         overdue
     }
 
-    /// The frame that ends at `end` on `lane` waits for the other lanes again.
+    /// Queues the frame that ends at `end` on `lane` for the other lanes again.
     fn send_again(&mut self, lane: LaneId, end: u64) {
         let ledger = self.lanes.get_mut(lane).map(|lane| &mut lane.ledger);
         let Some(entry) = ledger.and_then(|ledger| ledger.entry_mut(end)) else { return };

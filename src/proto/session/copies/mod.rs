@@ -1,11 +1,11 @@
 //! What is sent twice, and why.
 //!
-//! - `late`: a lane is late with it, and others shall bring it;
-//! - `tail`: it is the last there is, and another lane would have it there sooner;
+//! - `late`: a lane is late with it, so others send it again;
+//! - `tail`: it is the last there is, and another lane would deliver it sooner;
 //! - `redundant`: the stream's user wants every byte on two lanes;
-//! - `probe`: it costs little, and shows what a lane can do that is left out.
+//! - `probe`: it costs little, and shows what an unused lane can do.
 //!
-//! All but `redundant` is paid for from one `budget`, a share of what is sent once.
+//! All but `redundant` draws on one `budget`, a share of what is sent once.
 
 mod budget;
 mod late;

@@ -1,9 +1,8 @@
-//! Finding out whether a lane that is left out has become faster.
+//! Finds out whether an unused lane has become faster.
 //!
-//! A lane that is believed to be slow gets nothing while the others would be done sooner, and
-//! without anything to carry it cannot show that it was misjudged: because its handshake met a
-//! loss, or because its path is better now. So it is given copies of what others carry, now and
-//! then: nobody waits for them.
+//! A lane believed to be slow gets nothing while the others would finish sooner, and with nothing
+//! to carry it cannot show that it was misjudged: its handshake met a loss, or its path has
+//! improved. So now and then it is given copies of what others carry: nobody waits for them.
 
 use std::ops::Range;
 
@@ -17,19 +16,18 @@ use crate::proto::session::pull::Pull;
 use crate::proto::stream::Chunk;
 use crate::proto::streams::fit_payload;
 
-/// A lane is probed once others were given so many times as much since it last carried anything.
+/// A lane is probed once others were given this many times as much since it last carried anything.
 const CARRIED_PER_PROBED: u64 = 256;
-/// A probe is twice what the lane is believed to hold in flight, as in TCP's slow start, and never
+/// A probe is twice what the lane is believed to have in flight, as in TCP's slow start, and never
 /// fewer frames than this.
 const FRAMES_MIN: u64 = 2;
-/// A probe is never larger than an initial window: that much a kernel sends at once on a path that
-/// it knows nothing of.
+/// A probe never exceeds an initial window: what a kernel sends at once on an unknown path.
 const FRAMES_MAX: u64 = 8;
 const FRAME_PAYLOAD: u64 = 1_800;
 
 impl Session {
-    /// Gives the lane copies of what another was given last. Should that be late all the same, it
-    /// is sent again as if there were no copies: these may take long.
+    /// Gives the lane copies of another lane's newest frames. If those turn out late, they are sent
+    /// again as if there were no copies: these may take long.
     pub(in crate::proto::session) fn write_probe(
         &mut self,
         pull: &mut Pull<'_>,
@@ -46,8 +44,8 @@ impl Session {
         }
     }
 
-    /// What the lane shall carry to show what it can do, if it was left out for long of bulk that
-    /// still waits, and could teach anything by it.
+    /// What the lane should carry to show its rate, if it got no bulk for long, bulk still waits,
+    /// and the result could matter.
     pub(in crate::proto::session) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
         let bulk = self.streams.bulk_waits();
         let Some(lane) = self.lanes.get(id).filter(|_| bulk) else { return Vec::new() };
@@ -63,8 +61,8 @@ impl Session {
         if due { self.newest_elsewhere(id, frames) } else { Vec::new() }
     }
 
-    /// So many frames of what the lane that has most in flight beside `id` was given last; small
-    /// ones, so that each that arrives is progress.
+    /// Up to `count` of the newest frames on the lane, other than `id`, with the most in flight;
+    /// small ones, so that each arrival is progress.
     fn newest_elsewhere(&self, id: LaneId, count: u64) -> Vec<(StreamId, Chunk)> {
         let others = self.lanes.values().filter(|lane| lane.id != id);
         let busiest = others.max_by_key(|lane| lane.ledger.payload_in_flight());
@@ -87,7 +85,7 @@ fn probe_frames(lane: &Lane) -> u64 {
     (twice.ceil() as u64).clamp(FRAMES_MIN, FRAMES_MAX)
 }
 
-/// The range cut into what probes carry in one frame; the rest at its end is left out.
+/// The range cut into probe frames' payloads; the remainder at its end is left out.
 fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let count = span(range.start, range.end) / FRAME_PAYLOAD;
     (0..count).map(move |nth| {
@@ -105,7 +103,7 @@ mod tests {
 
     const SLOW: LaneId = LaneId::new(1);
 
-    /// Two lanes, the second of which is taken for hopelessly slow: its handshake met a loss.
+    /// Two lanes, the second believed hopelessly slow: its handshake met a loss.
     fn misjudged(policy: LanePolicy, path: Path) -> Pair {
         let mut pair = Pair::new(Config::default(), &[Path::new(80.0, 1), path]);
         let now = pair.now;
@@ -116,8 +114,7 @@ mod tests {
         pair
     }
 
-    /// Payload that the slow lane was given, and how much of it a second time, in eight seconds of
-    /// bulk.
+    /// Payload given to the slow lane, and how much of it was sent again, in eight seconds of bulk.
     fn carried(mut pair: Pair) -> (u64, u64) {
         let bytes = 120_000_000;
         let id = pair.open(CLIENT, pattern(bytes, 1));

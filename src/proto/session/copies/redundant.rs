@@ -1,4 +1,4 @@
-//! Streams that want latency at any price: what one lane was given, a second one is given too.
+//! Streams that want latency at any price: what one lane is given, a second is given too.
 
 use std::time::Instant;
 
@@ -18,8 +18,8 @@ impl Session {
         self.lanes.values().any(|lane| !lane.copies.is_empty())
     }
 
-    /// `lane` was given bytes of a redundant stream for the first time, or what opens it: notes
-    /// them for the lane that would get them there next, over another link if there is one.
+    /// `lane` was given bytes of a redundant stream, or its opening, for the first time: queues
+    /// them for the lane that would deliver them next, over another link if there is one.
     pub(in crate::proto::session) fn note_copy(
         &mut self,
         now: Instant,
@@ -40,15 +40,15 @@ impl Session {
         let Some((_, _, second)) = second else { return };
         let streams = &self.streams;
         let Some(second) = self.lanes.get_mut(second) else { return };
-        // What has arrived meanwhile need not wait here: this bounds the list by what is in flight.
+        // What has arrived since need not wait here: this bounds the list by what is in flight.
         while second.copies.front().is_some_and(|copy| owed(streams, copy).is_none()) {
             second.copies.pop_front();
         }
         second.copies.push_back(carried);
     }
 
-    /// What other lanes were given first and has not arrived. It is not charged to the budget for
-    /// duplicates: the stream's user has asked for it.
+    /// What other lanes were given first and has not arrived. It is not charged to the duplicate
+    /// budget: the stream's user asked for it.
     pub(in crate::proto::session) fn write_copies(
         &mut self,
         pull: &mut Pull<'_>,
@@ -73,20 +73,20 @@ impl Session {
         if let Some(lane) = self.lanes.get_mut(own.id)
             && let Some(entry) = lane.ledger.entries_mut().next_back()
         {
-            // A third time is not worth it; but what the first lane has lost is here alone.
+            // A third copy is not worth it; but what the first lane lost is in flight here only.
             entry.duplicated = self.streams.pending() == pending;
         }
     }
 
-    /// A lane that is given nothing else is given no copies.
+    /// A lane that gets nothing else gets no copies.
     pub(in crate::proto::session) fn drop_copies(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(id) {
             lane.copies.clear();
         }
     }
 
-    /// Takes the first copy that is still worth sending, cut to `room` bytes of frame. What the
-    /// first lane has lost meanwhile waits to be sent again; that is not waited for.
+    /// Takes the first copy still worth sending, cut to a frame of `room` bytes. What the first
+    /// lane has lost since is also queued to be sent again; this does not wait for that.
     fn next_copy(&mut self, id: LaneId, room: usize) -> Option<NextCopy> {
         let copies = &mut self.lanes.get_mut(id)?.copies;
         while let Some(copy) = copies.pop_front() {
@@ -113,7 +113,7 @@ enum NextCopy {
     Data(StreamId, Chunk),
 }
 
-/// What of a copy is still worth sending.
+/// The part of a copy that is still worth sending.
 fn owed(streams: &Streams, copy: &Carried) -> Option<NextCopy> {
     match copy {
         Carried::Open(id) => streams.get(*id)?.opening.as_ref().map(|_| NextCopy::Open(*id)),

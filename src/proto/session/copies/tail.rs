@@ -1,5 +1,4 @@
-//! The tail: nothing waits any more, and a lane that is free carries what slower ones would deliver
-//! later.
+//! The tail: nothing waits any more, and a free lane carries what slower ones would deliver later.
 
 use std::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::proto::streams::fit_payload;
 /// A frame at the tail is worth sending twice if that saves at least this.
 const TAIL_GAIN_MIN: f64 = 0.003;
 
-/// Entries of each lane that are looked at for the tail: the last ones arrive last.
+/// Entries of each lane considered for the tail: the last ones arrive last.
 const TAIL_LOOKED_AT: usize = 32;
 
 impl Session {
@@ -28,7 +27,7 @@ impl Session {
             && self.lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
     }
 
-    /// The lane carries what a slower one would deliver later: the frame that ends at `end` there.
+    /// Carries what a slower lane would deliver later: the frame that ends at `end` on `lane`.
     pub(in crate::proto::session) fn write_tail(
         &mut self,
         pull: &mut Pull<'_>,
@@ -42,7 +41,7 @@ impl Session {
         }
     }
 
-    /// The lane and the position on it of a frame that `id` would deliver sooner.
+    /// A frame that `id` would deliver sooner: its lane, and where on it the frame ends.
     pub(in crate::proto::session) fn tail_choice(
         &self,
         now: Instant,
@@ -65,8 +64,8 @@ impl Session {
                 entries.filter(|entry| !entry.duplicated).find_map(|entry| {
                     let Carried::Data { range, .. } = &entry.carried else { return None };
                     let size = span(range.start, range.end) as f64;
-                    // What stands before it has to go through first; its forecast may be too
-                    // hopeful.
+                    // Everything ahead of it has to get through first; the lane's forecast may be
+                    // too optimistic.
                     let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
                     let forecast = entry.eta.saturating_duration_since(now).as_secs_f64();
                     let gain = ahead.max(forecast) - own.arrival(size);
@@ -78,8 +77,8 @@ impl Session {
             .map(|(_, lane, end)| (lane, end))
     }
 
-    /// Marks the frame that ends at `end` on `lane` as sent twice, and returns what of it is still
-    /// worth sending.
+    /// Marks the frame that ends at `end` on `lane` as sent twice, and returns the part that is
+    /// still worth sending.
     fn take_tail(&mut self, lane: LaneId, end: u64, room: usize) -> Option<(StreamId, Chunk)> {
         let ledger = &mut self.lanes.get_mut(lane)?.ledger;
         let entry = ledger.entry_mut(end)?;

@@ -101,7 +101,7 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
     let bytes = 2_000;
     for (lane, at) in [(suspect, 0), (standby, 90)] {
         let now = start + ms(at);
-        // No other is given any of it.
+        // No other lane is given any of it.
         session.lanes.values_mut().for_each(|each| {
             let late = each.id != lane;
             each.condition = if late { Condition::Late } else { Condition::Good };
@@ -152,9 +152,9 @@ fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
     assert!(session.lanes.contains(standby), "it has not been asked yet");
 }
 
-/// A client whose lane of 20 ms owes a frame since `start`, beside another lane, both of whose
-/// kernels tell of a path of this rate. Says whether its kernel has to be asked, and how it is
-/// after it, at the time it would be suspect.
+/// A client whose lane of 20 ms has owed a frame since `start`, beside another lane; both lanes'
+/// kernels report a path of this rate. Returns whether its kernel has to be asked, and its
+/// condition afterwards, at the time it would be suspect.
 fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Condition, u64) {
     let start = testing::start();
     let ms = Duration::from_millis;
@@ -175,7 +175,7 @@ fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Cond
     }
     session.lanes.get_mut(LANES[0]).unwrap().task = Task::Asleep;
     session.lanes.get_mut(LANES[1]).unwrap().condition = Condition::Good;
-    // Frames that are late may still travel twice where that is worth it.
+    // Late frames may still be sent twice where that pays off.
     session.duplicates.spend(session.duplicates.left());
     let (mut now, mut asked) = (start, false);
     while now < start + ms(900) {
@@ -206,7 +206,7 @@ fn what_a_lane_owes_moves_to_its_own_link_only_if_the_lane_is_what_is_broken() {
     assert_eq!(after_silence(8_000, same, false).1, Condition::Good, "a slow link is slow");
 }
 
-/// After how many seconds a lane that owes is given up, if it is, beside one of this link. Its
+/// How many seconds a lane that owes takes to be given up, if it is, beside one of this link. Its
 /// kernel hears the peer all the time, and of more bytes if it `delivers`.
 fn given_up_after(other_link: u64, delivers: bool) -> Option<u64> {
     let start = testing::start();
