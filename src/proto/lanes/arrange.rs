@@ -1,4 +1,4 @@
-//! Which lanes of a link are active, and what each of them can expect of it.
+//! Which lanes of a link are active, and what each can expect from it.
 
 use super::Lanes;
 use crate::proto::ids::LinkId;
@@ -7,7 +7,7 @@ use crate::proto::link::Candidate;
 use crate::proto::policy::Tier;
 
 impl Lanes {
-    /// Makes as many of the link's lanes active as its path asks for. The others stand by.
+    /// Makes as many of the link's lanes active as its path needs. The others are on standby.
     pub(super) fn arrange(&mut self, link: LinkId) {
         let may_be_active =
             |lane: &&Lane| lane.policy.link == link && lane.policy.tier != Tier::Express;
@@ -22,8 +22,8 @@ impl Lanes {
         self.share_link(link);
     }
 
-    /// The lanes of a link expect equal parts of its cap, and of what a path is given before it is
-    /// known.
+    /// A link's lanes expect equal parts of its cap, and of what a path is assumed to carry before
+    /// it is known.
     fn share_link(&mut self, link: LinkId) {
         let sharing = self.links.view(link).sharing();
         for lane in self.values_mut().filter(|lane| lane.policy.link == link) {
@@ -46,7 +46,7 @@ mod tests {
     const LINK: LinkId = LinkId::new(0);
     const LANES: [LaneId; 3] = [LaneId::new(0), LaneId::new(1), LaneId::new(2)];
 
-    /// Three lanes of one link. At the client so many are active.
+    /// Three lanes of one link. At the client this many are active.
     fn pair(active: usize) -> Pair {
         let mut pair = Pair::new(Config::default(), &[Path::new(20.0, 10); 3]);
         pair.ends[CLIENT].session.lanes_mut().links.limit_active(LINK, active);
@@ -54,7 +54,7 @@ mod tests {
         pair
     }
 
-    /// Payload that each of them was given.
+    /// Payload given to each of them.
     fn given(pair: &Pair) -> Vec<u64> {
         let stats = pair.ends[CLIENT].session.stats();
         stats.lanes.iter().map(|lane| lane.sent_bytes).collect()
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn lanes_on_standby_are_asked_when_an_active_one_is_silent() {
         let mut pair = pair(2);
-        pair.drive(Duration::from_millis(100)); // what the ends tell each other first has arrived
+        pair.drive(Duration::from_millis(100)); // the ends' first messages have arrived
         let health = |pair: &Pair, id| pair.ends[CLIENT].session.lanes().get(id).unwrap().condition;
         let standby = LANES
             .into_iter()

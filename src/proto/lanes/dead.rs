@@ -1,4 +1,4 @@
-//! Lanes that are down: each is remembered until both ends have said how far it had come.
+//! Dead lanes: each is remembered until both ends have said how much of it they received.
 
 use std::collections::VecDeque;
 
@@ -7,14 +7,14 @@ use crate::proto::ids::LaneId;
 use crate::proto::lane::{Carried, Lane, Ledger};
 use crate::proto::limits::DEAD_LANES_MAX;
 
-/// Lanes that are down and of which the peer has not said the last word, oldest first.
+/// Lanes that are down and that the peer is not done with, oldest first.
 #[derive(Debug, Default)]
 pub struct DeadLanes(VecDeque<DeadLane>);
 
 #[derive(Debug)]
 struct DeadLane {
     id: LaneId,
-    /// For late acknowledgements: what it had delivered after all need not be sent again.
+    /// For late acknowledgements: what was delivered after all need not be sent again.
     ledger: Ledger,
     notice: Notice,
     /// The LANE_CLOSED waits to be sent (again).
@@ -35,7 +35,7 @@ pub struct Notice {
 }
 
 impl DeadLanes {
-    /// The lane is down; the peer has to be told. The oldest of too many is forgotten.
+    /// The lane is down; the peer has to be told. If there are too many, the oldest is forgotten.
     pub fn add(&mut self, lane: Lane, code: Code) {
         let notice = Notice { lane: lane.id, position: lane.inbound.position(), code };
         self.0.push_back(DeadLane {
@@ -65,14 +65,14 @@ impl DeadLanes {
         self.0.iter().any(|dead| dead.notice_due)
     }
 
-    /// The LANE_CLOSEDs that wait to be sent, which they do no longer.
+    /// Takes the LANE_CLOSEDs that wait to be sent.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         let due = self.0.iter_mut();
         due.filter_map(|dead| std::mem::take(&mut dead.notice_due).then_some(dead.notice)).collect()
     }
 
     /// A late acknowledgement; what it settles is added to `settled`. `false`: it acknowledges what
-    /// was never sent. Lanes that are forgotten may be acknowledged at will.
+    /// was never sent. For forgotten lanes any acknowledgement is accepted.
     pub fn on_ack(&mut self, id: LaneId, position: u64, settled: &mut Vec<Carried>) -> bool {
         let Some(dead) = self.get_mut(id) else { return true };
         let sent = position <= dead.ledger.sent_position();
@@ -91,14 +91,14 @@ impl DeadLanes {
         self.forget();
     }
 
-    /// The LANE_CLOSED did not arrive, or is not known to have.
+    /// The LANE_CLOSED did not arrive, or may not have.
     pub fn on_notice_lost(&mut self, id: LaneId) {
         if let Some(dead) = self.get_mut(id) {
             dead.notice_due = !dead.notice_acked;
         }
     }
 
-    /// The peer has said how far the lane had come: nothing more is acknowledged on it.
+    /// The peer has said how far it received the lane: nothing more is acknowledged on it.
     pub fn on_peer_closed(&mut self, id: LaneId) {
         if let Some(dead) = self.get_mut(id) {
             dead.peer_closed = true;
@@ -115,7 +115,7 @@ impl DeadLanes {
         self.0.iter_mut().find(|dead| dead.id == id)
     }
 
-    /// Forgets those of which both ends have said the last word.
+    /// Forgets lanes that both ends are done with.
     fn forget(&mut self) {
         self.0.retain(|dead| !(dead.notice_acked && dead.peer_closed));
     }

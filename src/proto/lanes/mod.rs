@@ -1,9 +1,8 @@
-//! All lanes of one end: those that are up, those that are down and not forgotten, and the links
-//! they are of. What depends on several of them is decided here: which are given work (`rank`,
-//! `views`), which are active (`arrange`), and when one that is silent is suspected and given up
-//! (`silence`).
+//! All lanes of one end: those that are up, those that are down but not forgotten, and their links.
+//! What depends on several lanes is decided here: which are given work (`rank`, `views`), which are
+//! active (`arrange`), and when a silent one is suspected and given up (`silence`).
 //!
-//! Nothing here knows what a stream is. What a lane owes is handed to whoever does.
+//! Nothing here knows what a stream is. What a lane owes is handed to code that does.
 #![allow(
     unreachable_pub,
     reason = "the room is private: `mod.rs` of the core decides what leaves it"
@@ -43,15 +42,15 @@ pub struct Lanes {
     unanswered: u32,
     /// When the last lane went.
     alone_since: Option<Instant>,
-    /// When a lane that was held back by its link's cap may go on.
+    /// When a lane held back by its link's cap may resume.
     pub paced_until: Option<Instant>,
     pub totals: Totals,
 }
 
-/// Sums over the life of the session, dead lanes included.
+/// Totals over the session's life, dead lanes included.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
-    /// Payload given to lanes, and what of it another lane had been given before.
+    /// Payload given to lanes, and the part of it that another lane had been given before.
     pub sent_payload: u64,
     pub resent_payload: u64,
     pub lost: u64,
@@ -59,7 +58,7 @@ pub struct Totals {
 }
 
 impl Lanes {
-    /// Without any yet.
+    /// With no lanes yet.
     pub fn new(config: Arc<Config>, now: Instant) -> Self {
         Self {
             config,
@@ -86,7 +85,7 @@ impl Lanes {
         self.up.contains_key(&id)
     }
 
-    /// Those that are up, by their numbers.
+    /// Lanes that are up, by number.
     pub fn values(&self) -> impl Iterator<Item = &Lane> + Clone {
         self.up.values()
     }
@@ -99,12 +98,12 @@ impl Lanes {
         self.up.len()
     }
 
-    /// Since when there is none; `None` while there is one.
+    /// Since when there has been none; `None` while there is one.
     pub fn alone_since(&self) -> Option<Instant> {
         self.alone_since
     }
 
-    /// Those that answer, by their tiers.
+    /// Lanes that answer, by tier.
     pub fn answering(&self) -> Answering {
         Answering::count(self.values())
     }
@@ -114,7 +113,7 @@ impl Lanes {
         self.values().map(|lane| lane.estimate.rtt()).max().unwrap_or_default()
     }
 
-    /// Frames that nobody has acknowledged yet.
+    /// Frames not acknowledged yet.
     pub fn frames(&self) -> usize {
         let living = self.values().map(|lane| lane.ledger.frames());
         living.fold(self.dead.frames(), usize::saturating_add)
@@ -152,7 +151,7 @@ impl Lanes {
         self.arrange(policy.link);
     }
 
-    /// What the kernel knows of a lane. Returns how the lane is to be used; `None`: it is not up.
+    /// What the kernel knows of a lane. Returns how to use the lane; `None`: it is not up.
     pub fn on_metrics(&mut self, now: Instant, id: LaneId, sample: KernelSample) -> Option<Advice> {
         let lane = self.up.get_mut(&id)?;
         let delivered = lane.estimate.on_metrics(now, sample);
@@ -177,13 +176,13 @@ impl Lanes {
         self.advice(id)
     }
 
-    /// How a lane is to be used, by what is known of its link; `None`: it is not up.
+    /// How to use a lane, given what is known of its link; `None`: it is not up.
     pub fn advice(&self, id: LaneId) -> Option<Advice> {
         let lane = self.get(id)?;
         Some(self.links.view(lane.policy.link).advice(&lane.sample()))
     }
 
-    /// Takes an acknowledgement of a lane, be it up or down; what it settles is added to `settled`.
+    /// Takes an acknowledgement for a lane, up or down; what it settles is added to `settled`.
     /// `false`: it acknowledges what was never sent.
     pub fn on_ack(
         &mut self,
@@ -203,7 +202,7 @@ impl Lanes {
         lane.on_ack(now, position, |entry| settled.push(entry.carried))
     }
 
-    /// A lane was given stream payload, be it for the `first_time` or not.
+    /// A lane was given stream payload, for the `first_time` or not.
     pub fn on_payload(&mut self, id: LaneId, payload: u64, first_time: bool) {
         let resent = if first_time { 0 } else { payload };
         let totals = &mut self.totals;
@@ -216,7 +215,7 @@ impl Lanes {
         }
     }
 
-    /// A lane is down: it is of no link any more, and others take its place.
+    /// A lane is down: it leaves its link, and others take its place.
     pub fn remove(&mut self, now: Instant, id: LaneId) -> Option<Lane> {
         let lane = self.up.remove(&id)?;
         self.links.leave(&lane.policy);

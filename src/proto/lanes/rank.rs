@@ -6,7 +6,7 @@ use crate::proto::ids::{LaneId, LinkId};
 use crate::proto::lane::{Condition, Lane};
 use crate::proto::policy::Tier;
 
-/// How much a lane is trusted with, in ascending order: only lanes of the best rank are given what
+/// How far a lane is preferred, in ascending order: only lanes of the best rank are given what
 /// another could carry as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -14,10 +14,10 @@ pub enum Rank {
     SuspectMetered,
     SuspectBackup,
     Suspect,
-    /// Costs money: comes before what does not answer at all, and nothing else.
+    /// Costs money: preferred only to lanes that do not answer at all.
     LateMetered,
     Metered,
-    /// What it carries is overdue and travels elsewhere too: if it were given that again, or what
+    /// What it carries is overdue and goes elsewhere too: if it were given that again, or what
     /// comes next, the reader would wait for it until the lane is suspect.
     LateBackup,
     Late,
@@ -50,14 +50,14 @@ pub struct Answering {
     express: usize,
     backup: usize,
     metered: usize,
-    /// The two of the shortest round trips, queues included, that carry whatever there is.
+    /// The two lanes with the shortest round trips, queues included, among those that carry bulk.
     quickest: [Option<(Duration, LaneId)>; 2],
-    /// The links of those that cost no money, and of the others.
+    /// The links of unmetered lanes, and of metered ones.
     links: LinksSeen,
     metered_links: LinksSeen,
 }
 
-/// Whether lanes are of one link, or of several.
+/// Whether lanes belong to one link or several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LinksSeen {
     #[default]
@@ -84,7 +84,7 @@ impl LinksSeen {
     }
 }
 
-/// What there is to take over from a lane.
+/// What could take over from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
     /// Nothing: it is used until it is lost.
@@ -126,19 +126,19 @@ impl Answering {
         }
     }
 
-    /// Whether any answers that costs no money.
+    /// Whether any unmetered lane answers.
     pub fn unmetered(&self) -> bool {
         self.primary > 0 || self.express > 0 || self.backup > 0
     }
 
-    /// Whether any that could take over from the lane is of another link than it.
+    /// Whether a lane on another link could take over from this one.
     pub fn on_another_link(&self, lane: &Lane) -> bool {
         let link = lane.policy.link;
         let metered = lane.policy.tier == Tier::Metered && self.metered_links.any_but(link);
         metered || self.links.any_but(link)
     }
 
-    /// What could take over from the lane. Metered lanes wait until others are lost.
+    /// What could take over from the lane. Metered lanes wait until the others are lost.
     pub fn fallback(&self, lane: &Lane) -> Fallback {
         let preferred = self.primary.saturating_add(self.express).saturating_add(self.backup);
         let (same_or_better, worse) = match lane.policy.tier {

@@ -1,6 +1,5 @@
-//! When a lane that is silent is asked for a sign of life, suspected, and given up. What its
-//! silence means depends on the others: whether its link was heard, and whether anything could take
-//! over.
+//! When a silent lane is pinged, suspected, and given up. What its silence means depends on the
+//! others: whether its link was heard, and whether anything could take over.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,12 @@ use crate::proto::lane::Lane;
 use crate::proto::policy::Tier;
 use crate::proto::timer::Timer;
 
-/// A lane that costs money is asked for a sign of life so many times less often while others
-/// answer.
+/// A metered lane is pinged this many times less often while others answer.
 const METERED_KEEPALIVE_FACTOR: u32 = 4;
 
-/// A lane of the only link whose kernel hears the peer, and of nothing more that has arrived, is
-/// kept for so much longer: what answers may be a middlebox that goes no further. The kernel itself
-/// does not wait longer for an acknowledgement that it lacks.
+/// A lane of the only link, whose kernel hears the peer but learns of no new deliveries, is kept
+/// this much longer: a middlebox short of the peer may be answering. The kernel itself waits no
+/// longer for a missing acknowledgement.
 const HEARD_TIME: Duration = Duration::from_secs(60);
 
 impl Lanes {
@@ -28,7 +26,7 @@ impl Lanes {
         late: Option<Instant>,
     ) -> Option<(Instant, Timer)> {
         let sleeping = lane.is_asleep();
-        // Not before the lane it goes on may speak.
+        // Not before the lane that carries it may speak.
         let ack_at = |at: Instant, on: &Lane| {
             (self.caps.speaks_at(&on.policy).max(Some(at)).unwrap_or(at), Timer::Ack)
         };
@@ -43,8 +41,8 @@ impl Lanes {
         [ack, elsewhere, suspect, late, lost, idle_ping].into_iter().flatten().min_by_key(|t| t.0)
     }
 
-    /// When the lane is asked for a sign of life if nothing is heard on it. Not again before it has
-    /// been asked: its time to answer would begin anew.
+    /// When the lane is pinged if nothing is heard on it. Not while a PING is still to be sent:
+    /// that would restart its time to answer.
     pub fn ping_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
         if lane.ledger.owes() || lane.signs.ping_due {
             return None;
@@ -57,10 +55,10 @@ impl Lanes {
         lane.signs.heard_at.checked_add(self.config.keepalive.saturating_mul(factor))
     }
 
-    /// When the lane is given up: not while its kernel learns that more has arrived, and if its
-    /// link was heard since then, not sooner than the slowest of its lanes would be, whose queue it
-    /// may be in. One of the only link there is would be replaced by one that fares no better: it
-    /// is kept while its kernel hears the peer at all, for long.
+    /// When the lane is given up. Not while its kernel learns that more has arrived; and if its
+    /// link was heard since then, no sooner than the slowest of the link's lanes would be, whose
+    /// queue it may be in. A lane of the only link would be replaced by one that fares no better:
+    /// it is kept much longer while its kernel hears the peer at all.
     pub fn lost_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
         let (since, own) = (lane.silent_since()?, lane.lost_after());
         let link = lane.policy.link;
@@ -73,8 +71,8 @@ impl Lanes {
         Some(kept.map_or(at, |kept| kept.min(at.checked_add(HEARD_TIME).unwrap_or(at)).max(at)))
     }
 
-    /// When the lane becomes suspect if nothing is heard on it, or on its link, and there is what
-    /// could take over.
+    /// When the lane becomes suspect if nothing is heard on it or on its link, and something could
+    /// take over.
     pub fn suspect_at(&self, lane: &Lane, answering: Answering) -> Option<Instant> {
         if answering.fallback(lane) == Fallback::None {
             return None;
@@ -90,14 +88,14 @@ impl Lanes {
         self.broken_at(lane).map(|broken| broken.max(at))
     }
 
-    /// From when on a lane of the only link that answers is taken to be broken itself: what its
-    /// link is slow with would be no sooner on another lane of that link, and would make it slower
-    /// yet. Its silence says so, and that of the others does not: some were heard meanwhile or,
-    /// unless the link is slow, owe nothing.
+    /// When a lane of the only link that answers is considered broken itself: if its link is slow,
+    /// another of its lanes would be no sooner and would slow the link further. So the lane has to
+    /// be silent, and the others not: some were heard since or, unless the link is slow, owe
+    /// nothing.
     fn broken_at(&self, lane: &Lane) -> Option<Instant> {
         let slow = lane.estimate.is_slow();
         if lane.estimate.kernel_heard_at().is_none() && !slow {
-            return Some(lane.signs.progress_at); // nobody tells what its path does
+            return Some(lane.signs.progress_at); // nothing reports on its path
         }
         let silent_at = lane.silent_at()?;
         let link = lane.policy.link;

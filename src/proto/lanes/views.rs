@@ -1,4 +1,4 @@
-//! Lanes as the scheduler sees them: which may be given work, and snapshots of these.
+//! Lanes as the scheduler sees them: which may be given work, and snapshots of those.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::proto::lane::Lane;
 use crate::proto::policy::Tier;
 use crate::proto::scheduler::LaneView;
 
-/// A way back counts as faster if it saves at least this: less is not worth a frame of its own.
+/// A return path counts as faster if it saves at least this: less is not worth a frame of its own.
 const FASTER_WAY_SECONDS: f64 = 0.002;
 
 impl Lanes {
@@ -21,8 +21,7 @@ impl Lanes {
         used.map(move |lane| self.paced_view(lane, now))
     }
 
-    /// The same, with those that are spared otherwise: a copy has to go on another lane, if there
-    /// is one.
+    /// The same, plus spare lanes: a copy has to go on another lane, if there is one.
     pub fn views_for_copies(&self, now: Instant) -> impl Iterator<Item = LaneView> {
         self.usable(self.best_rank()).map(move |lane| self.paced_view(lane, now))
     }
@@ -33,7 +32,7 @@ impl Lanes {
         rank.is_some_and(|rank| rank >= self.best_rank())
     }
 
-    /// The best rank of any lane: only its like are given work.
+    /// The best rank of any lane: only lanes of that rank are given work.
     pub fn best_rank(&self) -> Rank {
         self.values().map(Rank::of).max().unwrap_or(Rank::WORST)
     }
@@ -43,8 +42,8 @@ impl Lanes {
         self.values().filter(move |lane| Rank::of(lane) >= best)
     }
 
-    /// Whether the lane stands by on a slow link of which another lane is active: what is urgent
-    /// finds it no sooner there, and each lane has packets on the way that take long.
+    /// Whether the lane is on standby on a slow link that has an active lane: urgent data would get
+    /// there no sooner, and each lane's packets in flight take long.
     fn is_spare(&self, lane: &Lane, best: Rank) -> bool {
         let active = |other: &Lane| other.policy.link == lane.policy.link && !other.is_kept_free();
         let stands_by = lane.standby && lane.copies.is_empty();
@@ -69,7 +68,7 @@ impl Lanes {
         view
     }
 
-    /// Whether an acknowledgement for what comes on `id` would be there sooner on another lane.
+    /// Whether an acknowledgement for what arrives on `id` would get there sooner on another lane.
     pub fn has_faster_way_back(&self, id: LaneId, now: Instant) -> bool {
         if self.len() < 2 {
             return false;
@@ -78,7 +77,7 @@ impl Lanes {
         let (own, link) = (view(own, now, 1.0).arrival(1.0), own.policy.link);
         let best = self.best_rank();
         let used = |lane: &&Lane| Rank::of(lane) >= best && lane.policy.tier != Tier::Metered;
-        // On a slow link what is said twice makes everything later.
+        // On a slow link, saying anything twice delays everything.
         let alike = |lane: &Lane| lane.estimate.is_slow() && lane.policy.link == link;
         let others = self.values().filter(|lane| lane.id != id && !alike(lane));
         let good = others.filter(used);
@@ -86,7 +85,7 @@ impl Lanes {
             .any(|other| other + FASTER_WAY_SECONDS < own)
     }
 
-    /// A lane that sleeps and could take an acknowledgement for what came on `id`.
+    /// A sleeping lane that could carry an acknowledgement for what arrived on `id`.
     pub fn way_back(&self, id: LaneId) -> Option<&Lane> {
         let best = self.best_rank();
         let free = |lane: &&Lane| lane.id != id && lane.is_asleep() && Rank::of(lane) >= best;
@@ -94,7 +93,7 @@ impl Lanes {
     }
 }
 
-/// A lane that can expect this `share` of what it believes it can.
+/// A lane that can expect this `share` of its believed rate.
 fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
     let estimate = &lane.estimate;
     let rate = (estimate.rate() * share).max(1.0);
@@ -102,8 +101,8 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
     let in_flight = lane.ledger.in_flight() as f64;
     let pipe = rate * rtt_min;
     let behind = lane.leaves_at.map_or(0.0, |at| at.saturating_duration_since(now).as_secs_f64());
-    // What is in flight beyond what the pipe holds stands in a queue; what was given to the lane
-    // a moment ago is in none yet, but leaves no sooner than the rate lets it.
+    // What is in flight beyond the pipe's capacity stands in a queue; what the lane was given a
+    // moment ago is in none yet, but leaves no sooner than the rate allows.
     let queue = behind.min(in_flight / rate).max((in_flight - pipe) / rate).max(0.0);
     LaneView {
         id: lane.id,
@@ -114,7 +113,7 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         lateness: lane.lateness(now),
         queue,
         in_flight,
-        window: 0.0, // its link knows it
+        window: 0.0, // filled in from its link
         congestion_window: 0.0,
         idle: lane.is_asleep(),
         measured: estimate.is_measured(),
