@@ -1,9 +1,9 @@
-//! Round-trip time and rate of a lane, from its acknowledgements and, where there are any, from
-//! the kernel's own figures.
+//! Round-trip time and rate of a lane, from its acknowledgements and, where available, the kernel's
+//! own figures.
 //!
 //! The kernel sees every segment arrive, whether or not one before it was lost. An acknowledgement
-//! comes when bytes are in order: after a loss it tells of many at once. So the kernel's rate is
-//! the better one, as long as its connection ends where the lane does.
+//! comes once bytes are in order: after a loss it covers many at once. So the kernel's rate is the
+//! better one, as long as its connection ends where the lane does.
 
 use std::time::{Duration, Instant};
 
@@ -17,27 +17,27 @@ use crate::proto::link::{
     INITIAL_WINDOW_BYTES, KernelSample, MaxFilter, PACKET_BYTES, SLOW_RATE, Startup,
 };
 
-/// Before anything is known: the initial retransmission time-out's half (RFC 9002, 6.2.2 has
-/// 333 ms as the initial round trip).
+/// Before anything is known: half the initial retransmission time-out (RFC 9002, 6.2.2 sets 333 ms
+/// as the initial round trip).
 const RTT_UNKNOWN: Duration = Duration::from_millis(333);
 
-/// A maximum lasts one to two of these many round trips ...
+/// A maximum lasts one to two times this many round trips.
 const RATE_WINDOW_ROUND_TRIPS: u32 = 5;
-/// ... but not less than this, or one burst decides.
+/// A maximum lasts at least this long, or one burst decides.
 const RATE_WINDOW_MIN: Duration = Duration::from_millis(150);
 
-/// The kernel's samples span a round trip each, and are not upset by losses: a shorter memory
-/// notices sooner that a path has become slower. These are round trips without queues: when a path
-/// becomes slower its queue makes them longer, and it would be noticed the later.
+/// The kernel's samples span a round trip each, and losses do not distort them: a shorter memory
+/// notices sooner that a path has become slower. Counted in round trips without queues: with queues
+/// they lengthen just when a path becomes slower, and that would be noticed later.
 const KERNEL_WINDOW_ROUND_TRIPS: u32 = 2;
 const KERNEL_WINDOW_MIN: Duration = Duration::from_millis(40);
 
-/// Acknowledgements are delayed, tasks have to run: that much later than the kernel's, and those of
-/// twice its round trip, still come from the same place.
+/// Acknowledgements are delayed, tasks have to run: lane round trips of up to twice the kernel's,
+/// plus this, still end at the same place.
 const SPLIT_DELAY: Duration = Duration::from_millis(15);
 
-/// A kernel that paces takes no more for a connection that has so many seconds of its rate before
-/// it (`TSQ_THROTTLED`), and MPTCP passes that subflow over.
+/// A pacing kernel takes no more for a connection once this many seconds of its rate are queued
+/// (`TSQ_THROTTLED`), and MPTCP skips that subflow.
 const THROTTLED_SECONDS: f64 = 0.001;
 
 /// Estimates of one lane.
@@ -45,24 +45,24 @@ const THROTTLED_SECONDS: f64 = 0.001;
 pub(in crate::proto) struct Estimate {
     round_trip: RoundTrip,
     handshake_rtt: Option<Duration>,
-    /// As acknowledgements tell.
+    /// From acknowledgements.
     acked_rate: MaxFilter,
     kernel: Kernel,
-    /// What the path carries, in bytes a second: by the lane's handshake, if that shows that it is
-    /// little ...
+    /// What the path carries, in bytes a second, according to the lane's handshake; known only if
+    /// that is little.
     path_by_handshake: Option<f64>,
-    /// ... and by what all lanes on it have carried while they filled it.
+    /// What all lanes on the path carried while they filled it, in bytes a second.
     path_rate: Option<f64>,
     /// The lane's part of its link's cap, in bytes a second: no estimate exceeds it.
     rate_max: f64,
-    /// How many lanes start on its path together.
+    /// How many lanes share its path.
     sharing: f64,
     lateness: Lateness,
     found: Found,
     startup: Startup,
 }
 
-/// What follows from the samples: asked for many times for each that comes.
+/// What follows from the samples: read many times per sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Found {
     /// The kernel's connection ends where the lane ends.
@@ -73,7 +73,7 @@ struct Found {
     /// Bytes a second; `None` before any was measured.
     measured_rate: Option<f64>,
     rate: f64,
-    /// Of a path that is slow: what it carries, for all the lanes that share it.
+    /// For a slow path: what it carries, for all the lanes that share it.
     slow: Option<f64>,
 }
 
@@ -104,8 +104,8 @@ impl Estimate {
         let kernel_rtt = kernel.map(|kernel| kernel.rtt_min).filter(|min| !min.is_zero());
         let smallest = [own, kernel_rtt, self.handshake_rtt].into_iter().flatten().min();
         let rtt_min = smallest.unwrap_or(RTT_UNKNOWN);
-        // Acknowledgements may come back by a faster lane: only the kernel's round trips are of
-        // this path both ways.
+        // Acknowledgements may return on a faster lane: only the kernel's round trips use this path
+        // both ways.
         let of_path = kernel_rtt.unwrap_or(rtt_min);
         let delay = part::<2>(of_path).min(own.unwrap_or(of_path));
         let kernel_rate = kernel.map_or(0.0, |_| self.kernel.rate());
@@ -115,7 +115,7 @@ impl Estimate {
             rate => rate,
         };
         let measured_rate = [counted, acked_rate].into_iter().find(|rate| *rate > 0.0);
-        // What a lane that was never busy has carried is no more than the least it can do.
+        // What a lane that was never busy has carried is only a lower bound.
         let was_busy = self.kernel.was_busy() || self.acked_rate.was_busy;
         let believed = INITIAL_WINDOW_BYTES / rtt_min.as_secs_f64().max(1e-4);
         let path = self.path_rate.or(self.path_by_handshake);
@@ -133,9 +133,9 @@ impl Estimate {
         self.found = Found { end_to_end, rtt_min, delay, measured_rate, rate, slow };
     }
 
-    /// The kernel counts packets, and takes each for a full one; and what a lane has shown that is
-    /// never full, it believes for ever. On a slow path it never is, and acknowledgements of a few
-    /// frames each tell the rate well.
+    /// The kernel counts packets, and takes each for a full one; and it believes for ever what a
+    /// lane that is never full once showed. On a slow path no lane is, and acknowledgements of a
+    /// few frames each give the rate well.
     fn counts_wrong(&self, kernel_rate: f64, acked_rate: f64) -> bool {
         let slow = |rate: f64, part: f64| rate * self.sharing < SLOW_RATE * part;
         let shown = self.acked_rate.was_busy && acked_rate > 0.0;
@@ -151,23 +151,23 @@ impl Estimate {
         self.conclude();
     }
 
-    /// A frame was acknowledged this much later than the path and the queue before it explain.
+    /// A frame was acknowledged this much later than the path and the queue ahead of it explain.
     pub(in crate::proto) fn on_lateness(&mut self, now: Instant, late: Duration) {
         self.lateness.on_sample(now, late, self.rtt_min());
     }
 
-    /// By how much acknowledgements are later than forecast, as a rule.
+    /// How much later than forecast acknowledgements usually are.
     pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
         self.lateness.usual(now, self.rtt_min())
     }
 
-    /// Whether how late the frame is that ends at `end` says anything of the rule.
+    /// Whether the lateness of the frame that ends at `end` counts towards the usual one.
     pub(in crate::proto) fn counts_lateness(&self, end: u64) -> bool {
         self.lateness.counts(end)
     }
 
-    /// `bytes` were delivered within `interval`. Unless the lane was `busy` all the while, that
-    /// says only that it can do as much.
+    /// `bytes` were delivered within `interval`. Unless the lane was `busy` throughout, the
+    /// resulting rate is only a lower bound.
     pub(in crate::proto) fn on_delivery(
         &mut self,
         now: Instant,
@@ -190,26 +190,26 @@ impl Estimate {
         }
     }
 
-    /// The lane answers again: what its path carries now has to be found out again, and how late
-    /// what was sent meanwhile is, up to this position, is not the rule.
+    /// The lane answers again: its path's rate has to be measured anew, and the lateness of what
+    /// was sent meanwhile, up to this position, is not usual.
     pub(in crate::proto) fn on_return(&mut self, sent_position: u64) {
         self.startup = Startup::default();
         self.lateness.excuse(sent_position);
     }
 
-    /// Whether the lane has filled its path: its kernel need not look for more.
+    /// Whether the lane has filled its path: its kernel need not search for more.
     pub(in crate::proto) fn is_full(&self) -> bool {
         self.startup.is_over()
     }
 
-    /// The largest rate of a longer time, given the kernel's figures if they hold from end to end.
-    /// If a path's rate varies, what it carried last would hardly let it be found to be fast again.
+    /// The largest rate over a longer time, given the kernel's figures if they hold end to end. On
+    /// a path whose rate varies, the latest rate would hardly let it be found fast again.
     pub(in crate::proto) fn kept_rate(&self, kernel: Option<&KernelSample>) -> f64 {
         let kept = kernel.map_or(0.0, |_| self.kernel.rate_kept());
         kept.min(self.rate_max).max(self.rate())
     }
 
-    /// The kernel's figures. Returns how many more bytes it has counted as delivered.
+    /// The kernel's figures. Returns how many more bytes it counted as delivered.
     pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: KernelSample) -> u64 {
         let (window, kept) = (self.kernel_window(), rate_window(self.rtt_min()));
         if self.kernel.asked_at().is_none() {
@@ -221,8 +221,8 @@ impl Estimate {
         delivered
     }
 
-    /// The lanes of its path have carried so many bytes a second while they filled it, or would
-    /// carry as many by the handshake of their first one.
+    /// The lanes of its path carried this many bytes a second while they filled it, or would carry
+    /// this many according to the handshake of the first one.
     pub(in crate::proto) fn learn_of_path(&mut self, rate: Option<f64>, by_handshake: Option<f64>) {
         if (self.path_rate, self.path_by_handshake) != (rate, by_handshake) {
             (self.path_rate, self.path_by_handshake) = (rate, by_handshake);
@@ -241,20 +241,19 @@ impl Estimate {
         self.found.slow.is_some()
     }
 
-    /// How long `bytes` take on a path that is slow, whoever's they are; nothing on any other. What
-    /// carries less than the least cap is taken for a path that is silent, and not waited for
-    /// without end.
+    /// How long `bytes`, of any lane, take on a slow path; zero on any other. A path slower than
+    /// the least cap counts as silent, and is not waited for without end.
     pub(in crate::proto) fn slow_time(&self, bytes: f64) -> Duration {
         let seconds = self.found.slow.map_or(0.0, |rate| bytes / rate.max(LINK_RATE_MIN as f64));
         Duration::from_secs_f64(seconds.min(3600.0))
     }
 
-    /// How long a packet of the lane's takes on a slow path.
+    /// How long one of the lane's packets takes on a slow path.
     pub(in crate::proto) fn slow_packet(&self) -> Duration {
         self.slow_time(PACKET_BYTES)
     }
 
-    /// How far apart acknowledgements come of themselves on a slow path: its kernel sends one for
+    /// How far apart acknowledgements naturally come on a slow path: its kernel sends one for every
     /// two packets.
     pub(in crate::proto) fn ack_gap(&self) -> Duration {
         self.slow_time(2.0 * PACKET_BYTES * self.sharing)
@@ -271,10 +270,10 @@ impl Estimate {
     }
 
     /// Whether the kernel's connection ends where the lane ends: a proxy in between answers long
-    /// before the peer does. The handshake's round trip is compared, too: on one of many lanes that
+    /// before the peer does. The handshake's round trip counts, too: on one of many lanes that
     /// share a path, every frame of a long transfer may have waited at this end. On a slow path
-    /// both take much longer than the kernel's shortest round trip, which was that of an empty
-    /// packet before there was a queue; not longer than its usual ones may be.
+    /// both take much longer than the kernel's shortest round trip, that of an empty packet before
+    /// there was a queue, but not necessarily longer than its usual ones.
     fn is_end_to_end(&self) -> bool {
         let Some(kernel) = self.kernel.latest() else { return false };
         let counted = Some(self.kernel.rate()).filter(|_| self.kernel.was_busy());
@@ -288,16 +287,16 @@ impl Estimate {
         own.is_none_or(|own| own <= nearer)
     }
 
-    /// What the kernel would send at now, given its figures if they hold from end to end. At least
-    /// the rate: more while the kernel looks for the path's.
+    /// The kernel's current pacing rate, given its figures if they hold end to end. At least the
+    /// estimated rate: more while the kernel searches for the path's.
     pub(in crate::proto) fn pacing_rate(&self, kernel: Option<&KernelSample>) -> f64 {
         let pacing = kernel.and_then(|kernel| kernel.pacing_rate);
         pacing.map_or(0.0, |rate| rate as f64).min(self.rate_max).max(self.rate())
     }
 
-    /// What fills the lane as a scheduler of MPTCP sees it, in bytes: its kernel's congestion
-    /// window; where the kernel paces, what the pipe holds and a millisecond before it, which is
-    /// where such a kernel holds a subflow back. BBR's window is twice the pipe and never full.
+    /// What fills the lane as an MPTCP scheduler sees it, in bytes: its kernel's congestion window;
+    /// where the kernel paces, what the pipe holds plus a millisecond, which is where such a kernel
+    /// holds a subflow back. BBR's window is twice the pipe and never full.
     pub(in crate::proto) fn congestion_window(&self) -> Option<f64> {
         let kernel = self.end_to_end_kernel().filter(|kernel| kernel.cwnd_bytes > 0)?;
         let window = kernel.cwnd_bytes as f64;
@@ -305,14 +304,14 @@ impl Estimate {
         Some(if kernel.pacing_rate.is_some() { window.min(pipe) } else { window })
     }
 
-    /// When the peer's kernel was last heard of: while it answers, the path carries, even if
-    /// nothing comes in order because something was lost.
+    /// When the peer's kernel was last heard: while it answers, the path works, even if a loss
+    /// keeps anything from coming in order.
     pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel.heard_at())
     }
 
     /// When the kernel last learnt that more has arrived, in order or not: whatever else is late,
-    /// the path carries.
+    /// the path works.
     pub(in crate::proto) fn kernel_delivered_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel.delivered_at())
     }
@@ -341,13 +340,13 @@ impl Estimate {
         self.found.measured_rate.is_some()
     }
 
-    /// Bytes a second; before anything was measured, what TCP's initial window makes.
+    /// Bytes a second; before any was measured, TCP's initial window per round trip.
     pub(in crate::proto) fn rate(&self) -> f64 {
         self.found.rate
     }
 
-    /// So many lanes share the path, and what TCP's initial window is of it; none is faster than
-    /// `rate_max` from now on.
+    /// This many lanes share the path, and with it TCP's initial window; no rate exceeds `rate_max`
+    /// from now on.
     pub(in crate::proto) fn set_share(&mut self, lanes: usize, rate_max: f64) {
         self.sharing = lanes.max(1) as f64;
         self.rate_max = rate_max;
@@ -364,7 +363,7 @@ impl Estimate {
         self.found.delay
     }
 
-    /// The way of acknowledgements, by whichever lane is fastest: the rest of the smallest round
+    /// The return path of acknowledgements, on the fastest lane: the rest of the smallest round
     /// trip.
     pub(in crate::proto) fn way_back(&self) -> Duration {
         self.rtt_min().saturating_sub(self.delay())
@@ -375,14 +374,14 @@ impl Estimate {
         self.round_trip.timeout().unwrap_or_else(|| self.rtt().saturating_mul(3))
     }
 
-    /// How long the path may reasonably take to answer: as the kernel sees it, where it sees to the
-    /// path's end.
+    /// How long the path may reasonably take to answer, by the kernel's figures where they hold end
+    /// to end.
     pub(in crate::proto) fn path_timeout(&self) -> Duration {
         let kernel = self.end_to_end_kernel().filter(|kernel| !kernel.rtt.is_zero());
         kernel.map_or(self.timeout(), |kernel| timeout(kernel.rtt, kernel.rtt_var))
     }
 
-    /// Bytes in the pipe when it is full and no queue stands.
+    /// Bytes in the pipe when it is full and there is no queue.
     pub(in crate::proto) fn bandwidth_delay_bytes(&self) -> f64 {
         self.rate() * self.rtt_min().as_secs_f64()
     }
@@ -526,7 +525,7 @@ mod tests {
         let mut step = |estimate: &mut Estimate, rate: u64, rtt: u64, busy: bool| {
             let now = start + ms(60 * round);
             round += 1;
-            estimate.on_rtt(now, ms(12)); // as acknowledged by a faster lane
+            estimate.on_rtt(now, ms(12)); // acknowledged on a faster lane
             estimate.on_metrics(now, kernel(rate, ms(rtt)));
             estimate.on_delivery(now, rate / 100, ms(10), busy);
             estimate.is_full()

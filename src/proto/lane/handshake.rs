@@ -1,19 +1,19 @@
-//! What a lane's handshake shows of its path: that it is slow, if it took much longer than its
+//! What a lane's handshake shows of its path: it is slow if the handshake took much longer than its
 //! round trips.
 
 use std::time::Duration;
 
 use crate::proto::link::{KernelSample, PACKET_BYTES, SLOW_RATE};
 
-/// What a handshake sends one after the other, both ways: TLS with X25519MLKEM768 and certificates.
-/// Its longest packet is a full one.
+/// What a handshake sends in sequence, both ways: TLS with X25519MLKEM768 and certificates. Its
+/// longest packet is a full one.
 pub(super) const HANDSHAKE_BYTES: f64 = 4_096.0;
-/// It shows that a path is slow if it takes this much longer than its round trips ...
+/// A handshake shows a slow path if it takes at least this much longer than its round trips.
 const HANDSHAKE_EXCESS_MIN: Duration = Duration::from_millis(64);
-/// ... and if the kernel had to wait this much longer for one of its packets: a busy machine, or a
-/// lost packet, looks like the one and not like the other.
+/// The kernel, too, must have waited this much longer for one of its packets: a busy machine or a
+/// lost packet causes only one of the two.
 const PACKET_EXCESS_MIN: Duration = Duration::from_millis(30);
-/// The kernel takes an eighth of each sample (RFC 6298).
+/// The kernel gives each sample a weight of an eighth (RFC 6298).
 const SRTT_PART: u32 = 8;
 
 /// What the path carries, in bytes a second, if a handshake of `rtt` says that it is slow.

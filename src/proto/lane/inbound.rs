@@ -1,23 +1,23 @@
-//! The receiving half of a lane: how far it has come, and when that has to be said.
+//! The receiving half of a lane: how much of it has arrived, and when to acknowledge that.
 
 use std::time::{Duration, Instant};
 
 use super::part::part;
 
-/// Acknowledge at once after this much: at 1 GB/s eight thousand times a second, which costs
-/// little; at 10 Mbit/s time decides instead.
+/// Acknowledge at once after this much: eight thousand times a second at 1 GB/s, which is cheap; at
+/// 10 Mbit/s the timer decides instead.
 const ACK_EVERY_BYTES: u64 = 128 * 1024;
 
-/// Otherwise after a part of the round trip, so that the sender's picture is fresh ...
+/// Otherwise acknowledge after this fraction of the round trip, to keep the sender up to date.
 const ACK_DELAY_FRACTION: u32 = 8;
-/// ... but no more often than a timer can tell ...
+/// Acknowledge no more often than a timer can resolve.
 const ACK_DELAY_MIN: Duration = Duration::from_millis(1);
-/// ... and no later than this, unless a packet takes longer: the sender's patience is counted from
-/// 100 ms upwards.
+/// Acknowledge no later than this, unless a packet takes longer: the sender's time-outs start at
+/// 100 ms.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
 
-/// Cumulative position and the acknowledgements owed for it: one on the lane itself, because it
-/// is alive if anything is; and one on whichever lane gets there sooner, if one does.
+/// Cumulative position and the acknowledgements owed for it: one on the lane itself, to show that
+/// it is alive; and one on a faster lane, if there is one.
 #[derive(Debug, Default)]
 pub(in crate::proto) struct Inbound {
     /// Bytes of frames received.

@@ -1,18 +1,18 @@
-//! What the kernel has told of a lane.
+//! What the kernel has reported about a lane.
 
 use std::time::{Duration, Instant};
 
 use crate::proto::link::{KernelSample, MaxFilter};
 
-/// The kernel's latest sample, and what is kept of those before.
+/// The kernel's latest sample, and what is kept of earlier ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
     latest: Option<KernelSample>,
-    /// When it was last asked, ...
+    /// When it was last asked.
     asked_at: Option<Instant>,
-    /// ... when it last heard of the peer's, ...
+    /// When it last heard from the peer's kernel.
     heard_at: Option<Instant>,
-    /// ... and by an acknowledgement of more than before.
+    /// When it last heard that more bytes had arrived.
     delivered_at: Option<Instant>,
     rate: MaxFilter,
     /// The same, kept about as long as BBR keeps it.
@@ -20,8 +20,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Maxima of the rate last for `window` and, those that are kept longer, for `kept`. Returns
-    /// how many more bytes were counted as delivered.
+    /// Maxima of the rate last for `window`; those kept longer, for `kept`. Returns how many more
+    /// bytes were counted as delivered.
     pub(super) fn on_sample(
         &mut self,
         now: Instant,

@@ -35,26 +35,25 @@ pub(in crate::proto) struct Entry {
     /// Where the frame ends on the lane.
     pub(in crate::proto) end: u64,
     pub(in crate::proto) sent_at: Instant,
-    /// When it should have arrived at the peer, by the estimate when it was sent.
+    /// When it should arrive at the peer, as estimated when it was sent.
     pub(in crate::proto) eta: Instant,
-    /// How much of that is allowed for because the lane is late as a rule.
+    /// The part of that allowed for the lane's usual lateness.
     pub(in crate::proto) lateness: Duration,
     /// Another lane was given the same bytes after this one.
     pub(in crate::proto) duplicated: bool,
-    /// The lane had more to send than it could at the time: its delivery tells the lane's rate.
+    /// The lane had more to send than it could then: the delivery measures its rate.
     pub(in crate::proto) busy: bool,
     /// The lane's acknowledged position when this was sent, and when that was reached.
     pub(in crate::proto) delivered_then: u64,
     pub(in crate::proto) delivered_at_then: Option<Instant>,
 }
 
-/// On a path that a lane shares with others of its link, a forecast may be wrong by this part of
-/// the time it looks ahead: what stands in the lane's queue is carried at whatever rate the others
-/// leave it.
+/// On a path that a lane shares with others of its link, a forecast may be wrong by this fraction
+/// of the time it looks ahead: the lane's queue drains at whatever rate the others leave it.
 const FORECAST_ERROR: u32 = 2;
 
 impl Entry {
-    /// When it should have arrived, even if the forecast was as wrong as it may be.
+    /// When it should have arrived, allowing for the largest forecast error.
     pub(in crate::proto) fn expected_by(&self, path_shared: bool) -> Instant {
         let ahead = self.eta.saturating_duration_since(self.sent_at);
         let error = if path_shared { part::<FORECAST_ERROR>(ahead) } else { Duration::ZERO };
@@ -84,9 +83,8 @@ impl Ledger {
         self.acked
     }
 
-    /// Bytes in flight. Where no acknowledgement is to come there are none: of what needs none it
-    /// is not told that it has arrived, and a lane that only answers for days would be full of
-    /// its answers.
+    /// Bytes in flight. None if no acknowledgement is due: bytes that need none are never reported
+    /// as arrived, and a lane that only answers for days would fill up with its answers.
     pub(in crate::proto) fn in_flight(&self) -> u64 {
         if self.owes() { span(self.acked, self.sent) } else { 0 }
     }
@@ -161,7 +159,7 @@ impl Ledger {
         self.entries.iter()
     }
 
-    /// The same, to be marked.
+    /// The same, mutable, for marking.
     pub(in crate::proto) fn entries_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {
         self.entries.iter_mut()
     }

@@ -1,5 +1,5 @@
-//! One lane as the core sees it: what is in flight on it, how fast it is, whether it answers.
-//! No knowledge of what streams are beyond the records in its ledger.
+//! One lane as the core sees it: what is in flight on it, how fast it is, whether it answers. Knows
+//! nothing of streams beyond the records in its ledger.
 
 mod estimate;
 mod handshake;
@@ -27,16 +27,16 @@ use super::policy::{LanePolicy, Tier};
 pub enum Health {
     /// Carries whatever the scheduler gives it.
     Good,
-    /// Owes bytes and has not answered for longer than it should: what it owes travels elsewhere
-    /// too, and it gets nothing new until it answers.
+    /// Owes bytes and has not answered for too long: what it owes goes elsewhere too, and it gets
+    /// nothing new until it answers.
     Suspect,
 }
 
-/// How far a lane is trusted.
+/// How well a lane answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proto) enum Condition {
     Good,
-    /// What it carries is overdue, and nothing was acknowledged for a while: others come first.
+    /// What it carries is overdue, and nothing was acknowledged for a while: others are preferred.
     Late,
     /// It owes and does not answer: others carry what it owes, and it gets nothing new.
     Suspect,
@@ -51,14 +51,14 @@ impl Condition {
     }
 }
 
-/// What the driver's task for a lane does.
+/// What the driver's task for a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proto) enum Task {
     /// It writes what it was given, and will ask for more.
     Writing,
     /// It asked, and there was nothing for it: it has to be woken.
     Asleep,
-    /// The driver was told then to wake it, and it has not come yet.
+    /// The driver was told then to wake it, and it has not asked yet.
     Woken(Instant),
 }
 
@@ -80,24 +80,23 @@ pub(in crate::proto) struct Lane {
     /// When what was given to it will have left this end, at the estimated rate.
     pub(in crate::proto) leaves_at: Option<Instant>,
     pub(in crate::proto) payload: Payload,
-    /// The CLOSE was given to it.
+    /// It was given the CLOSE.
     pub(in crate::proto) close_sent: bool,
 }
 
-/// When a lane was heard, and what is done to hear of it.
+/// When a lane was heard, and what is done to hear from it.
 #[derive(Debug)]
 pub(in crate::proto) struct Signs {
-    /// When anything last arrived on it, or it was last asked for a sign of life: the answer may
-    /// come on another lane.
+    /// When anything last arrived on it, or it was last pinged: the answer may come on another
+    /// lane.
     pub(in crate::proto) heard_at: Instant,
     /// The last time it owed nothing, made progress, or had room for more.
     pub(in crate::proto) progress_at: Instant,
     /// A PING has to be sent, to see whether the lane is alive.
     pub(in crate::proto) ping_due: bool,
-    /// Its kernel was asked how it is, because it is silent: the answer is waited for until then.
+    /// Its kernel was asked because the lane is silent: its answer is awaited until then.
     pub(in crate::proto) asked_until: Option<Instant>,
-    /// How many lanes before it were given up without a sign of life: so many times its patience
-    /// is doubled.
+    /// How many lanes before it were given up unanswered: its time-out is doubled that many times.
     pub(in crate::proto) unanswered: u32,
 }
 
@@ -105,15 +104,15 @@ pub(in crate::proto) struct Signs {
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proto) struct Payload {
     pub(in crate::proto) sent: u64,
-    /// Of what was sent, what another lane had been given before.
+    /// The part of `sent` that another lane had been given before.
     pub(in crate::proto) resent: u64,
     pub(in crate::proto) received: u64,
-    /// What all lanes together had been given when it last was given any.
+    /// What all lanes together had been given when this one was last given any.
     pub(in crate::proto) given_at: u64,
 }
 
 impl Lane {
-    /// Whether it has to be woken if there is anything for it.
+    /// Whether it has to be woken when there is anything for it.
     pub(in crate::proto) fn is_asleep(&self) -> bool {
         self.task == Task::Asleep
     }
@@ -147,7 +146,7 @@ impl Lane {
         }
     }
 
-    /// What the lane's link asks of it.
+    /// What the lane's link needs to know of it.
     pub(in crate::proto) fn sample(&self) -> LaneSample {
         let estimate = &self.estimate;
         let kernel = estimate.end_to_end_kernel();
@@ -167,7 +166,7 @@ impl Lane {
         }
     }
 
-    /// What its window depends on: a part of the sample, asked for far more often.
+    /// What its window depends on: a part of the sample, needed far more often.
     pub(in crate::proto) fn window_sample(&self) -> WindowSample {
         let estimate = &self.estimate;
         WindowSample {
@@ -188,7 +187,7 @@ impl Lane {
         Candidate { id: self.id, active: !self.standby, rate: self.estimate.rate() }
     }
 
-    /// Takes an acknowledgement; hands what it settles to `settle`. `false`: it acknowledges what
+    /// Takes an acknowledgement; passes what it settles to `settle`. `false`: it acknowledges what
     /// was never sent.
     pub(in crate::proto) fn on_ack(
         &mut self,
@@ -212,7 +211,7 @@ impl Lane {
         let delivered = self.ledger.ack(position, |entry| {
             newest =
                 Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
-            // Control frames are forecast without the queue before them.
+            // Forecasts for control frames ignore the queue ahead of them.
             if matches!(entry.carried, Carried::Data { .. }) && estimate.counts_lateness(entry.end)
             {
                 let expected = entry.eta.checked_add(way_back).unwrap_or(entry.eta);
@@ -238,8 +237,8 @@ impl Lane {
         true
     }
 
-    /// What was acknowledged left the bottleneck a round trip ago at the latest; the rest follows
-    /// it at the lane's rate.
+    /// What was acknowledged left the bottleneck at least a round trip ago; the rest follows it at
+    /// the lane's rate.
     fn correct_departure(&mut self, now: Instant) {
         let rest = self.ledger.in_flight() as f64 / self.estimate.rate().max(1.0);
         let queue = (rest - self.estimate.rtt_min().as_secs_f64()).clamp(0.0, 3600.0);

@@ -1,14 +1,14 @@
-//! Round trips of a lane, as its acknowledgements tell: from a frame's sending to its
+//! Round trips of a lane according to its acknowledgements: from sending a frame to its
 //! acknowledgement, queues included.
 
 use std::time::{Duration, Instant};
 
 use super::part::part;
 
-/// How long a minimum is believed (as BBR does: 10 s).
+/// How long a minimum is valid (10 s, as in BBR).
 const RTT_MIN_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Smoothed as RFC 6298 has it.
+/// Smoothed as in RFC 6298.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoundTrip {
     smoothed: Option<Duration>,
@@ -39,7 +39,7 @@ impl RoundTrip {
         }
     }
 
-    /// `None`: there was none yet.
+    /// `None`: no sample yet.
     pub(super) fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
@@ -49,7 +49,7 @@ impl RoundTrip {
         self.var
     }
 
-    /// The smallest of late.
+    /// The recent minimum.
     pub(super) fn min(&self) -> Option<Duration> {
         self.min.map(|(min, _)| min)
     }
@@ -60,7 +60,7 @@ impl RoundTrip {
     }
 }
 
-/// Twice a round trip, and what it varies by.
+/// Twice a round trip, plus four times its deviation.
 pub(super) fn timeout(rtt: Duration, var: Duration) -> Duration {
     rtt.saturating_mul(2).saturating_add(var.saturating_mul(4))
 }

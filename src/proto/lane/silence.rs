@@ -1,43 +1,43 @@
-//! What a lane's silence means, seen alone: how late a frame may be, how long the lane may owe
-//! before it is suspect, and how long until it is given up. What the other lanes make of that is
-//! decided in `lanes::silence`.
+//! What a lane's silence means on its own: how late a frame may be, how long the lane may owe
+//! before it is suspect, and how long until it is given up. `lanes::silence` weighs it against the
+//! other lanes.
 
 use std::time::{Duration, Instant};
 
 use super::{Lane, Task};
 
 /// A frame is late when its acknowledgement is this much later than forecast, or four times the
-/// forecast's usual error, but never more than a round trip: a lane that has become slow must not
-/// get used to being late ...
+/// lane's usual lateness, but never more than a round trip: a lane that has become slow must not
+/// get used to being late.
 const LATE_MIN: Duration = Duration::from_millis(20);
-/// ... and what the peer may take to acknowledge.
+/// The time that the peer may take to acknowledge comes on top.
 const ACK_DELAY_USUAL: Duration = Duration::from_millis(10);
 
-/// How often a suspect lane's time-out passes before the lane is given up.
+/// How many time-outs of a suspect lane pass before it is given up.
 const TIMEOUTS_UNTIL_LOST: u32 = 3;
 
 /// A lane is not given up sooner than this: TCP repairs most losses within it.
 const LOST_AFTER_MIN: Duration = Duration::from_secs(1);
 
-/// On a slow path somebody else's queue may stand before what it owes: as much as routers have for
-/// such links (128 KiB). What that takes a lane is waited for, and as long again: what is lost
-/// before a full queue is sent again behind it.
+/// On a slow path someone else's queue may stand ahead of what it owes: as much as routers have for
+/// such links (128 KiB). The lane is allowed the time that takes, twice: what is lost at a full
+/// queue is sent again behind it.
 const FOREIGN_QUEUE_BYTES: f64 = 2.0 * 128.0 * 1024.0;
 
-/// A kernel that was asked for its figures has this long to be heard ...
+/// How long a kernel that was asked for its figures has to answer.
 const ANSWER_TIME: Duration = Duration::from_millis(20);
-/// ... and what it said not longer before is as good: nobody asks it more often.
+/// Figures up to this old count as an answer: the kernel is asked no more often.
 const ANSWER_FRESH: Duration = Duration::from_millis(10);
 
-/// Lanes that are given up before their first frame can be through, on a path that is slow beyond
-/// all expectation, would be dialled for ever: the next one gets twice the time, up to 32 times.
+/// On an extremely slow path, lanes given up before their first frame can get through would be
+/// redialled for ever: the next one gets twice the time, up to 32 times.
 const UNANSWERED_MAX: u32 = 5;
 
 /// The shortest time-out: below it, delayed acknowledgements and a busy machine look like death.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 impl Lane {
-    /// How much later than forecast an acknowledgement may be: it is delayed on purpose, too.
+    /// How much later than forecast an acknowledgement may be, deliberate delay included.
     pub(in crate::proto) fn slack(&self) -> Duration {
         let usual = self.estimate.lateness(self.signs.progress_at).saturating_mul(4);
         let ack_delay = ACK_DELAY_USUAL.max(self.estimate.ack_gap());
@@ -49,19 +49,18 @@ impl Lane {
         self.estimate.way_back().saturating_add(self.slack())
     }
 
-    /// How much later than its rate and its queue explain the lane delivers as a rule, as when TCP
-    /// repairs one loss after another: what it is given has to stand that much further back.
+    /// How much later than its rate and queue explain the lane usually delivers, as when TCP
+    /// repairs one loss after another: it is given bytes from that much further back.
     pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
         self.estimate.lateness(now).saturating_sub(ACK_DELAY_USUAL)
     }
 
-    /// Whether, of late, it owed nothing, made progress, or its peer's kernel acknowledged
-    /// anything.
+    /// Whether it recently owed nothing, made progress, or its peer's kernel acknowledged anything.
     pub(in crate::proto) fn answers(&self, now: Instant) -> bool {
         self.answered_until().is_some_and(|until| now < until)
     }
 
-    /// When it will have been silent for too long to say that it answers.
+    /// When it will have been silent for too long to count as answering.
     pub(in crate::proto) fn answered_until(&self) -> Option<Instant> {
         self.answered_at().checked_add(self.slack())
     }
@@ -78,13 +77,13 @@ impl Lane {
         self.estimate.timeout().max(TIMEOUT_MIN).max(self.drain_time())
     }
 
-    /// How long its path may take to answer, whatever waits at this end and for what was lost.
+    /// How long its path may take to answer, whatever waits at this end or for lost packets.
     pub(in crate::proto) fn path_timeout(&self) -> Duration {
         self.estimate.path_timeout().max(TIMEOUT_MIN).max(self.drain_time())
     }
 
-    /// On a slow path round trips become many times as long within one of them: how long what is in
-    /// flight takes.
+    /// On a slow path, round trips can multiply within one of them: how long what is in flight
+    /// takes.
     fn drain_time(&self) -> Duration {
         if !self.estimate.is_slow() {
             return Duration::ZERO;
@@ -98,14 +97,14 @@ impl Lane {
     pub(in crate::proto) fn lost_after(&self) -> Duration {
         let silence = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
         let silence = silence.max(self.estimate.slow_time(FOREIGN_QUEUE_BYTES));
-        // What was acknowledged shows that frames get through.
+        // An acknowledgement shows that frames get through.
         let unanswered = if self.ledger.acked_position() == 0 { self.signs.unanswered } else { 0 };
         silence.saturating_mul(1 << unanswered.min(UNANSWERED_MAX))
     }
 
-    /// Whether something is expected of it: an acknowledgement, or that its buffer, which was full,
-    /// takes more. Who only receives is owed no acknowledgement; that bytes arrive on the lane does
-    /// not say that any leave.
+    /// Whether something is expected of it: an acknowledgement, or room in its full buffer. A lane
+    /// that only receives is owed no acknowledgement; that bytes arrive on it does not show that
+    /// any leave.
     pub(in crate::proto) fn owes(&self) -> bool {
         self.ledger.owes() || self.task == Task::Writing
     }
@@ -117,15 +116,14 @@ impl Lane {
             .flatten()
     }
 
-    /// Since when the lane is silent though it should not be: what was sent is not acknowledged, or
-    /// what should be sent to see whether it is alive does not leave, because its buffer stays
-    /// full. Not while its kernel learns that more has arrived: once all has, it is the peer
-    /// that is silent, and not the path.
+    /// Since when the lane has been silent though it should not be: what was sent is not
+    /// acknowledged, or a PING does not leave because its buffer stays full. Not while its kernel
+    /// learns that more has arrived: once all has, the peer is silent, not the path.
     pub(in crate::proto) fn silent_since(&self) -> Option<Instant> {
         let since = if self.owes() {
             self.signs.progress_at
         } else if let Task::Woken(at) = self.task {
-            // It may not come at all: its buffer may be full of what needs no acknowledgement.
+            // It may never ask: its buffer may be full of what needs no acknowledgement.
             at
         } else if self.signs.ping_due {
             self.signs.heard_at
@@ -146,14 +144,13 @@ impl Lane {
         self.answered_at().checked_add(self.path_timeout())
     }
 
-    /// When what follows from its silence, and is due at `due`, is done: not before its kernel was
-    /// heard.
+    /// When to act on silence that falls due at `due`: not before its kernel has answered.
     pub(in crate::proto) fn decided_at(&self, due: Instant) -> Instant {
         self.signs.asked_until.map_or(due, |until| until.max(due))
     }
 
-    /// What follows from its silence is due since `due`. Whether its kernel has to be asked first:
-    /// nobody has while nothing came on the lane and nothing could be written.
+    /// A decision on its silence has been due since `due`. Whether to ask its kernel first: nobody
+    /// has while nothing came on the lane and nothing could be written.
     pub(in crate::proto) fn ask_kernel(&mut self, now: Instant, due: Instant) -> bool {
         let Some(answered_at) = self.estimate.kernel_at() else { return false };
         let fresh = answered_at.checked_add(ANSWER_FRESH).is_none_or(|until| until >= due);
@@ -184,14 +181,14 @@ mod tests {
             lane.ledger.record(carried, 1000, start, start + ms(10), Duration::ZERO, true);
         }
         lane.condition = condition;
-        // The second frame's comes when the first one's has made the lane good again.
+        // The second frame's acknowledgement comes once the first's has made the lane good again.
         for (at, position) in [(500, 1000), (510, 2000)] {
             assert!(lane.on_ack(start + ms(at), position, drop));
         }
         lane
     }
 
-    /// A lane that owes since `start`, on a path of which the kernel tells.
+    /// A lane that owes since `start`, on a path its kernel reports on.
     fn owing(rate: u64, start: Instant) -> Lane {
         let ms = Duration::from_millis;
         let mut lane = Lane::new(LaneId::FIRST, start, Some(ms(100)));
