@@ -1,37 +1,35 @@
-//! How many lanes of a link are active; the others stand by.
+//! How many lanes of a link are active; the others are on standby.
 //!
-//! Too many lanes on one path lengthen its queue: each has few packets on the way, and what one of
-//! them has lost holds up what all carry. So the fewest are active that fill the path. Where a
-//! network polices each connection all of them are needed, and that shows: fewer carry less.
+//! Too many lanes on one path lengthen its queue: each has few packets in flight, and what one of
+//! them loses holds up what all carry. So activate the fewest that fill the path. Where a network
+//! polices each connection all of them are needed, and that shows: fewer carry less.
 
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::sample::Candidate;
 
-/// Fewer lanes are tried if at most this part of the active ones is needed.
+/// Try fewer lanes if at most this part of the active ones is needed.
 const NEEDED_PART: f64 = 0.75;
-/// A trial takes more than this many samples in a row that ask for it: a path that has just become
-/// slower has a queue, too.
+/// A trial starts after more than this many samples in a row that call for it: a path that has just
+/// become slower has a queue, too.
 const EVIDENCE_SAMPLES: u32 = 8;
-/// Of a path that is too short for its lanes: as many as it takes to know what it carries.
+/// The same for a path too short for its lanes: enough samples to know what it carries.
 const EVIDENCE_SAMPLES_SHORT: u32 = 4;
-/// Settle this long before measuring, in windows of two round trips: what the other lanes had on
-/// the way is gone by then, and BBR has found out that there is more.
+/// Settle this long before measuring, in windows of two round trips: by then the other lanes'
+/// packets are gone, and BBR has found the spare capacity.
 const SETTLING_WINDOWS: u32 = 8;
-/// Measure this long.
+/// Measure this long, in the same windows.
 const MEASURING_WINDOWS: u32 = 8;
-/// After fewer lanes have carried less, all are active for this long at least; twice as long each
-/// time.
+/// After fewer lanes carried less, keep all active for at least this long; twice as long each time.
 const WAIT_FEWER: Duration = Duration::from_secs(1);
-/// After more lanes have carried no more, more are not tried again for this long; twice as long
-/// each time.
+/// After more lanes carried no more, do not try more for this long; twice as long each time.
 const WAIT_MORE: Duration = Duration::from_secs(4);
-/// A connection begins with ten packets (RFC 6928). A short path may hold fewer, and one lane finds
-/// out soon what it carries: a link begins with one lane for each so much of its round trip.
+/// A connection starts with ten packets (RFC 6928). A short path may hold fewer, and one lane soon
+/// finds its rate: a link starts with one lane per this much round-trip time.
 const ROUND_TRIP_OF_A_LANE: Duration = Duration::from_millis(10);
 /// If lanes carry less than this part of what they have shown, and no queue stands, they may be
-/// policed each by itself. If it is the path that has become slower, a queue shows it.
+/// policed one by one. If the path has become slower instead, a queue shows it.
 const POLICED_PART: f64 = 0.75;
 
 /// What a link's path did in one window of time.
@@ -40,22 +38,22 @@ pub(super) struct PathSample {
     pub(super) now: Instant,
     /// The time between two samples, at least.
     pub(super) window: Duration,
-    /// The link's lanes, express lanes not counted, and the active ones among them.
+    /// The link's lanes, not counting express lanes, and how many of them are active.
     pub(super) lanes: usize,
     pub(super) active: usize,
     /// How many would keep the path full without a queue.
     pub(super) needed: usize,
-    /// There is enough to send to fill the path.
+    /// There is enough data to fill the path.
     pub(super) busy: bool,
     /// A queue stands on the path.
     pub(super) queued: bool,
     /// The path is too short for its active lanes.
     pub(super) too_short: bool,
-    /// What it has carried since the last sample.
+    /// Bytes carried since the last sample.
     pub(super) bytes: f64,
 }
 
-/// How many lanes of a link are active, and whether others are tried.
+/// How many lanes of a link are active, and whether a different number is being tried.
 #[derive(Debug)]
 pub(super) struct ActiveSet {
     phase: Phase,
@@ -64,14 +62,14 @@ pub(super) struct ActiveSet {
     more: Backoff,
 }
 
-/// What is being found out.
+/// What is being tested.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// Nothing asks for another number of lanes.
+    /// Nothing calls for a different number of lanes.
     Steady,
-    /// The last samples asked for another number.
+    /// The last samples called for a different number.
     Suspecting(Evidence),
-    /// Another number is active, and has to show what it carries.
+    /// A different number is active, to see what it carries.
     Trial(Trial),
 }
 
@@ -79,9 +77,9 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Verdict {
     Unknown,
-    /// The active lanes carry all that the path does: so many bytes a second.
+    /// The active lanes together carry all that the path does, in bytes a second.
     Shared(f64),
-    /// Each lane carries as much, however many there are: connections are policed one by one.
+    /// Each lane carries the same, however many there are: connections are policed one by one.
     Policed,
 }
 
@@ -91,7 +89,7 @@ enum Direction {
     More,
 }
 
-/// Samples in a row that asked for the same.
+/// Samples in a row that called for the same change.
 #[derive(Debug, Clone, Copy)]
 struct Evidence {
     direction: Direction,
@@ -101,16 +99,15 @@ struct Evidence {
     carried: Carried,
 }
 
-/// Fewer lanes than before have to carry as much, more lanes have to carry more.
+/// Fewer lanes than before must carry as much; more lanes must carry more.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     lanes_before: usize,
     rate_before: f64,
-    /// More lanes carried more: all are active now, and have to show once more that each is
-    /// policed.
+    /// More lanes carried more: now all are active, to confirm that each is policed.
     confirms: bool,
     settled_at: Option<Instant>,
-    /// Once they have settled.
+    /// Since they have settled.
     carried: Option<Carried>,
 }
 
@@ -139,18 +136,18 @@ impl Default for ActiveSet {
 }
 
 impl ActiveSet {
-    /// How many lanes a link of such a round trip begins with.
+    /// How many lanes a link with this round trip starts with.
     pub(super) fn begin(rtt: Duration) -> usize {
         (rtt.div_duration_f64(ROUND_TRIP_OF_A_LANE) as usize).max(1)
     }
 
-    /// The path is found to be slow, and one lane fills it. More are tried after the longest wait.
+    /// The path proved slow, and one lane fills it. More are tried after the longest wait.
     pub(super) fn on_slow(&mut self, now: Instant) {
         *self = Self::default();
         self.more.wait_longest(now);
     }
 
-    /// How many lanes are to be active from now on, if it is another number.
+    /// How many lanes should be active from now on, if that changes.
     pub(super) fn on_sample(&mut self, sample: PathSample) -> Option<usize> {
         if let Phase::Trial(trial) = &mut self.phase {
             let rate = trial.on_sample(sample)?;
@@ -185,14 +182,14 @@ impl ActiveSet {
         Some(twice)
     }
 
-    /// Whether connections are likely to be policed one by one: what all lanes carry together says
-    /// nothing of what one can.
+    /// Whether connections are probably policed one by one: what all lanes carry together then says
+    /// nothing about what one can.
     pub(super) fn is_policed(&self) -> bool {
         let confirming = matches!(self.phase, Phase::Trial(trial) if trial.confirms);
         confirming || self.path == Verdict::Policed
     }
 
-    /// The samples in a row, with this one, that asked for the same, if this one asks for anything.
+    /// The samples in a row, including this one, that called for the same change, if this one does.
     fn evidence(&self, sample: PathSample) -> Option<Evidence> {
         let few_needed = sample.needed as f64 <= NEEDED_PART * sample.active as f64;
         let crowded = sample.queued || sample.too_short;
@@ -215,7 +212,7 @@ impl ActiveSet {
         })
     }
 
-    /// How many lanes are to be active after a trial in which they carried bytes at `rate`.
+    /// How many lanes should be active after a trial in which they carried bytes at `rate`.
     fn conclude(&mut self, trial: Trial, sample: PathSample, rate: f64) -> Option<usize> {
         let more = sample.active > trial.lanes_before;
         if trial.shows_policing(sample.active, rate) {
@@ -239,8 +236,8 @@ impl ActiveSet {
         None
     }
 
-    /// A trial has shown that each lane is policed, by fewer lanes that carried less or by `more`
-    /// that carried more. Fewer may have carried less by chance once, but not twice in a row.
+    /// A trial has shown that each lane is policed: fewer lanes carried less, or `more` carried
+    /// more. Fewer may have carried less by chance once, but not twice in a row.
     fn on_policed(&mut self, now: Instant, more: bool) {
         let was_policed = self.path == Verdict::Policed;
         let policed = was_policed || more || self.fewer.has_failed();
@@ -254,7 +251,7 @@ impl ActiveSet {
 }
 
 impl Trial {
-    /// Of others than the lanes that have just been seen to carry bytes at `rate`.
+    /// A trial of different lanes from those that just carried bytes at `rate`.
     fn of_others(sample: PathSample, rate: f64) -> Self {
         Self {
             lanes_before: sample.active,
@@ -271,7 +268,7 @@ impl Trial {
             return None;
         }
         let carried = match self.carried {
-            // Without enough to send nothing is learnt.
+            // Without enough data to send, nothing is learnt.
             Some(carried) if sample.busy => carried.with(sample.bytes),
             _ => Carried::none(sample.now),
         };
@@ -282,10 +279,10 @@ impl Trial {
     }
 
     /// Whether each lane carries as much as before, rather than all of them together. If fewer
-    /// carry yet less, the path has become slower.
+    /// carry still less, the path has become slower.
     fn shows_policing(&self, active: usize, rate: f64) -> bool {
         let part = active as f64 / self.lanes_before.max(1) as f64;
-        // Of many more lanes fewer may be enough for all that the path carries.
+        // If many more lanes are active, fewer may be enough for all that the path carries.
         let in_between = self.rate_before * f64::midpoint(1.0, part.min(2.0));
         if active > self.lanes_before {
             return rate > in_between;
@@ -305,7 +302,7 @@ impl Carried {
     }
 }
 
-/// Makes so many of a link's lanes active: rather those that are, and of these the fastest.
+/// Makes this many of a link's lanes active: first those that already are, then the fastest.
 pub(super) fn choose(lanes: &mut [Candidate], active: usize) {
     lanes.sort_by(|a, b| b.active.cmp(&a.active).then(b.rate.total_cmp(&a.rate)));
     for (nth, lane) in lanes.iter_mut().enumerate() {
@@ -338,7 +335,7 @@ mod tests {
             Self { set: ActiveSet::default(), now: testing::start(), active }
         }
 
-        /// So many samples; `path` is told how many lanes are active, and tells whether a queue
+        /// Takes this many samples; given how many lanes are active, `path` returns whether a queue
         /// stands and what the path carries in a second.
         fn run(&mut self, samples: u32, path: impl Fn(usize) -> (bool, f64)) -> usize {
             for _ in 0..samples {
@@ -352,8 +349,7 @@ mod tests {
             self.active
         }
 
-        /// `path` tells in what it differs from a busy one without a queue that needs half of its
-        /// lanes.
+        /// `path` changes a sample of a busy path without a queue that needs half of its lanes.
         fn sample(&mut self, path: impl FnOnce(PathSample) -> PathSample) {
             self.now += WINDOW;
             let active = self.active;
@@ -372,7 +368,7 @@ mod tests {
         }
     }
 
-    /// However many there are, they fill the path.
+    /// However many lanes there are, they fill the path.
     fn shared(_active: usize) -> (bool, f64) {
         (true, 1e6)
     }

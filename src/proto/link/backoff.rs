@@ -1,8 +1,8 @@
-//! How long to wait before trying again what did no good.
+//! How long to wait before retrying what failed.
 
 use std::time::{Duration, Instant};
 
-/// No wait is longer.
+/// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A wait that doubles with each failure.
@@ -27,13 +27,13 @@ impl Backoff {
         self.failures > 0
     }
 
-    /// It has failed again.
+    /// It failed again.
     pub(super) fn begin(&mut self, now: Instant) {
         self.not_before = now.checked_add(self.wait());
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// It has failed for good, as far as that can be said.
+    /// It failed for good, as far as one can tell.
     pub(super) fn wait_longest(&mut self, now: Instant) {
         self.wait_at_least(WAIT_MAX);
         self.begin(now);

@@ -1,4 +1,4 @@
-//! One link: brings together what its mechanisms know of its path.
+//! One link: combines what its mechanisms know of its path.
 
 use std::time::{Duration, Instant};
 
@@ -14,37 +14,37 @@ use super::unsent::unsent_limit;
 use super::window::Window;
 use crate::proto::policy::Tier;
 
-/// Lanes are held to what their path carries once they were seen to fill it in more samples than
-/// this. Held to it before, they would not find out what it can carry; and as long as little is
-/// known of its jitter, no queue is certain.
+/// Hold lanes to what their path carries once they have filled it in more samples than this. Held
+/// sooner, they would not find out what it carries; and while little is known of its jitter, a
+/// queue is uncertain.
 const SEARCHING_SAMPLES: u32 = 4;
 
 /// A link that has lanes.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) lanes: usize,
-    /// Of these, express lanes: they carry bulk only while no other lane answers.
+    /// How many are express lanes: they carry bulk only while no other lane answers.
     express: usize,
-    /// Of the others, those on standby.
+    /// How many of the others are on standby.
     pub(super) standby: usize,
-    /// How many are to be active; `None`: all.
+    /// How many should be active; `None`: all.
     pub(super) active_max: Option<usize>,
     /// When the peer's end was last heard of, on any of the lanes.
     pub(super) heard_at: Instant,
     count: KernelCount,
     pub(super) delivery_rate: DeliveryRate,
-    /// What the handshake of its first lane showed, in bytes a second, if that is little: those of
-    /// the others wait behind it, and show less.
+    /// What the handshake of its first lane showed, in bytes a second, if that is little: the
+    /// others' handshakes wait behind it, and show less.
     pub(super) by_handshake: Option<f64>,
     jitter: Jitter,
     queue: StandingQueue,
     active_set: ActiveSet,
-    /// In how many samples several lanes filled the path; `None`: there was no sample yet.
+    /// In how many samples several lanes filled the path; `None`: no sample yet.
     filled: Option<u32>,
 }
 
 impl Link {
-    /// Without lanes. Something was heard on it just now.
+    /// A link without lanes. Something was just heard on it.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             lanes: 0,
@@ -72,12 +72,12 @@ impl Link {
         self.express = self.express.saturating_sub(usize::from(tier == Tier::Express));
     }
 
-    /// Lanes that share the path. Express lanes and those on standby leave it to the others.
+    /// Lanes that share the path. Express and standby lanes leave it to the others.
     fn active(&self) -> usize {
         self.lanes.saturating_sub(self.express).saturating_sub(self.standby)
     }
 
-    /// What the link means to one of its lanes.
+    /// What the link means for one of its lanes.
     pub(super) fn view(&self) -> LinkView {
         LinkView {
             sharing: self.active().max(1),
@@ -86,13 +86,13 @@ impl Link {
         }
     }
 
-    /// A lane's kernel has counted so many `bytes` more as delivered, after round trips of `rtt`.
+    /// A lane's kernel counted this many more `bytes` as delivered, with round trips of `rtt`.
     pub(super) fn on_delivered(&mut self, bytes: u64, rtt: Duration) {
         self.count.on_delivered(bytes, rtt);
     }
 
-    /// Takes a sample of the link's `lanes`, once in a `window` of time. Whether others are to be
-    /// active from now on.
+    /// Takes a sample of the link's `lanes`, once per `window`. Returns whether the active lanes
+    /// are to change.
     pub(super) fn on_sample(
         &mut self,
         now: Instant,
@@ -105,7 +105,7 @@ impl Link {
         };
         let Some(sum) = self.count.end_window(now, window) else { return false };
         if sum.bytes > 0.0 {
-            // A window is two round trips, but not less than is worth measuring.
+            // A window is two round trips, but no shorter than is worth measuring.
             self.jitter.on_sample(sum.rtt, window.as_secs_f64() / 2.0);
         }
         let filling = Filling::of(now, lanes);
@@ -127,7 +127,7 @@ impl Link {
         self.arrange(now, window, sum, &filling)
     }
 
-    /// With as many active lanes as the path is long, of which little is known.
+    /// Starts with as many active lanes as suit the path's length; little else is known of it.
     fn begin(&mut self, now: Instant, lanes: impl Iterator<Item = LaneSample>) {
         let (mut rtt, mut slow) = (Duration::MAX, false);
         for lane in lanes {
@@ -142,7 +142,7 @@ impl Link {
         self.filled = Some(0);
     }
 
-    /// Decides on the number of active lanes. Whether it is another one.
+    /// Decides how many lanes are active. Returns whether that changes.
     fn arrange(
         &mut self,
         now: Instant,
@@ -173,18 +173,18 @@ impl Link {
     }
 }
 
-/// What a link means to one of its lanes.
+/// What a link means for one of its lanes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::proto) struct LinkView {
     /// How many lanes share its path.
     sharing: usize,
     queue: StandingQueue,
-    /// How much longer than usual its round trips may be without a queue, in seconds.
+    /// How much longer than usual round trips may be without a queue, in seconds.
     jitter: f64,
 }
 
 impl LinkView {
-    /// Of a link of which nothing is known.
+    /// For a link of which nothing is known.
     pub(super) const UNKNOWN: Self = Self { sharing: 1, queue: StandingQueue::NONE, jitter: 0.0 };
 
     /// How many lanes share its path.
@@ -196,7 +196,7 @@ impl LinkView {
         self.sharing > 1
     }
 
-    /// What a lane can expect to deliver, in parts of its rate.
+    /// What a lane can expect to deliver, as a fraction of its rate.
     pub(in crate::proto) fn share(&self) -> f64 {
         self.queue.share()
     }

@@ -1,18 +1,18 @@
-//! What a path delivers, by what the peer acknowledges on it. Kernels count packets and take each
-//! for a full one; on a slow path few are.
+//! What a path delivers, by the peer's acknowledgements. Kernels count packets and take each for a
+//! full one; on a slow path few are.
 
 use std::time::{Duration, Instant};
 
 use crate::proto::limits::LINK_RATE_MIN;
 
-/// A path's rate is known once it was full for this long: after a loss acknowledgements come in
+/// A path's rate is known once it was full for this long: after a loss, acknowledgements come in
 /// bursts.
 const RATE_TIME: Duration = Duration::from_secs(1);
 
-/// In bytes a second. Less is what arrives on a path beside silent lanes, not what it delivers.
+/// In bytes a second. A lower rate is what trickles in beside silent lanes, not the path's.
 const RATE_MIN: f64 = LINK_RATE_MIN as f64 / 8.0;
 
-/// Bytes acknowledged since then.
+/// Bytes acknowledged since a given time.
 #[derive(Clone, Copy, Debug)]
 struct Since(Instant, u64);
 
@@ -30,7 +30,7 @@ impl Since {
 pub(super) struct DeliveryRate {
     /// Whether or not the path was full.
     any: Since,
-    /// While the path was full without a pause.
+    /// While the path was continuously full.
     full: Option<Since>,
     sampled_at: Instant,
     rate: Option<f64>,
@@ -41,7 +41,7 @@ impl DeliveryRate {
         Self { any: Since(now, 0), full: None, sampled_at: now, rate: None }
     }
 
-    /// So many more `bytes` were acknowledged.
+    /// This many more `bytes` were acknowledged.
     pub(super) fn on_ack(&mut self, bytes: u64) {
         for Since(_, sum) in [Some(&mut self.any), self.full.as_mut()].into_iter().flatten() {
             *sum = sum.saturating_add(bytes);
@@ -54,8 +54,8 @@ impl DeliveryRate {
         self.rate
     }
 
-    /// Lanes fill the path now, or they do not. That next to nothing is acknowledged says only that
-    /// the path is silent.
+    /// Lanes now fill the path, or do not. If next to nothing is acknowledged, the path is just
+    /// silent.
     pub(super) fn on_sample(&mut self, now: Instant, is_full: bool) {
         let paused = now.saturating_duration_since(self.sampled_at) > RATE_TIME;
         self.sampled_at = now;
@@ -89,8 +89,8 @@ mod tests {
             Self { rate: DeliveryRate::new(testing::start()), now: testing::start() }
         }
 
-        /// So many samples; `path` tells for each how much was acknowledged, and whether it is
-        /// full.
+        /// Takes this many samples; for each, `path` returns the bytes acknowledged and whether it
+        /// is full.
         fn on_samples(&mut self, samples: u32, path: impl Fn(u32) -> (u64, bool)) -> Option<f64> {
             for (bytes, is_full) in (0..samples).map(path) {
                 self.now += Duration::from_millis(100);

@@ -1,34 +1,34 @@
-//! Those lanes of a link that keep its path full.
+//! The lanes of a link that keep its path full.
 
 use std::time::{Duration, Instant};
 
 use super::path::{PACKET_BYTES, SLOW_RATE};
 use super::sample::LaneSample;
 
-/// A lane has room for this much on its path if it is to go on when a packet is lost, and to find
-/// out whether there is more: BBR never has less than a quarter of it on the way.
+/// A lane needs this much room on its path to keep going after a loss and to probe for more: BBR
+/// never has less than a quarter of it in flight.
 const LANE_BYTES: f64 = 16.0 * PACKET_BYTES;
-/// With less room than this BBR works badly: it never has less than half of it on the way, however
-/// little a lane's part of the path is.
+/// With less room than this BBR works badly: it never has less than half of it in flight, however
+/// small a lane's part of the path is.
 const LANE_BYTES_MIN: f64 = 8.0 * PACKET_BYTES;
 /// A slow path keeps several active lanes only while round trips are shorter than this many times
-/// the smallest: at the start of a long path, which may still turn out to be fast.
+/// the smallest: at the start of a long path, which may still prove fast.
 const SLOW_QUEUE: f64 = 2.0;
-/// A lane fills a path only if it answered within this time: half of what a path has to be full
-/// for before its rate is told.
+/// A lane fills a path only if it answered within this time: half of how long a path has to be full
+/// before its rate counts.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Active lanes with a bandwidth-delay product in flight.
 #[derive(Debug)]
 pub(super) struct Filling {
-    /// How many their kernels tell of.
+    /// How many their kernels report on.
     pub(super) lanes: usize,
-    /// Whether any of them answers, whatever its kernel tells: what was lost with a silent lane
+    /// Whether any of them answers, whatever its kernel reports: what was lost with a silent lane
     /// fills nothing.
     pub(super) answers: bool,
-    /// The sum of what each believes it can deliver, in bytes a second.
+    /// The sum of the rates they are believed to deliver, in bytes a second.
     pub(super) believed: f64,
-    /// The shortest round trip without a queue, in seconds: all go the same way.
+    /// The shortest round trip without a queue, in seconds: all share the path.
     pub(super) rtt_min: f64,
 }
 
@@ -49,15 +49,15 @@ impl Filling {
     }
 
     /// Whether one lane would do: the path carries little (`path_rate`, in bytes a second), and
-    /// round trips of `rtt` seconds say that what is in flight waits before it. What each lane's
-    /// kernel keeps on the way at least is most of a second of such a path.
+    /// round trips of `rtt` seconds show that what is in flight queues ahead of it. The minimum
+    /// each lane's kernel keeps in flight is most of a second on such a path.
     pub(super) fn fill_slow_path(&self, rtt: f64, path_rate: Option<f64>) -> bool {
         let slow = path_rate.is_some_and(|rate| rate < SLOW_RATE);
         self.lanes > 0 && slow && rtt > SLOW_QUEUE * self.rtt_min
     }
 
     /// How many lanes to try while a queue stands: three quarters of them, which still fill the
-    /// path if the queue was one bandwidth-delay product; or fewer, if a path that has `carried` so
+    /// path if the queue was one bandwidth-delay product; or fewer, if a path that `carried` this
     /// many bytes a second has room for fewer.
     pub(super) fn needed(&self, carried: f64) -> usize {
         let room = carried * self.rtt_min / LANE_BYTES;
@@ -65,8 +65,8 @@ impl Filling {
         (room.ceil() as usize).clamp(1, most.max(1))
     }
 
-    /// Whether a path that has `carried` so many bytes a second is too short for so many lanes: a
-    /// queue of a few packets overflows, and hardly makes round trips longer.
+    /// Whether a path that `carried` this many bytes a second is too short for this many lanes: a
+    /// queue of a few packets overflows without noticeably lengthening round trips.
     pub(super) fn exceed_path(&self, carried: f64) -> bool {
         self.lanes as f64 * LANE_BYTES_MIN > carried * self.rtt_min
     }
@@ -78,7 +78,7 @@ mod tests {
     use crate::proto::link::testing::filling_lane;
     use crate::proto::testing;
 
-    /// Of ten lanes on a path of 20 ms.
+    /// Ten lanes on a path of 20 ms.
     fn filling(lane: impl Fn(usize) -> LaneSample) -> Filling {
         Filling::of(testing::start(), (0..10).map(lane))
     }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_path_is_too_short_for_lanes_that_have_no_room_for_eight_packets_each() {
         let ten = filling(|_| filling_lane());
-        // 20 ms of it are 120 kB.
+        // 20 ms of that are 120 kB.
         assert!(ten.exceed_path(5_900_000.0) && !ten.exceed_path(6_100_000.0));
         let none = filling(|_| LaneSample { active: false, ..filling_lane() });
         assert!(!none.exceed_path(0.0), "nobody fills it");

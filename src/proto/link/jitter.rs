@@ -1,20 +1,20 @@
-//! Round trips that change for another reason than a queue, as on radio links.
+//! Jitter: round trips that change for other reasons than a queue, as on radio links.
 
-/// A change counts this much towards the mean change, and at most as one round trip. When a path
+/// A change has this weight in the mean change, and counts as at most one round trip. When a path
 /// becomes slower its round trips climb once, which is no jitter.
 const GAIN: f64 = 1.0 / 32.0;
-/// While few changes are known each counts for more: they are averaged with this many of zero.
+/// While few changes are known each has more weight: they are averaged with this many zeros.
 const QUIET_CHANGES: u8 = 8;
 /// Round trips may exceed the usual ones by this many times the mean change.
 const FACTOR: f64 = 2.0;
-/// Below this part of the smallest round trip there is no jitter: lanes' own queues come and go by
-/// a few milliseconds.
+/// Below this part of the smallest round trip there is no jitter: lanes' own queues vary by a few
+/// milliseconds.
 const PART_MIN: f64 = 0.25;
 
 /// How much a path's round trips change from one window of time to the next.
 #[derive(Debug, Default)]
 pub(super) struct Jitter {
-    /// In the window before, in seconds.
+    /// The previous window's round trip, in seconds.
     rtt: Option<f64>,
     changes: u8,
     /// The mean change, in seconds.
@@ -46,7 +46,7 @@ impl Jitter {
 mod tests {
     use super::*;
 
-    /// The allowance on a path of 20 ms after so many windows with round trips `of_window`, in
+    /// The allowance on a path of 20 ms after this many windows with round trips `of_window`, in
     /// milliseconds.
     fn allowance(windows: u32, of_window: impl Fn(u32) -> u32) -> f64 {
         let mut jitter = Jitter::default();

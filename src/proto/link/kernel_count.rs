@@ -1,6 +1,6 @@
-//! What a path carries, by what the kernels count as delivered on all its lanes over some time.
-//! The sum of their latest rates is no measure of the path: where each lane has a few packets on
-//! the way, bursts decide.
+//! What a path carries, by what the kernels count as delivered on all its lanes over some time. The
+//! sum of their latest rates is no measure of the path: with few packets of each lane in flight,
+//! bursts dominate.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use super::max_filter::MaxFilter;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WindowSum {
     pub(super) bytes: f64,
-    /// The mean round trip in seconds, each lane's weighed by what it delivered: of a lane that is
-    /// stuck the kernel's round trip is an old one.
+    /// The mean round trip in seconds, weighted by what each lane delivered: the kernel's round
+    /// trip for a stuck lane is an old one.
     pub(super) rtt: f64,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct WindowSum {
 pub(super) struct KernelCount {
     since: Instant,
     bytes: f64,
-    /// Round trips in seconds, each times the bytes that were delivered.
+    /// Round trips in seconds, each times the bytes delivered.
     rtt_bytes: f64,
     rate: MaxFilter,
 }
@@ -30,13 +30,13 @@ impl KernelCount {
         Self { since: now, bytes: 0.0, rtt_bytes: 0.0, rate: MaxFilter::default() }
     }
 
-    /// A lane's kernel has counted so many `bytes` more as delivered, after round trips of `rtt`.
+    /// A lane's kernel counted this many more `bytes` as delivered, with round trips of `rtt`.
     pub(super) fn on_delivered(&mut self, bytes: u64, rtt: Duration) {
         self.bytes += bytes as f64;
         self.rtt_bytes += bytes as f64 * rtt.as_secs_f64();
     }
 
-    /// Ends the window if it has lasted for so long.
+    /// Ends the window if it has lasted this long.
     pub(super) fn end_window(&mut self, now: Instant, window: Duration) -> Option<WindowSum> {
         let age = now.saturating_duration_since(self.since);
         if age < window {
@@ -48,7 +48,7 @@ impl KernelCount {
         Some(WindowSum { bytes, rtt })
     }
 
-    /// What the path carries, in bytes a second: the most of the last one or two windows.
+    /// What the path carries, in bytes a second: the maximum of the last one or two windows.
     pub(super) fn rate(&self) -> f64 {
         self.rate.max()
     }

@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-/// The largest value of the current and the previous window of time.
+/// The largest value of the current and the previous window.
 #[derive(Clone, Debug, Default)]
 pub(in crate::proto) struct MaxFilter {
     previous: f64,
     current: f64,
     began: Option<Instant>,
-    /// Whether any sample was of a busy lane.
+    /// Whether any sample came from a busy lane.
     pub(in crate::proto) was_busy: bool,
 }
 
 impl MaxFilter {
-    /// Unless the lane was `busy`, a sample says only that the lane can do as much.
+    /// Unless the lane was `busy`, a sample is only a lower bound.
     pub(in crate::proto) fn add_sample(
         &mut self,
         now: Instant,
@@ -32,7 +32,7 @@ impl MaxFilter {
         match age {
             Some(age) if age < window => self.current = self.current.max(value),
             Some(_) => {
-                // However long ago: a lane that was idle meanwhile has not become slower.
+                // However long ago: a lane that was idle since has not become slower.
                 self.previous = self.current;
                 self.current = value;
                 self.began = Some(now);

@@ -1,11 +1,11 @@
-//! Link control: how a link's lanes share its path. Knows neither sessions nor lanes; samples of
-//! lanes come in, advice for each of them goes out.
+//! Link control: how a link's lanes share its path. Knows neither sessions nor lanes: lane samples
+//! come in, advice for each lane goes out.
 //!
-//! A file a mechanism: what the path delivers (`delivery_rate`, `kernel_count`), which lanes fill
-//! it (`startup`, `filling`), its `jitter` and its `standing_queue`; and what follows from these:
-//! which lanes are active (`active_set`), how fast they may send (`pacing`, `rate_cap`), how much
-//! they may have in flight (`window`), and how much of that their kernels hold (`unsent`).
-//! `control` brings them together.
+//! One file per mechanism: what the path delivers (`delivery_rate`, `kernel_count`), which lanes
+//! fill it (`startup`, `filling`), its `jitter` and its `standing_queue`; and what follows: which
+//! lanes are active (`active_set`), how fast they may send (`pacing`, `rate_cap`), how much they
+//! may have in flight (`window`), and how much of that their kernels hold (`unsent`). `control`
+//! brings them together.
 
 mod active_set;
 mod backoff;
@@ -56,7 +56,7 @@ impl Links {
         self.0.insert(policy.link, link);
     }
 
-    /// A lane of this policy's link is down, or has another policy.
+    /// A lane of this policy's link is down, or has a new policy.
     pub(in crate::proto) fn leave(&mut self, policy: &LanePolicy) {
         let Some(link) = self.0.get_mut(&policy.link) else { return };
         link.leave(policy.tier);
@@ -65,21 +65,21 @@ impl Links {
         }
     }
 
-    /// What one of the link's lanes owed was acknowledged, by the peer or by its kernel.
+    /// The peer or its kernel acknowledged something that one of the link's lanes owed.
     pub(in crate::proto) fn on_heard(&mut self, id: LinkId, at: Instant) {
         if let Some(link) = self.0.get_mut(&id) {
             link.heard_at = link.heard_at.max(at);
         }
     }
 
-    /// The peer has acknowledged so many `bytes` more on one of the link's lanes.
+    /// The peer acknowledged this many more `bytes` on one of the link's lanes.
     pub(in crate::proto) fn on_ack(&mut self, id: LinkId, bytes: u64) {
         if let Some(link) = self.0.get_mut(&id) {
             link.delivery_rate.on_ack(bytes);
         }
     }
 
-    /// The kernel of one of the link's lanes has counted so many `bytes` more as delivered, after
+    /// The kernel of one of the link's lanes counted this many more `bytes` as delivered, with
     /// round trips of `rtt`.
     pub(in crate::proto) fn on_delivered(&mut self, id: LinkId, bytes: u64, rtt: Duration) {
         if let Some(link) = self.0.get_mut(&id) {
@@ -87,8 +87,8 @@ impl Links {
         }
     }
 
-    /// Takes a sample of the link's `lanes`, once in a `window` of time. Whether others are to be
-    /// active from now on: see [`choose`](Self::choose).
+    /// Takes a sample of the link's `lanes`, once per `window`. Returns whether the active lanes
+    /// are to change: see [`choose`](Self::choose).
     pub(in crate::proto) fn on_sample(
         &mut self,
         now: Instant,
@@ -99,7 +99,7 @@ impl Links {
         self.0.get_mut(&id).is_some_and(|link| link.on_sample(now, lanes, window))
     }
 
-    /// Chooses the link's active lanes. `lanes` are those that may be: all but express lanes.
+    /// Chooses the link's active lanes. `lanes` are the candidates: all but express lanes.
     pub(in crate::proto) fn choose(&mut self, id: LinkId, lanes: &mut [Candidate]) {
         let link = self.0.get_mut(&id);
         let active = link.as_ref().and_then(|link| link.active_max).unwrap_or(usize::MAX);
@@ -109,7 +109,7 @@ impl Links {
         }
     }
 
-    /// What the link means to one of its lanes.
+    /// What the link means for one of its lanes.
     pub(in crate::proto) fn view(&self, id: LinkId) -> LinkView {
         self.0.get(&id).map_or(LinkView::UNKNOWN, Link::view)
     }
@@ -119,14 +119,14 @@ impl Links {
         self.0.get(&id)?.delivery_rate.rate()
     }
 
-    /// What the link's path carries as its first lane's handshake showed, in bytes a second, if
-    /// that is little.
+    /// What the first lane's handshake showed the link's path to carry, in bytes a second, if that
+    /// is little.
     pub(in crate::proto) fn path_by_handshake(&self, id: LinkId) -> Option<f64> {
         self.0.get(&id)?.by_handshake
     }
 
-    /// When anything was last heard on the link, if it has several lanes: one knows no more of it
-    /// than of itself.
+    /// When anything was last heard on the link, if it has several lanes: for a single lane this
+    /// would add nothing.
     pub(in crate::proto) fn heard_at(&self, id: LinkId) -> Option<Instant> {
         self.0.get(&id).filter(|link| link.lanes > 1).map(|link| link.heard_at)
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     impl Path {
-        /// Of so many lanes that fill it.
+        /// With this many lanes that fill it.
         fn new(lanes: usize) -> Self {
             let now = core::start();
             let mut links = Links::default();
@@ -170,8 +170,8 @@ mod tests {
             self.links.on_sample(self.now, LINK, self.lanes.iter().copied(), WINDOW)
         }
 
-        /// So many windows; `path` tells for each what was delivered on a lane, and how long the
-        /// queue was, in milliseconds.
+        /// Runs this many windows; for each, `path` returns what was delivered on a lane, and how
+        /// long the queue was, in milliseconds.
         fn run(&mut self, windows: u32, path: impl Fn(u32) -> (u64, u64)) -> LinkView {
             for (bytes, queue) in (0..windows).map(path) {
                 self.now += WINDOW;
@@ -203,7 +203,7 @@ mod tests {
         let mut links = Links::default();
         let now = core::start();
         (0..2).for_each(|_| links.join(&LanePolicy::default(), now));
-        // At 96 kbit/s and 110 ms. The handshake of the last one waited behind others.
+        // At 96 kbit/s and 110 ms. The last lane's handshake waited behind others.
         let slow = LaneSample {
             is_slow: true,
             path_by_handshake: Some(11_000.0),

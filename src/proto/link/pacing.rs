@@ -4,20 +4,19 @@ use super::path::INITIAL_WINDOW_BYTES;
 use super::sample::LaneSample;
 use super::standing_queue::StandingQueue;
 
-/// How much more than a full path's rate the kernel may send at: BBR needs 1.25 to find out that
-/// there is more.
+/// How far the kernel may exceed a full path's rate: BBR needs 1.25 to find out that there is more.
 const HEADROOM: f64 = 1.3;
-/// In bytes a second: an initial window. No lane stands still.
+/// In bytes a second: an initial window. No lane comes to a stop.
 const RATE_MIN: f64 = INITIAL_WINDOW_BYTES;
 
-/// The limit for a link's lanes. A kernel may look for the path's rate, but once that is known not
-/// overfill the path. BBR does as long as the lane lacks bytes (it takes that for a reason not to
+/// The limit for a link's lanes. A kernel may search for the path's rate, but must not overfill the
+/// path once that is known. BBR does while the lane lacks bytes (it takes that for a reason not to
 /// end the search), and for more round trips than the rate is kept when a path becomes slower.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pacing {
     headroom: f64,
-    /// The path's rate may be again what it was a moment ago. Lanes that share a path without
-    /// jitter have each their part of what it carries now.
+    /// The path may regain the rate it had a moment ago. Lanes that share a path without jitter
+    /// each get their part of what it carries now.
     may_recover: bool,
 }
 
@@ -26,7 +25,7 @@ impl Pacing {
         Self { headroom: queue.headroom(HEADROOM), may_recover: !shared || jitter > 0.0 }
     }
 
-    /// In bytes a second, if there is any.
+    /// In bytes a second, if there is a limit.
     pub(super) fn limit(self, lane: &LaneSample) -> Option<f64> {
         let rate = if self.may_recover { lane.kept_rate } else { lane.rate };
         let is_known = lane.is_full || self.headroom < HEADROOM;

@@ -1,4 +1,4 @@
-//! Rate caps: one token bucket a link, for what this end sends on the link's lanes.
+//! Rate caps: one token bucket per link, for what this end sends on the link's lanes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use crate::proto::limits::LINK_RATE_MIN;
 use crate::proto::policy::LanePolicy;
 
 /// This much of the cap's time may leave at once, so that a timer may be some milliseconds late
-/// without the link's falling short.
+/// without wasting capacity.
 const BURST_SECONDS: f64 = 0.005;
 /// At least two small frames may leave at once.
 const BURST_BYTES_MIN: f64 = 4096.0;
 
-/// Rounding must not make a timer fire before there is what it waits for.
+/// Rounding must not make a timer fire before the tokens it waits for are there.
 const ROUNDING: Duration = Duration::from_micros(1);
 
 /// What a lane may send now.
@@ -21,7 +21,7 @@ const ROUNDING: Duration = Duration::from_micros(1);
 pub(in crate::proto) struct RateAllowance {
     /// Bytes of frames.
     pub(in crate::proto) bytes: usize,
-    /// It is worth a frame of data. Less is for the lane's own acknowledgements.
+    /// It is worth a frame of data. Less is only for the lane's own acknowledgements.
     pub(in crate::proto) ready: bool,
 }
 
@@ -49,7 +49,7 @@ impl Bucket {
         (self.tokens + seconds * self.rate).min(self.burst())
     }
 
-    /// When there will be `tokens`; in the past if there are.
+    /// When there will be `tokens`; in the past if there are already.
     fn reaches(&self, tokens: f64) -> Instant {
         let seconds = ((tokens - self.tokens) / self.rate).clamp(0.0, 3600.0);
         let wait = Duration::from_secs_f64(seconds).saturating_add(ROUNDING);
@@ -67,7 +67,7 @@ impl Bucket {
 pub(in crate::proto) struct RateCaps(BTreeMap<LinkId, Bucket>);
 
 impl RateCaps {
-    /// A lane of the link is up: its cap is the newest said of it. `in_use`: links that have lanes.
+    /// A lane of the link is up: the newest cap applies. `in_use`: links that have lanes.
     pub(in crate::proto) fn set(
         &mut self,
         now: Instant,
@@ -76,8 +76,7 @@ impl RateCaps {
     ) {
         let Some(rate) = policy.rate_max else { return };
         let rate = rate.max(LINK_RATE_MIN) as f64;
-        // A full bucket of a link without lanes is like none; one that owes is kept until it is
-        // full.
+        // A full bucket of an unused link is as good as none; one in debt is kept until it is full.
         self.0.retain(|link, bucket| in_use(*link) || bucket.tokens_at(now) < bucket.burst());
         let bucket =
             self.0.entry(policy.link).or_insert(Bucket { rate, tokens: 0.0, filled_at: now });
@@ -94,7 +93,7 @@ impl RateCaps {
         RateAllowance { bytes: tokens.max(0.0) as usize, ready: tokens >= bucket.quantum() }
     }
 
-    /// Whether the lane may say a word of its own: an acknowledgement, a PING.
+    /// Whether the lane may send frames of its own: an acknowledgement, a PING.
     pub(in crate::proto) fn may_speak(&self, now: Instant, policy: &LanePolicy) -> bool {
         self.allowance(now, policy).bytes > 0
     }
@@ -109,7 +108,7 @@ impl RateCaps {
         self.of(policy).map(|bucket| bucket.reaches(bucket.quantum()))
     }
 
-    /// The lane was given `bytes`. What its own control frames take beyond the allowance is owed.
+    /// The lane was given `bytes`. Its own control frames beyond the allowance are a debt.
     pub(in crate::proto) fn spend(&mut self, now: Instant, policy: &LanePolicy, bytes: usize) {
         if policy.rate_max.is_some()
             && let Some(bucket) = self.0.get_mut(&policy.link)

@@ -14,10 +14,10 @@ pub(in crate::proto) struct LaneSample {
     pub(in crate::proto) acked_bytes: u64,
     /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
     pub(in crate::proto) answered_at: Instant,
-    /// What it is believed to deliver, in bytes a second, and the most it was of late.
+    /// What it is believed to deliver, in bytes a second, and its recent maximum.
     pub(in crate::proto) rate: f64,
     pub(in crate::proto) kept_rate: f64,
-    /// What its kernel would send at now, in bytes a second; at least the rate.
+    /// Its kernel's current pacing rate, in bytes a second; at least the rate.
     pub(in crate::proto) pacing_rate: f64,
     /// The smallest round trip.
     pub(in crate::proto) rtt_min: Duration,
@@ -25,32 +25,32 @@ pub(in crate::proto) struct LaneSample {
     pub(in crate::proto) is_slow: bool,
     /// What its handshake showed its path to carry, in bytes a second, if that is little.
     pub(in crate::proto) path_by_handshake: Option<f64>,
-    /// It fills its path: its kernel need not look for more.
+    /// It fills its path: its kernel need not search for more.
     pub(in crate::proto) is_full: bool,
-    /// Where the kernel tells, and its connection ends where the lane does.
+    /// Present where the kernel reports and its connection ends where the lane does.
     pub(in crate::proto) kernel: Option<KernelSample>,
 }
 
-/// What the kernel knows of a lane, where it tells (on Linux, `TCP_INFO`).
+/// What the kernel knows of a lane, where it reports (on Linux, `TCP_INFO`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct KernelSample {
     /// Smoothed round-trip time.
     pub rtt: Duration,
-    /// Mean deviation of it.
+    /// Its mean deviation.
     pub rtt_var: Duration,
-    /// Smallest seen of late.
+    /// Recent minimum.
     pub rtt_min: Duration,
     /// Most recent delivery rate in bytes a second, where one was measured.
     pub delivery_rate: Option<u64>,
-    /// The rate was limited by what there was to send: it is a lower bound then.
+    /// The available data limited the rate: it is a lower bound.
     pub app_limited: bool,
-    /// What the kernel would send at now, in bytes a second, where it paces.
+    /// The kernel's current pacing rate in bytes a second, where it paces.
     pub pacing_rate: Option<u64>,
     /// Its congestion window in bytes.
     pub cwnd_bytes: u64,
-    /// Bytes that have arrived since the lane came up, in order or not, where that is known.
+    /// Bytes that have arrived since the lane came up, in order or not, where known.
     pub delivered_bytes: Option<u64>,
-    /// How long ago the peer's kernel last acknowledged anything, where that is known.
+    /// How long ago the peer's kernel last acknowledged anything, where known.
     pub silence: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ pub(in crate::proto) struct WindowSample {
     pub(in crate::proto) rate: f64,
     pub(in crate::proto) rtt_min: Duration,
     pub(in crate::proto) is_slow: bool,
-    /// Its kernel's congestion window; nothing where that does not tell.
+    /// Its kernel's congestion window; zero where the kernel does not report.
     pub(in crate::proto) cwnd_bytes: u64,
 }
 
@@ -79,7 +79,7 @@ impl From<&LaneSample> for WindowSample {
     }
 }
 
-/// A lane that may be active or stand by.
+/// A lane that may be active or on standby.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::proto) struct Candidate {
     pub(in crate::proto) id: LaneId,
@@ -93,10 +93,10 @@ pub(in crate::proto) struct Candidate {
 pub struct Advice {
     /// It carries bulk. A lane on standby carries what is urgent, and bulk while no other answers.
     pub active: bool,
-    /// What it can expect to deliver, in parts of its rate: less than one while lanes of its link
-    /// hold each other up.
+    /// What it can expect to deliver, as a fraction of its rate: less than one while lanes of its
+    /// link hold each other up.
     pub share: f64,
-    /// Most bytes a second its kernel should send at; `u64::MAX`: as many as it likes.
+    /// Most bytes a second its kernel should send at; `u64::MAX`: no limit.
     pub pacing_limit: u64,
     /// Most bytes in flight.
     pub window: u64,

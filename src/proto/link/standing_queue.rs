@@ -1,45 +1,44 @@
 //! Whether a queue stands on a path that several lanes fill.
 //!
-//! Each lane believes it can deliver what it had when the others had less. If each sent at that,
-//! they would overfill the path all the time. (BBR's known weakness: ten lanes lost 18 % of their
-//! packets to a queue of one bandwidth-delay product.) So they are held to what the path carries,
-//! as far as a queue stands on it.
+//! Each lane believes it can deliver what it got while the others got less. If each sent at that
+//! rate, they would constantly overfill the path. (BBR's known weakness: ten lanes lost 18 % of
+//! their packets to a queue of one bandwidth-delay product.) So while a queue stands, lanes are
+//! held to what the path carries.
 
 use super::filling::Filling;
 use super::path::PACKET_BYTES;
 
-/// A queue stands if it is longer than this part of the smallest round trip and than this many
-/// seconds, which a task may have to wait.
+/// A queue stands if it exceeds this part of the smallest round trip plus this many seconds, which
+/// a task may have to wait.
 const QUEUE_PART: f64 = 1.0 / 16.0;
 const QUEUE_MIN: f64 = 0.001;
-/// Lanes are held to what the path carries once the queue exceeds that by this many times as much.
-/// Up to there the limit comes down in proportion, so that it settles.
+/// Lanes are fully held to what the path carries once the queue exceeds that by this many times as
+/// much. Up to there the limit falls in proportion, so that it settles.
 const QUEUE_RANGE: f64 = 1.5;
 /// An acknowledgement waits for a second packet (RFC 9293, 3.8.6.3), which takes a slow lane long.
 /// The mean wait, in packets.
 const ACK_WAIT_PACKETS: f64 = 0.25;
 /// What all lanes together send beyond what is delivered: while a queue stands there is little to
-/// find out, but lanes held to what they deliver can never deliver more.
+/// gain, but lanes held to exactly what they deliver could never deliver more.
 const HEADROOM: f64 = 1.02;
-/// No lane is held to less than this part of what it believes. Where round trips are long for
-/// another reason than a queue, lanes held to what they happen to deliver would deliver less and
-/// less.
+/// No lane is held to less than this part of what it believes. Where round trips are long for other
+/// reasons than a queue, lanes held to what they happen to deliver would deliver less and less.
 const PART_MIN: f64 = 0.25;
 
-/// How much less than each of its lanes believes the path can deliver to all of them.
+/// How much less the path can deliver to all its lanes than each believes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::proto) struct StandingQueue {
-    /// From none, if no queue stands, to one.
+    /// Zero if no queue stands, up to one.
     pressure: f64,
-    /// What the lanes deliver, in parts of what they believe they can.
+    /// What the lanes deliver, as a fraction of what they are believed to.
     part: f64,
 }
 
 impl StandingQueue {
     pub(super) const NONE: Self = Self { pressure: 0.0, part: 1.0 };
 
-    /// Of a path that has `carried` so many bytes a second, after round trips of `rtt` seconds,
-    /// which may exceed the usual ones by `jitter` seconds without a queue.
+    /// For a path that `carried` this many bytes a second, with round trips of `rtt` seconds, which
+    /// may exceed the usual ones by `jitter` seconds without a queue.
     pub(super) fn of(filling: &Filling, rtt: f64, carried: f64, jitter: f64) -> Self {
         if filling.lanes < 2 {
             return Self::NONE;
@@ -48,18 +47,18 @@ impl StandingQueue {
         Self { pressure: pressure(filling, rtt, carried, jitter), part }
     }
 
-    /// What a lane can expect, in parts of what it believes it can deliver.
+    /// What a lane can expect, as a fraction of what it believes it can deliver.
     pub(super) fn share(&self) -> f64 {
         1.0 + self.pressure * (self.part - 1.0)
     }
 
-    /// Whether a queue stands though lanes are held to what the path carries.
+    /// Whether a queue stands even though lanes are held to what the path carries.
     pub(super) fn is_standing(&self) -> bool {
         self.pressure >= 1.0
     }
 
-    /// What a lane may send at, in parts of what it believes, where it may send at so many `free`
-    /// of them without a queue.
+    /// What a lane may send at, as a fraction of what it believes, given the fraction allowed
+    /// without a queue, `free`.
     pub(super) fn headroom(&self, free: f64) -> f64 {
         free + self.pressure * (self.part * HEADROOM - free)
     }
@@ -78,7 +77,7 @@ mod tests {
 
     const FREE: f64 = 1.3;
 
-    /// Of ten lanes that believe in 10 MB/s, on a path of 20 ms.
+    /// Ten lanes believed to deliver 10 MB/s, on a path of 20 ms.
     fn queue(ms: f64, carried: f64, jitter: f64) -> StandingQueue {
         let ten = Filling { lanes: 10, answers: true, believed: 1e7, rtt_min: 0.02 };
         StandingQueue::of(&ten, 0.02 + ms / 1e3, carried, jitter)

@@ -1,19 +1,18 @@
-//! When a lane's start-up is over: its path is full, so that its kernel need not look for more.
-//! Sampled once a round trip, by the kernel's figures: acknowledgements may come back by another
-//! lane.
+//! When a lane's start-up is over: its path is full, so its kernel need not search for more.
+//! Sampled once a round trip, by the kernel's figures: acknowledgements may return on another lane.
 
 use std::time::{Duration, Instant};
 
-/// A path is full when more in flight makes a queue, and not more rate: the rate grew by less than
-/// this in a round trip. While the kernel looks for the rate, it doubles.
+/// A path is full when more in flight adds to the queue, not to the rate: the rate grew by less
+/// than this in a round trip. While the kernel searches for the rate, it doubles.
 const GROWTH_MIN: f64 = 1.5;
-/// A queue makes round trips longer than the smallest by this part of it, and by more than a task
+/// A queue lengthens round trips by more than this part of the smallest, and by more than a task
 /// may have to wait.
 const QUEUE_PART: u32 = 8;
 const QUEUE_MIN: Duration = Duration::from_millis(2);
-/// After so many such round trips in a row it is certain (BBR ends its search by the same rule).
-/// Before, a longer way looks the same: on radio links, where delays vary, the search would end at
-/// a third of what the path carries.
+/// After this many such round trips in a row it is certain (BBR ends its search by the same rule).
+/// Fewer could be a longer delay: on radio links, where delays vary, the search would end at a
+/// third of what the path carries.
 const FULL_ROUND_TRIPS: u8 = 3;
 
 /// Whether a lane has filled its path since it came up.
@@ -51,7 +50,7 @@ impl Startup {
         *self = Self { full, rate_before: rate, sample_at: now.checked_add(rtt) };
     }
 
-    /// Whether the last sample said that the path is full, or it is certain.
+    /// Whether the last sample said that the path is full, or that is certain.
     pub(in crate::proto) fn is_over(&self) -> bool {
         self.full > 0
     }
@@ -67,8 +66,8 @@ mod tests {
     use super::*;
     use crate::proto::testing;
 
-    /// Whether start-up is over after so many samples; `path` tells for each its rate in MB/s and
-    /// the round trip in milliseconds, of a path of 20 ms.
+    /// Whether start-up is over after this many samples; for each, `path` returns the rate in MB/s
+    /// and the round trip in milliseconds, on a path of 20 ms.
     fn is_over(samples: u32, shared: bool, path: impl Fn(u32) -> (f64, u64)) -> bool {
         let (mut now, mut startup) = (testing::start(), Startup::default());
         for (rate, rtt) in (0..samples).map(path) {

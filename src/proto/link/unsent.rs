@@ -1,20 +1,20 @@
-//! How much a lane's kernel should hold that it has not sent.
+//! How much unsent data a lane's kernel should hold.
 
 use super::path::PACKET_BYTES;
 use super::sample::LaneSample;
 
 /// This much of the lane's time, so that the choice of what to send is made late.
 const SECONDS: f64 = 0.003;
-/// More while the kernel looks for the path's rate (BBR's start-up sends at 2.9 times what it has
-/// found): each time it runs dry it takes the lack of bytes for a reason not to end the search, and
-/// goes on overfilling the path's queue.
+/// More while the kernel searches for the path's rate (BBR's start-up sends at 2.9 times what it
+/// has found): whenever it runs dry it takes the lack of bytes for a reason not to end the search,
+/// and keeps overfilling the path's queue.
 const SECONDS_SEARCHING: f64 = 0.015;
-/// The kernel looks for the rate while it sends at more than this many times of it.
+/// The kernel is searching while it sends at more than this many times the rate.
 const SEARCHING_GAIN: f64 = 2.0;
-/// A slow lane's task cannot wake for each packet: this much of its time, up to so many bytes.
+/// A slow lane's task cannot wake for each packet: this much of its time, up to this many bytes.
 const SECONDS_SLOW: f64 = 0.050;
 const BYTES_SLOW: f64 = 16.0 * 1024.0;
-/// Some packets, on a slow path one.
+/// A few packets, on a slow path one.
 const BYTES_MIN: u32 = 4 * 1024;
 const BYTES_MIN_SLOW: u32 = PACKET_BYTES as u32;
 /// What a gigabit link needs.

@@ -3,32 +3,32 @@
 use super::path::{INITIAL_WINDOW_BYTES, PACKET_BYTES};
 use super::sample::WindowSample;
 
-/// This many times what fills the lane's pipe, so that no buffer on the way swallows what other
+/// This many times what fills the lane's pipe, so that no buffer on the path swallows what other
 /// lanes could carry.
 const PIPE_FACTOR: f64 = 3.0;
-/// On a slow path, where others wait behind whatever stands in its queue: what fills it, and as
-/// much again until the next acknowledgement is here.
+/// On a slow path, where others wait behind whatever is in its queue: what fills it, and as much
+/// again until the next acknowledgement is here.
 const PIPE_FACTOR_SLOW: f64 = 2.0;
-/// Round trips count as no shorter than this, in seconds: delayed acknowledgements and waking a
-/// task take time.
+/// Round trips count as at least this, in seconds: delayed acknowledgements and waking a task take
+/// time.
 const ROUND_TRIP_MIN: f64 = 0.005;
-/// At least this many initial windows of TCP: little is known of a new lane, and what it is given
-/// it keeps. The window grows as the lane proves itself, faster than TCP's slow start.
+/// At least this many initial windows of TCP: little is known of a new lane, and it keeps what it
+/// is given. The window grows as the lane proves itself, faster than TCP's slow start.
 const INITIAL_WINDOWS: f64 = 4.0;
-/// Lanes of one link share them, but each has room for what it is given at once.
+/// Lanes of one link share them, but each has room for one initial grant.
 const INITIAL_WINDOWS_SHARED_MIN: f64 = 0.5;
 /// On a slow path four initial windows are seconds that nothing can overtake. Three packets: two
-/// are acknowledged together, and one leaves meanwhile. With four the echo beside a download waited
+/// are acknowledged together, and one leaves meanwhile. With four, an echo beside a download waited
 /// a fifth longer than beside TCP's, and short queues overflowed (64 to 128 kbit/s, 8 KB).
 const SLOW_BYTES: f64 = 3.0 * PACKET_BYTES;
-/// A round trip of next to nothing may be that of an empty packet, and a path that took one at once
-/// be slow. So beyond the initial windows a lane has no more in flight than twice what was
-/// acknowledged on it; TCP doubles, too.
+/// A tiny round trip may be that of an empty packet, and a path that accepted one at once be slow.
+/// So beyond the initial windows a lane has no more in flight than twice what was acknowledged on
+/// it; TCP doubles, too.
 const ACKED_FACTOR: f64 = 2.0;
-/// Where the kernel tells its window, it is the judge: what waits in order at the other end for
-/// what was lost (and lost again: some round trips) is in flight for us, and no longer for the
-/// kernel. Not while a queue stands on a path that lanes share: each of these windows is for what
-/// its lane had when the others had less.
+/// Where the kernel reports its window, that decides: what waits at the other end for something
+/// lost (and lost again: some round trips) is in flight for us, but no longer for the kernel. Not
+/// while a queue stands on a shared path: each of these windows is for what its lane got while the
+/// others got less.
 const CWND_FACTOR: f64 = 4.0;
 
 /// The window of a link's lanes.
@@ -43,8 +43,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// In bytes. Not by what the lane can expect now, or it could never deliver more than that
-    /// again.
+    /// In bytes. Not based on what the lane can expect now, or it could never deliver more again.
     pub(super) fn bytes(self, lane: &WindowSample) -> f64 {
         let round_trip = lane.rtt_min.as_secs_f64().max(ROUND_TRIP_MIN);
         let pipe_factor = if lane.is_slow { PIPE_FACTOR_SLOW } else { PIPE_FACTOR };
