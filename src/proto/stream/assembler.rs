@@ -1,4 +1,4 @@
-//! Puts what arrives into order, each byte once.
+//! Puts arriving bytes in order, each once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,13 +12,13 @@ const JOIN_BYTES: usize = 2048;
 
 /// The receiving buffer of one stream.
 ///
-/// Each byte is kept once; memory is counted as allocated: payload and an allowance for every
+/// Each byte is kept once; memory is counted as allocated: payload plus an allowance for every
 /// separate segment.
 #[derive(Debug, Default)]
 pub struct Assembler {
     /// In order, ready to be read, none empty.
     ready: VecDeque<Bytes>,
-    /// Offset of the first byte that is ready or, if none is, expected next.
+    /// Offset of the first ready byte or, if none is ready, of the next expected one.
     read: u64,
     /// Everything below has arrived. read <= contiguous.
     contiguous: u64,
@@ -26,22 +26,21 @@ pub struct Assembler {
     segments: BTreeMap<u64, Bytes>,
     /// Payload bytes in `segments`.
     segment_bytes: ByteCount,
-    /// Runs of segments that touch each other: as many as there are gaps before them.
+    /// Runs of segments that touch: as many as there are gaps before them.
     gaps: usize,
 }
 
-/// Why data was not taken.
+/// Why data was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
     /// More separate gaps than one stream may have.
     TooManyGaps,
-    /// The data would end beyond the last offset there is.
+    /// The data would end beyond the largest possible offset.
     OffsetOverflow,
 }
 
 impl Assembler {
-    /// Takes `data` that stands at `offset`; bytes already there are dropped. Returns how many
-    /// bytes were new.
+    /// Takes `data` at `offset`; drops bytes already there. Returns how many bytes were new.
     pub fn insert(&mut self, offset: u64, mut data: Bytes) -> Result<u64, InsertError> {
         let end = offset.checked_add(data.len() as u64).ok_or(InsertError::OffsetOverflow)?;
         if end <= self.contiguous {
@@ -87,25 +86,25 @@ impl Assembler {
         span(self.read, self.contiguous)
     }
 
-    /// Memory out-of-order data costs, in bytes, its bookkeeping included.
+    /// Memory cost of out-of-order data in bytes, including bookkeeping.
     pub fn reorder_cost(&self) -> u64 {
         let overhead = (self.segments.len() as u64).saturating_mul(SEGMENT_OVERHEAD_BYTES);
         self.segment_bytes.get().saturating_add(overhead)
     }
 
-    /// Bytes of the stream among them.
+    /// Stream bytes in that data.
     pub fn reorder_bytes(&self) -> u64 {
         self.segment_bytes.get()
     }
 
-    /// Forgets what is out of order.
+    /// Forgets out-of-order data.
     pub(super) fn clear_segments(&mut self) {
         self.segments.clear();
         self.segment_bytes = ByteCount::ZERO;
         self.gaps = 0;
     }
 
-    /// Forgets all of it.
+    /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self { read: self.contiguous, contiguous: self.contiguous, ..Self::default() };
     }
@@ -126,7 +125,7 @@ impl Assembler {
     fn insert_segments(&mut self, mut start: u64, mut data: Bytes) -> u64 {
         let mut new = 0u64;
         while !data.is_empty() {
-            // What a segment that begins at or before `start` covers already.
+            // What a segment starting at or before `start` already covers.
             if let Some((&at, stored)) = self.segments.range(..=start).next_back() {
                 let stored_end = at.saturating_add(stored.len() as u64);
                 let covered = stored_end.saturating_sub(start).min(data.len() as u64);
@@ -177,7 +176,7 @@ impl Assembler {
         self.segments.insert(start, piece);
     }
 
-    /// Makes ready what has become contiguous.
+    /// Moves what has become contiguous to `ready`.
     fn promote(&mut self) {
         let before = self.segments.len();
         while let Some((&at, _)) = self.segments.first_key_value()
@@ -193,7 +192,7 @@ impl Assembler {
     }
 }
 
-/// Two adjacent pieces as one if both are short; as they are otherwise.
+/// Joins two adjacent pieces if both are short; otherwise returns them unchanged.
 fn join(first: Bytes, second: Bytes) -> [Option<Bytes>; 2] {
     if first.len() >= JOIN_BYTES || second.len() >= JOIN_BYTES {
         return [Some(first), Some(second)];

@@ -42,10 +42,10 @@ impl SendCredit {
     }
 }
 
-/// What this end lets the peer send: some way beyond what was consumed. How far is wished for here:
-/// the wish doubles when it was used up faster than credit can come back, so that it finds the
-/// bandwidth-delay product by itself; a reader that does not read never sees it grow. How much of
-/// it is granted depends on what all others hold, and is decided outside (`streams::room`).
+/// What this end lets the peer send: some way beyond what was consumed. The wish is decided here:
+/// it doubles when used up faster than credit can return, and so finds the bandwidth-delay product;
+/// a reader that does not read never makes it grow. How much of it is granted depends on what all
+/// others hold, and is decided elsewhere (`streams::room`).
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proto) struct ReceiveWindow {
     /// The limit the peer knows. Invariant: received <= announced.
@@ -53,13 +53,13 @@ pub(in crate::proto) struct ReceiveWindow {
     received: u64,
     /// Invariant: consumed <= received.
     consumed: u64,
-    /// How far beyond what was consumed the peer may be, as granted last.
+    /// How far beyond what was consumed the peer may be, as last granted.
     window: u64,
     wish: u64,
     wish_max: u64,
-    /// What the peer could send when it was told last.
+    /// What the peer could send when it was last told.
     lead: u64,
-    /// Since when the use of the window has been measured, and what was consumed then.
+    /// Since when the window's use has been measured, and what was consumed then.
     epoch: Option<(Instant, u64)>,
 }
 
@@ -68,7 +68,7 @@ pub(in crate::proto) struct ReceiveWindow {
 pub(in crate::proto) struct Overrun;
 
 impl ReceiveWindow {
-    /// `announced` is what the peer knows from the beginning.
+    /// `announced` is what the peer knows initially.
     pub(in crate::proto) fn new(announced: u64, wish: u64, wish_max: u64) -> Self {
         Self {
             announced,
@@ -104,23 +104,22 @@ impl ReceiveWindow {
         self.announced
     }
 
-    /// Bytes received (or skipped over) and not consumed.
+    /// Bytes received (or skipped) and not consumed.
     pub(in crate::proto) fn unconsumed(&self) -> u64 {
         span(self.consumed, self.received)
     }
 
-    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left
-    /// for.
+    /// Bytes that the peer may still make this end keep: unread ones, and remaining credit.
     pub(in crate::proto) fn promised(&self) -> u64 {
         span(self.consumed, self.announced)
     }
 
-    /// How far beyond what was consumed the peer may be, as granted last.
+    /// How far beyond what was consumed the peer may be, as last granted.
     pub(in crate::proto) fn window(&self) -> u64 {
         self.window
     }
 
-    /// What would be granted if there was room for everything.
+    /// What would be granted if there were room for everything.
     pub(in crate::proto) fn wish(&self) -> u64 {
         self.wish
     }
@@ -132,19 +131,18 @@ impl ReceiveWindow {
     }
 
     /// Whether to tell the peer that it may be `window` bytes ahead: it has used a quarter of what
-    /// it could send when it was told last, and there is something to tell. Measured by what it
-    /// has left, and not by what was consumed: bytes that nobody reads must not keep those from
-    /// moving that somebody does.
+    /// it could send when last told, and there is something to tell. Measured by what it has left,
+    /// not by what was consumed: bytes that nobody reads must not stop those that somebody reads.
     pub(in crate::proto) fn update_due(&self, window: u64) -> bool {
         let left = span(self.received, self.announced);
         let gain = self.consumed.saturating_add(window).saturating_sub(self.announced);
         let used_some = left <= self.lead.saturating_sub(self.lead / 4);
-        // Not for each of many small reads beside a full buffer.
+        // Not for each of many small reads while the buffer is full.
         used_some && gain >= (window / 16).max(1)
     }
 
-    /// Doubles the wish if half of the window was consumed within two round trips: the peer would
-    /// wait for credit otherwise. `true`: it was, and the peer should be told soon.
+    /// Doubles the wish if half of the window was consumed within two round trips: otherwise the
+    /// peer would wait for credit. `true`: it was, and the peer should be told soon.
     pub(in crate::proto) fn tune(&mut self, now: Instant, round_trip: Duration) -> bool {
         let (since, consumed_then) = *self.epoch.get_or_insert((now, self.consumed));
         let consumed = span(consumed_then, self.consumed);
@@ -161,15 +159,14 @@ impl ReceiveWindow {
     }
 
     /// Doubles the wish if the window is nearly used up although the reader has taken nearly all it
-    /// could: what fills it then waits for bytes of a slower lane. `ready` bytes wait for the
-    /// reader.
+    /// could: the rest then waits for a slower lane's bytes. `ready` bytes wait for the reader.
     pub(in crate::proto) fn tune_reordered(&mut self, ready: u64) -> bool {
         let left = self.consumed.saturating_add(self.window).saturating_sub(self.received);
         let few = self.window / 4;
         left <= few && ready <= few && self.double()
     }
 
-    /// No use in wishing for more while less than that is granted.
+    /// Wishing for more is useless while less than the wish is granted.
     fn double(&mut self) -> bool {
         let grown = self.wish.saturating_mul(2).min(self.wish_max);
         let grows = self.window >= self.wish && grown > self.wish;
@@ -179,13 +176,12 @@ impl ReceiveWindow {
         grows
     }
 
-    /// Wishes for at least so much, as far as that is allowed.
+    /// Wishes for at least this much, as far as allowed.
     pub(in crate::proto) fn wish_for(&mut self, wish: u64) {
         self.wish = self.wish.max(wish.min(self.wish_max));
     }
 
-    /// The new limit to announce, with `window` bytes granted; it is taken as announced from here
-    /// on.
+    /// The new limit to announce, with `window` bytes granted; counts as announced from here on.
     pub(in crate::proto) fn announce(&mut self, window: u64) -> u64 {
         self.window = window;
         self.announced = self.announced.max(self.consumed.saturating_add(window));
@@ -193,7 +189,7 @@ impl ReceiveWindow {
         self.announced
     }
 
-    /// The peer knows, by other means than a limit of its own, that it may send up to `max`.
+    /// The peer knows, other than from an explicit limit, that it may send up to `max`.
     pub(in crate::proto) fn raise_to(&mut self, max: u64) {
         if max > self.announced {
             self.announced = max;
@@ -266,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_does_not_keep_the_rest_from_moving() {
-        // Nine tenths are held by those who do not read; the rest goes round and round.
+        // Nine tenths are held by streams nobody reads; the rest keeps circulating.
         let mut window = ReceiveWindow::new(1000, 1000, 1000);
         window.receive(900).unwrap();
         for _ in 0..100 {

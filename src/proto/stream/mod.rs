@@ -1,4 +1,4 @@
-//! One stream: what its two directions hold, with no knowledge of lanes.
+//! One stream: the state of its two directions. Knows nothing about lanes.
 
 mod assembler;
 mod credit;
@@ -15,7 +15,7 @@ pub use assembler::{Assembler, InsertError};
 use super::error::Code;
 use super::wire::StreamKind;
 
-/// Both directions of a stream and what has to be said about it.
+/// Both directions of a stream and the control frames due for it.
 #[derive(Debug)]
 pub(in crate::proto) struct Stream {
     pub(in crate::proto) send: SendSide,
@@ -27,13 +27,13 @@ pub(in crate::proto) struct Stream {
     pub(in crate::proto) begun: bool,
     /// The peer's OPEN has arrived (or this end opened it).
     pub(in crate::proto) opened: bool,
-    /// Its bytes go on two lanes, and the peer's shall.
+    /// Its bytes go on two lanes, and the peer's should, too.
     pub(in crate::proto) redundant: bool,
-    /// The stream's place in the queue for control frames is taken.
+    /// The stream is in the queue for control frames.
     pub(in crate::proto) in_control_queue: bool,
     /// The code this end has stopped the peer with.
     pub(in crate::proto) stop_sent: Option<Code>,
-    /// The stream's place in the queue for data is taken.
+    /// The stream is in the queue for data.
     pub(in crate::proto) in_data_queue: bool,
     /// What the session counts as promised to it.
     pub(in crate::proto) promised: u64,

@@ -6,16 +6,16 @@ use super::assembler::{Assembler, InsertError};
 use super::credit::{Overrun, ReceiveWindow};
 use crate::proto::error::{Code, ReadError};
 
-/// How the direction stands.
+/// The state of the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Data is coming.
     Open,
     /// The end was read.
     Finished,
-    /// The peer gave it up; the reader is told once it has read what came in order before.
+    /// The peer abandoned it; the reader is told once it has read what came in order before.
     Reset(Code),
-    /// The peer gave it up and the reader knows.
+    /// The peer abandoned it and the reader knows.
     ResetRead,
 }
 
@@ -29,7 +29,7 @@ pub(in crate::proto) struct RecvSide {
     /// End of the highest byte received.
     highest: u64,
     state: State,
-    /// The reader wants no more: what arrives is counted and dropped.
+    /// The reader wants no more: arriving data is counted and dropped.
     stopped: bool,
     /// The reader waits for something to read.
     pub(in crate::proto) reader_waits: bool,
@@ -48,16 +48,16 @@ pub(in crate::proto) struct Received {
     pub(in crate::proto) readable: bool,
 }
 
-/// What a reader that wants no more leaves.
+/// What a reader that wants no more leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proto) struct Dropped {
-    /// Bytes that are dropped unread.
+    /// Bytes dropped unread.
     pub(in crate::proto) bytes: u64,
     /// The peer has to be told: it may send on.
     pub(in crate::proto) tell: bool,
 }
 
-/// What data out of order takes.
+/// What out-of-order data takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proto) struct ReorderUse {
     /// Memory, its bookkeeping included.
@@ -102,7 +102,7 @@ impl RecvSide {
         }
     }
 
-    /// Memory for data out of order.
+    /// Memory for out-of-order data.
     pub(in crate::proto) fn reorder_use(&self) -> ReorderUse {
         let (cost, bytes) = (self.assembler.reorder_cost(), self.assembler.reorder_bytes());
         ReorderUse { cost, bytes }
@@ -144,7 +144,7 @@ impl RecvSide {
         Ok(received)
     }
 
-    /// The peer gives its direction up.
+    /// The peer abandons its direction.
     pub(in crate::proto) fn on_reset(
         &mut self,
         code: Code,
@@ -185,7 +185,7 @@ impl RecvSide {
         Err(ReadError::Blocked)
     }
 
-    /// What the peer gave it up with, though the reader may still have to read what came before.
+    /// The code it was abandoned with; the reader may still have to read what came before.
     pub(in crate::proto) fn reset_code(&self) -> Option<Code> {
         match self.state {
             State::Reset(code) => Some(code),
@@ -193,7 +193,7 @@ impl RecvSide {
         }
     }
 
-    /// Wants no more.
+    /// Reads no more.
     pub(in crate::proto) fn stop(&mut self) -> Dropped {
         if std::mem::replace(&mut self.stopped, true) {
             return Dropped::default();
@@ -213,8 +213,7 @@ impl RecvSide {
         self.state == State::Open && self.final_size.is_none() && !self.stopped
     }
 
-    /// Bytes that the peer may still make this end keep: unread ones, and those its credit is left
-    /// for.
+    /// Bytes that the peer may still make this end keep: unread ones, and remaining credit.
     pub(in crate::proto) fn promised(&self) -> u64 {
         match self.final_size {
             _ if self.stopped => 0,
@@ -224,7 +223,7 @@ impl RecvSide {
         }
     }
 
-    /// All of it that will ever arrive has, and may still be read.
+    /// Everything that will ever arrive has arrived, and may still be read.
     pub(in crate::proto) fn is_whole(&self) -> bool {
         let arrived = self.assembler.read_offset().saturating_add(self.assembler.ready_bytes());
         match self.state {
@@ -234,7 +233,7 @@ impl RecvSide {
         }
     }
 
-    /// The end was read, or nobody will and all of it is accounted for.
+    /// The end was read, or nobody will read it and everything is accounted for.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.state {
             State::Finished | State::ResetRead => true,
@@ -243,7 +242,7 @@ impl RecvSide {
         }
     }
 
-    /// Drops what is unread, and counts it and the gaps in it as consumed.
+    /// Drops unread data, and counts it and its gaps as consumed.
     fn discard(&mut self) -> u64 {
         let unread = self.window.unconsumed();
         self.assembler.clear();
@@ -251,7 +250,7 @@ impl RecvSide {
         unread
     }
 
-    /// Drops what will never be complete; what is in order stays for the reader.
+    /// Drops what will never be complete; in-order data stays for the reader.
     fn discard_incomplete(&mut self) -> u64 {
         let ready = self.assembler.ready_bytes();
         let lost = self.window.unconsumed().saturating_sub(ready);
@@ -328,7 +327,7 @@ mod tests {
         assert_eq!((reset.credited, reset.discarded), (7, 15));
         assert_eq!((side.reset_code(), side.is_done()), (Some(Code::RESET), false));
         assert_eq!(side.read(3), Ok(Some(Bytes::from_static(b"hel"))));
-        // Nothing more comes, whatever a slower lane still carries.
+        // Nothing more counts, whatever a slower lane still carries.
         let late = side.on_data(5, Bytes::from_static(b"late"), false).unwrap();
         assert_eq!((late.duplicate, late.readable), (4, false));
         assert_eq!(side.read(3), Ok(Some(Bytes::from_static(b"lo"))));

@@ -15,15 +15,15 @@ use crate::proto::range_set::RangeSet;
 enum Ending {
     /// More may be written.
     Open,
-    /// Finished; the FIN waits to be sent (again).
+    /// Finished; the FIN is waiting to be sent (again).
     FinWaits,
-    /// The FIN is on its way on some lane.
+    /// The FIN is in flight on some lane.
     FinSent,
     /// The FIN has arrived.
     FinAcked,
-    /// To be given up with this code once all that was written has arrived.
+    /// To be abandoned with this code once everything written has arrived.
     ResetWaits(Code),
-    /// Given up with this code; the RESET is waiting or on its way.
+    /// Abandoned with this code; the RESET is waiting or in flight.
     Reset(Code),
     /// The RESET has arrived.
     ResetAcked,
@@ -35,7 +35,7 @@ pub(in crate::proto) struct SendSide {
     buffer: SendBuffer,
     /// Ranges that wait to be sent: never sent, or sent on a lane that did not deliver.
     pending: RangeSet,
-    /// Ranges never given to a lane yet: what waits and is not among them is sent again.
+    /// Ranges never given to a lane: what is pending and not among them is sent again.
     fresh: RangeSet,
     ending: Ending,
     credit: SendCredit,
@@ -43,7 +43,7 @@ pub(in crate::proto) struct SendSide {
     stopped: Option<Code>,
     /// The writer waits for room.
     pub(in crate::proto) writer_waits: bool,
-    /// The user has neither finished nor reset it, and may still ask what became of it.
+    /// The user has neither finished nor reset it, and may still ask about its fate.
     held: bool,
     /// The user is to be told when everything before this offset has arrived.
     awaited: Option<u64>,
@@ -57,7 +57,7 @@ pub(in crate::proto) struct Chunk {
 }
 
 impl Chunk {
-    /// Bytes of the stream in it.
+    /// Stream bytes in it.
     pub(in crate::proto) fn payload(&self) -> u64 {
         span(self.range.start, self.range.end)
     }
@@ -92,7 +92,7 @@ impl SendSide {
         self.credit.left()
     }
 
-    /// Takes over `data`; the caller has seen to credit and room.
+    /// Takes over `data`; the caller has checked credit and room.
     pub(in crate::proto) fn write(&mut self, data: Bytes) {
         debug_assert!(self.ending == Ending::Open && data.len() as u64 <= self.credit.left());
         let start = self.buffer.end();
@@ -110,9 +110,9 @@ impl SendSide {
         Ok(())
     }
 
-    /// Gives the stream up after what was written: a RESET that overtook it on another lane would
-    /// make the peer drop what is on its way. `true` if all has arrived and the RESET has to be
-    /// sent.
+    /// Abandons the stream after what was written: a RESET that overtook it on another lane would
+    /// make the peer drop what is in flight. `true` if everything has arrived and the RESET has to
+    /// be sent.
     pub(in crate::proto) fn finish_with(&mut self, code: Code) -> bool {
         if self.ending != Ending::Open {
             return false;
@@ -126,8 +126,8 @@ impl SendSide {
         self.buffer.is_empty() && self.reset(code)
     }
 
-    /// Whether what was written so far has arrived, and the end if there is one. Otherwise the user
-    /// is told when it has.
+    /// Whether everything written so far has arrived, and the end if there is one. Otherwise the
+    /// user is told when it has.
     pub(in crate::proto) fn await_arrival(&mut self) -> Result<bool, WriteError> {
         if self.has_arrived() {
             return Ok(true);
@@ -141,8 +141,8 @@ impl SendSide {
         Ok(false)
     }
 
-    /// What has arrived of what the user waits for, once: how many bytes, and whether that is all
-    /// of the stream.
+    /// How much of what the user waits for has arrived, reported once: how many bytes, and whether
+    /// that is the whole stream.
     pub(in crate::proto) fn take_arrival(&mut self) -> Option<(u64, bool)> {
         let arrived = self.buffer.end().saturating_sub(self.buffer.held());
         let ended = self.has_arrived() && self.ending == Ending::FinAcked;
@@ -160,7 +160,7 @@ impl SendSide {
         self.buffer.is_empty() && matches!(self.ending, Ending::Open | Ending::FinAcked)
     }
 
-    /// What has not arrived, of a stream that was not given up.
+    /// What has not arrived, of a stream that was not abandoned.
     pub(in crate::proto) fn undelivered(&self) -> Undelivered {
         let given_up = matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked);
         if given_up || self.has_arrived() {
@@ -169,7 +169,7 @@ impl SendSide {
         Undelivered { bytes: self.buffer.held(), streams: 1 }
     }
 
-    /// Gives the stream up; `true` if a RESET has to be sent.
+    /// Abandons the stream; `true` if a RESET has to be sent.
     pub(in crate::proto) fn reset(&mut self, code: Code) -> bool {
         if matches!(self.ending, Ending::FinAcked | Ending::Reset(_) | Ending::ResetAcked) {
             return false;
@@ -194,17 +194,17 @@ impl SendSide {
         self.stopped.get_or_insert(code);
     }
 
-    /// The user has ended it, one way or the other, and asks no more.
+    /// The user has ended it, one way or another, and asks no more.
     pub(in crate::proto) fn let_go(&mut self) {
         self.held = false;
     }
 
-    /// What the peer stopped the stream with.
+    /// The code with which the peer stopped the stream.
     pub(in crate::proto) fn stopped(&self) -> Option<Code> {
         self.stopped
     }
 
-    /// The peer raised its credit; `true` if that was news.
+    /// The peer raised its credit; `true` if it grew.
     pub(in crate::proto) fn on_credit(&mut self, max: u64) -> bool {
         self.credit.raise(max)
     }
@@ -214,7 +214,7 @@ impl SendSide {
         self.pending.len()
     }
 
-    /// Bytes held for the peer: written, not acknowledged from the front.
+    /// Bytes held for the peer: everything written from the first unacknowledged byte on.
     pub(in crate::proto) fn held_bytes(&self) -> u64 {
         self.buffer.held()
     }
@@ -224,14 +224,14 @@ impl SendSide {
         !self.pending.is_empty() || self.ending == Ending::FinWaits
     }
 
-    /// Whether the chunk, which waits, has been given to a lane before; `next_chunk` mixes no bytes
-    /// that were with bytes that were not.
+    /// Whether the chunk, which is pending, has been given to a lane before; `next_chunk` never
+    /// mixes bytes that were with bytes that were not.
     pub(in crate::proto) fn was_sent(&self, chunk: &Chunk) -> bool {
         !self.fresh.contains(chunk.range.start)
     }
 
-    /// What a lane would carry: after `skip` waiting bytes, at most `max`. `fit` shortens the
-    /// chunk, given its offset, to what a frame has room for.
+    /// What a lane would carry: after `skip` pending bytes, at most `max`. `fit` shortens the
+    /// chunk, given its offset, to what fits in a frame.
     pub(in crate::proto) fn next_chunk(
         &self,
         skip: u64,
@@ -250,7 +250,7 @@ impl SendSide {
         (!range.is_empty()).then_some(Chunk { fin, range })
     }
 
-    /// Gives the bytes of a chunk to `take` and notes that it is on its way.
+    /// Passes the bytes of a chunk to `take` and marks it as in flight.
     pub(in crate::proto) fn send(&mut self, chunk: &Chunk, take: impl FnMut(Bytes)) {
         self.pending.remove(chunk.range.clone());
         self.fresh.remove(chunk.range.clone());
@@ -260,8 +260,8 @@ impl SendSide {
         self.buffer.copy_to(chunk.range.clone(), take);
     }
 
-    /// Whether a chunk that was sent is still worth sending once more, and which part of it: the
-    /// first unacknowledged part that no lane is about to carry anyway.
+    /// The part of a sent chunk that is still worth sending again: the first unacknowledged part
+    /// that no lane is about to carry anyway.
     pub(in crate::proto) fn still_owed(&self, chunk: &Chunk) -> Option<Chunk> {
         self.owed(chunk, |range| !self.pending.gaps_in(range.clone()).is_empty())
     }
@@ -287,7 +287,7 @@ impl SendSide {
         }
     }
 
-    /// A lane delivered the chunk. `true` if a RESET has to be sent now, which waited for that.
+    /// A lane delivered the chunk. `true` if a RESET that waited for that has to be sent now.
     pub(in crate::proto) fn on_acked(&mut self, chunk: &Chunk) -> bool {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return false;
@@ -300,7 +300,7 @@ impl SendSide {
         self.reset_if_all_arrived()
     }
 
-    /// A lane did not deliver the chunk: what is not acknowledged waits again.
+    /// A lane did not deliver the chunk: what is not acknowledged is queued again.
     pub(in crate::proto) fn on_lost(&mut self, chunk: &Chunk) {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return;
@@ -320,7 +320,7 @@ impl SendSide {
         }
     }
 
-    /// All of it has arrived, or is given up and both the peer and the user know.
+    /// Everything has arrived, or was abandoned and both the peer and the user know.
     pub(in crate::proto) fn is_done(&self) -> bool {
         match self.ending {
             Ending::FinAcked => self.buffer.is_empty(),

@@ -12,7 +12,7 @@ use crate::proto::range_set::RangeSet;
 /// and a map entry each.
 const JOIN_BYTES: usize = 4096;
 
-/// A window over the stream: `base..end`, kept as the pieces they were written in.
+/// A window over the stream: `base..end`, kept in the pieces it was written in.
 #[derive(Debug, Default)]
 pub(super) struct SendBuffer {
     /// Offset and bytes; contiguous from `base` (the first may begin below it) to `end`.
@@ -62,7 +62,7 @@ impl SendBuffer {
         self.end = self.end.saturating_add(len);
     }
 
-    /// Gives the bytes of `range` to `take`, piece by piece. The range must lie in `base..end`.
+    /// Passes the bytes of `range` to `take`, piece by piece. The range must lie in `base..end`.
     pub(super) fn copy_to(&self, range: Range<u64>, mut take: impl FnMut(Bytes)) {
         debug_assert!(self.base <= range.start && range.end <= self.end);
         let first = self.pieces.partition_point(|(offset, _)| *offset <= range.start);
@@ -78,7 +78,7 @@ impl SendBuffer {
         }
     }
 
-    /// Notes that `range` has arrived; releases what is acknowledged from `base` on.
+    /// Marks `range` as arrived; releases everything acknowledged from `base` on.
     pub(super) fn ack(&mut self, range: Range<u64>) {
         let start = range.start.max(self.base);
         let end = range.end.min(self.end);
@@ -87,8 +87,8 @@ impl SendBuffer {
             return;
         }
         self.base = self.base.max(end);
-        // More than once: what arrived may reach over several parts that were there already, and
-        // into the next.
+        // In a loop: the range may span several parts that were there already, and reach into the
+        // next.
         while let Some(next) = self.acked.first()
             && next.start <= self.base
         {
@@ -112,7 +112,7 @@ impl SendBuffer {
         self.acked.gaps_in(range)
     }
 
-    /// Forgets everything: nothing of it will be sent again.
+    /// Forgets everything: none of it will be sent again.
     pub(super) fn clear(&mut self) {
         self.pieces = VecDeque::new();
         self.acked = RangeSet::new();

@@ -1,18 +1,18 @@
-//! What the driver allows a session to keep, what the session asks for, and when it asks.
+//! How much the driver allows a session to keep, how much the session asks for, and when.
 
 use std::ops::RangeInclusive;
 
 use crate::proto::limits::FIRST_UNACKED_BYTES;
 
-/// Changes in bookkeeping are told in steps of a quarter of what is allowed, within these.
+/// Bookkeeping changes are reported in steps of a quarter of what is allowed, in this range.
 const BOOKKEEPING_STEP_BYTES: RangeInclusive<u64> = 2 * 1024..=64 * 1024;
 
 /// How much a session may keep for its peer, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Allowance {
-    /// What arrives: unread, out of order, or yet to come on credit that was announced.
+    /// What arrives: unread, out of order, or still to come on announced credit.
     pub receive: u64,
-    /// What was sent and is not acknowledged.
+    /// What was sent and is unacknowledged.
     pub send: u64,
 }
 
@@ -39,20 +39,20 @@ impl Allowance {
     }
 }
 
-/// What a session keeps, or may have to, and what it would use if it was allowed to; in bytes.
+/// What a session keeps, or may have to, and what it would use if allowed; in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MemoryUse {
-    /// Received and unread, or yet to come on credit that was announced.
+    /// Received and unread, or still to come on announced credit.
     pub promised: u64,
-    /// Sent and not acknowledged, with what it takes to remember where it went.
+    /// Sent and unacknowledged, plus the cost of remembering where it went.
     pub unacknowledged: u64,
-    /// What pieces out of order and open streams cost besides.
+    /// What out-of-order pieces and open streams cost on top.
     pub bookkeeping: u64,
-    /// What there is use for.
+    /// What the session could use.
     pub wants: Allowance,
 }
 
-/// What is allowed, and how things stood when the driver was told last.
+/// What is allowed, and the state last reported to the driver.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) allowed: Allowance,
@@ -75,8 +75,8 @@ impl Memory {
         }
     }
 
-    /// More unacknowledged bytes than this, and it is time to ask for more; not before something
-    /// has moved, if that was refused.
+    /// With more unacknowledged bytes than this it is time to ask for more; if that was refused,
+    /// not before something has moved.
     pub(super) fn ask_above(&self) -> u64 {
         if self.allowed.send < self.wanted.send {
             u64::MAX
@@ -90,7 +90,7 @@ impl Memory {
         (self.allowed.sum() / 4).clamp(least, most)
     }
 
-    /// With so few, less will do.
+    /// With fewer unacknowledged bytes than this, a smaller allowance will do.
     pub(super) fn ask_below(&self) -> u64 {
         if self.allowed.send > FIRST_UNACKED_BYTES { self.allowed.send / 8 } else { 0 }
     }

@@ -1,4 +1,4 @@
-//! What the application does: open, accept, write, read, reset, stop.
+//! The application's commands: open, accept, write, read, reset, stop.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use crate::proto::stream::Stream;
 use crate::proto::wire::StreamKind;
 
 impl Streams {
-    /// Opens a stream, or says no: too many are open, or hold too much (`Event::OpenAvailable`
-    /// follows), or one end is shutting down.
+    /// Opens a stream. Refuses if too many are open or they hold too much (`Event::OpenAvailable`
+    /// follows), or if one end is shutting down.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
         if self.is_draining() {
             return None;
@@ -47,15 +47,14 @@ impl Streams {
         Stream::new(credit, self.new_window(id))
     }
 
-    /// Takes bytes for which `capacity` said that there is room.
+    /// Takes bytes that `capacity` said there is room for.
     pub fn write(&mut self, id: StreamId, data: Bytes) {
         self.credit.take(data.len() as u64);
         self.change(id, |stream| stream.send.write(data));
     }
 
     /// How much may be written now, above zero; or why nothing may. `room` is how far the writer
-    /// may be ahead of what was sent, `ledger_bytes` what it costs to remember where bytes
-    /// went.
+    /// may be ahead of what was sent, `ledger_bytes` the cost of remembering where bytes went.
     pub fn capacity(
         &mut self,
         id: StreamId,
@@ -90,7 +89,7 @@ impl Streams {
         finished
     }
 
-    /// Gives the stream up after what was written.
+    /// Abandons the stream after what was written.
     pub fn finish_with(&mut self, id: StreamId, code: Code) {
         self.change(id, |stream| {
             stream.send.let_go();
@@ -98,7 +97,7 @@ impl Streams {
         });
     }
 
-    /// Gives the stream up at once: what was not sent is dropped, and the peer's reader is told.
+    /// Abandons the stream at once: unsent data is dropped, and the peer's reader is told.
     pub fn reset(&mut self, id: StreamId, code: Code) {
         self.change(id, |stream| {
             stream.send.let_go();
@@ -106,7 +105,7 @@ impl Streams {
         });
     }
 
-    /// Takes up to `max` bytes, as one piece; `round_trip` is how long credit may be on its way.
+    /// Takes up to `max` bytes, as one piece; `round_trip` is how long credit may be in flight.
     pub fn read(
         &mut self,
         now: Instant,
@@ -130,7 +129,7 @@ impl Streams {
         read
     }
 
-    /// Wants no more: what was not read is dropped, and the peer's writer is told.
+    /// Reads no more: unread data is dropped, and the peer's writer is told.
     pub fn stop(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         let before = stream.recv.reorder_use();
@@ -148,12 +147,12 @@ impl Streams {
         self.settle(id);
     }
 
-    /// Whether the stream's writer waits until less than it has waits to be sent.
+    /// Whether the stream's writer waits for its queued bytes to be sent.
     pub fn writer_waits(&self, id: StreamId) -> bool {
         self.table.get(&id).is_some_and(|stream| stream.send.writer_waits)
     }
 
-    /// A writer that waits for room is told when no more than `low_water` waits.
+    /// Wakes a writer that waits for room once no more than `low_water` is queued.
     pub fn wake_writer(&mut self, id: StreamId, low_water: u64) {
         let credit = self.credit.left() > 0;
         let Some(stream) = self.table.get_mut(&id) else { return };
@@ -164,14 +163,14 @@ impl Streams {
 }
 
 impl Stream {
-    /// Something of the stream is sent. Whoever opened it is told of the first time.
+    /// Something of the stream is sent. Its opener is told the first time.
     pub(super) fn begins(&mut self, events: &mut VecDeque<Event>, id: StreamId) {
         if !std::mem::replace(&mut self.begun, true) && self.opening.is_some() {
             events.push_back(Event::Begun(id));
         }
     }
 
-    /// Tells the writer, if one waits, that things have changed.
+    /// Tells the writer, if one waits, that something has changed.
     pub(super) fn writer_waits_no_more(&mut self, events: &mut VecDeque<Event>, id: StreamId) {
         if std::mem::take(&mut self.send.writer_waits) {
             events.push_back(Event::Writable(id));

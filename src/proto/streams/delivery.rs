@@ -1,4 +1,4 @@
-//! What became of what was sent about streams: it has arrived, or it may not have.
+//! The fate of what was sent for streams: it has arrived, or it may not have.
 
 use std::ops::Range;
 
@@ -34,8 +34,7 @@ impl Streams {
         });
     }
 
-    /// Bytes of a stream did not arrive, or are not known to have: what is still lacking waits
-    /// again.
+    /// Bytes of a stream did not arrive, or may not have: what is still missing is queued again.
     pub fn on_data_lost(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
         self.change(id, |stream| stream.send.on_lost(&Chunk { range, fin }));
     }

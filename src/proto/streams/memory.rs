@@ -1,9 +1,8 @@
-//! Memory that is kept for the peer's sake, and what of it the driver allows: it has one budget for
-//! all sessions.
+//! Memory kept for the peer, and how much the driver allows: it has one budget for all sessions.
 //!
 //! What was announced to a peer cannot be taken back, so a session announces no more than it is
-//! allowed, and asks in time. An allowance that becomes smaller is kept to as the peer uses up what
-//! it was told before.
+//! allowed, and asks in time. A smaller allowance takes effect as the peer uses up what it was told
+//! before.
 
 use super::Streams;
 use super::allowance::{Allowance, MemoryUse};
@@ -15,13 +14,13 @@ impl Streams {
         self.memory.allowed = allowed;
     }
 
-    /// What may be received has changed: the peer is told what it may send now.
+    /// The receive allowance has changed: the peer is told what it may send now.
     pub fn offer_credit(&mut self) {
         self.offer_streams();
         self.due.max_data |= self.window.update_due(self.data_window());
     }
 
-    /// Whether another allowance than there is would be used.
+    /// Whether a different allowance would be used.
     pub fn memory_due(&self) -> bool {
         let memory = &self.memory;
         if memory.allowed == Allowance::UNBOUNDED {
@@ -38,19 +37,19 @@ impl Streams {
             || self.bookkeeping().abs_diff(memory.told_bookkeeping) >= memory.bookkeeping_step()
     }
 
-    /// No stream has been open for a while: what a session begins with is lent to others, until one
-    /// is opened.
+    /// No stream has been open for a while: others may use the initial allowance until one is
+    /// opened.
     pub fn lend_first_windows(&mut self) {
         self.memory.lent = self.table.is_empty();
     }
 
-    /// Whether less was allowed than there is use for.
+    /// Whether less was allowed than could be used.
     pub fn memory_refused(&self) -> bool {
         let (allowed, wanted) = (self.memory.allowed, self.memory.wanted);
         allowed.receive < wanted.receive || allowed.send < wanted.send
     }
 
-    /// What is used, to be told to whoever decides what may be.
+    /// What is used, for whoever decides the allowance.
     pub fn use_memory(&mut self, ledger_bytes: u64) -> MemoryUse {
         let wants =
             Allowance { receive: self.receive_wanted(), send: self.unacked_wanted(ledger_bytes) };
@@ -65,44 +64,44 @@ impl Streams {
         }
     }
 
-    /// How many bytes were kept once and are not any more: read, dropped or acknowledged.
+    /// How many bytes are no longer kept: read, dropped or acknowledged.
     pub fn moved_bytes(&self) -> u64 {
         let acknowledged = self.credit.used().saturating_sub(self.held());
         self.window.consumed().saturating_add(acknowledged)
     }
 
-    /// Bytes that are kept now, gaps in them included.
+    /// Bytes kept now, including gaps.
     pub fn kept_bytes(&self) -> u64 {
         self.window.unconsumed().saturating_add(self.held())
     }
 
-    /// The session's window, as far as what is promised to streams goes.
+    /// The session's window, as it limits promises to streams.
     pub(super) fn allowed_window(&self) -> u64 {
         self.window.wish().min(self.memory.allowed.receive)
     }
 
-    /// The session's window, as far as what is announced goes: what streams were promised when more
-    /// was allowed does not stop the others, which have a quarter beside it.
+    /// The session's window, as it limits announcements: streams promised more under a larger
+    /// allowance do not stop the others, which have a quarter on top.
     pub(super) fn data_window(&self) -> u64 {
         let promised = self.promised();
         self.allowed_window().max(promised.saturating_add(promised / 3).min(self.window.wish()))
     }
 
-    /// What may be kept unacknowledged.
+    /// How much may be kept unacknowledged.
     pub(super) fn unacked_allowed(&self) -> u64 {
         self.memory.allowed.send
     }
 
-    /// Sixteen times what open streams are promised now, so that they always find room to grow, and
-    /// no more than there is a wish for: what the session has and no stream has a part of is of use
-    /// to others.
+    /// Sixteen times what open streams are promised now, so that they always have room to grow, and
+    /// no more than is wished for: what the session has but its streams do not use is of use to
+    /// others.
     fn receive_wanted(&self) -> u64 {
         let first = if self.memory.lent { 0 } else { self.config.first_session_window() };
         self.promised_to_open().saturating_mul(16).clamp(first, self.window.wish().max(first))
     }
 
-    /// Twice what is unacknowledged now: a sender that is not held back by it doubles that as often
-    /// as it has to.
+    /// Twice what is unacknowledged now: a sender that it does not hold back doubles that as often
+    /// as needed.
     fn unacked_wanted(&self, ledger_bytes: u64) -> u64 {
         let first = if self.memory.lent { 0 } else { FIRST_UNACKED_BYTES };
         self.unacked(ledger_bytes).saturating_mul(2).max(first).min(self.unacked_max())

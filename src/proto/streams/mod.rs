@@ -1,8 +1,8 @@
-//! All streams of one end: the table of them, what waits to be sent, the credit they share, and the
-//! sums that are kept for the peer.
+//! All streams of one end: their table, what waits to be sent, the credit they share, and the
+//! totals kept for the peer.
 //!
-//! Nothing here knows a lane. What depends on lanes (a round trip, how far a writer may be ahead,
-//! what it costs to remember where bytes went) is an argument.
+//! Nothing here knows about lanes. What depends on lanes (a round trip, how far a writer may be
+//! ahead, the cost of remembering where bytes went) is an argument.
 #![allow(
     unreachable_pub,
     reason = "the room is private: `mod.rs` of the core decides what leaves it"
@@ -42,7 +42,7 @@ use self::promises::Room;
 pub struct Streams {
     side: Side,
     config: Arc<Config>,
-    /// What the peer told of itself when the session was created.
+    /// The parameters the peer gave when the session was created.
     peer: Params,
     table: BTreeMap<StreamId, Stream>,
     local: LocalStreams,
@@ -50,7 +50,7 @@ pub struct Streams {
     /// What all streams together may send, and receive.
     credit: SendCredit,
     window: ReceiveWindow,
-    /// How much of that streams were promised.
+    /// How much of that is promised to streams.
     room: Room,
     memory: Memory,
     sums: Sums,
@@ -58,15 +58,15 @@ pub struct Streams {
     data_queue: FairQueue,
     control_queue: VecDeque<StreamId>,
     accepted: VecDeque<(StreamId, StreamKind)>,
-    /// The session is over: nothing is sent any more, nor counted as if it would be.
+    /// The session is over: nothing more is sent, nor counted as pending.
     over: bool,
-    /// Control frames about all streams together that wait to be sent.
+    /// Control frames about all streams that wait to be sent.
     pub due: FramesDue,
     /// Events for the driver, oldest first; the session adds those that are not about streams.
     pub events: VecDeque<Event>,
 }
 
-/// Control frames about all streams together.
+/// Control frames about all streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FramesDue {
     pub max_data: bool,
@@ -79,9 +79,9 @@ pub struct FramesDue {
 struct LocalStreams {
     next: u64,
     max: u64,
-    /// So many of them may send more than the others in the beginning.
+    /// This many of them may send more than the others at first.
     early: u64,
-    /// `open` said no, and wants to hear when it may.
+    /// `open` refused, and wants to know when it may.
     blocked: bool,
     peer_drains: bool,
 }
@@ -89,14 +89,14 @@ struct LocalStreams {
 /// Streams the peer opens.
 #[derive(Debug)]
 struct RemoteStreams {
-    /// Which there were: tells a closed one's late frames from a new one's first.
+    /// Which there have been: tells a closed one's late frames from a new one's first.
     seen: RangeSet,
     /// How many are open.
     open: u64,
-    /// How many the peer knows it may have opened.
+    /// How many the peer knows it may open in all.
     announced: u64,
-    /// How many of these it knows to begin with the full first window, and how many of them have
-    /// not come.
+    /// How many of these it knows start with the full first window, and how many of those have not
+    /// come.
     early: u64,
     early_unseen: u64,
     draining: bool,
@@ -109,23 +109,23 @@ impl RemoteStreams {
     }
 }
 
-/// Bytes of all streams together, kept up as each of them changes.
+/// Bytes of all streams together, kept current as each changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sums {
     /// Waiting to be sent.
     pub pending: ByteCount,
-    /// Written and not acknowledged, and the most there ever was.
+    /// Written and not acknowledged, now and at most.
     pub held: ByteCount,
     pub held_peak: u64,
-    /// What data out of order costs, and the most it ever did.
+    /// What out-of-order data costs, now and at most.
     pub reorder: ReorderSum,
     pub reorder_peak: u64,
-    /// Received in the life of the session, and received again.
+    /// Received over the session's life, and received again.
     pub received: u64,
     pub duplicate: u64,
 }
 
-/// What data out of order takes, of all streams together.
+/// What out-of-order data of all streams takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReorderSum {
     cost: ByteCount,
@@ -143,7 +143,7 @@ impl ReorderSum {
         self.bytes.get()
     }
 
-    /// What took `before` takes `now`.
+    /// What took `before` now takes `now`.
     fn replace(&mut self, before: ReorderUse, now: ReorderUse) {
         self.cost.replace(before.cost, now.cost);
         self.bytes.replace(before.bytes, now.bytes);
@@ -159,7 +159,7 @@ struct Waiters {
     acks: BTreeSet<StreamId>,
 }
 
-/// The peer broke a rule: what it is told, and who looks at the log.
+/// The peer broke a rule: the code it gets, and the detail for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: Code,
@@ -185,17 +185,17 @@ impl From<Misbehaviour> for Violation {
 }
 
 impl Streams {
-    /// What the peer grants of what may be wanted of a stream that is opened at it.
+    /// The wants that the peer grants for a stream opened to it.
     pub fn granted_wants(&self) -> Wants {
         self.peer.wants
     }
 
-    /// How many streams of the kind `Listening` the peer lets be opened at it.
+    /// How many streams of the kind `Listening` the peer allows to be opened to it.
     pub fn granted_listeners(&self) -> u64 {
         self.peer.listeners_max
     }
 
-    /// None yet; what may be opened at once is offered.
+    /// No streams yet; those that may be opened at once are announced.
     pub fn new(side: Side, config: Arc<Config>, peer: Params) -> Self {
         let own = config.params();
         let mut streams = Self {
@@ -248,7 +248,7 @@ impl Streams {
         self.table.get(&id)
     }
 
-    /// For what changes no sum and no queue; `change` is for all else.
+    /// For changes that affect no sum or queue; for all others use `change`.
     pub fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.table.get_mut(&id)
     }
@@ -263,7 +263,7 @@ impl Streams {
         self.sums.held.get()
     }
 
-    /// Bytes kept for the peer's sake: received and unread, and sent but not acknowledged.
+    /// Bytes kept for the peer: received but unread, and sent but unacknowledged.
     pub fn memory(&self) -> u64 {
         let streams = self.table.values().map(|stream| {
             let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
@@ -272,7 +272,7 @@ impl Streams {
         streams.fold(0, u64::saturating_add)
     }
 
-    /// What was written, or finished, and is not known to have arrived.
+    /// What was written or finished and may not have arrived.
     pub fn undelivered(&self) -> Undelivered {
         let lacking = self.table.values().map(|stream| stream.send.undelivered());
         lacking.fold(Undelivered::default(), Undelivered::and)
@@ -295,7 +295,7 @@ impl Streams {
         }
     }
 
-    /// What all of them together keep, and have received.
+    /// What all of them together keep and have received.
     pub fn sums(&self) -> Sums {
         self.sums
     }
@@ -310,8 +310,8 @@ impl Streams {
         self.window
     }
 
-    /// The session is over. A peer that has gone in order had everything acknowledged: what arrived
-    /// whole can still be read. Nothing else is left.
+    /// The session is over. If the peer ended it in order, everything was acknowledged: streams
+    /// that arrived in full can still be read. Nothing else is left.
     pub fn end(&mut self, in_order: bool) {
         self.table.retain(|_, stream| in_order && stream.recv.is_whole());
         self.accepted.retain(|(id, _)| self.table.contains_key(id));
@@ -322,12 +322,12 @@ impl Streams {
         self.sums.pending = ByteCount::ZERO;
         self.sums.held = ByteCount::ZERO;
         self.sums.reorder = ReorderSum::default();
-        // What arrived before is no less true for it.
+        // What arrived before remains true.
         self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
     }
 
-    /// Changes a stream if it is still there, and puts everything right that depends on it: queues,
-    /// the sums of what waits and what is held, its end.
+    /// Changes a stream if it still exists, and updates everything that depends on it: queues, the
+    /// sums of pending and held bytes, its end.
     pub fn change(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         let (pending, held) = (stream.send.pending_bytes(), stream.send.held_bytes());
@@ -342,7 +342,7 @@ impl Streams {
         self.settle(id);
     }
 
-    /// Queues the stream where it has to be, or forgets it.
+    /// Queues the stream where it belongs, or forgets it.
     pub fn settle(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         if stream.is_done() {

@@ -1,18 +1,18 @@
-//! The books on what a peer was promised, and the rule by which one stream's part of it grows.
+//! What the peer was promised, and the rule by which one stream's part of it grows.
 
 use crate::proto::byte_count::ByteCount;
 use crate::proto::config::Config;
 
-/// The books on what was promised.
+/// What was promised.
 #[derive(Debug)]
 pub(super) struct Room {
-    /// What every stream begins with, and what those do that EARLY_STREAMS covers.
+    /// The window every stream starts with, and that of streams covered by EARLY_STREAMS.
     pub(super) first: u64,
     pub(super) early: u64,
     /// Promised beyond `first` each: to open streams, and to early ones.
     pub(super) beyond: ByteCount,
-    /// Whether it was told that readers who have paused hold the session; and not before so much
-    /// was received is it looked for again.
+    /// Whether it was reported that paused readers hold the session; and how much has to be
+    /// received before the next check.
     pub(super) told: bool,
     pub(super) check_at: u64,
 }
@@ -30,9 +30,9 @@ impl Room {
 }
 
 /// The largest window for one stream, between its own `first` bytes and `wish`, while others use
-/// `used` of `room` bytes. Half of the room is for whoever reads fast. As the other half fills, the
+/// `used` of `room` bytes. Half of the room is for fast readers. As the other half fills, the
 /// largest window is halved again and again, from `max` down to `first` when nothing is left: many
-/// that came before leave something to those that come after.
+/// early streams leave something for later ones.
 pub(super) fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u64 {
     let halvings = max.checked_div(first).and_then(u64::checked_ilog2).unwrap_or(0).max(1);
     let scarce = (room / 2).max(1);

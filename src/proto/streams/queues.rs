@@ -1,4 +1,4 @@
-//! Which streams wait for a lane, and what of them is sent next.
+//! Which streams wait for a lane, and what each sends next.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use crate::proto::ids::StreamId;
 use crate::proto::stream::Chunk;
 use crate::proto::wire::{LaneBuf, StreamKind, stream_header_len};
 
-/// How many streams are looked at for one that has bytes where a lane's share begins.
+/// How many streams to search for one with bytes where a lane's share begins.
 const STREAMS_LOOKED_AT: usize = 8;
 
 impl Streams {
-    /// Whether control frames wait, about one stream or all of them.
+    /// Whether control frames wait, about one stream or all.
     pub fn control_waits(&self) -> bool {
         self.due != FramesDue::default() || !self.control_queue.is_empty()
     }
@@ -21,7 +21,7 @@ impl Streams {
         self.control_queue.pop_front()
     }
 
-    /// Whether any stream waits that has bytes to send; `prune` first, to be exact.
+    /// Whether any stream with bytes to send waits; for an exact answer, `prune` first.
     pub fn data_waits(&self) -> bool {
         !self.data_queue.is_empty()
     }
@@ -56,7 +56,7 @@ impl Streams {
         self.data_queue.is_urgent(nth)
     }
 
-    /// What waits of streams that sent little lately, guessed from the first of them.
+    /// Bytes waiting in streams that sent little lately, estimated from the first of them.
     pub fn urgent_bytes(&self) -> u64 {
         let count = self.data_queue.urgent_len();
         if count == self.data_queue.len() {
@@ -70,8 +70,8 @@ impl Streams {
         whole.unwrap_or(0)
     }
 
-    /// The stream (as its place in the queue, one of `turns`) and the chunk that stand about `skip`
-    /// bytes behind the first that waits.
+    /// The stream (as its place in the queue, one of `turns`) and the chunk about `skip` bytes
+    /// behind the first that waits.
     pub fn chunk_behind(
         &self,
         skip: u64,
@@ -95,8 +95,8 @@ impl Streams {
         nearest
     }
 
-    /// Drops streams from the head of the queue that have nothing to send any more: acknowledged
-    /// after all, reset, or gone.
+    /// Drops streams from the head of the queue that have nothing left to send: acknowledged after
+    /// all, reset, or gone.
     pub fn prune(&mut self) {
         while let Some(id) = self.data_queue.peek(0) {
             match self.table.get_mut(&id) {
@@ -131,7 +131,7 @@ impl Streams {
         self.sums.pending.replace(waited, waits);
     }
 
-    /// What the stream is opened for, unless that has arrived; and whether it is redundant. It is
+    /// What the stream is opened for, unless the peer has it; and whether it is redundant. It is
     /// about to be sent.
     pub fn send_open(&mut self, id: StreamId) -> Option<(StreamKind, bool)> {
         let stream = self.table.get_mut(&id)?;

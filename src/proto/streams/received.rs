@@ -1,4 +1,4 @@
-//! What the peer's frames do to streams: one function a frame.
+//! What the peer's frames do to streams: one function per frame type.
 
 use bytes::Bytes;
 
@@ -45,7 +45,7 @@ impl Streams {
         let before = stream.recv.reorder_use();
         let received = stream.recv.on_reset(code, final_size);
         self.sums.reorder.replace(before, stream.recv.reorder_use());
-        // Told whether the reader waits for bytes or not: it may wait for just this.
+        // Report it whether or not the reader waits for bytes: this may be all it waits for.
         stream.recv.reader_waits |= received.is_ok_and(|received| received.readable);
         self.on_received(id, received)
     }
@@ -80,7 +80,7 @@ impl Streams {
         self.admit(id)?;
         let Some(stream) = self.table.get_mut(&id) else { return Ok(()) };
         if std::mem::replace(&mut stream.opened, true) {
-            return Ok(()); // said again: the lane it came on first was lost
+            return Ok(()); // repeated: the lane it came on first was lost
         }
         if draining {
             self.reset(id, Code::SHUTDOWN);
@@ -108,11 +108,11 @@ impl Streams {
         self.admit(id)?;
         if let Some(stream) = self.table.get_mut(&id) {
             stream.send.on_stop(code);
-            // Told whether the writer waits for room or not: it may wait for just this.
+            // Report it whether or not the writer waits for room: this may be all it waits for.
             stream.send.writer_waits = false;
             self.events.push_back(Event::Stopped { id, code });
         }
-        // RFC 9000, 3.5: the answer to STOP is a RESET with the same code, unless all has arrived.
+        // RFC 9000, 3.5: answer STOP with a RESET of the same code, unless everything has arrived.
         self.change(id, |stream| stream.say.reset |= stream.send.reset(code));
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Streams {
         self.offer_streams();
     }
 
-    /// More streams, those that are open among them, begin with more.
+    /// More streams, including those already open, start with a larger window.
     pub fn on_early_streams(&mut self, count: u64) {
         let known = self.local.early;
         self.local.early = known.max(count);
@@ -160,7 +160,7 @@ impl Streams {
         }
     }
 
-    /// The peer speaks of a stream: it may, and a stream that it opens thereby is made.
+    /// The peer mentions a stream: checks that it may, and creates a stream that this opens.
     fn admit(&mut self, id: StreamId) -> Result<(), Violation> {
         if id.dir() != Dir::Bi {
             return Err(Violation::new(Code::PROTOCOL, "a unidirectional stream"));

@@ -1,11 +1,10 @@
 //! Room: how much of what a peer sends this end may have to keep. What was announced cannot be
-//! taken back, so it is counted as promised from then on until it was read: to streams that are
-//! open, and to those that the peer may open. Here, and nowhere else, it is decided whether a
-//! window grows.
+//! taken back, so it counts as promised until it is read: both to open streams and to those that
+//! the peer may open. Only here is it decided whether a window grows.
 //!
 //! Invariant: the promises of all streams together are at most three quarters of the session's
-//! window (where it is not too small for that). So streams that nobody reads leave a quarter of it
-//! at least, and each stream that somebody reads goes on.
+//! window (unless that is too small). So streams that nobody reads leave at least a quarter of it,
+//! and each stream that somebody reads goes on.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +18,18 @@ use crate::proto::stream::{ReceiveWindow, Stream};
 /// room.
 const EARLY_AHEAD_MAX: u64 = 8;
 
-/// Streams are looked at once in as many times so many bytes.
+/// Streams are checked once per this many bytes received for each.
 const CHECK_BYTES: u64 = 64;
 
 impl Streams {
-    /// Bytes of streams that the peer may make this end keep: unread ones, and those its credit is
-    /// left for, what streams that are not open yet may use included.
+    /// Stream bytes that the peer may make this end keep: unread ones, and remaining credit,
+    /// including that of streams not open yet.
     pub fn promised(&self) -> u64 {
         let firsts = self.streams_promised().saturating_mul(self.room.first);
         self.room.beyond.get().saturating_add(firsts)
     }
 
-    /// What of it open streams have.
+    /// The part of it that open streams have.
     pub(super) fn promised_to_open(&self) -> u64 {
         let early = self.room.early.saturating_sub(self.room.first);
         let unseen = self.remote.early_unseen.saturating_mul(early);
@@ -43,14 +42,14 @@ impl Streams {
         (self.table.len() as u64).saturating_add(self.remote.unseen())
     }
 
-    /// What may be promised in all.
+    /// The most that may be promised.
     fn room_max(&self) -> u64 {
         let window = self.allowed_window();
         window.saturating_sub(window / 4)
     }
 
-    /// What may be promised beyond first windows. Those of streams that are open, or may be, come
-    /// first (a quarter of the session's window at least), and those that either end may open next.
+    /// What may be promised beyond first windows: after those of streams that are open or may be
+    /// (at least a quarter of the session's window), and of the next that either end may open.
     fn room_beyond(&self) -> u64 {
         let first = self.room.first;
         let ahead = self.config.streams_ahead(self.allowed_window()).saturating_mul(first);
@@ -61,9 +60,8 @@ impl Streams {
         self.room_max().saturating_sub(firsts)
     }
 
-    /// The window of at most `wish` bytes for a stream that nobody has read much of yet. All such
-    /// streams share half of what there is beyond first windows; the other half is for those that
-    /// move.
+    /// The window of at most `wish` bytes for a stream of which little was read yet. All such
+    /// streams share half of what is beyond first windows; the other half is for streams that move.
     fn grant_unread(&self, wish: u64, promised: u64) -> u64 {
         let max = self.config.stream_window.min(self.config.session_window);
         self.share(wish, max, promised, self.room_beyond() / 2)
@@ -74,7 +72,7 @@ impl Streams {
         share(wish, self.room.first, max, self.room.beyond.get().saturating_sub(own), room)
     }
 
-    /// The window that a stream may have, of what it wishes for.
+    /// The window that a stream may have, up to its wish.
     fn grant_to(&self, stream: &Stream) -> u64 {
         let window = &stream.recv.window;
         let wish = window.wish();
@@ -87,7 +85,7 @@ impl Streams {
         self.share(wish, max, stream.promised, self.room_beyond())
     }
 
-    /// The receiving side of a stream that is new: opened by this end, or by the peer.
+    /// The receiving side of a new stream, opened by either end.
     pub(super) fn new_window(&self, id: StreamId) -> ReceiveWindow {
         let early = id.initiator() != self.side && id.index() < self.remote.early;
         let announced = if early { self.room.early } else { self.room.first };
@@ -96,7 +94,7 @@ impl Streams {
         ReceiveWindow::new(announced, wish, wish_max)
     }
 
-    /// A stream is there that was not: it takes over what was promised to it before it came.
+    /// A new stream: it takes over what was promised to it in advance.
     pub(super) fn on_new_stream(&mut self, id: StreamId) {
         let lent = std::mem::take(&mut self.memory.lent);
         if id.initiator() != self.side {
@@ -107,8 +105,8 @@ impl Streams {
                 self.room.beyond.take(promised);
             }
         } else if let Some(stream) = self.table.get(&id) {
-            // The answer is not to wait for credit: it is told in the flight of the OPEN. By then
-            // more is allowed than now.
+            // The answer should not wait for credit: announce it along with the OPEN. By then more
+            // is allowed than now.
             let more = lent || self.grant_to(stream) > self.room.first;
             if let Some(stream) = self.table.get_mut(&id) {
                 stream.say.max_stream_data = more;
@@ -118,7 +116,7 @@ impl Streams {
         self.offer_streams();
     }
 
-    /// A stream is no more.
+    /// A stream is gone.
     pub(super) fn on_stream_gone(&mut self, id: StreamId, stream: &Stream) {
         let beyond = stream.promised.saturating_sub(self.room.first);
         self.room.beyond.take(beyond);
@@ -128,7 +126,7 @@ impl Streams {
         self.offer_streams();
     }
 
-    /// Puts the books right after the stream's credit was used, given back or raised.
+    /// Updates the totals after the stream's credit was used, returned or raised.
     fn count_promise(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         let first = self.room.first;
@@ -138,8 +136,8 @@ impl Streams {
         self.room.beyond.replace(before, now);
     }
 
-    /// Bytes of the stream have arrived, or were read or dropped: the peer may have to be told that
-    /// it may go on. `settle` has to follow.
+    /// Bytes of the stream have arrived, or were read or dropped: credit may be due. Call `settle`
+    /// afterwards.
     pub(super) fn heed_credit(&mut self, id: StreamId) {
         self.count_promise(id);
         self.due.max_data |= self.window.update_due(self.data_window());
@@ -162,7 +160,7 @@ impl Streams {
         }
     }
 
-    /// Lets windows grow whose bytes are taken as fast as they come.
+    /// Grows windows whose bytes are read as fast as they come.
     pub(super) fn tune_windows(&mut self, now: Instant, id: StreamId, round_trip: Duration) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         let had = stream.recv.window.wish();
@@ -171,8 +169,7 @@ impl Streams {
         }
         let wish = stream.recv.window.wish();
         stream.say.max_stream_data |= wish > had;
-        // The session's window grows for those alone whose bytes are read as fast, and who lack
-        // room.
+        // The session's window grows only for streams that are read as fast and lack room.
         let lacks = self.table.get(&id).is_some_and(|stream| self.grant_to(stream) < wish);
         if lacks && self.allowed_window() >= self.window.wish() {
             self.window.wish_for(self.window.wish().saturating_mul(2));
@@ -180,7 +177,7 @@ impl Streams {
         }
     }
 
-    /// Lets the window of a stream grow that is full of data out of order.
+    /// Grows a stream's window that is full of out-of-order data.
     pub(super) fn tune_reordered(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         let ready = stream.recv.ready_bytes();
@@ -203,13 +200,13 @@ impl Streams {
         self.window.announce(self.data_window())
     }
 
-    /// Whether this end may open one more stream: what the peer may send on it has to have room.
+    /// Whether this end may open one more stream: what the peer may send on it needs room.
     pub(super) fn has_room_for_stream(&self) -> bool {
         let promised = self.promised().saturating_add(self.room.first);
         self.table.is_empty() || promised <= self.room_max()
     }
 
-    /// Looks whether there is something to offer to whoever opens streams, at either end.
+    /// Checks whether there is anything to offer to stream openers at either end.
     pub(super) fn offer_streams(&mut self) {
         self.grow_for_streams();
         let (target, known) = (self.streams_target(), self.remote.announced);
@@ -222,8 +219,7 @@ impl Streams {
         }
     }
 
-    /// Each stream that is open, and those that may be, bring the session's window what they begin
-    /// with.
+    /// Each stream that is open, or may be, adds its first window to the session's.
     fn grow_for_streams(&mut self) {
         let streams = self.streams_promised().saturating_mul(self.room.first);
         if streams > self.window.wish() / 4 {
@@ -232,18 +228,17 @@ impl Streams {
         }
     }
 
-    /// How many streams the peer shall know that it may have opened since the session began.
+    /// How many streams to announce in all that the peer may open.
     fn streams_target(&self) -> u64 {
         let left = self.config.streams_max.saturating_sub(self.remote.open);
         let ahead = self.config.streams_ahead(self.allowed_window());
-        // Those it may open count as open: what is promised to them is not free, and theirs all the
-        // same.
+        // Streams that it may open count as free room: what is promised to them is theirs anyway.
         let firsts = self.room.first.saturating_mul(self.table.len() as u64);
         let promised = self.room.beyond.get().saturating_add(firsts);
         let free = self.room_max().saturating_sub(promised);
         let free = free.checked_div(self.room.first).unwrap_or(0);
         let free = if self.table.is_empty() { free.max(1) } else { free };
-        // Some are left for this end to open.
+        // Leaves some for this end to open.
         let room = free.saturating_sub(ahead).max(free.min(1));
         let more = ahead.max(self.remote.open).min(left).min(room);
         self.remote.seen.len().saturating_add(more).max(self.remote.announced)
@@ -255,8 +250,8 @@ impl Streams {
         self.remote.announced
     }
 
-    /// How many streams shall have the full first window before they are opened: a client's server
-    /// hardly opens any.
+    /// How many streams should get the full first window before they are opened: a server hardly
+    /// opens any.
     fn early_ahead(&self) -> u64 {
         let most = (self.room_beyond() / 4).checked_div(self.room.early).unwrap_or(0);
         let most = most.clamp(1, EARLY_AHEAD_MAX);
@@ -279,8 +274,8 @@ impl Streams {
             && self.has_room_for_early()
     }
 
-    /// The new number of streams to announce that begin with the full first window. Those among
-    /// them that are open already have it from now on.
+    /// The new number of streams to announce that start with the full first window. Those of them
+    /// already open have it from now on.
     pub fn announce_early_streams(&mut self) -> u64 {
         let ahead = self.early_ahead();
         while self.remote.early < self.remote.announced
@@ -304,8 +299,8 @@ impl Streams {
         self.remote.early
     }
 
-    /// A stream has got less than it would have: is it because others hold much that nobody reads?
-    /// That is said once.
+    /// A stream got less than it wished: reports, once, if that is because others hold much that
+    /// nobody reads.
     fn tell_of_paused_readers(&mut self) {
         let much = self.allowed_window() / 8;
         if self.room.told
@@ -314,7 +309,7 @@ impl Streams {
         {
             return;
         }
-        // Every stream is visited: with little allowed that is paid for by what arrives.
+        // This visits every stream: with a small allowance, bytes received pay for it.
         let streams = self.table.len() as u64;
         let step = (much / 4).max(streams.saturating_mul(CHECK_BYTES));
         self.room.check_at = self.window.received().saturating_add(step);

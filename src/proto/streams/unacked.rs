@@ -1,16 +1,16 @@
 //! Memory for what the peer has not acknowledged. Its credit alone does not bound that: it may
-//! grant any amount, take everything, and never say that it has.
+//! grant any amount, receive everything, and never acknowledge it.
 
 use super::Streams;
 use crate::proto::ids::StreamId;
 use crate::proto::limits::UNACKED_WINDOWS;
 
-/// With windows smaller than this one's own bookkeeping would be all there is room for.
+/// With a smaller window, its own bookkeeping would use up all the room.
 const ROOM_MIN: u64 = 256 * 1024;
 
 impl Streams {
-    /// How many bytes more may be written to a stream, so that no more is kept for the peer than it
-    /// may cost.
+    /// How many more bytes may be written to a stream without exceeding what may be kept for the
+    /// peer.
     pub(super) fn unacked_left(&self, id: StreamId, ledger_bytes: u64) -> u64 {
         let held = self.table.get(&id).map_or(0, |stream| stream.send.held_bytes());
         let of_stream = self.unacked_max_stream().saturating_sub(held);
@@ -22,8 +22,8 @@ impl Streams {
         !self.waiters.acks.is_empty()
     }
 
-    /// Lets writers go on that had to wait, once half of the room is free: one by one they would be
-    /// woken for each frame that is acknowledged.
+    /// Wakes blocked writers once half of the room is free: one at a time, they would be woken for
+    /// every acknowledged frame.
     pub fn wake_writers_after_acks(&mut self, ledger_bytes: u64) {
         if self.waiters.acks.is_empty() || self.unacked(ledger_bytes) > self.unacked_limit() / 2 {
             return;
@@ -40,7 +40,7 @@ impl Streams {
         });
     }
 
-    /// Bytes written and not acknowledged, and what it costs to remember where they went.
+    /// Bytes written and not acknowledged, plus the cost of remembering where they went.
     pub(super) fn unacked(&self, ledger_bytes: u64) -> u64 {
         self.held().saturating_add(ledger_bytes)
     }
@@ -54,7 +54,7 @@ impl Streams {
         self.config.session_window.max(ROOM_MIN).saturating_mul(UNACKED_WINDOWS)
     }
 
-    /// Who takes little may send much: what a writer may be ahead of the lanes counts as a window,
+    /// A small window may go with much sending: a writer's lead over the lanes counts as a window,
     /// too.
     fn unacked_max_stream(&self) -> u64 {
         let window = self.config.stream_window_max.max(self.config.send_buffer_max);

@@ -11,8 +11,7 @@ use crate::proto::wire::StreamKind;
 const K: u64 = 1024;
 const M: u64 = 1024 * K;
 
-/// Windows that so many streams have, one after another, if each takes what it gets and nobody
-/// reads.
+/// Windows of this many streams in turn, if each takes what it gets and nobody reads.
 fn paused(count: usize, wish: u64, first: u64, max: u64, room: u64) -> Vec<u64> {
     let mut used = 0;
     let take = |_| {
@@ -59,7 +58,7 @@ fn windows_of_any_size_are_shared_without_fault() {
     }
 }
 
-/// What all streams were promised, counted anew.
+/// What all streams were promised, recounted.
 fn promised(session: &Session) -> u64 {
     let streams = session.streams();
     let first = streams.room.first;
@@ -116,7 +115,7 @@ fn however_many_readers_pause_the_others_go_on() {
             let told_here = told(&pair.ends[reader]);
             assert!(told_here == 1 || (told_here == 0 && count == 7), "{told_here} times");
             assert_eq!(told(&pair.ends[1 - reader]), 0);
-            // Who reads again has all of it.
+            // A stream that is read again has all of it.
             pair.ends[reader].unread.clear();
             pair.drive_until(Duration::from_secs(60), |pair| {
                 pair.ends.iter().all(|end| end.session.stream_count() == 0)
@@ -142,14 +141,14 @@ fn the_first_streams_begin_with_more_and_the_others_are_raised() {
     };
     let begun: Vec<_> = (0..12).map(|_| credit(&mut pair).1).collect();
     assert_eq!(begun, [[M; 8].as_slice(), &[2 * K; 4]].concat());
-    // One that says no more than fits is left alone, one that does is raised within a round trip.
+    // One that sends no more than fits is left alone; one that does is raised within a round trip.
     let (id, _) = credit(&mut pair);
     pair.ends[CLIENT].to_write.insert(id, pattern(100_000, 1));
     pair.drive(Duration::from_millis(30));
     let stream = pair.ends[CLIENT].session.streams().get(id);
     assert!(stream.is_none_or(|stream| stream.send.credit_left() > 400 * K));
     assert_eq!(credit(&mut pair).1, M, "more have come, more are told of");
-    // Its own receiving side is told in the flight of the OPEN.
+    // Its own receiving side is announced along with the OPEN.
     pair.drive(Duration::from_millis(11));
     let server = &pair.ends[SERVER].session;
     assert!(server.streams().table.values().all(|stream| stream.send.credit_left() >= M));
@@ -177,7 +176,7 @@ fn sixteen_thousand_streams_are_open_at_once() {
     }
     assert_eq!((open, pair.ends[SERVER].session.stream_count()), (16_384, 16_384));
     pair.ends.iter().for_each(|end| assert_room(&end.session));
-    // And one of them moves something: idle ones are in nobody's way.
+    // And one of them moves data: idle ones are in nobody's way.
     let id = pair.ends[SERVER].accepted[16_383];
     pair.ends[SERVER].read.clear();
     pair.ends[CLIENT].read.insert(id, (Vec::new(), false));
@@ -211,7 +210,7 @@ fn windows_grow_as_far_as_memory_is_allowed_and_no_further() {
     let session = &mut pair.ends[SERVER].session;
     assert!(session.promised() > 4 * M, "it grows for who reads fast: {session:?}");
     assert!(session.use_memory().wants.receive > 16 * M);
-    // With less allowed it goes on within that, as soon as what it was told before is used.
+    // With less allowed it goes on within that, once what it was told before is used up.
     session.set_allowance(allowed(M));
     let before = session.streams().window.consumed();
     pair.drive(Duration::from_millis(500));
@@ -223,7 +222,7 @@ fn windows_grow_as_far_as_memory_is_allowed_and_no_further() {
     session.set_allowance(allowed(64 * M));
     pair.drive_until(Duration::from_secs(30), |pair| pair.ends[SERVER].read[&id].1);
     assert!(pair.ends[SERVER].read[&id].1);
-    // What no stream has a part of any more is given back.
+    // What no stream uses any more is returned.
     pair.drive(Duration::from_millis(100));
     let session = &mut pair.ends[SERVER].session;
     assert!(session.memory_due() && session.use_memory().wants.receive <= 4 * M);
@@ -246,7 +245,7 @@ fn a_session_that_rests_gives_back_what_it_began_with_and_finds_it_again() {
     let session = &mut pair.ends[CLIENT].session;
     assert!(session.memory_due() && session.use_memory().wants.receive >= 16 * M);
     session.set_allowance(first);
-    // Its window is told in the first flight.
+    // Its window is announced in the first flight.
     pair.drive(Duration::from_millis(7));
     let told = pair.ends[SERVER].session.streams().table[&id].send.credit_left();
     assert!(told >= M / 2, "{told}");
