@@ -1,8 +1,8 @@
 //! Published rules, for comparison on the same networks.
 //!
-//! They are rules of TCP's subflows: a path is full when its congestion window is. A lane's own
-//! window is several of these, since bytes that wait in order at the other end are in flight for us
-//! and no longer for the kernel; measured by that no path would ever be full, and the next one
+//! They are rules for TCP subflows: a path is full when its congestion window is. A lane's own
+//! window is several of these, since bytes that wait for order at the other end are in flight for
+//! us but no longer for the kernel; by that measure no path would ever be full, and the next one
 //! never filled.
 
 use super::{Grant, LaneView};
@@ -22,9 +22,9 @@ pub(super) fn min_rtt<'a>(
     if better { Grant::Nothing } else { Grant::Skip(0) }
 }
 
-/// The lane with the smallest round trip, if it is not `lane` itself. Of equals always the same
-/// one, in whatever order they are told: a lane that is woken must find the choice it was woken
-/// for, or it is woken for ever.
+/// The lane with the smallest round trip, unless that is `lane` itself. Among equals always the
+/// same one, in whatever order they come: a woken lane must find the choice it was woken for, or it
+/// is woken for ever.
 fn fastest<'a>(
     lane: &LaneView,
     others: impl Iterator<Item = &'a LaneView>,
@@ -35,7 +35,7 @@ fn fastest<'a>(
 }
 
 /// BLEST: with r = RTTs/RTTf, the fast lane sends X = (CWNDf + (r-1)/2) r segments while the slow
-/// one's are under way; the slow lane is skipped if that exceeds what the window leaves.
+/// one's are in flight; the slow lane is skipped if that exceeds what the window leaves.
 pub(super) fn blest<'a>(
     lane: &LaneView,
     others: impl Iterator<Item = &'a LaneView>,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::proto::ids::LaneId;
 
-    /// Two lanes with congestion windows of 50 kB, and windows of their own that are never full.
+    /// Two lanes with congestion windows of 50 kB, and own windows that are never full.
     fn lanes(in_flight: f64) -> (LaneView, LaneView) {
         let lane = |id, rtt, in_flight| LaneView {
             id,

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 
 use crate::proto::ids::StreamId;
 
-/// Bytes a stream may send in its turn: two full frames, so that turns are not dominated by
-/// switching, and eight streams still get their turn within a few milliseconds at 100 Mbit/s.
+/// Bytes a stream may send per turn: two full frames, so that switching does not dominate, and
+/// eight streams still get their turn within a few milliseconds at 100 Mbit/s.
 const QUANTUM: i64 = 32 * 1024;
 
-/// Streams with something to send. A stream that had nothing a moment ago comes first, once; if it
-/// uses up its quantum it joins the bulk.
+/// Streams with something to send. One that had nothing until now comes first, once; if it uses up
+/// its quantum it joins the bulk.
 #[derive(Debug, Default)]
 pub(in crate::proto) struct FairQueue {
     urgent: VecDeque<Turn>,
@@ -40,23 +40,23 @@ impl FairQueue {
         self.urgent.is_empty() && self.bulk.is_empty()
     }
 
-    /// The stream whose turn comes `nth`, beginning with 0.
+    /// The stream in the `nth` place, starting with 0.
     pub(in crate::proto) fn peek(&self, nth: usize) -> Option<StreamId> {
         let bulk = || self.bulk.get(nth.saturating_sub(self.urgent.len()));
         self.urgent.get(nth).or_else(bulk).map(|turn| turn.id)
     }
 
-    /// How many of them sent little lately; their turns come first.
+    /// How many of them sent little lately; they come first.
     pub(in crate::proto) fn urgent_len(&self) -> usize {
         self.urgent.len()
     }
 
-    /// Whether the stream whose turn comes `nth` sent little lately.
+    /// Whether the stream in the `nth` place sent little lately.
     pub(in crate::proto) fn is_urgent(&self, nth: usize) -> bool {
         nth < self.urgent.len()
     }
 
-    /// The stream whose turn comes `nth` has sent `bytes`; its turn ends with its credit.
+    /// The stream in the `nth` place has sent `bytes`; its turn ends with its credit.
     pub(in crate::proto) fn charge(&mut self, nth: usize, bytes: u64) {
         let urgent = self.is_urgent(nth);
         let at = if urgent { nth } else { nth.saturating_sub(self.urgent.len()) };
@@ -71,7 +71,7 @@ impl FairQueue {
         }
     }
 
-    /// Removes the stream whose turn comes `nth`: it has nothing left to send.
+    /// Removes the stream in the `nth` place: it has nothing left to send.
     pub(in crate::proto) fn remove(&mut self, nth: usize) {
         if self.is_urgent(nth) {
             self.urgent.remove(nth);

@@ -3,13 +3,13 @@
 
 use super::{Grant, LaneView};
 
-/// Bulk is not out of turn if it would wait no longer than this for what stands before it:
-/// forecasts are no better, and to skip less leaves holes, which cost both ends more than the wait.
+/// Bulk counts as in turn if it would wait no longer than this for the bytes ahead of it: forecasts
+/// are no better, and skipping less leaves holes, which cost both ends more than the wait.
 const IN_TURN_SECONDS: f64 = 0.0005;
 
-/// If all that waits would be through on the other lanes before this one's chunk arrives, the lane
-/// gets nothing (the idea of ECF). Otherwise it gets the bytes whose turn it is when they arrive
-/// (the idea of STMS).
+/// If the other lanes would deliver everything before this one's chunk arrives, the lane gets
+/// nothing (the idea of ECF). Otherwise it gets the bytes whose turn it is when they arrive (the
+/// idea of STMS).
 pub(super) fn decide<'a>(
     lane: &LaneView,
     others: impl Iterator<Item = &'a LaneView> + Clone,
@@ -19,8 +19,8 @@ pub(super) fn decide<'a>(
 ) -> Grant {
     let chunk = chunk.min(waiting).max(1.0);
     let complete = lane.arrival(chunk);
-    // Counted in whole chunks, and only what is there before: of lanes that are equally good, and
-    // of many that together only seem better than each, one must take the last chunk.
+    // Counted in whole chunks, and only those delivered first: among equally good lanes, or many
+    // that only together seem better than each, one must take the last chunk.
     let sooner = complete * (1.0 - 1e-6);
     let whole = |bytes: f64| (bytes / chunk).floor() * chunk;
     let others_deliver: f64 = others.clone().map(|other| whole(other.delivers_by(sooner))).sum();
@@ -35,7 +35,7 @@ pub(super) fn decide<'a>(
 }
 
 impl LaneView {
-    /// Bytes of what waits now that the lane could have delivered `at` seconds from now.
+    /// Bytes of what waits now that the lane could have delivered in `at` seconds.
     fn delivers_by(&self, at: f64) -> f64 {
         self.rate * (at - self.arrival(0.0)).max(0.0)
     }

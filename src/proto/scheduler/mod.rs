@@ -1,7 +1,7 @@
-//! Which lane carries what: pure choice over snapshots, no state of the session in sight.
+//! Which lane carries what: pure choice over snapshots, without any session state.
 //!
-//! A lane *pulls* when it can take bytes. The scheduler answers whether it should have any and, if
-//! so, how far into what waits its share begins: a slow lane takes bytes from further back, so that
+//! A lane *pulls* when it can take bytes. The scheduler decides whether it gets any and, if so, how
+//! far into the waiting bytes its share begins: a slow lane takes bytes from further back, so that
 //! they arrive when their turn comes. `fair` chooses among streams.
 
 mod classic;
@@ -34,10 +34,10 @@ pub enum SchedulerKind {
 }
 
 impl SchedulerKind {
-    /// All of them, for comparisons.
+    /// All rules, for comparisons.
     pub const ALL: [Self; 5] = [Self::RoundRobin, Self::MinRtt, Self::Blest, Self::Ecf, Self::Imux];
 
-    /// The name it is chosen by.
+    /// The name to choose it by.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "roundrobin",
@@ -71,8 +71,8 @@ impl FromStr for SchedulerKind {
     }
 }
 
-/// Whether `lane` shall take `chunk` of the `waiting` bytes, with `others` being the lanes that
-/// could carry them beside it. `bulk`: they are of no stream that sent little lately.
+/// Whether `lane` should take `chunk` of the `waiting` bytes, where `others` could carry them as
+/// well. `bulk`: no stream they belong to sent little lately.
 pub(in crate::proto) fn decide<'a>(
     kind: SchedulerKind,
     lane: &LaneView,
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::proto::ids::LaneId;
 
-    /// Three lanes with one round trip, of which some have room, and one that is slower.
+    /// Three lanes with the same round trip, of which some have room, and a slower one.
     fn lanes() -> [LaneView; 4] {
         let in_flight = [50_000.0, 0.0, 20_000.0, 4_096.0];
         let lane = |nth: usize| LaneView {

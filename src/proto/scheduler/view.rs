@@ -1,10 +1,10 @@
-//! What the choice is made from, and what it yields.
+//! The input and the result of the choice.
 
 use std::time::Duration;
 
 use crate::proto::ids::LaneId;
 
-/// A lane at the moment of the choice. Times in seconds, sizes in bytes, rates in bytes a second.
+/// A lane at the time of the choice. Times in seconds, sizes in bytes, rates in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::proto) struct LaneView {
     pub(in crate::proto) id: LaneId,
@@ -15,18 +15,18 @@ pub(in crate::proto) struct LaneView {
     pub(in crate::proto) rtt_var: f64,
     /// One way, without queues.
     pub(in crate::proto) delay: f64,
-    /// How much later than the rest explains it delivers as a rule.
+    /// How much later than the other figures explain it usually delivers.
     pub(in crate::proto) lateness: Duration,
-    /// Until what the lane was given already has left this end.
+    /// Until everything the lane was given has left this end.
     pub(in crate::proto) queue: f64,
     pub(in crate::proto) in_flight: f64,
     /// What it may have in flight when its pipe is full.
     pub(in crate::proto) window: f64,
-    /// What fills it as published schedulers have it: its kernel's congestion window.
+    /// What fills it according to published schedulers: its kernel's congestion window.
     pub(in crate::proto) congestion_window: f64,
     /// The rate was measured, not assumed.
     pub(in crate::proto) measured: bool,
-    /// Its path carries little: what is given to it stays there for long.
+    /// Its path carries little: what is given to it takes long.
     pub(in crate::proto) slow: bool,
     /// It is kept free of bulk.
     pub(in crate::proto) kept_free: bool,
@@ -47,11 +47,11 @@ impl LaneView {
     }
 }
 
-/// What a lane that pulls shall do.
+/// What a pulling lane should do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::proto) enum Grant {
     /// Nothing now: it would be slower than waiting for another lane.
     Nothing,
-    /// Take bytes that stand this far behind the first that waits.
+    /// Take bytes this far behind the first that waits.
     Skip(u64),
 }

@@ -43,8 +43,8 @@ const KIND_WANTING: u64 = 3;
 const KIND_LISTENING: u64 = 4;
 const KIND_VISITOR: u64 = 5;
 
-/// A number as a variable-length integer. Offsets never come near 2^62 (at 1 TB/s it takes 53
-/// days); one that did would be cut to it, and the receiver would refuse it.
+/// A number as a variable-length integer. Offsets never come near 2^62 (53 days at 1 TB/s); one
+/// that did would be truncated, and the receiver would reject it.
 fn varint(value: u64) -> VarInt {
     VarInt::from_u64(value).unwrap_or(VarInt::MAX)
 }
@@ -90,7 +90,7 @@ pub(super) fn encode_stream_header(
     put(out, offset);
 }
 
-/// Writes a frame of the reserved kind, which every receiver must skip.
+/// Writes a frame of a reserved type, which every receiver must skip.
 pub(super) fn encode_reserved(out: &mut BytesMut, n: u8) {
     put_header(out, types::reserved(n), usize::from(n % 8));
     out.put_bytes(n, usize::from(n % 8));
@@ -102,7 +102,7 @@ pub fn encode_frame(frame: &Frame, out: &mut BytesMut) {
         Frame::Stream { data, .. } => data.as_ref(),
         _ => &[],
     };
-    // All else is a few bytes: they are written first, to know their length.
+    // All others are a few bytes: written first, to learn their length.
     let mut fields = BytesMut::new();
     let kind = encode_fields(frame, &mut fields);
     put_header(out, kind, fields.len().saturating_add(payload.len()));
@@ -110,7 +110,7 @@ pub fn encode_frame(frame: &Frame, out: &mut BytesMut) {
     out.put_slice(payload);
 }
 
-/// Writes the body, but for the payload of a STREAM frame; returns the type.
+/// Writes the body, except the payload of a STREAM frame; returns the type.
 fn encode_fields(frame: &Frame, out: &mut BytesMut) -> u64 {
     match frame {
         Frame::Ping => types::PING,
@@ -245,7 +245,7 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             put(out, *number);
             out.put_slice(source.as_deref().unwrap_or_default().as_bytes());
         }
-        // What is wanted was not known, and not the kind.
+        // The kind was known, its wants were not.
         StreamKind::Unknown(KIND_WANTING) => {
             put(out, KIND_WANTING);
             put(out, Wants::ALL.to_wire().saturating_add(1));
@@ -285,8 +285,8 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
     }
 }
 
-/// Reads the body of a frame of type `kind`. The payload is copied: what is kept of a frame then
-/// pins no larger buffer.
+/// Reads the body of a frame of type `kind`. Copies the payload, so that a kept frame pins no
+/// larger buffer.
 pub(super) fn decode_body(kind: u64, body: &[u8]) -> Result<Frame, DecodeError> {
     let mut rest = body;
     let frame = match kind {
@@ -398,8 +398,8 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
         KIND_RAW => Ok(StreamKind::Raw),
         KIND_WANTING => {
             let Some(wants) = Wants::from_wire(get(rest)?) else {
-                // Whoever accepts it refuses what was never said to be granted; what else that
-                // brings along is not known.
+                // Whoever accepts it refuses wants that were never granted; what those add is not
+                // known.
                 decode_rest(rest)?;
                 return Ok(StreamKind::Unknown(KIND_WANTING));
             };
@@ -421,7 +421,7 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
     }
 }
 
-/// All that is left; nothing is none.
+/// Everything left; `None` if there is nothing.
 fn decode_destination(rest: &mut &[u8]) -> Field<Option<String>> {
     let name = std::mem::take(rest);
     if name.len() > DESTINATION_BYTES_MAX {
@@ -431,12 +431,12 @@ fn decode_destination(rest: &mut &[u8]) -> Field<Option<String>> {
     Ok((!name.is_empty()).then(|| name.to_owned()))
 }
 
-/// What a kind that is not known has besides, within the bounds of one that is.
+/// The rest of an unknown kind, within the bounds of a known one.
 fn decode_rest(rest: &mut &[u8]) -> Field<()> {
     if std::mem::take(rest).len() > 2 * DESTINATION_BYTES_MAX { Err(Malformed) } else { Ok(()) }
 }
 
-/// An address that stands before another, with its length.
+/// An address ahead of another one, with its length.
 fn decode_claim(rest: &mut &[u8]) -> Field<Option<String>> {
     let length = usize::try_from(get(rest)?).map_err(|_| Malformed)?;
     let (mut claim, tail) = rest.split_at_checked(length).ok_or(Malformed)?;
@@ -444,7 +444,7 @@ fn decode_claim(rest: &mut &[u8]) -> Field<Option<String>> {
     decode_destination(&mut claim)
 }
 
-/// A tier that is not known is none that asks for anything.
+/// An unknown tier counts as primary, which asks for nothing.
 fn decode_policy(rest: &mut &[u8]) -> Field<LanePolicy> {
     let tier = match get(rest)? {
         TIER_BACKUP => Tier::Backup,
@@ -469,7 +469,7 @@ fn decode_versions(rest: &mut &[u8]) -> Field<Vec<u32>> {
     (0..count).map(|_| u32::try_from(get(rest)?).map_err(|_| Malformed)).collect()
 }
 
-/// Each parameter is `name, length, value`. Unknown names are stepped over; a missing limit is 0.
+/// Each parameter is `name, length, value`. Unknown names are skipped; a missing limit is 0.
 fn decode_params(rest: &mut &[u8]) -> Field<Params> {
     let mut params = Params {
         initial_max_data: 0,

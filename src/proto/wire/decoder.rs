@@ -14,20 +14,20 @@ use crate::proto::limits::{BATCH_FRAMES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES
 pub struct FrameBatch {
     /// In the order of the wire.
     pub frames: Vec<Frame>,
-    /// Bytes of all of them as they stood on the wire, skipped ones included.
+    /// Their total length on the wire, skipped frames included.
     pub wire_bytes: u64,
 }
 
 impl FrameBatch {
-    /// Forgets the frames and keeps the room, but for what a flood of tiny frames has taken.
+    /// Forgets the frames but keeps their space, except what a flood of tiny frames has taken.
     pub fn clear(&mut self) {
         self.frames.clear();
         self.frames.shrink_to(BATCH_FRAMES_MAX);
         self.wire_bytes = 0;
     }
 
-    /// Whether it is time to hand over what there is, however few bytes it is: a frame in memory is
-    /// many times what a tiny one is on the wire.
+    /// Whether to hand over the batch, however few bytes it has: a tiny frame takes many times its
+    /// length on the wire in memory.
     pub fn is_full(&self) -> bool {
         self.frames.len() >= BATCH_FRAMES_MAX
     }
@@ -38,11 +38,11 @@ impl FrameBatch {
     }
 }
 
-/// Cuts a lane's bytes into frames. Holds at most one unfinished frame, and never room for bytes
+/// Cuts a lane's bytes into frames. Holds at most one unfinished frame, and never space for bytes
 /// that have not arrived.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The beginning of a frame whose end has not arrived.
+    /// The start of a frame whose end has not arrived.
     partial: BytesMut,
 }
 
@@ -60,12 +60,12 @@ impl Header {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a frame.
+    /// A decoder at the start of a frame.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes all of `input` and appends the frames that are complete.
+    /// Takes all of `input` and appends the complete frames.
     pub fn decode(&mut self, mut input: &[u8], out: &mut FrameBatch) -> Result<(), DecodeError> {
         while !input.is_empty() {
             let Some((frame, wire_len)) = self.decode_one(&mut input)? else { break };
@@ -75,8 +75,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes at most one frame from the front of `input`; with `None` all of `input` was taken and
-    /// the frame is still unfinished. The number is the frame's length on the wire.
+    /// Takes at most one frame from the front of `input`; `None`: all of `input` was taken and the
+    /// frame is still unfinished. The number is the frame's length on the wire.
     pub fn decode_one(&mut self, input: &mut &[u8]) -> Result<Option<(Frame, usize)>, DecodeError> {
         if !self.partial.is_empty() {
             return self.resume(input);
@@ -94,7 +94,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Completes the frame whose beginning was kept.
+    /// Completes the frame whose start was kept.
     fn resume(&mut self, input: &mut &[u8]) -> Result<Option<(Frame, usize)>, DecodeError> {
         let header = loop {
             if let Some(header) = read_header(&self.partial)? {
@@ -118,7 +118,7 @@ impl Decoder {
     }
 }
 
-/// Type and length, if all of them are there.
+/// Type and length, if all of both has arrived.
 fn read_header(input: &[u8]) -> Result<Option<Header>, DecodeError> {
     let mut rest = input;
     let (Ok(kind), Ok(body)) = (VarInt::decode(&mut rest), VarInt::decode(&mut rest)) else {

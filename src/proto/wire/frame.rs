@@ -1,4 +1,4 @@
-//! What can be said on a lane.
+//! The frames that a lane can carry.
 
 use bytes::Bytes;
 
@@ -41,14 +41,14 @@ pub(super) mod types {
     }
 }
 
-/// One frame. Each variant's fields stand in the order of the wire.
+/// One frame. Each variant's fields are in wire order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Asks for an acknowledgement and nothing else.
     Ping,
     /// Everything on `lane` up to `position` (bytes of frames since its handshake) has arrived.
     Ack {
-        /// Whose bytes: not necessarily the lane this frame travels on.
+        /// The lane acknowledged: not necessarily the one this frame travels on.
         lane: LaneId,
         /// Cumulative, in bytes.
         position: u64,
@@ -57,7 +57,7 @@ pub enum Frame {
     Stream {
         /// Which.
         id: StreamId,
-        /// Where in the stream `data` begins.
+        /// Where in the stream `data` starts.
         offset: u64,
         /// The stream ends after `data`.
         fin: bool,
@@ -77,13 +77,13 @@ pub enum Frame {
         /// Which.
         id: StreamId,
     },
-    /// The sender gives its direction of a stream up.
+    /// The sender abandons its direction of a stream.
     Reset {
         /// Which.
         id: StreamId,
         /// Why.
         code: Code,
-        /// How many bytes it had taken credit for.
+        /// How many bytes of credit it had used.
         final_size: u64,
     },
     /// The receiver wants no more of a stream.
@@ -110,7 +110,7 @@ pub enum Frame {
         /// Absolute.
         max: u64,
     },
-    /// Streams with an index below it begin with `Params::early_max_stream_data`.
+    /// Streams with a lower index start with `Params::early_max_stream_data`.
     EarlyStreams {
         /// Absolute.
         count: u64,
@@ -119,7 +119,7 @@ pub enum Frame {
     LaneClosed {
         /// Which.
         lane: LaneId,
-        /// The last acknowledgement of it there will be.
+        /// The last acknowledgement there will be for it.
         position: u64,
         /// Why.
         code: Code,
@@ -131,23 +131,22 @@ pub enum Frame {
         /// For a log; at most `limits::REASON_BYTES_MAX`.
         reason: Bytes,
     },
-    /// The sender accepts no more streams; those that are open go on.
+    /// The sender accepts no more streams; open ones continue.
     Drain,
-    /// From a server: the key it will have later, and proof that it holds it.
+    /// From a server: its next key, with proof that it holds it.
     NextKey {
-        /// `limits::NEXT_KEY_BYTES` of them. What they mean is decided outside: the core knows no
-        /// cryptography.
+        /// `limits::NEXT_KEY_BYTES` bytes. The core knows no cryptography: their meaning is
+        /// decided outside.
         announcement: Bytes,
     },
-    /// From a server: what is urgent waits behind bulk, and an express lane on each link would
-    /// help.
+    /// From a server: urgent data waits behind bulk, and an express lane on each link would help.
     Express,
-    /// From a client, ahead of its CREATE: by what its key is to be authorised.
+    /// From a client, ahead of its CREATE: what its key is to be authorised by.
     Invitation {
-        /// What the server gave out.
+        /// The secret that the server issued.
         secret: Secret,
     },
-    /// How the lane it stands on may be used. Stands before the client's CREATE or JOIN.
+    /// How the lane that carries this may be used. Precedes the client's CREATE or JOIN.
     LanePolicy(LanePolicy),
     /// First frame of a session's first lane, from the client.
     Create {
@@ -158,9 +157,9 @@ pub enum Frame {
     },
     /// The answer to it.
     Created {
-        /// The one of the client's versions that is spoken from here on.
+        /// The client's version that is used from here on.
         version: u32,
-        /// What further lanes join.
+        /// The session that further lanes join.
         session: SessionId,
         /// The server's limits.
         params: Params,
@@ -169,7 +168,7 @@ pub enum Frame {
     Join {
         /// Which session.
         session: SessionId,
-        /// A number not used in it before.
+        /// A number not used in the session before.
         lane: LaneId,
         /// Proof of the session's secret, bound to this lane.
         mac: [u8; 32],
@@ -191,7 +190,7 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Whether the frame belongs to a lane's opening and is out of place anywhere else.
+    /// Whether the frame belongs to a lane's opening and is invalid anywhere else.
     pub const fn is_handshake(&self) -> bool {
         matches!(
             self,
@@ -204,7 +203,7 @@ impl Frame {
         )
     }
 
-    /// Whether the receiver owes an acknowledgement for it. An ACK does not, or two ends would
+    /// Whether the receiver owes an acknowledgement for it. An ACK elicits none, or two ends would
     /// answer each other for ever (RFC 9000, 13.2); nor does what a receiver may ignore.
     pub const fn is_ack_eliciting(&self) -> bool {
         let ignorable =
@@ -213,7 +212,7 @@ impl Frame {
     }
 }
 
-/// What a stream is for, told in its OPEN.
+/// What a stream is for, as its OPEN says.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum StreamKind {
     /// To the one destination the server was set up with.
@@ -221,61 +220,61 @@ pub enum StreamKind {
     Default,
     /// To a destination the opener names, `host:port`. Granted only where authorised.
     Named(String),
-    /// To whatever the two programs that use the library have agreed on.
+    /// To whatever the two programs using the library have agreed on.
     Raw,
-    /// To the destination that is named, or the one the server was set up with, and with something
-    /// besides. Only to a peer that says it knows this.
+    /// To the named destination, or the one the server was set up with, with extra wants. Only to a
+    /// peer that says it knows this.
     Wanting {
         /// What.
         wants: Wants,
-        /// Who connects, as the opener says, in text: with [`Wants::CLAIM`], and only then.
+        /// Who connects according to the opener, in text: with [`Wants::CLAIM`], and only then.
         claim: Option<String>,
         /// As in [`Named`](Self::Named).
         destination: Option<String>,
     },
-    /// From a client: the server shall take connections at `place`, and open a stream for each,
-    /// for as long as this one lives. Only to a peer that says it knows this.
+    /// From a client: the server accepts connections at `place`, and opens a stream for each, for
+    /// as long as this stream lives. Only to a peer that says it knows this.
     Listening {
-        /// What the streams for its connections are to name.
+        /// The number that the streams for its connections refer to.
         number: u64,
         /// As in [`Named`](Self::Named).
         place: String,
     },
-    /// From a server: a connection that it has taken for a stream of the kind
+    /// From a server: a connection accepted for a stream of the kind
     /// [`Listening`](Self::Listening).
     Visitor {
-        /// The one that it was given.
+        /// That stream's number.
         number: u64,
         /// The address that the connection comes from, in text, if it has one.
         source: Option<String>,
     },
     /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
-    /// the other streams are not harmed.
+    /// the other streams are unaffected.
     Unknown(u64),
 }
 
-/// What each end tells of itself when the session is created. Unknown ones are skipped.
+/// What each end says about itself when the session is created. Unknown ones are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
-    /// Credit for all streams together, to begin with, in bytes.
+    /// Initial credit for all streams together, in bytes.
     pub initial_max_data: u64,
-    /// Credit for each stream, to begin with, in bytes.
+    /// Initial credit for each stream, in bytes.
     pub initial_max_stream_data: u64,
-    /// Streams the other end may open, to begin with.
+    /// Initial number of streams the other end may open.
     pub initial_max_streams: u64,
     /// How long a session without lanes is kept, in milliseconds.
     pub grace_ms: u64,
-    /// Credit, in bytes, for each stream whose index EARLY_STREAMS covers. Above 0 it says that
-    /// this end knows the frame.
+    /// Credit, in bytes, for each stream whose index EARLY_STREAMS covers. Above 0: this end knows
+    /// the frame.
     pub early_max_stream_data: u64,
-    /// What this end grants of what a stream's opener may want.
+    /// The wants that this end grants to a stream's opener.
     pub wants: Wants,
-    /// How many streams of the kind [`StreamKind::Listening`] the other end may have open. Above 0
-    /// it says that this end knows them.
+    /// How many streams of the kind [`StreamKind::Listening`] the other end may have open. Above
+    /// 0: this end knows them.
     pub listeners_max: u64,
 }
 
-/// 32 bytes that no log may show.
+/// 32 bytes that must never be logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub [u8; 32]);
 

@@ -1,4 +1,4 @@
-//! What one pull of a lane yields: headers written here, payloads referred to.
+//! What one pull of a lane yields: headers are written here, payloads referenced.
 
 use std::collections::VecDeque;
 
@@ -13,13 +13,13 @@ use crate::proto::ids::StreamId;
 pub struct LaneBuf {
     /// Complete pieces, none empty.
     pieces: VecDeque<Bytes>,
-    /// Headers not yet made a piece; they come after all of `pieces`.
+    /// Headers not yet made into a piece; they come after all of `pieces`.
     headers: BytesMut,
     /// Bytes in `pieces`.
     pieces_len: usize,
 }
 
-/// Headers are carved out of blocks of this size: some two hundred frames' worth.
+/// Headers are cut from blocks of this size: some two hundred frames' worth.
 const HEADER_BLOCK_BYTES: usize = 4096;
 
 impl LaneBuf {
@@ -44,13 +44,13 @@ impl LaneBuf {
         encode_frame(frame, &mut self.headers);
     }
 
-    /// Appends a frame that the receiver has to skip.
+    /// Appends a frame that the receiver must skip.
     pub fn push_reserved(&mut self, n: u8) {
         self.reserve();
         encode_reserved(&mut self.headers, n);
     }
 
-    /// Appends a STREAM frame; its `payload` bytes must be given by `push_payload` at once.
+    /// Appends a STREAM frame; its `payload` bytes must be added at once with `push_payload`.
     pub fn push_stream(&mut self, id: StreamId, offset: u64, payload: usize, fin: bool) {
         self.reserve();
         encode_stream_header(&mut self.headers, id, offset, payload, fin);
@@ -58,7 +58,7 @@ impl LaneBuf {
 
     /// Appends a part of the payload announced by `push_stream`.
     pub fn push_payload(&mut self, data: Bytes) {
-        // A short payload is cheaper copied than carried as a piece of its own.
+        // Copying a short payload is cheaper than carrying it as a piece of its own.
         if data.len() <= 64 {
             self.headers.extend_from_slice(&data);
             return;
@@ -74,7 +74,7 @@ impl LaneBuf {
         self.pieces.iter().map(AsRef::as_ref)
     }
 
-    /// Steps over `written` bytes at the front.
+    /// Advances over `written` bytes at the front.
     pub fn advance(&mut self, written: usize) {
         self.finish_headers();
         let mut left = written;

@@ -1,8 +1,8 @@
-//! The wire: frames, their encoding, and decoding as bytes come in. docs/PROTOCOL.md is the text,
-//! this is its only implementation.
+//! The wire: frames, their encoding, and decoding as bytes come in. The specification is
+//! docs/PROTOCOL.md; this is its only implementation.
 //!
 //! Every frame is `type, length, body`, the first two QUIC variable-length integers, so that a
-//! frame of unknown type can be stepped over. A leaf: it knows ids, codes and limits, nothing else.
+//! frame of unknown type can be skipped. A leaf: it knows ids, codes and limits, nothing else.
 
 mod codec;
 mod decoder;

@@ -1,4 +1,4 @@
-//! PROTOCOL.md, section 2: every frame survives the way there and back, however it is cut.
+//! PROTOCOL.md, section 2: every frame survives the round trip, however it is cut.
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
