@@ -1,9 +1,9 @@
 //! Counts of bytes that this end keeps itself.
 
-/// So many bytes, each of which was added once and is taken away at most once.
+/// A number of bytes, each added once and taken away at most once.
 ///
-/// To take what was never added is a mistake in the books: debug builds stop there, others go on
-/// from zero. What a peer says is never taken from a count before it was checked.
+/// Taking what was never added is an accounting bug: debug builds stop there, others continue from
+/// zero. A peer's numbers are always checked before they are taken from a count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::proto) struct ByteCount(u64);
 
@@ -14,27 +14,27 @@ impl ByteCount {
         self.0
     }
 
-    /// So many more.
+    /// Adds this many.
     pub(in crate::proto) fn add(&mut self, bytes: u64) {
         debug_assert!(self.0.checked_add(bytes).is_some(), "{} and {bytes} bytes", self.0);
         self.0 = self.0.saturating_add(bytes);
     }
 
-    /// So many less.
+    /// Takes this many away.
     pub(in crate::proto) fn take(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.0, "{bytes} bytes taken from {}", self.0);
         self.0 = self.0.saturating_sub(bytes);
     }
 
-    /// What was counted with `before` bytes counts `now`.
+    /// What counted as `before` bytes now counts as `now`.
     pub(in crate::proto) fn replace(&mut self, before: u64, now: u64) {
         self.take(before);
         self.add(now);
     }
 }
 
-/// How many bytes lie between two offsets of this end's own books, or of numbers that were checked:
-/// debug builds stop where `to` is below `from`, others find nothing between them.
+/// How many bytes lie between two offsets that this end keeps itself or has checked: debug builds
+/// stop where `to` is below `from`, others return zero.
 pub(in crate::proto) fn span(from: u64, to: u64) -> u64 {
     debug_assert!(from <= to, "{to} is below {from}");
     to.saturating_sub(from)

@@ -1,4 +1,4 @@
-//! What can go wrong, told by what dies of it: a lane, a stream, a session.
+//! What can go wrong, by what it ends: a lane, a stream, a session.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::ids::VarInt;
 
 /// Why a stream, a lane or a session ended, as a number on the wire. Codes below 0x100 are the
-/// protocol's own (docs/PROTOCOL.md, "Error codes"); an application's begin at 0x100.
+/// protocol's own (docs/PROTOCOL.md, "Error codes"); an application's start at 0x100.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(VarInt);
 
@@ -28,11 +28,11 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Nothing is wrong: the end of a session or lane that was asked for.
+    /// Nothing is wrong: a requested end of a session or lane.
     NONE = 0x00, "no error";
-    /// A fault of the implementation that sent it.
+    /// A fault in the implementation that sent it.
     INTERNAL = 0x01, "internal error";
-    /// A frame that is not allowed where it stands, or makes no sense.
+    /// A frame that is not allowed where it appears, or makes no sense.
     PROTOCOL = 0x02, "protocol violation";
     /// More data than credit was given for.
     FLOW_CONTROL = 0x03, "flow control violation";
@@ -56,7 +56,7 @@ codes! {
     LANE_TIMEOUT = 0x0c, "lane timed out";
     /// The end is shutting down.
     SHUTDOWN = 0x0d, "shutting down";
-    /// The stream's user gave it up, as a TCP reset does.
+    /// The stream's user abandoned it, as a TCP reset does.
     RESET = 0x20, "connection reset";
     /// The destination refused the connection.
     DIAL_REFUSED = 0x21, "destination refused the connection";
@@ -70,13 +70,13 @@ codes! {
     DIAL_FORBIDDEN = 0x25, "destination not allowed";
     /// The dialling end is out of descriptors, ports or memory.
     DIAL_RESOURCES = 0x26, "no resources to dial the destination";
-    /// What the stream is connected to broke off: neither direction has anybody at its end.
+    /// The stream's connection broke off: neither direction has anyone at its end.
     BROKEN_OFF = 0x27, "connection broken off";
-    /// No connections are taken there for this client.
+    /// This client may not listen there.
     LISTEN_FORBIDDEN = 0x28, "listening there is not allowed";
-    /// Somebody else takes connections there.
+    /// Someone else is listening there.
     LISTEN_IN_USE = 0x29, "the place to listen at is in use";
-    /// The system does not let connections be taken there.
+    /// The system does not allow listening there.
     LISTEN_FAILED = 0x2a, "the system does not let it listen there";
 }
 
@@ -132,13 +132,13 @@ pub enum DecodeError {
     UnknownType(u64),
 }
 
-/// Why a session ended. Everything in it is over: its streams and its lanes.
+/// Why a session ended. Its streams and lanes end with it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SessionError {
     /// The peer broke a rule of docs/PROTOCOL.md; the session was closed with this code.
     #[error("peer misbehaved: {code}: {detail}")]
     PeerMisbehaved {
-        /// The code it was told.
+        /// The code sent to it.
         code: Code,
         /// Which rule, for a log.
         detail: &'static str,
@@ -148,7 +148,7 @@ pub enum SessionError {
     ClosedByPeer {
         /// Its code.
         code: Code,
-        /// Its words: bounded, printable characters only.
+        /// Its reason: bounded, printable characters only.
         reason: String,
     },
     /// This end closed the session.
@@ -159,14 +159,14 @@ pub enum SessionError {
     GraceExpired,
 }
 
-/// Bytes of streams, and their ends, that are not known to have arrived at the peer.
+/// Bytes of streams, and their ends, that may not have arrived at the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Error)]
 #[error("{bytes} bytes of {streams} streams are not known to have arrived")]
 #[non_exhaustive]
 pub struct Undelivered {
     /// Written and not acknowledged.
     pub bytes: u64,
-    /// Streams of which bytes, or the end, were not acknowledged.
+    /// Streams whose bytes, or end, were not acknowledged.
     pub streams: usize,
 }
 
@@ -185,7 +185,7 @@ impl Undelivered {
         }
     }
 
-    /// An error, unless nothing is missing.
+    /// Turns itself into an error, unless nothing is missing.
     ///
     /// # Errors
     /// Itself.
@@ -214,7 +214,7 @@ pub enum ReadError {
     /// Nothing in order yet; `Event::Readable` follows.
     #[error("nothing to read now")]
     Blocked,
-    /// The peer gave the stream up: what was not read is gone.
+    /// The peer abandoned the stream: unread data is gone.
     #[error("reset by peer: {0}")]
     Reset(Code),
     /// Stopped by this end, or forgotten.

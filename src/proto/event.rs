@@ -5,15 +5,15 @@ use bytes::Bytes;
 use super::error::{Code, SessionError};
 use super::ids::{LaneId, StreamId};
 
-/// Something happened that the driver, or who sits on top of it, has to know.
+/// Something that the driver, or the code on top of it, has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The peer opened a stream: `Session::accept` has it.
     Opened,
-    /// More streams may be opened, after `Session::open` said no.
+    /// More streams may be opened, after `Session::open` refused.
     OpenAvailable,
     /// Something of a stream that this end opened was given to a lane, for the first time. Until
-    /// then nobody can know of it.
+    /// then the peer cannot know of it.
     Begun(StreamId),
     /// Something can be read that could not before: data, the end, or a reset.
     Readable(StreamId),
@@ -43,24 +43,24 @@ pub enum Event {
         /// Why.
         code: Code,
     },
-    /// The lane does not answer; what it owes travels elsewhere.
+    /// The lane does not answer; what it owes goes elsewhere.
     LaneSuspect(LaneId),
-    /// A lane is silent, and what its kernel knows of it decides whether it is given up: the driver
-    /// tells soon (`Session::handle_lane_metrics`).
+    /// A lane is silent, and its kernel's figures decide whether it is given up: the driver should
+    /// report them soon (`Session::handle_lane_metrics`).
     MetricsWanted(LaneId),
     /// The peer accepts no more streams.
     Draining,
-    /// The server announces the key it will have later: what came, still to be verified.
+    /// The server announces its next key: as received, still to be verified.
     NextKey(Bytes),
-    /// What is urgent waits behind bulk, here or at the server: an express lane on each link would
+    /// Urgent data waits behind bulk, here or at the server: an express lane on each link would
     /// help. Only clients are told, and once.
     ExpressWanted,
     /// Streams that nobody reads hold much of the session's window, and others get less than they
-    /// would. Told once.
+    /// would like. Told once.
     ReadersPaused {
         /// How many.
         streams: usize,
-        /// What has arrived for them and was not read, in bytes.
+        /// Bytes that have arrived for them and were not read.
         bytes: u64,
     },
     /// The session is over; no event follows.

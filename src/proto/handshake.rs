@@ -1,12 +1,12 @@
-//! How lanes and sessions begin: which version is spoken, and what a proof of membership covers.
-//! The proof itself, an HMAC, is made outside: the core knows no cryptography.
+//! How lanes and sessions begin: which version is used, and what a proof of membership covers. The
+//! proof itself, an HMAC, is made outside: the core knows no cryptography.
 
 use super::ids::{LaneId, SessionId, Side};
 
-/// The version of the protocol that this is (docs/PROTOCOL.md).
+/// The protocol version implemented here (docs/PROTOCOL.md).
 pub const VERSION: u32 = 1;
 
-/// The first of the client's versions that this end speaks too.
+/// The client's first version that this end supports too.
 pub fn choose_version(offered: &[u32]) -> Option<u32> {
     offered.iter().copied().find(|&version| version == VERSION)
 }
@@ -16,7 +16,7 @@ pub const EXPORT_LEN: usize = 32;
 
 const LABEL: &[u8; 16] = b"imux/1 join lane";
 
-/// Bytes of what a proof covers.
+/// Length in bytes of what a proof covers.
 pub const JOIN_MESSAGE_LEN: usize = LABEL.len() + SessionId::LEN + 1 + 8 + EXPORT_LEN;
 
 /// What `side` authenticates with the session's secret to prove that a lane belongs to it: session,

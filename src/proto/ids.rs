@@ -1,11 +1,11 @@
-//! Who is who: sessions, links, lanes, and quinn's stream ids.
+//! Identifiers: sessions, links, lanes, and quinn's stream ids.
 
 use std::fmt;
 
 pub use quinn_proto::{Dir, Side, StreamId, VarInt};
 
-/// Names a session on the server that created it. 128 random bits: not to be guessed, and worth
-/// nothing without the session's secret.
+/// Names a session on the server that created it. 128 random bits: unguessable, and worthless
+/// without the session's secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId([u8; Self::LEN]);
 
@@ -18,7 +18,7 @@ impl SessionId {
         Self(bytes)
     }
 
-    /// The bytes, as they stand on the wire.
+    /// The bytes as on the wire.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
@@ -37,8 +37,8 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// Names a lane within its session. The client numbers lanes from 0 upwards and never uses a
-/// number twice, so that what was sent on a dead lane is never mistaken for a living one's.
+/// Names a lane within its session. The client numbers lanes from 0 upwards and never reuses a
+/// number, so that what was sent on a dead lane is never attributed to a living one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(u64);
 
@@ -51,7 +51,7 @@ impl LaneId {
         Self(number)
     }
 
-    /// The number, as it stands on the wire.
+    /// The number as on the wire.
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -76,8 +76,7 @@ impl fmt::Debug for LaneId {
 }
 
 /// Names a link within its session. Whoever dials lanes numbers the links; lanes with the same
-/// number go over the same one. The number is the peer's word: nothing but equality follows from
-/// it.
+/// number share a link. The number is only the peer's claim: nothing but equality follows from it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
 
@@ -87,7 +86,7 @@ impl LinkId {
         Self(number)
     }
 
-    /// The number, as it stands on the wire.
+    /// The number as on the wire.
     pub const fn number(self) -> u64 {
         self.0
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::ids::LinkId;
 
-/// Which lanes come first. The order is that of preference; the first two are equally good.
+/// Which lanes are preferred, best first; the first two are equally good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// Carries whatever the scheduler gives it.
@@ -16,8 +16,8 @@ pub enum Tier {
     Express,
     /// Is kept up, and carries streams only while no primary or express lane answers.
     Backup,
-    /// Costs money by the byte: carries streams only while no other lane answers, nothing twice to
-    /// save time, and is asked for a sign of life four times less often while others answer.
+    /// Costs money by the byte: carries streams only while no other lane answers, sends nothing
+    /// twice to save time, and is pinged four times less often while others answer.
     Metered,
 }
 
@@ -25,7 +25,7 @@ impl Tier {
     /// All of them, in order of preference.
     pub const ALL: [Self; 4] = [Self::Primary, Self::Express, Self::Backup, Self::Metered];
 
-    /// The name it is chosen by.
+    /// The name to choose it by.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -56,15 +56,14 @@ impl FromStr for Tier {
     }
 }
 
-/// What both ends of a lane keep to.
+/// What both ends of a lane observe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LanePolicy {
-    /// When it carries streams at all.
+    /// When the lane carries streams at all.
     pub tier: Tier,
-    /// The link it goes over. Lanes of one link share its cap, and what is sent twice on purpose
-    /// goes over two links.
+    /// The link it uses. Lanes of one link share its cap, and deliberate copies use two links.
     pub link: LinkId,
-    /// Most bytes of frames a second that the lanes of the link carry together, in each direction;
-    /// at least [`LINK_RATE_MIN`](super::limits::LINK_RATE_MIN), or it is taken for that.
+    /// Most bytes of frames a second that the link's lanes carry together, in each direction; a
+    /// lower value than [`LINK_RATE_MIN`](super::limits::LINK_RATE_MIN) counts as that.
     pub rate_max: Option<u64>,
 }

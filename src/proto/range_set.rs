@@ -49,7 +49,7 @@ impl RangeSet {
         self.ranges.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
     }
 
-    /// The first number above `number` of which `contains` says otherwise; `u64::MAX` without one.
+    /// The first number above `number` for which `contains` differs; `u64::MAX` without one.
     pub fn next_change(&self, number: u64) -> u64 {
         match self.ranges.range(..=number).next_back() {
             Some((_, &end)) if number < end => end,
@@ -64,7 +64,7 @@ impl RangeSet {
             return 0;
         }
         let before = self.len;
-        // Everything that overlaps or touches is swallowed into the new range.
+        // The new range absorbs everything it overlaps or touches.
         while let Some((&s, &e)) = self.ranges.range(..=end).next_back() {
             if e < start {
                 break;
@@ -126,8 +126,8 @@ impl RangeSet {
         gaps
     }
 
-    /// Steps over the first `skip` numbers of the set and returns what follows of that range, at
-    /// most `max` numbers; `None` if the set holds no more than `skip`.
+    /// Skips the first `skip` numbers of the set and returns what follows of that range, at most
+    /// `max` numbers; `None` if the set holds no more than `skip`.
     pub fn nth_chunk(&self, skip: u64, max: u64) -> Option<Range<u64>> {
         let mut left = skip;
         for (&s, &e) in &self.ranges {

@@ -1,4 +1,4 @@
-//! Figures to look at; nothing decides by them.
+//! Figures for display; no decision depends on them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::ids::LaneId;
 use super::lane::{Condition, Health, Lane};
 use super::policy::Tier;
 
-/// One session at one moment. Bytes are stream payload unless said otherwise.
+/// One session at one moment. Bytes are stream payload unless stated otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionStats {
     /// Given to lanes, repeats included.
@@ -19,12 +19,12 @@ pub struct SessionStats {
     pub duplicate_bytes: u64,
     /// Waiting for a lane.
     pub pending_bytes: u64,
-    /// Written and not acknowledged: kept to be sent, or sent again. Now, and the most it ever
-    /// was.
+    /// Written and not acknowledged: kept for sending, possibly again. Now, and the maximum so
+    /// far.
     pub held_bytes: u64,
     /// See `held_bytes`.
     pub held_bytes_max: u64,
-    /// Memory out-of-order data costs now, and the most it ever did.
+    /// Memory cost of out-of-order data now, and the maximum so far.
     pub reorder_bytes: u64,
     /// See `reorder_bytes`.
     pub reorder_bytes_max: u64,
@@ -65,20 +65,20 @@ pub struct LaneStats {
     pub sent_bytes: u64,
     /// Stream payload received on it, in bytes.
     pub received_bytes: u64,
-    /// Of what was given to it, what another lane had been given before.
+    /// The part of `sent_bytes` that another lane had been given before.
     pub resent_bytes: u64,
     /// Bytes of frames not acknowledged.
     pub in_flight_bytes: u64,
     /// Smoothed round-trip time, queues included.
     pub rtt: Duration,
-    /// Smallest round-trip time of late.
+    /// Recent minimum of the round-trip time.
     pub rtt_min: Duration,
     /// Estimated rate in bytes a second.
     pub rate: u64,
     /// Whether it answers.
     pub health: Health,
     /// It answers, but what it carries is overdue, and nothing was acknowledged for a while:
-    /// others come first.
+    /// others are preferred.
     pub late: bool,
     /// It carries no bulk for now: the link's active lanes fill its path. It carries urgent data.
     pub standby: bool,

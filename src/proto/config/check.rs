@@ -1,4 +1,4 @@
-//! Settings that make no sense, and setters that do not take them.
+//! Checks for settings that make no sense, and setters that reject them.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use thiserror::Error;
 use super::Config;
 use crate::proto::scheduler::SchedulerKind;
 
-/// The largest number the wire has room for (RFC 9000, 16).
+/// The largest number the wire can carry (RFC 9000, 16).
 const NUMBER_MAX: u64 = (1 << 62) - 1;
 
-/// Longest grace time and keep-alive: a week. What is kept longer than that for nobody is a leak,
-/// and a lane that is asked less often is not kept alive.
+/// Longest grace time and keep-alive: a week. Keeping anything longer for nobody is a leak, and a
+/// lane pinged less often is not kept alive.
 const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A setting that makes no sense: nothing could be sent, or it could not be told to the peer.
+/// A setting that makes no sense: nothing could be sent, or the peer could not be told.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{setting} is {value}: it has to be {range}")]
 #[non_exhaustive]
 pub struct InvalidConfig {
     /// The field of [`Config`].
     pub setting: &'static str,
-    /// What it is.
+    /// The value it has.
     pub value: String,
-    /// What it may be.
+    /// The values it may have.
     pub range: &'static str,
 }
 
 impl Config {
     /// Whether the settings make sense. [`Client::connect`](crate::Client::connect) and
-    /// [`Server::start`](crate::Server::start) ask; the setters never let it come to that.
+    /// [`Server::start`](crate::Server::start) check this; the setters reject bad values up front.
     ///
     /// # Errors
-    /// The first that does not.
+    /// The first setting that does not.
     ///
     /// ```
     /// use std::time::Duration;
