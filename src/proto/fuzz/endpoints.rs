@@ -1,4 +1,4 @@
-//! Two honest ends and whatever happens to their lanes and streams, against plain byte queues.
+//! Two honest ends, whatever happens to their lanes and streams, against plain byte queues.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ pub(in crate::proto) enum Op {
         flow: usize,
         bytes: usize,
     },
-    /// The writer gives up.
+    /// The writer abandons the stream.
     Reset(usize),
     /// The reader gives up.
     Stop(usize),
-    /// The reader does not read, until the end.
+    /// The reader pauses until the end.
     Pause(usize),
     Drain {
         server: bool,
@@ -50,20 +50,20 @@ pub(in crate::proto) enum Op {
     Wait(u16),
 }
 
-/// A run.
+/// One run.
 #[derive(Debug)]
 pub(in crate::proto) struct Case {
     pub(in crate::proto) scheduler: SchedulerKind,
-    /// What a stream's window begins with, in bytes.
+    /// A stream's initial window, in bytes.
     pub(in crate::proto) window: u64,
     pub(in crate::proto) streams_max: u64,
     pub(in crate::proto) read_max: usize,
-    /// What arrives is cut into pieces of at most so many bytes.
+    /// What arrives is cut into pieces of at most this many bytes.
     pub(in crate::proto) cut: usize,
     pub(in crate::proto) ops: Vec<Op>,
 }
 
-/// The target.
+/// The fuzz target.
 pub(crate) fn endpoints(data: &[u8]) {
     if let Ok(case) = case(&mut Unstructured::new(data)) {
         case.run();
@@ -106,7 +106,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
     })
 }
 
-/// Half of them the usual one; otherwise any tier, with or without a cap.
+/// Half the time the default one; otherwise any tier, with or without a cap.
 pub(in crate::proto) fn some_policy(choice: u8) -> LanePolicy {
     if choice < 128 {
         return LanePolicy::default();
@@ -119,12 +119,12 @@ pub(in crate::proto) fn some_policy(choice: u8) -> LanePolicy {
     }
 }
 
-/// One direction of a stream, as the model has it.
+/// One direction of a stream in the model.
 struct Flow {
     id: StreamId,
     reader: usize,
     data: Bytes,
-    /// One of its ends gave up: what arrives is a beginning of it.
+    /// One of its ends gave up: only a prefix arrives.
     cut: bool,
     answered: bool,
 }
@@ -193,7 +193,7 @@ impl Run {
         }
     }
 
-    /// What befalls a lane.
+    /// What happens to a lane.
     fn trouble(&mut self, op: Op) {
         let (Op::LaneDown(n)
         | Op::Silence(n)
@@ -284,7 +284,7 @@ impl Run {
         }
     }
 
-    /// Everything is set right and goes to its end.
+    /// Everything is repaired and runs to its end.
     fn finish(&mut self) {
         self.pair.ends.iter_mut().for_each(|end| end.unread.clear());
         self.lane_up(Path::new(50.0, 10), LanePolicy::default());
@@ -296,7 +296,7 @@ impl Run {
             };
             flows.iter().all(is_there)
         });
-        // What nobody answered ends now, and what one end gave up the other does as well.
+        // What nobody answered ends now, and what one end abandoned the other abandons as well.
         for flow in &self.flows {
             let (writer, reader) = (1 - flow.reader, flow.reader);
             if !flow.answered && self.pair.ends[reader].accepted.contains(&flow.id) {
@@ -337,7 +337,7 @@ impl Run {
     }
 }
 
-/// Once lanes work, nothing takes as long as this.
+/// With working lanes, nothing takes this long.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
 fn nth<T>(list: &mut [T], nth: usize) -> Option<&mut T> {

@@ -1,4 +1,4 @@
-//! Frames out of a fuzzer's bytes.
+//! Frames from a fuzzer's bytes.
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use crate::proto::limits::{DESTINATION_BYTES_MAX, LINK_RATE_MIN, REASON_BYTES_MA
 use crate::proto::policy::{LanePolicy, Tier};
 use crate::proto::wire::{Frame, Params, StreamKind, Wants};
 
-/// Most often a small number, sometimes any that a variable-length integer holds.
+/// Most often a small number, sometimes any that a variable-length integer can hold.
 pub(super) fn number(u: &mut Unstructured<'_>) -> Result<u64> {
     Ok(match u.int_in_range(0..=7)? {
         0..=3 => u64::from(u.arbitrary::<u8>()?),
@@ -19,7 +19,7 @@ pub(super) fn number(u: &mut Unstructured<'_>) -> Result<u64> {
     })
 }
 
-/// Most often one of the first streams, seldom a unidirectional one.
+/// Most often one of the first streams, rarely a unidirectional one.
 pub(super) fn stream_id(u: &mut Unstructured<'_>) -> Result<StreamId> {
     let choice: u8 = u.arbitrary()?;
     let side = if choice & 1 == 0 { Side::Client } else { Side::Server };
@@ -44,7 +44,7 @@ fn bytes(u: &mut Unstructured<'_>, max: usize) -> Result<Bytes> {
     Ok(Bytes::copy_from_slice(u.bytes(len.min(u.len()))?))
 }
 
-/// A payload of any length, whatever is left of the input: its bytes repeat.
+/// A payload of any length, however little input is left: its bytes repeat.
 fn payload(u: &mut Unstructured<'_>) -> Result<Bytes> {
     let len = u.int_in_range(0..=2000usize)?;
     let fill: u8 = u.arbitrary()?;
@@ -87,7 +87,7 @@ fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
             let source = u.ratio(3, 4)?.then(|| "192.0.2.1:1".to_owned());
             StreamKind::Visitor { number: number(u)?, source }
         }
-        // Those above.
+        // Kinds above the known ones.
         _ => StreamKind::Unknown(number(u)?.max(6)),
     })
 }
@@ -108,7 +108,7 @@ fn versions(u: &mut Unstructured<'_>) -> Result<Vec<u32>> {
 
 /// Any frame that an encoder may be given.
 pub(super) fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
-    // Those of a session that is up come first, and data most often.
+    // Frames of an established session come first, and data most often.
     match u.int_in_range(0..=31)? {
         0 => Ok(Frame::Ping),
         1..=3 => Ok(Frame::Ack { lane: lane_id(u)?, position: number(u)? }),

@@ -1,4 +1,4 @@
-//! One honest end and a peer that says whatever it likes, in frames and in what nearly are.
+//! One honest end and a peer that says anything, in frames and in near-frames.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::proto::testing;
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf, StreamKind, encode_frame};
 use crate::proto::{Config, KernelSample, Session};
 
-/// The target. Whatever the peer does: no panic, no memory beyond the windows and limits, no output
-/// without end, and at the end a session that works, or one that was closed with a code.
+/// The target. Whatever the peer does: no panic, no memory beyond the windows and limits, no
+/// unbounded output, and in the end a session that works, or one that was closed with a code.
 pub(crate) fn hostile(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let Ok(mut run) = Run::new(&mut u) else { return };
@@ -41,7 +41,7 @@ struct Wire {
     sent: u64,
     /// The last acknowledgement of what the peer sent on it.
     acked: u64,
-    /// The peer takes nothing from it.
+    /// The peer reads nothing from it.
     stuck: bool,
     awake: bool,
     close: Option<Code>,
@@ -60,7 +60,7 @@ struct Run {
     ended: Option<SessionError>,
 }
 
-/// What the application writes: contents do not matter here.
+/// What the application writes: its contents do not matter.
 static ZEROS: [u8; 4096] = [0; 4096];
 
 impl Run {
@@ -147,7 +147,7 @@ impl Run {
         Ok(())
     }
 
-    /// The same again and again, or one piece behind the other with gaps between them.
+    /// The same frame again and again, or one piece after another, with gaps between.
     fn hear_flood(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let (lane, mut frame) = (self.some_lane(u)?, frame(u)?);
         let (count, step) = (1 << u.int_in_range(4..=17)?, u.int_in_range(0..=3)?);
@@ -175,7 +175,7 @@ impl Run {
         Ok(())
     }
 
-    /// Bytes come in on a lane.
+    /// Bytes arrive on a lane.
     fn hear(&mut self, lane: LaneId, bytes: &[u8]) {
         let Some(wire) = self.wires.get_mut(&lane) else { return };
         let mut batch = FrameBatch::default();
@@ -286,7 +286,7 @@ impl Run {
         Ok(())
     }
 
-    /// Timers that are due by then fire, each lane pulls when it is woken.
+    /// Timers due by then fire, each lane pulls when it is woken.
     fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         let mut fired_now = 0;
@@ -322,7 +322,7 @@ impl Run {
         }
     }
 
-    /// The lane takes all there is for it: at one moment that is not without end.
+    /// The lane takes everything there is for it: at any one moment that is bounded.
     fn pull(&mut self, id: LaneId) {
         let mut out = LaneBuf::new();
         for _ in 0..1000 {
@@ -364,7 +364,7 @@ impl Run {
         }
     }
 
-    /// `frames` were heard: as many can cause no more than a few events each.
+    /// `frames` were received: that many can cause no more than a few events each.
     fn take_events(&mut self, frames: usize) {
         let mut events = 0;
         while let Some(event) = self.session.poll_event() {
@@ -378,7 +378,7 @@ impl Run {
         }
         assert_eq!(self.ended.is_some(), self.session.is_closed());
         if self.ended.is_some() {
-            // With the session everything is over: which lanes went before it is told no more.
+            // The session ends everything: lanes lost before that are no longer reported.
             let left: Vec<_> = self.session.stats().lanes.iter().map(|lane| lane.id).collect();
             self.wires.retain(|id, _| left.contains(id));
         }

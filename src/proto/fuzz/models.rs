@@ -1,4 +1,4 @@
-//! Data structures against what they stand for.
+//! Data structures against simple models.
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use crate::proto::limits::SEGMENT_OVERHEAD_BYTES;
 use crate::proto::range_set::RangeSet;
 use crate::proto::{Assembler, InsertError};
 
-/// A set of ranges against a row of flags.
+/// A set of ranges against an array of flags.
 pub(crate) fn range_set(data: &[u8]) {
     let mut set = RangeSet::new();
     let mut model = [false; 512];
@@ -60,7 +60,7 @@ fn compare_parts(set: &RangeSet, model: &[bool], start: usize, end: usize) {
     assert!(gaps.into_iter().flatten().eq(absent));
 }
 
-/// Bytes in any order, overlapping and contradicting each other: the first said of a place stands.
+/// Bytes in any order, overlapping and contradicting each other: the first for an offset counts.
 pub(crate) fn assembler(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let mut run = Assembling { assembler: Assembler::default(), model: Vec::new(), read: 0 };
@@ -86,7 +86,7 @@ impl Assembling {
                 let offset = u.int_in_range(0..=8191)?;
                 self.insert(offset, u.int_in_range(0..=255)?, u.arbitrary()?);
             }
-            // Longer than what is joined to a neighbour.
+            // Longer than pieces that are joined to a neighbour.
             5 => {
                 let offset = u.int_in_range(0..=8191)?;
                 self.insert(offset, u.int_in_range(2000..=4000)?, u.arbitrary()?);
@@ -128,7 +128,7 @@ impl Assembling {
         self.read += bytes.len();
     }
 
-    /// Bytes that are there without a gap.
+    /// Bytes present from the start without a gap.
     fn prefix(&self) -> usize {
         let missing = self.model[self.read..].iter().position(Option::is_none);
         missing.map_or(self.model.len(), |at| self.read + at)

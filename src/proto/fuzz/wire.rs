@@ -1,4 +1,4 @@
-//! The codec: never a panic, never a byte too many or too few, never two readings of one text.
+//! The codec: never a panic, never a byte too many or too few, never two readings of one input.
 
 use arbitrary::{Result, Unstructured};
 use bytes::BytesMut;
@@ -9,8 +9,8 @@ use crate::proto::wire::{
     Decoder, Frame, FrameBatch, LaneBuf, encode_frame, printable, stream_header_len,
 };
 
-/// Any bytes: each frame takes exactly as many as it says, and what was understood means the same
-/// when it is said again.
+/// Any bytes: each frame takes exactly as many as it says, and what was decoded means the same when
+/// it is encoded again.
 pub(crate) fn decode(data: &[u8]) {
     let mut decoder = Decoder::new();
     let mut rest = data;
@@ -70,7 +70,7 @@ fn decode_pieces<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Decoded {
     (result, batch.frames, batch.wire_bytes)
 }
 
-/// Any frames: read back as they were written, from either encoder, whose bytes are the same.
+/// Any frames: read back as written, from either encoder, with identical bytes.
 pub(crate) fn round_trip(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let frames: Vec<Frame> = std::iter::from_fn(|| some_frame(&mut u).ok()).take(16).collect();

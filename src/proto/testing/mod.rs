@@ -1,4 +1,4 @@
-//! What tests and fuzz targets of the core share.
+//! What the core's tests and fuzz targets share.
 #![cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it, the targets a part"))]
 
 pub(crate) mod pair;
@@ -13,8 +13,8 @@ pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
-/// What the kernel says of a lane whose path has 20 ms: its rate in bytes a second, and its round
-/// trip as it is now.
+/// What the kernel reports for a lane on a path of 20 ms: its rate in bytes a second, and its
+/// current round trip.
 pub(crate) fn kernel(rate: u64, rtt: Duration) -> KernelSample {
     KernelSample {
         rtt,

@@ -17,7 +17,7 @@ use crate::proto::{
 pub(crate) struct Path {
     pub(crate) bytes_per_second: f64,
     pub(crate) delay: Duration,
-    /// Swallows everything without a word.
+    /// Silently swallows everything.
     pub(crate) silent: bool,
 }
 
@@ -39,11 +39,11 @@ struct Pipe {
     /// Arrival and bytes, in order.
     flying: VecDeque<(Instant, Vec<u8>)>,
     decoder: Decoder,
-    /// What a pull yielded and the sender's buffer has not taken.
+    /// What a pull yielded and the sender's buffer has not accepted.
     out: LaneBuf,
 }
 
-/// The sender's buffer: this much may wait for the link.
+/// The sender's buffer: this much of the link's time may wait for it.
 const SENDER_BUFFER: Duration = Duration::from_millis(4);
 
 impl Pipe {
@@ -76,13 +76,13 @@ impl Pipe {
 pub(crate) struct End {
     pub(crate) session: Session,
     pub(crate) events: Vec<Event>,
-    /// What was read of each stream, and whether its end was.
+    /// What was read of each stream, and whether its end was reached.
     pub(crate) read: BTreeMap<StreamId, (Vec<u8>, bool)>,
     pub(crate) resets: BTreeMap<StreamId, Code>,
     pub(crate) accepted: Vec<StreamId>,
     /// Bytes still to be written to each stream; the end follows.
     pub(crate) to_write: BTreeMap<StreamId, Bytes>,
-    /// Streams whose writers wait to be told that there is room.
+    /// Streams whose writers wait for room.
     blocked: BTreeSet<StreamId>,
     /// Streams that are not read.
     pub(crate) unread: Vec<StreamId>,
@@ -95,7 +95,7 @@ pub(crate) struct End {
 pub(crate) struct Pair {
     pub(crate) now: Instant,
     pub(crate) ends: [End; 2],
-    /// What a lane delivers is handed over in pieces of at most so many bytes.
+    /// What a lane delivers is handed over in pieces of at most this many bytes.
     pub(crate) cut: usize,
     pipes: BTreeMap<LaneId, [Pipe; 2]>,
 }
@@ -103,7 +103,7 @@ pub(crate) struct Pair {
 pub(crate) const CLIENT: usize = 0;
 pub(crate) const SERVER: usize = 1;
 
-/// Bytes that tell their place.
+/// Bytes whose values depend on their position.
 pub(crate) fn pattern(len: usize, seed: u64) -> Bytes {
     let mut state = seed | 1;
     let mut next = || {
@@ -148,7 +148,7 @@ impl Pair {
         self.pipes.insert(id, [Pipe::new(path, self.now), Pipe::new(path, self.now)]);
     }
 
-    /// What is in flight is gone; both ends hear of it.
+    /// What is in flight is lost; both ends are told.
     pub(crate) fn lane_down(&mut self, id: LaneId) {
         self.pipes.remove(&id);
         for end in &mut self.ends {
@@ -161,12 +161,12 @@ impl Pair {
         self.pipes.get_mut(&id).unwrap().iter_mut().for_each(|pipe| change(&mut pipe.path));
     }
 
-    /// What `end` sends on the lane is swallowed from now on; the other way goes on.
+    /// From now on, what `end` sends on the lane is swallowed; the other direction still works.
     pub(crate) fn silence_one_way(&mut self, id: LaneId, end: usize) {
         self.pipes.get_mut(&id).unwrap()[end].path.silent = true;
     }
 
-    /// What `end` sends on the lane stays in its buffer from now on.
+    /// From now on, what `end` sends on the lane stays in its buffer.
     pub(crate) fn clog(&mut self, id: LaneId, end: usize) {
         let path = &mut self.pipes.get_mut(&id).unwrap()[end].path;
         path.silent = true;
@@ -177,7 +177,7 @@ impl Pair {
         self.try_open(end, data).unwrap()
     }
 
-    /// `None` where the session says no.
+    /// `None` if the session refuses.
     pub(crate) fn try_open(&mut self, end: usize, data: Bytes) -> Option<StreamId> {
         let id = self.ends[end].session.open(StreamKind::Raw)?;
         self.ends[end].to_write.insert(id, data);

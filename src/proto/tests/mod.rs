@@ -15,7 +15,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One transfer from client to server over `paths`, which are warm; the time it took.
+/// One transfer from client to server over warmed-up `paths`; returns how long it took.
 fn transfer(scheduler: SchedulerKind, paths: &[Path], bytes: usize) -> (Pair, Duration) {
     let mut pair = Pair::new(Config { scheduler, ..Config::default() }, paths);
     pair.open(CLIENT, pattern(8_000_000, 9));
@@ -29,7 +29,7 @@ fn transfer(scheduler: SchedulerKind, paths: &[Path], bytes: usize) -> (Pair, Du
     (pair, took)
 }
 
-/// Ideal: the smallest time in which the lanes together could have delivered it.
+/// Ideal: the shortest time in which the lanes together could have delivered it.
 fn ideal(paths: &[Path], bytes: usize) -> Duration {
     let mut time = Duration::ZERO;
     while paths
@@ -145,7 +145,7 @@ fn first_bytes_travel_with_the_opening() {
     assert_eq!(pair.ends[SERVER].read[&id].0, b"GET /");
 }
 
-/// Whoever opened it may open it elsewhere until then.
+/// Until then its opener may open it elsewhere.
 #[test]
 fn a_stream_begins_when_a_lane_is_first_given_some_of_it() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10)]);
@@ -160,7 +160,7 @@ fn a_stream_begins_when_a_lane_is_first_given_some_of_it() {
     pair.lane_up(LaneId::new(1), Path::new(50.0, 10));
     pair.drive(SECOND / 200);
     assert!(pair.ends[CLIENT].events.contains(&Event::Begun(id)));
-    // That lane is lost, and another delivers all of it again.
+    // That lane is lost, and another delivers everything again.
     pair.lane_down(LaneId::new(1));
     pair.lane_up(LaneId::new(2), Path::new(50.0, 10));
     pair.drive_until(20 * SECOND, |pair| pair.ends[SERVER].read.get(&id).is_some_and(|it| it.1));
@@ -199,7 +199,7 @@ fn a_reset_in_order_is_told_after_all_that_was_written() {
     assert_eq!(stream.write(&mut bytes.clone()), Ok(bytes.len()));
     stream.finish_with(Code::application(7));
     assert_eq!(stream.write(&mut Bytes::from_static(b"x")), Err(WriteError::Closed));
-    // On a lane that is lost with what it carries, too.
+    // Likewise on a lane that is lost along with what it carries.
     pair.drive(SECOND / 50);
     pair.lane_down(LaneId::FIRST);
     pair.drive(2 * SECOND);
@@ -265,7 +265,7 @@ fn idle_sessions_do_next_to_nothing() {
     }
 }
 
-/// Feeds frames of an invented peer to a server session.
+/// Feeds a made-up peer's frames to a server session.
 fn hostile(frames: Vec<Frame>) -> Vec<Event> {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10)]);
     pair.drive(Duration::from_nanos(1)); // first streams are promised more than others
@@ -348,7 +348,7 @@ fn a_next_key_is_announced_again_when_its_lanes_are_lost() {
     pair.drive(SECOND);
     let announcement = Bytes::from(vec![7; 96]);
     pair.ends[SERVER].session.announce_next_key(announcement.clone());
-    // Under way, and not there.
+    // In flight, not arrived.
     pair.drive(SECOND / 500);
     pair.lane_down(LaneId::FIRST);
     pair.lane_down(LaneId::FIRST.next());

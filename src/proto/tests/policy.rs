@@ -7,7 +7,7 @@ fn policy(tier: Tier, link: u64) -> LanePolicy {
     LanePolicy { tier, link: LinkId::new(link), rate_max: None }
 }
 
-/// A pair whose lane `n` is of the `n`th tier, each on a link of its own.
+/// A pair whose `n`th lane is of the `n`th tier, each on a link of its own.
 fn tiers(tiers: &[Tier]) -> Pair {
     let mut pair = Pair::new(Config::default(), &vec![Path::new(50.0, 10); tiers.len()]);
     for (number, tier) in (0u64..).zip(tiers) {
@@ -23,7 +23,7 @@ fn tell(pair: &mut Pair, lane: u64, policy: LanePolicy) {
     }
 }
 
-/// Payload that lane `n` was given at `end`.
+/// Payload given to lane `n` at `end`.
 fn sent(pair: &Pair, end: usize, lane: u64) -> u64 {
     let stats = pair.ends[end].session.stats();
     stats.lanes.iter().find(|it| it.id == LaneId::new(lane)).map_or(0, |lane| lane.sent_bytes)
@@ -72,7 +72,7 @@ fn a_backup_takes_over_from_a_silent_lane_at_once_and_a_metered_one_when_it_is_l
         let id = pair.open(CLIENT, data.clone());
         pair.drive(SECOND / 4);
         pair.set_path(LaneId::new(0), |path| path.silent = true);
-        pair.drive(SECOND / 10); // what was on its way has arrived
+        pair.drive(SECOND / 10); // what was in flight has arrived
         let read = pair.ends[SERVER].read[&id].0.len();
         let gap = pair.drive_until(9 * SECOND, |pair| pair.ends[SERVER].read[&id].0.len() > read);
         assert!(gap < gap_max, "{tier}: {gap:?}");

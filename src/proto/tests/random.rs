@@ -1,5 +1,5 @@
-//! Random writes, deaths of lanes and changes of paths against plain byte queues: the cases that a
-//! fuzz target runs too, drawn so that they shrink well and are larger.
+//! Random writes, lane deaths and path changes against plain byte queues: the cases that a fuzz
+//! target also runs, but drawn so that they shrink well, and larger.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What the simulator found, each once and for all.
+//! Bugs that the simulator found, each pinned by a test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ fn equal_lanes_do_not_wait_for_each_other() {
     }
 }
 
-/// The answer to a PING travelled on another lane, so that the pinged lane was still unheard of and
+/// The answer to a PING travelled on another lane, so the pinged lane still counted as unheard and
 /// was pinged again at once, every round trip.
 #[test]
 fn a_lane_that_is_silent_one_way_is_not_pinged_without_end() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 2), Path::new(50.0, 40)]);
     pair.silence_one_way(LaneId::new(1), CLIENT);
-    // The client hears of the lane later than the server, and so is not the first to ask.
+    // The client hears the lane later than the server, and so is not the first to ask.
     let id = pair.open(SERVER, pattern(3_000_000, 1));
     pair.drive(100 * SECOND);
     assert!(pair.ends[CLIENT].read[&id].1);
@@ -35,8 +35,8 @@ fn a_lane_that_is_silent_one_way_is_not_pinged_without_end() {
     assert!(pings <= 2 * 100 / 15, "{pings} pings");
 }
 
-/// With a window of a few bytes, the first piece out of order cost more memory than the cap that
-/// was derived from the window, and an honest peer was told off.
+/// With a window of a few bytes, the first piece out of order cost more memory than the cap derived
+/// from the window, and an honest peer was rejected.
 #[test]
 fn a_tiny_window_takes_a_piece_out_of_order() {
     let config = Config { stream_window: 40, session_window: 640, ..Config::default() };
@@ -50,8 +50,8 @@ fn a_tiny_window_takes_a_piece_out_of_order() {
     assert!(session.stats().reorder_bytes > 80, "more than twice the window");
 }
 
-/// What was late on a silent lane was partly given to that lane again, and so was new data: the
-/// reader waited until the lane was suspect.
+/// What was late on a silent lane was partly given to that lane again, as was new data: the reader
+/// waited until the lane was suspect.
 #[test]
 fn a_late_lane_gets_neither_what_it_is_late_with_nor_more() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 10); 2]);
@@ -80,8 +80,8 @@ fn a_lane_that_takes_nothing_is_given_up() {
     assert!(pair.ends[CLIENT].events.contains(&lost));
 }
 
-/// The first frames took a very slow lane longer than lanes were waited for; so they did the next
-/// lane, and none was ever acknowledged.
+/// A very slow lane took longer for its first frames than the time-out; so did the next lane, and
+/// none was ever acknowledged.
 #[test]
 fn very_slow_lanes_are_waited_for_longer() {
     let mut pair = Pair::new(Config::default(), &[Path::new(0.05, 2)]);
@@ -99,8 +99,8 @@ fn very_slow_lanes_are_waited_for_longer() {
     panic!("{:?}", pair.ends[CLIENT].events);
 }
 
-/// Of a thousand lanes that fell silent, those were noticed after minutes that followed some that
-/// had died young.
+/// Of a thousand lanes that fell silent, those that followed some that had died young were noticed
+/// only after minutes.
 #[test]
 fn a_lane_that_has_carried_is_not_waited_for_longer_because_others_never_did() {
     let mut pair = Pair::new(Config::default(), &[]);
@@ -123,7 +123,7 @@ fn a_lane_that_has_carried_is_not_waited_for_longer_because_others_never_did() {
     assert!(took < 3 * SECOND, "{took:?}");
 }
 
-/// A lane whose buffer was full and on which its peer was still heard owed nothing, and was waited
+/// A lane whose buffer was full while its peer was still heard on it owed nothing, and was waited
 /// for without end.
 #[test]
 fn a_lane_that_takes_nothing_more_is_given_up_though_its_peer_is_heard() {
@@ -149,7 +149,7 @@ fn a_lane_that_takes_nothing_more_is_given_up_though_its_peer_is_heard() {
     assert!(lost.is_some_and(|at| at < start + Duration::from_secs(2)), "{lost:?}");
 }
 
-/// A writer that waited for what was to be sent again was not told when that had arrived after all.
+/// A writer that waited for queued retransmissions was not told when they had arrived after all.
 #[test]
 fn a_writer_is_told_of_room_that_news_of_a_lost_lane_makes() {
     let mut pair = Pair::new(Config::default(), &[Path::new(50.0, 100)]);
