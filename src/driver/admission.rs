@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::audit::Subject;
 use crate::trust::{ClientTrust, Fingerprint, Permit};
 
-/// Who the client of a session is, and who decides about it.
+/// A session's client, and the trust that decides what it may do.
 #[derive(Clone)]
 pub(super) struct Admission {
     /// The key it has proven to hold, if it showed one.
@@ -17,7 +17,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// What the client may do now; `None` if it is not authorised any more.
+    /// What the client may do now; `None` if it is no longer authorised.
     pub(super) fn permit(&self) -> Option<Permit> {
         self.clients.permit(self.client)
     }

@@ -1,7 +1,7 @@
 //! The audit trail: who was let in, and for what, as events of the target `imux::audit`.
 //!
-//! Every event of a listed client is logged. What strangers do is logged per source as a count once
-//! a minute, and for a bounded number of sources: nobody can fill a disk by knocking.
+//! Every event of a listed client is logged. Strangers' events are counted per source and logged
+//! once a minute, for a bounded number of sources: nobody can fill a disk by knocking.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ macro_rules! target {
     };
 }
 
-/// Strangers' sources that are told apart; all others share one line.
+/// Sources of strangers that are counted separately; all others share one line.
 const SOURCES_MAX: usize = 64;
 
 /// How often counts per source are logged.
@@ -46,7 +46,7 @@ impl Subject {
         Self { session: None, key, comment, remote, listed }
     }
 
-    /// Who its client is, in the words of whoever listed it.
+    /// The comment that its client was listed with.
     pub(crate) fn comment(&self) -> &str {
         &self.comment
     }
@@ -94,7 +94,7 @@ impl Subject {
         }
     }
 
-    /// It has ended, or never started.
+    /// A stream to `destination` has ended, or never started.
     pub fn stream_ended(&self, destination: &dyn fmt::Display, why: &dyn fmt::Display) {
         if self.listed {
             tracing::debug!(
@@ -126,7 +126,7 @@ pub(super) enum Event<'a> {
     WrongProof,
 }
 
-/// How often one source's strangers did what.
+/// Counts of what strangers from one source did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     started: u64,
@@ -155,7 +155,7 @@ pub(super) struct Trail {
 
 #[derive(Debug, Default)]
 struct Strangers {
-    /// `None` means no address: memory.
+    /// `None` stands for memory, which has no address.
     sources: BTreeMap<Option<IpAddr>, Counts>,
     others: Counts,
     /// When counts are logged next.
@@ -163,7 +163,7 @@ struct Strangers {
 }
 
 impl Trail {
-    /// Logs an event: at once for a listed client, or if it is its source's first for a while.
+    /// Logs an event at once if its client is listed or it is its source's first for a while.
     pub(super) fn tell(&self, subject: &Subject, event: Event<'_>) {
         if !subject.listed && !self.is_first(subject.remote.map(|remote| remote.ip()), event) {
             return;
@@ -176,7 +176,7 @@ impl Trail {
         }
     }
 
-    /// Whether to log a stranger's event by itself; otherwise it has been counted.
+    /// Whether to log a stranger's event on its own; if not, it has been counted.
     fn is_first(&self, source: Option<IpAddr>, event: Event<'_>) -> bool {
         let mut strangers = self.lock();
         let full = strangers.sources.len() >= SOURCES_MAX;
@@ -191,7 +191,7 @@ impl Trail {
         false
     }
 
-    /// Call now and then: logs what strangers did, if a minute has passed.
+    /// Call now and then: logs strangers' counts if a minute has passed.
     pub(super) fn tell_counts(&self, now: Instant) {
         for (source, counts) in self.due(now) {
             let Counts { started, ended, refused, wrong_proofs } = counts;
@@ -251,7 +251,7 @@ mod tests {
         let wrong = Counts { wrong_proofs: 10_000, ..Counts::default() };
         let others = Counts { started: 1_000 - 1 - SOURCES_MAX as u64, ..Counts::default() };
         assert_eq!(told, [("0.0.0.1".to_owned(), wrong), ("others".to_owned(), others)]);
-        // Quiet ones have made room; one that goes on is not logged at once again.
+        // Quiet sources have made room; one that goes on is not logged at once again.
         assert!(!trail.is_first(ip(1), Event::Started));
         assert!(trail.is_first(ip(2_000), Event::Started));
         assert_eq!(trail.due(now + EVERY * 2).len(), 1);

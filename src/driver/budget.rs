@@ -1,8 +1,8 @@
-//! One memory budget for what is kept for peers, over all sessions that draw on it.
+//! One budget for the memory kept for peers, shared by all sessions that draw on it.
 //!
 //! A session asks for more before it promises more (its core: `proto::streams::memory`), under its
-//! own lock; the account's lock is a leaf. If the account is overdrawn nevertheless, by what cannot
-//! be foreseen, whoever notices ends sessions that have more than was granted.
+//! own lock; the account's lock is a leaf. If the account is overdrawn all the same, by what cannot
+//! be foreseen, whoever notices ends sessions that hold more than they were granted.
 
 mod account;
 mod machine;
@@ -21,8 +21,8 @@ use crate::proto::limits::{
 };
 use crate::proto::{Allowance, Config, MemoryUse};
 
-/// Memory kept for peers: data that arrived out of order or unread, data that may yet arrive on
-/// credit given, and data sent and not acknowledged; bookkeeping included. Clones share the budget.
+/// Memory kept for peers: data that arrived out of order or is unread, data that credit given still
+/// allows, and data sent but not acknowledged; bookkeeping included. Clones share the budget.
 #[derive(Clone)]
 pub(super) struct MemoryBudget(Arc<Inner>);
 
@@ -38,7 +38,7 @@ static PROCESS: OnceLock<MemoryBudget> = OnceLock::new();
 
 /// A session, as the budget knows it. Neither method is called under the account's lock.
 pub(super) trait Charged: Send + Sync {
-    /// How long what it keeps for its peer has stood still.
+    /// For how long nothing it keeps for its peer has moved.
     fn stalled(&self, now: Instant) -> Duration;
 
     /// Ends it: it has more than granted, and memory is short.
@@ -59,7 +59,7 @@ impl fmt::Debug for MemoryBudget {
 }
 
 /// The memory this process keeps for the peers of all its servers and clients together: data that
-/// arrived out of order or unread, data that may yet arrive on credit given, and data sent and not
+/// arrived out of order or is unread, data that credit given still allows, and data sent but not
 /// acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessMemory;
@@ -68,7 +68,7 @@ impl ProcessMemory {
     /// Sets it, in bytes. The default is a quarter of the machine's memory, or of its control
     /// group's, and at most 1 GiB.
     ///
-    /// `false`: too late, there has been a server or a session.
+    /// Returns `false` if it is too late: there has been a server or a session.
     pub fn limit(bytes: u64) -> bool {
         PROCESS.set(MemoryBudget::new(bytes)).is_ok()
     }
@@ -93,16 +93,15 @@ impl MemoryBudget {
         PROCESS.get_or_init(|| Self::new(of_machine(machine::memory()))).clone()
     }
 
-    /// A place for one more session, with its first allowance. `None`: there is no memory for one
-    /// more.
+    /// A place for one more session, with its first allowance. `None` if there is no memory for it.
     pub(super) fn open(&self, debtor: Debtor, wants: Allowance) -> Option<Place> {
         let (number, begins) = self.0.account().open(debtor, wants)?;
         let (moved, asked, unused) = (Moved::default(), None, None);
         Some(Place { budget: self.clone(), number, begins, moved, asked, unused })
     }
 
-    /// Ends sessions until the account is no longer overdrawn, or nobody has more than granted.
-    /// Hold no session's lock.
+    /// Ends sessions until the account is no longer overdrawn, or none holds more than it was
+    /// granted. The caller must hold no session's lock.
     pub(super) fn relieve(&self) {
         if self.0.relieving.swap(true, Ordering::Acquire) {
             return;
@@ -169,13 +168,13 @@ impl Place {
         self.begins
     }
 
-    /// A session's settings, limited so that it announces at first no more than it may have.
+    /// A session's settings, limited so that it announces no more at first than it may have.
     pub(super) fn begin_with(&self, config: &Config) -> Config {
         let initial = config.session_window_initial.min(self.begins.receive);
         Config { session_window_initial: initial, ..config.clone() }
     }
 
-    /// Records whose place it is.
+    /// Records which session the place belongs to.
     pub(super) fn is_of(&self, session: Weak<dyn Charged>) {
         self.budget.0.sessions().insert(self.number, session);
     }
@@ -199,7 +198,7 @@ impl Place {
         self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= ASK_AGAIN)
     }
 
-    /// Records how much has moved by now, while `kept` bytes have not.
+    /// Records that `moved` bytes have moved by now, and `kept` have not.
     pub(super) fn note_moved(&mut self, now: Instant, moved: u64, kept: u64) {
         self.moved.note(now, moved, kept);
     }
@@ -211,7 +210,7 @@ impl Place {
         since.is_some_and(|since| now.saturating_duration_since(since) >= UNUSED)
     }
 
-    /// How long what the session keeps has stood still.
+    /// For how long nothing the session keeps has moved.
     pub(super) fn stalled(&self, now: Instant) -> Duration {
         self.moved.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -224,8 +223,8 @@ impl Drop for Place {
     }
 }
 
-/// Since when what a session keeps has stood still: it has moved once as many bytes have moved on
-/// as it kept then.
+/// Since when nothing a session keeps has moved. It has moved once as many bytes have moved on as
+/// were kept then.
 #[derive(Clone, Copy, Debug, Default)]
 struct Moved {
     since: Option<Instant>,

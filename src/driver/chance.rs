@@ -1,6 +1,6 @@
 //! The one source of randomness: the operating system's, so that nobody can guess it.
 //!
-//! Simulations of the driver are built with `--cfg imux_seeded` and choose its values, so that they
+//! Simulations of the driver are built with `--cfg imux_seeded` and choose its values, so that runs
 //! can be repeated. No feature, variable or argument does that to an ordinary build.
 
 /// The system has no random numbers.

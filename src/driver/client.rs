@@ -76,27 +76,26 @@ pub struct Client {
 impl Client {
     /// Dials all links and returns once a first lane carries a session.
     ///
-    /// Of several links, one whose server shows another key than the known or pinned one counts as
-    /// down, as long as another shows the right one.
+    /// Among several links, one whose server shows a key other than the known or pinned one counts
+    /// as down while another shows the right one.
     ///
     /// Cancel safe: dropping it ends all attempts.
     ///
     /// # Errors
     /// Every link's first attempt has failed, the server is not trusted, or it refuses; the
-    /// settings make no sense, or the links have no lane, or more than [`Link::LANES_MAX`]
-    /// together.
+    /// settings make no sense, or the links together have no lane or more than [`Link::LANES_MAX`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub async fn connect(links: Vec<Link>, config: ClientConfig) -> Result<Self, ConnectError> {
         Self::start(links, config, false).await
     }
 
-    /// As [`connect`](Self::connect), but a server that is away, or shutting down, is waited for as
-    /// long as it takes. Dropped, it gives up.
+    /// Like [`connect`](Self::connect), but waits as long as it takes for a server that is away or
+    /// shutting down. Dropping it gives up.
     ///
     /// # Errors
-    /// What waiting does not mend: no link shows the right server, or it refuses this client.
+    /// What waiting cannot mend: no link shows the right server, or it refuses this client.
     pub async fn keep_connecting(
         links: Vec<Link>,
         config: ClientConfig,
@@ -147,8 +146,8 @@ impl Client {
         client.first_lane(pending, failed).await.map(|()| client)
     }
 
-    /// Waits for a session, or for the failure that ends the start; no lane of the links `pending`
-    /// has told of any.
+    /// Waits for a session, or for the failure that ends the start; the links in `pending` have
+    /// reported no failure yet.
     async fn first_lane(
         &self,
         mut pending: BTreeSet<usize>,
@@ -171,7 +170,7 @@ impl Client {
                 Some(failure) = failed.recv() => {
                     let was_last = pending.remove(&failure.link) && pending.is_empty();
                     if is_final(&failure.error, keeps_trying) || was_last && !keeps_trying {
-                        // The other lanes fail as this one did, and that need not be told besides.
+                        // The other lanes will fail as this one did; do not report that as well.
                         self.keepers.connector.stopped.send_replace(true);
                         return Err(failure.error);
                     }
@@ -187,9 +186,9 @@ impl Client {
         }
     }
 
-    /// Opens a stream; waits a while for a session if there is none now, and until a lane takes the
-    /// first of the stream. A session that ends before (the server was restarted, say) has not
-    /// harmed it: it is opened in the next.
+    /// Opens a stream; waits a while for a session if there is none now, then until a lane takes
+    /// the stream's first bytes. If the session ends before that (the server was restarted, say),
+    /// the stream is unharmed and is opened in the next.
     ///
     /// Cancel safe: a stream that is not returned is reset.
     ///
@@ -217,14 +216,14 @@ impl Client {
                 Ok(mut stream) => {
                     let begun = tokio::select! {
                         begun = stream.begun() => begun,
-                        // There is no lane for now. It goes as its session goes.
+                        // No lane for now. The stream shares its session's fate.
                         () = &mut patience => true,
                     };
                     if begun {
                         return Ok(stream);
                     }
                 }
-                // It ended while we asked: the next one may do.
+                // The session ended while we asked: the next one may do.
                 Err(OpenError::Session(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -241,13 +240,13 @@ impl Client {
         found.as_ref().map(|it| it.session.clone()).ok_or(OpenError::NoLane)
     }
 
-    /// Figures of the session there is now.
+    /// Statistics of the current session.
     pub fn stats(&self) -> Option<SessionStats> {
         self.current.borrow().as_ref().map(|established| established.session.stats())
     }
 
-    /// Opens no more streams, and lets the server open none; those that are open go on. Returns how
-    /// many that are.
+    /// Opens no more streams, and lets the server open none; open streams go on. Returns how many
+    /// are open.
     pub fn drain(&self) -> usize {
         self.draining.send_replace(true);
         self.session().map_or(0, |session| {
@@ -256,26 +255,24 @@ impl Client {
         })
     }
 
-    /// Waits until [`drain`](Self::drain) or [`close`](Self::close) is called, and not until what
-    /// is open has ended: that is [`Session::drained`]. Cancel safe.
+    /// Waits until [`drain`](Self::drain) or [`close`](Self::close) is called, not until open
+    /// streams have ended: for that there is [`Session::drained`]. Cancel safe.
     pub async fn stopping(&self) {
-        // The sender lives as long as the client: an error cannot come.
+        // The sender lives as long as the client: this cannot fail.
         let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
-    /// Opens no more streams; waits until everything that was written to them has arrived, and
-    /// their ends, as long as `patience` lasts; then ends the session, telling the server `code`,
-    /// and dials no more. With a patience of zero it is a cut. Returns when the server has been
-    /// told, or a second after.
+    /// Opens no more streams; waits, for `patience` at most, until everything written to them has
+    /// arrived, ends included; then ends the session, telling the server `code`, and dials no more.
+    /// A patience of zero cuts it off. Returns when the server has been told, or a second after.
     ///
-    /// It is the session there is now that is waited for. What the server's application has not
-    /// read by then stays readable there for streams that have come to their end, and is lost of
-    /// others.
+    /// It waits for the current session only. What the server's application has not read by then
+    /// stays readable there on streams that have ended, and is lost on others.
     ///
-    /// Not cancel safe: the session may go on if it is dropped. Call it again.
+    /// Not cancel safe: if it is dropped, the session may go on. Call it again.
     ///
     /// # Errors
-    /// Not all is known to have arrived.
+    /// Not everything is known to have arrived.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -310,8 +307,8 @@ impl Client {
     /// ```
     pub async fn close(&self, code: Code, patience: Duration) -> Result<(), Undelivered> {
         self.draining.send_replace(true);
-        // Lanes are dialled while it is waited for what they shall carry, and not for another
-        // session afterwards.
+        // Keep dialling lanes for what is still to be delivered, but not for another session
+        // afterwards.
         let before = self.session();
         if let Some(session) = &before {
             let _ = tokio::time::timeout(patience, session.delivered()).await;
@@ -329,12 +326,12 @@ impl Client {
         lost.into_result()
     }
 
-    /// The key of the server, as it was decided on; every lane has to show it.
+    /// The server's key, as decided on; every lane has to show it.
     pub fn server_key(&self) -> Option<Fingerprint> {
         self.keepers.connector.key.trusted_key()
     }
 
-    /// The session there is now.
+    /// The current session.
     pub fn session(&self) -> Option<Session> {
         self.current.borrow().as_ref().map(|established| established.session.clone())
     }

@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 use super::chance;
 use crate::proto::limits::{WAITING_LANES_MAX, WAITING_LANES_PER_SOURCE_MAX};
 
-/// From here on, more and more lanes are dropped at random, so that the door is never quite full.
+/// From this many on, more and more lanes are dropped at random, so that the door is never quite
+/// full.
 const EARLY: usize = WAITING_LANES_MAX / 4 * 3;
 
-/// Where a lane comes from, as far as sources can be told apart: an IPv4 address, an IPv6 address's
-/// /64 (whoever has one address in it has all), or nowhere. Also a network of these: its address
-/// and prefix length.
+/// Where a lane comes from: an IPv4 address, an IPv6 address's /64 (whoever has one address in it
+/// has them all), or nowhere. Or a network of these, by its address and prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Source(Option<(IpAddr, u8)>);
 
@@ -34,7 +34,7 @@ impl Source {
         self.0.is_none()
     }
 
-    /// The source itself and its networks, each with how many times a source's share it has.
+    /// The source itself and its networks, each with its share as a multiple of one source's.
     pub(super) fn shares(self) -> impl Iterator<Item = (Self, u32)> {
         let wider = WIDER.into_iter().filter_map(move |(length, times)| match self.0 {
             Some((IpAddr::V6(address), _)) => {
@@ -58,8 +58,8 @@ fn network(address: Ipv6Addr, length: u8) -> IpAddr {
 }
 
 /// Lanes in their handshake. A newcomer is always let in; if there are too many, a random waiting
-/// lane of the source with most gives way. An honest handshake takes a fraction of a second and is
-/// rarely hit; one that squats for ten seconds nearly always is, and sooner the more it brings
+/// lane of the source with the most gives way. An honest handshake takes a fraction of a second and
+/// is rarely hit; one that squats for ten seconds nearly always is, the sooner the more it brings
 /// along.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Door {
@@ -105,8 +105,8 @@ impl Door {
         Place { door: self.clone(), source, taken_away }
     }
 
-    /// Sends one waiting lane away, when nothing is left to let another in with; `false` if there
-    /// is none.
+    /// Evicts one waiting lane when nothing is left to let another in with; `false` if there is
+    /// none.
     pub(super) fn make_way(&self) -> bool {
         self.lock().evict_of_most_in(None, random())
     }
@@ -122,7 +122,7 @@ impl Waiting {
         inside.map(|(_, lanes)| lanes.len()).sum()
     }
 
-    /// Evicts one lane of the source with most, in a network or overall.
+    /// Evicts one lane of the source with the most, in a network or overall.
     fn evict_of_most_in(&mut self, network: Option<Source>, random: usize) -> bool {
         let inside = |source| network.is_none_or(|network| network.has(source));
         let sources = self.sources.iter().filter(|(source, _)| inside(**source));
@@ -168,7 +168,7 @@ impl Drop for Place {
     }
 }
 
-/// Unpredictable for those who wait.
+/// Unpredictable to those waiting.
 fn random() -> usize {
     let mut bytes = [0; 8];
     // Without randomness the same one always leaves: worse, but still a bound.

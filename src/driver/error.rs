@@ -1,4 +1,4 @@
-//! Errors of the driver: the type says what is over.
+//! The driver's errors: each type says what is over.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::trust::TrustError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No lane could be made; the reason of the last attempt.
+    /// No lane could be made; why the last attempt failed.
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The server is not trusted.
@@ -21,13 +21,13 @@ pub enum ConnectError {
     /// The server showed no key.
     #[error("the server showed no key")]
     NoKey,
-    /// A lane's server holds another key than the one the session was made with.
+    /// A lane's server holds a different key from the one the session was made with.
     #[error(
         "another server answers on this lane: its key is {0}; if that is the server's new key, start the client again, \
          which decides about it anew; if not, what answers is somebody else, and is told nothing"
     )]
     OtherKey(crate::trust::Fingerprint),
-    /// Two links lead to servers with different keys, and nothing is known of either.
+    /// Two links lead to servers with different keys, and neither key is known.
     #[error(
         "two links lead to servers with different keys, {0} and {1}, and neither is known: at most \
          one of them is the server"
@@ -79,7 +79,7 @@ pub enum OpenError {
         "the server is of a version that tells no destination who connects: update it, or leave proxy-protocol out"
     )]
     SourceNotTold,
-    /// The peer takes no connections for others ([`StreamKind::Listening`](super::StreamKind)).
+    /// The peer does not listen for others ([`StreamKind::Listening`](super::StreamKind)).
     #[error(
         "the server is of a version that takes no connections for its clients: update it, or leave -R out"
     )]
@@ -90,7 +90,7 @@ pub enum OpenError {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The peer gave up sending, or wants no more.
+    /// The peer gave up sending, or wants no more data.
     #[error("reset by peer: {0}")]
     Reset(Code),
     /// This end has finished, reset or stopped it.

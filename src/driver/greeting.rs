@@ -1,4 +1,4 @@
-//! A lane's first frames: a session is created or joined.
+//! A lane's first frames, which create or join a session.
 
 use std::fmt;
 use std::io;
@@ -58,7 +58,7 @@ pub(super) async fn create(
 }
 
 /// Says which session the lane belongs to, with proof; returns the proof the server must answer
-/// with. Data may follow at once: the lane ends at a key that is already trusted.
+/// with. Data may follow at once: the lane's other end has a key that is already trusted.
 pub(super) async fn join(
     lane: &mut Box<dyn Lane>,
     agreed: &Agreed,
@@ -86,7 +86,7 @@ pub(super) async fn joined(
     }
 }
 
-/// What both ends of a lane prove their membership with.
+/// What both ends of a lane use to prove that they belong to the session.
 #[derive(Clone)]
 pub(super) struct JoinProof {
     id: SessionId,

@@ -1,4 +1,4 @@
-//! How often one source may make us shake hands.
+//! How often one source may have the server shake hands.
 //!
 //! A handshake costs the server a signature and two key exchanges before it knows whom it is for;
 //! it can cost the client less. Connections beyond the rate are dropped, which costs next to
@@ -34,7 +34,7 @@ struct Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Granted,
-    /// One too many: its source's first for a while, or another.
+    /// One too many: its source's first for a while, or a later one.
     Refused {
         first: bool,
     },
@@ -42,7 +42,7 @@ pub(super) enum Turn {
 
 impl HandshakeRate {
     /// Whether a handshake with `source` is granted. A source without an address is this process,
-    /// and always is.
+    /// and is always granted one.
     pub(super) fn take(&self, source: Source, now: Instant) -> Turn {
         if source.is_nowhere() {
             return Turn::Granted;
@@ -87,7 +87,7 @@ impl HandshakeRate {
 }
 
 /// Forgets sources with a full allowance; failing that, the half that has used least, so that this
-/// is rare and does not forgive sources that use theirs up.
+/// is rare and does not pardon sources that use theirs up.
 fn make_room(sources: &mut BTreeMap<Source, Bucket>, now: Instant) {
     sources.retain(|_, bucket| bucket.full_at > now);
     if sources.len() >= HANDSHAKE_SOURCES_MAX {
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(granted(&rate, source(2), now, 100), 100);
         let later = now + Duration::from_secs(1);
         assert_eq!(granted(&rate, source(1), later, 10_000), HANDSHAKES_PER_SOURCE_PER_SECOND);
-        // Being refused does not make a source refused for longer.
+        // A refusal does not make the wait longer.
         let rested = later + COST * HANDSHAKES_PER_SOURCE_BURST;
         assert_eq!(granted(&rate, source(1), rested, 10_000), HANDSHAKES_PER_SOURCE_BURST);
         let nowhere = Source::of(None);

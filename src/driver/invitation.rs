@@ -1,4 +1,4 @@
-//! To accept an invitation: a session is created with its secret, and closed again.
+//! Accepting an invitation: creates a session with its secret, and closes it again.
 
 use crate::lane::{DialError, Dialer};
 use crate::proto::limits::HANDSHAKE_TIMEOUT;
@@ -11,14 +11,14 @@ use super::error::ConnectError;
 use super::greeting;
 
 impl Client {
-    /// Has the server authorise the key of the lanes that `dialer` makes, for an invitation's
+    /// Has the server authorise the key of `dialer`'s lanes, in exchange for an invitation's
     /// secret.
     ///
-    /// The secret is sent only once `trust` has said that it is the right server: pin the key that
-    /// the invitation names.
+    /// The secret is sent only once `trust` has accepted the server: pin the key that the
+    /// invitation names.
     ///
     /// # Errors
-    /// The server cannot be reached, is not trusted, or refuses: with UNAUTHORIZED, if there is no
+    /// The server cannot be reached, is not trusted, or refuses: with UNAUTHORIZED if there is no
     /// such invitation (any more).
     pub async fn accept_invitation(
         dialer: &dyn Dialer,
@@ -39,7 +39,7 @@ impl Client {
         created.unwrap_or_else(|_| {
             Err(ConnectError::Handshake(std::io::ErrorKind::TimedOut.into()))
         })?;
-        // It was for the key alone. A server that does not hear it keeps the session for a while.
+        // Only the key mattered. A server that does not hear this keeps the session for a while.
         let close = Frame::Close { code: Code::NONE, reason: bytes::Bytes::new() };
         if greeting::write_frame(&mut lane, &close).await.is_ok() {
             let _ = tokio::io::AsyncWriteExt::shutdown(&mut lane).await;

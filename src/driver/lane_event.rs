@@ -1,4 +1,4 @@
-//! What a session's user may hear of its lanes.
+//! What a session's user may hear about its lanes.
 
 use crate::proto::LaneId;
 
@@ -8,7 +8,7 @@ use crate::proto::LaneId;
 pub enum LaneEvent {
     /// It carries the session from now on.
     Up(LaneId),
-    /// It does not answer: what it owes travels elsewhere, and it may come back.
+    /// It does not answer: what it owes is sent on other lanes, and it may come back.
     Suspected(LaneId),
     /// It is gone; a client dials another.
     Lost(LaneId),

@@ -19,7 +19,7 @@ use crate::lane::{self, Lane};
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf};
 use crate::proto::{Advice, Code, DecodeError, KernelSample, LaneId, LanePolicy, Side};
 
-/// Most bytes read before the frames are handed over: the lock is taken once for them.
+/// Most bytes read before the frames are handed over, under one lock.
 const READ_BATCH: u64 = 256 * 1024;
 
 /// Most bytes pulled at once.
@@ -34,7 +34,7 @@ const ROUNDS: usize = 8;
 /// The kernel is asked about the lane this often, while it carries something.
 const METRICS_EVERY: Duration = Duration::from_millis(10);
 
-/// A lane that is being closed has this long to send its last words, and the peer to send its own.
+/// How long a closing lane has to send its last words, and the peer to send its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a lane ended.
@@ -42,13 +42,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) enum LaneEnd {
     /// The session is over.
     SessionOver,
-    /// The peer closed it, in order.
+    /// The peer closed it in order.
     Closed,
     /// The core gave it up.
     Lost(Code),
-    /// The peer does not know the session (any more), or does not grant the lane.
+    /// The peer does not know the session (any more), or refuses the lane.
     Refused(Code),
-    /// What came was no frame.
+    /// It carried something that is not a frame.
     Undecodable(DecodeError),
     /// The server did not prove that it knows the session.
     WrongProof,
@@ -88,7 +88,7 @@ pub(super) struct Attached {
     pub(super) id: LaneId,
 }
 
-/// What a lane's kernel tells of it, as the session takes it.
+/// What the kernel reports about a lane, in the session's terms.
 fn of_kernel(metrics: &lane::LaneMetrics) -> KernelSample {
     KernelSample {
         rtt: metrics.rtt,
@@ -104,7 +104,7 @@ fn of_kernel(metrics: &lane::LaneMetrics) -> KernelSample {
 }
 
 impl Attached {
-    /// Attaches a lane. `None`: the session does not take it.
+    /// Attaches a lane. `None` if the session rejects it.
     pub(super) fn new(
         shared: &Arc<Shared>,
         id: LaneId,
@@ -122,7 +122,7 @@ impl Attached {
         })
     }
 
-    /// The session hears what the kernel has learnt of the lane by its handshake.
+    /// Tells the session what the kernel learnt about the lane during its handshake.
     pub(super) fn learn(&self, lane: &dyn Lane) {
         if let Some(metrics) = lane.metrics() {
             let metrics = of_kernel(&metrics);
@@ -146,7 +146,7 @@ impl Attached {
             if state.lanes.remove(&self.id).is_some() {
                 state.tell(LaneEvent::Lost(self.id));
             }
-            // Whoever waits for the last lane's end is told.
+            // Wake whoever waits for the last lane to end.
             if state.lanes.is_empty() {
                 state.closing.wake(&mut waiting);
             }
@@ -162,7 +162,7 @@ impl Drop for Attached {
 }
 
 /// Carries the session on an attached lane until either ends. `proof` is what the server still has
-/// to show, on a lane that joined.
+/// to show on a lane that joined.
 pub(super) async fn run(
     attached: Attached,
     lane: Box<dyn Lane>,
@@ -190,16 +190,15 @@ pub(super) async fn run(
         LaneEnd::SessionOver => {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell(&mut lane)).await;
         }
-        // What the kernel still holds of it travels elsewhere: let it not compete.
+        // Other lanes carry what the kernel still holds: do not let it compete with them.
         _ => lane.abort(),
     }
     attached.detach(end.code());
     end
 }
 
-/// Closes a lane in order, and waits for the peer to do so. A socket that is closed with bytes
-/// unread is reset (RFC 1122, 4.2.2.13), and its last words, if they still wait to be sent, are
-/// lost.
+/// Closes a lane in order, and waits for the peer to do so. Closing a socket with unread bytes
+/// resets it (RFC 1122, 4.2.2.13) and loses its last words if they are still unsent.
 async fn farewell(lane: &mut Box<dyn Lane>) -> io::Result<()> {
     lane.shutdown().await?;
     loop {
@@ -218,10 +217,10 @@ struct LaneTask<'a> {
     proof: Option<JoinProof>,
     decoder: Decoder,
     batch: FrameBatch,
-    /// What was pulled and is not written.
+    /// Pulled but not yet written.
     out: LaneBuf,
     measured_at: Option<Instant>,
-    /// The lane's peer has gone, though its end was not read yet.
+    /// The lane's peer has gone, though its end has not been read yet.
     ended: bool,
     unsent_limit: u32,
     pacing_limit: u64,
@@ -329,7 +328,7 @@ impl LaneTask<'_> {
             self.lane.set_unsent_limit(unsent_limit);
             self.unsent_limit = unsent_limit;
         }
-        // Less than lanes that share a path are allowed beyond what they deliver, or they would
+        // Smaller than what lanes sharing a path may send beyond what they deliver, or they would
         // never grow.
         if pacing_limit.abs_diff(self.pacing_limit) > self.pacing_limit / 128 {
             self.lane.set_pacing_limit(pacing_limit);
@@ -357,8 +356,8 @@ impl LaneTask<'_> {
                 return Err(LaneEnd::Lost(code));
             }
             remember(&mut slot.waker, cx);
-            // What could still go another way is not given to a lane that leads nowhere. Last words
-            // are.
+            // A lane whose peer has gone gets its last words, but nothing that could still go
+            // another way.
             let writable = writable && (!ended || state.over.is_some());
             let pulled = writable && state.core.poll_transmit(now, id, PULL_MAX, out).is_some();
             let nothing_left = writable && !pulled && out.is_empty();

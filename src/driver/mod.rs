@@ -1,5 +1,5 @@
-//! The driver: sessions on tokio. One task a lane, one timer a session, one lock a session that is
-//! held for bookkeeping only, never over IO, TLS or an await.
+//! The driver: sessions on tokio. One task per lane; one timer and one lock per session. The lock
+//! is held for bookkeeping only, never across IO, TLS or an await.
 
 mod admission;
 mod audit;

@@ -1,20 +1,20 @@
-//! Whose a session is, and who is counted as one.
+//! Who owns a session, and who counts as one.
 
 use super::door::Source;
 use crate::trust::Fingerprint;
 
-/// Whose a session is.
+/// Who owns a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     /// The key its client has proven to hold, if it showed one.
     pub(super) client: Option<Fingerprint>,
     /// Where its first lane came from.
     pub(super) source: Source,
-    /// The client is let in for its key, and not because everybody is.
+    /// The client is admitted for its key, not because everybody is.
     pub(super) listed: bool,
 }
 
-/// Who is counted as one. A key costs a stranger nothing, an address does.
+/// Who counts as one. A key costs a stranger nothing; an address does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holder {
     Source(Source),

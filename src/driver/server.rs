@@ -1,4 +1,4 @@
-//! The server: takes lanes, creates sessions with them, and puts further lanes to theirs.
+//! The server: accepts lanes, creates sessions on them, and adds further lanes to theirs.
 
 mod acceptor;
 mod config;
@@ -26,11 +26,11 @@ use crate::trust::NextKey;
 
 pub use config::ServerConfig;
 
-/// Clients of sessions that exist are looked at this often, for those that are authorised no more.
+/// How often existing sessions are checked for clients that are no longer authorised.
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// Accepts sessions on a listener. Dropping it stops taking lanes; sessions that were accepted go
-/// on with the lanes they have.
+/// Accepts sessions on a listener. Dropping it stops accepting lanes; accepted sessions go on with
+/// the lanes they have.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -64,10 +64,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to take lanes.
+    /// Starts accepting lanes.
     ///
     /// # Panics
-    /// Outside of a tokio runtime; and where the settings of its sessions make no sense
+    /// Outside a tokio runtime, and if the settings of its sessions make no sense
     /// ([`Config::check`](crate::Config::check)).
     pub fn start(listener: impl Listener, config: ServerConfig) -> Self {
         if let Err(error) = config.session.check() {
@@ -82,10 +82,10 @@ impl Server {
         Self { sessions, address, task, reception }
     }
 
-    /// The address lanes are taken at.
+    /// The address it accepts lanes at.
     ///
     /// # Errors
-    /// What the listener said when it was asked.
+    /// What the listener answered.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.address {
             Ok(address) => Ok(*address),
@@ -93,14 +93,14 @@ impl Server {
         }
     }
 
-    /// Ends the sessions of clients that are not authorised any more, telling them UNAUTHORIZED. It
-    /// happens every few seconds by itself; call it for what must not wait.
+    /// Ends the sessions of clients that are no longer authorised, telling them UNAUTHORIZED. This
+    /// happens by itself every few seconds; call it for what must not wait.
     pub fn recheck(&self) {
         self.reception.recheck();
     }
 
-    /// Announces the key that this server will have later to all clients, those to come included,
-    /// so that they know it when it comes.
+    /// Announces the server's next key to all clients, present and future, so that they know it
+    /// when it comes.
     pub fn announce(&self, next: NextKey) {
         let next = Arc::new(next);
         *self.reception.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
@@ -111,8 +111,8 @@ impl Server {
         }
     }
 
-    /// Creates no more sessions and lets no more streams be opened; those that are open go on, and
-    /// their sessions' lanes may come and go. Returns how many streams are open.
+    /// Creates no more sessions and allows no new streams; open streams go on, and their sessions'
+    /// lanes may come and go. Returns how many streams are open.
     pub fn drain(&self) -> usize {
         self.reception.draining.store(true, Ordering::Relaxed);
         self.reception.table.living().iter().map(|shared| session::drain(shared)).sum()
@@ -124,15 +124,15 @@ impl Server {
         futures::future::join_all(self.reception.table.living().into_iter().map(idle)).await;
     }
 
-    /// Creates no more sessions; waits until everything that was written to the streams of those
-    /// there are has arrived, and their ends, as long as `patience` lasts; then ends them, telling
-    /// their clients `code`, and takes no more lanes. With a patience of zero it is a cut. Returns
+    /// Creates no more sessions; waits, for `patience` at most, until everything written to the
+    /// streams of existing sessions has arrived, ends included; then ends the sessions, telling
+    /// their clients `code`, and accepts no more lanes. A patience of zero cuts them off. Returns
     /// when the clients have been told, or a second after.
     ///
-    /// Not cancel safe: the sessions may go on if it is dropped. Call it again.
+    /// Not cancel safe: if it is dropped, the sessions may go on. Call it again.
     ///
     /// # Errors
-    /// Not all is known to have arrived.
+    /// Not everything is known to have arrived.
     pub async fn close(&self, code: Code, patience: Duration) -> Result<(), Undelivered> {
         self.reception.draining.store(true, Ordering::Relaxed);
         if patience.is_zero() {
@@ -160,7 +160,7 @@ impl Drop for Server {
     }
 }
 
-/// Ends the sessions of clients whose time is over, or who are authorised no more.
+/// Ends the sessions of clients whose time is up, or who are no longer authorised.
 async fn keep_checking(reception: Arc<Reception>) {
     loop {
         tokio::time::sleep(RECHECK_EVERY).await;

@@ -21,7 +21,7 @@ use crate::proto::wire::{StreamKind, Wants};
 use crate::proto::{Code, Health, SessionError, SessionStats, Undelivered};
 use crate::trust::{Fingerprint, Permit};
 
-/// How long the end of a session may take that is waited for.
+/// How long closing a session may take when somebody waits for it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Many streams over many lanes, with one peer. Cheap to clone; when the last clone and the last
@@ -79,8 +79,8 @@ impl Session {
         &self.handle.shared
     }
 
-    /// Opens a stream. Its first bytes travel with the opening: nothing is waited for but room
-    /// among the streams the peer allows.
+    /// Opens a stream. Its first bytes travel with the opening: it waits only for room among the
+    /// streams the peer allows.
     ///
     /// Cancel safe: no stream is opened before it is ready.
     ///
@@ -156,14 +156,13 @@ impl Session {
         wait(self.shared(), |state| &mut state.opening, |state| drains(state).then_some(())).await;
     }
 
-    /// Keeps the session from giving way to a new one where there are too many, as long as the
-    /// result lives.
+    /// While the result lives, the session does not give way to a new one where there are too many.
     pub(crate) fn keep(&self) -> Kept {
         self.shared().ask(|state| state.kept += 1);
         Kept(self.shared().clone())
     }
 
-    /// Whether no lane of it answers now.
+    /// Whether none of its lanes answers now.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.stats().lanes.iter().all(|lane| lane.health != Health::Good)
     }
@@ -173,14 +172,14 @@ impl Session {
         drained(self.shared()).await;
     }
 
-    /// The key of the client, on the server's side of a session; `None` where it showed none.
+    /// The client's key, on the server's side of a session; `None` if it showed none.
     pub fn client(&self) -> Option<Fingerprint> {
         self.shared().admission.as_ref()?.client
     }
 
-    /// What the client may do now, on the server's side of a session: to be asked at each stream's
-    /// opening. `None` if it is not authorised any more. A server, on the client's side, may do
-    /// what any client may do of whom nothing is known.
+    /// What the client may do now, on the server's side of a session; ask at each stream's opening.
+    /// `None` if it is no longer authorised. On the client's side, a server may do what any unknown
+    /// client may.
     pub fn permit(&self) -> Option<Permit> {
         match &self.shared().admission {
             Some(client) => client.permit(),
@@ -193,31 +192,31 @@ impl Session {
         self.shared().admission.as_ref().map(|client| client.subject.clone()).unwrap_or_default()
     }
 
-    /// Ends the session at once: its streams are cut off, the peer is told `code`.
+    /// Ends the session at once: its streams are cut off, and the peer is told `code`.
     pub fn close(&self, code: Code) {
         self.shared().with(|state, _| state.core.close(code));
     }
 
-    /// As [`close`](Self::close), and waits until the lanes are closed; a second at most.
+    /// Like [`close`](Self::close), then waits until the lanes are closed; a second at most.
     ///
     /// Cancel safe: the session is over at the first poll.
     pub async fn close_and_wait(&self, code: Code) {
         let _ = close_within(self.shared(), code, Duration::ZERO).await;
     }
 
-    /// Waits until all that was written to its streams has arrived at the peer, and all ends that
-    /// were marked.
+    /// Waits until everything written to its streams has arrived at the peer, and every end that
+    /// was marked.
     ///
     /// Cancel safe.
     ///
     /// # Errors
-    /// The session is over, and this was lost.
+    /// The session is over, and this much was lost.
     pub async fn delivered(&self) -> Result<(), Undelivered> {
         delivered(self.shared()).await
     }
 
-    /// What happens to its lanes from now on, until it is over. Who does not read it misses the
-    /// oldest; nothing waits.
+    /// What happens to its lanes from now on, until it is over. A reader that falls behind misses
+    /// the oldest events; nothing waits.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -262,7 +261,7 @@ impl Session {
         })
     }
 
-    /// Figures of the session and its lanes.
+    /// Statistics of the session and its lanes.
     pub fn stats(&self) -> SessionStats {
         self.shared().peek(|state| state.core.stats())
     }
@@ -278,7 +277,7 @@ impl Drop for Kept {
     }
 }
 
-/// Lets open streams finish, without holding the session open; returns how many those are.
+/// Lets open streams finish without holding the session open; returns how many are open.
 pub(super) fn drain(shared: &Shared) -> usize {
     let mut wake = Vec::new();
     let streams = shared.with(|state, _| {
@@ -301,8 +300,8 @@ async fn delivered(shared: &Shared) -> Result<(), Undelivered> {
     wait(shared, |state| &mut state.delivering, arrived).await.into_result()
 }
 
-/// Waits for what was written, as long as `patience` lasts; then ends the session, and waits until
-/// its lanes are closed, a second at most.
+/// Waits until what was written has arrived, for `patience` at most; then ends the session and
+/// waits until its lanes are closed, a second at most.
 pub(super) async fn close_within(
     shared: &Shared,
     code: Code,
@@ -319,7 +318,7 @@ pub(super) async fn close_within(
     shared.peek(|state| state.core.undelivered()).into_result()
 }
 
-/// Waits for what the server announces of its next key; `None` when the session is over.
+/// Waits for the server to announce its next key; `None` when the session is over.
 pub(super) async fn next_key(shared: &Shared) -> Option<Bytes> {
     poll_fn(|cx| {
         shared.with(|state, _| {
@@ -349,9 +348,9 @@ pub struct Incoming {
     pub stream: Stream,
     /// What the peer wants of it: never [`StreamKind::Wanting`].
     pub kind: StreamKind,
-    /// And besides. The answer goes before the first byte that is written, or at
+    /// What else it wants. The answer goes out before the first byte written, or at
     /// [`WriteHalf::answer`](super::WriteHalf::answer).
     pub wants: Wants,
-    /// Who connects, as the peer says: its word and nothing more.
+    /// Who connects, on the peer's word alone.
     pub claim: Option<SocketAddr>,
 }

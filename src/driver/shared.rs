@@ -19,7 +19,7 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Who the client is, and who decides about it; on the server's side only.
+    /// The client, and the trust that decides about it; on the server's side only.
     pub(super) admission: Option<Admission>,
     /// The timer has to be set earlier, or the session is over.
     rearm: Notify,
@@ -76,7 +76,7 @@ impl Shared {
     }
 
     /// Asks the session something, and notes who waits for it to change. Nothing follows from that,
-    /// and nothing is looked for.
+    /// and nothing else is checked.
     pub(super) fn ask<R>(&self, question: impl FnOnce(&mut State) -> R) -> R {
         let alarm = Alarm(self);
         let answer = question(&mut self.lock());
@@ -124,7 +124,7 @@ impl Charged for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The runtime ends before the session has.
+        // The runtime is ending before the session has.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.over.is_none() {
             tell_of_loss(state.core.undelivered().and(state.dropped));
@@ -144,8 +144,7 @@ impl Drop for Handle {
     }
 }
 
-/// Goes off when a visit to the session panics: whoever waits for something there would wait for
-/// ever.
+/// Goes off when a visit to the session panics: whoever waits there would otherwise wait for ever.
 struct Alarm<'a>(&'a Shared);
 
 impl Drop for Alarm<'_> {
@@ -154,7 +153,7 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// Calls the core when it asked to be called.
+/// Calls the core at the times it asked for.
 async fn run_timer(shared: Arc<Shared>) {
     loop {
         let next = shared.with(|state, now| {

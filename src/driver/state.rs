@@ -1,4 +1,4 @@
-//! What lane tasks, streams and handles of a session share, and who is woken by what happens to it.
+//! What a session's lane tasks, streams and handles share, and who is woken when it changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use super::waiters::Waiters;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats, Undelivered};
 
-/// What happened to lanes is kept so far for who does not read it: all lanes of a session, once.
+/// Lane events kept for a slow reader: one for every lane a session may have.
 const LANE_EVENTS_KEPT: usize = crate::proto::limits::LANES_MAX;
 
-/// Who waits for one stream, and what has become of it: the core may have forgotten.
+/// Who waits for one stream, and what became of it, which the core may have forgotten.
 #[derive(Debug, Default)]
 pub(super) struct StreamWakers {
     pub(super) read: Option<Waker>,
     pub(super) write: Option<Waker>,
-    /// Bytes written that are known to have arrived, as of when that was asked last; and whether
-    /// all has, the end included.
+    /// Bytes written that are known to have arrived, as of the last query; and whether all have,
+    /// the end included.
     pub(super) arrived: u64,
     pub(super) ended: bool,
     /// The peer wants no more of what is written.
     pub(super) stopped: Option<Code>,
     /// Halves that still exist.
     pub(super) halves: u8,
-    /// Something of it was given to a lane.
+    /// Part of it was given to a lane.
     pub(super) begun: bool,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct LaneSlot {
     pub(super) waker: Option<Waker>,
     /// The core has given the lane up.
     pub(super) lost: Option<Code>,
-    /// The peer has said that the lane belongs to the session: it knows it.
+    /// The peer has said that the lane belongs to the session, so it knows it.
     pub(super) proven: bool,
 }
 
@@ -58,18 +58,18 @@ pub(super) struct State {
     pub(super) draining: Waiters,
     /// Tasks that wait until all that was written has arrived.
     pub(super) delivering: Waiters,
-    /// Written to streams that were dropped without an end.
+    /// What was written to streams that were dropped without an end.
     pub(super) dropped: Undelivered,
     /// What the server announced last, and who waits for it.
     pub(super) next_key: (Option<Bytes>, Option<Waker>),
-    /// What happens to lanes, once somebody wants to know; until the session is over.
+    /// Lane events, once somebody wants them and until the session is over.
     pub(super) lane_events: Option<broadcast::Sender<LaneEvent>>,
     /// Whom to tell that express lanes would help.
     pub(super) express: Option<watch::Sender<bool>>,
     pub(super) over: Option<SessionError>,
-    /// What it may keep for its peer; nothing when it is over.
+    /// What it may keep for its peer; nothing once it is over.
     pub(super) memory: Option<budget::Place>,
-    /// How many hold it in its place among the sessions of a server.
+    /// How many keep it from giving way among the sessions of a server.
     pub(super) kept: usize,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
     pub(super) released: Option<Instant>,
@@ -105,16 +105,16 @@ impl State {
         self.over.is_some() || self.core.is_delivered()
     }
 
-    /// What happens to lanes from now on, unless the session is over.
+    /// Lane events from now on, unless the session is over.
     pub(super) fn subscribe(&mut self) -> Option<broadcast::Receiver<LaneEvent>> {
         let events = || broadcast::Sender::new(LANE_EVENTS_KEPT);
         self.over.is_none().then(|| self.lane_events.get_or_insert_with(events).subscribe())
     }
 
-    /// Tells of a lane whoever wants to know.
+    /// Passes a lane event to whoever wants it.
     pub(super) fn tell(&self, event: LaneEvent) {
         if let Some(events) = &self.lane_events {
-            // Nobody may want to.
+            // There may be no subscriber.
             let _ = events.send(event);
         }
     }
@@ -124,8 +124,8 @@ impl State {
         self.dropped = self.dropped.and(self.core.send_stream(id).undelivered());
     }
 
-    /// What a panic has left behind is not touched again: in its place comes a session that is over
-    /// and has only to say so on the lanes there are.
+    /// Leaves alone what a panic has left behind, and puts in its place a session that is over and
+    /// has only to say so on its lanes.
     pub(super) fn abandon(&mut self) {
         tracing::error!("internal error: a session is given up; the others go on");
         let now = clock::now();
@@ -133,15 +133,15 @@ impl State {
         let peer = config.params();
         let mut core = Session::new(self.core.side(), config, peer, 0, now);
         for &lane in self.lanes.keys() {
-            // All of them were in one session before.
+            // They were all in one session before.
             let _ = core.handle_lane_up(now, lane, None);
         }
         core.close(Code::INTERNAL);
         self.core = core;
     }
 
-    /// Tells the budget what is kept for the peer, and the core what may be, where that has
-    /// changed. The budget, if it is overdrawn: to be relieved once the session's lock is let go.
+    /// Tells the budget what is kept for the peer, and the core what may be, if that has changed.
+    /// Returns the budget if it is overdrawn: relieve it after releasing the session's lock.
     pub(super) fn account(&mut self, now: Instant) -> Option<MemoryBudget> {
         if self.core.is_closed() {
             self.memory = None;
@@ -257,7 +257,7 @@ impl State {
     }
 }
 
-/// What slows the others down is not seen from where they are.
+/// Logged, as the streams that are slowed down cannot see why.
 fn tell_of_paused_readers(streams: usize, bytes: u64) {
     tracing::warn!(
         streams,
@@ -267,7 +267,7 @@ fn tell_of_paused_readers(streams: usize, bytes: u64) {
     );
 }
 
-/// What came of a session, for whoever looks into what it cost; `imux-lab` reads the names.
+/// Logs how a session went and what it cost; `imux-lab` reads the names.
 fn tell_of_session(stats: &SessionStats, lost: Undelivered, why: &SessionError) {
     tracing::debug!(
         %why,
@@ -283,7 +283,7 @@ fn tell_of_session(stats: &SessionStats, lost: Undelivered, why: &SessionError) 
     );
 }
 
-/// Says what nobody waited for, and nobody else will tell of.
+/// Logs a loss that nobody waited for, and nobody else will report.
 pub(super) fn tell_of_loss(lost: Undelivered) {
     if !lost.is_none() {
         let Undelivered { bytes, streams, .. } = lost;

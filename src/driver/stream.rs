@@ -25,10 +25,10 @@ pub use write::WriteHalf;
 /// A bidirectional byte stream.
 ///
 /// `shutdown` ends the sending direction only (half-close), and waits until everything has arrived;
-/// the peer reads the end once it has read everything before it. If it is dropped half way, the end
-/// is marked all the same. `flush` waits for nothing; [`acknowledged`](Self::acknowledged) waits
-/// for what was written so far. Dropping a half that has not come to its end resets it, as closing
-/// a TCP socket with unread data does: an end that was not meant is never taken for one that was.
+/// the peer reads the end once it has read everything before it. Dropping that future half-way
+/// still marks the end. `flush` waits for nothing; [`acknowledged`](Self::acknowledged) waits for
+/// what was written so far. Dropping a half before its end resets it, as closing a TCP socket with
+/// unread data does: an unintended end is never taken for an intended one.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -88,24 +88,24 @@ impl Stream {
         Self { read: ReadHalf::new(handle.clone(), id), write: WriteHalf::new(handle, id) }
     }
 
-    /// The peer says first that it is connected.
+    /// The peer will first say that it is connected.
     pub(super) fn awaiting_answer(mut self, awaits: bool) -> Self {
         self.read.awaits_answer = awaits;
         self
     }
 
-    /// The peer is to be told first that it is connected.
+    /// The peer must first be told that it is connected.
     pub(super) fn owing_answer(mut self, owes: bool) -> Self {
         self.write.owes_answer = owes;
         self
     }
 
-    /// Waits until the peer says that the destination has taken the connection; at once, where it
-    /// says no such thing or was not asked. What was written before is on its way all the same.
+    /// Waits until the peer says that the destination has accepted the connection; returns at once
+    /// if it says no such thing or was not asked. What was written before is sent all the same.
     /// Cancel safe.
     ///
     /// # Errors
-    /// The peer has reset the stream, with the reason why not, or the session is over.
+    /// The peer has reset the stream, with the reason, or the session is over.
     pub async fn connected(&mut self) -> Result<(), StreamError> {
         poll_fn(|cx| self.read.poll_connected(cx)).await
     }
@@ -118,14 +118,14 @@ impl Stream {
         self.write.answer().await
     }
 
-    /// What a new stream's entry in the session begins with.
+    /// A new stream's initial entry in the session.
     pub(super) fn wakers() -> StreamWakers {
         StreamWakers { halves: 2, ..StreamWakers::default() }
     }
 
-    /// Waits until something of it was given to a lane: from then on it belongs to its session.
-    /// `false` if that has ended before, and the peer cannot have heard of the stream. Nobody may
-    /// read from it meanwhile.
+    /// Waits until part of it was given to a lane: from then on it belongs to its session. `false`
+    /// if that ended first, and the peer cannot have heard of the stream. Nobody may read from it
+    /// meanwhile.
     pub(super) async fn begun(&mut self) -> bool {
         self.read.begun().await
     }
@@ -138,7 +138,7 @@ impl Stream {
         self.write.acknowledged().await
     }
 
-    /// Its number in its session: the same at both ends, and no other stream's.
+    /// Its number in its session: unique, and the same at both ends.
     pub fn id(&self) -> StreamId {
         self.read.id
     }

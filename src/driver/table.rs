@@ -112,10 +112,10 @@ impl Table {
         self.lock().values().filter_map(|known| known.shared.upgrade()).collect()
     }
 
-    /// Adds a session; if it would be one too many, others end for it, as long as any may.
+    /// Adds a session; if it would be one too many, others end to make room, as long as any may.
     ///
     /// # Errors
-    /// There is no room, and why.
+    /// Why there is no room.
     pub(super) fn insert(&self, id: SessionId, new: &Known) -> Result<(), &'static str> {
         loop {
             let full = {
@@ -203,8 +203,9 @@ fn too_many<'a>(
     }
 }
 
-/// Strangers' first; then those of whoever keeps most sessions without lanes; then one without
-/// streams; then the one that has waited longest. A stranger never takes a listed client's place.
+/// Which idle session gives way: strangers' first; then those of whoever keeps most of them; then
+/// one without streams; then the one that has waited longest. A stranger never takes a listed
+/// client's place.
 fn who_gives_way(idle: &[Idle], newcomer: &Owner) -> Option<SessionId> {
     let mut kept = BTreeMap::<Holder, usize>::new();
     for one in idle {

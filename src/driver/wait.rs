@@ -1,4 +1,4 @@
-//! To wait for one thing of a session.
+//! Waiting for one thing in a session.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -7,10 +7,10 @@ use super::shared::Shared;
 use super::state::State;
 use super::waiters::Waiters;
 
-/// Waits until `find` finds what it looks for. Whatever wakes the waiters of `list` has it look
-/// again.
+/// Waits until `find` finds what it looks for. It looks again whenever the waiters of `list` are
+/// woken.
 ///
-/// Cancel safe: what was found is returned by the same poll.
+/// Cancel safe: the poll that finds it also returns it.
 pub(super) async fn wait<T>(
     shared: &Shared,
     list: fn(&mut State) -> &mut Waiters,
@@ -39,7 +39,7 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            // A waker's end may be that of a task, which may hold streams: not under the lock.
+            // Dropping a waker may drop its task, which may hold streams: not under the lock.
             let waker = self.shared.ask(|state| (self.list)(state).remove(key));
             drop(waker);
         }

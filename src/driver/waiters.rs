@@ -1,9 +1,9 @@
-//! Tasks that wait for one thing of a session, as many as there are.
+//! Any number of tasks that wait for one thing in a session.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
 
-/// One waker a waiter, replaced when it is polled again and gone with its future.
+/// One waker per waiter, replaced when it is polled again and gone with its future.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     next: u64,
@@ -11,7 +11,7 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Notes whom to wake for the waiter that is known by `key`; a new one gets its key.
+    /// Notes whom to wake for the waiter known by `key`; a new one gets its key.
     pub(super) fn note(&mut self, key: &mut Option<u64>, cx: &Context<'_>) {
         let key = *key.get_or_insert_with(|| {
             self.next += 1;
@@ -21,7 +21,7 @@ impl Waiters {
         waker.clone_from(cx.waker());
     }
 
-    /// Takes one out: the waker of a waiter that waits no more.
+    /// Removes a waiter that no longer waits; returns its waker.
     pub(super) fn remove(&mut self, key: u64) -> Option<Waker> {
         self.wakers.remove(&key)
     }
@@ -30,7 +30,7 @@ impl Waiters {
         self.wakers.is_empty()
     }
 
-    /// Takes everyone out, to be woken.
+    /// Removes them all, to be woken.
     pub(super) fn wake(&mut self, wake: &mut Vec<Waker>) {
         wake.extend(std::mem::take(&mut self.wakers).into_values());
     }

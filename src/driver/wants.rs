@@ -1,4 +1,4 @@
-//! What a stream asks for when it opens, beside its destination, as far as the peer grants it.
+//! What a stream asks for at its opening besides a destination, as far as the peer grants it.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ pub struct OpenOptions {
     /// connected once it is open; if it grants no [`Wants::SOURCE`], the stream is not opened.
     pub wants: Wants,
     /// Who connects, as this end sees it: it counts only with [`Wants::SOURCE`], and only if the
-    /// peer trusts this end with it. A peer that knows no claims is told none.
+    /// peer trusts this end with it. A peer that does not know claims is sent none.
     pub source: Option<SocketAddr>,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn asked(
     if wants.has(Wants::SOURCE) && !granted.has(Wants::SOURCE) {
         return Err(OpenError::SourceNotTold);
     }
-    // Nobody is told what nobody asked for.
+    // Send no claim that was not asked for.
     let source = options.source.filter(|_| wants.has(Wants::SOURCE));
     let claims = if source.is_some() { Wants::CLAIM } else { Wants::default() };
     let wants = wants.without(Wants::CLAIM).and(claims).within(granted);

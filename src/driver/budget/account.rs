@@ -1,5 +1,5 @@
-//! The account of a memory budget: who has how much, how much more they may have, and who is ended
-//! when it is overdrawn. Numbers only; sessions are known by theirs.
+//! The account of a memory budget: who has how much, how much more they may have, and whose session
+//! ends when it is overdrawn. Numbers only; sessions are known by theirs.
 //!
 //! What a session may take depends on what is free (dynamic thresholds; Choudhury and Hahne, 1998):
 //! nobody ever has all of it, a newcomer always finds some, and the more sessions there are, the
@@ -35,7 +35,7 @@ pub(super) struct Account {
     charged: u64,
     /// Only holders with a charge.
     holders: BTreeMap<Holder, u64>,
-    /// Of all holders together.
+    /// The sum over all holders.
     weights: u64,
     sessions: BTreeMap<Number, Entry>,
     next: u64,
@@ -44,7 +44,7 @@ pub(super) struct Account {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     debtor: Debtor,
-    /// What is granted now, or was before and is still in use.
+    /// What is granted now, or was granted before and is still in use.
     granted: Allowance,
     /// What it has beyond the grant.
     excess: u64,
@@ -66,13 +66,13 @@ fn weight(holder: Holder) -> u64 {
     }
 }
 
-/// A candidate when a session must end: it has more than granted.
+/// A candidate when a session must end: it holds more than it was granted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overdrawn {
     pub(super) number: Number,
     debtor: Debtor,
     excess: u64,
-    /// How long nothing it keeps has moved.
+    /// For how long nothing it keeps has moved.
     pub(super) stalled: Duration,
 }
 
@@ -88,15 +88,15 @@ impl Account {
         }
     }
 
-    /// What a session has in any case. A quarter of the budget is reserved for floors.
+    /// What a session always has. A quarter of the budget is reserved for floors.
     fn floor(&self) -> Allowance {
         let each = self.budget / 4 / SESSIONS_MAX as u64;
         let each = each.clamp(MEMORY_FLOOR_BYTES_MIN, MEMORY_FLOOR_BYTES_MAX);
         Allowance { receive: each / 2, send: each / 2 }
     }
 
-    /// A new session, and how much it gets at first of what it wants. `None`: not even the minimum
-    /// is left, with an eighth of the budget kept for the bookkeeping of existing sessions.
+    /// A new session, and how much of what it wants it gets at first. `None` if not even the
+    /// minimum is left, with an eighth of the budget kept for the bookkeeping of existing sessions.
     pub(super) fn open(&mut self, debtor: Debtor, wants: Allowance) -> Option<(Number, Allowance)> {
         let floor = self.floor();
         if self.charged.saturating_add(floor.sum()) > self.budget - self.budget / 8 {
@@ -105,7 +105,7 @@ impl Account {
         let number = Number(self.next);
         self.next += 1;
         self.sessions.insert(number, Entry { debtor, granted: Allowance::default(), excess: 0 });
-        // Many sessions that do nothing yet must leave enough to those that do.
+        // Many sessions that do nothing yet must leave enough for those at work.
         let most = self.free(0) / FIRST_MEMORY_PART;
         let receive = wants.receive.min(most);
         let wants = Allowance { receive, send: wants.send.min(most) };
@@ -136,7 +136,7 @@ impl Account {
         self.charged > self.budget
     }
 
-    /// The sessions that have more than granted.
+    /// The sessions that hold more than they were granted.
     pub(super) fn overdrawn(&self) -> Vec<Overdrawn> {
         let sessions = self.sessions.iter().filter(|(_, entry)| entry.excess > 0);
         let overdrawn = |(&number, entry): (&Number, &Entry)| Overdrawn {
@@ -157,8 +157,8 @@ impl Account {
     /// How much of `wants` a session may have now. A listed client's session: a third of what
     /// nobody else has, less what its holder's other sessions have; a stranger's: a ninth, less
     /// four times that. So a listed holder may have as much as is then left free, a stranger a
-    /// quarter, and one holder's sessions share by the same rule. Whoever comes, it may keep what
-    /// it has, up to half its share if everything were shared out by weight.
+    /// quarter of it, and one holder's sessions share by the same rule. Whoever comes, a session
+    /// may keep what it has, up to half its share if everything were shared out by weight.
     fn share(&self, entry: &Entry, wants: Allowance, floor: Allowance) -> Allowance {
         let free = self.free(entry.charge());
         let holder = entry.debtor.holder;
@@ -197,9 +197,9 @@ impl Account {
     }
 }
 
-/// The session to end: strangers' first; then those whose memory does not move; then of the holder
-/// with most beyond what was granted; then the one that has stood longest. A session within its
-/// grant is never among them, however large that is.
+/// Which session to end: a stranger's first; then one whose memory does not move; then one of the
+/// holder furthest beyond its grants; then the one stalled longest. A session within its grant is
+/// never among them, however large that is.
 pub(super) fn who_ends(overdrawn: &[Overdrawn]) -> Option<Number> {
     let is_stalled = |one: &Overdrawn| one.stalled >= STALLED_AFTER;
     let mut excess = BTreeMap::<(Holder, bool), u64>::new();
@@ -416,7 +416,7 @@ mod tests {
     fn it_is_summed_by_holder_and_of_one_holder_the_longest_stalled_ends() {
         let many = [(stranger(1), 5, 90), (stranger(2), 3, 2), (stranger(2), 3, 9)];
         assert_eq!(overdrawn(&many), Some(2));
-        // A holder's moving memory is not counted with what stands still.
+        // A holder's moving memory is not counted with its stalled memory.
         let partly = [(stranger(1), 5, 2), (stranger(2), 3, 2), (stranger(2), 50, 0)];
         assert_eq!(overdrawn(&partly), Some(0));
     }

@@ -1,4 +1,4 @@
-//! What a client is set up with.
+//! A client's settings.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use crate::lane::Dialer;
 use crate::proto::{Config, LanePolicy, LinkId, Tier};
 use crate::trust::HostTrust;
 
-/// How lanes are made over one local address or device, how many of them, and what they may carry.
+/// How to make lanes over one local address or device, how many, and what they may carry.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Link {
     /// Makes them.
     pub dialer: Arc<dyn Dialer>,
-    /// How many are kept up.
+    /// How many to keep up.
     pub lanes: u16,
     /// When they carry streams at all.
     pub tier: Tier,
-    /// Whether primary lanes get one more beside them, of the express tier, once something urgent
-    /// had to wait behind bulk.
+    /// Whether primary lanes get one of the express tier beside them once something urgent had to
+    /// wait behind bulk.
     pub express: bool,
-    /// Most bytes a second that they carry together, in each direction, counted before TLS, TCP
-    /// and IP add some 4 %. At least 8,000 (64 kbit/s): less is taken for that.
+    /// Most bytes a second that they carry together, in each direction, before TLS, TCP and IP add
+    /// some 4 %. At least 8,000 (64 kbit/s): anything less counts as that.
     pub rate_max: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Link {
     /// Most lanes that the links of one client may have together, express lanes not counted.
     pub const LANES_MAX: u16 = 256;
 
-    /// Primary lanes without a cap, and an express lane beside them when it is of use.
+    /// Primary lanes without a cap, and an express lane beside them when it helps.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// What a client is set up with.
+/// A client's settings.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
@@ -87,7 +87,7 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// The session as usual, with a server that `trust` finds right.
+    /// The default session settings, with a server that `trust` accepts.
     pub fn new(trust: Arc<dyn HostTrust>) -> Self {
         Self { session: Config::default(), trust }
     }

@@ -1,4 +1,4 @@
-//! One lane: dialled, trusted, and made part of a session, be it a new one.
+//! One lane: dialled, trusted, and made part of a session, new or existing.
 
 use std::io;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Connector {
     /// Dials and handshakes, until the lane belongs to a session.
     pub(super) async fn lane(&self, place: &Place) -> Result<Ready, ConnectError> {
         let dialer = &place.dialer;
-        // A lane that comes while a person is asked could only wait behind the answer.
+        // A lane that arrives while a person is asked could only wait for the answer.
         self.key.undisturbed().await;
         let begun = clock::now();
         let mut lane = match dialer.dial().await {
@@ -96,7 +96,7 @@ impl Connector {
             self.key.decide(&presented).await?;
         }
         let established = self.current.living();
-        // Only who creates a session keeps others from it.
+        // Only a lane that creates a session makes the others wait.
         let _turn = established.is_none().then_some(turn);
         // A person takes longer to answer than a server waits for a first frame.
         if clock::now().duration_since(dialled_at) > CREATION_PATIENCE {
@@ -111,7 +111,7 @@ impl Connector {
         created.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Whether a link's path is known to carry little.
+    /// Whether a link's path is known to be slow.
     pub(super) fn is_slow(&self, link: LinkId) -> bool {
         let established = self.current.living();
         established.is_some_and(|it| it.session.shared().peek(|state| state.core.is_slow(link)))
@@ -140,8 +140,8 @@ impl Connector {
         let mut proof = Some(proof.map_err(ConnectError::Handshake)?);
         let shared = established.session.shared();
         let vouched = shared.peek(|state| state.lanes.values().any(|lane| lane.proven));
-        // Where no other lane says that the server still knows the session, it is asked before it
-        // is told anything: streams that nobody has heard of may then begin in another session.
+        // If no other lane says that the server still knows the session, ask before telling it
+        // anything: streams that nobody has heard of may then begin in another session.
         if let Some(proof) = proof.take_if(|_| !vouched) {
             let answer = greeting::joined(&mut lane, &proof);
             let answer = tokio::time::timeout(HANDSHAKE_TIMEOUT, answer).await;
@@ -174,20 +174,20 @@ impl Connector {
         // Lanes that join from now on need not ask first.
         Attached::prove(&shared, LaneId::FIRST);
         let session = Session::new(shared.clone());
-        // Told before anyone who waits for a first lane goes on.
+        // Reported before anyone waiting for a first lane goes on.
         place.tell_up(LaneId::FIRST);
         tokio::spawn(self.key.clone().heed_announcements(shared, agreed.secret.clone()));
         self.current.set(Some(Established::new(session.clone(), agreed)));
-        // Closed meanwhile: whoever closes has looked for a session either before this one was
-        // there, or after.
+        // Closed meanwhile: whoever closed looked for a session either before this one was there,
+        // or after.
         if *self.stopped.borrow() {
             session.close(Code::SHUTDOWN);
         }
         Ok(Ready { attached, lane, proof: None })
     }
 
-    /// A place in the process's memory for a session with the server of this lane, which its user
-    /// has chosen.
+    /// A place in the process's memory for a session with this lane's server, which the user has
+    /// chosen.
     fn memory(&self, lane: &dyn Lane) -> Result<budget::Place, ConnectError> {
         let server = lane.peer().ok_or(ConnectError::NoKey)?.fingerprint;
         let debtor = Debtor { holder: Holder::Key(server), listed: true };
@@ -205,7 +205,7 @@ async fn dial_again(dialer: &dyn Dialer, key: Fingerprint) -> Result<Box<dyn Lan
     if again == key { Ok(lane) } else { Err(ConnectError::OtherKey(again)) }
 }
 
-/// The session ended while a lane was made for it.
+/// The session ended while a lane was being made for it.
 fn session_went() -> ConnectError {
     ConnectError::Handshake(io::ErrorKind::ConnectionAborted.into())
 }

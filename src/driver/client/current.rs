@@ -1,4 +1,4 @@
-//! The session that a client has now, and when it has none any more.
+//! The client's current session, and when it has none any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +36,7 @@ impl Established {
     }
 }
 
-/// The session there is now; whoever waits for one subscribes.
+/// The current session; whoever waits for one subscribes.
 #[derive(Debug)]
 pub(super) struct CurrentSession(watch::Sender<Option<Arc<Established>>>);
 
@@ -53,7 +53,7 @@ impl CurrentSession {
         self.0.send_replace(established.map(Arc::new));
     }
 
-    /// The session there is, unless it is over.
+    /// The current session, unless it is over.
     pub(super) fn living(&self) -> Option<Arc<Established>> {
         let established = self.0.borrow().clone()?;
         if established.session.shared().peek(|state| state.over.is_some()) {
@@ -83,7 +83,7 @@ impl CurrentSession {
             let same = current.as_ref().is_some_and(|it| it.is(shared));
             if same {
                 match shared.peek(|state| state.over.clone()) {
-                    // In order, or asked for here: nothing that anybody still wanted.
+                    // In order, or at our request: nobody wanted more of it.
                     Some(
                         why @ (SessionError::Closed(Code::NONE | Code::SHUTDOWN)
                         | SessionError::ClosedByPeer { code: Code::NONE, .. }),

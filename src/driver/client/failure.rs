@@ -1,4 +1,4 @@
-//! Lanes that could not be made: what is told of them, and what ends a client's start.
+//! Lanes that could not be made: which are reported, and which end a client's start.
 
 use std::io;
 
@@ -19,15 +19,15 @@ impl Failed {
         tracing::warn!(via = %self.via, error = %self.error, "a lane could not be made; trying again");
     }
 
-    /// Whether it is of the same link and kind as `other`: one of them is told.
+    /// Whether it is of the same link and kind as `other`: only one of them is reported.
     fn is_like(&self, other: &Self) -> bool {
         let kind = |failed: &Self| std::mem::discriminant(&failed.error);
         self.link == other.link && kind(self) == kind(other)
     }
 }
 
-/// What has failed before a first lane was up: told at once when there is nothing left to wait for,
-/// each kind of each link once.
+/// Failures before the first lane was up: reported together when there is nothing left to wait for,
+/// each kind once per link.
 #[derive(Default)]
 pub(super) struct Failures {
     untold: Vec<Failed>,
@@ -52,8 +52,8 @@ pub(super) fn panicked() -> ConnectError {
     ConnectError::Handshake(io::Error::other("internal error: a panic"))
 }
 
-/// Trying again would not help. Who `keeps_trying` waits for a server that is busy or being started
-/// again, too.
+/// Whether trying again would not help. A client that `keeps_trying` also waits for a busy or
+/// restarting server.
 pub(super) fn is_final(error: &ConnectError, keeps_trying: bool) -> bool {
     match error {
         ConnectError::Refused { code: Code::SHUTDOWN | Code::EXCESSIVE_LOAD, .. } => !keeps_trying,

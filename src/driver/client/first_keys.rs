@@ -1,5 +1,5 @@
-//! Which keys the links' servers have shown while none is decided on: what answers in the server's
-//! place (a captive portal, say) is mostly on one link and not on all.
+//! The keys that the links' servers have shown while none is decided on: what answers in the
+//! server's place (a captive portal, say) is mostly on one link, not on all.
 
 use tokio::sync::watch;
 
@@ -12,13 +12,13 @@ pub(super) struct FirstKeys(watch::Sender<State>);
 #[derive(Debug)]
 struct State {
     links: Vec<Shown>,
-    /// A key is decided on; what the links show is of no interest any more.
+    /// A key is decided on; what the links show no longer matters.
     is_decided: bool,
-    /// It is being decided on, by a person perhaps, who takes as long as it takes.
+    /// One is being decided on, perhaps by a person, who takes as long as it takes.
     is_deciding: bool,
 }
 
-/// A key is being decided on as long as this lives.
+/// While this lives, a key is being decided on.
 #[derive(Debug)]
 pub(super) struct Deciding<'a>(&'a FirstKeys);
 
@@ -37,7 +37,7 @@ enum Shown {
 }
 
 impl FirstKeys {
-    /// Of links with so many lanes each; who has none shows nothing.
+    /// For links with this many lanes each; one without lanes shows nothing.
     pub(super) fn new(lanes: impl Iterator<Item = u16>) -> Self {
         let shown = |lanes| if lanes == 0 { Shown::Nothing } else { Shown::Pending };
         Self(watch::Sender::new(State {
@@ -70,7 +70,7 @@ impl FirstKeys {
         self.0.send_modify(|state| state.is_decided = true);
     }
 
-    /// A key is about to be decided on: nobody else does so meanwhile.
+    /// A key is about to be decided on: nobody else decides meanwhile.
     pub(super) fn deciding(&self) -> Deciding<'_> {
         self.0.send_modify(|state| state.is_deciding = true);
         Deciding(self)
@@ -82,16 +82,16 @@ impl FirstKeys {
 
     /// Waits while a key is being decided on. Cancel safe.
     pub(super) async fn undisturbed(&self) {
-        // The sender is ours: an error cannot come.
+        // The sender is ours: this cannot fail.
         let _ = self.0.subscribe().wait_for(|state| !state.is_deciding).await;
     }
 
-    /// Waits until a key is decided on, or every link has shown what it has and none of it is the
-    /// key that is known: that one is about to be decided on.
+    /// Waits until a key is decided on, or every link has shown what it has and the known key is
+    /// not among it: that one, if shown, is about to be decided on.
     pub(super) async fn wait(&self) {
         let known = |shown: &Shown| matches!(shown, Shown::Key(_, Recognised::Known));
         let mut state = self.0.subscribe();
-        // The sender is ours: an error cannot come.
+        // The sender is ours: this cannot fail.
         let _ = state
             .wait_for(|state| {
                 let all = state.links.iter().all(|shown| *shown != Shown::Pending);
@@ -108,14 +108,13 @@ impl FirstKeys {
         })
     }
 
-    /// Whether there is a link of which it is not known that its server has a key that is not the
-    /// right one.
+    /// Whether there is a link whose server is not known to have a wrong key.
     pub(super) fn may_be_right_elsewhere(&self) -> bool {
         let another = |shown: &Shown| matches!(shown, Shown::Key(_, Recognised::Another));
         !self.0.borrow().links.iter().all(another)
     }
 
-    /// Whether there is more than one.
+    /// Whether there is more than one link.
     pub(super) fn are_several(&self) -> bool {
         self.0.borrow().links.len() > 1
     }

@@ -1,4 +1,4 @@
-//! Keeps lanes up: dials each again when it is lost, after a while.
+//! Keeps lanes up: redials each lost one after a while.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::driver::{chance, clock};
 
 /// A lost lane is dialled again after this long. Each failure doubles it.
 const REDIAL_MIN: Duration = Duration::from_millis(200);
-/// A lost lane is dialled again after this long, however often that has failed.
+/// A lost lane is dialled again after this long at most, however often that has failed.
 const REDIAL_MAX: Duration = Duration::from_secs(5);
-/// A lane that lived this long was a good one: the next is dialled soon again.
+/// A lane that lived this long was a good one: the next is dialled soon.
 const LIVED_WELL: Duration = Duration::from_secs(1);
 /// How long `open` waits for a session.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
-/// While somebody waits in `open`, one of the lanes that wait for their time is dialled this often.
+/// While somebody waits in `open`, one of the lanes waiting to redial is dialled this often.
 const NUDGE_EVERY: Duration = Duration::from_millis(500);
 
 /// What the keepers of all lanes share: one task keeps one lane up.
@@ -28,9 +28,9 @@ const NUDGE_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Keepers {
     pub(super) connector: Connector,
     stagger: Stagger,
-    /// A server that is away at the start is waited for.
+    /// Whether to wait for a server that is away at the start.
     pub(super) keeps_trying: bool,
-    /// Has one of the lanes dialled that wait for their time, and when it last did.
+    /// Has one of the lanes waiting to redial dialled, and when it last did.
     nudge: Notify,
     nudged: Mutex<Option<Instant>>,
 }
@@ -46,13 +46,13 @@ impl Keepers {
         }
     }
 
-    /// Passes the time that `open` has, and has a lane dialled now and then.
+    /// Waits as long as `open` may, and has a lane dialled now and then.
     pub(super) async fn patience(&self) {
         for _ in 0..OPEN_PATIENCE.div_duration_f64(NUDGE_EVERY) as u32 {
             tokio::time::sleep(NUDGE_EVERY).await;
             let now = clock::now();
             let mut nudged = self.nudged.lock().unwrap_or_else(PoisonError::into_inner);
-            // However many wait.
+            // However many are waiting.
             if nudged.is_none_or(|at| now.duration_since(at) >= NUDGE_EVERY) {
                 *nudged = Some(now);
                 self.nudge.notify_one();
@@ -95,9 +95,9 @@ impl Keepers {
                     self.connector.key.failed(place.link);
                     let kind = Some(std::mem::discriminant(&error));
                     let failed = Failed { link: place.link, via: dialer.name(), error };
-                    // To whoever waits for the first lane once, and if it is the end of that; then
-                    // once for each kind of outage: a server that was away and comes back as
-                    // another is news.
+                    // Report it once to whoever waits for the first lane, and again if it ends that
+                    // wait; then log each kind of outage once: a server that was away and comes
+                    // back as another is news.
                     let unheard = match &failures {
                         Some(to)
                             if told.is_none() || is_final(&failed.error, self.keeps_trying) =>
@@ -127,7 +127,7 @@ impl Keepers {
         }
     }
 
-    /// Keeps one up as soon as it is of use.
+    /// Keeps an express lane up once it is of use.
     pub(super) async fn keep_express_lane(self: Arc<Self>, place: Place) {
         let (mut wanted, mut stopped) =
             (self.connector.express.subscribe(), self.connector.stopped.subscribe());
@@ -145,7 +145,7 @@ async fn unharmed<T>(lane: impl Future<Output = T>) -> Option<T> {
     caught.inspect_err(|_| tracing::error!("internal error: a lane is given up")).ok()
 }
 
-/// Grows with each failure; with jitter, so that many lanes do not come back in step.
+/// The wait grows with each failure; jitter keeps many lanes from coming back in step.
 #[derive(Debug, Default)]
 struct Backoff {
     waits: u32,

@@ -16,10 +16,10 @@ use crate::trust::{Fingerprint, HostTrust, NextKey, PeerIdentity, Recognised, Se
 /// A lane waits this long for its turn. Another lane may be creating the session: the server gives
 /// up on a first frame later than that.
 pub(super) const CREATION_PATIENCE: Duration = Duration::from_secs(5);
-/// A new key waits this long for what the servers of other links show. A lost first packet is sent
-/// again within it.
+/// A new key waits this long for what the servers of other links show. A lost first packet is
+/// resent within it.
 const KEYS_PATIENCE: Duration = Duration::from_secs(3);
-/// A server's next key is recorded this often at most: an honest one has another in years.
+/// A server's next key is recorded this often at most: an honest server has a new one in years.
 const NEXT_KEY_EVERY: Duration = Duration::from_secs(60);
 
 /// Decides on the server's key, and remembers what was decided.
@@ -31,7 +31,7 @@ pub(super) struct ServerKey {
     next: Mutex<Option<Fingerprint>>,
     /// What the links have shown before any key was decided on.
     first_keys: FirstKeys,
-    /// A server that is away at the start is waited for.
+    /// Whether to wait for a server that is away at the start.
     keeps_trying: bool,
     /// Held while a session is created or a key decided on.
     creating: tokio::sync::Mutex<()>,
@@ -88,7 +88,7 @@ impl ServerKey {
         }
     }
 
-    /// Of several links one may lead to somebody else: hears what the others' servers show before a
+    /// One of several links may lead to somebody else: hears what the others' servers show before a
     /// key is decided on.
     pub(super) async fn hear_other_links(
         &self,
@@ -121,7 +121,7 @@ impl ServerKey {
         }
     }
 
-    /// Has it decided about a key that was ruled out in the handshake.
+    /// Has a key decided on that the handshake had ruled out.
     pub(super) async fn hear_of(
         &self,
         link: usize,
@@ -138,7 +138,7 @@ impl ServerKey {
     }
 
     /// Waits for the turn to create a session or to have a key decided on: a while, and as long as
-    /// a person is asked.
+    /// a person is being asked.
     pub(super) async fn turn(&self) -> Result<MutexGuard<'_, ()>, ConnectError> {
         let mut turn = std::pin::pin!(self.creating.lock());
         loop {
@@ -152,14 +152,14 @@ impl ServerKey {
         }
     }
 
-    /// Has it decided whether this is the server; once, and not by each of the lanes that wait.
+    /// Has the trust decide whether this is the server: once, not for every waiting lane.
     pub(super) async fn decide(&self, presented: &PeerIdentity) -> Result<(), ConnectError> {
         if *self.stopped.borrow() {
             return Err(ConnectError::Handshake(io::ErrorKind::Interrupted.into()));
         }
         let _deciding = self.first_keys.deciding();
         if let Err(refused) = self.trust.decide(presented).await {
-            // One whose key was right before may have it again.
+            // A server whose key was right before may have it again.
             if self.trusted_key().is_none() {
                 self.stopped.send_replace(true);
             }
@@ -170,7 +170,7 @@ impl ServerKey {
         Ok(())
     }
 
-    /// Takes what the server announces of its next key, as long as the session lasts.
+    /// Follows the server's announcements of its next key, as long as the session lasts.
     pub(super) async fn heed_announcements(
         self: Arc<Self>,
         shared: Arc<Shared>,
@@ -198,8 +198,8 @@ impl ServerKey {
                 ),
                 Err(error) => tracing::warn!(key = %next, %error, "the server's next key"),
             }
-            // A server with another idea every moment wears out no disk: of what it says meanwhile
-            // the last counts.
+            // A server that keeps changing its mind wears out no disk: only the last of what it
+            // says meanwhile counts.
             tokio::select! {
                 () = tokio::time::sleep(NEXT_KEY_EVERY) => {}
                 _ = session::closed(&shared) => {}

@@ -1,10 +1,10 @@
 //! When a lane is dialled, beside the others of its link.
 //!
-//! Handshakes that go over one path at once stand in each other's queue, and on a slow one they are
-//! all that it carries for seconds. So the first lane of a link is dialled alone, and the others
-//! follow when it is up. On a slow path they follow a minute later, one by one: one lane fills it,
-//! each handshake takes the time of some 5 KB of the user's bytes, and more lanes are of use only
-//! where a network polices each connection by itself.
+//! Simultaneous handshakes over one path queue behind each other, and on a slow one they are all
+//! that it carries for seconds. So the first lane of a link is dialled alone, and the others follow
+//! when it is up. On a slow path they follow a minute later, one by one: one lane fills it, each
+//! handshake takes the time of some 5 KB of the user's bytes, and more lanes help only where a
+//! network polices each connection by itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,15 +15,15 @@ use tokio::time::Instant;
 
 use crate::proto::LinkId;
 
-/// Another follows after this long at the latest, and so on, one by one: the first may have met
-/// something that takes no connection and tells nobody. A handshake over 64 kbit/s takes a second,
-/// and longer behind somebody else's queue.
+/// Another lane follows after this long at the latest, and so on, one by one: the first may have
+/// met something that silently drops connections. A handshake over 64 kbit/s takes a second, and
+/// longer behind somebody else's queue.
 const FOLLOW_AFTER: Duration = Duration::from_secs(2);
 
-/// On a slow path, after this long: as long as it takes until more lanes than one are tried there.
+/// On a slow path another lane follows after this long: until then, only one is tried there.
 const FOLLOW_AFTER_SLOW: Duration = Duration::from_secs(60);
 
-/// Lanes that wait because their path is slow look this often whether it still is.
+/// How often lanes that wait because their path is slow check whether it still is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A link's lanes.
@@ -31,12 +31,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 struct Lanes {
     up: usize,
     dialling: usize,
-    /// When the first of those that are up came.
+    /// When the first of those that are up came up.
     up_since: Option<Instant>,
 }
 
 impl Lanes {
-    /// When it is to be asked again whether another may be dialled; `None`: it may.
+    /// When to ask again whether another may be dialled; `None` if it may now.
     fn look_at(
         &self,
         now: Instant,
@@ -59,7 +59,7 @@ pub(super) struct Stagger {
     changed: watch::Sender<()>,
 }
 
-/// A lane that is being dialled, or is up. Dropping it says that it is neither any more.
+/// A lane that is being dialled, or is up. Dropping it says that it no longer is.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     stagger: &'a Stagger,
@@ -73,7 +73,7 @@ impl Stagger {
     }
 
     /// Waits until a lane of the link may be dialled. `is_slow` says whether its path is known to
-    /// carry little.
+    /// be slow.
     ///
     /// Cancel safe.
     pub(super) async fn turn(&self, link: LinkId, is_slow: impl Fn() -> bool) -> Turn<'_> {

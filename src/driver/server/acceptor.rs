@@ -1,4 +1,4 @@
-//! Takes connections in, within bounds; each becomes a lane or is hung up on.
+//! Accepts connections, within bounds; each becomes a lane or is hung up on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::driver::handshake_rate::Turn;
 use crate::lane::{Listener, PendingLane};
 use crate::proto::limits;
 
-/// After an error of the listening socket this long is waited before the next connection is taken.
+/// Pause after an error of the listening socket before the next connection is accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The same where no descriptors were left, and a lane in its handshake has given up its own.
+/// Pause after descriptors ran out and a lane in its handshake has given up its own.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
 
-/// Takes connections for a server, as long as it is polled.
+/// Accepts connections for a server while it is polled.
 pub(super) struct Acceptor {
     reception: Arc<Reception>,
     door: Door,
@@ -32,8 +32,8 @@ impl Acceptor {
                 Ok(pending) => self.take_lane(pending),
                 Err(error) => {
                     let short = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-                    // Strangers may hold the descriptors that are missing: the one that gives way
-                    // frees one.
+                    // Strangers may hold the missing descriptors: whichever lane gives way frees
+                    // one.
                     if short && self.door.make_way() {
                         tracing::debug!(%error, "a lane in its handshake gave way");
                         tokio::time::sleep(DESCRIPTOR_PAUSE).await;

@@ -1,4 +1,4 @@
-//! What a server is set up with.
+//! A server's settings.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use crate::driver::table::SessionLimits;
 use crate::proto::Config;
 use crate::trust::{AnyClient, ClientTrust};
 
-/// What a server can be set up with.
+/// A server's settings.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServerConfig {
     /// Settings of every session.
     pub session: Config,
-    /// Decides which clients are let in, and what each may do. By default any, and its streams go
-    /// to one destination.
+    /// Decides which clients are let in, and what each may do. By default any client is, and its
+    /// streams go to one destination.
     pub clients: Arc<dyn ClientTrust>,
     /// How many sessions there may be.
     pub sessions: SessionLimits,

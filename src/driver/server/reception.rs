@@ -26,7 +26,7 @@ use crate::proto::wire::{Frame, Params};
 use crate::proto::{Code, Config, LaneId, LanePolicy, SessionId, Side, handshake};
 use crate::trust::{ClientTrust, Fingerprint, InvitationSecret, NextKey, Permit, SessionSecret};
 
-/// Greets what comes, and knows the sessions there are.
+/// Greets new lanes, and knows the existing sessions.
 pub(super) struct Reception {
     pub(super) config: Arc<Config>,
     pub(super) clients: Arc<dyn ClientTrust>,
@@ -37,7 +37,7 @@ pub(super) struct Reception {
     pub(super) accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
     /// No more sessions are created.
     pub(super) draining: AtomicBool,
-    /// The key this server will have later.
+    /// The key this server will have next.
     pub(super) next: Mutex<Option<Arc<NextKey>>>,
 }
 
@@ -74,7 +74,7 @@ impl Reception {
         }
     }
 
-    /// Handshakes, until the lane belongs to a session.
+    /// Shakes hands until the lane belongs to a session.
     pub(super) async fn greet(
         self: &Arc<Self>,
         pending: Box<dyn PendingLane>,
@@ -130,7 +130,7 @@ impl Reception {
                 return Err(io::Error::other(code.to_string()));
             }
         };
-        // Known before it is told of, so that the next lane may join at once.
+        // Recorded before its client hears of it, so that the next lane may join at once.
         let params = attached.shared.peek(|state| state.core.config().params());
         let created = Frame::Created { version, session: id, params };
         greeting::write_frame(&mut lane, &created).await?;
@@ -155,8 +155,8 @@ impl Reception {
         Ok((version, permit))
     }
 
-    /// Makes a session that was granted, with its first lane, and a place for it among the others;
-    /// or says why there is none.
+    /// Makes a granted session with its first lane, and gives it a place among the others; or says
+    /// why there is none.
     fn begin(
         self: &Arc<Self>,
         agreed: Agreed,
@@ -187,7 +187,7 @@ impl Reception {
             announce_to(&shared, &next, &secret);
         }
         if self.draining.load(Ordering::Relaxed) {
-            // It began while this session was being granted.
+            // Draining began while this session was being granted.
             shared.with(|state, _| state.core.drain());
         }
         self.trail.tell(&subject, Event::Started);
@@ -210,7 +210,7 @@ impl Reception {
         terms: Terms,
     ) -> io::Result<Greeted> {
         let Some((shared, proof)) = self.verify(lane.as_ref(), id, number, mac)? else {
-            // One answer for all of it: an attacker learns nothing about which sessions exist.
+            // One answer for every reason: an attacker learns nothing about which sessions exist.
             let client = lane.peer().map(|peer| peer.fingerprint);
             let permit = self.clients.permit(client);
             let mut subject = Subject::new(client, permit.as_ref(), lane.peer_addr());
@@ -222,7 +222,7 @@ impl Reception {
         let joined = Frame::Joined { mac: proof.mac(Side::Server) };
         let attached = Attached::new(&shared, number, Some(terms.rtt), terms.policy);
         let Some(attached) = attached else {
-            // It is the session's own client: not a word that its session is gone.
+            // It is the session's own client: do not say that its session is gone.
             greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "no room for the lane now").await;
             return Err(io::Error::other("the lane's number is used, or there are too many"));
         };
@@ -233,7 +233,7 @@ impl Reception {
         Ok(Greeted { attached, session: id, lane })
     }
 
-    /// The session, if there is one, its client's key is this lane's, and the proof is right.
+    /// The session, if it exists, its client holds this lane's key, and the proof is right.
     fn verify(
         &self,
         lane: &dyn Lane,
@@ -264,14 +264,14 @@ impl Reception {
     }
 }
 
-/// What a client is told that gets no session.
+/// What a client is told if it gets no session.
 type Refused = (Code, &'static str);
 
 /// What is known of a lane before it belongs to a session.
 #[derive(Clone, Copy)]
 struct Terms {
     rtt: Duration,
-    /// What its client has said of it.
+    /// What its client has said about it.
     policy: LanePolicy,
 }
 
@@ -293,7 +293,7 @@ impl Greeted {
     }
 }
 
-/// Tells the client of a session which key this server will have later.
+/// Announces this server's next key to a session's client.
 pub(super) fn announce_to(shared: &Shared, next: &NextKey, secret: &SessionSecret) {
     let announcement = next.announcement(secret).to_vec();
     shared.with(|state, _| state.core.announce_next_key(announcement.into()));

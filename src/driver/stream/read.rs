@@ -22,13 +22,13 @@ use crate::proto::{Code, ReadError};
 pub struct ReadHalf {
     handle: Arc<Handle>,
     pub(super) id: StreamId,
-    /// Read from the session, and not by the user of `AsyncRead`.
+    /// Read from the session, but not yet by the user of `AsyncRead`.
     front: Bytes,
     /// The first byte will be the peer's word that it is connected.
     pub(super) awaits_answer: bool,
     /// The end or a reset was read, or it was stopped.
     over: bool,
-    /// What ended it, if not the peer's own word: it is told again at every read, so that it is
+    /// What ended it, other than the peer's own word: every read reports it again, so that it is
     /// never taken for an end.
     failed: Option<StreamError>,
 }
@@ -115,7 +115,7 @@ impl ReadHalf {
             self.over = true;
             self.failed = ended.err();
         }
-        // What was read is handed out first; the end is told at the next call.
+        // What was read is handed out first; the next call reports the end.
         match (got, self.over) {
             (0, false) => Poll::Pending,
             (0, true) => Poll::Ready(self.failed.clone().map_or(Ok(false), Err)),
@@ -131,7 +131,7 @@ impl ReadHalf {
         Poll::Ready(self.failed.clone().map_or(Ok(()), Err))
     }
 
-    /// Takes the answer off the stream. An end instead of it is one that came after.
+    /// Takes the answer off the stream. An end in its place counts as one that came after it.
     fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
         let id = self.id;
         let heard = ready!(self.handle.shared.with(|state, now| {
@@ -158,9 +158,9 @@ impl ReadHalf {
         Poll::Ready(heard)
     }
 
-    /// Waits until it is known that the stream has no end of its own: the peer has reset it, or the
-    /// session is over. What arrived before can still be read. While it waits nothing else may wait
-    /// on this half. Cancel safe.
+    /// Waits until the stream is known to have no end of its own: the peer has reset it, or the
+    /// session is over. What arrived before can still be read. While it waits, nothing else may
+    /// wait on this half. Cancel safe.
     pub async fn broken_off(&mut self) -> StreamError {
         let id = self.id;
         poll_fn(|cx| {
@@ -183,7 +183,7 @@ impl ReadHalf {
         .await
     }
 
-    /// Wants no more: what was not read is dropped, and the peer's writer is told `code`.
+    /// Stops receiving: unread data is dropped, and the peer's writer is told `code`.
     pub fn stop(mut self, code: Code) {
         self.stop_with(code);
     }
@@ -218,7 +218,7 @@ impl AsyncRead for ReadHalf {
             let mut chunks = VecDeque::new();
             let max = out.remaining().max(1);
             if ready!(this.poll_read_chunks(cx, &mut chunks, max))? {
-                // More than one piece is joined: whoever wants no copy takes chunks.
+                // Several pieces are joined: to avoid the copy, read chunks.
                 this.front = match (chunks.pop_front(), chunks.is_empty()) {
                     (Some(only), true) => only,
                     (first, _) => first.into_iter().chain(chunks).flatten().collect(),

@@ -19,7 +19,7 @@ pub(super) fn remember_stream(
     }
 }
 
-/// Why a stream is gone that nobody has reset.
+/// Why a stream that nobody has reset is gone.
 pub(super) fn closed(state: &State) -> StreamError {
     state.over.clone().map_or(StreamError::Closed, StreamError::Session)
 }

@@ -24,7 +24,7 @@ pub struct WriteHalf {
     id: StreamId,
     /// How many bytes were written.
     written: u64,
-    /// The first byte is to be our word that we are connected.
+    /// The first byte must be our word that we are connected.
     pub(super) owes_answer: bool,
     /// It was finished or reset.
     over: bool,
@@ -50,8 +50,8 @@ impl WriteHalf {
     }
 
     /// Tells the opener that there is a connection, if it wants to know
-    /// ([`Wants::ANSWER`](crate::Wants::ANSWER)) and was not told yet. Waits for credit, as other
-    /// bytes do. Cancel safe.
+    /// ([`Wants::ANSWER`](crate::Wants::ANSWER)) and has not been told yet. Waits for credit, as
+    /// other bytes do. Cancel safe.
     ///
     /// # Errors
     /// The peer wants no more of it, or the session is over.
@@ -68,7 +68,7 @@ impl WriteHalf {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes some of `data` off its front, at least one byte; returns how much.
+    /// Takes at least one byte off the front of `data`; returns how many it took.
     pub fn poll_write_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -93,7 +93,7 @@ impl WriteHalf {
         written
     }
 
-    /// Waits until something would be taken; returns how many bytes.
+    /// Waits until a write would take something; returns how many bytes.
     ///
     /// Cancel safe.
     ///
@@ -105,7 +105,7 @@ impl WriteHalf {
     }
 
     /// [`write_all`](Self::write_all), then [`capacity`](Self::capacity): in one visit to the
-    /// session where nothing has to be waited for. Not cancel safe, as `write_all` is not.
+    /// session if neither has to wait. Not cancel safe, like `write_all`.
     pub(crate) async fn write_all_and_capacity(
         &mut self,
         mut data: Bytes,
@@ -125,8 +125,8 @@ impl WriteHalf {
         .await
     }
 
-    /// Waits until the peer wants no more of the stream, or the session is over; says which. While
-    /// it waits nothing else may wait on this half. Cancel safe.
+    /// Waits until the peer wants no more of the stream, or the session is over; returns which.
+    /// While it waits, nothing else may wait on this half. Cancel safe.
     pub async fn stopped(&mut self) -> StreamError {
         let id = self.id;
         poll_fn(|cx| {
@@ -144,8 +144,8 @@ impl WriteHalf {
         .await
     }
 
-    /// Waits until the peer's session has acknowledged all that was written so far; with the end,
-    /// if that was marked. It says nothing of what the peer's application has read.
+    /// Waits until the peer's session has acknowledged everything written so far, and the end if it
+    /// was marked. It says nothing about what the peer's application has read.
     ///
     /// Cancel safe: dropping it changes nothing. Bounded as [`AsyncWrite::poll_shutdown`] is.
     ///
@@ -253,15 +253,15 @@ impl AsyncWrite for WriteHalf {
     }
 
     /// Marks the end of the stream at the first call, and is ready when the peer's session has
-    /// acknowledged it and everything before it; or the session is over, which it is when no lane
-    /// came back within the grace time.
+    /// acknowledged it and everything before it; or when the session is over, as it is if no lane
+    /// comes back within the grace time.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.finish()?;
         self.poll_acknowledged(cx).map_err(Into::into)
     }
 }
 
-/// Does something with the sending side of a stream, or waits until that makes sense.
+/// Does something with the sending side of a stream, or waits until it can.
 fn poll_send<T>(
     state: &mut State,
     id: StreamId,
