@@ -1,4 +1,4 @@
-//! How many forwarded connections there may be at once: of all clients together, and of each.
+//! Bounds on forwarded connections: of all clients together, and of each.
 //!
 //! Each takes a descriptor, and lanes and files must not go without. One client gets at most half
 //! of what the others leave, so that there is always something left for the next.
@@ -19,11 +19,11 @@ mod client_id;
 
 pub(super) use client_id::ClientId;
 
-/// That connections were refused is told this often.
+/// How often to report that connections were refused.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Threads for names that clients choose: as many look-ups at once as a busy server has, and no
-/// harm where a name server holds on to all of them.
+/// harm if a name server stalls them all.
 pub(super) const LOOK_UP_THREADS: usize = 64;
 
 /// Threads in which names are looked up for one client.
@@ -67,15 +67,15 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    /// The process's own, for whoever sets no bound: as many as there are descriptors for.
+    /// The process's own, for callers that set no bound: as many as there are descriptors for.
     pub(super) fn unbounded() -> &'static Self {
         static UNBOUNDED: LazyLock<Connections> =
             LazyLock::new(|| Connections::at_most(usize::MAX));
         &UNBOUNDED
     }
 
-    /// So many at once, at least one, and of one client at most half of what the others have not
-    /// taken.
+    /// At most this many at once, at least one; and of one client at most half of what the others
+    /// have not taken.
     #[must_use]
     pub fn at_most(max: usize) -> Self {
         let sockets = SocketOptions::default();
@@ -95,13 +95,13 @@ impl Connections {
         Self { sockets, ..self }
     }
 
-    /// The same, with connections to destinations made like this.
+    /// The same, with destinations dialled like this.
     #[must_use]
     pub fn with_dialing(self, dialing: Dialing) -> Self {
         Self { dialing: Arc::new(dialing), ..self }
     }
 
-    /// The same, with connections taken there for clients of whom nothing is known.
+    /// The same, and unknown clients may have the server listen there.
     #[must_use]
     pub fn with_listening(self, strangers: Destinations) -> Self {
         Self { listen_for_strangers: Some(Arc::new(strangers)), ..self }
@@ -112,13 +112,13 @@ impl Connections {
         &self.sockets
     }
 
-    /// How many one client may have while there is no other.
+    /// How many one client may have while it is the only one.
     #[must_use]
     pub fn of_one_client(&self) -> usize {
         Self::share(self.max)
     }
 
-    /// Half of what there is, but something.
+    /// Half of what is free, but at least one.
     fn share(free: usize) -> usize {
         if free == usize::MAX { free } else { (free / 2).max(1) }
     }
@@ -146,7 +146,7 @@ impl Connections {
         client
     }
 
-    /// A place for one more, whoever it is for.
+    /// A place for one more connection, whoever it is for.
     pub(super) fn enter(&self) -> Option<Place> {
         let mut state = self.lock();
         (state.open < self.max).then(|| {
@@ -155,7 +155,7 @@ impl Connections {
         })
     }
 
-    /// Tells, now and then, that connections are refused.
+    /// Reports, now and then, that connections are refused.
     pub(super) fn tell_full(&self) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -188,12 +188,12 @@ impl Client {
         self.id
     }
 
-    /// Where connections are taken for clients.
+    /// Where the server listens for clients.
     pub(super) fn places(&self) -> &Places {
         &self.connections.places
     }
 
-    /// Where connections may be taken for clients of whom nothing is known.
+    /// Where the server may listen for unknown clients.
     pub(super) fn listen_for_strangers(&self) -> Option<&Destinations> {
         self.connections.listen_for_strangers.as_deref()
     }
@@ -239,8 +239,8 @@ impl Drop for Place {
         if let Some(client) = &self.client {
             *client.open.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         }
-        // Let go of before the field is: the client, where this was the last of it, takes the lock
-        // as well.
+        // Unlocked before the field is dropped: the client, if this was the last of it, takes the
+        // lock as well.
         drop(state);
     }
 }

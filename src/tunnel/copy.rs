@@ -19,19 +19,19 @@ use crate::driver::{Code, ReadHalf, Stream, StreamError, WriteHalf};
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
 
-/// What is taken from the stream at once, for one vectored write.
+/// Most that is taken from the stream at once, for one vectored write.
 const WRITE_MAX: usize = 256 * 1024;
 const SLICES: usize = 32;
 
-/// A connection is looked at as often before it counts as idle: a clock read for each piece costs
-/// more.
+/// How many times a connection is checked before it counts as idle: reading the clock for each
+/// piece would cost more.
 const IDLE_LOOKS: u32 = 4;
 
 /// Copies both ways until both have ended, each as it would without us in between:
 ///
 /// - A half-close is passed on as one.
-/// - A reset is passed on once all that came before it was. If the program it is for takes nothing
-///   for [`PATIENCE`], it is passed on all the same and the rest is dropped.
+/// - A reset is passed on once everything before it was. If the receiving program takes nothing for
+///   [`PATIENCE`], it is passed on anyway and the rest is dropped.
 /// - A socket that breaks in one direction goes on in the other: it may hold more to be read.
 ///
 /// `first` was read from the socket before. Returns why it was broken off at the far side, if it
@@ -63,7 +63,7 @@ pub(super) async fn copy(
         (_, Some(Err(Broken::Far(why)))) | (Some(Err(Broken::Far(why))), _) => {
             tell(why, ends);
             if let Some(Ok(())) = down {
-                // Its end was not received yet, maybe.
+                // Its end may not have been received yet.
                 socket::drained(&local.socket).await;
             }
             socket::reset(&local.socket);
@@ -80,7 +80,7 @@ pub(super) struct Ends {
     pub(super) to: String,
 }
 
-/// Tells of a connection that the server has given up.
+/// Logs a connection that the server has given up.
 pub(super) fn tell(why: &StreamError, Ends { from, to }: &Ends) {
     match why {
         StreamError::Reset(why) if why.is_dial_failure() => {
@@ -102,13 +102,13 @@ enum Broken {
     Far(#[from] StreamError),
 }
 
-/// The socket, and what is known about both ends' being broken.
+/// The socket, and what is known of either end being broken.
 #[derive(Debug)]
 struct Local {
     socket: Socket,
     /// The socket is broken. What it has received can still be read.
     broken: SetOnce<()>,
-    /// A write was told so, in place of the read to come: an end that is read is none.
+    /// A write heard of it in place of the coming read, which will find an end that is none.
     cut_off: AtomicBool,
     /// The far socket is broken. What it had received may still come.
     far_broken: SetOnce<()>,
@@ -149,7 +149,7 @@ impl Local {
         let (read, write) = stream.into_split();
         let mut up = pin!(self.send(write, first));
         let mut down = pin!(self.receive(read));
-        // Neither direction would notice while it waits for the far side only.
+        // Neither direction would notice while it waits only for the far side.
         let mut noticed = pin!(self.socket.ready(Interest::ERROR));
         let (mut up_ended, mut down_ended) = (None, None);
         while up_ended.is_none() || down_ended.is_none() {
@@ -168,7 +168,7 @@ impl Local {
                 ended = &mut down, if down_ended.is_none() => {
                     match &ended {
                         Err(Broken::Local(error)) => self.write_failed(error),
-                        // A connection that is reset one way is so both ways.
+                        // A connection reset in one direction is reset in both.
                         Err(Broken::Far(_)) => return (up_ended, Some(ended)),
                         Ok(()) => {}
                     }
@@ -180,7 +180,7 @@ impl Local {
         (up_ended, down_ended)
     }
 
-    /// Waits until nothing was carried for as long as `limit`.
+    /// Waits until nothing has been carried for `limit`.
     async fn idles(&self, limit: Option<Duration>) {
         let Some(limit) = limit else { return std::future::pending().await };
         let (mut before, mut quiet) = (0, 0);
@@ -193,8 +193,8 @@ impl Local {
     }
 
     fn write_failed(&self, error: &io::Error) {
-        // The socket tells of a reset once: of one that this write was told of, the next read would
-        // know nothing and find an end. But after an end a reset is EPIPE, and the end a true one.
+        // The socket reports a reset only once: after this write was told, the next read would just
+        // find an end. After a true end, though, a reset is EPIPE.
         if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) {
             self.cut_off.store(true, Ordering::Relaxed);
         }
@@ -219,7 +219,7 @@ impl Local {
             let Some(credit) = room else { break cut_off() };
             let credit = usize::try_from(credit?).unwrap_or(usize::MAX);
             tokio::select! {
-                // Where there is something to read, the write tells of a stream that is stopped.
+                // If there is something to read, the write reports a stopped stream.
                 biased;
                 ready = self.socket.ready(Interest::READABLE) => { ready?; }
                 stopped = stream.stopped() => return Err(stopped.into()),
@@ -314,7 +314,7 @@ impl Local {
         Ok(())
     }
 
-    /// Waits for room in the socket; in vain if the far side has broken the connection off and the
+    /// Waits for room in the socket; gives up if the far side has broken the connection off and the
     /// program takes nothing.
     async fn wait_for_room(&self, stream: &mut ReadHalf) -> Result<(), Broken> {
         let since = Instant::now();
@@ -349,7 +349,7 @@ fn next_size(size: usize, read: usize) -> usize {
     }
 }
 
-/// What was read, without the room that was not used: it is kept until the peer acknowledges it.
+/// What was read, without the unused room: it is kept until the peer acknowledges it.
 fn fit(buffer: BytesMut) -> Bytes {
     if buffer.len() < buffer.capacity() / 2 {
         Bytes::copy_from_slice(&buffer)

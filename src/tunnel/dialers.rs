@@ -1,4 +1,4 @@
-//! Streams into connections to their destinations.
+//! Carries streams into connections to their destinations.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -32,23 +32,23 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 static LOOK_UPS: LookUps = LookUps::new(LOOK_UP_THREADS);
 
-/// Those for the place that the server's owner has chosen are not for clients' names: whatever
-/// these come to, the way there is free.
+/// For the destination that the server's owner has chosen. Clients' names have their own, so that
+/// they never block the way there.
 static FIXED_LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Carries every stream the peer opens to where it may go, until the session is over, and returns
 /// when its connections have ended.
 ///
 /// By default that is `destination` (`host:port`, resolved at each dial), which the server has
-/// chosen and which is not checked. A client whose [`Permit`] lists destinations goes to the one
-/// it names among them, or to the first of them. What it may do is asked anew for each stream, and
-/// held against the very address that is dialled.
+/// chosen and which is not checked. A client whose [`Permit`] lists destinations goes to the one it
+/// names among them, or to the first. What it may do is asked anew for each stream, and checked
+/// against the very address that is dialled.
 pub async fn serve(session: Session, destination: Arc<str>) -> SessionError {
     serve_within(session, destination, Connections::unbounded()).await
 }
 
-/// As [`serve`], with a bound on the connections, which all sessions of a process share: what comes
-/// beyond it is refused (EXCESSIVE_LOAD).
+/// Like [`serve`], with a bound on connections that all sessions of a process share: any beyond it
+/// are refused (EXCESSIVE_LOAD).
 pub async fn serve_within(
     session: Session,
     destination: Arc<str>,
@@ -94,7 +94,7 @@ async fn carry(
         tracing::warn!("a client has as many connections open as it may");
         return stream.reset(Code::EXCESSIVE_LOAD);
     };
-    // Anybody can say anything, 127.0.0.1 among it.
+    // Anybody can claim anything, even 127.0.0.1.
     let claim = claim.filter(|_| permit.trusts_source());
     let address = claim.or_else(|| subject.source());
     let source = Source { told: tells(wants, &permit, &client), address };
@@ -131,7 +131,7 @@ async fn carry(
     }
 }
 
-/// Who connects, for a destination that is to know.
+/// Who connects, for a destination that is to be told.
 #[derive(Debug)]
 struct Source {
     told: Option<ProxyHeader>,
@@ -146,7 +146,7 @@ fn tells(wants: Wants, permit: &Permit, client: &Client) -> Option<ProxyHeader> 
 }
 
 impl Source {
-    /// Before anything else of the connection.
+    /// Written before anything else on the connection.
     async fn tell(&self, socket: Socket) -> io::Result<Socket> {
         let Some(how) = self.told else { return Ok(socket) };
         let destination = match &socket {
@@ -167,7 +167,7 @@ impl Source {
     }
 }
 
-/// Where a stream that was let through leads, in the words of the list or of the client.
+/// Where an admitted stream leads, in the words of the list or of the client.
 fn leads_to(kind: &StreamKind, permit: &Permit, fixed: &str) -> String {
     match (kind, permit.destinations()) {
         (StreamKind::Named(name), _) => match name.parse::<Destination>() {
@@ -181,7 +181,7 @@ fn leads_to(kind: &StreamKind, permit: &Permit, fixed: &str) -> String {
     }
 }
 
-/// Why there is no connection: where to, what the far end is told, and what stands in our log.
+/// Why there is no connection: where to, what the far end is told, and what our log says.
 #[derive(Debug)]
 struct Failed {
     destination: String,
@@ -195,7 +195,7 @@ impl Failed {
     }
 }
 
-/// A connection, and its place among those there may be.
+/// A connection, and its place within the bounds.
 type Connected = (Socket, Place);
 
 async fn connect(
@@ -215,7 +215,7 @@ async fn connect(
             (asked, allowed)
         }
         (StreamKind::Named(name), Some(allowed)) => {
-            // A peer's words are shown as a string's source code: nothing in them can draw.
+            // A peer's words are shown escaped: nothing in them can control a terminal.
             let asked: Destination =
                 name.parse().map_err(|why| forbidden(&format!("{name:?}"), why))?;
             (asked, allowed)
@@ -255,7 +255,7 @@ async fn connect(
     dial(&shown, addresses, client).await
 }
 
-/// Why a client may not go there, and what to do if it shall.
+/// Why a client may not go there, and what to do if it should.
 fn not_listed(asked: &Destination) -> String {
     let names = match asked.is_name() {
         true => ", where names count only under a rule that names them",
@@ -274,7 +274,7 @@ fn unknown_name(destination: &str, why: io::Error) -> Failed {
     Failed::new(destination, Code::DIAL_NAME, why)
 }
 
-/// To the place that the server's owner has chosen.
+/// Connects to the destination that the server's owner has chosen.
 async fn connect_fixed(fixed: &str, client: &Arc<Client>) -> Result<Connected, Failed> {
     if let Ok(place) = fixed.parse::<Destination>()
         && let Target::Unix(path) = place.target()
@@ -304,8 +304,7 @@ fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(interfaces.filter_map(address).collect())
 }
 
-/// Connects to the one of these addresses that answers first. Each attempt takes a place of its
-/// own.
+/// Connects to whichever of these addresses answers first. Each attempt takes a place of its own.
 async fn dial(
     destination: &str,
     addresses: Vec<SocketAddr>,
@@ -325,7 +324,7 @@ async fn dial(
     match tokio::time::timeout(DIAL_TIMEOUT, race(addresses, attempt)).await {
         Ok(Ok((_, connected))) => Ok(connected),
         Ok(Err(RaceError::Remote(mut failed))) => {
-            // What was heard last; all of it is for our log.
+            // The last answer; our log gets them all.
             let code = failed.last().map_or(Code::DIAL_NAME, |(_, error)| meaning(error));
             let why = match (failed.pop(), failed.is_empty()) {
                 (Some((_, only)), true) => only.to_string(),
@@ -341,7 +340,7 @@ async fn dial(
     }
 }
 
-/// Connects to a socket of this machine's.
+/// Connects to a Unix socket on this machine.
 async fn dial_unix(
     destination: &str,
     path: &Path,
@@ -349,7 +348,7 @@ async fn dial_unix(
 ) -> Result<Connected, Failed> {
     let failed = |error: io::Error| Failed::new(destination, meaning(&error), error);
     let place = client.enter().ok_or_else(|| failed(no_descriptors()))?;
-    // It waits where the queue of the one who listens is full.
+    // It blocks while the listener's queue is full.
     let connecting = tokio::time::timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await;
     let connected = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     connected.map(|socket| (Socket::Unix(socket), place)).map_err(failed)

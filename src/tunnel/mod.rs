@@ -1,7 +1,7 @@
 //! Streams into forwarded sockets and back: listen, dial, copy, half-close, reset.
 //!
 //! [`forward`] is the client's half, [`serve`] the server's. Half-closes, resets and refusals on
-//! one side arrive as what they are on the other.
+//! one side arrive as such on the other.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The places at which a server takes connections for its clients, and whose each of them is.
+//! The places where a server listens for its clients, and who holds each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,10 +10,10 @@ use super::connections::ClientId;
 use super::takers::listener::Listener;
 use crate::driver::{Code, Kept, LISTENERS_MAX, LISTENERS_PER_CLIENT_MAX, Session};
 
-/// So many refusals are remembered as told; then it begins anew.
+/// Most refusals remembered as reported; beyond that, it starts afresh.
 const TOLD_MAX: usize = 1_024;
 
-/// All of one server's. Clones are the same.
+/// All places of one server. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(Arc<Mutex<State>>);
 
@@ -21,7 +21,7 @@ pub(super) struct Places(Arc<Mutex<State>>);
 struct State {
     next: u64,
     held: BTreeMap<String, Held>,
-    /// Of whom it was told that a place is refused, and why.
+    /// Refusals that were reported: whose, of which place, and why.
     told: BTreeSet<(ClientId, String, Code)>,
 }
 
@@ -30,11 +30,11 @@ struct Held {
     client: ClientId,
     session: Session,
     listeners: Arc<[Listener]>,
-    /// Which of those who have had it has it now.
+    /// Which of its successive holders has it now.
     turn: watch::Sender<u64>,
 }
 
-/// Why a place is not had.
+/// Why a place was not granted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotHad {
     #[error("another client, or another session of this one, has it")]
@@ -46,9 +46,9 @@ pub(super) enum NotHad {
 }
 
 impl Places {
-    /// Takes a place for a client's session; `bind` listens there. Where an earlier session of the
-    /// same key has it, none of whose lanes answers any more, it is taken over from that one, with
-    /// those who wait there to be let in.
+    /// Takes a place for a client's session; `bind` listens there. If an earlier session of the
+    /// same key holds it and none of its lanes answers any more, the place is taken over from it,
+    /// with the connections that wait there to be accepted.
     pub(super) fn take(
         &self,
         place: &str,
@@ -56,7 +56,7 @@ impl Places {
         session: &Session,
         bind: impl FnOnce() -> io::Result<Vec<Listener>>,
     ) -> Result<Hold, NotHad> {
-        // Dropped when the lock is not held any more.
+        // Dropped once the lock is released.
         let mut before = None;
         let mut state = self.lock();
         state.next += 1;
@@ -86,7 +86,7 @@ impl Places {
         Ok(Hold { places, place: place.to_owned(), number, listeners, turn, _kept: kept })
     }
 
-    /// Whether this was not told yet: who is refused asks again and again.
+    /// Whether this is not reported yet: a refused client asks again and again.
     pub(super) fn is_news(&self, client: ClientId, place: &str, code: Code) -> bool {
         let mut state = self.lock();
         if state.told.len() >= TOLD_MAX {
@@ -100,8 +100,8 @@ impl Places {
     }
 }
 
-/// A place that is had. Given back when dropped, unless another session has taken it over; its
-/// session does not give way to others as long as it lives.
+/// A place that is held. Given back when dropped, unless another session has taken it over; its
+/// session does not give way to others while this lives.
 #[derive(Debug)]
 pub(super) struct Hold {
     places: Places,
@@ -113,7 +113,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// What is listened at.
+    /// The listeners there.
     pub(super) fn listeners(&self) -> &[Listener] {
         &self.listeners
     }
@@ -121,7 +121,7 @@ impl Hold {
     /// Waits until another session has taken it over. Cancel safe.
     pub(super) async fn taken_over(&self) {
         let mut turn = self.turn.clone();
-        // Whoever has it holds the sender: an error cannot come before.
+        // Its holder has the sender: this cannot fail before.
         let _ = turn.wait_for(|turn| *turn != self.number).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The forwarded sockets: their options, and what the program behind one takes of what it was sent.
+//! The forwarded sockets: their options, and how much of what was sent the program takes.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -14,22 +14,21 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::lane::{outgoing, unread};
 use crate::net::as_ipv4;
 
-/// A connection that is broken off is told to a program that takes nothing for this long, though
-/// there is more for it: directly it would be told at once, of what its kernel had not taken yet it
-/// would see nothing.
+/// A program that takes nothing for this long is told that its connection broke off, though there
+/// is more for it. Connected directly, it would be told at once, and see nothing of what its kernel
+/// had not taken yet.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long to look whether a program takes anything, if for all that is known it has not for
-/// longer than [`PATIENCE`]: that a socket has room is told only when a third of its buffer is
-/// free.
+/// How long to watch whether a program takes anything, if as far as is known it has not for longer
+/// than [`PATIENCE`]: a socket reports room only when a third of its buffer is free.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What the kernel may hold for a program beyond what the program's own kernel has room for
-/// (`TCP_NOTSENT_LOWAT`). Without it megabytes pile up in the send buffer of a program that has
-/// paused, unswappable and uncounted; what is on its way to one that reads is not bounded by it.
+/// (`TCP_NOTSENT_LOWAT`). Without it megabytes pile up in the send buffer of a paused program,
+/// unswappable and uncounted; it does not bound what is on its way to one that reads.
 const UNSENT_LIMIT: u32 = 128 << 10;
 
-/// Whether a program's kernel has taken all is asked as often as this to begin with, and then less
+/// How often to check at first whether a program's kernel has taken everything; then less and less
 /// often.
 const DRAIN_POLL_MIN: Duration = Duration::from_millis(1);
 const DRAIN_POLL_MAX: Duration = Duration::from_millis(20);
@@ -37,22 +36,21 @@ const DRAIN_POLL_MAX: Duration = Duration::from_millis(20);
 /// How forwarded sockets are set up, on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// Whether it is asked if the other end of a connection that is quiet is still there: a
-    /// program's own keepalive ends at this side of the tunnel.
+    /// Whether to probe the other end of a quiet connection: a program's own keepalive ends at
+    /// this side of the tunnel.
     pub keepalive: Option<Keepalive>,
     /// A connection that carries nothing for this long, or up to a quarter longer, is reset.
     pub idle_timeout: Option<Duration>,
 }
 
-/// When the kernel asks whether the other end is there. Whole seconds.
+/// When the kernel probes the other end. Whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// After this much silence (`TCP_KEEPIDLE`), 1 to 32,767 s.
     pub idle: Duration,
-    /// And then again (`TCP_KEEPINTVL`), 1 to 32,767 s.
+    /// Then this often (`TCP_KEEPINTVL`), 1 to 32,767 s.
     pub interval: Duration,
-    /// After so many questions without an answer (`TCP_KEEPCNT`) the connection is broken; 1 to
-    /// 127.
+    /// After this many unanswered probes (`TCP_KEEPCNT`) the connection is broken; 1 to 127.
     pub probes: u32,
 }
 
@@ -63,8 +61,8 @@ impl Default for SocketOptions {
 }
 
 impl Default for Keepalive {
-    /// Who has vanished is found within two minutes; routers that forget a connection after two are
-    /// kept from it.
+    /// Finds an end that has vanished within two minutes, and keeps routers that forget a quiet
+    /// connection after two from doing so.
     fn default() -> Self {
         Self { idle: Duration::from_secs(60), interval: Duration::from_secs(10), probes: 6 }
     }
@@ -140,12 +138,10 @@ impl AsFd for Socket {
     }
 }
 
-/// No delay: what comes in pieces goes out in pieces. Urgent bytes stay where they were written:
-/// out of line they would be lost. Failing to set one costs time, such a byte or memory, nothing
-/// else.
+/// No delay: what comes in pieces goes out in pieces. Urgent bytes stay in line: out of line they
+/// would be lost. An option that cannot be set costs time, such a byte or memory, nothing else.
 pub(super) fn prepare(socket: &Socket, options: &SocketOptions) {
-    // The others have no such options, and whoever is at their other end does not vanish without a
-    // word.
+    // Others have no such options, and their far ends do not vanish silently.
     let Socket::Tcp(socket) = socket else { return };
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
@@ -166,16 +162,16 @@ pub(super) fn prepare(socket: &Socket, options: &SocketOptions) {
 }
 
 /// Makes the coming close a reset, so that the other program sees a broken connection and not an
-/// end. What it has not received by then it never will: see [`drained`]. A Unix socket is broken
-/// only for who has sent what is unread.
+/// end. What it has not received by then it never will: see [`drained`]. A Unix socket appears
+/// broken only to a program whose data is still unread.
 pub(super) fn reset(socket: &Socket) {
     if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "SO_LINGER");
     }
 }
 
-/// Waits until the program's kernel has all that was written, which of a Unix socket it has at
-/// once, or the program takes no more of it.
+/// Waits until the program's kernel has everything written (for a Unix socket, at once) or the
+/// program takes no more.
 pub(super) async fn drained(socket: &Socket) {
     let emptied = async {
         let mut pause = DRAIN_POLL_MIN;
@@ -191,8 +187,8 @@ pub(super) async fn drained(socket: &Socket) {
     }
 }
 
-/// Waits until the program has taken nothing for [`PATIENCE`]. It is known that the socket has had
-/// no room since `since`.
+/// Waits until the program has taken nothing for [`PATIENCE`]. The socket is known to have had no
+/// room since `since`.
 pub(super) async fn stalled(socket: &Socket, since: Instant) {
     let taken = || match socket {
         Socket::Tcp(socket) => outgoing(socket).map(|outgoing| outgoing.acked_bytes),

@@ -1,4 +1,4 @@
-//! What takes connections here, and the streams they go into.
+//! Accepts connections here, and carries them into streams.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub use listener::Listener;
 pub use stdio::{attach_stdio, carry_stdio};
 pub use unix::UnixSocket;
 
-/// After an error of the listening socket (no descriptors left, say) this long is waited.
+/// Pause after an error of the listening socket (no descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Forwards every connection that comes in on `listener` through a stream of its own, until the
@@ -39,7 +39,7 @@ pub async fn forward(
     forward_within(listener, client, options, Connections::unbounded()).await;
 }
 
-/// As [`forward`], with a bound on the connections: what comes beyond it is reset at once.
+/// Like [`forward`], with a bound on connections: any beyond it are reset at once.
 pub async fn forward_within(
     listener: impl Into<Listener>,
     client: Arc<Client>,
@@ -50,7 +50,7 @@ pub async fn forward_within(
     let at = listener.to_string();
     let sockets = *bound.sockets();
     let each = |local, from: String| {
-        // Whoever comes by a Unix socket has no address.
+        // The peer of a Unix socket has no address.
         let source = from.parse().ok();
         let (client, options) = (client.clone(), OpenOptions { source, ..options.clone() });
         let ends = ends(from, &at, &options);
@@ -64,8 +64,8 @@ pub async fn forward_within(
     take(listener, &client, bound, each).await;
 }
 
-/// Takes connections until the client is drained or closed, each within a task of its own, and
-/// waits for them.
+/// Accepts connections until the client is drained or closed, each in a task of its own, then waits
+/// for them.
 async fn take<F>(
     listener: Listener,
     client: &Client,

@@ -1,4 +1,4 @@
-//! From which addresses destinations are dialled, and what they are told of who connects.
+//! The addresses that destinations are dialled from, and what they are told of who connects.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,9 +12,8 @@ use crate::trust::ProxyHeader;
 /// How connections to destinations are made.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Dialing {
-    /// The addresses they are made from. Of a version of IP of which none is given here, the
-    /// system chooses, if none is given at all, and otherwise its destinations are not
-    /// dialled.
+    /// The addresses they are made from. If none is given, the system chooses; otherwise,
+    /// destinations of an IP version that has none here are not dialled.
     pub from: Vec<IpAddr>,
     /// Whether each destination is told who connects, and how. A client's own line may say so for
     /// that client.
@@ -30,8 +29,8 @@ impl Dialing {
         let fits = |from: &&IpAddr| from.is_ipv4() == to.is_ipv4();
         let from = self.from.iter().find(fits).ok_or(io::ErrorKind::NetworkUnreachable)?;
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Without it a port would be taken here for all destinations together. Kernels before 4.2
-        // have no such option.
+        // Without it, a port taken here would be taken for all destinations together. Kernels
+        // before 4.2 lack the option.
         let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
         socket.bind(SocketAddr::new(*from, 0))?;
         socket.connect(to).await
@@ -57,7 +56,7 @@ pub(super) fn header(
             use ppp::v2::{Addresses, Builder, Command, Protocol, Version};
             let (command, protocol, addresses) = match ends {
                 Some(ends) => (Command::Proxy, Protocol::Stream, Addresses::from(ends)),
-                // Nobody knows: a connection of our own.
+                // Nobody knows who connects: a connection of our own.
                 None => (Command::Local, Protocol::Unspecified, Addresses::Unspecified),
             };
             Builder::with_addresses(Version::Two | command, protocol, addresses).build()
@@ -65,7 +64,7 @@ pub(super) fn header(
     }
 }
 
-/// Both have to be of one version of IP: one that is of the other is said as nowhere in particular,
+/// Both must be of one IP version: a destination of the other is given as the unspecified address,
 /// at its port.
 fn of_family(destination: Option<SocketAddr>, source: SocketAddr) -> SocketAddr {
     let nowhere = match source {

@@ -1,4 +1,4 @@
-//! Connections that the server takes for a client: where they lead to from here.
+//! Connections that the server accepts for a client: where they lead from here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,27 +17,26 @@ use crate::trust::{Destination, ProxyHeader};
 use crate::tunnel::connections::{self, Connections};
 use crate::tunnel::copy::{Ends, copy};
 
-/// The server is asked again so soon where it said no, and then less often.
+/// The server is asked again this soon after it said no, then less often.
 const ASK_AGAIN_MIN: Duration = Duration::from_millis(250);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// A place at the server, and where connections lead that are made to it.
+/// A place at the server, and where connections to it lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteForward {
-    /// Where the server takes them: an address of its own, `localhost`, or a Unix socket.
+    /// Where the server listens: an address of its own, `localhost`, or a Unix socket.
     pub listen: Destination,
-    /// Where they are taken to from here: `host:port`, resolved at each dial, or `unix:` and a
-    /// path.
+    /// Where they go from here: `host:port`, resolved at each dial, or `unix:` and a path.
     pub to: Arc<str>,
-    /// Whether that is told who connects, as the server sees it, and how.
+    /// Whether that end is told who connects, as the server sees it, and how.
     pub tell_source: Option<ProxyHeader>,
 }
 
-/// The server takes no connections for this client, and asking again would not mend it.
+/// The server does not listen for this client, and asking again would not help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteForwardError {
-    /// It knows no such thing.
+    /// It does not support this.
     #[error("{0}")]
     NotKnown(OpenError),
     /// It does not allow it there.
@@ -50,15 +49,16 @@ pub enum RemoteForwardError {
     },
 }
 
-/// Has the server take connections for this client, and takes each to where it leads, until the
+/// Has the server listen for this client, and carries each connection to where it leads, until the
 /// client is [drained](Client::drain) or closed; then returns when they have ended. Streams that
 /// the server opens for anything else are refused.
 ///
-/// What is lost with a session, or taken by somebody else, is asked for again until it is there. So
-/// is what the server does not allow, unless it says so at the first time and `insists` is false.
+/// A place lost with a session, or held by somebody else, is asked for again until it is granted.
+/// So is one that the server does not allow, unless it says so the first time and `insists` is
+/// false.
 ///
 /// # Errors
-/// The server does not know or allow it, and `insists` is false.
+/// The server does not support or allow it, and `insists` is false.
 pub async fn forward_from_server(
     client: Arc<Client>,
     forwards: Vec<RemoteForward>,
@@ -70,7 +70,7 @@ pub async fn forward_from_server(
         .into_iter()
         .map(|forward| Wish { forward: Arc::new(forward), granted: insists, told: None })
         .collect();
-    // Whoever visits is one client to what is dialled here.
+    // All visitors are one client to what is dialled here.
     let dialling = bound.client(None);
     let mut over = None;
     loop {
@@ -108,7 +108,7 @@ struct Wish {
     forward: Arc<RemoteForward>,
     /// It was granted once, or is to be asked for whatever the server says.
     granted: bool,
-    /// Why not, as it was told last.
+    /// Why not, as last reported.
     told: Option<String>,
 }
 
@@ -153,7 +153,7 @@ impl Wish {
         Ok(stream)
     }
 
-    /// Tells why not, once.
+    /// Reports why not, once.
     fn tell(&mut self, why: &Unheard) {
         if matches!(why, Unheard::Stream(StreamError::Session(_))) {
             return;
@@ -177,7 +177,7 @@ enum Unheard {
 }
 
 impl Unheard {
-    /// What asking again does not mend.
+    /// The error, if asking again would not help.
     fn is_final(&self, forward: &RemoteForward) -> Option<RemoteForwardError> {
         match self {
             Self::Open(error @ OpenError::ListeningNotKnown) => {
@@ -206,8 +206,8 @@ async fn ended(stream: &mut Stream) -> Unheard {
     Unheard::Stream(why.unwrap_or(StreamError::Closed))
 }
 
-/// Carries what the server has taken, as long as the session lasts. What it opens for another
-/// number than was given is refused, and everything else.
+/// Carries the connections that the server accepted, as long as the session lasts. Streams with any
+/// other number, or of any other kind, are refused.
 async fn take(
     session: &Session,
     known: &[Arc<RemoteForward>],
@@ -248,7 +248,7 @@ async fn take(
     }
 }
 
-/// Takes a connection to where it leads.
+/// Carries a connection to where it leads.
 async fn visit(
     stream: Stream,
     source: Option<SocketAddr>,

@@ -1,4 +1,4 @@
-//! One connection that somebody hands over, once it is known that there is somebody at its far end.
+//! One connection, handed over once its far end is known to be there.
 
 use bytes::Bytes;
 use tokio::net::UnixStream;
@@ -17,11 +17,11 @@ pub struct Connected {
     _place: Place,
 }
 
-/// Why there is none.
+/// Why there is no such stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// There are as many connections as there may be.
+    /// The limit on connections is reached.
     #[error("there are as many connections as there may be")]
     Full,
     /// No stream could be opened.
@@ -32,7 +32,7 @@ pub enum ConnectionError {
     Stream(#[from] StreamError),
 }
 
-/// Opens a stream and waits until the destination has taken the connection, where
+/// Opens a stream and waits until the destination has accepted the connection, if
 /// [`Wants::ANSWER`](crate::Wants::ANSWER) is wanted and known.
 ///
 /// Cancel safe: a stream that is not returned is reset.
@@ -55,8 +55,8 @@ pub async fn connect_within(
 }
 
 impl Connected {
-    /// Carries what `socket` sends there, and what comes back to it, until both have ended; `first`
-    /// was read of it before, and `from` is whose it is, for the log. Returns why it was broken off
+    /// Carries what `socket` sends there, and what comes back, until both have ended; `first` was
+    /// read from it before, and `from` says in the log whose it is. Returns why it was broken off
     /// at the far end, if it was.
     pub async fn carry(self, socket: UnixStream, first: Bytes, from: &str) -> Option<StreamError> {
         let ends = Ends { from: from.to_owned(), to: self.to };

@@ -1,4 +1,4 @@
-//! A place at which connections are taken.
+//! A place where connections are accepted.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::unix::UnixSocket;
 use crate::net::as_ipv4;
 use crate::tunnel::socket::Socket;
 
-/// Where programs connect to.
+/// What programs connect to.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
@@ -46,7 +46,7 @@ impl fmt::Display for Listener {
 }
 
 impl Listener {
-    /// The next connection, and who has made it. Cancel safe.
+    /// The next connection, and who made it. Cancel safe.
     pub(super) async fn accept(&self) -> io::Result<(Socket, String)> {
         let (socket, from) = self.accept_from().await?;
         let from = from.map_or_else(|| socket.peer(), |from| as_ipv4(from).to_string());

@@ -1,5 +1,5 @@
-//! Connections that a server takes for a client, where that asks it to: each goes into a stream to
-//! the client, which alone knows where it leads.
+//! Connections that a server accepts for a client, at its request: each goes into a stream to the
+//! client, which alone knows where it leads.
 
 use std::fmt;
 use std::io;
@@ -23,20 +23,20 @@ use crate::tunnel::copy::{Ends, copy};
 use crate::tunnel::places::{Hold, NotHad};
 use crate::tunnel::socket::{self, Socket};
 
-/// What its client may do is asked anew this often.
+/// How often to check whether its client may still have them.
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What a client asks for.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Asked {
-    /// Stays open as long as connections are taken.
+    /// Stays open as long as connections are accepted.
     pub(in crate::tunnel) stream: Stream,
     pub(in crate::tunnel) number: u64,
     pub(in crate::tunnel) place: String,
 }
 
-/// Takes connections for a client, if it may have them, until it wants no more of them, may not
-/// any more, or its session ends; and returns when they have ended.
+/// Accepts connections for a client, if it may have them, until it wants no more, may not have them
+/// any more, or its session ends; returns when they have ended.
 pub(in crate::tunnel) async fn serve(asked: Asked, session: Session, client: Arc<Client>) {
     let Asked { stream, number, place } = asked;
     let begun = begin(&place, &session, &client);
@@ -64,7 +64,7 @@ pub(in crate::tunnel) async fn serve(asked: Asked, session: Session, client: Arc
     while visitors.join_next().await.is_some() {}
 }
 
-/// Why there is nothing to listen at: where, what the client is told, and what stands in our log.
+/// Why we do not listen: where, what the client is told, and what our log says.
 #[derive(Debug)]
 struct Refused {
     place: String,
@@ -79,7 +79,7 @@ fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, 
     let refused = |place: &str, code, why: &dyn fmt::Display| {
         Err(Refused { place: place.to_owned(), code, why: why.to_string() })
     };
-    // A peer's words are shown as a string's source code: nothing in them can draw.
+    // A peer's words are shown escaped: nothing in them can control a terminal.
     let quoted = || format!("{asked:?}");
     let place: Destination = match asked.parse() {
         Ok(place) => place,
@@ -117,12 +117,12 @@ fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, 
     }
 }
 
-/// The rules about where connections may be taken for a client.
+/// The rules about where the server may listen for a client.
 fn rules<'a>(permit: &'a Permit, client: &'a Client) -> Option<&'a Destinations> {
     if permit.is_listed() { permit.listen() } else { client.listen_for_strangers() }
 }
 
-/// Where connections are to be taken: at the addresses of the place that are allowed.
+/// Where to listen: at those addresses of the place that are allowed.
 fn allowed<'a>(place: &'a Destination, permit: &Permit, client: &Client) -> Option<ListenAt<'a>> {
     let rules = rules(permit, client)?;
     match place.listen_at()? {
@@ -134,7 +134,7 @@ fn allowed<'a>(place: &'a Destination, permit: &Permit, client: &Client) -> Opti
     }
 }
 
-/// Why a client may not have it, and what to do if it shall.
+/// Why a client may not have it, and what to do if it should.
 fn not_listed(place: &Destination, permit: &Permit) -> String {
     match permit.is_listed() {
         true => format!(
@@ -156,7 +156,7 @@ fn bind(at: &ListenAt<'_>) -> io::Result<Vec<Listener>> {
     for at in all {
         match listen(*at) {
             Ok(listener) => listeners.push(listener.into()),
-            // Two programs at one port would share what comes between them.
+            // Two programs on one port would share its connections.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             // A machine without IPv6 has no ::1.
             Err(error) => failed = Some(error),
@@ -168,7 +168,7 @@ fn bind(at: &ListenAt<'_>) -> io::Result<Vec<Listener>> {
     }
 }
 
-/// Why no more connections are taken.
+/// Why no more connections are accepted.
 #[derive(Debug, thiserror::Error)]
 enum Over {
     #[error("the client wants no more of them")]
@@ -181,7 +181,7 @@ enum Over {
     Session,
 }
 
-/// A place at which connections are taken for a client.
+/// A place where the server listens for a client.
 struct Port {
     number: u64,
     place: String,
@@ -191,7 +191,7 @@ struct Port {
 
 impl Port {
     async fn attend(&self, mut stream: Stream, hold: &Hold, visitors: &mut JoinSet<()>) -> Over {
-        // Its first byte is the answer: what is listened at is there.
+        // Its first byte is the answer: we are listening.
         if stream.answer().await.is_err() {
             return Over::Session;
         }
@@ -233,7 +233,7 @@ impl Port {
         permit.zip(place).is_some_and(|(it, place)| allowed(&place, &it, &self.client).is_some())
     }
 
-    /// Has a connection carried; `false` if the client may have none from there any more.
+    /// Has a connection carried; `false` if the client may have no more from there.
     fn let_in(&self, socket: Socket, from: Option<SocketAddr>, visitors: &mut JoinSet<()>) -> bool {
         let Some(permit) = self.session.permit().filter(|_| self.is_allowed()) else {
             socket::reset(&socket);

@@ -1,5 +1,5 @@
-//! One port for all destinations: what a program says first is where it wants to go, in SOCKS5,
-//! SOCKS4a or HTTP. Which of them it is shows in the first byte.
+//! One port for all destinations: a program first says where it wants to go, in SOCKS5, SOCKS4a or
+//! HTTP. The first byte shows which.
 //!
 //! Names are passed on as they are, and looked up by the server. What may be reached is the
 //! server's decision alone.

@@ -14,21 +14,21 @@ use crate::driver::{Stream, StreamError};
 use crate::tunnel::copy::{Ends, copy};
 use crate::tunnel::socket::{Socket, SocketOptions};
 
-/// What is read at once.
+/// Most bytes read at once.
 const PIECE: usize = 64 << 10;
 
 /// Carries standard input into `stream`, and what comes back to standard output, until both have
 /// ended. An end on either side is passed on as a half-close.
 ///
-/// The two may be terminals or files, of which others have the descriptors as well: they stay as
-/// they are, and threads of their own wait for them. One that still waits for input does not keep
-/// the process.
+/// Both may be terminals or files whose descriptors others share: they stay as they are, and
+/// separate threads wait for them. A thread that still waits for input does not keep the process
+/// alive.
 ///
 /// # Errors
 /// The stream was reset, or its session is over.
 ///
 /// # Panics
-/// Outside of a tokio runtime.
+/// Outside a tokio runtime.
 pub async fn carry_stdio(stream: Stream, to: &str) -> io::Result<()> {
     let (ours, theirs) = Pair::pair()?;
     ours.set_nonblocking(true)?;
@@ -36,7 +36,7 @@ pub async fn carry_stdio(stream: Stream, to: &str) -> io::Result<()> {
     let socket = Socket::Unix(UnixStream::from_std(ours)?);
     let ends = Ends { from: "standard input".to_owned(), to: to.to_owned() };
     let broken = copy(socket, Bytes::new(), stream, &SocketOptions::default(), &ends).await;
-    // What came is to be out before the process ends.
+    // Everything received must be out before the process ends.
     all_written.await;
     match broken {
         Some(StreamError::Reset(code)) => Err(io::Error::other(StreamError::Reset(code))),
@@ -45,8 +45,8 @@ pub async fn carry_stdio(stream: Stream, to: &str) -> io::Result<()> {
     }
 }
 
-/// Connects standard input and output to a socket; `first` was read of it before. The result waits
-/// until all that came was written, and the end as well.
+/// Connects standard input and output to a socket; `first` was read from it before. The result
+/// waits until everything received was written, and the end as well.
 ///
 /// # Errors
 /// What the system says.
@@ -61,7 +61,7 @@ pub fn attach_stdio(
 
 fn attach(theirs: Pair, first: Bytes) -> io::Result<impl Future<Output = ()> + use<>> {
     let input = theirs.try_clone()?;
-    // The read of one that waits for a person cannot be ended: nobody waits for this thread.
+    // A read that waits for a person cannot be cancelled: nobody waits for this thread.
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         let _ = pump(io::stdin().lock(), &input);
         let _ = input.shutdown(Shutdown::Write);
@@ -71,7 +71,7 @@ fn attach(theirs: Pair, first: Bytes) -> io::Result<impl Future<Output = ()> + u
         match pump(Read::chain(&*first, &theirs), io::stdout().lock()) {
             // Whoever reads it sees an end, and may go on writing.
             Ok(()) => drop(end_stdout()),
-            // Whoever reads no more of it breaks the connection off, as with a socket.
+            // A reader that stops breaks the connection off, as with a socket.
             Err(_) => drop(theirs.shutdown(Shutdown::Both)),
         }
         let _ = written.send(());

@@ -1,4 +1,4 @@
-//! Sockets in the file system that connections are taken at.
+//! Unix sockets in the file system that accept connections.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Connections that wait to be taken: as many as std asks for.
+/// Connections waiting to be accepted: as many as std asks for.
 const BACKLOG: i32 = 128;
 
-/// A Unix socket that is listened on, and that only its owner may connect to. Its file goes when it
-/// is dropped, unless another has taken its place.
+/// A listening Unix socket that only its owner may connect to. Its file is removed on drop, unless
+/// another has taken its place.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
@@ -23,14 +23,14 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Listens at `path`, in the place of a socket there that nobody listens on any more.
+    /// Listens at `path`, replacing a socket there that nobody listens on any more.
     ///
     /// # Errors
-    /// [`ErrorKind::AddrInUse`] where somebody listens, [`ErrorKind::AlreadyExists`] where
-    /// something else than a socket is, and what the system says.
+    /// [`ErrorKind::AddrInUse`] if somebody listens there, [`ErrorKind::AlreadyExists`] if
+    /// something other than a socket is there, and what the system says.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub fn bind(path: &Path) -> io::Result<Self> {
         clear(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
@@ -83,7 +83,7 @@ fn clear(path: &Path) -> io::Result<()> {
     if !there.file_type().is_socket() {
         return Err(io::Error::new(ErrorKind::AlreadyExists, "it is no socket"));
     }
-    // Of one whose queue is full or that takes datagrams it is not known that it is stale.
+    // A socket whose queue is full or that takes datagrams is not known to be stale.
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -108,7 +108,7 @@ mod tests {
         drop(first);
         assert!(!path.exists());
 
-        // As a program leaves it that was killed.
+        // As a killed program leaves it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let second = UnixSocket::bind(&path).unwrap();
         // Somebody has put another in its place: that is not ours to remove.

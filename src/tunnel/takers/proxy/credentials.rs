@@ -10,7 +10,7 @@ const LENGTH_MAX: usize = 255;
 #[derive(Clone)]
 pub struct Credentials(Vec<[u8; 32]>);
 
-/// A line that is none of a user and password.
+/// A line that is not a user and a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} is not USER:PASSWORD, each of 1 to 255 bytes")]
 pub struct InvalidCredentials {
@@ -19,10 +19,10 @@ pub struct InvalidCredentials {
 }
 
 impl Credentials {
-    /// Reads lines `USER:PASSWORD`; those that are empty or begin with `#` count for nothing.
+    /// Reads lines `USER:PASSWORD`; empty ones and those that begin with `#` are ignored.
     ///
     /// # Errors
-    /// One of the lines is something else, or there is none.
+    /// A line is something else, or there is none.
     pub fn parse(text: &str) -> Result<Self, InvalidCredentials> {
         let mut hashes = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
@@ -39,7 +39,7 @@ impl Credentials {
         if hashes.is_empty() { Err(InvalidCredentials { line: 0 }) } else { Ok(Self(hashes)) }
     }
 
-    /// Whether this is one of them. How long that takes tells nothing of those that are.
+    /// Whether this is one of them. The time it takes reveals nothing about those that are.
     pub(super) fn has(&self, user: &[u8], password: &[u8]) -> bool {
         let shown = hash(user, password);
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, &shown).is_ok();

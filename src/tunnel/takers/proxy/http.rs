@@ -1,5 +1,5 @@
-//! HTTP/1: CONNECT for any protocol, and requests of plain HTTP by the whole URL, each to its own
-//! host (RFC 9110, 9112).
+//! HTTP/1: CONNECT for any protocol, and plain HTTP requests that give the whole URL, each to its
+//! own host (RFC 9110, 9112).
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -22,20 +22,20 @@ use tokio::task::JoinSet;
 use super::program::Program;
 use super::way::{GREETING_TIMEOUT, Opened, Refusal, Unheard, Way};
 
-/// What may be kept of a request's head, or is read ahead of its body.
+/// Most that is kept of a request's head, or read ahead of its body.
 const BUFFER_MAX: usize = 64 << 10;
 
 const PORT: u16 = 80;
 
-/// What a response carries: the destination's own, or a word of ours.
+/// A response's body: the destination's own, or a message of ours.
 type Body = Either<Incoming, Full<Bytes>>;
 
 /// One program's connection, request after request.
 #[derive(Debug, Default)]
 struct Served {
-    /// Where it goes once what was said last has been said.
+    /// Where the connection leads once the last response is sent.
     tunnel: Mutex<Option<(OnUpgrade, Opened)>>,
-    /// The host that was asked last, if it goes on listening.
+    /// The host that was asked last, if it keeps its connection.
     kept: Mutex<Option<Host>>,
 }
 
@@ -44,7 +44,7 @@ struct Served {
 struct Host {
     authority: String,
     requests: SendRequest<Incoming>,
-    /// What reads and writes for it; ends with this.
+    /// The task that reads and writes for it; ends with this.
     _connection: JoinSet<()>,
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn serve(program: Program, way: &Way) -> Result<(), Unheard> {
     let ended = server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(GREETING_TIMEOUT)
-        // Who has said all may still listen.
+        // A program that has finished sending may still listen.
         .half_close(true)
         .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(program), answer)
@@ -64,7 +64,7 @@ pub(super) async fn serve(program: Program, way: &Way) -> Result<(), Unheard> {
     let tunnel = served.tunnel.into_inner().unwrap_or_else(PoisonError::into_inner);
     let Some((upgrading, opened)) = tunnel else { return Ok(()) };
     let upgraded = upgrading.await?;
-    // It is what was upgraded: nothing else is served here.
+    // This is what was upgraded: nothing else is served here.
     if let Ok(parts) = upgraded.downcast::<TokioIo<Program>>() {
         way.carry(parts.io.into_inner(), parts.read_buf, opened).await;
     }
@@ -127,7 +127,7 @@ impl Served {
         if let Err(failed) = &mut answered
             && let Some(unsent) = failed.take_message()
         {
-            // One that was kept had ended meanwhile, and has heard nothing of this.
+            // The kept connection had ended meanwhile, and saw nothing of this.
             to = Host::open(way, authority, host, port).await.map_err(refused)?;
             answered = to.requests.try_send_request(unsent).await;
         }
@@ -141,8 +141,7 @@ impl Served {
 
 impl Host {
     async fn open(way: &Way, authority: &str, host: &str, port: u16) -> Result<Self, Refusal> {
-        // The request goes with the opening; that there is no connection shows when the answer is
-        // read.
+        // The request goes with the opening; a missing connection shows when the answer is read.
         let Opened { stream, ends } = way.open(host, port).await?;
         let mut builder = client::conn::http1::Builder::new();
         builder.max_buf_size(BUFFER_MAX);
@@ -185,7 +184,7 @@ impl Rejection {
         };
         let to = to.authority().map(|to| without_user(to.as_str())).unwrap_or_default();
         let mut response = plain(status, format!("{to}: {why}.\n"));
-        // RFC 9209: for programs, which kind of failure it was.
+        // RFC 9209: tells programs which kind of failure it was.
         if let Ok(value) = HeaderValue::from_str(&format!("imux; error={error}")) {
             response.headers_mut().insert(HeaderName::from_static("proxy-status"), value);
         }
@@ -236,7 +235,7 @@ fn without_user(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, place)| place)
 }
 
-/// Takes out what is for the connection and not for the other end: what `Connection` names, and all
+/// Removes what is for this connection and not for the other end: what `Connection` names, and all
 /// that is between a program and its proxy.
 fn strip(headers: &mut HeaderMap) {
     let named: Vec<_> = headers
@@ -255,7 +254,7 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// What the stream's error below an HTTP connection's was.
+/// The stream's error underneath an HTTP connection's.
 fn stream_error(error: &hyper::Error) -> Option<&crate::driver::StreamError> {
     let mut cause: &dyn std::error::Error = error;
     loop {

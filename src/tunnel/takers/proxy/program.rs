@@ -13,19 +13,18 @@ use tokio::time::Sleep;
 
 use crate::tunnel::socket::Socket;
 
-/// What still comes of a program that was told all is read for so long, or so much of it: a socket
-/// that is closed with bytes in it is reset, and what it was told is lost.
+/// How long, or how much, is still read from a program after our last word: closing a socket with
+/// unread bytes resets it, and what the program was told is lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// Its socket, for what is written to be read and written by others. Shut down, it waits for the
-/// program's end.
+/// Its socket, as other libraries read and write it. Shut down, it waits for the program's end.
 #[derive(Debug)]
 pub(super) struct Program {
     socket: Socket,
     /// Until when it waits for the program's end, once it is shut down.
     leaving: Option<Pin<Box<Sleep>>>,
-    /// What was read since.
+    /// How many bytes were read since.
     discarded: usize,
 }
 
@@ -40,11 +39,11 @@ impl Program {
 
     /// Lets the program read what it was told.
     pub(super) async fn leave(mut self) {
-        // Of one that has gone before there is nothing to be said.
+        // If it has gone already, there is nothing to report.
         let _ = poll_fn(|cx| Pin::new(&mut self).poll_shutdown(cx)).await;
     }
 
-    /// Ready once the program has ended, or sent more than it is listened to.
+    /// Ready once the program has ended, or sent more than we read.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         while self.discarded <= LINGER_BYTES {
@@ -61,8 +60,7 @@ impl Program {
     }
 }
 
-/// The first byte that a program sends, which stays where it is; `None` if it sends none. Cancel
-/// safe.
+/// Peeks at the first byte that a program sends; `None` if it sends none. Cancel safe.
 pub(super) async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
     loop {
         socket.ready(Interest::READABLE).await?;

@@ -1,5 +1,4 @@
-//! SOCKS4 and SOCKS4a, the form with names. By hand: no crate that is kept up has the server's side
-//! of it.
+//! SOCKS4 and SOCKS4a, the form with names. By hand: no maintained crate has the server's side.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +15,7 @@ const CONNECT: u8 = 1;
 const TEXT_MAX: usize = 256;
 
 const GRANTED: u8 = 0x5a;
-/// The one code for all failures but those of `identd`, which nobody asks any more, and of the
+/// The one code for all failures except those of `identd`, which nobody asks any more, and of the
 /// user.
 const REJECTED: u8 = 0x5b;
 const OTHER_USER: u8 = 0x5d;
@@ -29,7 +28,7 @@ struct Request {
     port: u16,
 }
 
-/// Bytes that are no request.
+/// Bytes that are not a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Malformed(&'static str);
 
@@ -63,7 +62,7 @@ pub(super) async fn serve(mut program: Program, way: &Way) -> Result<(), Unheard
     Ok(())
 }
 
-/// Byte by byte: what comes after the request is the destination's.
+/// Byte by byte: what follows the request is the destination's.
 async fn read(program: &mut Program) -> Result<Request, Unheard> {
     let mut bytes = Vec::new();
     loop {
@@ -86,7 +85,7 @@ const fn answer(code: u8) -> [u8; 8] {
     [0, code, 0, 0, 0, 0, 0, 0]
 }
 
-/// The request that `bytes` are, `None` if they are the beginning of one.
+/// The request in `bytes`; `None` if they are only the beginning of one.
 fn parse(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
     let Some((&[version, command, p0, p1, a, b, c, d], rest)) = bytes.split_first_chunk() else {
         return Ok(None);
@@ -129,7 +128,8 @@ fn text(bytes: &[u8]) -> Result<Option<Split<'_>>, Malformed> {
 pub(crate) mod fuzz {
     use super::*;
 
-    /// However it is cut, a request is the same and ends where it ends; its texts are bounded.
+    /// However it is cut, a request parses the same and ends in the same place; its texts are
+    /// bounded.
     pub(crate) fn socks4(data: &[u8]) {
         let prefixes = (0..=data.len()).map(|end| parse(&data[..end]));
         let mut decided = prefixes.enumerate().filter(|(_, parsed)| !matches!(parsed, Ok(None)));

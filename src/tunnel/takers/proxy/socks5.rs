@@ -35,7 +35,7 @@ pub(super) async fn serve(mut program: Program, way: &Way) -> Result<(), Unheard
     };
     match opened {
         Ok(opened) => {
-            // From which address the server dials is nobody's business here.
+            // The address the server dials from is nobody's business here.
             let from = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
             protocol.reply_success(from).await?;
             way.carry(program, bytes::Bytes::new(), opened).await;

@@ -18,17 +18,17 @@ use crate::tunnel::socket::SocketOptions;
 /// How long a program may take to say where it wants to go.
 pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may take to say whether the destination has taken the connection: its own
+/// How long the server may take to say whether the destination has accepted the connection: its own
 /// attempt ends in ten seconds, a session that has lost its lanes may come back.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a port for all destinations treats who comes.
+/// How a port for all destinations treats programs.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
-    /// Who may use it; whoever connects, if not set.
+    /// Who may use it; anyone if not set.
     pub credentials: Option<Arc<Credentials>>,
-    /// Success is said before the destination has answered, and a failure is a reset: a round trip
-    /// less for programs whose first words wait for it.
+    /// Success is reported before the destination has answered, and a failure is a reset: saves a
+    /// round trip for programs that wait for it before they speak.
     pub fast: bool,
     /// See [`OpenOptions::redundant`].
     pub redundant: bool,
@@ -36,7 +36,7 @@ pub struct ProxyOptions {
     pub tell_source: bool,
 }
 
-/// What a program has said is not what it should be.
+/// A program did not say what it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unheard {
     #[error("nothing was said within ten seconds")]
@@ -66,7 +66,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// Opens a stream to a host that is written as a name, or as an address without brackets.
+    /// Opens a stream to a host written as a name, or as an address without brackets.
     pub(super) async fn open(&self, host: &str, port: u16) -> Result<Opened, Refusal> {
         let to = destination(host, port)?;
         let ends = Ends { from: self.from.clone(), to: format!("{to} by {}", self.at) };
@@ -87,7 +87,7 @@ impl Way {
         }
     }
 
-    /// The same, and waits until the destination has taken the connection.
+    /// The same, then waits until the destination has accepted the connection.
     pub(super) async fn connect(&self, host: &str, port: u16) -> Result<Opened, Refusal> {
         let mut opened = self.open(host, port).await?;
         match timeout(ANSWER_TIMEOUT, opened.stream.connected()).await {
@@ -100,7 +100,7 @@ impl Way {
         }
     }
 
-    /// `first` was read of what the program sends to the destination.
+    /// `first` is what was already read of the program's data for the destination.
     pub(super) async fn carry(
         &self,
         program: Program,
@@ -116,7 +116,7 @@ impl Way {
     }
 }
 
-/// A stream, and what leads where by it.
+/// A stream, and the ends it connects.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) stream: Stream,
@@ -136,7 +136,7 @@ pub(super) enum Refusal {
     Refused,
     Unreachable,
     TimedOut,
-    /// It does not resolve, or is none.
+    /// It does not resolve, or is not a name.
     Name,
     NotAllowed,
     /// Too many connections, or no session.
