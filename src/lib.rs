@@ -107,12 +107,12 @@ pub use driver::{
 };
 pub use proto::{CreditStats, Health};
 
-// What stands in signatures here, in the versions that fit: TLS settings, and the traits'
+// Crates that appear in public signatures, in versions that fit: TLS settings, and the traits'
 // attribute.
 #[doc(no_inline)]
 pub use {async_trait::async_trait, rustls};
 
-// The guide's example is run with the others.
+// Run the guide's example with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/GUIDE.md")]
 struct Guide;

@@ -1,4 +1,4 @@
-//! `imux client`: takes local connections and carries them to the server.
+//! `imux client`: accepts local connections and carries them to the server.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -26,8 +26,8 @@ use super::stopping::{Stopping, tell_draining};
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
 use super::{routes, stdio};
 
-/// Takes connections where `config.forwards` says and carries them to the server at `config.dial`,
-/// until a signal.
+/// Accepts connections where `config.forwards` says and carries them to the server at
+/// `config.dial`, until a signal.
 pub(super) async fn run_client(
     config: ClientConfig,
     mut stopping: Stopping,
@@ -124,13 +124,13 @@ pub(super) async fn run_client(
             code = Code::NONE;
         }
     }
-    // What has not arrived by now had the time there was.
+    // What has not arrived by now has had its time.
     let _ = client.close(code, Duration::ZERO).await;
     Ok(Exit::Ok)
 }
 
-/// Has a client of this user's that runs already take us there, if it is connected to the same
-/// server, and with a key that would do for us.
+/// Has this user's running client take us there, if it is connected to the same server, with a key
+/// that would do for us.
 async fn open_elsewhere(
     config: &ClientConfig,
     to: &Destination,
@@ -154,7 +154,7 @@ fn remote_forward(Reverse { listen, to, tell_source }: &Reverse) -> RemoteForwar
     RemoteForward { listen, to, tell_source: *tell_source }
 }
 
-/// What it means that the server takes no connections for this client.
+/// What it means that the server does not listen for this client.
 fn remote_failure(error: &RemoteForwardError) -> Failure {
     let advice = match error {
         RemoteForwardError::NotAllowed { place, code: Code::LISTEN_FORBIDDEN } => {
@@ -245,7 +245,7 @@ fn tell_ready(address: &Listener, server: &str, to: &Leads) {
     tracing::info!(%address, server, to = to.map(tracing::field::display), "client ready");
 }
 
-/// Takes connections as long as the client does.
+/// Accepts connections as long as the client does.
 async fn take(
     listener: Listener,
     to: Leads,

@@ -1,11 +1,11 @@
-//! Where connections are taken, and where they are to go: `-L` and `-D`, as ssh writes them.
+//! Where connections are accepted, and where they go: `-L` and `-D`, as ssh writes them.
 
 use imux::trust::Destination;
 
 use super::address::{self, Endpoint, Host};
 use super::text::escape;
 
-/// A place where connections are taken, and where the server is to take them.
+/// A place where connections are accepted, and where the server is to take them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forward {
     pub(crate) listen: Endpoint,
@@ -29,7 +29,7 @@ impl From<Option<Destination>> for Leads {
     }
 }
 
-/// What follows after commas.
+/// The options after commas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ForwardOptions {
     /// Every byte goes on two lanes.
@@ -46,7 +46,7 @@ const DYNAMIC_FORM: &str =
     "write [ADDRESS:]PORT, such as 1080, or the absolute path of a Unix socket";
 
 impl Forward {
-    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of
+    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
     /// either half. Without an address: this machine only.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let with_form = |error: String| format!("{error}; {FORWARD_FORM}");
@@ -69,8 +69,7 @@ impl Forward {
         Ok(Self { listen, to: Leads::Anywhere, options })
     }
 
-    /// Whether others than this machine's programs could go wherever the server lets this client
-    /// go.
+    /// Whether programs on other machines could go wherever the server lets this client go.
     pub(crate) fn is_open_to_others(&self) -> bool {
         let Endpoint::Network(at) = &self.listen else { return false };
         let here = match &at.host {
@@ -82,7 +81,7 @@ impl Forward {
     }
 }
 
-/// A port alone is one of this machine only.
+/// A port alone means this machine only.
 pub(super) fn listen_at(text: &str) -> Result<Endpoint, String> {
     if text.contains([':', '/']) {
         Endpoint::to_listen(text)
@@ -91,7 +90,7 @@ pub(super) fn listen_at(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-/// Takes the options off its end. Neither places nor paths hold a comma.
+/// Takes the options off its end. Neither places nor paths contain a comma.
 fn split_options<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, ForwardOptions), String> {
     let mut options = ForwardOptions::default();
     let mut parts = text.split(',');
@@ -113,7 +112,7 @@ fn split_options<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, ForwardO
     Ok((place, options))
 }
 
-/// Where to listen, and where that leads. Paths hold no colon where the other half follows.
+/// Where to listen, and where that leads. Paths contain no colon where the other half follows.
 pub(super) fn split_forward(text: &str) -> Option<(&str, &str)> {
     if text.starts_with('/') {
         return text.split_once(':');

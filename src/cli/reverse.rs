@@ -1,4 +1,4 @@
-//! Where the server is to take connections, and where they go from here: `-R`, as ssh writes it.
+//! Where the server listens, and where connections go from here: `-R`, as ssh writes it.
 
 use imux::trust::{Destination, ProxyHeader};
 
@@ -6,12 +6,12 @@ use super::address::{Endpoint, Host};
 use super::forward::{listen_at, split_forward};
 use super::text::escape;
 
-/// A place at the server where it takes connections, and where this client takes them.
+/// A place at the server where it accepts connections, and where this client takes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reverse {
     pub(crate) listen: Destination,
     pub(crate) to: Endpoint,
-    /// Where they go is told who connects.
+    /// Whether the destination is told who connects, and how.
     pub(crate) tell_source: Option<ProxyHeader>,
 }
 
@@ -19,7 +19,7 @@ const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 8080:localhost:80, o
                     half";
 
 impl Reverse {
-    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in the place of
+    /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
     /// either half. Without an address: the server's machine only.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let with_form = |error: String| format!("{error}; {FORM}");
@@ -47,7 +47,7 @@ impl Reverse {
     }
 }
 
-/// An address of the server, which is not this machine: there is nothing to be looked up here.
+/// An address of the server, which is not this machine: nothing is looked up here.
 fn place_to_listen(text: &str) -> Result<Destination, String> {
     let place = match listen_at(text)? {
         Endpoint::Unix(path) => format!("unix:{}", path.display()),

@@ -1,4 +1,4 @@
-//! `imux server`: takes lanes and hands their streams to the destination.
+//! `imux server`: accepts lanes and hands their streams to the destination.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use super::signals::{Asked, ServiceSignals};
 use super::stopping::{Stopping, tell_draining};
 use super::trust::trust_failure;
 
-/// Takes lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
+/// Accepts lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
 pub(super) async fn run_server(
     config: ServerConfig,
     mut stopping: Stopping,
@@ -107,18 +107,19 @@ pub(super) async fn run_server(
             code = Code::NONE;
         }
     }
-    // What has not arrived by now had the time there was.
+    // What has not arrived by now has had its time.
     let _ = server.close(code, Duration::ZERO).await;
-    // What has arrived is on its way to the destinations. The program's end does not wait for ever.
+    // What has arrived is on its way to the destinations. The end of the program does not wait for
+    // ever.
     while sessions.join_next().await.is_some() {}
     Ok(Exit::Ok)
 }
 
-/// The file, beside the keys, that says that a server of theirs has had a list of clients.
+/// The file beside the keys which records that their server has had a list of clients.
 const LIST_MARK: &str = "authorized_clients.required";
 
-/// Who may connect, by this list. One that is `named` has to be there, and so has one that was
-/// there before.
+/// Who may connect, by this list. A list that is `named` must exist, and so must one that existed
+/// before.
 fn open_clients(
     list: &Path,
     named: bool,
@@ -151,18 +152,18 @@ struct ServerKeys {
 }
 
 impl ServerKeys {
-    /// Reads them again: lanes to come are shown the key that is there now.
+    /// Reads them again: new lanes are shown the key that is there now.
     fn reload(&mut self, server: &Server) -> Result<(), Failure> {
         let found = Identity::load(&self.home, &self.name);
         let Some(identity) = found.map_err(|error| trust_failure(&error))? else {
-            // That is no reason to be somebody else.
+            // That is no reason to change identity.
             tracing::error!("the server's key file has gone; it goes on with what was in it");
             return Ok(());
         };
         if identity.fingerprint() != self.identity.fingerprint() {
             let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
-            // Sessions that go on are told before their next lanes show it. What is no Ed25519 key
-            // cannot be told.
+            // Sessions that go on are told before their next lanes show it. Only an Ed25519 key can
+            // be announced.
             if let Ok(key) = NextKey::new(&identity) {
                 server.announce(key);
             }
@@ -173,7 +174,7 @@ impl ServerKeys {
         self.announce_next(server)
     }
 
-    /// Tells clients of the key that the server will have later, if one was made.
+    /// Announces the server's next key to clients, if one was made.
     fn announce_next(&self, server: &Server) -> Result<(), Failure> {
         let next = Identity::load_next(&self.home, &self.name);
         if let Some(next) = next.map_err(|error| trust_failure(&error))? {
@@ -219,7 +220,7 @@ async fn reload(clients: &AuthorizedClientsTrust) {
     }
 }
 
-/// Listens at the first of the addresses `place` stands for that works.
+/// Listens at the first address of `place` that works.
 async fn listen<T>(
     place: &HostPort,
     bind: impl Fn(std::net::SocketAddr) -> io::Result<T>,
@@ -228,7 +229,7 @@ async fn listen<T>(
     for address in listen_addresses(place).await? {
         match bind(address) {
             Ok(listener) => return Ok(listener),
-            // At the next one half of those who were to come would not.
+            // At the next one, half of the clients would be missing.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(listen_failure(place, &error));
             }
