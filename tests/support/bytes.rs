@@ -1,14 +1,14 @@
-//! Bytes whose place can be checked: what is at an offset is known, and no two places within
+//! Bytes that reveal their place: what belongs at an offset is known, and no two places within
 //! reach of a mistake look alike.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Prime, so that no power of two that something is cut by divides it.
+/// Prime, so that it is no multiple of the powers of two that data is cut by.
 const PERIOD: usize = 1_048_573;
 
-/// An endless sequence of bytes, another one for each seed.
+/// An endless sequence of bytes, a different one for each seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     block: Vec<u8>,
@@ -31,7 +31,7 @@ impl Pattern {
     }
 
     /// The longest piece from `offset` on that lies in one place. Each period begins elsewhere, so
-    /// that a mistake of a whole period is seen as well.
+    /// that a mistake of a whole period is seen, too.
     fn piece(&self, offset: u64) -> &[u8] {
         let period = PERIOD as u64;
         let turn = (offset / period).wrapping_mul(7_919) + self.seed.wrapping_mul(104_729);
@@ -58,7 +58,7 @@ impl Pattern {
         bytes
     }
 
-    /// Panics at the first byte that is not what belongs at its place.
+    /// Panics at the first byte that does not belong at its place.
     #[track_caller]
     pub(crate) fn check(&self, mut offset: u64, mut got: &[u8]) {
         while !got.is_empty() {
@@ -89,12 +89,12 @@ impl Pattern {
         Ok(())
     }
 
-    /// Reads and checks to the end; how much it was.
+    /// Reads and checks to the end; returns how much it was.
     pub(crate) async fn receive(&self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<u64> {
         self.receive_some(from, u64::MAX).await
     }
 
-    /// Reads and checks `length` bytes, or what there is to the end.
+    /// Reads and checks `length` bytes, or up to the end.
     pub(crate) async fn receive_some(
         &self,
         from: &mut (impl AsyncRead + Unpin),

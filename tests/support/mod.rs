@@ -1,5 +1,5 @@
 //! What the tests from outside share: the compiled program as a child process, a relay that lanes
-//! go through and that harms them, destinations, and bytes whose place can be checked.
+//! go through and that harms them, destinations, and bytes that reveal their place.
 //!
 //! Everything is on loopback, at ports the system chooses, and ends with the test.
 
@@ -21,7 +21,7 @@ pub(crate) mod skipped;
 #[cfg(feature = "cli")]
 pub(crate) mod tunnel;
 
-/// Runs a test, and fails it when it takes longer than `seconds`.
+/// Runs a test, and fails it if it takes longer than `seconds`.
 #[track_caller]
 pub(crate) fn bounded<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -36,18 +36,18 @@ pub(crate) fn bounded<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     }
 }
 
-/// Runs a test as [`bounded`] does, with no other of these at the same time in this process: large
-/// transfers through several programs want the machine for themselves. (`.config/nextest.toml` says
-/// so of processes.)
+/// Runs a test as [`bounded`] does, and alone among its kind in this process: large transfers
+/// through several programs want the machine to themselves. (`.config/nextest.toml` does the same
+/// for processes.)
 #[track_caller]
 pub(crate) fn alone<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     static TURN: Mutex<()> = Mutex::new(());
-    // A test that failed has ended, too.
+    // A test that failed has also ended.
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     bounded(seconds, test)
 }
 
-/// Asks every 20 ms until it is so.
+/// Checks every 20 ms until it is so.
 #[track_caller]
 pub(crate) fn eventually(
     seconds: u64,

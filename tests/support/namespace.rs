@@ -10,9 +10,8 @@ use super::skipped;
 /// Set in the process that runs a test's body.
 const INSIDE: &str = "IMUX_TEST_NAMESPACE";
 
-/// Runs `body` in this test program once more, as root of user, network and mount namespaces that
-/// nobody else sees; `test` is the test's whole name. Where the system makes none, the test is
-/// skipped.
+/// Runs `body` in this test program once more, as root of user, network and mount namespaces of its
+/// own; `test` is the test's full name. If the system makes none, the test is skipped.
 #[track_caller]
 pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
@@ -39,14 +38,13 @@ pub(crate) fn missing() -> Option<String> {
     if !works(unshare().args(["ip", "link"])) {
         return Some("no namespaces here (unshare --user --net, ip)".to_owned());
     }
-    // For who is not root all that is not theirs is nobody's there, the folders above their own
-    // included.
+    // To a user other than root, everything that is not theirs belongs to nobody there, the folders
+    // above their own included.
     let owned = works(unshare().args(["sh", "-c", "test $(stat -c %u /) = 0"]));
     (!owned).then(|| "not root: in a namespace of its own it has no folder for keys".to_owned())
 }
 
-/// Why what this script of the shell does is not possible here, within [`in_namespace`], if it is
-/// not.
+/// Why this shell script cannot do its work here, within [`in_namespace`], if it cannot.
 pub(crate) fn cannot(script: &str) -> Option<String> {
     let works = works(Command::new("sh").args(["-ec", script]));
     (!works).then(|| format!("not possible here: {script}"))
@@ -55,7 +53,7 @@ pub(crate) fn cannot(script: &str) -> Option<String> {
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--net", "--mount", "--"]);
-    // An ordinary user's does not lead to where `tc` is.
+    // An ordinary user's may not lead to `tc`.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     command
@@ -66,14 +64,14 @@ fn works(command: &mut Command) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// Runs a script of the shell, each of whose commands has to succeed.
+/// Runs a shell script; each of its commands has to succeed.
 #[track_caller]
 pub(crate) fn shell(script: &str) {
     let status = Command::new("sh").args(["-ec", script]).status().unwrap();
     assert!(status.success(), "{script}");
 }
 
-/// Another machine: a network of its own beside the test's. Goes when dropped.
+/// Another machine: a network of its own beside the test's. Gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Host(Child);
 
@@ -103,7 +101,7 @@ impl Host {
         command
     }
 
-    /// Does something there, such as opening sockets, on a thread of its own.
+    /// Does something there, such as open sockets, on a thread of its own.
     pub(crate) fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let network = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
         let there = || {

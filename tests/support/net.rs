@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// A connection to a port of this machine. It was made, even if it has been reset since: who
-/// connects without blocking may see only that.
+/// A connection to a port of this machine. It counts as made even if it has been reset since: a
+/// non-blocking connect may see only that.
 #[track_caller]
 pub(crate) fn connect(addr: impl std::net::ToSocketAddrs) -> TcpStream {
     let socket = std::net::TcpStream::connect(addr).unwrap();
@@ -16,7 +16,7 @@ pub(crate) fn connect(addr: impl std::net::ToSocketAddrs) -> TcpStream {
     TcpStream::from_std(socket).unwrap()
 }
 
-/// A server at a port of its own, that handles each connection with a task; ends when dropped.
+/// A server at a port of its own that handles each connection in a task; ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) addr: SocketAddr,
@@ -80,7 +80,7 @@ pub(crate) async fn echo(mut socket: TcpStream) {
     send_back(&mut socket).await;
 }
 
-/// Sends back what comes, and its end; the socket stays.
+/// Sends back what comes, and its end; the socket stays open.
 pub(crate) async fn send_back(socket: &mut TcpStream) {
     let (mut read, mut write) = socket.split();
     if tokio::io::copy(&mut read, &mut write).await.is_ok() {
@@ -94,7 +94,7 @@ pub(crate) async fn unused_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// Makes the coming drop of the socket a reset.
+/// Makes dropping the socket a reset.
 pub(crate) fn reset(socket: TcpStream) {
     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
     drop(socket);

@@ -106,13 +106,13 @@ impl Imux {
         field(&line, "address").parse().unwrap()
     }
 
-    /// The first line of the log that has `words` in it, once it is there.
+    /// The first line of the log that contains `words`, once it is there.
     #[track_caller]
     pub(crate) fn line(&self, words: &str) -> String {
         self.nth_line(words, 1)
     }
 
-    /// The `count`th line of the log that has `words` in it, once it is there.
+    /// The `count`th line of the log that contains `words`, once it is there.
     #[track_caller]
     pub(crate) fn nth_line(&self, words: &str, count: usize) -> String {
         let until = Duration::from_secs(20);
@@ -127,7 +127,7 @@ impl Imux {
         found.unwrap_or_else(|| panic!("{words:?} was not logged {count} times"))
     }
 
-    /// How many lines of the log have `words` in them now.
+    /// How many lines of the log contain `words` now.
     pub(crate) fn count(&self, words: &str) -> usize {
         let lines = self.log.lines.lock().unwrap();
         lines.0.iter().filter(|line| line.contains(words)).count()
@@ -155,8 +155,7 @@ impl Imux {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// How many descriptors it has open; of a program that keeps its memory to itself only root is
-    /// told.
+    /// How many descriptors it has open; for a program that hides its memory, only root can tell.
     pub(crate) fn descriptors(&self) -> Option<usize> {
         match std::fs::read_dir(format!("/proc/{}/fd", self.child.id())) {
             Ok(open) => Some(open.count()),
@@ -170,7 +169,7 @@ impl Imux {
         self.status("VmRSS:")
     }
 
-    /// The most it ever was, in KiB.
+    /// The most it has ever been, in KiB.
     pub(crate) fn rss_kib_max(&self) -> u64 {
         self.status("VmHWM:")
     }

@@ -23,7 +23,7 @@ pub(crate) enum Death {
     Reset,
     /// Both ends see the connection end in order, as when a proxy is stopped.
     Fin,
-    /// What is sent is taken and never arrives, and nobody is told.
+    /// What is sent is accepted and never arrives, and nobody is told.
     Silence,
 }
 
@@ -34,7 +34,7 @@ impl Death {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Alive,
-    /// Dies of the next bytes that it is to carry: half of them arrive.
+    /// It dies of the next bytes it is to carry: half of them arrive.
     Doomed(Death),
     Dead(Death),
     /// Nothing moves, and nobody is told; it may go on later.
@@ -47,8 +47,8 @@ struct Lane {
     fate: watch::Sender<Fate>,
     /// Bytes carried, both ways.
     carried: AtomicU64,
-    /// What the relay had carried when this lane last carried something: whose is highest did
-    /// last.
+    /// What the relay had carried when this lane last carried something: the highest is the most
+    /// recent.
     turn: AtomicU64,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) async fn start(target: SocketAddr) -> Self {
         let place = if target.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
-        // What is accepted inherits its buffers.
+        // Accepted sockets inherit its buffers.
         let listener = socket(target);
         listener.bind(place.parse().unwrap()).unwrap();
         let listener = listener.listen(1024).unwrap();
@@ -89,23 +89,22 @@ impl Relay {
         self.shared.living(None).len()
     }
 
-    /// Lanes whose sockets are still held here: those that carry, and those that have died and that
-    /// an end has not given up.
+    /// Lanes whose sockets are still held here: those that carry, and dead ones that an end has not
+    /// given up.
     pub(crate) fn held(&self) -> usize {
         let lanes = self.shared.lanes.lock().unwrap();
         lanes.iter().filter(|lane| lane.fate.receiver_count() > 0).count()
     }
 
-    /// Dooms the lane that has been alive longest, of those that have carried more than a
-    /// handshake: of the next bytes that it is to carry half arrive, and it dies. `false` if
-    /// there is none.
+    /// Dooms the longest-lived lane that has carried more than a handshake: half of the next bytes
+    /// it is to carry arrive, then it dies. `false` if there is none.
     pub(crate) fn kill(&self, death: Death) -> bool {
         let in_use = self.shared.in_use().into_iter();
         decide(in_use.take(1), Fate::Doomed(death))
     }
 
-    /// Dooms lanes from now on, each in another way than the one before: after each pause the one
-    /// that has carried something last, unless another is doomed still.
+    /// Dooms lanes from now on, each in a different way from the one before: after each pause the
+    /// lane that carried something last, unless another is still doomed.
     pub(crate) fn kill_after(&self, pauses: impl Iterator<Item = Duration> + Send + 'static) {
         let shared = Arc::downgrade(&self.shared);
         tokio::spawn(async move {
@@ -121,7 +120,7 @@ impl Relay {
         });
     }
 
-    /// How many lanes have died so, in the middle of what they carried.
+    /// How many lanes have died this way, in the middle of what they carried.
     pub(crate) fn deaths(&self, death: Death) -> u64 {
         self.shared.deaths[death as usize].load(Ordering::Relaxed)
     }
@@ -137,7 +136,7 @@ impl Relay {
         decide(self.shared.living(None).into_iter(), Fate::Silent);
     }
 
-    /// What is silent or doomed goes on.
+    /// Silent and doomed lanes go on.
     pub(crate) fn restore(&self) {
         let lanes = self.shared.lanes.lock().unwrap();
         let waits = |fate: Fate| matches!(fate, Fate::Silent | Fate::Doomed(_));
@@ -180,11 +179,11 @@ impl Drop for Relay {
 /// More than TLS and the first frames are, there and back.
 const HANDSHAKE_BYTES: u64 = 8 << 10;
 
-/// A network's queue: it has an end.
+/// A network's queue is finite.
 const QUEUE_BYTES: u32 = 32 << 10;
 
-/// A socket of the address's kind. Left to itself the kernel would give it megabytes to queue in,
-/// which is half a minute on a slow lane.
+/// A socket of the address's kind. By default the kernel would give it megabytes to queue in, which
+/// is half a minute on a slow lane.
 fn socket(like: SocketAddr) -> TcpSocket {
     let socket = if like.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
     socket.set_recv_buffer_size(QUEUE_BYTES).unwrap();
@@ -237,7 +236,7 @@ async fn carry(
     let up = copy(near_read, far_write, &lane, fate.clone(), &shared);
     let down = copy(far_read, near_write, &lane, fate.clone(), &shared);
     tokio::select! {
-        // An error of either is the end of both; an end goes on one way.
+        // An error on either side ends both; an end is passed on one way.
         _ = async { tokio::try_join!(up, down) } => {}
         _ = fate.wait_for(|fate| matches!(fate, Fate::Dead(_))) => {}
     }
@@ -252,8 +251,7 @@ async fn carry(
     }
 }
 
-/// Nothing of what comes arrives, until both ends have given it up: neither hears of the other's
-/// end.
+/// Nothing that comes arrives, until both ends have given it up: neither hears of the other's end.
 async fn swallow(mut near: TcpStream, mut far: TcpStream) {
     let (mut nowhere, mut neither) = (tokio::io::sink(), tokio::io::sink());
     let _ = tokio::join!(
@@ -273,7 +271,7 @@ async fn copy(
     let mut free_at = Instant::now();
     loop {
         moving(&mut fate).await;
-        // A slow lane is slow all the time, and not now and then.
+        // A slow lane is slow all the time, not now and then.
         let rate = shared.rate.load(Ordering::Relaxed);
         let room = if rate > 0 {
             (rate / 50).clamp(1, buffer.len() as u64) as usize
@@ -284,7 +282,7 @@ async fn copy(
         if got == 0 {
             return to.shutdown().await;
         }
-        // It may have fallen silent while it waited for something to read.
+        // It may have fallen silent while waiting for something to read.
         moving(&mut fate).await;
         let mut rest = &buffer[..got];
         let now = *fate.borrow();
@@ -338,7 +336,7 @@ impl Shared {
         lanes
     }
 
-    /// A doomed lane dies, unless it already has, of what it carried the other way.
+    /// Kills a doomed lane, unless what it carried the other way already has.
     fn die(&self, lane: &Lane, death: Death) {
         let died = lane.fate.send_if_modified(|fate| {
             let doomed = matches!(fate, Fate::Doomed(_));

@@ -1,16 +1,16 @@
-//! Tests that cannot be run here, for want of a program, of rights or of a setting. To the test
-//! harness they have passed: each leaves a mark, and `sim/tests/skipped.rs`, which is run after
-//! them, counts and lists them.
+//! Tests that cannot run here, for want of a program, of rights or of a setting. To the test
+//! harness they have passed: each leaves a mark, and `sim/tests/skipped.rs`, which runs after them,
+//! counts and lists them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the marks are: a file a test, with the reason in it.
+/// Where the marks are: a file per test, holding the reason.
 fn marks() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped")
 }
 
-/// Whether this test is to be skipped: if there is a reason `why`, which is told. With
+/// Whether to skip this test, because there is a reason `why`, which is printed. With
 /// `IMUX_REQUIRE_PROGRAMS=1` a reason is a failure.
 #[track_caller]
 pub(crate) fn because(why: Option<String>) -> bool {
@@ -19,7 +19,7 @@ pub(crate) fn because(why: Option<String>) -> bool {
     mark(why.as_deref())
 }
 
-/// As [`because`], for what nobody requires: tests that are run by whoever asks for them only.
+/// Like [`because`], for tests that nobody requires and that run only when asked for.
 pub(crate) fn mark(why: Option<&str>) -> bool {
     let file = marks().join(format!("{}::{}", env!("CARGO_CRATE_NAME"), this_test()));
     let Some(why) = why else {
@@ -33,8 +33,8 @@ pub(crate) fn mark(why: Option<&str>) -> bool {
     true
 }
 
-/// The harness gives each test a thread of its name, unless it runs a single one, which was asked
-/// for by name.
+/// The harness gives each test a thread with its name, unless it runs just one, which was asked for
+/// by name.
 fn this_test() -> String {
     let thread = std::thread::current();
     let name = thread.name().filter(|name| *name != "main").map(str::to_owned);

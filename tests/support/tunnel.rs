@@ -18,7 +18,7 @@ pub(crate) struct Tunnel {
     pub(crate) client: Imux,
     pub(crate) server: Imux,
     pub(crate) relay: Relay,
-    /// Where the client takes connections.
+    /// Where the client accepts connections.
     pub(crate) addr: SocketAddr,
     pub(crate) homes: [TempDir; 2],
 }
@@ -38,8 +38,8 @@ impl Tunnel {
         Self::at_homes(homes, destination, client_args, server_args).await
     }
 
-    /// As [`with`](Self::with); if there are any others, the server lets in them and this client,
-    /// and nobody else.
+    /// Like [`with`](Self::with); if there are any others, the server admits only them and this
+    /// client.
     pub(crate) async fn among(
         others: &[String],
         destination: SocketAddr,
@@ -82,7 +82,7 @@ impl Tunnel {
         connect(self.addr)
     }
 
-    /// Neither end has died or said that it is at fault.
+    /// Neither end has died or logged that it is at fault.
     #[track_caller]
     pub(crate) fn assert_healthy(&mut self) {
         for end in [&mut self.client, &mut self.server] {
