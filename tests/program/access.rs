@@ -1,5 +1,5 @@
-//! Who may connect, and where to: keys that are listed, invited and revoked, destinations that are
-//! chosen; what each command prints, and what each refusal says.
+//! Who may connect, and where to: listed, invited and revoked keys, and chosen destinations; what
+//! each command prints, and what each refusal says.
 
 mod audit;
 mod destinations;
@@ -103,7 +103,7 @@ impl Person {
     }
 }
 
-/// Runs a command that has one line to say, and returns it.
+/// Runs a command that prints one line, and returns it.
 #[track_caller]
 fn prints(home: &Path, args: &[&str]) -> String {
     let (code, out, told) = process::run(home, args);
@@ -130,7 +130,7 @@ fn fails(home: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
 }
 
 async fn echoes(at: SocketAddr) -> bool {
-    // One that is reset at once may have been reset before it was told that it was there.
+    // A connection that is reset at once may be reset before it is seen to exist.
     match TcpStream::connect(at).await {
         Ok(mut socket) => answers(&mut socket).await,
         Err(_) => false,

@@ -1,4 +1,5 @@
-//! Where lanes go and connections are taken: both families, link-local addresses, IPv4 within IPv6.
+//! Where lanes go and connections are accepted: both families, link-local addresses, IPv4 within
+//! IPv6.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,7 @@ async fn echoes(at: SocketAddr) {
     assert_eq!(socket.read_u8().await.unwrap(), b'?', "{at}");
 }
 
-/// A server that hands over to an echo; its address and key are in the line it is ready with.
+/// A server that forwards to an echo; its ready line says its address and key.
 fn server(home: &tempfile::TempDir, listen: &str, to: &str) -> (Imux, String) {
     let imux = Imux::start(home.path(), &["server", "--listen", listen, "--dial", to]);
     let key = field(&imux.line("server ready"), "key").to_owned();
@@ -67,10 +68,10 @@ fn the_unspecified_address_is_both_families_whatever_the_system_says() {
                         echoes(at.parse().unwrap()).await;
                     }
                 }
-                // Who came over IPv4 is told apart, and written, as that.
+                // Clients over IPv4 are told apart, and written, as such.
                 assert!(server.line("lane up").contains("from=127.0.0.1:"), "{host}");
             }
-            // Half a port is none.
+            // A port that is half free is taken.
             let _taken = net::Destination::start_at("127.0.0.1:7009", net::echo).await;
             let args = ["server", "--listen", "[::]:7009", "--dial", "localhost:9"];
             let (code, _, told) = process::run(homes[0].path(), &args);

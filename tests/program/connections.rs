@@ -15,7 +15,7 @@ use crate::support::process::{Imux, field};
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
 
-/// What a reset connection is to its user.
+/// How a reset connection looks to its user.
 #[track_caller]
 fn assert_reset<T: std::fmt::Debug>(outcome: std::io::Result<T>) {
     match outcome {
@@ -118,7 +118,7 @@ fn two_thousand_short_connections_two_hundred_at_once() {
             done.unwrap();
         }
         tunnel.assert_healthy();
-        // By default nothing is logged of a connection.
+        // By default nothing is logged about a connection.
         assert!(tunnel.client.log().lines().count() < 20, "{}", tunnel.client.log());
     });
 }
@@ -141,13 +141,13 @@ fn two_thousand_connections_one_after_another() {
 fn a_refused_destination_is_a_reset_and_one_line() {
     bounded(30, async {
         let tunnel = Tunnel::start(net::unused_port().await).await;
-        // So soon, sometimes, that connecting tells it already.
+        // Sometimes so soon that connecting already fails.
         let attempt = async || TcpStream::connect(tunnel.addr).await?.read(&mut [0; 1]).await;
         assert_reset(attempt().await);
         let line = tunnel.server.line("cannot reach the destination");
         assert!(line.contains("refused"), "{line}");
         assert_eq!(tunnel.server.count("cannot reach the destination"), 1);
-        // The next one is another try, and the tunnel is none the worse.
+        // The next one is a new attempt, and the tunnel is none the worse.
         assert_reset(attempt().await);
     });
 }
@@ -189,7 +189,7 @@ fn a_reset_by_the_client_is_a_reset_for_the_destination() {
     });
 }
 
-/// The sender is told while it writes, and does not write into nowhere.
+/// The sender is told while it writes, and does not write into the void.
 #[test]
 fn a_reset_by_the_destination_reaches_a_client_that_only_writes() {
     bounded(30, async {
@@ -209,7 +209,7 @@ fn a_reset_by_the_destination_reaches_a_client_that_only_writes() {
     });
 }
 
-/// A reader that has gone in order stops its sender, as TCP does.
+/// A reader that has left in order stops its sender, as with TCP.
 #[test]
 fn a_client_that_goes_away_stops_the_destination() {
     bounded(30, async {
@@ -246,7 +246,7 @@ fn connections_wait_for_a_server_that_is_restarted() {
         tunnel.server = Imux::start(home, &["server", "--listen", &place, "--dial", &dial]);
         tunnel.server.ready();
 
-        // What was open is told that it is over; what is new works.
+        // Open connections are told that they are over; new ones work.
         let cut = timeout(Duration::from_secs(15), old.read(&mut [0; 1])).await;
         assert_reset(cut.expect("the old connection hangs"));
         let mut new = tunnel.connect().await;
@@ -297,7 +297,7 @@ fn connections_opened_while_the_server_is_away_begin_when_it_is_back() {
                 let (number, back) = answer.unwrap().unwrap();
                 assert_eq!(number, back);
             }
-            // What had begun is told that it is over.
+            // Connections that had begun are told that they are over.
             assert_reset(old.read(&mut [0; 1]).await);
         }
     });

@@ -1,4 +1,4 @@
-//! The control socket: what other processes of the same user get by it, and nobody else.
+//! The control socket: what other processes of the same user get from it, and nobody else.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -61,7 +61,7 @@ fn standard_input_and_output_go_over_the_session_of_a_client_that_runs() {
             assert!(done.stdout == input, "{length}");
         }
         assert_eq!(sessions(&pair), before, "it was a session of its own");
-        // What is known by a pin alone is not known otherwise; what is recorded is.
+        // A server known by a pin alone is not known otherwise; a recorded one is.
         let own = through(&pair, &["--host-key", "accept-new"], &to, b"x");
         assert_eq!(own.status.code(), Some(0), "{own:?}");
         pair.server.nth_line("session created", before + 1);
@@ -92,7 +92,7 @@ fn without_a_client_that_runs_it_is_a_session_of_its_own() {
         assert!(left.exists());
         let done = through(&pair, &["--pin", &pair.key], &to, b"word");
         assert_eq!((done.status.code(), &done.stdout[..]), (Some(0), &b"word"[..]));
-        // The next client takes away what the other has left, and nothing that is in use.
+        // The next client removes what the other left behind, and nothing that is in use.
         let next = pair.client(&["-D", "127.0.0.1:0"]);
         next.line("client ready");
         let path = socket(&pair, &next);
@@ -103,7 +103,7 @@ fn without_a_client_that_runs_it_is_a_session_of_its_own() {
         let other = socket(&pair, &third);
         eventually(20, "the other is there", || other.exists()).await;
         assert!(path.exists() && UnixStream::connect(&path).is_ok());
-        // An end in order leaves nothing.
+        // A clean exit leaves nothing behind.
         third.signal(Signal::SIGTERM);
         third.exit_code();
         assert!(!other.exists() && path.exists());
@@ -164,7 +164,7 @@ fn whatever_is_said_to_a_control_socket_is_bounded_and_harms_nothing() {
             let said = ask(&path, what);
             assert!(said.contains("refused") && said.contains(answer), "{what:?}: {said}");
         }
-        // A line without an end, more requests than one may have, more connections than are served.
+        // A line without an end, more requests than allowed, more connections than are served.
         assert_eq!(ask(&path, &vec![b'x'; 1 << 20]), "");
         let many = b"{\"imux\": 1, \"ask\": \"about\"}\n".repeat(100);
         assert_eq!(ask(&path, &many).lines().count(), 16);
@@ -174,7 +174,7 @@ fn whatever_is_said_to_a_control_socket_is_bounded_and_harms_nothing() {
         })
         .await;
         drop(idle);
-        // Of a server one learns what it is, and goes nowhere by it.
+        // A server says what it is, and takes nobody anywhere.
         let server = pair.path(&format!("control/server-{}.sock", pair.server.id()));
         assert!(
             ask(&server, b"{\"imux\": 1, \"ask\": \"about\"}\n").contains("\"role\":\"server\"")
@@ -194,12 +194,12 @@ fn nobody_else_gets_to_a_control_socket() {
         let (folder, path) = (pair.path("control"), socket(&pair, &client));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
-        // Where others get in, nothing is made and nothing is asked.
+        // Where others can get in, nothing is made and nothing is asked.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let other = pair.client(&["--debug", "-D", "127.0.0.1:0"]);
         other.line("no control socket");
         assert!(!socket(&pair, &other).exists());
-        // And should they get to it, they are told nothing.
+        // And should they get to it, they learn nothing.
         let is_root = nix::unistd::geteuid().is_root();
         if skipped::because((!is_root).then(|| "only root can be another user".to_owned())) {
             return;

@@ -34,7 +34,7 @@ fn the_result_and_the_progress_for_people() {
     let opening = "Sending 8.0 MiB each way over 3 lanes; lane 2 is killed half way.";
     assert_eq!(told.lines().next(), Some(opening), "{told}");
     assert!(told.contains("\nlane 2 is killed\n") && told.contains("100 %"), "{told}");
-    // Rates say of what they are: of a lane each way, of a direction, of both together.
+    // Rates say what they measure: a lane each way, one direction, or both together.
     assert!(out.contains(" each way ") && out.contains("rate one way"), "{out}");
     assert!(told.lines().any(|line| line.starts_with("up + down ")), "{told}");
     assert!(out.contains("\nEvery byte arrived as it was sent. The fastest lane alone"), "{out}");
@@ -42,14 +42,14 @@ fn the_result_and_the_progress_for_people() {
     for line in out.lines().chain(told.lines()) {
         assert!(line.chars().count() <= 80, "{line}");
     }
-    // The last thing said is how to do it for real: what is said there can be typed.
+    // The last words are how to do it for real: they can be typed as they are.
     let (_, commands) = out.split_once("For real").unwrap();
     let commands = commands.replace("\\\n", " ");
     let commands: Vec<_> = commands.lines().filter(|line| line.starts_with("  imux ")).collect();
     assert_eq!(commands.len(), 2, "{out}");
     for (command, option) in commands.iter().zip(["--listen", "--dial"]) {
         let mut args: Vec<_> = command.split_whitespace().skip(1).collect();
-        // With one option more that there is not, nothing is wrong but that one.
+        // With one unknown option added, that option is the only thing wrong.
         args.push("--not-there");
         let (code, _, told) = process::run(home.path(), &args);
         assert_eq!(code, 2, "{told}");

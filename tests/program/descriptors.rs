@@ -1,4 +1,4 @@
-//! A program that has run out of descriptors goes on with what it has, and with the rest when there
+//! A program that runs out of descriptors goes on with what it has, and with the rest once there
 //! are some again.
 
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::net::Destination;
 use crate::support::process::{Imux, field};
 use crate::support::{bounded, eventually};
 
-/// The program, with so many descriptors at most.
+/// The program, with at most this many descriptors.
 fn limited(home: &std::path::Path, descriptors: u32, args: &[&str]) -> Imux {
     let mut command = Command::new("sh");
     command.env("IMUX_HOME", home).env_remove("RUST_LOG");
@@ -18,7 +18,7 @@ fn limited(home: &std::path::Path, descriptors: u32, args: &[&str]) -> Imux {
     Imux::spawn(command.arg(env!("CARGO_BIN_EXE_imux")).args(args))
 }
 
-/// The program with this soft limit below that hard one.
+/// The program with this soft limit below this hard one.
 fn with_soft_limit(home: &std::path::Path, soft: u32, hard: u32, args: &[&str]) -> Imux {
     let mut command = Command::new("sh");
     command.env("IMUX_HOME", home).env_remove("RUST_LOG");
@@ -34,7 +34,7 @@ fn client_of(server: &Imux, home: &std::path::Path) -> Imux {
     Imux::start(home, &args)
 }
 
-/// Opens so many connections at once, and says which of them carry something.
+/// Opens this many connections at once, and returns those that carry something.
 async fn open_many(addr: std::net::SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut opening = tokio::task::JoinSet::new();
     for _ in 0..count {
@@ -81,11 +81,11 @@ fn out_of_descriptors_it_goes_on() {
         let local = client.ready();
         eventually_echoes(local, "nothing works").await;
 
-        // More connections than either end has descriptors for: those that do not fit are refused
-        // one by one.
+        // More connections than either end has descriptors for: those beyond are refused one by
+        // one.
         let mut open = Vec::new();
         for _ in 0..120 {
-            // A refusal may overtake even the connecting: it is a reset.
+            // A refusal may even overtake the connect: then it is a reset.
             let Ok(mut socket) = TcpStream::connect(local).await else { continue };
             let _ = socket.write_all(b"echo").await;
             open.push(socket);
@@ -97,7 +97,7 @@ fn out_of_descriptors_it_goes_on() {
         drop(open);
         eventually_echoes(local, "descriptors were lost").await;
 
-        // Strangers at the server's door take them all: those that wait have to give way.
+        // Strangers at the server's door take them all: those waiting have to give way.
         let strangers: Vec<_> =
             (0..200).map(|_| std::net::TcpStream::connect(at).unwrap()).collect();
         eventually_echoes(local, "strangers have stopped a session").await;
@@ -131,11 +131,11 @@ fn one_client_with_many_connections_leaves_the_others_theirs() {
                 assert_eq!(server.count("connections are refused"), 1, "{}", server.log());
                 assert!(greedy.count("excessive load") > 0);
             }
-            // One that comes later finds room for its lanes, and for connections.
+            // A later client finds room for its lanes, and for connections.
             let other = client_of(&server, homes[2].path());
             assert!(!open_many(other.ready(), 3).await.is_empty(), "of {hard} nothing is left");
             eventually_echoes(other.ready(), "its places were not given back").await;
-            // What is open goes on.
+            // Open connections go on.
             let socket = &mut open[0];
             socket.write_all(b"y").await.unwrap();
             assert_eq!(socket.read_u8().await.unwrap(), b'y');

@@ -1,4 +1,4 @@
-//! From which address the server dials, and what destinations are told of who connects.
+//! The addresses the server dials from, and what destinations are told about who connects.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ struct Heard(Arc<Mutex<Vec<Said>>>);
 type Said = (SocketAddr, Vec<u8>);
 
 impl Heard {
-    /// A destination that writes down all it is told.
+    /// A destination that records all it is told.
     async fn at(place: &str) -> (Self, Destination) {
         let heard = Self::default();
         let telling = heard.clone();
@@ -52,7 +52,7 @@ async fn say(client: &crate::support::process::Imux, number: usize) {
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The source that a header of version 2 names, what it says of the destination, and what follows.
+/// The source named in a version 2 header, the destination, and what follows.
 fn v2(said: &[u8]) -> (SocketAddr, SocketAddr, &[u8]) {
     let header = said.strip_prefix(V2).unwrap_or_else(|| panic!("{said:?}"));
     assert_eq!(header[..4], [0x21, 0x11, 0, 12], "a proxied connection over TCP and IPv4");
@@ -119,7 +119,7 @@ fn what_a_client_claims_is_told_only_where_its_line_trusts_it() {
         let (heard, destination) = Heard::at("127.0.0.1:0").await;
         let to = destination.addr;
         let forward = format!("127.0.0.1:0:{to},proxy-protocol");
-        // Who connects to the client, at an address that the server never sees.
+        // Connects to the client, from an address that the server never sees.
         let visit = async |client: &crate::support::process::Imux, from: &str| {
             let line = client.line("client ready");
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -142,7 +142,7 @@ fn what_a_client_claims_is_told_only_where_its_line_trusts_it() {
             let (source, _, rest) = v2(&said);
             assert_eq!((source.ip().to_string().as_str(), rest), (told, &b"word"[..]), "{line}");
         }
-        // Who does not ask for it claims nothing.
+        // A client that does not ask for it claims nothing.
         let line = format!("trust-source,proxy-protocol,dial=\"{to}\"");
         let pair = Pair::server("127.0.0.1:9", Some(&line));
         let client = pair.client(&["-L", &format!("127.0.0.1:0:{to}")]);
@@ -166,7 +166,7 @@ fn destinations_are_dialled_from_the_address_that_is_said() {
         let (from, said) = heard.next().await;
         assert_eq!((from.ip().to_string().as_str(), &said[..]), ("127.0.0.23", &b"word"[..]));
 
-        // An address that is not this machine's: the connection is reset, and the server says why.
+        // An address not on this machine: the connection is reset, and the server says why.
         let pair = Pair::server_with(&to, None, &["--from=192.0.2.77"]);
         let client = pair.client(&["--listen", "127.0.0.1:0"]);
         let line = client.line("client ready");

@@ -1,4 +1,4 @@
-//! SIGTERM: what is open may finish, nothing new begins, and it ends within its bound.
+//! SIGTERM: open connections may finish, nothing new begins, and it ends within its bound.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ fn a_second_signal_ends_at_once() {
     });
 }
 
-/// There is nothing to finish before there is a session.
+/// Before there is a session, there is nothing to finish.
 #[test]
 fn a_client_that_is_still_dialling_ends_at_once() {
     bounded(30, async {

@@ -1,5 +1,4 @@
-//! How connections end. What is drawn at random is in tests/conformance; here is what once went
-//! wrong.
+//! How connections end. Random cases are in tests/conformance; here is what once went wrong.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use crate::support::net::{self, Destination};
 use crate::support::tunnel::Tunnel;
 use crate::support::{bounded, eventually};
 
-/// To be told that a connection is broken takes a second and what the machine's load adds.
+/// News of a broken connection takes a second, plus what the machine's load adds.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 async fn tunnels(destination: SocketAddr) -> [Tunnel; 2] {
@@ -22,7 +21,7 @@ async fn tunnels(destination: SocketAddr) -> [Tunnel; 2] {
     [one, Tunnel::start(destination).await]
 }
 
-/// Waits until so many bytes have come, and leaves them unread.
+/// Waits until this many bytes have come, and leaves them unread.
 async fn arrived(socket: &TcpStream, bytes: usize) {
     let mut buffer = vec![0; bytes];
     while socket.peek(&mut buffer).await.unwrap() < bytes {
@@ -30,7 +29,7 @@ async fn arrived(socket: &TcpStream, bytes: usize) {
     }
 }
 
-/// Writes until nothing more is taken for a while.
+/// Writes until nothing more is accepted for a while.
 async fn fill(socket: &mut TcpStream) {
     let block = vec![7; 64 << 10];
     let full = Duration::from_millis(500);
@@ -203,7 +202,7 @@ fn forwarded_sockets_ask_whether_the_other_end_is_there() {
                 let as_set = || match (timer(own, peer), expected) {
                     (Some((2, seconds)), Some(most)) => seconds <= most && seconds > most / 2.0,
                     (Some((0, _)), None) => true,
-                    // What it has sent may be on the way yet.
+                    // What it has sent may still be on the way.
                     _ => false,
                 };
                 eventually(10, "the keepalive timer is as it was set", as_set).await;

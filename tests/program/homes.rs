@@ -1,4 +1,4 @@
-//! Where keys are kept, and what goes on where nothing can be kept: read-only and full disks, users
+//! Where keys are kept, and what works where nothing can be kept: read-only and full disks, users
 //! without a home.
 
 use std::fs;
@@ -53,7 +53,7 @@ fn a_home_that_is_read_only_serves_both_ends() {
                 echoes(&Imux::start(path, &first)).await;
             }
             let own = process::run(path, &["identity"]).1;
-            // The list, too, is only read from now on.
+            // From now on the list, too, is only read.
             assert_eq!(process::run(path, &["authorize", own.trim()]).0, 0);
             let before = names(path);
             mount(&format!("--bind '{0}'", path.display()), path);
@@ -71,7 +71,7 @@ fn a_home_that_is_read_only_serves_both_ends() {
             assert_eq!(shown.trim(), key);
             assert_eq!(names(path), before);
 
-            // What is to be changed is an error that says what and where.
+            // A change fails with an error that says what and where.
             let (code, _, told) = process::run(path, &["revoke", own.trim()]);
             assert!(code == 3 && told.contains("authorized_clients.lock"), "{code}: {told}");
         });
@@ -91,7 +91,7 @@ fn a_pin_needs_no_home() {
         let line = server.line("server ready");
         let (at, key) = (field(&line, "address"), field(&line, "key"));
         let args = ["client", "--listen", "127.0.0.1:0", "--dial", at, "--bind", "127.0.0.1=2"];
-        // A user whom no file knows, and whose home nothing names.
+        // A user in no file, with no home named anywhere.
         let stranger = || {
             let mut command = Command::new("unshare");
             command.args(["--user", "--map-user=54321", "--", env!("CARGO_BIN_EXE_imux")]);
@@ -105,13 +105,13 @@ fn a_pin_needs_no_home() {
             echoes(&client).await;
             assert_eq!(client.count("in memory only"), 1);
         }
-        // Without a pin there is nothing to know the server by.
+        // Without a pin there is no way to know the server.
         let output = stranger().args(["--host-key", "accept-new"]).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{told}");
         assert!(told.contains("IMUX_HOME") && told.contains("--pin"), "{told}");
 
-        // A key that changes with each start is nothing to authorise.
+        // A key that changes with each start cannot be authorised.
         let listed = "SHA256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
         assert_eq!(process::run(home.path(), &["authorize", listed]).0, 0);
         server.signal(nix::sys::signal::Signal::SIGHUP);
@@ -142,7 +142,7 @@ fn a_directory_of_another_user_is_told_with_what_to_do() {
         &["rotate-key"],
         &["invite", "server.example:443"],
     ] {
-        // Even root has no rights there: in a namespace in which the directory's owner is nobody.
+        // Even root has no rights there: in a namespace where the directory's owner is nobody.
         let mut command = Command::new("unshare");
         command.args(["--user", "--", env!("CARGO_BIN_EXE_imux")]).args(args);
         let output = command.env("IMUX_HOME", home.path()).env_remove("RUST_LOG").output().unwrap();
@@ -178,7 +178,7 @@ fn a_key_that_is_there_and_cannot_be_used_is_no_reason_for_another() {
 fn a_full_disk_leaves_nothing_half_written() {
     in_namespace("homes::a_full_disk_leaves_nothing_half_written", || {
         let dir = tempfile::tempdir().unwrap();
-        // A page in all. The directory's entries cost none.
+        // One page in all. Directory entries cost none.
         mount("-t tmpfs -o size=4k none", dir.path());
         let home = dir.path();
         fs::write(home.join("filler"), [b'x'; 4096]).unwrap();
@@ -200,7 +200,7 @@ fn a_full_disk_leaves_nothing_half_written() {
         assert!(code == 3 && told.contains("No space left"), "{code}: {told}");
         assert_eq!(fs::read_to_string(&list).unwrap(), listed);
         assert!(!names(home).iter().any(|name| name.ends_with(".tmp")), "{:?}", names(home));
-        // With room again it works as if nothing had been.
+        // With room again it works as if nothing had happened.
         fs::remove_file(&list).unwrap();
         shell(&format!("mount -o remount,size=64k '{}'", home.display()));
         let (code, out, told) = process::run(home, &["identity"]);

@@ -70,8 +70,8 @@ fn a_link_that_comes_back_is_used_again() {
     });
 }
 
-/// A backup is kept up and carries signs of life only, until the primary link is gone; then all of
-/// it, and nothing once the primary is back.
+/// A backup is kept up and carries only signs of life until the primary link is gone; then
+/// everything, and nothing once the primary is back.
 #[test]
 fn a_backup_is_idle_until_its_primary_is_cut() {
     bounded(60, async {
@@ -168,8 +168,8 @@ async fn exchange(socket: &mut TcpStream, len: usize) {
     assert!(back == data);
 }
 
-/// A new connection that finds its lanes dead without anyone having been told is carried by those
-/// that replace them.
+/// A new connection finds its lanes dead without anyone having been told: the lanes that replace
+/// them carry it.
 #[test]
 fn a_connection_on_silent_lanes_gets_through_in_seconds() {
     bounded(60, async {
@@ -228,7 +228,7 @@ fn over_ipv6() {
     });
 }
 
-/// Both of the original's commands, as they are written, and both at their defaults for binds.
+/// Both of the original's commands, as written, both with default binds.
 #[test]
 fn the_originals_commands() {
     bounded(30, async {
@@ -261,7 +261,7 @@ fn signals_end_both_programs_with_their_codes() {
         let destination = Destination::echo().await;
         for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
             let mut tunnel = Tunnel::start(destination.addr).await;
-            // With a connection that was open; nothing holds up the end.
+            // With an open connection; nothing holds up the end.
             let mut socket = tunnel.connect().await;
             ping(&mut socket).await;
             if signal == Signal::SIGTERM {
@@ -275,7 +275,7 @@ fn signals_end_both_programs_with_their_codes() {
     });
 }
 
-/// Whoever connects and says nothing, or something else, is let go and disturbs nobody.
+/// A peer that says nothing, or something else, is dropped and disturbs nobody.
 #[test]
 fn strangers_at_the_servers_door_do_no_harm() {
     bounded(60, async {

@@ -16,8 +16,7 @@ use crate::support::net::{self, Destination};
 use crate::support::process::{field, imux};
 use crate::support::{bounded, eventually};
 
-/// The program with a small pipe for its standard error, which is read up to the line that says
-/// that it is ready.
+/// The program with a small pipe for its standard error, read up to the line that says it is ready.
 struct Unread {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -45,8 +44,7 @@ impl Unread {
         field(&self.ready, "address").parse().unwrap()
     }
 
-    /// Reads up to the line that tells of lost lines: how many it read before, and how many were
-    /// lost.
+    /// Reads up to the line about lost lines: how many it read before, and how many were lost.
     fn told(&mut self) -> (usize, usize) {
         for read in 0.. {
             let mut line = String::new();
@@ -71,7 +69,7 @@ impl Drop for Unread {
     }
 }
 
-/// A connection that is broken off in its middle, which both ends have a line for.
+/// A connection broken off in the middle, for which both ends log a line.
 async fn broken_off(addr: SocketAddr) {
     let mut socket = TcpStream::connect(addr).await.unwrap();
     socket.write_all(b"x").await.unwrap();
@@ -117,7 +115,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_is_told_what_it_lost() {
             assert!(client.log.read_line(&mut line).unwrap() > 0);
         }
 
-        // Unread again, they end when they are told to.
+        // Unread again, they still end when told to.
         for end in [&mut client, &mut server] {
             end.signal(Signal::SIGTERM);
             eventually(20, "it ends", || end.child.try_wait().unwrap().is_some()).await;
@@ -126,7 +124,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_is_told_what_it_lost() {
     });
 }
 
-/// Nobody ever takes a line, not even that of an error that ends the program.
+/// Nobody ever reads a line, not even that of a fatal error.
 #[test]
 fn an_error_that_nobody_reads_ends_the_program_nevertheless() {
     let home = tempfile::tempdir().unwrap();
@@ -140,7 +138,7 @@ fn an_error_that_nobody_reads_ends_the_program_nevertheless() {
     drop(reader);
 }
 
-/// What is said last is read, by whoever reads slowly even.
+/// The last words are read, even by a slow reader.
 #[test]
 fn the_last_line_reaches_a_slow_reader() {
     let home = tempfile::tempdir().unwrap();

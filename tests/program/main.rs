@@ -1,5 +1,5 @@
-//! The compiled program from outside, both ends of it running: what goes through it arrives, what
-//! breaks is told, and nothing hangs.
+//! The compiled program from outside, both ends of it running: what goes through arrives, what
+//! breaks is reported, and nothing hangs.
 
 #![cfg(feature = "cli")]
 

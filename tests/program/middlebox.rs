@@ -11,7 +11,7 @@ use crate::support::bounded;
 use crate::support::net::{self, Destination};
 use crate::support::process::{self, Imux, field};
 
-/// What becomes of a first message that is too large.
+/// What happens to a first message that is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stops {
     Reset,
@@ -19,8 +19,8 @@ enum Stops {
     Swallow,
 }
 
-/// Lets through what comes from anywhere but `from`, or begins with no more than `most` bytes;
-/// counts what it lets through.
+/// Lets through what comes from any address but `from`, or begins with at most `most` bytes; counts
+/// what it lets through.
 async fn middlebox(
     to: SocketAddr,
     from: IpAddr,
@@ -82,7 +82,7 @@ fn a_network_that_stops_large_messages_is_told_and_nothing_is_weakened() {
             assert_eq!(passed.load(Ordering::Relaxed), 1, "{stops:?}");
             assert_eq!(server.count("lane up"), before, "{stops:?}");
 
-            // Beside a link that lets all through it is that link's failure, and told.
+            // Beside a link that lets everything through, it is that link's failure, and logged.
             let both = [&args[..], &["--bind", "127.0.0.5=1"]].concat();
             let client = Imux::start(homes[1].path(), &both);
             echoes(&client).await;

@@ -75,7 +75,7 @@ async fn echo(client: &Client, kind: StreamKind) -> Duration {
     begun.elapsed()
 }
 
-/// The names that were asked for at this name server, which never answers.
+/// The names that this name server, which never answers, was asked for.
 fn names_asked(server: &UdpSocket) -> BTreeSet<Vec<u8>> {
     let mut names = BTreeSet::new();
     let mut query = [0; 512];
@@ -122,7 +122,7 @@ fn a_name_server_that_never_answers_stops_only_those_who_ask_it() {
             })
             .await;
 
-            // Whose names are here, or who has no say in it, notices nothing.
+            // A client whose names are here, or who has no say in it, notices nothing.
             let (fixed_only, named) =
                 (people[1].connect(&server).await, people[2].connect(&server).await);
             for _ in 0..50 {
@@ -134,7 +134,7 @@ fn a_name_server_that_never_answers_stops_only_those_who_ask_it() {
             asked.append(&mut names_asked(&silent));
             assert_eq!(asked.len(), 16, "one client has more than its share of threads");
 
-            // A rule about addresses has no name looked up, and the log says what would.
+            // A rule about addresses does not look up a name, and the log says which would.
             let nosy = people[3].connect(&server).await;
             let kind = StreamKind::Named("secret.example:80".to_owned());
             let mut refused = nosy.open(kind).await.unwrap();
@@ -143,13 +143,13 @@ fn a_name_server_that_never_answers_stops_only_those_who_ask_it() {
             asked.append(&mut names_asked(&silent));
             assert!(!asked.iter().any(|name| name.starts_with(b"\x06secret")));
 
-            // Those that asked are told in time, and not when the name server is given up.
+            // Those that asked are told in time, not when the name server is given up.
             assert!(stuck[0].read_u8().await.is_err());
         });
     });
 }
 
-/// A listener whose queue is full: to whoever dials it nobody is there.
+/// A listener whose queue is full: to those who dial it, nobody is there.
 fn black_hole(address: SocketAddr) -> Vec<socket2::Socket> {
     let socket = || {
         let domain = socket2::Domain::for_address(address);

@@ -45,7 +45,7 @@ impl Proxy {
     }
 }
 
-/// SOCKS5's request for a name, or an address written as one.
+/// SOCKS5's request for a name, or for an address written as one.
 fn socks5(host: &str, port: u16) -> Vec<u8> {
     let mut request = vec![5, 1, 0, 3, u8::try_from(host.len()).unwrap()];
     request.extend_from_slice(host.as_bytes());
@@ -118,7 +118,7 @@ fn each_protocol_leads_to_names_and_addresses_and_loses_nothing_that_comes_with_
         by_address.extend_from_slice(&six.addr.port().to_be_bytes());
         requests.push(by_address);
         for request in requests {
-            // As it is meant, and all at once.
+            // As intended, and all at once.
             let mut socket = proxy.connect();
             socket.write_all(&greeting).await.unwrap();
             expect(&mut socket, &[5, 0]).await;
@@ -151,7 +151,7 @@ fn each_protocol_leads_to_names_and_addresses_and_loses_nothing_that_comes_with_
 /// What a program is told, in SOCKS5, SOCKS4a and HTTP.
 async fn told(proxy: &Proxy, host: &str, port: u16) -> (u8, u8, String) {
     let mut socket = proxy.connect();
-    // What comes after the request keeps nobody from reading the answer.
+    // What follows the request keeps nobody from reading the answer.
     let all = [&[5, 1, 0][..], &socks5(host, port), b"early"].concat();
     socket.write_all(&all).await.unwrap();
     let mut answer = Vec::new();
@@ -179,7 +179,7 @@ fn each_protocol_says_why_there_is_no_connection() {
             let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let closed = taken.local_addr().unwrap().port();
             drop(taken);
-            // Nobody takes what connects here, and there is no room for more.
+            // Nobody accepts connections here, and the queue is full.
             let full = tokio::net::TcpSocket::new_v4().unwrap();
             full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let full = full.listen(1).unwrap();
@@ -329,7 +329,7 @@ fn a_port_that_others_reach_needs_users_or_to_be_called_open() {
         assert!(code == 2 && told.contains("--dynamic"), "{code} {told}");
         let open = pair.client(&["-D", "0.0.0.0:0", "--open"]);
         open.line("client ready");
-        // Of the port alone, this machine's programs are asked nothing.
+        // On the port alone, this machine's programs are asked for nothing.
         let own = pair.client(&["-D", "0"]);
         let at = own.line("client ready");
         assert!(field(&at, "address").starts_with("127.0.0.1:"), "{at}");

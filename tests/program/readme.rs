@@ -12,7 +12,7 @@ use crate::support::process::Imux;
 use crate::support::{bounded, eventually};
 use crate::trust::prompt::OnTerminal;
 
-/// The first command of the README that begins like this: its words behind the program's name.
+/// The README's first command that begins like this: the words after the program's name.
 fn first_command(beginning: &str) -> Vec<String> {
     let readme = include_str!("../../README.md").replace("\\\n", " ");
     let line = readme.lines().find(|line| line.starts_with(beginning)).unwrap();
@@ -20,8 +20,8 @@ fn first_command(beginning: &str) -> Vec<String> {
     command.split_whitespace().skip(1).map(str::to_owned).collect()
 }
 
-/// This machine is the server's. The other one's two links are called as the README calls them;
-/// neither is a fast one.
+/// This machine is the server's. The other one's two links have the README's names; neither is
+/// fast.
 fn machine_with_two_links() -> Host {
     let near = Host::new();
     for (number, name) in [(1, "eth0"), (2, "wwan0")] {
@@ -42,7 +42,7 @@ fn machine_with_two_links() -> Host {
     near
 }
 
-/// Bytes that have come in by an interface of this machine.
+/// Bytes received on an interface of this machine.
 fn received(interface: &str) -> u64 {
     let table = std::fs::read_to_string("/proc/self/net/dev").unwrap();
     let line =

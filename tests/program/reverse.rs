@@ -1,4 +1,4 @@
-//! Connections that the server takes for a client (`-R`).
+//! Connections that the server accepts for a client (`-R`).
 
 use std::fs;
 use std::net::SocketAddr;
@@ -133,7 +133,7 @@ fn what_a_line_does_not_allow_is_refused_and_told_at_both_ends() {
             assert!(told.contains("add listen=\"") && told.contains(&asked), "{told}");
             assert!(!Path::new("/tmp/imux-not-allowed").exists());
         }
-        // Nobody is listed: strangers get what an option says, and else nothing.
+        // Nobody is listed: strangers get what an option says, or else nothing.
         let pair = Pair::server("127.0.0.1:9", None);
         let mut client = pair.client(&["-R", &to(place, echo.addr)]);
         assert_eq!(client.exit_code(), Some(8));
@@ -162,7 +162,7 @@ fn a_rule_that_comes_or_goes_counts_for_a_client_that_is_there() {
         fs::write(&list, &before).unwrap();
         pair.server.line("the client may not have it any more");
         eventually(20, "the port is free", || std::net::TcpListener::bind(place).is_ok()).await;
-        // Told once, however often it asks.
+        // Logged once, however often it asks.
         client.nth_line(NOT_TAKEN, 2);
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         assert_eq!(client.count(NOT_TAKEN), 2, "{}", client.log());
@@ -188,7 +188,7 @@ fn of_two_clients_one_has_a_port_and_the_other_gets_it_when_it_is_free() {
         assert!(told.contains("the place to listen at is in use"), "{told}");
         assert!(pair.server.line("no connections are taken").contains("another client"));
         there_and_back(connect(place), 1_000).await;
-        // Another process of the same key does not take it from the one that has it.
+        // Another process with the same key does not take it from the one that has it.
         let third = client(homes[0].path(), one.addr);
         third.line(NOT_TAKEN);
         drop(third);
@@ -208,14 +208,14 @@ fn a_port_stays_its_keys_and_is_had_by_the_next_session_of_that_key() {
         let stranger = tempfile::tempdir().unwrap();
         let mut client = pair.client(&["-R", &to(place, echo.addr)]);
         client.line(TAKEN);
-        // Killed: nobody has said that the port is not wanted any more.
+        // Killed: nobody has said that the port is no longer wanted.
         client.signal(Signal::SIGKILL);
         client.exit_code();
         let how = ["client", "--dial", &pair.at, "--pin", &pair.key, "--bind=any=2"];
         let other =
             Imux::spawn(imux(stranger.path()).args(how).args(["-R", &to(place, echo.addr)]));
         other.line(NOT_TAKEN);
-        // Who comes meanwhile waits, and is let in by the next session.
+        // Connections made meanwhile wait, and the next session accepts them.
         let early = connect(place);
         let next = pair.client(&["-R", &to(place, echo.addr)]);
         next.line(TAKEN);
@@ -264,7 +264,7 @@ fn it_comes_back_after_an_outage_and_after_a_restart_of_the_server() {
         let client =
             Imux::start(pair.folder.path(), &[&how[..], &["-R", reverse.as_str()]].concat());
         client.line(TAKEN);
-        // All lanes are cut off and come back: the session has never gone, nor has the port.
+        // All lanes are cut off and come back: the session never went, nor did the port.
         let mut before = connect(place);
         before.write_all(b"a").await.unwrap();
         assert_eq!(before.read_u8().await.unwrap(), b'a');

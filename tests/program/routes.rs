@@ -10,8 +10,8 @@ use crate::support::namespace::{Host, in_namespace, shell};
 use crate::support::net::Destination;
 use crate::support::process::{Imux, field};
 
-/// Two links to one far machine, whose own address is 10.77.0.1 and fd77::1; the way there is by
-/// the first, and the second is only its second choice.
+/// Two links to one far machine with the addresses 10.77.0.1 and fd77::1; the first is the route
+/// there, the second only the second choice.
 fn two_links() -> Host {
     let far = Host::new();
     for (number, metric) in [(1, 10), (2, 20)] {
@@ -64,7 +64,7 @@ fn lanes_that_leave_by_another_interface_are_told_with_what_mends_it() {
                 assert!(told.contains("near2 has that address"), "{told}");
                 assert!(told.contains("--bind dev:near2"), "{told}");
                 assert_eq!(before.count("leave by"), 1, "{}", before.log());
-                // What it says is what mends it.
+                // What it says fixes it.
                 let commands: Vec<_> = told.split('`').skip(1).step_by(2).collect();
                 assert_eq!(commands.len(), 2, "{told}");
                 for command in commands {

@@ -8,7 +8,7 @@ use crate::support::net::Destination;
 use crate::support::process::Imux;
 use crate::support::tunnel::Tunnel;
 
-/// What would end the process if nobody minded it.
+/// Signals that end a process by default.
 const MEANINGLESS: [Signal; 6] = [
     Signal::SIGUSR2,
     Signal::SIGALRM,

@@ -30,7 +30,7 @@ const LINKS: [Slow; 5] = [
     Slow { kbit: 256, queue_bytes: 128_000, lanes: 4 },
 ];
 
-/// What a connection finds out before it is measured, and how long it is then.
+/// How long a connection settles before it is measured, and how long it is then.
 const BEGIN: Duration = Duration::from_secs(12);
 const MEASURED: Duration = Duration::from_secs(16);
 
@@ -54,7 +54,7 @@ fn make_slow(far: &Host, number: usize, slow: Slow) {
     far.shell(&format!("tc qdisc add dev far{number} {queue}"));
 }
 
-/// Sends without end if it is asked to, and echoes otherwise.
+/// Sends without end if asked to, and echoes otherwise.
 async fn two_kinds(mut socket: TcpStream) {
     if socket.read_u8().await.is_ok_and(|kind| kind == b's') {
         while socket.write_all(&[5; 8 << 10]).await.is_ok() {}

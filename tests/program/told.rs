@@ -1,4 +1,4 @@
-//! What the log says of connections, and of what goes wrong with them.
+//! What the log says about connections, and about what goes wrong with them.
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,7 +31,7 @@ fn each_connection_is_told_of_to_whoever_asks_for_it() {
             assert!(field(&ended, "seconds").parse::<f64>().unwrap() < 60.0, "{ended}");
             assert!(ended.contains(&to.to_string()), "{ended}");
         }
-        // An end in order cuts nothing off, and says so.
+        // A clean end cuts nothing off, and says so.
         tunnel.client.signal(Signal::SIGINT);
         assert_eq!(tunnel.client.exit_code(), Some(130));
         assert!(!tunnel.client.log().contains("cut off"), "{}", tunnel.client.log());
@@ -96,8 +96,8 @@ fn a_server_that_is_another_now_is_told_with_what_to_do() {
     });
 }
 
-/// A link whose other end takes connections and says nothing is told of as soon as it is given up,
-/// with how long that took, while the others are up.
+/// A link whose other end accepts connections and says nothing is reported as soon as it is given
+/// up, with how long that took, while the others are up.
 #[test]
 fn a_link_that_stays_mute_is_told_of_beside_those_that_are_up() {
     bounded(60, async {

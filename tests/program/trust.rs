@@ -1,5 +1,5 @@
-//! Whose server it is: pins, known hosts, the question, and the files of the original; and what
-//! else ends a program before it has begun. Each has its message and its exit code.
+//! Whose server it is: pins, known hosts, the question, and the original's files; and what else
+//! ends a program before it has begun. Each has its message and its exit code.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -99,7 +99,7 @@ fn the_right_pin_and_a_wrong_one() {
     assert!(code == 2 && told.contains("--pin"), "{code}: {told}");
 }
 
-/// A server that is not the one that is pinned, or known, does not learn who the client is.
+/// A server other than the pinned or known one does not learn who the client is.
 #[test]
 fn another_server_is_not_shown_the_clients_certificate() {
     bounded(60, async {
@@ -136,7 +136,7 @@ fn another_server_is_not_shown_the_clients_certificate() {
             let shown = shown.lock().unwrap();
             assert!(shown.len() >= 7 && shown.iter().all(Option::is_none), "{shown:?}");
         }
-        // The right one is shown it. It says nothing, and is given up.
+        // The right server is shown it. It says nothing, and is given up.
         shown.lock().unwrap().clear();
         known(format!("{at} {key}\n"));
         client_fails(home.path(), &at, &["--host-key", "strict"], 5, &[]);
@@ -145,7 +145,7 @@ fn another_server_is_not_shown_the_clients_certificate() {
     });
 }
 
-/// As sshd sees to it: what others may have written decides nothing.
+/// As sshd does: files that others may have written decide nothing.
 #[test]
 fn files_that_others_may_write_decide_nothing() {
     let (server, place) = (server(), tempfile::tempdir().unwrap());
@@ -188,7 +188,7 @@ fn files_that_others_may_write_decide_nothing() {
     }
 }
 
-/// Servers take no other keys of clients, and say so; what the client has is told at its start.
+/// Servers reject other kinds of client keys, and say so; a client says at its start what it has.
 #[test]
 fn a_clients_key_of_another_kind_is_refused_before_it_dials() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
@@ -201,14 +201,14 @@ fn a_clients_key_of_another_kind_is_refused_before_it_dials() {
     client_fails(home.path(), &server.at, &["--pin", &server.key], 3, &words);
 }
 
-/// No core file, and no look into its memory from a process of the same user.
+/// No core dump, and no look into its memory by a process of the same user.
 #[test]
 fn the_memory_of_whoever_holds_keys_is_closed() {
     let is_root = nix::unistd::geteuid().is_root();
     if skipped::mark((!is_root).then_some("only root can be another user")) {
         return;
     }
-    // What can be dumped belongs to its user in /proc; what cannot, to root.
+    // A dumpable process belongs to its user in /proc; one that is not, to root.
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     let user = 54_321;
     nix::unistd::chown(home.path(), Some(user.into()), None).unwrap();
@@ -237,7 +237,7 @@ fn accept_new_records_and_a_changed_key_is_refused_everywhere() {
     for policy in ["ask", "strict", "accept-new"] {
         client(home.path(), &first.at, &["--host-key", policy]).ready();
     }
-    // Another server where the first was.
+    // Another server in the place of the first.
     let second = server();
     fs::write(home.path().join("known_hosts"), format!("{} {}\n", second.at, first.key)).unwrap();
     for policy in ["ask", "strict", "accept-new"] {
@@ -247,7 +247,7 @@ fn accept_new_records_and_a_changed_key_is_refused_everywhere() {
     assert_eq!(known_hosts(home.path()), format!("{} {}\n", second.at, first.key));
 }
 
-/// However the name is written, in the option or in the file: it is the same server.
+/// However the name is written, in the option or in the file, it is the same server.
 #[test]
 fn another_spelling_of_the_name_is_the_same_server() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
@@ -284,7 +284,7 @@ fn another_spelling_of_the_name_is_the_same_server() {
     }
 }
 
-/// Names that are not ASCII are taken, or refused, in the same way wherever one is written.
+/// Names that are not ASCII are accepted or refused alike, wherever they are written.
 #[test]
 fn names_that_are_not_ascii_are_the_same_everywhere() {
     let home = tempfile::tempdir().unwrap();
@@ -379,7 +379,7 @@ fn a_servers_key_does_not_depend_on_how_its_address_is_written() {
     assert_eq!(says(other.path(), &["identity", "--listen", "127.0.0.1:0"]), new);
 }
 
-/// No port that is open to the world where nobody has asked for one; but in the original's form.
+/// No port is open to the world unless asked for; except in the original's form.
 #[test]
 fn a_client_without_anything_that_takes_connections_says_what_to_give() {
     let home = tempfile::tempdir().unwrap();
@@ -394,7 +394,7 @@ fn a_client_without_anything_that_takes_connections_says_what_to_give() {
     let (code, _, told) = process::run(home.path(), &["client"]);
     assert_eq!(code, 2, "{told}");
     assert!(told.contains("imux client --listen localhost:2222 --dial "), "{told}");
-    // It gets as far as the default, if it may take that port, and then as far as the server.
+    // It gets as far as the default, if it may have that port, and then as far as the server.
     let (code, _, told) = process::run(home.path(), &["-client", "-dial=127.0.0.1:9"]);
     assert!(code == 5 || (code == 4 && told.contains("0.0.0.0:443")), "{code}: {told}");
 }
@@ -424,7 +424,7 @@ fn keys_that_cannot_be_used() {
     fails(home, &server_args, 3, &[name, "private key"]);
     assert_eq!(fs::read_to_string(&key).unwrap(), "not a key", "the file was overwritten");
 
-    // A directory in its place cannot be read, whoever asks.
+    // A directory in its place cannot be read by anyone.
     fs::remove_file(&key).unwrap();
     fs::create_dir(&key).unwrap();
     fails(home, &server_args, 3, &[name]);
@@ -445,7 +445,7 @@ fn a_port_in_use() {
         let home = tempfile::tempdir().unwrap();
         let words = [place.as_str(), "another program listens there", "--listen"];
         fails(home.path(), &["server", "--listen", &place, "--dial", "localhost:9"], 4, &words);
-        // Before anything is dialled, and anyone asked.
+        // Before anything is dialled or anyone is asked.
         fails(home.path(), &["client", "--listen", &place, "--dial", "localhost:9"], 4, &words);
         let foreign = "192.0.2.1:4444";
         let words = [foreign, "not an address of this machine"];
@@ -470,7 +470,7 @@ fn servers_that_cannot_be_reached() {
         .await;
         let at = other.addr.to_string();
         client_fails(home.path(), &at, &[], 5, &[&at, "imux server"]);
-        // Something takes the connection and says nothing.
+        // Something accepts the connection and says nothing.
         let silent = Destination::start(|socket| async move {
             std::future::pending::<()>().await;
             drop(socket);
@@ -478,7 +478,7 @@ fn servers_that_cannot_be_reached() {
         .await;
         let at = silent.addr.to_string();
         client_fails(home.path(), &at, &["--connect-timeout", "1"], 5, &[&at, "firewall"]);
-        // IPv4 only, and a bind of IPv6 only.
+        // IPv4 only, and a bind that is IPv6 only.
         let words = ["IP version"];
         let args = ["client", "--listen", "127.0.0.1:0", "--dial", &at, "--bind", "[::1]=1"];
         fails(home.path(), &args, 5, &words);
@@ -535,13 +535,13 @@ fn files_of_the_original() {
         assert!(file.lines().any(|line| line == format!("{at} {key}")), "{file}");
         Imux::start(client_home, &args).ready();
 
-        // A line of the original that is of another certificate is a changed key.
+        // A line of the original's about another certificate is a changed key.
         fs::write(client_home.join("known_hosts"), format!("{at} {other}\n")).unwrap();
         fails(client_home, &args, 7, &[&other, &key]);
     });
 }
 
-/// What the original's client wrote of the fixture: the SHA-256 of its certificate's signature.
+/// What the original's client wrote about the fixture: the SHA-256 of its certificate's signature.
 fn legacy_line(at: &str) -> String {
     use x509_parser::pem::parse_x509_pem;
     let pem = fs::read(format!("{LEGACY}/legacy.crt")).unwrap();

@@ -1,4 +1,4 @@
-//! Unix sockets in the place of ports, at either end.
+//! Unix sockets in place of ports, at either end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

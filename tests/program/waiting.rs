@@ -68,12 +68,12 @@ fn a_server_that_is_away_is_waited_for() {
         assert!(waiting.is_running());
         let _server = server_at(server_home, &at, destination.addr);
         echoes(&waiting).await;
-        // Waiting does not mend what is wrong.
+        // Waiting does not fix what is wrong.
         assert_eq!(mistaken.exit_code(), Some(7), "{}", mistaken.log());
     });
 }
 
-/// Where each local address is taken, and after how long; nowhere is a reset.
+/// Where each local address leads, and after how long; nowhere is a reset.
 type Routes = BTreeMap<IpAddr, (Option<SocketAddr>, Duration)>;
 
 fn route(to: impl Into<Option<SocketAddr>>, millis: u64) -> (Option<SocketAddr>, Duration) {
@@ -84,7 +84,7 @@ fn ip(last: u8) -> IpAddr {
     IpAddr::from([127, 0, 0, last])
 }
 
-/// The network: it takes lanes somewhere by what address they come from.
+/// The network: it takes lanes somewhere by the address they come from.
 async fn network(routes: Arc<Mutex<Routes>>) -> Destination {
     Destination::start(move |mut from| {
         let routes = routes.clone();
@@ -147,7 +147,7 @@ fn a_link_that_leads_elsewhere_is_down_and_no_more() {
             let file = std::fs::read_to_string(home.path().join("known_hosts")).unwrap();
             assert_eq!(file, format!("{at} {}\n", right.key));
         }
-        // Who waits for a server waits for the link that may lead to it.
+        // A client that waits for a server waits for the link that may lead to it.
         go(route(portal.at, 0), route(None, 0));
         let args = two_links(&at, &["--pin", &right.key, "--keep-trying"]);
         let client = Imux::start(home.path(), &args);
@@ -173,7 +173,7 @@ fn two_unknown_keys_at_once_end_the_start() {
             assert!(told.contains(&one.key) && told.contains(&other.key), "{policy}: {told}");
             assert!(!home.path().join("known_hosts").exists(), "{policy}");
         }
-        // One that is down says nothing against the other.
+        // A link that is down says nothing against the other.
         let routes = Routes::from([(ip(7), route(one.at, 0)), (ip(8), route(None, 300))]);
         let network = self::network(Arc::new(Mutex::new(routes))).await;
         let at = network.addr.to_string();

@@ -1,4 +1,4 @@
-//! What the logs tell of clients, and how little strangers can put there.
+//! What the logs say about clients, and how little strangers can put there.
 
 use std::fs;
 use std::path::Path;
@@ -36,14 +36,13 @@ fn a_stranger_cannot_fill_the_log() {
     });
 }
 
-/// What stands in the audit trail, as far as it is whole.
+/// The complete lines of the audit trail.
 fn trail(file: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Who was there, from where, and where to; with the words of the list, and a new file after
-/// SIGHUP.
+/// Who was there, from where, and where to; with the list's comments, and a new file after SIGHUP.
 #[test]
 fn an_audit_trail_tells_of_sessions_and_streams() {
     bounded(90, async {
@@ -87,7 +86,7 @@ fn an_audit_trail_tells_of_sessions_and_streams() {
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
 
-        // The file is moved away: what comes goes to a new one.
+        // The file is moved away: new lines go to a new one.
         fs::rename(&file, server.home.path().join("old")).unwrap();
         server.imux.signal(Signal::SIGHUP);
         eventually(10, "a new file", || file.exists()).await;
@@ -97,7 +96,7 @@ fn an_audit_trail_tells_of_sessions_and_streams() {
         assert!(ended["why"].as_str().unwrap().contains("not authorised"), "{ended}");
         assert_eq!(ended["session"], started["session"]);
         assert_eq!(trail(&server.home.path().join("old")).len(), 3);
-        // None of it is in the log, where nobody has asked for it.
+        // None of it is in the log, where nobody asked for it.
         assert_eq!(server.imux.count("stream start"), 0);
 
         let nowhere = server.home.path().join("no/such/directory");
@@ -106,7 +105,7 @@ fn an_audit_trail_tells_of_sessions_and_streams() {
     });
 }
 
-/// Those who are not listed are counted: the first of a source is told, and the rest once a minute.
+/// Unlisted clients are counted: the first of a source is logged, and the rest once a minute.
 #[test]
 fn strangers_cannot_fill_the_audit_trail() {
     bounded(120, async {
@@ -140,7 +139,7 @@ fn strangers_cannot_fill_the_audit_trail() {
     });
 }
 
-/// A disk that is full stops nobody, and what is missing is told where it is missing.
+/// A full disk stops nobody, and missing lines are reported where they are missing.
 #[test]
 fn what_the_audit_trail_has_lost_is_told() {
     in_namespace("access::audit::what_the_audit_trail_has_lost_is_told", || {

@@ -1,11 +1,11 @@
-//! Where clients may have connections made to.
+//! Which destinations clients may reach.
 
 use super::{Person, Server, echoes, listens};
 use crate::support::namespace::{in_namespace, shell};
 use crate::support::net::Destination;
 use crate::support::{bounded, net};
 
-/// What listens on the server's own interfaces may trust the machine: `*` does not lead there.
+/// Services on the server's own interfaces may trust the machine: `*` does not lead there.
 #[test]
 fn the_servers_own_addresses_need_a_line_of_their_own() {
     in_namespace(
@@ -74,7 +74,7 @@ fn destinations_are_chosen_among_those_that_are_listed() {
         }
         client.nth_line("destination not allowed", 6);
         server.imux.nth_line("not among the destinations", 6);
-        // One that names nothing goes to the first.
+        // A client that names nothing goes to the first.
         assert!(echoes(person.connect(&server, &[]).ready()).await);
     });
 }

@@ -22,8 +22,7 @@ fn an_invitation_makes_both_known_to_each_other_once() {
 
         let invite = ["invite", &server.at, "--listen", "127.0.0.1:0", "--comment", "Anna"];
         let line = prints(server.home.path(), &invite);
-        // What is printed is a command that works, and keeps the secret out of the list of
-        // processes.
+        // The printed command works, and keeps the secret out of the list of processes.
         let link =
             line.strip_prefix("echo '").and_then(|rest| rest.strip_suffix("' | imux accept"));
         let link = link.unwrap_or_else(|| panic!("{line}"));
@@ -53,7 +52,7 @@ fn an_invitation_makes_both_known_to_each_other_once() {
     });
 }
 
-/// Through standard input, with what it grants; of many at once one is let in.
+/// Through standard input, with what it grants; of many at once, one is admitted.
 #[test]
 fn of_many_that_accept_one_invitation_one_is_let_in() {
     bounded(90, async {
@@ -111,7 +110,7 @@ fn invitations_that_are_none() {
         tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
         fails(person.home.path(), &["accept", &link], 10, &["its time is over"]);
 
-        // Of another server's key: nothing is sent to this one.
+        // It names another server's key: nothing is sent to this one.
         let link = invite(&[]);
         let parts: Vec<_> = link.split('/').collect();
         let forged = format!("imux://{}/{}/{}", parts[2], "A".repeat(43), parts[4]);
@@ -123,7 +122,7 @@ fn invitations_that_are_none() {
         fails(person.home.path(), &["accept", &link], 7, &["has changed", "known_hosts"]);
         assert_eq!(fs::read_to_string(&hosts).unwrap(), other);
         fs::remove_file(&hosts).unwrap();
-        // After all that it is still good.
+        // After all that it is still valid.
         prints(person.home.path(), &["accept", &link]);
 
         let told = fails(person.home.path(), &["accept", &link[..link.len() - 1]], 2, &["secret"]);

@@ -18,7 +18,7 @@ fn identity_shows_the_key_and_makes_it_once() {
     assert!(key.starts_with("SHA256:") && key.len() == 50, "{key}");
     assert_eq!(prints(home.path(), &["identity"]), key);
     assert_eq!(json(home.path(), &["identity"])["key"], key.as_str());
-    // A key that no server uses is not made up.
+    // A key that no server uses is not invented.
     fails(home.path(), &["identity", "--listen", ":443"], 3, &["start the server first"]);
     assert!(!home.path().join("server.key").exists());
 
@@ -26,7 +26,7 @@ fn identity_shows_the_key_and_makes_it_once() {
     assert_eq!(prints(server.home.path(), &["identity", "--listen", "127.0.0.1:0"]), server.key);
 }
 
-/// What other programs with TLS do for whoever sets a variable, which decrypts all they send.
+/// Other TLS programs write one if a variable says so, and it decrypts all they send.
 #[test]
 fn no_key_log_is_written() {
     bounded(60, async {
@@ -50,7 +50,7 @@ fn no_key_log_is_written() {
     });
 }
 
-/// The old key vouches for the new one: clients that were connected meanwhile notice nothing.
+/// The old key vouches for the new one: clients connected meanwhile notice nothing.
 #[test]
 fn a_server_changes_its_key_and_its_clients_follow() {
     bounded(90, async {
@@ -85,7 +85,7 @@ fn a_server_changes_its_key_and_its_clients_follow() {
         let both = format!("{listen} {old},{new}\n");
         eventually(10, "the next key is recorded", || hosts() == both).await;
         assert!(stays.line("give it to --pin").contains(&new));
-        // One that connects later hears of it as well, and the old key is still good.
+        // A client that connects later hears of it, too, and the old key is still good.
         let later = Person::new();
         let late = Imux::start(later.home.path(), &with(&["--host-key", "accept-new"]));
         assert!(echoes(late.ready()).await);
@@ -107,8 +107,8 @@ fn a_server_changes_its_key_and_its_clients_follow() {
     });
 }
 
-/// Its sessions go on by lanes that show the new key, as far as their clients have heard of it;
-/// clients that come see no other.
+/// Its sessions go on over lanes that show the new key, as far as their clients know of it; new
+/// clients see no other.
 #[test]
 fn a_running_server_changes_its_key_and_its_sessions_stay() {
     bounded(90, async {
@@ -121,7 +121,7 @@ fn a_running_server_changes_its_key_and_its_sessions_stay() {
         let with = |more: &[&'static str]| [&args[..], more].concat();
         let follows = Imux::start(known.home.path(), &with(&["--host-key", "accept-new"]));
         let mut stream = TcpStream::connect(follows.ready()).await.unwrap();
-        // One that has pinned the old key, and whose lanes nobody cuts.
+        // A client that has pinned the old key, and whose lanes nobody cuts.
         let stays = pinned.connect(&server, &[]);
         let mut other = TcpStream::connect(stays.ready()).await.unwrap();
         assert!(answers(&mut stream).await && answers(&mut other).await);
@@ -131,7 +131,7 @@ fn a_running_server_changes_its_key_and_its_sessions_stay() {
         let new = new.split(' ').next().unwrap();
         server.hang_up("announcing the server's next key").await;
         follows.line("has announced its next key");
-        // Not before it is said.
+        // Not before it is told to.
         assert!(prints(home, &["rotate-key", "--listen", "127.0.0.1:0", "--switch"]).contains(new));
         relay.reset_all();
         assert!(answers(&mut stream).await);
@@ -149,7 +149,7 @@ fn a_running_server_changes_its_key_and_its_sessions_stay() {
         assert!(echoes(strict.ready()).await);
         fails(pinned.home.path(), &Person::args(&server, &[]), 7, &[new]);
 
-        // A key that is lost is no reason to show yet another.
+        // A lost key is no reason to show yet another.
         fs::remove_file(home.join("server.key")).unwrap();
         server.hang_up("key file has gone").await;
         assert!(echoes(follows.ready()).await);

@@ -1,4 +1,4 @@
-//! Who is let in: the list of clients, and what becomes of sessions when it changes.
+//! Who is admitted: the list of clients, and what happens to sessions when it changes.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn without_a_list_the_server_says_so_and_takes_anybody_to_its_one_destination() 
         let person = Person::new();
         let client = person.connect(&server, &[]);
         assert!(echoes(client.ready()).await);
-        // A choice of destination, even of the same, is for those who are listed.
+        // Choosing a destination, even the same one, is for listed clients.
         for place in [other.addr, destination.addr] {
             let to = place.to_string();
             let client = person.connect(&server, &["--to", &to]);
@@ -56,7 +56,7 @@ fn an_unlisted_client_is_refused_until_it_is_authorised() {
     });
 }
 
-/// The first client that is listed closes the server to all others, those that are there included.
+/// The first listed client closes the server to all others, connected ones included.
 #[test]
 fn the_first_authorised_client_closes_an_open_server() {
     bounded(60, async {
@@ -98,7 +98,7 @@ fn a_revoked_client_is_cut_off_and_the_others_stay() {
     });
 }
 
-/// The list is looked at before anybody is let in, and every few seconds: no signal is needed.
+/// The list is checked before anybody is admitted, and every few seconds: no signal is needed.
 #[test]
 fn a_change_of_the_list_counts_without_a_signal() {
     bounded(120, async {
@@ -121,7 +121,7 @@ fn a_change_of_the_list_counts_without_a_signal() {
         goes.line("not authorised");
         assert!(answers(&mut kept).await);
 
-        // A line that is tightened, in a file renamed over the old one: nobody comes meanwhile.
+        // A stricter line, in a file renamed over the old one: nobody connects meanwhile.
         let home = server.home.path();
         let rename = |text: &str| {
             fs::write(home.join("aside"), text).unwrap();
@@ -151,7 +151,7 @@ fn a_change_of_the_list_counts_without_a_signal() {
     });
 }
 
-/// What was there and is gone is not the same as what never was.
+/// A list that existed and is gone is not the same as one that never existed.
 #[test]
 fn a_list_that_is_gone_does_not_open_the_server() {
     bounded(60, async {
@@ -160,7 +160,7 @@ fn a_list_that_is_gone_does_not_open_the_server() {
         let (listed, stranger) = (Person::new(), Person::new());
         let mut server = Server::with_clients(&dial, Some(&format!("{}\n", listed.key)));
         let list = server.home.path().join("authorized_clients");
-        // It runs on with what it has read.
+        // The server runs on with what it has read.
         fs::remove_file(&list).unwrap();
         stranger.is_refused(&server);
         assert!(echoes(listed.connect(&server, &[]).ready()).await);
@@ -174,7 +174,7 @@ fn a_list_that_is_gone_does_not_open_the_server() {
         let words = ["authorized_clients", "has gone", "--allow-anyone"];
         fails(home, &args, 3, &words);
         fails(home, &spelt, 3, &words);
-        // A link that leads nowhere, whether there has been a list or not, and whatever is allowed.
+        // A dangling symlink, whether there has been a list or not, and whatever is allowed.
         std::os::unix::fs::symlink(home.join("unmounted/list"), &list).unwrap();
         let fresh = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("nowhere", fresh.path().join("authorized_clients")).unwrap();
@@ -183,7 +183,7 @@ fn a_list_that_is_gone_does_not_open_the_server() {
             fails(home, &[&args[..], &["--allow-anyone"]].concat(), 3, &["authorized_clients"]);
         }
         fs::remove_file(&list).unwrap();
-        // The word for it, and no warning then.
+        // The option for it, and then no warning.
         let open = Imux::start(home, &[&args[..], &["--allow-anyone"]].concat());
         let ready = open.line("server ready");
         assert_eq!(open.count("any client may use"), 0, "{}", open.log());
@@ -192,13 +192,13 @@ fn a_list_that_is_gone_does_not_open_the_server() {
         assert!(echoes(Imux::start(stranger.home.path(), &client).ready()).await);
         drop(open);
         fails(home, &args, 3, &words);
-        // With a list again, which lets nobody in.
+        // With a list again, which admits nobody.
         write_clients(home, "");
         Imux::start(home, &args).line("only the clients listed in");
     });
 }
 
-/// The list that comes while an open server runs is one that has been there.
+/// A list that appears while an open server runs counts as one that existed.
 #[test]
 fn a_list_that_came_later_is_remembered_too() {
     bounded(60, async {
@@ -232,7 +232,7 @@ fn what_a_listed_client_may_do_changes_while_it_is_there() {
         server.reload(&line(&format!("dial=\"{}\",max-streams=2", first.addr))).await;
         assert!(!echoes(client.ready()).await, "the rule that is gone still counts");
         assert!(answers(&mut old).await, "what was open is cut off");
-        // The first rule is the default; and what is open counts against the new limit.
+        // The first rule is the default; and open connections count against the new limit.
         let client = person.connect(&server, &[]);
         let mut one = TcpStream::connect(client.ready()).await.unwrap();
         assert!(answers(&mut one).await);

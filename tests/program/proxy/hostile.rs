@@ -2,8 +2,7 @@
 
 use super::*;
 
-/// How long it takes until the other end has had enough of this, a byte of which is sent now and
-/// then.
+/// How long the other end puts up with this, sent a byte at a time with pauses.
 async fn until_given_up(mut socket: TcpStream, said: &[u8], pause: Duration) -> Duration {
     let begun = Instant::now();
     let (mut read, mut write) = socket.split();
@@ -76,7 +75,7 @@ fn nonsense_and_what_is_too_long_ends_the_connection_and_nothing_else() {
             &nonsense,
         ] {
             let mut socket = proxy.connect();
-            // It may have had enough before all is said.
+            // It may have had enough before everything is said.
             let _ = socket.write_all(said).await;
             let _ = socket.shutdown().await;
             let mut answer = Vec::new();

@@ -1,8 +1,8 @@
-//! Requests of plain HTTP by whole URLs.
+//! Plain HTTP requests by whole URLs.
 
 use super::*;
 
-/// Answers each request with what it was, until its program has no more.
+/// Answers each request with what it was, until its program sends no more.
 async fn mirror(mut socket: TcpStream) {
     let mut buffer = Vec::new();
     loop {
@@ -26,7 +26,7 @@ async fn mirror(mut socket: TcpStream) {
         let body: Vec<_> = buffer.drain(..length.unwrap_or(0)).collect();
         let local = socket.local_addr().unwrap();
         let said = [format!("at {local}\n{head}").as_bytes(), &body].concat();
-        // In two pieces of unknown number.
+        // Chunked: its length is not known.
         let answer = format!(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nProxy-Connection: close\r\nX-Own: 1\r\n\r\n{:x}\r\n",
             said.len()

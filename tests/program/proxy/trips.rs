@@ -1,5 +1,5 @@
-//! What a connection costs in round trips: the link between client and server takes its time, and
-//! everything else none.
+//! What a connection costs in round trips: the link between client and server takes its time,
+//! everything else takes none.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::process::{Imux, field};
 /// There and back. Long, so that what a loaded machine adds is little beside it.
 const ROUND_TRIP: Duration = Duration::from_millis(800);
 
-/// Leads to `to` by a link on which everything is on its way for half a round trip.
+/// Leads to `to` over a link on which everything takes half a round trip.
 async fn slow_link(to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
@@ -90,7 +90,7 @@ fn a_connection_by_the_proxy_costs_no_more_round_trips_than_a_direct_one() {
             answered(&mut connect(forward), b"x", 1).await;
             by_forward.push(begun.elapsed());
 
-            // As programs do it, who wait for each answer.
+            // As programs do it that wait for each answer.
             let begun = Instant::now();
             let mut socket = connect(proxy);
             answered(&mut socket, &[5, 1, 0], 2).await;
@@ -98,8 +98,8 @@ fn a_connection_by_the_proxy_costs_no_more_round_trips_than_a_direct_one() {
             answered(&mut socket, b"x", 1).await;
             by_proxy.push(begun.elapsed());
         }
-        // A direct one: one for the handshake, one for the question. The best of three, for what
-        // else the machine does makes none of them faster.
+        // A direct one takes one for the handshake and one for the question. The best of three:
+        // nothing else the machine does makes any of them faster.
         let trips = |taken: &[Duration]| {
             taken.iter().min().unwrap().as_secs_f64() / ROUND_TRIP.as_secs_f64()
         };

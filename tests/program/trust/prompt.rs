@@ -47,7 +47,7 @@ impl OnTerminal {
         let (mut showing, drawn) = (File::from(master.try_clone().unwrap()), screen.clone());
         std::thread::spawn(move || {
             let mut bytes = [0; 1024];
-            // Linux says EIO when the other end is gone.
+            // Linux returns EIO when the other end is gone.
             while let Ok(got @ 1..) = showing.read(&mut bytes) {
                 drawn.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..got]));
             }
@@ -66,7 +66,7 @@ impl OnTerminal {
         panic!("{words:?} is not on the screen: {}", self.screen.lock().unwrap());
     }
 
-    /// What is on the screen behind these words.
+    /// What is on the screen after these words.
     #[track_caller]
     fn behind(&self, words: &str) -> String {
         self.sees(words);
@@ -108,7 +108,7 @@ fn save_is_asked_once_for_all_lanes_and_not_again() {
     first.sees(&format!("{} presents key with fingerprint:", server.at));
     first.sees(&server.key);
     first.sees(QUESTION);
-    // What is no answer is asked again; small letters are taken.
+    // Anything but an answer is asked again; small letters are accepted.
     first.types("maybe\n");
     first.types("s\n");
     first.sees("client ready");
@@ -194,7 +194,7 @@ fn yes_and_no_are_answers_to_an_unknown_key() {
     assert_eq!(known_hosts(home.path()), format!("{} {}\n", server.at, server.key));
 }
 
-/// What another process has recorded while the question was open stays, and counts.
+/// What another process recorded while the question was open stays, and counts.
 #[test]
 fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
@@ -218,7 +218,7 @@ fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
 }
 
 /// Many lanes wait for the answer, and others cannot be made, for longer than a lane may take: none
-/// of it buries the question. All of it is told afterwards, and all lanes that can be made are.
+/// of it buries the question. All of it is logged afterwards, and all lanes that can be made are.
 #[test]
 fn nothing_is_written_while_a_question_stands() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
@@ -264,7 +264,7 @@ fn the_question_says_whose_key_it_is_and_with_what_to_compare_it() {
     }
     assert!(changed.contains(super::ANOTHER_KEY), "{changed}");
     assert!(changed.contains("somebody else answers in its place"), "{changed}");
-    // Whoever ends the program instead has their prompt at the beginning of a line.
+    // If the program is ended instead, the prompt is at the beginning of a line.
     let child = Pid::from_raw(client.child.id().cast_signed());
     kill(child, Signal::SIGINT).unwrap();
     client.exits(130);
