@@ -105,8 +105,7 @@ impl Door {
         Place { door: self.clone(), source, taken_away }
     }
 
-    /// Evicts one waiting lane when nothing is left to let another in with; `false` if there is
-    /// none.
+    /// Evicts one waiting lane, so that what it holds can let another in; `false` if there is none.
     pub(super) fn make_way(&self) -> bool {
         self.lock().evict_of_most_in(None, random())
     }

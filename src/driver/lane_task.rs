@@ -328,8 +328,8 @@ impl LaneTask<'_> {
             self.lane.set_unsent_limit(unsent_limit);
             self.unsent_limit = unsent_limit;
         }
-        // Smaller than what lanes sharing a path may send beyond what they deliver, or they would
-        // never grow.
+        // The step is smaller than what lanes sharing a path may send beyond what they deliver, or
+        // they would never grow.
         if pacing_limit.abs_diff(self.pacing_limit) > self.pacing_limit / 128 {
             self.lane.set_pacing_limit(pacing_limit);
             self.pacing_limit = pacing_limit;

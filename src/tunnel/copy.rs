@@ -108,7 +108,7 @@ struct Local {
     socket: Socket,
     /// The socket is broken. What it has received can still be read.
     broken: SetOnce<()>,
-    /// A write heard of it in place of the coming read, which will find an end that is none.
+    /// A write got the report of it, so the end that the next read finds is none.
     cut_off: AtomicBool,
     /// The far socket is broken. What it had received may still come.
     far_broken: SetOnce<()>,
