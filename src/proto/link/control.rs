@@ -8,6 +8,7 @@ use super::filling::Filling;
 use super::jitter::Jitter;
 use super::kernel_count::{KernelCount, WindowSum};
 use super::pacing::Pacing;
+use super::path::SLOW_RATE;
 use super::sample::{Advice, LaneSample, WindowSample};
 use super::standing_queue::StandingQueue;
 use super::unsent::unsent_limit;
@@ -39,6 +40,8 @@ pub(super) struct Link {
     jitter: Jitter,
     queue: StandingQueue,
     active_set: ActiveSet,
+    /// It looked slow from the start, and has not delivered more yet.
+    seems_slow: bool,
     /// In how many samples several lanes filled the path; `None`: no sample yet.
     filled: Option<u32>,
 }
@@ -58,6 +61,7 @@ impl Link {
             jitter: Jitter::default(),
             queue: StandingQueue::NONE,
             active_set: ActiveSet::default(),
+            seems_slow: false,
             filled: None,
         }
     }
@@ -110,6 +114,14 @@ impl Link {
         }
         let filling = Filling::of(now, lanes);
         self.delivery_rate.on_sample(now, filling.answers);
+        if self.seems_slow && self.delivery_rate.rate().is_some_and(|rate| rate >= SLOW_RATE) {
+            // The handshake took long for another reason: a busy machine, say.
+            self.seems_slow = false;
+            let rtt = Duration::try_from_secs_f64(sum.rtt).unwrap_or_default();
+            self.active_max = Some(ActiveSet::begin(rtt));
+            self.active_set = ActiveSet::default();
+            return true;
+        }
         let slow = filling.fill_slow_path(sum.rtt, self.delivery_rate.rate());
         if slow && self.active_max != Some(1) {
             self.active_max = Some(1);
@@ -139,6 +151,7 @@ impl Link {
         if slow {
             self.active_set.on_slow(now);
         }
+        self.seems_slow = slow;
         self.filled = Some(0);
     }
 
@@ -217,5 +230,37 @@ impl LinkView {
             window: self.window(&lane.into()) as u64,
             unsent_limit: unsent_limit(lane),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::link::testing::{RTT, filling_lane};
+    use crate::proto::testing;
+
+    const WINDOW: Duration = Duration::from_millis(40);
+
+    #[test]
+    fn a_link_that_seemed_slow_starts_anew_once_it_delivers_much() {
+        let mut now = testing::start();
+        let mut link = Link::new(now);
+        (0..4).for_each(|_| link.join(Tier::Primary));
+        let by_handshake = Some(10_000.0);
+        let lane = LaneSample { is_slow: true, path_by_handshake: by_handshake, ..filling_lane() };
+        let mut sample = |link: &mut Link, bytes| {
+            now += WINDOW;
+            link.on_delivered(bytes, RTT);
+            link.delivery_rate.on_ack(bytes);
+            // Its window is too small to fill the path.
+            let lanes = [LaneSample { in_flight: 4_500, ..lane }].into_iter();
+            link.on_sample(now, lanes, WINDOW)
+        };
+        assert!(sample(&mut link, 0));
+        assert_eq!(link.active_max, Some(1));
+        assert!(!sample(&mut link, 1_000));
+        assert!(sample(&mut link, 70_000));
+        assert_eq!(link.active_max, Some(2), "one for each 10 ms of its round trip");
+        assert!(link.delivery_rate.rate().is_some_and(|rate| rate >= SLOW_RATE));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::path::SLOW_RATE;
 use crate::proto::limits::LINK_RATE_MIN;
 
 /// A path's rate is known once it was full for this long: after a loss, acknowledgements come in
@@ -22,6 +23,13 @@ impl Since {
         let Self(since, bytes) = self;
         let age = now.saturating_duration_since(since);
         (age >= RATE_TIME).then(|| bytes as f64 / age.as_secs_f64())
+    }
+
+    /// Bytes a second, at least: as if what was acknowledged in less than `RATE_TIME` had taken
+    /// all of it.
+    fn least(self, now: Instant) -> f64 {
+        let Self(since, bytes) = self;
+        bytes as f64 / now.saturating_duration_since(since).max(RATE_TIME).as_secs_f64()
     }
 }
 
@@ -68,6 +76,13 @@ impl DeliveryRate {
         self.full = is_full.then(|| goes_on.unwrap_or(Since(now, 0)));
         if let Some(rate) = self.any.rate(now) {
             self.rate = self.rate.map(|known| known.max(rate));
+        }
+        // A path that a long handshake made look slow is never full if it is not.
+        let least = self.any.least(now);
+        if least >= SLOW_RATE {
+            self.rate = Some(self.rate.map_or(least, |known| known.max(least)));
+        }
+        if self.any.rate(now).is_some() {
             self.any = Since(now, 0);
         }
     }
@@ -119,6 +134,15 @@ mod tests {
         assert!((fast - 500_000.0).abs() < 1.0, "it can do more: {fast}");
         let slow = path.on_samples(21, |_| (1_000, true)).unwrap();
         assert!((slow - 10_000.0).abs() < 1.0, "slow again: {slow}");
+    }
+
+    #[test]
+    fn a_path_that_delivers_much_is_known_not_to_be_slow_whether_or_not_it_is_full() {
+        let mut path = Path::new();
+        path.pause(5);
+        assert_eq!(path.on_samples(10, |_| (6_000, false)), None, "slow perhaps");
+        let fast = path.on_samples(2, |_| (40_000, false)).unwrap();
+        assert!(fast >= SLOW_RATE, "known before a second has passed: {fast}");
     }
 
     #[test]
