@@ -20,9 +20,8 @@ struct Since(Instant, u64);
 impl Since {
     /// Bytes a second, once enough time has passed.
     fn rate(self, now: Instant) -> Option<f64> {
-        let Self(since, bytes) = self;
-        let age = now.saturating_duration_since(since);
-        (age >= RATE_TIME).then(|| bytes as f64 / age.as_secs_f64())
+        let age = now.saturating_duration_since(self.0);
+        (age >= RATE_TIME).then(|| self.least(now))
     }
 
     /// Bytes a second, at least: as if what was acknowledged in less than `RATE_TIME` had taken
@@ -74,15 +73,14 @@ impl DeliveryRate {
         }
         let goes_on = full.filter(|_| found.is_none());
         self.full = is_full.then(|| goes_on.unwrap_or(Since(now, 0)));
-        if let Some(rate) = self.any.rate(now) {
-            self.rate = self.rate.map(|known| known.max(rate));
-        }
         // A path that a long handshake made look slow is never full if it is not.
-        let least = self.any.least(now);
-        if least >= SLOW_RATE {
-            self.rate = Some(self.rate.map_or(least, |known| known.max(least)));
+        let (least, is_over) = (self.any.least(now), self.any.rate(now).is_some());
+        let is_fast = least >= SLOW_RATE;
+        if is_over || is_fast {
+            let raised = self.rate.map(|known| known.max(least));
+            self.rate = raised.or(is_fast.then_some(least));
         }
-        if self.any.rate(now).is_some() {
+        if is_over {
             self.any = Since(now, 0);
         }
     }
