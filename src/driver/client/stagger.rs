@@ -24,7 +24,7 @@ const FOLLOW_AFTER: Duration = Duration::from_secs(2);
 const FOLLOW_AFTER_SLOW: Duration = Duration::from_secs(60);
 
 /// How often lanes that wait because their path is slow check whether it still is.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A link's lanes.
 #[derive(Debug, Default, Clone, Copy)]
@@ -37,7 +37,7 @@ struct Lanes {
 
 impl Lanes {
     /// When to ask again whether another may be dialled; `None` if it may now.
-    fn look_at(
+    fn check_at(
         &self,
         now: Instant,
         asked_at: Instant,
@@ -48,7 +48,7 @@ impl Lanes {
             return Some(follow_at).filter(|at| self.dialling > 0 && now < *at);
         };
         let early = now < up_since + FOLLOW_AFTER_SLOW;
-        ((early || self.dialling > 0) && is_slow()).then(|| now + LOOK_EVERY)
+        ((early || self.dialling > 0) && is_slow()).then(|| now + CHECK_EVERY)
     }
 }
 
@@ -81,10 +81,10 @@ impl Stagger {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let Some(look_at) = self.try_turn(link, asked_at, &is_slow) else {
+            let Some(check_at) = self.try_turn(link, asked_at, &is_slow) else {
                 return Turn { stagger: self, link, is_up: false };
             };
-            let _ = tokio::time::timeout_at(look_at, changed.changed()).await;
+            let _ = tokio::time::timeout_at(check_at, changed.changed()).await;
         }
     }
 
@@ -97,11 +97,11 @@ impl Stagger {
     ) -> Option<Instant> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let lanes = links.entry(link).or_default();
-        let look_at = lanes.look_at(Instant::now(), asked_at, is_slow);
-        if look_at.is_none() {
+        let check_at = lanes.check_at(Instant::now(), asked_at, is_slow);
+        if check_at.is_none() {
             lanes.dialling += 1;
         }
-        look_at
+        check_at
     }
 
     fn change(&self, link: LinkId, change: impl FnOnce(&mut Lanes)) {
@@ -211,7 +211,7 @@ mod tests {
         let first = stagger.turn(LINK, is_slow).await.up();
         assert!(waits(&stagger, is_slow).await);
         slow.store(false, Ordering::Relaxed);
-        assert!(timeout(LOOK_EVERY, stagger.turn(LINK, is_slow)).await.is_ok());
+        assert!(timeout(CHECK_EVERY, stagger.turn(LINK, is_slow)).await.is_ok());
         slow.store(true, Ordering::Relaxed);
         drop(first);
         assert!(!waits(&stagger, is_slow).await, "the slow path has no lane");
