@@ -213,6 +213,9 @@ fn a_client_that_asks_for_hundreds_of_ports_gets_what_one_may_have() {
 #[test]
 fn a_client_that_asks_for_what_it_may_not_have_is_refused_and_nothing_listens() {
     let (_home, server, mut lane) = server(&["--allow-listen", "127.31.0.0/16:*"]);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let unix = format!("unix:{}", socket.display());
     let places = [
         "127.31.7.8:80",
         "127.31.7.8:1023",
@@ -221,7 +224,7 @@ fn a_client_that_asks_for_what_it_may_not_have_is_refused_and_nothing_listens() 
         "[::]:8080",
         "localhost:8080",
         "[::ffff:0.0.0.0]:8080",
-        "unix:/tmp/imux-hostile-socket",
+        &unix,
         "db.example:8080",
         "127.31.7.8",
         "\x1b]0;owned\x07:1",
@@ -232,7 +235,7 @@ fn a_client_that_asks_for_what_it_may_not_have_is_refused_and_nothing_listens() 
         assert_eq!(reset(&mut lane, stream(index)), LISTEN_FORBIDDEN, "{place}");
     }
     TcpStream::connect("127.31.7.8:80").unwrap_err();
-    assert!(!std::path::Path::new("/tmp/imux-hostile-socket").exists());
+    assert!(!socket.exists());
     assert!(!server.log().contains('\x1b'));
     // An empty place is no OPEN at all.
     lane.send(&ask(50, ""));

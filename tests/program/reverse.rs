@@ -116,12 +116,14 @@ fn what_a_line_does_not_allow_is_refused_and_told_at_both_ends() {
         let echo = Destination::echo().await;
         let (place, other) = (unused_port().await, unused_port().await);
         let any = format!("127.0.0.1:{}", other.port());
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("not-allowed");
         for (rules, asked) in [
             (line(place), any.clone()),
             (line(place), format!("0.0.0.0:{}", place.port())),
             (format!("listen=\"0.0.0.0:{}\"", place.port()), place.to_string()),
             ("listen=\"*:*\"".to_owned(), "127.0.0.1:80".to_owned()),
-            ("listen=\"*:*\"".to_owned(), "/tmp/imux-not-allowed".to_owned()),
+            ("listen=\"*:*\"".to_owned(), socket.display().to_string()),
             ("dial=\"*:*\"".to_owned(), any.clone()),
         ] {
             let pair = Pair::server("127.0.0.1:9", Some(&rules));
@@ -131,7 +133,7 @@ fn what_a_line_does_not_allow_is_refused_and_told_at_both_ends() {
             assert!(told.contains("--keep-trying") && told.contains("listen=\""), "{told}");
             let told = pair.server.line("no connections are taken for a client");
             assert!(told.contains("add listen=\"") && told.contains(&asked), "{told}");
-            assert!(!Path::new("/tmp/imux-not-allowed").exists());
+            assert!(!socket.exists());
         }
         // Nobody is listed: strangers get what an option says, or else nothing.
         let pair = Pair::server("127.0.0.1:9", None);
