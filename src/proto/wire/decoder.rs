@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 use quinn_proto::coding::Codec;
 
-use super::codec::decode_body;
+use super::decode::decode_body;
 use super::frame::Frame;
 use crate::proto::error::DecodeError;
 use crate::proto::ids::VarInt;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::codec::{encode_frame, encode_reserved, encode_stream_header};
+use super::encode::{encode_frame, encode_reserved, encode_stream_header};
 use super::frame::Frame;
 use crate::proto::ids::StreamId;
 

@@ -4,14 +4,16 @@
 //! Every frame is `type, length, body`, the first two QUIC variable-length integers, so that a
 //! frame of unknown type can be skipped. A leaf: it knows ids, codes and limits, nothing else.
 
-mod codec;
+mod decode;
 mod decoder;
+mod encode;
 mod frame;
 mod lane_buf;
+mod numbers;
 mod wants;
 
-pub use codec::{encode_frame, stream_header_len};
 pub use decoder::{Decoder, FrameBatch};
+pub use encode::{encode_frame, stream_header_len};
 pub use frame::{Frame, Params, Secret, StreamKind, printable};
 pub use lane_buf::LaneBuf;
 pub use wants::Wants;
