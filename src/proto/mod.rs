@@ -77,6 +77,7 @@
 
 mod byte_count;
 pub mod config;
+mod copies;
 pub mod error;
 pub mod event;
 pub mod handshake;

@@ -85,7 +85,9 @@ impl Session {
                 lane.signs.ping_due = true;
                 lane.signs.heard_at = now;
             } else {
-                self.move_late(now, id, answering);
+                for carried in self.copies.take_late(&mut self.lanes, now, id, answering) {
+                    self.on_undelivered(&carried);
+                }
             }
         }
     }

@@ -24,8 +24,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use self::busy::BusyBudget;
-use self::copies::DuplicateBudget;
 use super::config::Config;
+use super::copies::Copies;
 use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
 use super::ids::Side;
@@ -61,7 +61,7 @@ pub struct Session {
     lanes: Lanes,
     notices: Notices,
     busy: BusyBudget,
-    duplicates: DuplicateBudget,
+    copies: Copies,
     random: u64,
     /// Space for snapshots of the lanes, so that a pull allocates nothing.
     view_space: Vec<LaneView>,
@@ -108,7 +108,7 @@ impl Session {
             lanes: Lanes::new(config.clone(), now),
             notices: Notices::default(),
             busy: BusyBudget::new(now),
-            duplicates: DuplicateBudget::new(config.duplicate_share),
+            copies: Copies::new(config.duplicate_share),
             random: seed | 1,
             view_space: Vec::new(),
             config,
@@ -237,10 +237,10 @@ impl Session {
         let grace = alone.map(|at| (at, Timer::Grace));
         let paced = self.lanes.paced_until.map(|at| (at, Timer::Paced));
         let answering = self.lanes.answering();
-        let lanes = self
-            .lanes
-            .values()
-            .filter_map(|lane| self.lanes.timeout(lane, answering, self.late_at(lane, answering)));
+        let lanes = self.lanes.values().filter_map(|lane| {
+            let late = self.copies.late_at(&self.lanes, lane, answering);
+            self.lanes.timeout(lane, answering, late)
+        });
         lanes.chain(grace).chain(paced).min_by_key(|(at, _)| *at)
     }
 

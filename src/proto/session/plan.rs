@@ -63,10 +63,14 @@ impl Session {
                 return Some(Plan::Data { nth, chunk });
             }
         }
-        if let Some((lane, end)) = self.tail_choice(now, own.id) {
+        if let Some((lane, end)) = self.copies.tail(&self.lanes, &self.streams, now, own.id) {
             return Some(Plan::Tail { lane, end });
         }
-        let probe = if written == 0 { self.probe(own.id) } else { Vec::new() };
+        let probe = if written == 0 {
+            self.copies.probe(&self.lanes, &self.streams, own.id)
+        } else {
+            Vec::new()
+        };
         (!probe.is_empty()).then_some(Plan::Probe(probe))
     }
 

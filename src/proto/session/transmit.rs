@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::plan::{Candidate, Plan, Stage};
 use super::pull::{Pull, pull_budget};
 use super::{Session, State};
+use crate::proto::copies::redundant;
 use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Task};
@@ -186,7 +187,7 @@ impl Session {
         if say.open {
             self.write_open(pull, id);
             if redundant {
-                self.note_copy(pull.now, pull.lane, Carried::Open(id), true);
+                self.note_copy(pull, Carried::Open(id), true);
             }
         }
         if let Some((code, final_size)) = reset {
@@ -263,7 +264,7 @@ impl Session {
         self.streams.prune();
         others.clear();
         let Some(mut own) = self.lanes.view_of(pull.now, pull.lane) else {
-            self.drop_copies(pull.lane);
+            redundant::forget(&mut self.lanes, pull.lane);
             return None;
         };
         if self.streams.data_waits() {
@@ -295,7 +296,7 @@ impl Session {
         self.note_payload(pull.lane, payload, first_time);
         if first_time && self.streams.get(id).is_some_and(|stream| stream.redundant) {
             let (range, fin) = (chunk.range.clone(), chunk.fin);
-            self.note_copy(pull.now, pull.lane, Carried::Data { id, range, fin }, urgent);
+            self.note_copy(pull, Carried::Data { id, range, fin }, urgent);
         }
         let factor = if urgent && own.slow { URGENT_FACTOR_SLOW } else { 1 };
         self.streams.end_turn(nth, bytes.saturating_mul(factor));
@@ -324,7 +325,7 @@ impl Session {
 
     pub(super) fn note_payload(&mut self, lane: LaneId, payload: u64, first_time: bool) {
         if first_time {
-            self.duplicates.earn(payload);
+            self.copies.earn(payload);
         }
         self.lanes.on_payload(lane, payload, first_time);
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::plan::{Candidate, Stage};
 use super::pull::pull_budget;
 use super::{NoticesDue, Session};
+use crate::proto::copies::redundant;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Lane, Task};
 use crate::proto::lanes::Rank;
@@ -78,7 +79,9 @@ impl Session {
 
     /// Whether anything waits that only moves payload.
     fn payload_waits(&self) -> bool {
-        self.streams.data_waits() || self.tail_possible() || self.copies_wait()
+        self.streams.data_waits()
+            || self.copies.tail_possible(&self.lanes, &self.streams)
+            || redundant::any_wait(&self.lanes)
     }
 
     /// Whether a sleeping lane would carry anything now; `control`: there are control frames that

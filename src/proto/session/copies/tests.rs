@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::cost_twice;
 use crate::proto::config::Config;
+use crate::proto::copies::cost_twice;
 use crate::proto::ids::{LaneId, LinkId, Side};
 use crate::proto::lane::{Carried, Condition, Task};
 use crate::proto::policy::{LanePolicy, Tier};
@@ -33,13 +33,13 @@ fn a_late_end_without_bytes_costs_its_frame() {
     for lane in LANES {
         assert!(session.poll_transmit(start, lane, usize::MAX, &mut LaneBuf::new()).is_some());
     }
-    let before = session.duplicates.left();
+    let before = session.copies.budget_left();
     session.handle_timeout(start + Duration::from_millis(70));
     let entries = session.lanes.values().flat_map(|lane| lane.ledger.entries());
     let late = entries.filter(|entry| entry.duplicated);
     let ends = late.filter(|entry| matches!(entry.carried, Carried::Data { .. })).count();
     assert_eq!(ends, 20, "all are late");
-    assert_eq!(before - session.duplicates.left(), 20 * cost_twice(0));
+    assert_eq!(before - session.copies.budget_left(), 20 * cost_twice(0));
     assert!(cost_twice(0) > 0);
 }
 
@@ -176,7 +176,7 @@ fn after_silence(rate: u64, other: LanePolicy, other_heard: bool) -> (bool, Cond
     session.lanes.get_mut(LANES[0]).unwrap().task = Task::Asleep;
     session.lanes.get_mut(LANES[1]).unwrap().condition = Condition::Good;
     // Late frames may still be sent twice where that pays off.
-    session.duplicates.spend(session.duplicates.left());
+    session.copies.spend_all();
     let (mut now, mut asked) = (start, false);
     while now < start + ms(900) {
         now += ms(10);

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
+use super::Copies;
 use crate::proto::byte_count::span;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Lane};
+use crate::proto::lanes::Lanes;
 use crate::proto::limits::FRAME_BYTES_MAX;
 use crate::proto::policy::Tier;
-use crate::proto::session::Session;
-use crate::proto::session::pull::Pull;
 use crate::proto::stream::Chunk;
-use crate::proto::streams::fit_payload;
+use crate::proto::streams::{Streams, fit_payload};
 
 /// A frame at the tail is worth sending twice if that saves at least this.
 const TAIL_GAIN_MIN: f64 = 0.003;
@@ -18,43 +18,31 @@ const TAIL_GAIN_MIN: f64 = 0.003;
 /// Entries of each lane considered for the tail: the last ones arrive last.
 const TAIL_LOOKED_AT: usize = 32;
 
-impl Session {
+impl Copies {
     /// Whether there is a tail at all: nothing waits, but something is in flight.
-    pub(in crate::proto::session) fn tail_possible(&self) -> bool {
-        self.streams.pending() == 0
-            && self.lanes.len() > 1
-            && self.duplicates.unreserved() > 0
-            && self.lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
-    }
-
-    /// Carries what a slower lane would deliver later: the frame that ends at `end` on `lane`.
-    pub(in crate::proto::session) fn write_tail(
-        &mut self,
-        pull: &mut Pull<'_>,
-        lane: LaneId,
-        end: u64,
-    ) {
-        let Some(own) = self.lanes.view_of(pull.now, pull.lane) else { return };
-        let Some(room) = pull.left() else { return };
-        if let Some((stream, chunk)) = self.take_tail(lane, end, room) {
-            self.write_twice(pull, &own, stream, &chunk);
-        }
+    pub fn tail_possible(&self, lanes: &Lanes, streams: &Streams) -> bool {
+        streams.pending() == 0
+            && lanes.len() > 1
+            && self.budget.unreserved() > 0
+            && lanes.values().any(|lane| lane.ledger.payload_in_flight() > 0)
     }
 
     /// A frame that `id` would deliver sooner: its lane, and where on it the frame ends.
-    pub(in crate::proto::session) fn tail_choice(
+    pub fn tail(
         &self,
+        lanes: &Lanes,
+        streams: &Streams,
         now: Instant,
         id: LaneId,
     ) -> Option<(LaneId, u64)> {
         let kept_free = |lane: &Lane| lane.is_kept_free() || lane.policy.tier == Tier::Metered;
-        if !self.tail_possible() || self.lanes.get(id).is_none_or(kept_free) {
+        if !self.tail_possible(lanes, streams) || lanes.get(id).is_none_or(kept_free) {
             return None;
         }
-        let own = self.lanes.view_of(now, id)?;
-        let link = self.lanes.get(id)?.policy.link;
+        let own = lanes.view_of(now, id)?;
+        let link = lanes.get(id)?.policy.link;
         let in_vain = |lane: &Lane| lane.policy.link == link && lane.estimate.is_slow();
-        let slower = self.lanes.values().filter(|lane| lane.id != id && !in_vain(lane));
+        let slower = lanes.values().filter(|lane| lane.id != id && !in_vain(lane));
         slower
             .filter_map(|lane| {
                 let rate = lane.estimate.rate().max(1.0);
@@ -76,23 +64,25 @@ impl Session {
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, lane, end)| (lane, end))
     }
+}
 
-    /// Marks the frame that ends at `end` on `lane` as sent twice, and returns the part that is
-    /// still worth sending.
-    fn take_tail(&mut self, lane: LaneId, end: u64, room: usize) -> Option<(StreamId, Chunk)> {
-        let ledger = &mut self.lanes.get_mut(lane)?.ledger;
-        let entry = ledger.entry_mut(end)?;
-        entry.duplicated = true;
-        let Carried::Data { id, range, fin } = &entry.carried else { return None };
-        let chunk = Chunk { range: range.clone(), fin: *fin };
-        let mut owed = self.streams.get(*id)?.send.still_owed(&chunk)?;
-        let fits = fit_payload(*id, owed.range.start, room.min(FRAME_BYTES_MAX));
-        if owed.payload() > fits {
-            owed = Chunk {
-                range: owed.range.start..owed.range.start.saturating_add(fits),
-                fin: false,
-            };
-        }
-        Some((*id, owed))
+/// Marks a frame that `Copies::tail` named as sent twice, and returns the part that is still worth
+/// sending and fits into `room` bytes.
+pub fn take(
+    lanes: &mut Lanes,
+    streams: &Streams,
+    (lane, end): (LaneId, u64),
+    room: usize,
+) -> Option<(StreamId, Chunk)> {
+    let ledger = &mut lanes.get_mut(lane)?.ledger;
+    let entry = ledger.entry_mut(end)?;
+    entry.duplicated = true;
+    let Carried::Data { id, range, fin } = &entry.carried else { return None };
+    let chunk = Chunk { range: range.clone(), fin: *fin };
+    let mut owed = streams.get(*id)?.send.still_owed(&chunk)?;
+    let fits = fit_payload(*id, owed.range.start, room.min(FRAME_BYTES_MAX));
+    if owed.payload() > fits {
+        owed = Chunk { range: owed.range.start..owed.range.start.saturating_add(fits), fin: false };
     }
+    Some((*id, owed))
 }

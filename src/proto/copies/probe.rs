@@ -6,15 +6,15 @@
 
 use std::ops::Range;
 
+use super::Copies;
 use crate::proto::byte_count::span;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Lane};
+use crate::proto::lanes::Lanes;
 use crate::proto::link::INITIAL_WINDOW_BYTES;
 use crate::proto::policy::Tier;
-use crate::proto::session::Session;
-use crate::proto::session::pull::Pull;
 use crate::proto::stream::Chunk;
-use crate::proto::streams::fit_payload;
+use crate::proto::streams::Streams;
 
 /// A lane is probed once others were given this many times as much since it last carried anything.
 const CARRIED_PER_PROBED: u64 = 256;
@@ -25,59 +25,46 @@ const FRAMES_MIN: u64 = 2;
 const FRAMES_MAX: u64 = 8;
 const FRAME_PAYLOAD: u64 = 1_800;
 
-impl Session {
-    /// Gives the lane copies of another lane's newest frames. If those turn out late, they are sent
-    /// again as if there were no copies: these may take long.
-    pub(in crate::proto::session) fn write_probe(
-        &mut self,
-        pull: &mut Pull<'_>,
-        frames: Vec<(StreamId, Chunk)>,
-    ) {
-        let Some(own) = self.lanes.view_of(pull.now, pull.lane) else { return };
-        for (stream, chunk) in frames {
-            let payload = chunk.payload();
-            let fits = |room| fit_payload(stream, chunk.range.start, room) >= payload;
-            if !pull.left().is_some_and(fits) {
-                return;
-            }
-            self.write_twice(pull, &own, stream, &chunk);
-        }
-    }
-
+impl Copies {
     /// What the lane should carry to show its rate, if it got no bulk for long, bulk still waits,
     /// and the result could matter.
-    pub(in crate::proto::session) fn probe(&self, id: LaneId) -> Vec<(StreamId, Chunk)> {
-        let bulk = self.streams.bulk_waits();
-        let Some(lane) = self.lanes.get(id).filter(|_| bulk) else { return Vec::new() };
+    pub fn probe(&self, lanes: &Lanes, streams: &Streams, id: LaneId) -> Vec<(StreamId, Chunk)> {
+        let bulk = streams.bulk_waits();
+        let Some(lane) = lanes.get(id).filter(|_| bulk) else { return Vec::new() };
         let frames = probe_frames(lane);
         let bytes = frames.saturating_mul(FRAME_PAYLOAD);
-        let passed = span(lane.payload.given_at, self.lanes.totals.sent_payload);
+        let passed = span(lane.payload.given_at, lanes.totals.sent_payload);
         let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
             && !lane.ledger.owes()
             && !lane.is_kept_free()
             && lane.policy.tier != Tier::Metered
             && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
-            && self.duplicates.unreserved() >= bytes;
-        if due { self.newest_elsewhere(id, frames) } else { Vec::new() }
+            && self.budget.unreserved() >= bytes;
+        if due { newest_elsewhere(lanes, streams, id, frames) } else { Vec::new() }
     }
+}
 
-    /// Up to `count` of the newest frames on the lane, other than `id`, with the most in flight;
-    /// small ones, so that each arrival is progress.
-    fn newest_elsewhere(&self, id: LaneId, count: u64) -> Vec<(StreamId, Chunk)> {
-        let others = self.lanes.values().filter(|lane| lane.id != id);
-        let busiest = others.max_by_key(|lane| lane.ledger.payload_in_flight());
-        let entries = busiest.into_iter().flat_map(|lane| lane.ledger.entries().rev());
-        let data = entries.filter_map(|entry| match &entry.carried {
-            Carried::Data { id, range, .. } => Some((*id, range.clone())),
-            _ => None,
-        });
-        let frames = data.flat_map(|(id, range)| pieces(range).map(move |range| (id, range)));
-        let owed = frames.filter_map(|(id, range)| {
-            let stream = self.streams.get(id)?;
-            Some((id, stream.send.still_owed(&Chunk { range, fin: false })?))
-        });
-        owed.take(count as usize).collect()
-    }
+/// Up to `count` of the newest frames on the lane, other than `id`, with the most in flight;
+/// small ones, so that each arrival is progress.
+fn newest_elsewhere(
+    lanes: &Lanes,
+    streams: &Streams,
+    id: LaneId,
+    count: u64,
+) -> Vec<(StreamId, Chunk)> {
+    let others = lanes.values().filter(|lane| lane.id != id);
+    let busiest = others.max_by_key(|lane| lane.ledger.payload_in_flight());
+    let entries = busiest.into_iter().flat_map(|lane| lane.ledger.entries().rev());
+    let data = entries.filter_map(|entry| match &entry.carried {
+        Carried::Data { id, range, .. } => Some((*id, range.clone())),
+        _ => None,
+    });
+    let frames = data.flat_map(|(id, range)| pieces(range).map(move |range| (id, range)));
+    let owed = frames.filter_map(|(id, range)| {
+        let stream = streams.get(id)?;
+        Some((id, stream.send.still_owed(&Chunk { range, fin: false })?))
+    });
+    owed.take(count as usize).collect()
 }
 
 fn probe_frames(lane: &Lane) -> u64 {
@@ -109,7 +96,7 @@ mod tests {
         let now = pair.now;
         let session = &mut pair.ends[CLIENT].session;
         session.handle_lane_policy(now, SLOW, policy);
-        let estimate = &mut session.lanes.get_mut(SLOW).unwrap().estimate;
+        let estimate = &mut session.lanes_mut().get_mut(SLOW).unwrap().estimate;
         estimate.on_delivery(now, 1_400, Duration::from_millis(200), true);
         pair
     }

@@ -2,7 +2,7 @@
 
 /// What may be sent twice: a share of what was sent once, plus a small initial amount.
 #[derive(Debug)]
-pub(in crate::proto::session) struct DuplicateBudget {
+pub struct DuplicateBudget {
     share: f64,
     left: f64,
     /// The part of `left` kept for what is very late. Without it, slight delays, such as TCP
@@ -23,32 +23,32 @@ const RESERVE_BYTES_MAX: f64 = 512.0 * 1024.0;
 const FRAME_COST_MIN: u64 = 64;
 
 /// The cost of duplicating a frame with this much payload.
-pub(in crate::proto::session) fn cost_twice(payload: u64) -> u64 {
+pub fn cost_twice(payload: u64) -> u64 {
     payload.max(FRAME_COST_MIN)
 }
 
 impl DuplicateBudget {
-    pub(in crate::proto::session) fn new(share: f64) -> Self {
+    pub fn new(share: f64) -> Self {
         Self { share, left: if share > 0.0 { INITIAL_BYTES } else { 0.0 }, reserve: 0.0 }
     }
 
     /// `bytes` were sent for the first time.
-    pub(in crate::proto::session) fn earn(&mut self, bytes: u64) {
+    pub fn earn(&mut self, bytes: u64) {
         let earned = bytes as f64 * self.share;
         self.left = (self.left + earned).min(SAVED_BYTES_MAX);
         self.reserve = (self.reserve + earned / 2.0).min(RESERVE_BYTES_MAX);
     }
 
-    pub(in crate::proto::session) fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.left.max(0.0) as u64
     }
 
     /// The part that is not kept for what is very late.
-    pub(in crate::proto::session) fn unreserved(&self) -> u64 {
+    pub fn unreserved(&self) -> u64 {
         (self.left - self.reserve).max(0.0) as u64
     }
 
-    pub(in crate::proto::session) fn spend(&mut self, bytes: u64) {
+    pub fn spend(&mut self, bytes: u64) {
         self.left -= bytes as f64;
         self.reserve = self.reserve.min(self.left.max(0.0));
     }
