@@ -1,6 +1,7 @@
 //! All lanes of one end: those that are up, those that are down but not forgotten, and their links.
 //! What depends on several lanes is decided here: which are given work (`rank`, `views`), which are
-//! active (`arrange`), and when a silent one is suspected and given up (`silence`).
+//! active (`arrange`), when a silent one is suspected and given up (`silence`), and how far writers
+//! may be ahead of them (`send_room`).
 //!
 //! Nothing here knows what a stream is. What a lane owes is handed to code that does.
 #![allow(
@@ -11,6 +12,7 @@
 mod arrange;
 mod dead;
 mod rank;
+mod send_room;
 mod silence;
 mod views;
 
@@ -26,7 +28,7 @@ use super::config::Config;
 use super::error::Code;
 use super::ids::LaneId;
 use super::lane::{Carried, Condition, Lane};
-use super::limits::LANES_MAX;
+use super::limits::{LANES_MAX, SEGMENT_OVERHEAD_BYTES};
 use super::link::{Advice, KernelSample, Links, RateCaps};
 use super::policy::{LanePolicy, Tier};
 
@@ -117,6 +119,11 @@ impl Lanes {
     pub fn frames(&self) -> usize {
         let living = self.values().map(|lane| lane.ledger.frames());
         living.fold(self.dead.frames(), usize::saturating_add)
+    }
+
+    /// The cost of remembering where unacknowledged bytes went.
+    pub fn ledger_bytes(&self) -> u64 {
+        (self.frames() as u64).saturating_mul(SEGMENT_OVERHEAD_BYTES)
     }
 
     /// A lane is up; its handshake took a round trip of `rtt`. `false`: there are too many, or the

@@ -2,14 +2,17 @@
 //!
 //! A lane *pulls* when it can take bytes. The scheduler decides whether it gets any and, if so, how
 //! far into the waiting bytes its share begins: a slow lane takes bytes from further back, so that
-//! they arrive when their turn comes. `fair` chooses among streams.
+//! they arrive when their turn comes. `fair` chooses among streams; `sizes` says how much a lane takes
+//! at once.
 
 mod classic;
 mod fair;
 mod forecast;
+mod sizes;
 mod view;
 
 pub(in crate::proto) use fair::FairQueue;
+pub(in crate::proto) use sizes::{frame_room, pull_budget};
 pub(in crate::proto) use view::{Grant, LaneView};
 
 use std::fmt;

@@ -87,7 +87,7 @@ impl Session {
     /// Tells a writer that waits for room when there is enough.
     pub(super) fn wake_writer(&mut self, id: StreamId) {
         if self.streams.writer_waits(id) {
-            let low_water = self.send_low_water();
+            let low_water = self.lanes.send_low_water();
             self.streams.wake_writer(id, low_water);
         }
     }
@@ -95,7 +95,7 @@ impl Session {
     /// Tells writers that wait for acknowledgements when there is enough room.
     pub(super) fn wake_writers_after_acks(&mut self) {
         if self.streams.writers_wait_for_acks() {
-            let ledger_bytes = self.ledger_bytes();
+            let ledger_bytes = self.lanes.ledger_bytes();
             self.streams.wake_writers_after_acks(ledger_bytes);
         }
     }

@@ -1,7 +1,6 @@
 //! What the driver allows the session to keep for its peer; `streams::memory` decides.
 
 use super::Session;
-use crate::proto::limits::SEGMENT_OVERHEAD_BYTES;
 use crate::proto::streams::{Allowance, MemoryUse};
 
 impl Session {
@@ -32,7 +31,7 @@ impl Session {
 
     /// What the session uses, for whoever decides its allowance; `set_allowance` follows.
     pub fn use_memory(&mut self) -> MemoryUse {
-        self.streams.use_memory(self.ledger_bytes())
+        self.streams.use_memory(self.lanes.ledger_bytes())
     }
 
     /// How many bytes are no longer kept: read, dropped or acknowledged.
@@ -49,10 +48,5 @@ impl Session {
     /// including that of streams not open yet.
     pub fn promised(&self) -> u64 {
         self.streams.promised()
-    }
-
-    /// The cost of remembering where unacknowledged bytes went.
-    pub(super) fn ledger_bytes(&self) -> u64 {
-        (self.lanes.frames() as u64).saturating_mul(SEGMENT_OVERHEAD_BYTES)
     }
 }

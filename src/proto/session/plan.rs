@@ -7,10 +7,10 @@
 use std::time::Instant;
 
 use super::Session;
-use super::pull::{frame_room, room_left};
+use super::pull::room_left;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::link::RateAllowance;
-use crate::proto::scheduler::{self, Grant, LaneView};
+use crate::proto::scheduler::{self, Grant, LaneView, frame_room};
 use crate::proto::stream::Chunk;
 
 /// What a lane carries next.

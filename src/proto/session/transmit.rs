@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::plan::{Candidate, Plan, Stage};
-use super::pull::{Pull, pull_budget};
+use super::pull::Pull;
 use super::{Session, State};
 use crate::proto::copies::redundant;
 use crate::proto::error::Code;
@@ -13,7 +13,7 @@ use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Task};
 use crate::proto::lanes::Notice;
 use crate::proto::limits::FRAME_BYTES_MAX;
-use crate::proto::scheduler::LaneView;
+use crate::proto::scheduler::{LaneView, pull_budget};
 use crate::proto::stream::Chunk;
 use crate::proto::wire::{Frame, LaneBuf};
 

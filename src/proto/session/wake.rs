@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use super::plan::{Candidate, Stage};
-use super::pull::pull_budget;
 use super::{NoticesDue, Session};
 use crate::proto::copies::redundant;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Lane, Task};
 use crate::proto::lanes::Rank;
-use crate::proto::scheduler::LaneView;
+use crate::proto::scheduler::{LaneView, pull_budget};
 
 impl Session {
     /// A sleeping lane that has work now. Each is named at most once until it pulls.
