@@ -5,29 +5,29 @@
 /// Taking what was never added is an accounting bug: debug builds stop there, others continue from
 /// zero. A peer's numbers are always checked before they are taken from a count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::proto) struct ByteCount(u64);
+pub struct ByteCount(u64);
 
 impl ByteCount {
-    pub(in crate::proto) const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(0);
 
-    pub(in crate::proto) const fn get(self) -> u64 {
+    pub const fn get(self) -> u64 {
         self.0
     }
 
     /// Adds this many.
-    pub(in crate::proto) fn add(&mut self, bytes: u64) {
+    pub fn add(&mut self, bytes: u64) {
         debug_assert!(self.0.checked_add(bytes).is_some(), "{} and {bytes} bytes", self.0);
         self.0 = self.0.saturating_add(bytes);
     }
 
     /// Takes this many away.
-    pub(in crate::proto) fn take(&mut self, bytes: u64) {
+    pub fn take(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.0, "{bytes} bytes taken from {}", self.0);
         self.0 = self.0.saturating_sub(bytes);
     }
 
     /// What counted as `before` bytes now counts as `now`.
-    pub(in crate::proto) fn replace(&mut self, before: u64, now: u64) {
+    pub fn replace(&mut self, before: u64, now: u64) {
         self.take(before);
         self.add(now);
     }
@@ -35,7 +35,7 @@ impl ByteCount {
 
 /// How many bytes lie between two offsets that this end keeps itself or has checked: debug builds
 /// stop where `to` is below `from`, others return zero.
-pub(in crate::proto) fn span(from: u64, to: u64) -> u64 {
+pub fn span(from: u64, to: u64) -> u64 {
     debug_assert!(from <= to, "{to} is below {from}");
     to.saturating_sub(from)
 }

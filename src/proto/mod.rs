@@ -57,6 +57,7 @@
 //! assert_eq!(server.recv_stream(id).read(now, 1024)?, None);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![allow(unreachable_pub, reason = "what leaves the core is decided here, at the top of it")]
 #![deny(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

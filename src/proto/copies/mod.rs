@@ -7,10 +7,6 @@
 //!
 //! All but `redundant` draws on one `budget`, a share of what is sent once. This room only chooses:
 //! it reads streams, marks what it chose in the ledgers of lanes, and the session carries it out.
-#![allow(
-    unreachable_pub,
-    reason = "the room is private: `mod.rs` of the core decides what leaves it"
-)]
 
 mod budget;
 mod late;

@@ -42,7 +42,7 @@ const THROTTLED_SECONDS: f64 = 0.001;
 
 /// Estimates of one lane.
 #[derive(Clone, Debug)]
-pub(in crate::proto) struct Estimate {
+pub struct Estimate {
     round_trip: RoundTrip,
     handshake_rtt: Option<Duration>,
     /// From acknowledgements.
@@ -78,7 +78,7 @@ struct Found {
 }
 
 impl Estimate {
-    pub(in crate::proto) fn new(handshake_rtt: Option<Duration>) -> Self {
+    pub fn new(handshake_rtt: Option<Duration>) -> Self {
         let mut estimate = Self {
             round_trip: RoundTrip::default(),
             handshake_rtt,
@@ -146,35 +146,29 @@ impl Estimate {
     }
 
     /// A frame was acknowledged `rtt` after it was given to the lane.
-    pub(in crate::proto) fn on_rtt(&mut self, now: Instant, rtt: Duration) {
+    pub fn on_rtt(&mut self, now: Instant, rtt: Duration) {
         self.round_trip.on_sample(now, rtt);
         self.conclude();
     }
 
     /// A frame was acknowledged this much later than the path and the queue ahead of it explain.
-    pub(in crate::proto) fn on_lateness(&mut self, now: Instant, late: Duration) {
+    pub fn on_lateness(&mut self, now: Instant, late: Duration) {
         self.lateness.on_sample(now, late, self.rtt_min());
     }
 
     /// How much later than forecast acknowledgements usually are.
-    pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
+    pub fn lateness(&self, now: Instant) -> Duration {
         self.lateness.usual(now, self.rtt_min())
     }
 
     /// Whether the lateness of the frame that ends at `end` counts towards the usual one.
-    pub(in crate::proto) fn counts_lateness(&self, end: u64) -> bool {
+    pub fn counts_lateness(&self, end: u64) -> bool {
         self.lateness.counts(end)
     }
 
     /// `bytes` were delivered within `interval`. Unless the lane was `busy` throughout, the
     /// resulting rate is only a lower bound.
-    pub(in crate::proto) fn on_delivery(
-        &mut self,
-        now: Instant,
-        bytes: u64,
-        interval: Duration,
-        busy: bool,
-    ) {
+    pub fn on_delivery(&mut self, now: Instant, bytes: u64, interval: Duration, busy: bool) {
         // Acknowledgements are coalesced over a millisecond: shorter intervals are all error.
         if interval < Duration::from_millis(1) {
             return;
@@ -192,25 +186,25 @@ impl Estimate {
 
     /// The lane answers again: its path's rate has to be measured anew, and the lateness of what
     /// was sent meanwhile, up to this position, is not usual.
-    pub(in crate::proto) fn on_return(&mut self, sent_position: u64) {
+    pub fn on_return(&mut self, sent_position: u64) {
         self.startup = Startup::default();
         self.lateness.excuse(sent_position);
     }
 
     /// Whether the lane has filled its path: its kernel need not search for more.
-    pub(in crate::proto) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.startup.is_over()
     }
 
     /// The largest rate over a longer time, given the kernel's figures if they hold end to end. On
     /// a path whose rate varies, the latest rate would hardly let it be found fast again.
-    pub(in crate::proto) fn kept_rate(&self, kernel: Option<&KernelSample>) -> f64 {
+    pub fn kept_rate(&self, kernel: Option<&KernelSample>) -> f64 {
         let kept = kernel.map_or(0.0, |_| self.kernel.rate_kept());
         kept.min(self.rate_max).max(self.rate())
     }
 
     /// The kernel's figures. Returns how many more bytes it counted as delivered.
-    pub(in crate::proto) fn on_metrics(&mut self, now: Instant, metrics: KernelSample) -> u64 {
+    pub fn on_metrics(&mut self, now: Instant, metrics: KernelSample) -> u64 {
         let (window, kept) = (self.kernel_window(), rate_window(self.rtt_min()));
         if self.kernel.asked_at().is_none() {
             let shown = |rtt| handshake::slow_path(rtt, &metrics);
@@ -223,7 +217,7 @@ impl Estimate {
 
     /// The lanes of its path carried this many bytes a second while they filled it, or would carry
     /// this many according to the handshake of the first one.
-    pub(in crate::proto) fn learn_of_path(&mut self, rate: Option<f64>, by_handshake: Option<f64>) {
+    pub fn learn_of_path(&mut self, rate: Option<f64>, by_handshake: Option<f64>) {
         if (self.path_rate, self.path_by_handshake) != (rate, by_handshake) {
             (self.path_rate, self.path_by_handshake) = (rate, by_handshake);
             self.conclude();
@@ -232,40 +226,40 @@ impl Estimate {
 
     /// What its handshake, or that of its path's first lane, showed the path to carry, in bytes a
     /// second, if that is little.
-    pub(in crate::proto) fn path_by_handshake(&self) -> Option<f64> {
+    pub fn path_by_handshake(&self) -> Option<f64> {
         self.path_by_handshake
     }
 
     /// Whether the path is known to carry little.
-    pub(in crate::proto) fn is_slow(&self) -> bool {
+    pub fn is_slow(&self) -> bool {
         self.found.slow.is_some()
     }
 
     /// How long `bytes`, of any lane, take on a slow path; zero on any other. A path slower than
     /// the least cap counts as silent, and is not waited for without end.
-    pub(in crate::proto) fn slow_time(&self, bytes: f64) -> Duration {
+    pub fn slow_time(&self, bytes: f64) -> Duration {
         let seconds = self.found.slow.map_or(0.0, |rate| bytes / rate.max(LINK_RATE_MIN as f64));
         Duration::from_secs_f64(seconds.min(3600.0))
     }
 
     /// How long one of the lane's packets takes on a slow path.
-    pub(in crate::proto) fn slow_packet(&self) -> Duration {
+    pub fn slow_packet(&self) -> Duration {
         self.slow_time(PACKET_BYTES)
     }
 
     /// How far apart acknowledgements naturally come on a slow path: its kernel sends one for every
     /// two packets.
-    pub(in crate::proto) fn ack_gap(&self) -> Duration {
+    pub fn ack_gap(&self) -> Duration {
         self.slow_time(2.0 * PACKET_BYTES * self.sharing)
     }
 
     /// How long a maximum of the kernel's samples is kept.
-    pub(in crate::proto) fn kernel_window(&self) -> Duration {
+    pub fn kernel_window(&self) -> Duration {
         self.rtt_min().saturating_mul(KERNEL_WINDOW_ROUND_TRIPS).max(KERNEL_WINDOW_MIN)
     }
 
     /// The kernel's figures, if its connection ends where the lane ends.
-    pub(in crate::proto) fn end_to_end_kernel(&self) -> Option<&KernelSample> {
+    pub fn end_to_end_kernel(&self) -> Option<&KernelSample> {
         self.kernel.latest().filter(|_| self.found.end_to_end)
     }
 
@@ -289,7 +283,7 @@ impl Estimate {
 
     /// The kernel's current pacing rate, given its figures if they hold end to end. At least the
     /// estimated rate: more while the kernel searches for the path's.
-    pub(in crate::proto) fn pacing_rate(&self, kernel: Option<&KernelSample>) -> f64 {
+    pub fn pacing_rate(&self, kernel: Option<&KernelSample>) -> f64 {
         let pacing = kernel.and_then(|kernel| kernel.pacing_rate);
         pacing.map_or(0.0, |rate| rate as f64).min(self.rate_max).max(self.rate())
     }
@@ -297,7 +291,7 @@ impl Estimate {
     /// What fills the lane as an MPTCP scheduler sees it, in bytes: its kernel's congestion window;
     /// where the kernel paces, what the pipe holds plus a millisecond, which is where such a kernel
     /// holds a subflow back. BBR's window is twice the pipe and never full.
-    pub(in crate::proto) fn congestion_window(&self) -> Option<f64> {
+    pub fn congestion_window(&self) -> Option<f64> {
         let kernel = self.end_to_end_kernel().filter(|kernel| kernel.cwnd_bytes > 0)?;
         let window = kernel.cwnd_bytes as f64;
         let pipe = self.rate() * (self.rtt_min().as_secs_f64() + THROTTLED_SECONDS);
@@ -306,23 +300,23 @@ impl Estimate {
 
     /// When the peer's kernel was last heard: while it answers, the path works, even if a loss
     /// keeps anything from coming in order.
-    pub(in crate::proto) fn kernel_heard_at(&self) -> Option<Instant> {
+    pub fn kernel_heard_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel.heard_at())
     }
 
     /// When the kernel last learnt that more has arrived, in order or not: whatever else is late,
     /// the path works.
-    pub(in crate::proto) fn kernel_delivered_at(&self) -> Option<Instant> {
+    pub fn kernel_delivered_at(&self) -> Option<Instant> {
         self.end_to_end_kernel().and(self.kernel.delivered_at())
     }
 
     /// When the kernel was last asked.
-    pub(in crate::proto) fn kernel_at(&self) -> Option<Instant> {
+    pub fn kernel_at(&self) -> Option<Instant> {
         self.kernel.asked_at()
     }
 
     /// Smoothed round-trip time, queues included.
-    pub(in crate::proto) fn rtt(&self) -> Duration {
+    pub fn rtt(&self) -> Duration {
         self.round_trip
             .smoothed()
             .or(self.kernel.latest().map(|kernel| kernel.rtt))
@@ -331,58 +325,58 @@ impl Estimate {
     }
 
     /// Smallest round-trip time: that of the path without queues.
-    pub(in crate::proto) fn rtt_min(&self) -> Duration {
+    pub fn rtt_min(&self) -> Duration {
         self.found.rtt_min
     }
 
     /// Whether any rate was measured.
-    pub(in crate::proto) fn is_measured(&self) -> bool {
+    pub fn is_measured(&self) -> bool {
         self.found.measured_rate.is_some()
     }
 
     /// Bytes a second; before any was measured, TCP's initial window per round trip.
-    pub(in crate::proto) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.found.rate
     }
 
     /// This many lanes share the path, and with it TCP's initial window; no rate exceeds `rate_max`
     /// from now on.
-    pub(in crate::proto) fn set_share(&mut self, lanes: usize, rate_max: f64) {
+    pub fn set_share(&mut self, lanes: usize, rate_max: f64) {
         self.sharing = lanes.max(1) as f64;
         self.rate_max = rate_max;
         self.conclude();
     }
 
     /// Mean deviation of the round-trip time.
-    pub(in crate::proto) fn rtt_var(&self) -> Duration {
+    pub fn rtt_var(&self) -> Duration {
         self.round_trip.var()
     }
 
     /// The way to the peer, without queues: half of the path's smallest round trip.
-    pub(in crate::proto) fn delay(&self) -> Duration {
+    pub fn delay(&self) -> Duration {
         self.found.delay
     }
 
     /// The return path of acknowledgements, on the fastest lane: the rest of the smallest round
     /// trip.
-    pub(in crate::proto) fn way_back(&self) -> Duration {
+    pub fn way_back(&self) -> Duration {
         self.rtt_min().saturating_sub(self.delay())
     }
 
     /// How long an acknowledgement may reasonably take.
-    pub(in crate::proto) fn timeout(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.round_trip.timeout().unwrap_or_else(|| self.rtt().saturating_mul(3))
     }
 
     /// How long the path may reasonably take to answer, by the kernel's figures where they hold end
     /// to end.
-    pub(in crate::proto) fn path_timeout(&self) -> Duration {
+    pub fn path_timeout(&self) -> Duration {
         let kernel = self.end_to_end_kernel().filter(|kernel| !kernel.rtt.is_zero());
         kernel.map_or(self.timeout(), |kernel| timeout(kernel.rtt, kernel.rtt_var))
     }
 
     /// Bytes in the pipe when it is full and there is no queue.
-    pub(in crate::proto) fn bandwidth_delay_bytes(&self) -> f64 {
+    pub fn bandwidth_delay_bytes(&self) -> f64 {
         self.rate() * self.rtt_min().as_secs_f64()
     }
 }

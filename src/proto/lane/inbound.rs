@@ -19,7 +19,7 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
 /// Cumulative position and the acknowledgements owed for it: one on the lane itself, to show that
 /// it is alive; and one on a faster lane, if there is one.
 #[derive(Debug, Default)]
-pub(in crate::proto) struct Inbound {
+pub struct Inbound {
     /// Bytes of frames received.
     position: u64,
     /// The position in the last ACK sent.
@@ -32,12 +32,12 @@ pub(in crate::proto) struct Inbound {
 
 impl Inbound {
     /// Bytes of frames received on the lane.
-    pub(in crate::proto) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.position
     }
 
     /// Counts a batch of frames.
-    pub(in crate::proto) fn receive(
+    pub fn receive(
         &mut self,
         now: Instant,
         bytes: u64,
@@ -62,24 +62,24 @@ impl Inbound {
     }
 
     /// When an ACK has to be sent on the lane itself.
-    pub(in crate::proto) fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// When an ACK has to be sent on a faster lane.
-    pub(in crate::proto) fn due_elsewhere(&self) -> Option<Instant> {
+    pub fn due_elsewhere(&self) -> Option<Instant> {
         self.due_elsewhere
     }
 
     /// The position for an ACK that is about to be sent on the lane itself, if one is owed.
-    pub(in crate::proto) fn take_ack(&mut self) -> Option<u64> {
+    pub fn take_ack(&mut self) -> Option<u64> {
         self.due.take()?;
         self.acked = self.position;
         Some(self.position)
     }
 
     /// The position for an ACK that is about to be sent on a faster lane, if one is owed.
-    pub(in crate::proto) fn take_ack_elsewhere(&mut self) -> Option<u64> {
+    pub fn take_ack_elsewhere(&mut self) -> Option<u64> {
         self.due_elsewhere.take()?;
         self.acked = self.position;
         Some(self.position)

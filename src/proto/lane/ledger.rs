@@ -12,7 +12,7 @@ use super::part::part;
 
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::proto) enum Carried {
+pub enum Carried {
     Data { id: StreamId, range: Range<u64>, fin: bool },
     Open(StreamId),
     Reset(StreamId),
@@ -30,22 +30,22 @@ pub(in crate::proto) enum Carried {
 
 /// One frame in flight.
 #[derive(Clone, Debug)]
-pub(in crate::proto) struct Entry {
-    pub(in crate::proto) carried: Carried,
+pub struct Entry {
+    pub carried: Carried,
     /// Where the frame ends on the lane.
-    pub(in crate::proto) end: u64,
-    pub(in crate::proto) sent_at: Instant,
+    pub end: u64,
+    pub sent_at: Instant,
     /// When it should arrive at the peer, as estimated when it was sent.
-    pub(in crate::proto) eta: Instant,
+    pub eta: Instant,
     /// The part of that allowed for the lane's usual lateness.
-    pub(in crate::proto) lateness: Duration,
+    pub lateness: Duration,
     /// Another lane was given the same bytes after this one.
-    pub(in crate::proto) duplicated: bool,
+    pub duplicated: bool,
     /// The lane had more to send than it could then: the delivery measures its rate.
-    pub(in crate::proto) busy: bool,
+    pub busy: bool,
     /// The lane's acknowledged position when this was sent, and when that was reached.
-    pub(in crate::proto) delivered_then: u64,
-    pub(in crate::proto) delivered_at_then: Option<Instant>,
+    pub delivered_then: u64,
+    pub delivered_at_then: Option<Instant>,
 }
 
 /// On a path that a lane shares with others of its link, a forecast may be wrong by this fraction
@@ -54,7 +54,7 @@ const FORECAST_ERROR: u32 = 2;
 
 impl Entry {
     /// When it should have arrived, allowing for the largest forecast error.
-    pub(in crate::proto) fn expected_by(&self, path_shared: bool) -> Instant {
+    pub fn expected_by(&self, path_shared: bool) -> Instant {
         let ahead = self.eta.saturating_duration_since(self.sent_at);
         let error = if path_shared { part::<FORECAST_ERROR>(ahead) } else { Duration::ZERO };
         self.eta.checked_add(error).unwrap_or(self.eta)
@@ -63,54 +63,54 @@ impl Entry {
 
 /// Invariant: acked <= sent; entries are in order of `end`, all above `acked`.
 #[derive(Debug, Default)]
-pub(in crate::proto) struct Ledger {
+pub struct Ledger {
     entries: VecDeque<Entry>,
     sent: u64,
     acked: u64,
-    pub(in crate::proto) delivered_at: Option<Instant>,
+    pub delivered_at: Option<Instant>,
     /// Payload bytes in `entries`.
     payload: ByteCount,
 }
 
 impl Ledger {
     /// Bytes of frames given to the lane.
-    pub(in crate::proto) fn sent_position(&self) -> u64 {
+    pub fn sent_position(&self) -> u64 {
         self.sent
     }
 
     /// Bytes of frames the peer has acknowledged.
-    pub(in crate::proto) fn acked_position(&self) -> u64 {
+    pub fn acked_position(&self) -> u64 {
         self.acked
     }
 
     /// Bytes in flight. None if no acknowledgement is due: bytes that need none are never reported
     /// as arrived, and a lane that only answers for days would fill up with its answers.
-    pub(in crate::proto) fn in_flight(&self) -> u64 {
+    pub fn in_flight(&self) -> u64 {
         if self.owes() { span(self.acked, self.sent) } else { 0 }
     }
 
     /// Stream payload in flight.
-    pub(in crate::proto) fn payload_in_flight(&self) -> u64 {
+    pub fn payload_in_flight(&self) -> u64 {
         self.payload.get()
     }
 
     /// Frames in flight that matter if they are lost.
-    pub(in crate::proto) fn frames(&self) -> usize {
+    pub fn frames(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether an acknowledgement is due to come.
-    pub(in crate::proto) fn owes(&self) -> bool {
+    pub fn owes(&self) -> bool {
         !self.entries.is_empty()
     }
 
     /// Notes bytes that need no acknowledgement.
-    pub(in crate::proto) fn pass(&mut self, bytes: u64) {
+    pub fn pass(&mut self, bytes: u64) {
         self.sent = self.sent.saturating_add(bytes);
     }
 
     /// Notes a frame of `bytes` bytes.
-    pub(in crate::proto) fn record(
+    pub fn record(
         &mut self,
         carried: Carried,
         bytes: u64,
@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Settles everything up to `position`; returns the position. The caller has checked that it
     /// was sent.
-    pub(in crate::proto) fn ack(&mut self, position: u64, mut settle: impl FnMut(Entry)) -> u64 {
+    pub fn ack(&mut self, position: u64, mut settle: impl FnMut(Entry)) -> u64 {
         self.acked = self.acked.max(position.min(self.sent));
         while let Some(entry) = self.entries.front() {
             if entry.end > self.acked {
@@ -155,23 +155,23 @@ impl Ledger {
     }
 
     /// What is in flight, oldest first.
-    pub(in crate::proto) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
     }
 
     /// The same, mutable, for marking.
-    pub(in crate::proto) fn entries_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {
+    pub fn entries_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {
         self.entries.iter_mut()
     }
 
     /// The one that ends at `end`.
-    pub(in crate::proto) fn entry_mut(&mut self, end: u64) -> Option<&mut Entry> {
+    pub fn entry_mut(&mut self, end: u64) -> Option<&mut Entry> {
         let nth = self.entries.binary_search_by_key(&end, |entry| entry.end).ok()?;
         self.entries.get_mut(nth)
     }
 
     /// Forgets what is in flight.
-    pub(in crate::proto) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
+    pub fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
         self.payload = ByteCount::ZERO;
         std::mem::take(&mut self.entries).into_iter()
     }

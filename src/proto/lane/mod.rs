@@ -11,9 +11,9 @@ mod part;
 mod round_trip;
 mod silence;
 
-pub(in crate::proto) use estimate::Estimate;
-pub(in crate::proto) use inbound::Inbound;
-pub(in crate::proto) use ledger::{Carried, Entry, Ledger};
+pub use estimate::Estimate;
+pub use inbound::Inbound;
+pub use ledger::{Carried, Entry, Ledger};
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub enum Health {
 
 /// How well a lane answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proto) enum Condition {
+pub enum Condition {
     Good,
     /// What it carries is overdue, and nothing was acknowledged for a while: others are preferred.
     Late,
@@ -43,7 +43,7 @@ pub(in crate::proto) enum Condition {
 }
 
 impl Condition {
-    pub(in crate::proto) fn health(self) -> Health {
+    pub fn health(self) -> Health {
         match self {
             Self::Good | Self::Late => Health::Good,
             Self::Suspect => Health::Suspect,
@@ -53,7 +53,7 @@ impl Condition {
 
 /// What the driver's task for a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proto) enum Task {
+pub enum Task {
     /// It writes what it was given, and will ask for more.
     Writing,
     /// It asked, and there was nothing for it: it has to be woken.
@@ -64,65 +64,65 @@ pub(in crate::proto) enum Task {
 
 /// A lane that is up.
 #[derive(Debug)]
-pub(in crate::proto) struct Lane {
-    pub(in crate::proto) id: LaneId,
-    pub(in crate::proto) policy: LanePolicy,
-    pub(in crate::proto) ledger: Ledger,
-    pub(in crate::proto) inbound: Inbound,
-    pub(in crate::proto) estimate: Estimate,
-    pub(in crate::proto) task: Task,
-    pub(in crate::proto) condition: Condition,
-    pub(in crate::proto) signs: Signs,
+pub struct Lane {
+    pub id: LaneId,
+    pub policy: LanePolicy,
+    pub ledger: Ledger,
+    pub inbound: Inbound,
+    pub estimate: Estimate,
+    pub task: Task,
+    pub condition: Condition,
+    pub signs: Signs,
     /// The link's active lanes fill its path without it: it carries no bulk.
-    pub(in crate::proto) standby: bool,
+    pub standby: bool,
     /// Data of redundant streams that another lane was given first.
-    pub(in crate::proto) copies: VecDeque<Carried>,
+    pub copies: VecDeque<Carried>,
     /// When what was given to it will have left this end, at the estimated rate.
-    pub(in crate::proto) leaves_at: Option<Instant>,
-    pub(in crate::proto) payload: Payload,
+    pub leaves_at: Option<Instant>,
+    pub payload: Payload,
     /// It was given the CLOSE.
-    pub(in crate::proto) close_sent: bool,
+    pub close_sent: bool,
 }
 
 /// When a lane was heard, and what is done to hear from it.
 #[derive(Debug)]
-pub(in crate::proto) struct Signs {
+pub struct Signs {
     /// When anything last arrived on it, or it was last pinged: the answer may come on another
     /// lane.
-    pub(in crate::proto) heard_at: Instant,
+    pub heard_at: Instant,
     /// The last time it owed nothing, made progress, or had room for more.
-    pub(in crate::proto) progress_at: Instant,
+    pub progress_at: Instant,
     /// A PING has to be sent, to see whether the lane is alive.
-    pub(in crate::proto) ping_due: bool,
+    pub ping_due: bool,
     /// Its kernel was asked because the lane is silent: its answer is awaited until then.
-    pub(in crate::proto) asked_until: Option<Instant>,
+    pub asked_until: Option<Instant>,
     /// How many lanes before it were given up unanswered: its time-out is doubled that many times.
-    pub(in crate::proto) unanswered: u32,
+    pub unanswered: u32,
 }
 
 /// Stream payload that a lane has carried, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::proto) struct Payload {
-    pub(in crate::proto) sent: u64,
+pub struct Payload {
+    pub sent: u64,
     /// The part of `sent` that another lane had been given before.
-    pub(in crate::proto) resent: u64,
-    pub(in crate::proto) received: u64,
+    pub resent: u64,
+    pub received: u64,
     /// What all lanes together had been given when this one was last given any.
-    pub(in crate::proto) given_at: u64,
+    pub given_at: u64,
 }
 
 impl Lane {
     /// Whether it has to be woken when there is anything for it.
-    pub(in crate::proto) fn is_asleep(&self) -> bool {
+    pub fn is_asleep(&self) -> bool {
         self.task == Task::Asleep
     }
 
     /// Whether bulk is left to others.
-    pub(in crate::proto) fn is_kept_free(&self) -> bool {
+    pub fn is_kept_free(&self) -> bool {
         self.standby || self.policy.tier == Tier::Express
     }
 
-    pub(in crate::proto) fn new(id: LaneId, now: Instant, rtt: Option<Duration>) -> Self {
+    pub fn new(id: LaneId, now: Instant, rtt: Option<Duration>) -> Self {
         Self {
             id,
             policy: LanePolicy::default(),
@@ -147,7 +147,7 @@ impl Lane {
     }
 
     /// What the lane's link needs to know of it.
-    pub(in crate::proto) fn sample(&self) -> LaneSample {
+    pub fn sample(&self) -> LaneSample {
         let estimate = &self.estimate;
         let kernel = estimate.end_to_end_kernel();
         LaneSample {
@@ -167,7 +167,7 @@ impl Lane {
     }
 
     /// What its window depends on: a part of the sample, needed far more often.
-    pub(in crate::proto) fn window_sample(&self) -> WindowSample {
+    pub fn window_sample(&self) -> WindowSample {
         let estimate = &self.estimate;
         WindowSample {
             acked_bytes: self.ledger.acked_position(),
@@ -178,23 +178,18 @@ impl Lane {
         }
     }
 
-    pub(in crate::proto) fn is_suspect(&self) -> bool {
+    pub fn is_suspect(&self) -> bool {
         self.condition == Condition::Suspect
     }
 
     /// The lane as one that its link may make active.
-    pub(in crate::proto) fn candidate(&self) -> Candidate {
+    pub fn candidate(&self) -> Candidate {
         Candidate { id: self.id, active: !self.standby, rate: self.estimate.rate() }
     }
 
     /// Takes an acknowledgement; passes what it settles to `settle`. `false`: it acknowledges what
     /// was never sent.
-    pub(in crate::proto) fn on_ack(
-        &mut self,
-        now: Instant,
-        position: u64,
-        settle: impl FnMut(Entry),
-    ) -> bool {
+    pub fn on_ack(&mut self, now: Instant, position: u64, settle: impl FnMut(Entry)) -> bool {
         if position > self.ledger.sent_position() {
             return false;
         }

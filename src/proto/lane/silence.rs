@@ -38,47 +38,47 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 impl Lane {
     /// How much later than forecast an acknowledgement may be, deliberate delay included.
-    pub(in crate::proto) fn slack(&self) -> Duration {
+    pub fn slack(&self) -> Duration {
         let usual = self.estimate.lateness(self.signs.progress_at).saturating_mul(4);
         let ack_delay = ACK_DELAY_USUAL.max(self.estimate.ack_gap());
         usual.min(self.estimate.rtt_min()).max(LATE_MIN).saturating_add(ack_delay)
     }
 
     /// How long after its forecast arrival a frame counts as late: its acknowledgement has to come.
-    pub(in crate::proto) fn late_after(&self) -> Duration {
+    pub fn late_after(&self) -> Duration {
         self.estimate.way_back().saturating_add(self.slack())
     }
 
     /// How much later than its rate and queue explain the lane usually delivers, as when TCP
     /// repairs one loss after another: it is given bytes from that much further back.
-    pub(in crate::proto) fn lateness(&self, now: Instant) -> Duration {
+    pub fn lateness(&self, now: Instant) -> Duration {
         self.estimate.lateness(now).saturating_sub(ACK_DELAY_USUAL)
     }
 
     /// Whether it recently owed nothing, made progress, or its peer's kernel acknowledged anything.
-    pub(in crate::proto) fn answers(&self, now: Instant) -> bool {
+    pub fn answers(&self, now: Instant) -> bool {
         self.answered_until().is_some_and(|until| now < until)
     }
 
     /// When it will have been silent for too long to count as answering.
-    pub(in crate::proto) fn answered_until(&self) -> Option<Instant> {
+    pub fn answered_until(&self) -> Option<Instant> {
         self.answered_at().checked_add(self.slack())
     }
 
     /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
-    pub(in crate::proto) fn answered_at(&self) -> Instant {
+    pub fn answered_at(&self) -> Instant {
         self.estimate
             .kernel_heard_at()
             .map_or(self.signs.progress_at, |at| at.max(self.signs.progress_at))
     }
 
     /// How long the lane may owe without making progress before it is suspect.
-    pub(in crate::proto) fn timeout(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.estimate.timeout().max(TIMEOUT_MIN).max(self.drain_time())
     }
 
     /// How long its path may take to answer, whatever waits at this end or for lost packets.
-    pub(in crate::proto) fn path_timeout(&self) -> Duration {
+    pub fn path_timeout(&self) -> Duration {
         self.estimate.path_timeout().max(TIMEOUT_MIN).max(self.drain_time())
     }
 
@@ -94,7 +94,7 @@ impl Lane {
     }
 
     /// How long until it is given up.
-    pub(in crate::proto) fn lost_after(&self) -> Duration {
+    pub fn lost_after(&self) -> Duration {
         let silence = self.timeout().saturating_mul(TIMEOUTS_UNTIL_LOST).max(LOST_AFTER_MIN);
         let silence = silence.max(self.estimate.slow_time(FOREIGN_QUEUE_BYTES));
         // An acknowledgement shows that frames get through.
@@ -105,12 +105,12 @@ impl Lane {
     /// Whether something is expected of it: an acknowledgement, or room in its full buffer. A lane
     /// that only receives is owed no acknowledgement; that bytes arrive on it does not show that
     /// any leave.
-    pub(in crate::proto) fn owes(&self) -> bool {
+    pub fn owes(&self) -> bool {
         self.ledger.owes() || self.task == Task::Writing
     }
 
     /// When the lane becomes suspect if it stays silent.
-    pub(in crate::proto) fn suspect_at(&self) -> Option<Instant> {
+    pub fn suspect_at(&self) -> Option<Instant> {
         (self.owes() && !self.is_suspect())
             .then(|| self.signs.progress_at.checked_add(self.timeout()))
             .flatten()
@@ -119,7 +119,7 @@ impl Lane {
     /// Since when the lane has been silent though it should not be: what was sent is not
     /// acknowledged, or a PING does not leave because its buffer stays full. Not while its kernel
     /// learns that more has arrived: once all has, the peer is silent, not the path.
-    pub(in crate::proto) fn silent_since(&self) -> Option<Instant> {
+    pub fn silent_since(&self) -> Option<Instant> {
         let since = if self.owes() {
             self.signs.progress_at
         } else if let Task::Woken(at) = self.task {
@@ -140,18 +140,18 @@ impl Lane {
 
     /// When nothing will have been heard of it, by the peer's acknowledgements and its kernel's,
     /// for longer than its path may take.
-    pub(in crate::proto) fn silent_at(&self) -> Option<Instant> {
+    pub fn silent_at(&self) -> Option<Instant> {
         self.answered_at().checked_add(self.path_timeout())
     }
 
     /// When to act on silence that falls due at `due`: not before its kernel has answered.
-    pub(in crate::proto) fn decided_at(&self, due: Instant) -> Instant {
+    pub fn decided_at(&self, due: Instant) -> Instant {
         self.signs.asked_until.map_or(due, |until| until.max(due))
     }
 
     /// A decision on its silence has been due since `due`. Whether to ask its kernel first: nobody
     /// has while nothing came on the lane and nothing could be written.
-    pub(in crate::proto) fn ask_kernel(&mut self, now: Instant, due: Instant) -> bool {
+    pub fn ask_kernel(&mut self, now: Instant, due: Instant) -> bool {
         let Some(answered_at) = self.estimate.kernel_at() else { return false };
         let fresh = answered_at.checked_add(ANSWER_FRESH).is_none_or(|until| until >= due);
         if fresh || self.signs.asked_until.is_some() {

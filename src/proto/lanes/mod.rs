@@ -4,10 +4,6 @@
 //! may be ahead of them (`send_room`).
 //!
 //! Nothing here knows what a stream is. What a lane owes is handed to code that does.
-#![allow(
-    unreachable_pub,
-    reason = "the room is private: `mod.rs` of the core decides what leaves it"
-)]
 
 mod arrange;
 mod dead;

@@ -188,7 +188,7 @@ impl Link {
 
 /// What a link means for one of its lanes.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::proto) struct LinkView {
+pub struct LinkView {
     /// How many lanes share its path.
     sharing: usize,
     queue: StandingQueue,
@@ -201,27 +201,27 @@ impl LinkView {
     pub(super) const UNKNOWN: Self = Self { sharing: 1, queue: StandingQueue::NONE, jitter: 0.0 };
 
     /// How many lanes share its path.
-    pub(in crate::proto) fn sharing(&self) -> usize {
+    pub fn sharing(&self) -> usize {
         self.sharing
     }
 
-    pub(in crate::proto) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.sharing > 1
     }
 
     /// What a lane can expect to deliver, as a fraction of its rate.
-    pub(in crate::proto) fn share(&self) -> f64 {
+    pub fn share(&self) -> f64 {
         self.queue.share()
     }
 
     /// Most bytes the lane may have in flight.
-    pub(in crate::proto) fn window(&self, lane: &WindowSample) -> f64 {
+    pub fn window(&self, lane: &WindowSample) -> f64 {
         let is_queued = self.queue.is_standing();
         Window { sharing: self.sharing, is_queued, jitter: self.jitter }.bytes(lane)
     }
 
     /// How a lane is to be used.
-    pub(in crate::proto) fn advice(&self, lane: &LaneSample) -> Advice {
+    pub fn advice(&self, lane: &LaneSample) -> Advice {
         let pacing = Pacing::new(self.queue, self.is_shared(), self.jitter).limit(lane);
         Advice {
             active: lane.active,

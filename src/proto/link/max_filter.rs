@@ -4,30 +4,24 @@ use std::time::{Duration, Instant};
 
 /// The largest value of the current and the previous window.
 #[derive(Clone, Debug, Default)]
-pub(in crate::proto) struct MaxFilter {
+pub struct MaxFilter {
     previous: f64,
     current: f64,
     began: Option<Instant>,
     /// Whether any sample came from a busy lane.
-    pub(in crate::proto) was_busy: bool,
+    pub was_busy: bool,
 }
 
 impl MaxFilter {
     /// Unless the lane was `busy`, a sample is only a lower bound.
-    pub(in crate::proto) fn add_sample(
-        &mut self,
-        now: Instant,
-        value: f64,
-        busy: bool,
-        window: Duration,
-    ) {
+    pub fn add_sample(&mut self, now: Instant, value: f64, busy: bool, window: Duration) {
         self.was_busy |= busy;
         if busy || value > self.max() {
             self.add(now, value, window);
         }
     }
 
-    pub(in crate::proto) fn add(&mut self, now: Instant, value: f64, window: Duration) {
+    pub fn add(&mut self, now: Instant, value: f64, window: Duration) {
         let age = self.began.map(|began| now.saturating_duration_since(began));
         match age {
             Some(age) if age < window => self.current = self.current.max(value),
@@ -44,7 +38,7 @@ impl MaxFilter {
         }
     }
 
-    pub(in crate::proto) fn max(&self) -> f64 {
+    pub fn max(&self) -> f64 {
         self.current.max(self.previous)
     }
 }

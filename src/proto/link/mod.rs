@@ -27,13 +27,13 @@ mod window;
 #[cfg(test)]
 mod testing;
 
-pub(in crate::proto) use control::LinkView;
-pub(in crate::proto) use max_filter::MaxFilter;
-pub(in crate::proto) use path::{INITIAL_WINDOW_BYTES, PACKET_BYTES, SLOW_RATE};
-pub(in crate::proto) use rate_cap::{RateAllowance, RateCaps};
+pub use control::LinkView;
+pub use max_filter::MaxFilter;
+pub use path::{INITIAL_WINDOW_BYTES, PACKET_BYTES, SLOW_RATE};
+pub use rate_cap::{RateAllowance, RateCaps};
 pub use sample::{Advice, KernelSample};
-pub(in crate::proto) use sample::{Candidate, LaneSample, WindowSample};
-pub(in crate::proto) use startup::Startup;
+pub use sample::{Candidate, LaneSample, WindowSample};
+pub use startup::Startup;
 
 use std::time::{Duration, Instant};
 
@@ -45,11 +45,11 @@ use super::policy::LanePolicy;
 
 /// The links that have lanes.
 #[derive(Debug, Default)]
-pub(in crate::proto) struct Links(LiteMap<LinkId, Link>);
+pub struct Links(LiteMap<LinkId, Link>);
 
 impl Links {
     /// A lane of this policy's link is up; something was just heard on it.
-    pub(in crate::proto) fn join(&mut self, policy: &LanePolicy, now: Instant) {
+    pub fn join(&mut self, policy: &LanePolicy, now: Instant) {
         let mut link = self.0.remove(&policy.link).unwrap_or_else(|| Link::new(now));
         link.join(policy.tier);
         link.heard_at = link.heard_at.max(now);
@@ -57,7 +57,7 @@ impl Links {
     }
 
     /// A lane of this policy's link is down, or has a new policy.
-    pub(in crate::proto) fn leave(&mut self, policy: &LanePolicy) {
+    pub fn leave(&mut self, policy: &LanePolicy) {
         let Some(link) = self.0.get_mut(&policy.link) else { return };
         link.leave(policy.tier);
         if link.lanes == 0 {
@@ -66,14 +66,14 @@ impl Links {
     }
 
     /// The peer or its kernel acknowledged something that one of the link's lanes owed.
-    pub(in crate::proto) fn on_heard(&mut self, id: LinkId, at: Instant) {
+    pub fn on_heard(&mut self, id: LinkId, at: Instant) {
         if let Some(link) = self.0.get_mut(&id) {
             link.heard_at = link.heard_at.max(at);
         }
     }
 
     /// The peer acknowledged this many more `bytes` on one of the link's lanes.
-    pub(in crate::proto) fn on_ack(&mut self, id: LinkId, bytes: u64) {
+    pub fn on_ack(&mut self, id: LinkId, bytes: u64) {
         if let Some(link) = self.0.get_mut(&id) {
             link.delivery_rate.on_ack(bytes);
         }
@@ -81,7 +81,7 @@ impl Links {
 
     /// The kernel of one of the link's lanes counted this many more `bytes` as delivered, with
     /// round trips of `rtt`.
-    pub(in crate::proto) fn on_delivered(&mut self, id: LinkId, bytes: u64, rtt: Duration) {
+    pub fn on_delivered(&mut self, id: LinkId, bytes: u64, rtt: Duration) {
         if let Some(link) = self.0.get_mut(&id) {
             link.on_delivered(bytes, rtt);
         }
@@ -89,7 +89,7 @@ impl Links {
 
     /// Takes a sample of the link's `lanes`, once per `window`. Returns whether the active lanes
     /// are to change: see [`choose`](Self::choose).
-    pub(in crate::proto) fn on_sample(
+    pub fn on_sample(
         &mut self,
         now: Instant,
         id: LinkId,
@@ -100,7 +100,7 @@ impl Links {
     }
 
     /// Chooses the link's active lanes. `lanes` are the candidates: all but express lanes.
-    pub(in crate::proto) fn choose(&mut self, id: LinkId, lanes: &mut [Candidate]) {
+    pub fn choose(&mut self, id: LinkId, lanes: &mut [Candidate]) {
         let link = self.0.get_mut(&id);
         let active = link.as_ref().and_then(|link| link.active_max).unwrap_or(usize::MAX);
         active_set::choose(lanes, active);
@@ -110,29 +110,29 @@ impl Links {
     }
 
     /// What the link means for one of its lanes.
-    pub(in crate::proto) fn view(&self, id: LinkId) -> LinkView {
+    pub fn view(&self, id: LinkId) -> LinkView {
         self.0.get(&id).map_or(LinkView::UNKNOWN, Link::view)
     }
 
     /// What the link's path delivered when it was last full, in bytes a second.
-    pub(in crate::proto) fn path_rate(&self, id: LinkId) -> Option<f64> {
+    pub fn path_rate(&self, id: LinkId) -> Option<f64> {
         self.0.get(&id)?.delivery_rate.rate()
     }
 
     /// What the first lane's handshake showed the link's path to carry, in bytes a second, if that
     /// is little.
-    pub(in crate::proto) fn path_by_handshake(&self, id: LinkId) -> Option<f64> {
+    pub fn path_by_handshake(&self, id: LinkId) -> Option<f64> {
         self.0.get(&id)?.by_handshake
     }
 
     /// When anything was last heard on the link, if it has several lanes: for a single lane this
     /// would add nothing.
-    pub(in crate::proto) fn heard_at(&self, id: LinkId) -> Option<Instant> {
+    pub fn heard_at(&self, id: LinkId) -> Option<Instant> {
         self.0.get(&id).filter(|link| link.lanes > 1).map(|link| link.heard_at)
     }
 
     #[cfg(test)]
-    pub(in crate::proto) fn limit_active(&mut self, id: LinkId, active: usize) {
+    pub fn limit_active(&mut self, id: LinkId, active: usize) {
         self.0.get_mut(&id).unwrap().active_max = Some(active);
     }
 }

@@ -18,11 +18,11 @@ const ROUNDING: Duration = Duration::from_micros(1);
 
 /// What a lane may send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proto) struct RateAllowance {
+pub struct RateAllowance {
     /// Bytes of frames.
-    pub(in crate::proto) bytes: usize,
+    pub bytes: usize,
     /// It is worth a frame of data. Less is only for the lane's own acknowledgements.
-    pub(in crate::proto) ready: bool,
+    pub ready: bool,
 }
 
 /// One link's cap. Invariant: tokens <= burst.
@@ -64,16 +64,11 @@ impl Bucket {
 
 /// The caps of all links that have one, by link.
 #[derive(Debug, Default)]
-pub(in crate::proto) struct RateCaps(BTreeMap<LinkId, Bucket>);
+pub struct RateCaps(BTreeMap<LinkId, Bucket>);
 
 impl RateCaps {
     /// A lane of the link is up: the newest cap applies. `in_use`: links that have lanes.
-    pub(in crate::proto) fn set(
-        &mut self,
-        now: Instant,
-        policy: &LanePolicy,
-        in_use: impl Fn(LinkId) -> bool,
-    ) {
+    pub fn set(&mut self, now: Instant, policy: &LanePolicy, in_use: impl Fn(LinkId) -> bool) {
         let Some(rate) = policy.rate_max else { return };
         let rate = rate.max(LINK_RATE_MIN) as f64;
         // A full bucket of an unused link is as good as none; one in debt is kept until it is full.
@@ -85,7 +80,7 @@ impl RateCaps {
     }
 
     /// What a lane with this policy may send now.
-    pub(in crate::proto) fn allowance(&self, now: Instant, policy: &LanePolicy) -> RateAllowance {
+    pub fn allowance(&self, now: Instant, policy: &LanePolicy) -> RateAllowance {
         let Some(bucket) = self.of(policy) else {
             return RateAllowance { bytes: usize::MAX, ready: true };
         };
@@ -94,22 +89,22 @@ impl RateCaps {
     }
 
     /// Whether the lane may send frames of its own: an acknowledgement, a PING.
-    pub(in crate::proto) fn may_speak(&self, now: Instant, policy: &LanePolicy) -> bool {
+    pub fn may_speak(&self, now: Instant, policy: &LanePolicy) -> bool {
         self.allowance(now, policy).bytes > 0
     }
 
     /// When it may, if that is not always.
-    pub(in crate::proto) fn speaks_at(&self, policy: &LanePolicy) -> Option<Instant> {
+    pub fn speaks_at(&self, policy: &LanePolicy) -> Option<Instant> {
         self.of(policy).map(|bucket| bucket.reaches(1.0))
     }
 
     /// When there is enough for a frame of data, if that is not always.
-    pub(in crate::proto) fn ready_at(&self, policy: &LanePolicy) -> Option<Instant> {
+    pub fn ready_at(&self, policy: &LanePolicy) -> Option<Instant> {
         self.of(policy).map(|bucket| bucket.reaches(bucket.quantum()))
     }
 
     /// The lane was given `bytes`. Its own control frames beyond the allowance are a debt.
-    pub(in crate::proto) fn spend(&mut self, now: Instant, policy: &LanePolicy, bytes: usize) {
+    pub fn spend(&mut self, now: Instant, policy: &LanePolicy, bytes: usize) {
         if policy.rate_max.is_some()
             && let Some(bucket) = self.0.get_mut(&policy.link)
         {

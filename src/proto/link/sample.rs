@@ -6,29 +6,29 @@ use crate::proto::ids::LaneId;
 
 /// One lane at the moment its link is asked.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::proto) struct LaneSample {
-    pub(in crate::proto) active: bool,
+pub struct LaneSample {
+    pub active: bool,
     /// Given to it and not acknowledged.
-    pub(in crate::proto) in_flight: u64,
+    pub in_flight: u64,
     /// Acknowledged since it came up.
-    pub(in crate::proto) acked_bytes: u64,
+    pub acked_bytes: u64,
     /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
-    pub(in crate::proto) answered_at: Instant,
+    pub answered_at: Instant,
     /// What it is believed to deliver, in bytes a second, and its recent maximum.
-    pub(in crate::proto) rate: f64,
-    pub(in crate::proto) kept_rate: f64,
+    pub rate: f64,
+    pub kept_rate: f64,
     /// Its kernel's current pacing rate, in bytes a second; at least the rate.
-    pub(in crate::proto) pacing_rate: f64,
+    pub pacing_rate: f64,
     /// The smallest round trip.
-    pub(in crate::proto) rtt_min: Duration,
+    pub rtt_min: Duration,
     /// Its path is known to carry little.
-    pub(in crate::proto) is_slow: bool,
+    pub is_slow: bool,
     /// What its handshake showed its path to carry, in bytes a second, if that is little.
-    pub(in crate::proto) path_by_handshake: Option<f64>,
+    pub path_by_handshake: Option<f64>,
     /// It fills its path: its kernel need not search for more.
-    pub(in crate::proto) is_full: bool,
+    pub is_full: bool,
     /// Present where the kernel reports and its connection ends where the lane does.
-    pub(in crate::proto) kernel: Option<KernelSample>,
+    pub kernel: Option<KernelSample>,
 }
 
 /// What the kernel knows of a lane, where it reports (on Linux, `TCP_INFO`).
@@ -56,15 +56,15 @@ pub struct KernelSample {
 
 /// What a lane's window depends on.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::proto) struct WindowSample {
+pub struct WindowSample {
     /// Acknowledged since it came up.
-    pub(in crate::proto) acked_bytes: u64,
+    pub acked_bytes: u64,
     /// What it is believed to deliver, in bytes a second.
-    pub(in crate::proto) rate: f64,
-    pub(in crate::proto) rtt_min: Duration,
-    pub(in crate::proto) is_slow: bool,
+    pub rate: f64,
+    pub rtt_min: Duration,
+    pub is_slow: bool,
     /// Its kernel's congestion window; zero where the kernel does not report.
-    pub(in crate::proto) cwnd_bytes: u64,
+    pub cwnd_bytes: u64,
 }
 
 impl From<&LaneSample> for WindowSample {
@@ -81,11 +81,11 @@ impl From<&LaneSample> for WindowSample {
 
 /// A lane that may be active or on standby.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::proto) struct Candidate {
-    pub(in crate::proto) id: LaneId,
-    pub(in crate::proto) active: bool,
+pub struct Candidate {
+    pub id: LaneId,
+    pub active: bool,
     /// In bytes a second.
-    pub(in crate::proto) rate: f64,
+    pub rate: f64,
 }
 
 /// How a lane is to be used.

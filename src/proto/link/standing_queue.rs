@@ -27,7 +27,7 @@ const PART_MIN: f64 = 0.25;
 
 /// How much less the path can deliver to all its lanes than each believes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::proto) struct StandingQueue {
+pub struct StandingQueue {
     /// Zero if no queue stands, up to one.
     pressure: f64,
     /// What the lanes deliver, as a fraction of what they are believed to.

@@ -17,7 +17,7 @@ const FULL_ROUND_TRIPS: u8 = 3;
 
 /// Whether a lane has filled its path since it came up.
 #[derive(Clone, Debug, Default)]
-pub(in crate::proto) struct Startup {
+pub struct Startup {
     /// Samples in a row that said so.
     full: u8,
     /// At the last sample, in bytes a second.
@@ -29,7 +29,7 @@ impl Startup {
     /// The path's round trip is `rtt`, its smallest `rtt_min`; it carries `rate` bytes a second,
     /// and the lane was `busy`. Lanes that share a path (`shared`) are held to what all of them
     /// carry, which needs no proof from each.
-    pub(in crate::proto) fn on_sample(
+    pub fn on_sample(
         &mut self,
         now: Instant,
         [rtt, rtt_min]: [Duration; 2],
@@ -51,7 +51,7 @@ impl Startup {
     }
 
     /// Whether the last sample said that the path is full, or that is certain.
-    pub(in crate::proto) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.full > 0
     }
 }

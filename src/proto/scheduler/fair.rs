@@ -12,7 +12,7 @@ const QUANTUM: i64 = 32 * 1024;
 /// Streams with something to send. One that had nothing until now comes first, once; if it uses up
 /// its quantum it joins the bulk.
 #[derive(Debug, Default)]
-pub(in crate::proto) struct FairQueue {
+pub struct FairQueue {
     urgent: VecDeque<Turn>,
     bulk: VecDeque<Turn>,
 }
@@ -26,38 +26,38 @@ struct Turn {
 
 impl FairQueue {
     /// Adds a stream that is not in the queue.
-    pub(in crate::proto) fn push(&mut self, id: StreamId) {
+    pub fn push(&mut self, id: StreamId) {
         self.urgent.push_back(Turn { id, credit: QUANTUM });
     }
 
     /// How many streams have something to send.
-    pub(in crate::proto) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.urgent.len().saturating_add(self.bulk.len())
     }
 
     /// Whether no stream has anything to send.
-    pub(in crate::proto) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.bulk.is_empty()
     }
 
     /// The stream in the `nth` place, starting with 0.
-    pub(in crate::proto) fn peek(&self, nth: usize) -> Option<StreamId> {
+    pub fn peek(&self, nth: usize) -> Option<StreamId> {
         let bulk = || self.bulk.get(nth.saturating_sub(self.urgent.len()));
         self.urgent.get(nth).or_else(bulk).map(|turn| turn.id)
     }
 
     /// How many of them sent little lately; they come first.
-    pub(in crate::proto) fn urgent_len(&self) -> usize {
+    pub fn urgent_len(&self) -> usize {
         self.urgent.len()
     }
 
     /// Whether the stream in the `nth` place sent little lately.
-    pub(in crate::proto) fn is_urgent(&self, nth: usize) -> bool {
+    pub fn is_urgent(&self, nth: usize) -> bool {
         nth < self.urgent.len()
     }
 
     /// The stream in the `nth` place has sent `bytes`; its turn ends with its credit.
-    pub(in crate::proto) fn charge(&mut self, nth: usize, bytes: u64) {
+    pub fn charge(&mut self, nth: usize, bytes: u64) {
         let urgent = self.is_urgent(nth);
         let at = if urgent { nth } else { nth.saturating_sub(self.urgent.len()) };
         let list = if urgent { &mut self.urgent } else { &mut self.bulk };
@@ -72,7 +72,7 @@ impl FairQueue {
     }
 
     /// Removes the stream in the `nth` place: it has nothing left to send.
-    pub(in crate::proto) fn remove(&mut self, nth: usize) {
+    pub fn remove(&mut self, nth: usize) {
         if self.is_urgent(nth) {
             self.urgent.remove(nth);
         } else {

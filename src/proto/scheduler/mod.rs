@@ -11,9 +11,9 @@ mod forecast;
 mod sizes;
 mod view;
 
-pub(in crate::proto) use fair::FairQueue;
-pub(in crate::proto) use sizes::{frame_room, pull_budget};
-pub(in crate::proto) use view::{Grant, LaneView};
+pub use fair::FairQueue;
+pub use sizes::{frame_room, pull_budget};
+pub use view::{Grant, LaneView};
 
 use std::fmt;
 use std::str::FromStr;
@@ -76,7 +76,7 @@ impl FromStr for SchedulerKind {
 
 /// Whether `lane` should take `chunk` of the `waiting` bytes, where `others` could carry them as
 /// well. `bulk`: no stream they belong to sent little lately.
-pub(in crate::proto) fn decide<'a>(
+pub fn decide<'a>(
     kind: SchedulerKind,
     lane: &LaneView,
     others: impl Iterator<Item = &'a LaneView> + Clone,

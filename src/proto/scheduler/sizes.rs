@@ -22,7 +22,7 @@ const FRAME_BYTES_MIN: f64 = 2048.0;
 const FRAME_BYTES_SLOW: usize = 1280;
 
 /// What a lane of this rate, in bytes a second, takes in one pull.
-pub(in crate::proto) fn pull_budget(rate: f64, is_slow: bool) -> usize {
+pub fn pull_budget(rate: f64, is_slow: bool) -> usize {
     if is_slow {
         return FRAME_BYTES_SLOW;
     }
@@ -33,7 +33,7 @@ pub(in crate::proto) fn pull_budget(rate: f64, is_slow: bool) -> usize {
 /// Bytes for the next frame on a lane that has `written` of this pull: the rest of a TLS record, so
 /// that full frames align with records; less on a slow lane, and on one that may prove slow: it has
 /// to show a sign of life before it is given up.
-pub(in crate::proto) fn frame_room(lane: &LaneView, written: usize) -> usize {
+pub fn frame_room(lane: &LaneView, written: usize) -> usize {
     if lane.slow {
         return FRAME_BYTES_SLOW;
     }

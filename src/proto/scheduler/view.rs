@@ -6,42 +6,42 @@ use crate::proto::ids::LaneId;
 
 /// A lane at the time of the choice. Times in seconds, sizes in bytes, rates in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::proto) struct LaneView {
-    pub(in crate::proto) id: LaneId,
+pub struct LaneView {
+    pub id: LaneId,
     /// Invariant: above zero.
-    pub(in crate::proto) rate: f64,
+    pub rate: f64,
     /// Smoothed round trip, and its deviation.
-    pub(in crate::proto) rtt: f64,
-    pub(in crate::proto) rtt_var: f64,
+    pub rtt: f64,
+    pub rtt_var: f64,
     /// One way, without queues.
-    pub(in crate::proto) delay: f64,
+    pub delay: f64,
     /// How much later than the other figures explain it usually delivers.
-    pub(in crate::proto) lateness: Duration,
+    pub lateness: Duration,
     /// Until everything the lane was given has left this end.
-    pub(in crate::proto) queue: f64,
-    pub(in crate::proto) in_flight: f64,
+    pub queue: f64,
+    pub in_flight: f64,
     /// What it may have in flight when its pipe is full.
-    pub(in crate::proto) window: f64,
+    pub window: f64,
     /// What fills it according to published schedulers: its kernel's congestion window.
-    pub(in crate::proto) congestion_window: f64,
+    pub congestion_window: f64,
     /// The rate was measured, not assumed.
-    pub(in crate::proto) measured: bool,
+    pub measured: bool,
     /// Its path carries little: what is given to it takes long.
-    pub(in crate::proto) slow: bool,
+    pub slow: bool,
     /// It is kept free of bulk.
-    pub(in crate::proto) kept_free: bool,
+    pub kept_free: bool,
     /// The lane waits for work.
-    pub(in crate::proto) idle: bool,
+    pub idle: bool,
 }
 
 impl LaneView {
     /// Seconds until `bytes` more have arrived at the other end.
-    pub(in crate::proto) fn arrival(&self, bytes: f64) -> f64 {
+    pub fn arrival(&self, bytes: f64) -> f64 {
         self.queue + (self.delay + self.lateness.as_secs_f64()) + bytes / self.rate
     }
 
     /// It was given `bytes` more.
-    pub(in crate::proto) fn take(&mut self, bytes: u64) {
+    pub fn take(&mut self, bytes: u64) {
         self.in_flight += bytes as f64;
         self.queue += bytes as f64 / self.rate;
     }
@@ -49,7 +49,7 @@ impl LaneView {
 
 /// What a pulling lane should do.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::proto) enum Grant {
+pub enum Grant {
     /// Nothing now: it would be slower than waiting for another lane.
     Nothing,
     /// Take bytes this far behind the first that waits.

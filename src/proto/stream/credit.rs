@@ -6,36 +6,36 @@ use crate::proto::byte_count::span;
 
 /// What the peer lets this end send.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proto) struct SendCredit {
+pub struct SendCredit {
     /// Invariant: used <= max.
     used: u64,
     max: u64,
 }
 
 impl SendCredit {
-    pub(in crate::proto) fn new(max: u64) -> Self {
+    pub fn new(max: u64) -> Self {
         Self { used: 0, max }
     }
 
-    pub(in crate::proto) fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         self.used
     }
 
-    pub(in crate::proto) fn max(&self) -> u64 {
+    pub fn max(&self) -> u64 {
         self.max
     }
 
-    pub(in crate::proto) fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         span(self.used, self.max)
     }
 
-    pub(in crate::proto) fn take(&mut self, bytes: u64) {
+    pub fn take(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.left());
         self.used = self.used.saturating_add(bytes);
     }
 
     /// Credit only grows: frames may overtake each other on different lanes.
-    pub(in crate::proto) fn raise(&mut self, max: u64) -> bool {
+    pub fn raise(&mut self, max: u64) -> bool {
         let news = max > self.max;
         self.max = self.max.max(max);
         news
@@ -47,7 +47,7 @@ impl SendCredit {
 /// a reader that does not read never makes it grow. How much of it is granted depends on what all
 /// others hold, and is decided elsewhere (`streams::room`).
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proto) struct ReceiveWindow {
+pub struct ReceiveWindow {
     /// The limit the peer knows. Invariant: received <= announced.
     announced: u64,
     received: u64,
@@ -65,11 +65,11 @@ pub(in crate::proto) struct ReceiveWindow {
 
 /// The peer sent more than it was allowed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proto) struct Overrun;
+pub struct Overrun;
 
 impl ReceiveWindow {
     /// `announced` is what the peer knows initially.
-    pub(in crate::proto) fn new(announced: u64, wish: u64, wish_max: u64) -> Self {
+    pub fn new(announced: u64, wish: u64, wish_max: u64) -> Self {
         Self {
             announced,
             received: 0,
@@ -83,7 +83,7 @@ impl ReceiveWindow {
     }
 
     /// Counts bytes (not counted before) against the credit.
-    pub(in crate::proto) fn receive(&mut self, bytes: u64) -> Result<(), Overrun> {
+    pub fn receive(&mut self, bytes: u64) -> Result<(), Overrun> {
         let received = self.received.checked_add(bytes).ok_or(Overrun)?;
         if received > self.announced {
             return Err(Overrun);
@@ -92,40 +92,40 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    pub(in crate::proto) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received
     }
 
-    pub(in crate::proto) fn consumed(&self) -> u64 {
+    pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
-    pub(in crate::proto) fn announced(&self) -> u64 {
+    pub fn announced(&self) -> u64 {
         self.announced
     }
 
     /// Bytes received (or skipped) and not consumed.
-    pub(in crate::proto) fn unconsumed(&self) -> u64 {
+    pub fn unconsumed(&self) -> u64 {
         span(self.consumed, self.received)
     }
 
     /// Bytes that the peer may still make this end keep: unread ones, and remaining credit.
-    pub(in crate::proto) fn promised(&self) -> u64 {
+    pub fn promised(&self) -> u64 {
         span(self.consumed, self.announced)
     }
 
     /// How far beyond what was consumed the peer may be, as last granted.
-    pub(in crate::proto) fn window(&self) -> u64 {
+    pub fn window(&self) -> u64 {
         self.window
     }
 
     /// What would be granted if there were room for everything.
-    pub(in crate::proto) fn wish(&self) -> u64 {
+    pub fn wish(&self) -> u64 {
         self.wish
     }
 
     /// Counts bytes the application has taken.
-    pub(in crate::proto) fn consume(&mut self, bytes: u64) {
+    pub fn consume(&mut self, bytes: u64) {
         self.consumed = self.consumed.saturating_add(bytes);
         debug_assert!(self.consumed <= self.received);
     }
@@ -133,7 +133,7 @@ impl ReceiveWindow {
     /// Whether to tell the peer that it may be `window` bytes ahead: it has used a quarter of what
     /// it could send when last told, and there is something to tell. Measured by what it has left,
     /// not by what was consumed: bytes that nobody reads must not stop those that somebody reads.
-    pub(in crate::proto) fn update_due(&self, window: u64) -> bool {
+    pub fn update_due(&self, window: u64) -> bool {
         let left = span(self.received, self.announced);
         let gain = self.consumed.saturating_add(window).saturating_sub(self.announced);
         let used_some = left <= self.lead.saturating_sub(self.lead / 4);
@@ -143,7 +143,7 @@ impl ReceiveWindow {
 
     /// Doubles the wish if half of the window was consumed within two round trips: otherwise the
     /// peer would wait for credit. `true`: it was, and the peer should be told soon.
-    pub(in crate::proto) fn tune(&mut self, now: Instant, round_trip: Duration) -> bool {
+    pub fn tune(&mut self, now: Instant, round_trip: Duration) -> bool {
         let (since, consumed_then) = *self.epoch.get_or_insert((now, self.consumed));
         let consumed = span(consumed_then, self.consumed);
         if consumed < (self.window / 2).max(1) {
@@ -160,7 +160,7 @@ impl ReceiveWindow {
 
     /// Doubles the wish if the window is nearly used up although the reader has taken nearly all it
     /// could: the rest then waits for a slower lane's bytes. `ready` bytes wait for the reader.
-    pub(in crate::proto) fn tune_reordered(&mut self, ready: u64) -> bool {
+    pub fn tune_reordered(&mut self, ready: u64) -> bool {
         let left = self.consumed.saturating_add(self.window).saturating_sub(self.received);
         let few = self.window / 4;
         left <= few && ready <= few && self.double()
@@ -177,12 +177,12 @@ impl ReceiveWindow {
     }
 
     /// Wishes for at least this much, as far as allowed.
-    pub(in crate::proto) fn wish_for(&mut self, wish: u64) {
+    pub fn wish_for(&mut self, wish: u64) {
         self.wish = self.wish.max(wish.min(self.wish_max));
     }
 
     /// The new limit to announce, with `window` bytes granted; counts as announced from here on.
-    pub(in crate::proto) fn announce(&mut self, window: u64) -> u64 {
+    pub fn announce(&mut self, window: u64) -> u64 {
         self.window = window;
         self.announced = self.announced.max(self.consumed.saturating_add(window));
         self.lead = span(self.received, self.announced);
@@ -190,7 +190,7 @@ impl ReceiveWindow {
     }
 
     /// The peer knows, other than from an explicit limit, that it may send up to `max`.
-    pub(in crate::proto) fn raise_to(&mut self, max: u64) {
+    pub fn raise_to(&mut self, max: u64) {
         if max > self.announced {
             self.announced = max;
             self.lead = span(self.received, max);

@@ -21,9 +21,9 @@ enum State {
 
 /// One direction of a stream, at its destination.
 #[derive(Debug)]
-pub(in crate::proto) struct RecvSide {
+pub struct RecvSide {
     assembler: Assembler,
-    pub(in crate::proto) window: ReceiveWindow,
+    pub window: ReceiveWindow,
     /// Where the stream ends, once the peer has said so.
     final_size: Option<u64>,
     /// End of the highest byte received.
@@ -32,43 +32,43 @@ pub(in crate::proto) struct RecvSide {
     /// The reader wants no more: arriving data is counted and dropped.
     stopped: bool,
     /// The reader waits for something to read.
-    pub(in crate::proto) reader_waits: bool,
+    pub reader_waits: bool,
 }
 
 /// What a frame did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::proto) struct Received {
+pub struct Received {
     /// Bytes beyond the highest offset before: they count against the session's credit.
-    pub(in crate::proto) credited: u64,
+    pub credited: u64,
     /// Bytes that were there already.
-    pub(in crate::proto) duplicate: u64,
+    pub duplicate: u64,
     /// Bytes that were consumed at once because nobody will read them.
-    pub(in crate::proto) discarded: u64,
+    pub discarded: u64,
     /// The reader has something new to see.
-    pub(in crate::proto) readable: bool,
+    pub readable: bool,
 }
 
 /// What a reader that wants no more leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::proto) struct Dropped {
+pub struct Dropped {
     /// Bytes dropped unread.
-    pub(in crate::proto) bytes: u64,
+    pub bytes: u64,
     /// The peer has to be told: it may send on.
-    pub(in crate::proto) tell: bool,
+    pub tell: bool,
 }
 
 /// What out-of-order data takes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::proto) struct ReorderUse {
+pub struct ReorderUse {
     /// Memory, its bookkeeping included.
-    pub(in crate::proto) cost: u64,
+    pub cost: u64,
     /// Bytes of the stream.
-    pub(in crate::proto) bytes: u64,
+    pub bytes: u64,
 }
 
 /// A rule the peer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proto) enum Misbehaviour {
+pub enum Misbehaviour {
     FlowControl,
     FinalSize,
     Gaps,
@@ -103,18 +103,18 @@ impl RecvSide {
     }
 
     /// Memory for out-of-order data.
-    pub(in crate::proto) fn reorder_use(&self) -> ReorderUse {
+    pub fn reorder_use(&self) -> ReorderUse {
         let (cost, bytes) = (self.assembler.reorder_cost(), self.assembler.reorder_bytes());
         ReorderUse { cost, bytes }
     }
 
     /// Bytes ready for the reader.
-    pub(in crate::proto) fn ready_bytes(&self) -> u64 {
+    pub fn ready_bytes(&self) -> u64 {
         self.assembler.ready_bytes()
     }
 
     /// Takes a STREAM frame's data.
-    pub(in crate::proto) fn on_data(
+    pub fn on_data(
         &mut self,
         offset: u64,
         data: Bytes,
@@ -145,11 +145,7 @@ impl RecvSide {
     }
 
     /// The peer abandons its direction.
-    pub(in crate::proto) fn on_reset(
-        &mut self,
-        code: Code,
-        final_size: u64,
-    ) -> Result<Received, Misbehaviour> {
+    pub fn on_reset(&mut self, code: Code, final_size: u64) -> Result<Received, Misbehaviour> {
         self.check_final_size(final_size, true)?;
         if self.state != State::Open {
             return Ok(Received::default());
@@ -163,7 +159,7 @@ impl RecvSide {
     }
 
     /// Takes up to `max` bytes; `Ok(None)` is the end of the stream.
-    pub(in crate::proto) fn read(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
+    pub fn read(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
         match self.state {
             _ if self.stopped => return Err(ReadError::Closed),
             State::Finished => return Ok(None),
@@ -186,7 +182,7 @@ impl RecvSide {
     }
 
     /// The code it was abandoned with; the reader may still have to read what came before.
-    pub(in crate::proto) fn reset_code(&self) -> Option<Code> {
+    pub fn reset_code(&self) -> Option<Code> {
         match self.state {
             State::Reset(code) => Some(code),
             _ => None,
@@ -194,7 +190,7 @@ impl RecvSide {
     }
 
     /// Reads no more.
-    pub(in crate::proto) fn stop(&mut self) -> Dropped {
+    pub fn stop(&mut self) -> Dropped {
         if std::mem::replace(&mut self.stopped, true) {
             return Dropped::default();
         }
@@ -209,12 +205,12 @@ impl RecvSide {
     }
 
     /// Whether credit is still of use to the peer.
-    pub(in crate::proto) fn wants_credit(&self) -> bool {
+    pub fn wants_credit(&self) -> bool {
         self.state == State::Open && self.final_size.is_none() && !self.stopped
     }
 
     /// Bytes that the peer may still make this end keep: unread ones, and remaining credit.
-    pub(in crate::proto) fn promised(&self) -> u64 {
+    pub fn promised(&self) -> u64 {
         match self.final_size {
             _ if self.stopped => 0,
             _ if self.state != State::Open => self.window.unconsumed(),
@@ -224,7 +220,7 @@ impl RecvSide {
     }
 
     /// Everything that will ever arrive has arrived, and may still be read.
-    pub(in crate::proto) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         let arrived = self.assembler.read_offset().saturating_add(self.assembler.ready_bytes());
         match self.state {
             State::Open => !self.stopped && self.final_size == Some(arrived),
@@ -234,7 +230,7 @@ impl RecvSide {
     }
 
     /// The end was read, or nobody will read it and everything is accounted for.
-    pub(in crate::proto) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         match self.state {
             State::Finished | State::ResetRead => true,
             State::Open => self.stopped && self.final_size.is_some_and(|end| end == self.highest),

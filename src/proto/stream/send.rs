@@ -31,7 +31,7 @@ enum Ending {
 
 /// One direction of a stream, at its source.
 #[derive(Debug)]
-pub(in crate::proto) struct SendSide {
+pub struct SendSide {
     buffer: SendBuffer,
     /// Ranges that wait to be sent: never sent, or sent on a lane that did not deliver.
     pending: RangeSet,
@@ -42,7 +42,7 @@ pub(in crate::proto) struct SendSide {
     /// The peer's STOP, until the writer has seen it.
     stopped: Option<Code>,
     /// The writer waits for room.
-    pub(in crate::proto) writer_waits: bool,
+    pub writer_waits: bool,
     /// The user has neither finished nor reset it, and may still ask about its fate.
     held: bool,
     /// The user is to be told when everything before this offset has arrived.
@@ -51,14 +51,14 @@ pub(in crate::proto) struct SendSide {
 
 /// One STREAM frame's worth of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::proto) struct Chunk {
-    pub(in crate::proto) range: Range<u64>,
-    pub(in crate::proto) fin: bool,
+pub struct Chunk {
+    pub range: Range<u64>,
+    pub fin: bool,
 }
 
 impl Chunk {
     /// Stream bytes in it.
-    pub(in crate::proto) fn payload(&self) -> u64 {
+    pub fn payload(&self) -> u64 {
         span(self.range.start, self.range.end)
     }
 }
@@ -79,7 +79,7 @@ impl SendSide {
     }
 
     /// Whether the writer may still add to it.
-    pub(in crate::proto) fn writable(&self) -> Result<(), WriteError> {
+    pub fn writable(&self) -> Result<(), WriteError> {
         match (self.stopped, self.ending) {
             (Some(code), _) => Err(WriteError::Stopped(code)),
             (None, Ending::Open) => Ok(()),
@@ -88,12 +88,12 @@ impl SendSide {
     }
 
     /// Bytes the peer has room for beyond what was written.
-    pub(in crate::proto) fn credit_left(&self) -> u64 {
+    pub fn credit_left(&self) -> u64 {
         self.credit.left()
     }
 
     /// Takes over `data`; the caller has checked credit and room.
-    pub(in crate::proto) fn write(&mut self, data: Bytes) {
+    pub fn write(&mut self, data: Bytes) {
         debug_assert!(self.ending == Ending::Open && data.len() as u64 <= self.credit.left());
         let start = self.buffer.end();
         self.credit.take(data.len() as u64);
@@ -103,7 +103,7 @@ impl SendSide {
     }
 
     /// Ends the stream after what was written.
-    pub(in crate::proto) fn finish(&mut self) -> Result<(), WriteError> {
+    pub fn finish(&mut self) -> Result<(), WriteError> {
         self.writable()?;
         self.ending = Ending::FinWaits;
         self.awaited = Some(self.buffer.end());
@@ -113,7 +113,7 @@ impl SendSide {
     /// Abandons the stream after what was written: a RESET that overtook it on another lane would
     /// make the peer drop what is in flight. `true` if everything has arrived and the RESET has to
     /// be sent.
-    pub(in crate::proto) fn finish_with(&mut self, code: Code) -> bool {
+    pub fn finish_with(&mut self, code: Code) -> bool {
         if self.ending != Ending::Open {
             return false;
         }
@@ -128,7 +128,7 @@ impl SendSide {
 
     /// Whether everything written so far has arrived, and the end if there is one. Otherwise the
     /// user is told when it has.
-    pub(in crate::proto) fn await_arrival(&mut self) -> Result<bool, WriteError> {
+    pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
         if self.has_arrived() {
             return Ok(true);
         }
@@ -143,7 +143,7 @@ impl SendSide {
 
     /// How much of what the user waits for has arrived, reported once: how many bytes, and whether
     /// that is the whole stream.
-    pub(in crate::proto) fn take_arrival(&mut self) -> Option<(u64, bool)> {
+    pub fn take_arrival(&mut self) -> Option<(u64, bool)> {
         let arrived = self.buffer.end().saturating_sub(self.buffer.held());
         let ended = self.has_arrived() && self.ending == Ending::FinAcked;
         let due = match self.ending {
@@ -161,7 +161,7 @@ impl SendSide {
     }
 
     /// What has not arrived, of a stream that was not abandoned.
-    pub(in crate::proto) fn undelivered(&self) -> Undelivered {
+    pub fn undelivered(&self) -> Undelivered {
         let given_up = matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked);
         if given_up || self.has_arrived() {
             return Undelivered::default();
@@ -170,7 +170,7 @@ impl SendSide {
     }
 
     /// Abandons the stream; `true` if a RESET has to be sent.
-    pub(in crate::proto) fn reset(&mut self, code: Code) -> bool {
+    pub fn reset(&mut self, code: Code) -> bool {
         if matches!(self.ending, Ending::FinAcked | Ending::Reset(_) | Ending::ResetAcked) {
             return false;
         }
@@ -182,7 +182,7 @@ impl SendSide {
     }
 
     /// The code and final size for a RESET, while one is due.
-    pub(in crate::proto) fn reset_due(&self) -> Option<(Code, u64)> {
+    pub fn reset_due(&self) -> Option<(Code, u64)> {
         match self.ending {
             Ending::Reset(code) => Some((code, self.buffer.end())),
             _ => None,
@@ -190,53 +190,49 @@ impl SendSide {
     }
 
     /// The peer wants no more: the writer is told at its next write.
-    pub(in crate::proto) fn on_stop(&mut self, code: Code) {
+    pub fn on_stop(&mut self, code: Code) {
         self.stopped.get_or_insert(code);
     }
 
     /// The user has ended it, one way or another, and asks no more.
-    pub(in crate::proto) fn let_go(&mut self) {
+    pub fn let_go(&mut self) {
         self.held = false;
     }
 
     /// The code with which the peer stopped the stream.
-    pub(in crate::proto) fn stopped(&self) -> Option<Code> {
+    pub fn stopped(&self) -> Option<Code> {
         self.stopped
     }
 
     /// The peer raised its credit; `true` if it grew.
-    pub(in crate::proto) fn on_credit(&mut self, max: u64) -> bool {
+    pub fn on_credit(&mut self, max: u64) -> bool {
         self.credit.raise(max)
     }
 
     /// Bytes that wait to be sent.
-    pub(in crate::proto) fn pending_bytes(&self) -> u64 {
+    pub fn pending_bytes(&self) -> u64 {
         self.pending.len()
     }
 
     /// Bytes held for the peer: everything written from the first unacknowledged byte on.
-    pub(in crate::proto) fn held_bytes(&self) -> u64 {
+    pub fn held_bytes(&self) -> u64 {
         self.buffer.held()
     }
 
     /// Whether a lane could carry something of it now.
-    pub(in crate::proto) fn has_pending(&self) -> bool {
+    pub fn has_pending(&self) -> bool {
         !self.pending.is_empty() || self.ending == Ending::FinWaits
     }
 
     /// Whether the chunk, which is pending, has been given to a lane before; `next_chunk` never
     /// mixes bytes that were with bytes that were not.
-    pub(in crate::proto) fn was_sent(&self, chunk: &Chunk) -> bool {
+    pub fn was_sent(&self, chunk: &Chunk) -> bool {
         !self.fresh.contains(chunk.range.start)
     }
 
     /// What a lane would carry: after `skip` pending bytes, at most `max`. `fit` shortens the
     /// chunk, given its offset, to what fits in a frame.
-    pub(in crate::proto) fn next_chunk(
-        &self,
-        skip: u64,
-        fit: impl FnOnce(u64) -> u64,
-    ) -> Option<Chunk> {
+    pub fn next_chunk(&self, skip: u64, fit: impl FnOnce(u64) -> u64) -> Option<Chunk> {
         let end = self.buffer.end();
         let Some(range) = self.pending.nth_chunk(skip, u64::MAX) else {
             let bare_fin = self.pending.is_empty() && self.ending == Ending::FinWaits;
@@ -251,7 +247,7 @@ impl SendSide {
     }
 
     /// Passes the bytes of a chunk to `take` and marks it as in flight.
-    pub(in crate::proto) fn send(&mut self, chunk: &Chunk, take: impl FnMut(Bytes)) {
+    pub fn send(&mut self, chunk: &Chunk, take: impl FnMut(Bytes)) {
         self.pending.remove(chunk.range.clone());
         self.fresh.remove(chunk.range.clone());
         if chunk.fin && self.ending == Ending::FinWaits {
@@ -262,12 +258,12 @@ impl SendSide {
 
     /// The part of a sent chunk that is still worth sending again: the first unacknowledged part
     /// that no lane is about to carry anyway.
-    pub(in crate::proto) fn still_owed(&self, chunk: &Chunk) -> Option<Chunk> {
+    pub fn still_owed(&self, chunk: &Chunk) -> Option<Chunk> {
         self.owed(chunk, |range| !self.pending.gaps_in(range.clone()).is_empty())
     }
 
     /// The first unacknowledged part of a chunk that was sent, though it may wait to be sent again.
-    pub(in crate::proto) fn not_arrived(&self, chunk: &Chunk) -> Option<Chunk> {
+    pub fn not_arrived(&self, chunk: &Chunk) -> Option<Chunk> {
         self.owed(chunk, |_| true)
     }
 
@@ -288,7 +284,7 @@ impl SendSide {
     }
 
     /// A lane delivered the chunk. `true` if a RESET that waited for that has to be sent now.
-    pub(in crate::proto) fn on_acked(&mut self, chunk: &Chunk) -> bool {
+    pub fn on_acked(&mut self, chunk: &Chunk) -> bool {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return false;
         }
@@ -301,7 +297,7 @@ impl SendSide {
     }
 
     /// A lane did not deliver the chunk: what is not acknowledged is queued again.
-    pub(in crate::proto) fn on_lost(&mut self, chunk: &Chunk) {
+    pub fn on_lost(&mut self, chunk: &Chunk) {
         if matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked) {
             return;
         }
@@ -314,14 +310,14 @@ impl SendSide {
     }
 
     /// A lane delivered the RESET.
-    pub(in crate::proto) fn on_reset_acked(&mut self) {
+    pub fn on_reset_acked(&mut self) {
         if matches!(self.ending, Ending::Reset(_)) {
             self.ending = Ending::ResetAcked;
         }
     }
 
     /// Everything has arrived, or was abandoned and both the peer and the user know.
-    pub(in crate::proto) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         match self.ending {
             Ending::FinAcked => self.buffer.is_empty(),
             Ending::ResetAcked => !self.held,

@@ -3,10 +3,6 @@
 //!
 //! Nothing here knows about lanes. What depends on lanes (a round trip, how far a writer may be
 //! ahead, the cost of remembering where bytes went) is an argument.
-#![allow(
-    unreachable_pub,
-    reason = "the room is private: `mod.rs` of the core decides what leaves it"
-)]
 
 mod allowance;
 mod commands;

@@ -10,33 +10,33 @@ use super::wants::Wants;
 
 /// Frame types. Even ones must be understood; odd ones may be skipped (PROTOCOL.md, 2.3).
 pub(super) mod types {
-    pub(crate) const PING: u64 = 0x00;
-    pub(crate) const ACK: u64 = 0x02;
-    pub(crate) const STREAM: u64 = 0x04;
-    pub(crate) const STREAM_FIN: u64 = 0x06;
-    pub(crate) const OPEN: u64 = 0x08;
-    pub(crate) const REDUNDANT: u64 = 0x09;
-    pub(crate) const RESET: u64 = 0x0a;
-    pub(crate) const STOP: u64 = 0x0c;
-    pub(crate) const MAX_DATA: u64 = 0x0e;
-    pub(crate) const MAX_STREAM_DATA: u64 = 0x10;
-    pub(crate) const MAX_STREAMS: u64 = 0x12;
-    pub(crate) const LANE_CLOSED: u64 = 0x14;
-    pub(crate) const CLOSE: u64 = 0x16;
-    pub(crate) const DRAIN: u64 = 0x18;
-    pub(crate) const EARLY_STREAMS: u64 = 0x1a;
-    pub(crate) const NEXT_KEY: u64 = 0x1b;
-    pub(crate) const EXPRESS: u64 = 0x1d;
-    pub(crate) const CREATE: u64 = 0x20;
-    pub(crate) const INVITATION: u64 = 0x21;
-    pub(crate) const CREATED: u64 = 0x22;
-    pub(crate) const LANE_POLICY: u64 = 0x23;
-    pub(crate) const JOIN: u64 = 0x24;
-    pub(crate) const JOINED: u64 = 0x26;
-    pub(crate) const REFUSED: u64 = 0x28;
+    pub const PING: u64 = 0x00;
+    pub const ACK: u64 = 0x02;
+    pub const STREAM: u64 = 0x04;
+    pub const STREAM_FIN: u64 = 0x06;
+    pub const OPEN: u64 = 0x08;
+    pub const REDUNDANT: u64 = 0x09;
+    pub const RESET: u64 = 0x0a;
+    pub const STOP: u64 = 0x0c;
+    pub const MAX_DATA: u64 = 0x0e;
+    pub const MAX_STREAM_DATA: u64 = 0x10;
+    pub const MAX_STREAMS: u64 = 0x12;
+    pub const LANE_CLOSED: u64 = 0x14;
+    pub const CLOSE: u64 = 0x16;
+    pub const DRAIN: u64 = 0x18;
+    pub const EARLY_STREAMS: u64 = 0x1a;
+    pub const NEXT_KEY: u64 = 0x1b;
+    pub const EXPRESS: u64 = 0x1d;
+    pub const CREATE: u64 = 0x20;
+    pub const INVITATION: u64 = 0x21;
+    pub const CREATED: u64 = 0x22;
+    pub const LANE_POLICY: u64 = 0x23;
+    pub const JOIN: u64 = 0x24;
+    pub const JOINED: u64 = 0x26;
+    pub const REFUSED: u64 = 0x28;
 
     /// Types `0x40 n + 0x3f` are reserved for exercising the rule that odd ones are skipped.
-    pub(crate) const fn reserved(n: u8) -> u64 {
+    pub const fn reserved(n: u8) -> u64 {
         ((n as u64) << 6) | 0x3f
     }
 }
