@@ -15,14 +15,14 @@ use super::text::escape;
 /// takes in another form: the original imux files a server's key under exactly the text given to
 /// `--dial`, and its own under that of `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HostPort {
-    pub(crate) host: Host,
-    pub(crate) port: u16,
+pub struct HostPort {
+    pub host: Host,
+    pub port: u16,
     text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
+pub enum Host {
     /// No host was written (`:443`): listen on every address, dial this machine.
     Any,
     /// Never an IPv4 address mapped into IPv6, which becomes that IPv4 address.
@@ -38,12 +38,12 @@ pub(crate) enum Host {
 
 impl HostPort {
     /// The text as the user wrote it, non-ASCII names as punycode.
-    pub(crate) fn as_written(&self) -> &str {
+    pub fn as_written(&self) -> &str {
         &self.text
     }
 
     /// In the form the resolver takes: no host means this machine, and addresses are in plain form.
-    pub(crate) fn for_resolver(&self) -> String {
+    pub fn for_resolver(&self) -> String {
         let port = self.port;
         match &self.host {
             Host::Any => format!("localhost:{port}"),
@@ -58,12 +58,12 @@ impl HostPort {
     }
 
     /// Parses an address to listen on. Port 0 lets the system choose one.
-    pub(crate) fn to_listen(text: &str) -> Result<Self, String> {
+    pub fn to_listen(text: &str) -> Result<Self, String> {
         parse(text, "0.0.0.0:443, [::]:443 or localhost:2222")
     }
 
     /// Parses an address to connect to.
-    pub(crate) fn to_dial(text: &str) -> Result<Self, String> {
+    pub fn to_dial(text: &str) -> Result<Self, String> {
         let parsed = parse(text, "server.example:443, 192.0.2.7:22 or [2001:db8::1]:443")?;
         match (&parsed.host, parsed.port) {
             (_, 0) => Err("port 0 cannot be connected to; write a port from 1 to 65535".to_owned()),
@@ -75,14 +75,14 @@ impl HostPort {
     }
 
     /// Whether both listen at the same place, as written. Port 0 differs each time.
-    pub(crate) fn is_same_place(&self, other: &HostPort) -> bool {
+    pub fn is_same_place(&self, other: &HostPort) -> bool {
         self.port != 0 && self.port == other.port && self.host == other.host
     }
 
     /// Whether dialling `dial` would reach what listens on `self`: the same port, and a host
     /// that is literally the same or that loops back to it. Names other than `localhost` are not
     /// looked up.
-    pub(crate) fn is_reached_by(&self, dial: &HostPort) -> bool {
+    pub fn is_reached_by(&self, dial: &HostPort) -> bool {
         if self.port != dial.port {
             return false;
         }
@@ -112,7 +112,7 @@ impl fmt::Display for HostPort {
 
 /// Where programs connect, or are connected to: a port or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Endpoint {
+pub enum Endpoint {
     Network(HostPort),
     /// By its absolute path.
     Unix(PathBuf),
@@ -120,7 +120,7 @@ pub(crate) enum Endpoint {
 
 impl Endpoint {
     /// Parses a place to listen on.
-    pub(crate) fn to_listen(text: &str) -> Result<Self, String> {
+    pub fn to_listen(text: &str) -> Result<Self, String> {
         match unix_path(text)? {
             Some(path) => Ok(Self::Unix(path)),
             None => HostPort::to_listen(text).map(Self::Network),
@@ -128,7 +128,7 @@ impl Endpoint {
     }
 
     /// Parses a place to connect to.
-    pub(crate) fn to_dial(text: &str) -> Result<Self, String> {
+    pub fn to_dial(text: &str) -> Result<Self, String> {
         match unix_path(text)? {
             Some(path) => Ok(Self::Unix(path)),
             None => HostPort::to_dial(text).map(Self::Network),
@@ -136,7 +136,7 @@ impl Endpoint {
     }
 
     /// In the form the library dials.
-    pub(crate) fn for_library(&self) -> String {
+    pub fn for_library(&self) -> String {
         match self {
             Self::Network(at) => at.for_resolver(),
             Self::Unix(path) => format!("unix:{}", path.display()),
@@ -144,7 +144,7 @@ impl Endpoint {
     }
 
     /// As [`HostPort::is_same_place`].
-    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+    pub fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Network(one), Self::Network(other)) => one.is_same_place(other),
             (one, other) => one == other,
@@ -152,7 +152,7 @@ impl Endpoint {
     }
 
     /// As [`HostPort::is_reached_by`].
-    pub(crate) fn is_reached_by(&self, dial: &Self) -> bool {
+    pub fn is_reached_by(&self, dial: &Self) -> bool {
         match (self, dial) {
             (Self::Network(listen), Self::Network(dial)) => listen.is_reached_by(dial),
             (listen, dial) => listen == dial,
@@ -170,7 +170,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// The path of a Unix socket, if the text means one: `/run/app.sock` or `unix:/run/app.sock`.
-pub(crate) fn unix_path(text: &str) -> Result<Option<PathBuf>, String> {
+pub fn unix_path(text: &str) -> Result<Option<PathBuf>, String> {
     let written = text.trim();
     let path = written.strip_prefix("unix:").unwrap_or(written);
     if !path.starts_with('/') {

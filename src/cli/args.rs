@@ -386,11 +386,11 @@ impl From<HostKey> for HostKeyPolicy {
 
 /// Why there is nothing to run: help or version was asked for, or the arguments are wrong.
 #[derive(Debug)]
-pub(crate) struct Early(clap::Error);
+pub struct Early(clap::Error);
 
 impl Early {
     /// Prints it where it belongs and says how the program shall end.
-    pub(crate) fn report(&self) -> Exit {
+    pub fn report(&self) -> Exit {
         // Nothing can be done about a closed standard output.
         let _ = self.0.print();
         if !self.0.use_stderr() {
@@ -425,7 +425,7 @@ impl From<clap::Error> for Early {
 
 /// Reads the command line and the environment, and checks everything that can be checked before
 /// anything is started.
-pub(crate) fn parse(argv: impl Iterator<Item = OsString>) -> Result<Invocation, Early> {
+pub fn parse(argv: impl Iterator<Item = OsString>) -> Result<Invocation, Early> {
     let home = config::home(std::env::var_os("IMUX_HOME"), std::env::home_dir());
     parse_with(argv.collect(), home)
 }

@@ -13,31 +13,31 @@ use imux::proto::limits::LINK_RATE_MIN;
 use super::text::{escape, meant};
 use super::units;
 
-pub(crate) use map::BindMap;
+pub use map::BindMap;
 
 /// Lanes of a bind without a count, as in the original.
-pub(crate) const LANES_DEFAULT: u16 = 10;
+pub const LANES_DEFAULT: u16 = 10;
 
 /// Most lanes of one client. Each costs a socket, a task and buffers at both ends; a larger number
 /// is a typo, not a plan.
-pub(crate) const LANES_MAX: u16 = imux::Link::LANES_MAX;
+pub const LANES_MAX: u16 = imux::Link::LANES_MAX;
 
 /// Highest cap: no link of today needs a higher one.
 const RATE_MAX: u64 = 1_000_000_000_000 / 8;
 
 /// A bind and what its lanes may carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LinkPlan {
-    pub(crate) bind: Bind,
-    pub(crate) tier: Tier,
+pub struct LinkPlan {
+    pub bind: Bind,
+    pub tier: Tier,
     /// Whether primary lanes have an express lane beside them; by default they do.
-    pub(crate) express: Option<bool>,
+    pub express: Option<bool>,
     /// Bytes a second of all its lanes together, each way.
-    pub(crate) rate_max: Option<u64>,
+    pub rate_max: Option<u64>,
 }
 
 impl LinkPlan {
-    pub(crate) fn new(source: BindSource, lanes: u16) -> Self {
+    pub fn new(source: BindSource, lanes: u16) -> Self {
         Self { bind: Bind { source, lanes }, tier: Tier::default(), express: None, rate_max: None }
     }
 
@@ -144,7 +144,7 @@ fn not_an_address(text: &str) -> String {
 }
 
 /// `ADDR[=COUNT][,OPTION=VALUE]…`, the value of one `--bind`.
-pub(crate) fn parse_bind(text: &str) -> Result<LinkPlan, String> {
+pub fn parse_bind(text: &str) -> Result<LinkPlan, String> {
     let mut parts = text.split(',');
     // split() always yields a first part, if only an empty one.
     let head = parts.next().unwrap_or_default();
@@ -241,7 +241,7 @@ fn check_lanes(count: Option<u64>, shown: &str) -> Result<u16, String> {
 }
 
 /// Checks all binds of a client together: no source twice, no more than [`LANES_MAX`] lanes.
-pub(crate) fn check_all(plans: &[LinkPlan]) -> Result<(), String> {
+pub fn check_all(plans: &[LinkPlan]) -> Result<(), String> {
     let mut sources = HashSet::new();
     let binds = || plans.iter().map(|plan| &plan.bind);
     for bind in binds() {

@@ -20,15 +20,15 @@ use super::reverse::Reverse;
 
 /// One run of the program.
 #[derive(Debug)]
-pub(crate) struct Invocation {
-    pub(crate) task: Task,
-    pub(crate) logging: logging::Options,
+pub struct Invocation {
+    pub task: Task,
+    pub logging: logging::Options,
     /// What the user should know about the given options; logged once, as notices.
-    pub(crate) notices: Vec<String>,
+    pub notices: Vec<String>,
 }
 
 #[derive(Debug)]
-pub(crate) enum Task {
+pub enum Task {
     Server(ServerConfig),
     Client(ClientConfig),
     Demo(DemoConfig),
@@ -37,12 +37,12 @@ pub(crate) enum Task {
 
 impl Task {
     /// Whether SIGHUP makes the task reload what it can; it ends any other task.
-    pub(crate) fn reloads(&self) -> bool {
+    pub fn reloads(&self) -> bool {
         matches!(self, Task::Server(_) | Task::Client(_))
     }
 
     /// How long open connections may take to finish when a signal asks for the end.
-    pub(crate) fn drain_timeout(&self) -> Duration {
+    pub fn drain_timeout(&self) -> Duration {
         match self {
             Task::Server(ServerConfig { session, .. })
             | Task::Client(ClientConfig { session, .. }) => session.drain_timeout,
@@ -52,60 +52,60 @@ impl Task {
 }
 
 #[derive(Debug)]
-pub(crate) struct ServerConfig {
-    pub(crate) listen: HostPort,
-    pub(crate) dial: Endpoint,
-    pub(crate) dialing: Dialing,
+pub struct ServerConfig {
+    pub listen: HostPort,
+    pub dial: Endpoint,
+    pub dialing: Dialing,
     /// Where connections are accepted for unknown clients.
-    pub(crate) listen_for_strangers: Vec<DestinationRule>,
-    pub(crate) session: SessionConfig,
-    pub(crate) sessions: SessionLimits,
+    pub listen_for_strangers: Vec<DestinationRule>,
+    pub session: SessionConfig,
+    pub sessions: SessionLimits,
     /// The name of its key, if it is not the directory's only server.
-    pub(crate) identity: Option<String>,
+    pub identity: Option<String>,
     /// The list of authorised clients, if it is not in `home`.
-    pub(crate) authorized_clients: Option<PathBuf>,
+    pub authorized_clients: Option<PathBuf>,
     /// Without a list any client may connect, even if there used to be one.
-    pub(crate) allow_anyone: bool,
+    pub allow_anyone: bool,
     /// Directory of keys; None if neither IMUX_HOME nor a home directory is known.
-    pub(crate) home: Option<PathBuf>,
+    pub home: Option<PathBuf>,
 }
 
 #[derive(Debug)]
-pub(crate) struct ClientConfig {
+pub struct ClientConfig {
     /// Empty only if `stdio` or `reverse` is set.
-    pub(crate) forwards: Vec<Forward>,
+    pub forwards: Vec<Forward>,
     /// Where the server accepts connections for this client.
-    pub(crate) reverse: Vec<Reverse>,
+    pub reverse: Vec<Reverse>,
     /// Where standard input and output lead.
-    pub(crate) stdio: Option<Destination>,
+    pub stdio: Option<Destination>,
     /// The file of those who may use ports for all destinations.
-    pub(crate) proxy_auth: Option<PathBuf>,
-    pub(crate) dial: HostPort,
+    pub proxy_auth: Option<PathBuf>,
+    pub dial: HostPort,
     /// Not empty; no source twice; at most [`bind::LANES_MAX`] lanes in all.
-    pub(crate) binds: Vec<LinkPlan>,
+    pub binds: Vec<LinkPlan>,
     /// Send every byte on two lanes.
-    pub(crate) redundant: bool,
-    pub(crate) trust: Trust,
-    pub(crate) connect_timeout: Duration,
+    pub redundant: bool,
+    pub trust: Trust,
+    pub connect_timeout: Duration,
     /// Wait for a server that is away at the start.
-    pub(crate) keep_trying: bool,
-    pub(crate) key_exchange: KeyExchange,
-    pub(crate) session: SessionConfig,
+    pub keep_trying: bool,
+    pub key_exchange: KeyExchange,
+    pub session: SessionConfig,
     /// As in [`ServerConfig`].
-    pub(crate) home: Option<PathBuf>,
+    pub home: Option<PathBuf>,
 }
 
 /// A command about keys and who may connect.
 #[derive(Debug)]
-pub(crate) struct KeysConfig {
-    pub(crate) command: KeysCommand,
-    pub(crate) json: bool,
+pub struct KeysConfig {
+    pub command: KeysCommand,
+    pub json: bool,
     /// As in [`ServerConfig`].
-    pub(crate) home: Option<PathBuf>,
+    pub home: Option<PathBuf>,
 }
 
 #[derive(Debug)]
-pub(crate) enum KeysCommand {
+pub enum KeysCommand {
     /// Show the client's key, or a server's.
     Identity { server: Option<ServerKey> },
     /// Prepare the next key of a server, or change to it.
@@ -134,7 +134,7 @@ pub(crate) enum KeysCommand {
 
 /// How a client agrees on keys with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KeyExchange {
+pub enum KeyExchange {
     /// X25519MLKEM768.
     PostQuantum,
     /// X25519 alone.
@@ -144,14 +144,14 @@ pub(crate) enum KeyExchange {
 /// Which server's key is meant: the one with this name, of the server that listens there, or the
 /// only one.
 #[derive(Debug, Default)]
-pub(crate) struct ServerKey {
-    pub(crate) identity: Option<String>,
-    pub(crate) listen: Option<HostPort>,
+pub struct ServerKey {
+    pub identity: Option<String>,
+    pub listen: Option<HostPort>,
 }
 
 /// How a client decides about the server's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trust {
+pub enum Trust {
     /// By known_hosts, with this policy for servers not in it.
     KnownHosts(HostKeyPolicy),
     /// One of these keys and no other; not empty.
@@ -160,39 +160,39 @@ pub(crate) enum Trust {
 
 /// What client and server each decide about a session.
 #[derive(Debug)]
-pub(crate) struct SessionConfig {
-    pub(crate) grace: Duration,
-    pub(crate) congestion: Congestion,
+pub struct SessionConfig {
+    pub grace: Duration,
+    pub congestion: Congestion,
     /// Bytes that may wait for one stream's reader; None leaves it to the library.
-    pub(crate) window: Option<u64>,
+    pub window: Option<u64>,
     /// Bytes that may wait for the readers of all streams; None leaves it to the library.
-    pub(crate) session_window: Option<u64>,
+    pub session_window: Option<u64>,
     /// Bytes kept for all peers together; None leaves it to the library.
-    pub(crate) memory: Option<u64>,
-    pub(crate) scheduler: SchedulerKind,
+    pub memory: Option<u64>,
+    pub scheduler: SchedulerKind,
     /// How long open connections may take to finish once the program is told to end.
-    pub(crate) drain_timeout: Duration,
-    pub(crate) sockets: SocketOptions,
+    pub drain_timeout: Duration,
+    pub sockets: SocketOptions,
 }
 
 #[derive(Debug)]
-pub(crate) struct DemoConfig {
+pub struct DemoConfig {
     /// Bytes to send each way.
-    pub(crate) bytes: u64,
-    pub(crate) json: bool,
+    pub bytes: u64,
+    pub json: bool,
     /// No progress, only the result.
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 }
 
 /// The directory of keys and known servers.
-pub(crate) fn home(imux_home: Option<OsString>, user_home: Option<PathBuf>) -> Option<PathBuf> {
+pub fn home(imux_home: Option<OsString>, user_home: Option<PathBuf>) -> Option<PathBuf> {
     let set = |path: &PathBuf| !path.as_os_str().is_empty();
     let chosen = imux_home.map(PathBuf::from).filter(set);
     chosen.or_else(|| user_home.filter(set).map(|home| home.join(".imux")))
 }
 
 /// The directory of keys, or why there is none.
-pub(crate) fn require_home(home: Option<&Path>) -> Result<&Path, Failure> {
+pub fn require_home(home: Option<&Path>) -> Result<&Path, Failure> {
     home.ok_or_else(|| {
         Failure::message(
             Exit::Config,
@@ -204,7 +204,7 @@ pub(crate) fn require_home(home: Option<&Path>) -> Result<&Path, Failure> {
 }
 
 /// Refuses a forward that would connect to itself forever.
-pub(crate) fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), String> {
+pub fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), String> {
     if listen.is_reached_by(dial) {
         return Err(format!(
             "--listen {listen} and --dial {dial} are the same place: imux would forward to itself\n\n\
@@ -216,10 +216,7 @@ pub(crate) fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), St
 
 /// All binds, those of `--binds` first; if there are none, ten lanes wherever the routing table
 /// sends them.
-pub(crate) fn binds(
-    map: Option<BindMap>,
-    mut list: Vec<LinkPlan>,
-) -> Result<Vec<LinkPlan>, String> {
+pub fn binds(map: Option<BindMap>, mut list: Vec<LinkPlan>) -> Result<Vec<LinkPlan>, String> {
     let mut binds = map.map(|map| map.0).unwrap_or_default();
     binds.append(&mut list);
     if binds.is_empty() {

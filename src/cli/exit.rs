@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// How the program ends. The numbers are an interface: scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// Everything asked for was done.
     Ok = 0,
     /// Wrong options or values; nothing was started.
@@ -38,7 +38,7 @@ pub(crate) enum Exit {
 }
 
 /// Shown at the end of every `--help`. A test holds it to [`Exit::ALL`].
-pub(crate) const HELP: &str = "\
+pub const HELP: &str = "\
 Exit codes:
     0  done
     2  wrong options; nothing was started
@@ -57,7 +57,7 @@ Exit codes:
 
 impl Exit {
     #[cfg(test)]
-    pub(crate) const ALL: [Exit; 14] = [
+    pub const ALL: [Exit; 14] = [
         Exit::Ok,
         Exit::Usage,
         Exit::Config,
@@ -74,7 +74,7 @@ impl Exit {
         Exit::Terminated,
     ];
 
-    pub(crate) fn code(self) -> u8 {
+    pub fn code(self) -> u8 {
         self as u8
     }
 }
@@ -88,17 +88,17 @@ impl From<Exit> for ExitCode {
 /// An error that ends the program: what happened, where, what it means and what to do about it,
 /// with the exit code that tells a script.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) exit: Exit,
-    pub(crate) error: anyhow::Error,
+pub struct Failure {
+    pub exit: Exit,
+    pub error: anyhow::Error,
 }
 
 impl Failure {
-    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+    pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into() }
     }
 
-    pub(crate) fn message(exit: Exit, message: impl fmt::Display) -> Self {
+    pub fn message(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit, error: anyhow::Error::msg(message.to_string()) }
     }
 }

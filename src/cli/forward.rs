@@ -7,15 +7,15 @@ use super::text::escape;
 
 /// A place where connections are accepted, and where the server is to take them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Forward {
-    pub(crate) listen: Endpoint,
-    pub(crate) to: Leads,
-    pub(crate) options: ForwardOptions,
+pub struct Forward {
+    pub listen: Endpoint,
+    pub to: Leads,
+    pub options: ForwardOptions,
 }
 
 /// Where connections lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Leads {
+pub enum Leads {
     /// Where the server takes a client that names nothing.
     ServersDestination,
     To(Destination),
@@ -31,13 +31,13 @@ impl From<Option<Destination>> for Leads {
 
 /// The options after commas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ForwardOptions {
+pub struct ForwardOptions {
     /// Every byte goes on two lanes.
-    pub(crate) redundant: bool,
+    pub redundant: bool,
     /// The server tells the destination who connects.
-    pub(crate) proxy_protocol: bool,
+    pub proxy_protocol: bool,
     /// Programs are told of success before the destination has answered.
-    pub(crate) fast: bool,
+    pub fast: bool,
 }
 
 const FORWARD_FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the absolute path of a Unix socket \
@@ -48,7 +48,7 @@ const DYNAMIC_FORM: &str =
 impl Forward {
     /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
     /// either half. Without an address: this machine only.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let with_form = |error: String| format!("{error}; {FORWARD_FORM}");
         let (place, options) = split_options(text, &["redundant", "proxy-protocol"])?;
         let (listen, to) =
@@ -63,14 +63,14 @@ impl Forward {
     }
 
     /// Parses ssh's `[ADDRESS:]PORT` of a port for all destinations.
-    pub(crate) fn parse_dynamic(text: &str) -> Result<Self, String> {
+    pub fn parse_dynamic(text: &str) -> Result<Self, String> {
         let (place, options) = split_options(text, &["redundant", "proxy-protocol", "fast"])?;
         let listen = listen_at(place).map_err(|error| format!("{error}; {DYNAMIC_FORM}"))?;
         Ok(Self { listen, to: Leads::Anywhere, options })
     }
 
     /// Whether programs on other machines could go wherever the server lets this client go.
-    pub(crate) fn is_open_to_others(&self) -> bool {
+    pub fn is_open_to_others(&self) -> bool {
         let Endpoint::Network(at) = &self.listen else { return false };
         let here = match &at.host {
             Host::Ip(ip) => ip.is_loopback(),

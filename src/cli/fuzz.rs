@@ -12,7 +12,7 @@ use super::config::Task;
 use super::{args, text, units};
 
 /// The value of one option, whichever it is.
-pub(crate) fn options(data: &[u8]) {
+pub fn options(data: &[u8]) {
     let Some((&choice, value)) = data.split_first() else { return };
     let value = &*String::from_utf8_lossy(value);
     match choice % 6 {
@@ -109,7 +109,7 @@ fn explains(problem: &str) {
 }
 
 /// A whole command line, its arguments divided by zero bytes.
-pub(crate) fn arguments(data: &[u8]) {
+pub fn arguments(data: &[u8]) {
     let written = data.split(|&byte| byte == 0).take(24).map(String::from_utf8_lossy);
     let argv = std::iter::once("imux".into()).chain(written.map(|arg| OsString::from(&*arg)));
     match args::parse_with(argv.collect(), Some("/home/somebody/.imux".into())) {

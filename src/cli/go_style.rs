@@ -13,7 +13,7 @@ use super::text::escape;
 
 /// All long options, of all sub-commands together.
 #[derive(Debug)]
-pub(crate) struct Grammar {
+pub struct Grammar {
     switches: BTreeSet<String>,
     valued: BTreeSet<String>,
     /// One-letter options.
@@ -21,7 +21,7 @@ pub(crate) struct Grammar {
 }
 
 impl Grammar {
-    pub(crate) fn of(command: &clap::Command) -> Self {
+    pub fn of(command: &clap::Command) -> Self {
         let mut grammar = Self {
             switches: ["help", "version"].map(str::to_owned).into(),
             valued: BTreeSet::new(),
@@ -47,15 +47,15 @@ impl Grammar {
 
 /// The arguments in modern form.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Normalised {
-    pub(crate) argv: Vec<OsString>,
+pub struct Normalised {
+    pub argv: Vec<OsString>,
     /// The mode was given as a switch: the original's rules apply (the last of several wins).
-    pub(crate) go_style: bool,
+    pub go_style: bool,
 }
 
 /// What is wrong with the form as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FormError {
+pub enum FormError {
     #[error(
         "both -client and -server are given, and one process is one of them\n\n\
          Start two: the server near the destination, the client near the programs that use it."
@@ -73,7 +73,7 @@ pub(crate) enum FormError {
 }
 
 /// Rewrites `argv` (with the program's name first).
-pub(crate) fn normalise(argv: Vec<OsString>, grammar: &Grammar) -> Result<Normalised, FormError> {
+pub fn normalise(argv: Vec<OsString>, grammar: &Grammar) -> Result<Normalised, FormError> {
     let mut argv = argv.into_iter();
     let mut out: Vec<OsString> = vec![argv.next().unwrap_or_else(|| "imux".into())];
     let mut modes = Modes::default();

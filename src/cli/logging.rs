@@ -23,30 +23,30 @@ mod audit;
 mod output;
 mod throttle;
 
-pub(crate) use output::stderr;
+pub use output::stderr;
 
-pub(crate) use audit::Audit;
+pub use audit::Audit;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Options {
-    pub(crate) level: Level,
-    pub(crate) json: bool,
+pub struct Options {
+    pub level: Level,
+    pub json: bool,
     /// The audit trail's file.
-    pub(crate) audit: Option<PathBuf>,
+    pub audit: Option<PathBuf>,
 }
 
 /// The audit trail of this process, if it has one in a file.
 static AUDIT: OnceLock<Audit> = OnceLock::new();
 
 /// Reopens files that were moved away.
-pub(crate) fn reopen_files() {
+pub fn reopen_files() {
     if let Some(audit) = AUDIT.get() {
         audit.reopen();
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
+pub enum Level {
     Quiet,
     Normal,
     Debug,
@@ -64,7 +64,7 @@ impl Level {
 }
 
 /// Installs the log for the whole process.
-pub(crate) fn install(options: &Options) -> Result<(), Failure> {
+pub fn install(options: &Options) -> Result<(), Failure> {
     let rust_log = std::env::var_os("RUST_LOG");
     let rust_log = rust_log.as_deref().map(|value| value.to_string_lossy());
     let filter = filter(options.level, rust_log.as_deref())
@@ -152,7 +152,7 @@ fn colour_wanted(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> boo
 }
 
 /// Says why the program ends. Not through the log, which a filter may have silenced.
-pub(crate) fn report_failure(failure: &Failure, json: bool) {
+pub fn report_failure(failure: &Failure, json: bool) {
     let line = failure_line(failure, json) + "\n";
     // Nothing can be done about a closed standard error.
     let _ = match stderr() {
@@ -162,7 +162,7 @@ pub(crate) fn report_failure(failure: &Failure, json: bool) {
 }
 
 /// Lets the log's last lines reach their reader, if it takes them.
-pub(crate) fn flush_for_the_end() {
+pub fn flush_for_the_end() {
     if let Some(audit) = AUDIT.get() {
         audit.flush_for_the_end();
     }
@@ -187,7 +187,7 @@ fn failure_line(failure: &Failure, json: bool) -> String {
 }
 
 /// Turns a panic into one log event: the message in the log's own form, with its location.
-pub(crate) fn log_panics() {
+pub fn log_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|info| {

@@ -3,6 +3,7 @@
 //! Nothing here knows how bytes travel; nothing below here knows that a command line exists.
 //! Arguments are checked completely before anything starts: once [`parse`] has returned, only the
 //! world (files, sockets, peers) can still fail, never the spelling of an option.
+#![allow(unreachable_pub, reason = "a program has no API")]
 
 mod address;
 mod args;
@@ -16,7 +17,7 @@ mod descriptors;
 mod exit;
 mod forward;
 #[cfg(any(test, fuzzing))]
-pub(crate) mod fuzz;
+pub mod fuzz;
 mod go_style;
 mod identity;
 mod keys;
@@ -36,5 +37,5 @@ mod text;
 mod trust;
 mod units;
 
-pub(crate) use args::parse;
-pub(crate) use run::run;
+pub use args::parse;
+pub use run::run;

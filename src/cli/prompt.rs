@@ -14,7 +14,7 @@ use super::text::escape;
 
 /// What to ask about. Fingerprints are shown as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Question {
+pub enum Question {
     /// The server is unknown.
     Unknown { host: String, presented: String },
     /// The server is known by another key.
@@ -108,7 +108,7 @@ fn answer_to_changed(presented: &str, line: &str) -> Option<Answer> {
 const LINE_BYTES_MAX: u64 = 1024;
 
 /// Asks until there is an answer. The end of input counts as one: abort.
-pub(crate) fn ask(
+pub fn ask(
     question: &Question,
     input: &mut impl BufRead,
     output: &mut impl Write,
@@ -141,12 +141,12 @@ pub(crate) fn ask(
 
 /// Asks on the process's own terminal.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terminal(());
+pub struct Terminal(());
 
 impl Terminal {
     /// None unless both standard input and standard error are terminals: without a person there is
     /// nobody to ask, and a pipe cannot decide.
-    pub(crate) fn of_process() -> Option<Self> {
+    pub fn of_process() -> Option<Self> {
         (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(Self(()))
     }
 

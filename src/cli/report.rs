@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::text::escape;
 use super::units;
 
-pub(crate) use progress::{Progress, Style};
+pub use progress::{Progress, Style};
 use table::{Align, Table};
 
 /// The same between two machines.
-pub(crate) const FOR_REAL: &str = "\
+pub const FOR_REAL: &str = "\
 For real, near the destination (port 443 is for root), and then near you:
   imux server --listen 0.0.0.0:443 --dial localhost:22
   imux client --listen localhost:2222 --dial server.example:443 \\
@@ -26,48 +26,48 @@ For real, near the destination (port 443 is for root), and then near you:
 
 /// The demo's result.
 #[derive(Debug, Clone)]
-pub(crate) struct Report {
+pub struct Report {
     /// From the client to the destination.
-    pub(crate) up: Transfer,
+    pub up: Transfer,
     /// From the destination to the client.
-    pub(crate) down: Transfer,
-    pub(crate) lanes: Vec<Lane>,
+    pub down: Transfer,
+    pub lanes: Vec<Lane>,
 }
 
 /// One direction of the transfer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Transfer {
+pub struct Transfer {
     /// Bytes that arrived.
-    pub(crate) bytes: u64,
-    pub(crate) elapsed: Duration,
+    pub bytes: u64,
+    pub elapsed: Duration,
     /// Every byte was compared with the one sent and was the same.
-    pub(crate) intact: bool,
+    pub intact: bool,
     /// The time the fastest lane alone would have needed.
-    pub(crate) fastest_lane_alone: Duration,
+    pub fastest_lane_alone: Duration,
 }
 
 /// What one lane did.
 #[derive(Debug, Clone)]
-pub(crate) struct Lane {
-    pub(crate) name: String,
+pub struct Lane {
+    pub name: String,
     /// What the lane can carry each way, in bytes a second.
-    pub(crate) capacity: f64,
-    pub(crate) sent_bytes: u64,
-    pub(crate) received_bytes: u64,
+    pub capacity: f64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
     /// Round-trip time of its path, if known.
-    pub(crate) rtt: Option<Duration>,
+    pub rtt: Option<Duration>,
     /// What happened to it, such as "killed at 50 %"; empty if nothing did.
-    pub(crate) note: String,
+    pub note: String,
 }
 
 impl Report {
     /// Whether everything arrived as sent.
-    pub(crate) fn intact(&self) -> bool {
+    pub fn intact(&self) -> bool {
         self.up.intact && self.down.intact
     }
 
     /// Prints the result to `output`, as text or as one JSON object on a line.
-    pub(crate) fn write_to(&self, output: &mut impl Write, as_json: bool) -> io::Result<()> {
+    pub fn write_to(&self, output: &mut impl Write, as_json: bool) -> io::Result<()> {
         if as_json {
             writeln!(output, "{}", self.to_json())
         } else {
@@ -76,7 +76,7 @@ impl Report {
     }
 
     /// The report for people.
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let mut lanes = Table::new(&[
             ("lane", Align::Left),
             ("each way", Align::Right),
@@ -130,7 +130,7 @@ impl Report {
     }
 
     /// The report for machines: plain numbers, units in the names.
-    pub(crate) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let lanes = self.lanes.iter().map(|lane| {
             json!({
                 "name": lane.name,

@@ -8,11 +8,11 @@ use super::text::escape;
 
 /// A place at the server where it accepts connections, and where this client takes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reverse {
-    pub(crate) listen: Destination,
-    pub(crate) to: Endpoint,
+pub struct Reverse {
+    pub listen: Destination,
+    pub to: Endpoint,
     /// Whether the destination is told who connects, and how.
-    pub(crate) tell_source: Option<ProxyHeader>,
+    pub tell_source: Option<ProxyHeader>,
 }
 
 const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 8080:localhost:80, or the absolute path of a Unix socket for either \
@@ -21,7 +21,7 @@ const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 8080:localhost:80, o
 impl Reverse {
     /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
     /// either half. Without an address: the server's machine only.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let with_form = |error: String| format!("{error}; {FORM}");
         let mut parts = text.split(',');
         let place = parts.next().unwrap_or_default();

@@ -20,7 +20,7 @@ use super::signals::Signals;
 use super::stopping::Stopping;
 
 /// Runs to the end and returns how it went. Errors are already reported then.
-pub(crate) fn run(invocation: Invocation) -> Exit {
+pub fn run(invocation: Invocation) -> Exit {
     let json = invocation.logging.json;
     let exit = match try_run(invocation) {
         Ok(exit) => exit,

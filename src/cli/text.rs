@@ -7,7 +7,7 @@ const SHOWN_CHARS_MAX: usize = 256;
 
 /// Escapes control characters and characters that reorder or hide text, and bounds the length, so
 /// that nothing a peer sends can draw on the terminal, forge a second line or flood the log.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(SHOWN_CHARS_MAX));
     for (count, c) in text.chars().enumerate() {
         if count == SHOWN_CHARS_MAX {
@@ -24,7 +24,7 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// ` (did you mean …?)`, if `text` is one of `words` but for a typo.
-pub(crate) fn meant(text: &str, words: &[&str]) -> String {
+pub fn meant(text: &str, words: &[&str]) -> String {
     let near = words.iter().map(|word| (slips(text, word), word)).min();
     match near {
         // Two typos in a short word make a different word.
@@ -50,7 +50,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// Prints to standard output. A separate thread, not the runtime's, waits for the reader.
-pub(crate) async fn print(text: impl AsRef<[u8]> + Send + 'static) -> io::Result<()> {
+pub async fn print(text: impl AsRef<[u8]> + Send + 'static) -> io::Result<()> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let printing = move || {
         let mut output = io::stdout().lock();

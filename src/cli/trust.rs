@@ -15,7 +15,7 @@ use super::prompt::Terminal;
 
 /// What decides about the key of the server dialled as `host`, the text of `--dial`. A pin needs no
 /// home.
-pub(crate) fn host_trust(
+pub fn host_trust(
     trust: Trust,
     host: &str,
     home: Option<&Path>,
@@ -32,7 +32,7 @@ pub(crate) fn host_trust(
 }
 
 /// A client's TLS settings.
-pub(crate) fn client_tls(
+pub fn client_tls(
     identity: &Identity,
     key_exchange: KeyExchange,
 ) -> Result<Arc<rustls::ClientConfig>, Failure> {
@@ -44,7 +44,7 @@ pub(crate) fn client_tls(
 }
 
 /// The exit code of an error about keys, and what to do about it.
-pub(crate) fn trust_failure(error: &TrustError) -> Failure {
+pub fn trust_failure(error: &TrustError) -> Failure {
     let (exit, advice) = match error {
         TrustError::UnknownHost { presented, .. } => (
             Exit::HostKeyUnknown,
@@ -98,7 +98,7 @@ fn is_no_device(error: &std::io::Error) -> bool {
 }
 
 /// The failure of a client that never had a lane.
-pub(crate) fn dial_failure(server: &str, error: &DialError) -> Failure {
+pub fn dial_failure(server: &str, error: &DialError) -> Failure {
     let (exit, advice) = match error {
         DialError::InvalidAddress(..) => (Exit::Usage, "correct --dial"),
         DialError::Resolve { .. } => {

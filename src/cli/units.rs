@@ -6,7 +6,7 @@ use super::text::escape;
 
 /// Parses `16MiB`, `1.5GB`, `64k`, `4096`. Without a unit: bytes. A bare `K`/`M`/`G` is binary, as
 /// everywhere in buffer sizes; `kB`, `MB`, `GB` are decimal, as in the standard.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a size such as 65536, 512KiB, 16MiB or 1GB";
     let (number, unit) = split_unit(text, EXAMPLES)?;
     let scale: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -26,7 +26,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 
 /// Parses `20mbit`, `1.5gbit/s`, `500kbit` into bytes a second. The unit is required, and in bits:
 /// what `20M` or `20mbps` means depends on whom you ask.
-pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+pub fn parse_rate(text: &str) -> Result<u64, String> {
     const EXAMPLES: &str = "write a rate such as 500kbit, 20mbit or 1.5gbit (a second)";
     let (number, unit) = split_unit(text, EXAMPLES)?;
     let lower = unit.to_ascii_lowercase();
@@ -43,7 +43,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
 }
 
 /// Parses `120`, `1.5s`, `250ms`, `2m`, `1h`, `7d`. Without a unit: seconds.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "write a time such as 120, 1.5s, 250ms, 2m, 1h or 7d";
     let (number, unit) = split_unit(text, EXAMPLES)?;
     let scale_us: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -58,7 +58,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `16.0 MiB`, for amounts of data.
-pub(crate) fn bytes(amount: u64) -> String {
+pub fn bytes(amount: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     if amount < 1024 {
         return format!("{amount} B");
@@ -75,7 +75,7 @@ pub(crate) fn bytes(amount: u64) -> String {
 
 /// `94.3 Mbit/s`: network rates are decimal bits. `bytes_per_second` that is not a number or not
 /// finite is shown as `-`.
-pub(crate) fn rate(bytes_per_second: f64) -> String {
+pub fn rate(bytes_per_second: f64) -> String {
     const UNITS: [&str; 4] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"];
     if !bytes_per_second.is_finite() || bytes_per_second < 0.0 {
         return "-".to_owned();
@@ -94,12 +94,12 @@ pub(crate) fn rate(bytes_per_second: f64) -> String {
 }
 
 /// Bytes a second over `elapsed`; 0 when no time has passed.
-pub(crate) fn per_second(amount: u64, elapsed: Duration) -> f64 {
+pub fn per_second(amount: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { amount as f64 / elapsed.as_secs_f64() }
 }
 
 /// `850 ms`, `12.3 s`, `2 min 05 s`, `1 h 02 min`.
-pub(crate) fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     let ms = time.as_millis();
     if ms < 1_000 {
         return format!("{ms} ms");

@@ -14,7 +14,7 @@ use crate::cli::text::escape;
 /// The value of `--binds`: a JSON object that maps addresses to a number of lanes or an object of
 /// options, in the order written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BindMap(pub(crate) Vec<LinkPlan>);
+pub struct BindMap(pub Vec<LinkPlan>);
 
 impl FromStr for BindMap {
     type Err = String;

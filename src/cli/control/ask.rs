@@ -20,11 +20,11 @@ const LOOKED_AT_MAX: usize = 64;
 
 /// A connection over another process's session.
 #[derive(Debug)]
-pub(in crate::cli) struct Elsewhere {
+pub struct Elsewhere {
     /// Reads and writes here are what it carries.
-    pub(in crate::cli) socket: UnixStream,
+    pub socket: UnixStream,
     /// What was already read from it.
-    pub(in crate::cli) first: Bytes,
+    pub first: Bytes,
     path: PathBuf,
     number: u64,
 }
@@ -34,7 +34,7 @@ pub(in crate::cli) struct Elsewhere {
 ///
 /// # Errors
 /// There is one, but its server does not connect there, and why.
-pub(in crate::cli) async fn open_elsewhere(
+pub async fn open_elsewhere(
     home: &Path,
     server: &str,
     trusts: impl Fn(Fingerprint) -> bool,
@@ -70,9 +70,7 @@ pub(in crate::cli) async fn open_elsewhere(
 
 impl Elsewhere {
     /// Resolves to how it ended. Call before it has.
-    pub(in crate::cli) async fn outcome(
-        &self,
-    ) -> io::Result<impl Future<Output = Result<(), String>> + use<>> {
+    pub async fn outcome(&self) -> io::Result<impl Future<Output = Result<(), String>> + use<>> {
         let mut socket = UnixStream::connect(&self.path).await?;
         let number = self.number;
         Ok(async move {

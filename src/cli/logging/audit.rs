@@ -38,7 +38,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The way into the file.
 #[derive(Clone, Debug)]
-pub(crate) struct Audit {
+pub struct Audit {
     queue: SyncSender<Order>,
     /// Lines that found no room.
     lost: Arc<AtomicU64>,
@@ -69,7 +69,7 @@ impl Audit {
     }
 
     /// Starts a new file, if the old one was moved away.
-    pub(crate) fn reopen(&self) {
+    pub fn reopen(&self) {
         // A full queue shows itself: its lost lines are reported.
         let _ = self.queue.try_send(Order::Reopen);
     }

@@ -26,7 +26,7 @@ pub(super) const TARGET: &str = module_path!();
 
 /// A way into the queue. Each `write` is kept or dropped whole, and never fails.
 #[derive(Clone, Debug)]
-pub(crate) struct Output(Arc<Queue>);
+pub struct Output(Arc<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -52,7 +52,7 @@ struct State {
 
 /// Nothing is written while this lives.
 #[derive(Debug)]
-pub(crate) struct Hold(Output);
+pub struct Hold(Output);
 
 impl Drop for Hold {
     fn drop(&mut self) {
@@ -65,7 +65,7 @@ impl Drop for Hold {
 ///
 /// # Errors
 /// No thread could be started for it.
-pub(crate) fn stderr() -> io::Result<Output> {
+pub fn stderr() -> io::Result<Output> {
     static STDERR: OnceLock<Output> = OnceLock::new();
     if let Some(output) = STDERR.get() {
         return Ok(output.clone());
@@ -84,7 +84,7 @@ impl Output {
     }
 
     /// Holds back output from now on. Earlier output is written first, if the reader takes it.
-    pub(crate) fn hold(&self) -> Hold {
+    pub fn hold(&self) -> Hold {
         self.wait_until_written();
         self.0.lock().held = true;
         Hold(self.clone())
@@ -92,7 +92,7 @@ impl Output {
 
     /// Waits until everything is written, but not for long. A pending question will get no answer
     /// any more.
-    pub(crate) fn flush_for_the_end(&self) {
+    pub fn flush_for_the_end(&self) {
         let mut state = self.0.lock();
         if std::mem::take(&mut state.held) {
             // The question's last line is unfinished.

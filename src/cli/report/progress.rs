@@ -7,7 +7,7 @@ use crate::cli::units;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
+pub enum Style {
     /// One line, redrawn, on this many columns.
     Terminal { columns: usize },
     /// Lines for a log file.
@@ -18,7 +18,7 @@ pub(crate) enum Style {
 
 impl Style {
     /// The style for an output: `quiet` wins; `columns` is the terminal's width, if known.
-    pub(crate) fn choose(is_terminal: bool, quiet: bool, columns: Option<usize>) -> Self {
+    pub fn choose(is_terminal: bool, quiet: bool, columns: Option<usize>) -> Self {
         match (quiet, is_terminal) {
             (true, _) => Style::Silent,
             (_, false) => Style::Lines,
@@ -38,7 +38,7 @@ const LINE_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
 /// Draws progress on an output. The caller passes in the time since the start.
 #[derive(Debug)]
-pub(crate) struct Progress<W> {
+pub struct Progress<W> {
     output: W,
     style: Style,
     label: String,
@@ -50,17 +50,17 @@ pub(crate) struct Progress<W> {
 }
 
 impl<W: Write> Progress<W> {
-    pub(crate) fn new(output: W, style: Style, label: &str, total: u64) -> Self {
+    pub fn new(output: W, style: Style, label: &str, total: u64) -> Self {
         Self { output, style, label: label.to_owned(), total, drawn: None, standing: 0 }
     }
 
     /// Takes how much is done; draws if it is time to.
-    pub(crate) fn update(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
+    pub fn update(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
         if self.is_due(elapsed, done) { self.draw(elapsed, done) } else { Ok(()) }
     }
 
     /// Prints a separate line, with the bar below it as before.
-    pub(crate) fn message(&mut self, text: &str) -> io::Result<()> {
+    pub fn message(&mut self, text: &str) -> io::Result<()> {
         match self.style {
             Style::Silent => return Ok(()),
             Style::Lines => writeln!(self.output, "{text}")?,
@@ -75,7 +75,7 @@ impl<W: Write> Progress<W> {
     }
 
     /// Draws the final state and leaves it there.
-    pub(crate) fn finish(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
+    pub fn finish(&mut self, elapsed: Duration, done: u64) -> io::Result<()> {
         if self.style == Style::Silent {
             return Ok(());
         }

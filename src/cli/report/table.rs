@@ -3,21 +3,21 @@
 use std::fmt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
     Left,
     Right,
 }
 
 /// Columns of equal width, two spaces apart; no line ends in spaces.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     aligns: Vec<Align>,
     /// The heading comes first. Every row has as many cells as there are columns.
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
+    pub fn new(columns: &[(&str, Align)]) -> Self {
         Self {
             aligns: columns.iter().map(|column| column.1).collect(),
             rows: vec![columns.iter().map(|column| column.0.to_owned()).collect()],
@@ -25,7 +25,7 @@ impl Table {
     }
 
     /// Adds a row; missing cells are empty, surplus ones dropped.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut row: Vec<String> = cells.into_iter().take(self.aligns.len()).collect();
         row.resize(self.aligns.len(), String::new());
         self.rows.push(row);
