@@ -1,4 +1,8 @@
-use imux::lane::BindSource;
+use std::time::Duration;
+
+use imux::SessionLimits;
+use imux::lane::{BindSource, Congestion};
+use imux::trust::HostKeyPolicy;
 
 use super::super::config::{ClientConfig, KeysCommand, ServerConfig, Task, Trust};
 use super::keys::{
@@ -6,7 +10,7 @@ use super::keys::{
     ROTATE_KEY_EXAMPLES,
 };
 use super::*;
-use crate::cli::forward::Leads;
+use crate::cli::forward::{Forward, Leads};
 
 fn parse_argv(argv: &[&str]) -> Result<Invocation, Early> {
     let argv = std::iter::once("imux").chain(argv.iter().copied()).map(OsString::from).collect();

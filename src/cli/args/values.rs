@@ -117,3 +117,18 @@ pub(super) fn congestion(text: &str) -> Result<Congestion, String> {
             .to_owned()),
     }
 }
+
+/// What `--dial` says, or the default of the original's form. In the modern form there is none:
+/// `missing` says what is.
+pub(super) fn dialled<T>(
+    given: Option<T>,
+    parse: fn(&str) -> Result<T, String>,
+    go_style: bool,
+    missing: &str,
+) -> Result<T, String> {
+    match given {
+        Some(dial) => Ok(dial),
+        None if go_style => parse("127.0.0.1:443"),
+        None => Err(missing.to_owned()),
+    }
+}
