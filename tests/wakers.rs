@@ -12,7 +12,8 @@ use bytes::Bytes;
 use imux::lane::memory::{self, MemoryDialer};
 use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
 use imux::{
-    Client, ClientConfig, Code, Config, Link, Server, ServerConfig, Session, Stream, StreamKind,
+    Client, ClientConfig, Code, Config, Link, ReadHalf, Server, ServerConfig, Session, Stream,
+    StreamKind, WriteHalf,
 };
 use support::bounded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,6 +105,46 @@ async fn setting() -> Setting {
     Setting { client, ours, server, theirs, near, far, dialer }
 }
 
+/// Those of a stream; in the end it has something to deliver, and no lane that could.
+async fn turns_of_a_stream(
+    near: Stream,
+    far: &mut Stream,
+    dialer: &MemoryDialer,
+) -> (ReadHalf, WriteHalf) {
+    let (mut read, mut write) = near.into_split();
+    turn("ReadHalf::read", &mut read, async |read| {
+        let _ = read.read(&mut [0; 8]).await;
+    });
+    turn("ReadHalf::read_chunks", &mut read, async |read| {
+        let _ = read.read_chunks(&mut Default::default(), 8).await;
+    });
+    turn("WriteHalf::stopped", &mut write, async |write| {
+        write.stopped().await;
+    });
+    // Nothing is acknowledged from here on, and there is less room than is asked for.
+    dialer.refuse(true);
+    dialer.lanes().iter().for_each(memory::KillSwitch::silence);
+    far.write_u8(1).await.unwrap();
+    let full = write.write_all(Bytes::from_static(&[0; 8192]));
+    assert!(tokio::time::timeout(Duration::from_millis(300), full).await.is_err());
+    turn("WriteHalf::write", &mut write, async |write| {
+        let _ = AsyncWriteExt::write(write, &[0; 8]).await;
+    });
+    turn("WriteHalf::write_all", &mut write, async |write| {
+        let _ = write.write_all(Bytes::from_static(&[0; 8])).await;
+    });
+    turn("WriteHalf::capacity", &mut write, async |write| {
+        let _ = write.capacity().await;
+    });
+    turn("WriteHalf::acknowledged", &mut write, async |write| {
+        let _ = write.acknowledged().await;
+    });
+    turn("WriteHalf::shutdown", &mut write, async |write| {
+        let _ = write.shutdown().await;
+    });
+    (read, write)
+}
+
 #[test]
 fn futures_that_are_polled_and_dropped_for_ever_leave_nothing_behind() {
     bounded(120, async {
@@ -135,37 +176,7 @@ fn futures_that_are_polled_and_dropped_for_ever_leave_nothing_behind() {
             server.accept().await;
         });
 
-        let (mut read, mut write) = near.into_split();
-        turn("ReadHalf::read", &mut read, async |read| {
-            let _ = read.read(&mut [0; 8]).await;
-        });
-        turn("ReadHalf::read_chunks", &mut read, async |read| {
-            let _ = read.read_chunks(&mut Default::default(), 8).await;
-        });
-        turn("WriteHalf::stopped", &mut write, async |write| {
-            write.stopped().await;
-        });
-        // Nothing is acknowledged from here on, and there is less room than is asked for.
-        dialer.refuse(true);
-        dialer.lanes().iter().for_each(memory::KillSwitch::silence);
-        far.write_u8(1).await.unwrap();
-        let full = write.write_all(Bytes::from_static(&[0; 8192]));
-        assert!(tokio::time::timeout(Duration::from_millis(300), full).await.is_err());
-        turn("WriteHalf::write", &mut write, async |write| {
-            let _ = AsyncWriteExt::write(write, &[0; 8]).await;
-        });
-        turn("WriteHalf::write_all", &mut write, async |write| {
-            let _ = write.write_all(Bytes::from_static(&[0; 8])).await;
-        });
-        turn("WriteHalf::capacity", &mut write, async |write| {
-            let _ = write.capacity().await;
-        });
-        turn("WriteHalf::acknowledged", &mut write, async |write| {
-            let _ = write.acknowledged().await;
-        });
-        turn("WriteHalf::shutdown", &mut write, async |write| {
-            let _ = write.shutdown().await;
-        });
+        let halves = turns_of_a_stream(near, &mut far, &dialer).await;
         turn("Session::delivered", &mut ours, async |it| {
             let _ = it.delivered().await;
         });
@@ -177,5 +188,6 @@ fn futures_that_are_polled_and_dropped_for_ever_leave_nothing_behind() {
         turn("Server::close", &mut server, async |it| {
             let _ = it.close(Code::NONE, hours).await;
         });
+        drop(halves);
     });
 }

@@ -46,14 +46,7 @@ pub fn run_once(
     }
     let scratch = Scratch::new("run")?;
     let topology = Topology::new(&cell.paths, &settings.congestion, seed)?;
-    let mptcp = *peer == Peer::Mptcp;
-    let mut sink_args =
-        vec!["sink".to_owned(), "--listen".to_owned(), format!("0.0.0.0:{SINK_PORT}")];
-    if mptcp {
-        sink_args.push("--mptcp".to_owned());
-    }
-    let mut receiver = Helper::start("sink", &topology.server(), &sink_args)?;
-    receiver.hear(HELPER_LIMIT)?;
+    let mut receiver = start_sink(&topology, *peer == Peer::Mptcp)?;
     let ready = peer.start(&topology, &settings.programs, &scratch)?;
     let mut loader = Helper::start("load", &topology.client(), &["load".to_owned()])?;
     let start_ns = now_ns() + LEAD_NS;
@@ -80,16 +73,7 @@ pub fn run_once(
     let notes = Notes { cell, start_ns, load: &load, sink: &sink };
     let mut faults = notes.faults();
     let mut processes = ready.processes;
-    for process in &mut processes {
-        if let Err(e) = process.check_alive() {
-            faults.push(e.to_string());
-        }
-    }
-    if !faults.is_empty() {
-        let said =
-            processes.iter().map(|p| (&p.name, p.log_tail())).filter(|(_, log)| !log.is_empty());
-        faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
-    }
+    add_faults_of(&mut processes, &mut faults);
     let links = topology.emulator().counters()?;
     // No connection keeps the contender from closing its session.
     drop((loader, receiver));
@@ -105,6 +89,31 @@ pub fn run_once(
         timeline: notes.timeline(),
         seed,
     })
+}
+
+fn start_sink(topology: &Topology, mptcp: bool) -> Result<Helper, LabError> {
+    let mut args = vec!["sink".to_owned(), "--listen".to_owned(), format!("0.0.0.0:{SINK_PORT}")];
+    if mptcp {
+        args.push("--mptcp".to_owned());
+    }
+    let mut sink = Helper::start("sink", &topology.server(), &args)?;
+    sink.hear(HELPER_LIMIT)?;
+    Ok(sink)
+}
+
+/// Adds which processes have ended before their time and, if anything was wrong, what each said
+/// last.
+fn add_faults_of(processes: &mut [Process], faults: &mut Vec<String>) {
+    for process in &mut *processes {
+        if let Err(e) = process.check_alive() {
+            faults.push(e.to_string());
+        }
+    }
+    if !faults.is_empty() {
+        let said =
+            processes.iter().map(|p| (&p.name, p.log_tail())).filter(|(_, log)| !log.is_empty());
+        faults.extend(said.map(|(name, log)| format!("{name} said last:\n{log}")));
+    }
 }
 
 /// What the processes have used so far, and what they report as they end: the client first, so that

@@ -197,85 +197,76 @@ fn latency_cells() -> Vec<Cell> {
     ]
 }
 
+/// Bulk one way while something befalls `paths`.
+fn befallen(direction: Direction, name: &str, about: &str, paths: &[PathSpec]) -> Cell {
+    let about = format!("{about}; {}", describe(paths));
+    let label = if direction == Direction::Up { "up" } else { "down" };
+    Cell::new(name, &about, paths.to_vec()).step(label, bulk(direction, 1, FAILURE_MS, DRAIN_MS))
+}
+
+/// How long the reader may wait, and how long it may take until the goodput is back.
+fn survives(cell: Cell, gap_target: Option<f64>, recover_ms: f64) -> Cell {
+    let label = cell.steps[0].label.clone().unwrap_or_default();
+    let gap = format!("{label}.gap");
+    let gap = match gap_target {
+        Some(ms) => Goal::at_most(&gap, ms, "ms"),
+        None => Goal::shown(&gap, "ms", Better::Lower),
+    };
+    cell.goal(gap)
+        .goal(Goal::at_most(&format!("{label}.recover"), recover_ms, "ms"))
+        .goal(Goal::at_most(&format!("{label}.undelivered"), 0.0, "B"))
+        .goal(Goal::shown(&format!("{label}.share_after"), "", Better::Higher))
+}
+
 fn failure_cells() -> Vec<Cell> {
     use Action::{Interface, Link};
     let paths = equal();
     let rtt = 20.0;
-    let towards = |direction, label: &str, name: &str, about: &str, paths: &[PathSpec]| {
-        let about = format!("{about}; {}", describe(paths));
-        Cell::new(name, &about, paths.to_vec())
-            .step(label, bulk(direction, 1, FAILURE_MS, DRAIN_MS))
-    };
-    let cell = |name: &str, about: &str, paths: &[PathSpec]| {
-        towards(Direction::Down, "down", name, about, paths)
-    };
-    let finish = |cell: Cell, gap_target: Option<f64>, recover_ms: f64| {
-        let label = cell.steps[0].label.clone().unwrap_or_default();
-        let gap = format!("{label}.gap");
-        let gap = match gap_target {
-            Some(ms) => Goal::at_most(&gap, ms, "ms"),
-            None => Goal::shown(&gap, "ms", Better::Lower),
-        };
-        cell.goal(gap)
-            .goal(Goal::at_most(&format!("{label}.recover"), recover_ms, "ms"))
-            .goal(Goal::at_most(&format!("{label}.undelivered"), 0.0, "B"))
-            .goal(Goal::shown(&format!("{label}.share_after"), "", Better::Higher))
-    };
+    let cell = |name: &str, about: &str| befallen(Direction::Down, name, about, &paths);
     let silent = |on| Link(Change::Silent(on));
-    let rate = |mbit: f64| Link(Change::Rate(mbit * 1e6));
     let dead = Some(f64::max(100.0, 3.0 * rtt));
     let told = Some(50.0 + rtt);
-    let stepped = Some(150.0);
 
-    let up = towards(Direction::Up, "up", "death-up", "path 0 falls silent, upload", &paths);
-    let mut back = cell("return", "path 0 falls silent, and is back after 3 s", &paths)
+    let death = cell("death", "path 0 falls silent").event(STRIKE_MS, silent(true));
+    let up = befallen(Direction::Up, "death-up", "path 0 falls silent, upload", &paths)
+        .event(STRIKE_MS, silent(true));
+    let reset = cell("reset", "TCP resets on path 0").event(STRIKE_MS, Link(Change::Reset));
+    let gone = cell("ifdown", "interface of path 0 down").event(STRIKE_MS, Interface(false));
+    let flap = (0..3).fold(cell("flap", "path 0 down for 0.5 s, three times"), |cell, i| {
+        let at = STRIKE_MS + i * 1500;
+        cell.event(at, Interface(false)).event(at + 500, Interface(true))
+    });
+    let mut back = cell("return", "path 0 falls silent, and is back after 3 s")
         .event(STRIKE_MS, silent(true))
         .event(2 * STRIKE_MS, silent(false));
     // With two equal paths, 90 % of the returned one is 95 % of both, less what TLS and framing
     // take.
     back.recovered_share = 0.93;
-    let flap =
-        (0..3).fold(cell("flap", "path 0 down for 0.5 s, three times", &paths), |cell, i| {
-            let at = STRIKE_MS + i * 1500;
-            cell.event(at, Interface(false)).event(at + 500, Interface(true))
-        });
+    let lasting = [
+        survives(death, dead, 2000.0),
+        survives(up, dead, 2000.0),
+        survives(reset, told, 2000.0),
+        survives(gone, told, 2000.0),
+        survives(flap, dead, 2000.0),
+        survives(back, dead, 1000.0 + 10.0 * rtt),
+    ];
+    lasting.into_iter().chain(step_cells()).collect()
+}
+
+/// A path's rate or delay changes at once.
+fn step_cells() -> [Cell; 3] {
+    use Action::Link;
+    let paths = equal();
     let slow = [PathSpec { mbit: 5.0, ..paths[0] }, paths[1]];
-    vec![
-        finish(
-            cell("death", "path 0 falls silent", &paths).event(STRIKE_MS, silent(true)),
-            dead,
-            2000.0,
-        ),
-        finish(up.event(STRIKE_MS, silent(true)), dead, 2000.0),
-        finish(
-            cell("reset", "TCP resets on path 0", &paths).event(STRIKE_MS, Link(Change::Reset)),
-            told,
-            2000.0,
-        ),
-        finish(
-            cell("ifdown", "interface of path 0 down", &paths).event(STRIKE_MS, Interface(false)),
-            told,
-            2000.0,
-        ),
-        finish(flap, dead, 2000.0),
-        finish(back, dead, 1000.0 + 10.0 * rtt),
-        finish(
-            cell("rate-down", "path 0 from 50 to 5 Mbit/s", &paths).event(STRIKE_MS, rate(5.0)),
-            stepped,
-            2000.0,
-        ),
-        finish(
-            cell("rate-up", "path 0 from 5 to 50 Mbit/s", &slow).event(STRIKE_MS, rate(50.0)),
-            None,
-            2000.0,
-        ),
-        finish(
-            cell("delay-up", "path 0 from 20 to 100 ms", &paths)
-                .event(STRIKE_MS, Link(Change::Delay(50.0))),
-            stepped,
-            2000.0,
-        ),
-    ]
+    let cell = |name: &str, about: &str, paths: &[PathSpec], change: Change| {
+        befallen(Direction::Down, name, about, paths).event(STRIKE_MS, Link(change))
+    };
+    let rate = |mbit: f64| Change::Rate(mbit * 1e6);
+    let stepped = Some(150.0);
+    let down = cell("rate-down", "path 0 from 50 to 5 Mbit/s", &paths, rate(5.0));
+    let up = cell("rate-up", "path 0 from 5 to 50 Mbit/s", &slow, rate(50.0));
+    let delay = cell("delay-up", "path 0 from 20 to 100 ms", &paths, Change::Delay(50.0));
+    [survives(down, stepped, 2000.0), survives(up, None, 2000.0), survives(delay, stepped, 2000.0)]
 }
 
 #[cfg(test)]

@@ -143,6 +143,57 @@ fn millis(time: Time) -> f64 {
     time as f64 / MS as f64
 }
 
+impl Report {
+    /// Transfers beside the largest, and answers.
+    fn show_others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.ratios.is_empty() {
+            writeln!(
+                f,
+                "other transfers  median {:.3} x the ideal time, worst {:.3} ({} of them)",
+                quantile(&self.ratios, 0.5),
+                quantile(&self.ratios, 1.0),
+                self.ratios.len(),
+            )?;
+        }
+        if !self.answers.is_empty() {
+            writeln!(
+                f,
+                "answers          p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms ({} of them)",
+                millis(quantile(&self.answers, 0.5)),
+                millis(quantile(&self.answers, 0.99)),
+                millis(quantile(&self.answers, 1.0)),
+                self.answers.len(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What each path and each lane carried.
+    fn show_paths(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum: u64 = self.path_bytes.iter().sum();
+        let shares: Vec<String> = self
+            .path_bytes
+            .iter()
+            .map(|bytes| format!("{:.1} %", *bytes as f64 * 100.0 / sum.max(1) as f64))
+            .collect();
+        writeln!(f, "by path          {}", shares.join(", "))?;
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let megabytes = |bytes: u64| bytes as f64 / 1e6;
+            let [up, down] = lane.payload;
+            writeln!(
+                f,
+                "{:<16} path {}: {:.3} MB up, {:.3} MB down; {:.3} MB of it sent before",
+                format!("lane {number}"),
+                lane.path,
+                megabytes(up.sent),
+                megabytes(down.sent),
+                megabytes(up.again + down.again),
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mbit = |bytes: u64, time: Time| bytes as f64 * 8e3 / time.max(1) as f64;
@@ -169,45 +220,8 @@ impl fmt::Display for Report {
             millis(quantile(&self.order_delays, 1.0)),
             self.reorder_bytes_max / 1024,
         )?;
-        if !self.ratios.is_empty() {
-            writeln!(
-                f,
-                "other transfers  median {:.3} x the ideal time, worst {:.3} ({} of them)",
-                quantile(&self.ratios, 0.5),
-                quantile(&self.ratios, 1.0),
-                self.ratios.len(),
-            )?;
-        }
-        if !self.answers.is_empty() {
-            writeln!(
-                f,
-                "answers          p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms ({} of them)",
-                millis(quantile(&self.answers, 0.5)),
-                millis(quantile(&self.answers, 0.99)),
-                millis(quantile(&self.answers, 1.0)),
-                self.answers.len(),
-            )?;
-        }
-        let sum: u64 = self.path_bytes.iter().sum();
-        let shares: Vec<String> = self
-            .path_bytes
-            .iter()
-            .map(|bytes| format!("{:.1} %", *bytes as f64 * 100.0 / sum.max(1) as f64))
-            .collect();
-        writeln!(f, "by path          {}", shares.join(", "))?;
-        for (number, lane) in self.lanes.iter().enumerate() {
-            let megabytes = |bytes: u64| bytes as f64 / 1e6;
-            let [up, down] = lane.payload;
-            writeln!(
-                f,
-                "{:<16} path {}: {:.3} MB up, {:.3} MB down; {:.3} MB of it sent before",
-                format!("lane {number}"),
-                lane.path,
-                megabytes(up.sent),
-                megabytes(down.sent),
-                megabytes(up.again + down.again),
-            )?;
-        }
+        self.show_others(f)?;
+        self.show_paths(f)?;
         write!(f, "duplicates       {:.2} % of bytes received", self.duplicate_share * 100.0)
     }
 }

@@ -54,90 +54,8 @@ fn fault(at_ms: f64, path: usize, kind: FaultKind) -> Fault {
 
 /// The options of a named scenario.
 pub fn named(name: &str) -> Option<Options> {
-    let two = |a: PathOptions, b: PathOptions| vec![a, b];
-    let equal = || two(path(50.0, 10.0), path(50.0, 10.0));
-    let six = |paths: &[PathOptions]| vec![bulk(6.0, paths.iter().map(|p| p.mbit[0]).sum())];
-    let (paths, faults): (Vec<PathOptions>, Vec<Fault>) = match name {
-        "single" => (vec![path(50.0, 10.0)], vec![]),
-        "equal" | "tail" | "echo" | "echo-bulk" => (equal(), vec![]),
-        "rate10" => (two(path(50.0, 10.0), path(5.0, 10.0)), vec![]),
-        "rtt10" => (two(path(50.0, 5.0), path(50.0, 50.0)), vec![]),
-        "loss1" | "loss1-cubic" => {
-            let control = if name == "loss1" { Congestion::Bbr } else { Congestion::Cubic };
-            let lossy = PathOptions { loss: 0.01, control, ..path(40.0, 10.0) };
-            (two(lossy.clone(), lossy), vec![])
-        }
-        "cubic" => {
-            let cubic = PathOptions { control: Congestion::Cubic, ..path(50.0, 10.0) };
-            (two(cubic.clone(), cubic), vec![])
-        }
-        "three" => (vec![path(50.0, 10.0), path(10.0, 40.0), path(2.0, 80.0)], vec![]),
-        "step-down" => (equal(), vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 5.0 })]),
-        "step-up" => {
-            let low = PathOptions { queue_bytes: 125_000.0, ..path(5.0, 10.0) };
-            let low = two(path(50.0, 10.0), low);
-            (low, vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 50.0 })])
-        }
-        "backup" => {
-            let backup = PathOptions { tier: "backup".to_owned(), ..path(50.0, 10.0) };
-            (two(path(50.0, 10.0), backup), vec![fault(2_000.0, 0, FaultKind::Silent)])
-        }
-        "metered" => {
-            let metered = PathOptions { tier: "metered".to_owned(), ..path(50.0, 10.0) };
-            let away = FaultKind::Down { for_ms: 3_000.0 };
-            (two(path(50.0, 10.0), metered), vec![fault(2_000.0, 0, away)])
-        }
-        "capped" => {
-            let capped = PathOptions { cap_mbit: 10.0, ..path(50.0, 10.0) };
-            (two(path(50.0, 10.0), capped), vec![])
-        }
-        "redundant" => {
-            let lossy = PathOptions { loss: 0.03, ..path(50.0, 10.0) };
-            (two(lossy.clone(), lossy), vec![])
-        }
-        "silent-death" => (equal(), vec![fault(2_000.0, 1, FaultKind::Silent)]),
-        "reset" => (equal(), vec![fault(2_000.0, 1, FaultKind::Reset)]),
-        "flap" => {
-            let down = || FaultKind::Down { for_ms: 300.0 };
-            (equal(), vec![fault(2_000.0, 1, down()), fault(4_000.0, 1, down())])
-        }
-        "total-outage" => (equal(), vec![fault(2_000.0, 0, FaultKind::Outage { for_ms: 3_000.0 })]),
-        "many-lanes" => {
-            let many = PathOptions { lanes: 10, ..path(50.0, 10.0) };
-            (two(many.clone(), many), vec![])
-        }
-        _ => return None,
-    };
-    let mut streams = six(&paths);
-    let mut paths = paths;
-    match name {
-        "tail" => {
-            paths = two(path(50.0, 10.0), path(10.0, 50.0));
-            streams = (0..20u64)
-                .map(|n| {
-                    let bytes = 262_144 << (n % 5);
-                    let half = HalfPlan { bytes, ..HalfPlan::default() };
-                    let halves = [half, HalfPlan::default()];
-                    StreamPlan {
-                        at_ms: 2_400.0 + 1_500.0 * n as f64,
-                        halves,
-                        ..StreamPlan::default()
-                    }
-                })
-                .collect();
-            // Warm lanes: something was sent before.
-            streams.insert(0, bulk(1.0, 60.0));
-        }
-        "echo" => streams = (0..200).map(|n| echo(500.0 + 30.0 * f64::from(n))).collect(),
-        "redundant" => {
-            streams = (0..200).map(|n| echo(500.0 + 30.0 * f64::from(n))).collect();
-            streams.iter_mut().for_each(|stream| stream.redundant = true);
-        }
-        "backup" | "metered" => streams = vec![bulk(6.0, 50.0)],
-        "capped" => streams = vec![bulk(6.0, 60.0)],
-        "echo-bulk" => streams.extend((0..200).map(|n| echo(1_000.0 + 23.0 * f64::from(n)))),
-        _ => {}
-    }
+    let (paths, faults) = network(name)?;
+    let streams = streams(name, &paths);
     let faults_end_ms = if faults.is_empty() { 0.0 } else { 20_000.0 };
     Some(Options {
         name: name.to_owned(),
@@ -147,6 +65,77 @@ pub fn named(name: &str) -> Option<Options> {
         faults_end_ms,
         ..Options::default()
     })
+}
+
+/// The paths of a named scenario, and what happens to them.
+fn network(name: &str) -> Option<(Vec<PathOptions>, Vec<Fault>)> {
+    let with = |other: PathOptions| vec![path(50.0, 10.0), other];
+    let equal = || with(path(50.0, 10.0));
+    let twice = |path: PathOptions| vec![path.clone(), path];
+    let network = match name {
+        "single" => (vec![path(50.0, 10.0)], vec![]),
+        "equal" | "echo" | "echo-bulk" => (equal(), vec![]),
+        "tail" => (with(path(10.0, 50.0)), vec![]),
+        "rate10" => (with(path(5.0, 10.0)), vec![]),
+        "rtt10" => (vec![path(50.0, 5.0), path(50.0, 50.0)], vec![]),
+        "loss1" | "loss1-cubic" => {
+            let control = if name == "loss1" { Congestion::Bbr } else { Congestion::Cubic };
+            (twice(PathOptions { loss: 0.01, control, ..path(40.0, 10.0) }), vec![])
+        }
+        "cubic" => (twice(PathOptions { control: Congestion::Cubic, ..path(50.0, 10.0) }), vec![]),
+        "three" => (vec![path(50.0, 10.0), path(10.0, 40.0), path(2.0, 80.0)], vec![]),
+        "step-down" => (equal(), vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 5.0 })]),
+        "step-up" => {
+            let low = PathOptions { queue_bytes: 125_000.0, ..path(5.0, 10.0) };
+            (with(low), vec![fault(2_000.0, 1, FaultKind::Rate { mbit: 50.0 })])
+        }
+        "backup" => {
+            let backup = PathOptions { tier: "backup".to_owned(), ..path(50.0, 10.0) };
+            (with(backup), vec![fault(2_000.0, 0, FaultKind::Silent)])
+        }
+        "metered" => {
+            let metered = PathOptions { tier: "metered".to_owned(), ..path(50.0, 10.0) };
+            (with(metered), vec![fault(2_000.0, 0, FaultKind::Down { for_ms: 3_000.0 })])
+        }
+        "capped" => (with(PathOptions { cap_mbit: 10.0, ..path(50.0, 10.0) }), vec![]),
+        "redundant" => (twice(PathOptions { loss: 0.03, ..path(50.0, 10.0) }), vec![]),
+        "silent-death" => (equal(), vec![fault(2_000.0, 1, FaultKind::Silent)]),
+        "reset" => (equal(), vec![fault(2_000.0, 1, FaultKind::Reset)]),
+        "flap" => {
+            let down = || FaultKind::Down { for_ms: 300.0 };
+            (equal(), vec![fault(2_000.0, 1, down()), fault(4_000.0, 1, down())])
+        }
+        "total-outage" => (equal(), vec![fault(2_000.0, 0, FaultKind::Outage { for_ms: 3_000.0 })]),
+        "many-lanes" => (twice(PathOptions { lanes: 10, ..path(50.0, 10.0) }), vec![]),
+        _ => return None,
+    };
+    Some(network)
+}
+
+/// What is sent in a named scenario: six seconds of bulk, if nothing else is said here.
+fn streams(name: &str, paths: &[PathOptions]) -> Vec<StreamPlan> {
+    let six = bulk(6.0, paths.iter().map(|path| path.mbit[0]).sum());
+    let echoes = || (0..200).map(|n| echo(500.0 + 30.0 * f64::from(n)));
+    match name {
+        "tail" => {
+            let transfer = |n: u64| {
+                let half = HalfPlan { bytes: 262_144 << (n % 5), ..HalfPlan::default() };
+                let at_ms = 2_400.0 + 1_500.0 * n as f64;
+                StreamPlan { at_ms, halves: [half, HalfPlan::default()], ..StreamPlan::default() }
+            };
+            // Warm lanes: something was sent before.
+            [bulk(1.0, 60.0)].into_iter().chain((0..20).map(transfer)).collect()
+        }
+        "echo" => echoes().collect(),
+        "redundant" => echoes().map(|echo| StreamPlan { redundant: true, ..echo }).collect(),
+        "backup" | "metered" => vec![bulk(6.0, 50.0)],
+        "capped" => vec![bulk(6.0, 60.0)],
+        "echo-bulk" => {
+            let beside = (0..200).map(|n| echo(1_000.0 + 23.0 * f64::from(n)));
+            [six].into_iter().chain(beside).collect()
+        }
+        _ => vec![six],
+    }
 }
 
 /// The same options with another scheduler at both ends.

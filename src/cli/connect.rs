@@ -44,63 +44,30 @@ pub(super) async fn run_client(
     }
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let mut listeners = Vec::new();
-    for Forward { listen, to, options } in &config.forwards {
-        for listener in listen_locally(listen).await? {
-            listeners.push((listener, to.clone(), *options));
-        }
+    for forward in &config.forwards {
+        let all = listen_locally(&forward.listen).await?;
+        listeners.extend(all.into_iter().map(|listener| (listener, forward.clone())));
     }
     let proxy = proxy_options(&config)?;
-    let client = connect(&config);
-    tokio::pin!(client);
-    let client = loop {
-        tokio::select! {
-            client = &mut client => break Arc::new(client?),
-            asked = signals.next() => tell(asked, None),
-            // There is nothing yet that could finish.
-            _ = stopping.wait() => return Ok(Exit::Ok),
+    let client = {
+        let client = connect(&config);
+        tokio::pin!(client);
+        loop {
+            tokio::select! {
+                client = &mut client => break Arc::new(client?),
+                asked = signals.next() => tell(asked, None),
+                // There is nothing yet that could finish.
+                _ = stopping.wait() => return Ok(Exit::Ok),
+            }
         }
     };
     if let Some(to) = &config.stdio {
         return stdio::run(&client, to, stopping).await;
     }
-    // Each bind may get an express lane besides.
-    let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
-    let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
-    if listeners.is_empty() {
-        tracing::info!(server = config.dial.as_written(), "client ready");
-    }
-    let mut forwards = JoinSet::new();
-    for (listener, to, options) in listeners {
-        tell_ready(&listener, config.dial.as_written(), &to);
-        let options =
-            ForwardOptions { redundant: options.redundant || config.redundant, ..options };
-        let (client, connections, proxy) = (client.clone(), connections.clone(), proxy.clone());
-        forwards.spawn(async move {
-            take(listener, to, options, proxy, client, connections).await;
-            Ok(())
-        });
-    }
-    if let Some(control) = Control::bind(config.home.as_deref(), "client") {
-        let session = Some((client.clone(), connections.clone()));
-        let host =
-            control::Host { role: "client", place: config.dial.as_written().to_owned(), session };
-        let client = client.clone();
-        forwards.spawn(async move {
-            control.serve(host, client.stopping()).await;
-            Ok(())
-        });
-    }
-    let reverse = config.reverse.iter().map(remote_forward).collect();
-    forwards.spawn({
-        let (client, insists) = (client.clone(), config.keep_trying);
-        async move {
-            let taken = tunnel::forward_from_server(client, reverse, &connections, insists);
-            taken.await.map_err(|error| remote_failure(&error))
-        }
-    });
+    let mut takers = start_takers(&config, &client, listeners, &proxy);
     let patience = loop {
         tokio::select! {
-            ended = forwards.join_next() => {
+            ended = takers.join_next() => {
                 let why = ended.and_then(Result::ok).and_then(Result::err);
                 return Err(why.unwrap_or_else(|| {
                     Failure::message(Exit::Internal, "a listener has ended")
@@ -110,11 +77,63 @@ pub(super) async fn run_client(
             patience = stopping.wait() => break patience,
         }
     };
+    finish(&client, &mut takers, patience).await;
+    Ok(Exit::Ok)
+}
+
+/// Starts all that take connections, here and at the server; none ends but by failing, or with the
+/// client.
+fn start_takers(
+    config: &ClientConfig,
+    client: &Arc<Client>,
+    listeners: Vec<(Listener, Forward)>,
+    proxy: &ProxyOptions,
+) -> JoinSet<Result<(), Failure>> {
+    // Each bind may get an express lane besides.
+    let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
+    let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
+    if listeners.is_empty() {
+        tracing::info!(server = config.dial.as_written(), "client ready");
+    }
+    let mut takers = JoinSet::new();
+    for (listener, Forward { to, options, .. }) in listeners {
+        tell_ready(&listener, config.dial.as_written(), &to);
+        let options =
+            ForwardOptions { redundant: options.redundant || config.redundant, ..options };
+        let (client, connections, proxy) = (client.clone(), connections.clone(), proxy.clone());
+        takers.spawn(async move {
+            take(listener, to, options, proxy, client, connections).await;
+            Ok(())
+        });
+    }
+    if let Some(control) = Control::bind(config.home.as_deref(), "client") {
+        let session = Some((client.clone(), connections.clone()));
+        let host =
+            control::Host { role: "client", place: config.dial.as_written().to_owned(), session };
+        let client = client.clone();
+        takers.spawn(async move {
+            control.serve(host, client.stopping()).await;
+            Ok(())
+        });
+    }
+    let reverse = config.reverse.iter().map(remote_forward).collect();
+    takers.spawn({
+        let (client, insists) = (client.clone(), config.keep_trying);
+        async move {
+            let taken = tunnel::forward_from_server(client, reverse, &connections, insists);
+            taken.await.map_err(|error| remote_failure(&error))
+        }
+    });
+    takers
+}
+
+/// Lets open connections finish within `patience`, then closes.
+async fn finish(client: &Client, takers: &mut JoinSet<Result<(), Failure>>, patience: Duration) {
     let mut code = Code::SHUTDOWN;
     if !patience.is_zero() {
         tell_draining(client.drain(), patience);
         let ended = async {
-            while forwards.join_next().await.is_some() {}
+            while takers.join_next().await.is_some() {}
             if let Some(session) = client.session() {
                 session.drained().await;
             }
@@ -126,7 +145,6 @@ pub(super) async fn run_client(
     }
     // What has not arrived by now has had its time.
     let _ = client.close(code, Duration::ZERO).await;
-    Ok(Exit::Ok)
 }
 
 /// Has this user's running client take us there, if it is connected to the same server, with a key

@@ -32,25 +32,16 @@ pub(super) async fn run_server(
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
     let mut signals = ServiceSignals::listen()?;
-    let home = require_home(config.home.as_deref())?.to_owned();
-    let name = server_name(&home, config.identity.as_deref(), Some(&config.listen))?;
-    let identity = Identity::load_or_create(&home, &name);
-    let identity = identity.map_err(|error| trust_failure(&error))?;
-    let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
-    let options = TcpOptions::default().with_congestion(config.session.congestion.clone());
-    let listener =
-        listen(&config.listen, |address| TlsListener::bind(address, tls.clone(), options.clone()))
-            .await?;
+    let (mut keys, listener) = open_listener(&config).await?;
     let named = config.authorized_clients.is_some();
-    let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&home));
-    let clients = open_clients(&list, named, &home.join(LIST_MARK), config.allow_anyone)?;
+    let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&keys.home));
+    let clients = open_clients(&list, named, &keys.home.join(LIST_MARK), config.allow_anyone)?;
     config.session.limit_memory();
     let session = config.session.for_library();
     let settings = imux::ServerConfig::default()
         .with_session(session)
         .with_clients(Arc::new(clients.clone()))
         .with_sessions(config.sessions);
-    let mut keys = ServerKeys { home, name, tls: listener.settings(), identity };
     let mut server = Server::start(listener, settings);
     let connections = descriptors::for_server()
         .with_sockets(config.session.sockets)
@@ -87,18 +78,45 @@ pub(super) async fn run_server(
             Some(_) = sessions.join_next() => {}
             asked = signals.next() => match asked {
                 Asked::Status => tracing::info!(sessions = sessions.len(), "status"),
-                Asked::Reload => {
-                    super::logging::reopen_files();
-                    reload(&clients).await;
-                    server.recheck();
-                    if let Err(error) = keys.reload(&server) {
-                        tracing::error!(%error, "the server's keys stay as they were");
-                    }
-                }
+                Asked::Reload => reload_all(&clients, &server, &mut keys).await,
             },
             patience = stopping.wait() => break patience,
         }
     };
+    finish(&server, patience).await;
+    // What has arrived is on its way to the destinations. The end of the program does not wait for
+    // ever.
+    while sessions.join_next().await.is_some() {}
+    Ok(Exit::Ok)
+}
+
+/// The server's keys, and the ports where it shows them.
+async fn open_listener(config: &ServerConfig) -> Result<(ServerKeys, TlsListener), Failure> {
+    let home = require_home(config.home.as_deref())?.to_owned();
+    let name = server_name(&home, config.identity.as_deref(), Some(&config.listen))?;
+    let identity = Identity::load_or_create(&home, &name);
+    let identity = identity.map_err(|error| trust_failure(&error))?;
+    let tls = server_config(&identity).map_err(|error| trust_failure(&error))?;
+    let options = TcpOptions::default().with_congestion(config.session.congestion.clone());
+    let listener =
+        listen(&config.listen, |address| TlsListener::bind(address, tls.clone(), options.clone()))
+            .await?;
+    let keys = ServerKeys { home, name, tls: listener.settings(), identity };
+    Ok((keys, listener))
+}
+
+/// Reads anew what may have changed: where logs go, who may connect, the server's keys.
+async fn reload_all(clients: &AuthorizedClientsTrust, server: &Server, keys: &mut ServerKeys) {
+    super::logging::reopen_files();
+    reload(clients).await;
+    server.recheck();
+    if let Err(error) = keys.reload(server) {
+        tracing::error!(%error, "the server's keys stay as they were");
+    }
+}
+
+/// Lets open connections finish within `patience`, then closes.
+async fn finish(server: &Server, patience: Duration) {
     let mut code = Code::SHUTDOWN;
     if !patience.is_zero() {
         tell_draining(server.drain(), patience);
@@ -109,10 +127,6 @@ pub(super) async fn run_server(
     }
     // What has not arrived by now has had its time.
     let _ = server.close(code, Duration::ZERO).await;
-    // What has arrived is on its way to the destinations. The end of the program does not wait for
-    // ever.
-    while sessions.join_next().await.is_some() {}
-    Ok(Exit::Ok)
 }
 
 /// The file beside the keys which records that their server has had a list of clients.

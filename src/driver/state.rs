@@ -235,25 +235,27 @@ impl State {
                     express.send_replace(true);
                 }
             }
-            Event::Closed(error) => {
-                wake.extend(self.next_key.1.take());
-                let lost = self.core.undelivered();
-                tell_of_session(&self.core.stats(), lost, &error);
-                if self.released.is_some() {
-                    tell_of_loss(lost.and(self.dropped));
-                }
-                self.over = Some(error);
-                self.lane_events = None;
-                self.accepting.wake(wake);
-                self.opening.wake(wake);
-                self.closing.wake(wake);
-                for wakers in self.streams.values_mut() {
-                    wake.extend(wakers.read.take());
-                    wake.extend(wakers.write.take());
-                }
-                wake.extend(self.lanes.values_mut().filter_map(|slot| slot.waker.take()));
-            }
+            Event::Closed(error) => self.on_closed(error, wake),
         }
+    }
+
+    fn on_closed(&mut self, error: SessionError, wake: &mut Vec<Waker>) {
+        wake.extend(self.next_key.1.take());
+        let lost = self.core.undelivered();
+        tell_of_session(&self.core.stats(), lost, &error);
+        if self.released.is_some() {
+            tell_of_loss(lost.and(self.dropped));
+        }
+        self.over = Some(error);
+        self.lane_events = None;
+        self.accepting.wake(wake);
+        self.opening.wake(wake);
+        self.closing.wake(wake);
+        for wakers in self.streams.values_mut() {
+            wake.extend(wakers.read.take());
+            wake.extend(wakers.write.take());
+        }
+        wake.extend(self.lanes.values_mut().filter_map(|slot| slot.waker.take()));
     }
 }
 

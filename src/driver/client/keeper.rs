@@ -1,5 +1,7 @@
 //! Keeps lanes up: redials each lost one after a while.
 
+use std::mem::Discriminant;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::connector::{Connector, Place};
 use super::failure::{Failed, is_final, panicked};
 use super::stagger::Stagger;
+use crate::driver::error::ConnectError;
 use crate::driver::{chance, clock};
 
 /// A lost lane is dialled again after this long. Each failure doubles it.
@@ -64,11 +67,11 @@ impl Keepers {
     pub(super) async fn keep_lane(
         self: Arc<Self>,
         place: Place,
-        mut failures: Option<mpsc::UnboundedSender<Failed>>,
+        failures: Option<mpsc::UnboundedSender<Failed>>,
     ) {
         let dialer = &place.dialer;
         let mut backoff = Backoff::default();
-        let mut told = None;
+        let mut outage = Outage { waiting: failures, told: None };
         let mut stopped = self.connector.stopped.subscribe();
         loop {
             let link = place.policy.link;
@@ -82,7 +85,7 @@ impl Keepers {
             };
             match dialled.unwrap_or_else(|| Err(panicked())) {
                 Ok(ready) => {
-                    (failures, told) = (None, None);
+                    outage = Outage::default();
                     let _up = turn.up();
                     let begun = clock::now();
                     let _ = unharmed(self.connector.run(ready, &dialer.name())).await;
@@ -93,29 +96,9 @@ impl Keepers {
                 Err(error) => {
                     drop(turn);
                     self.connector.key.failed(place.link);
-                    let kind = Some(std::mem::discriminant(&error));
                     let failed = Failed { link: place.link, via: dialer.name(), error };
-                    // Report it once to whoever waits for the first lane, and again if it ends that
-                    // wait; then log each kind of outage once: a server that was away and comes
-                    // back as another is news.
-                    let unheard = match &failures {
-                        Some(to)
-                            if told.is_none() || is_final(&failed.error, self.keeps_trying) =>
-                        {
-                            to.send(failed).err().map(|unheard| unheard.0)
-                        }
-                        _ => Some(failed),
-                    };
-                    match unheard {
-                        None => told = kind,
-                        Some(_) if *stopped.borrow() => return,
-                        Some(failed) if told != kind => {
-                            (failures, told) = (None, kind);
-                            failed.tell();
-                        }
-                        Some(Failed { via, error, .. }) => {
-                            tracing::debug!(via, %error, "a lane still cannot be made");
-                        }
+                    if outage.tell(failed, self.keeps_trying, || *stopped.borrow()).is_break() {
+                        return;
                     }
                 }
             }
@@ -136,6 +119,47 @@ impl Keepers {
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
         self.keep_lane(place, None).await;
+    }
+}
+
+/// Who has heard why a lane cannot be made.
+#[derive(Debug, Default)]
+struct Outage {
+    /// Whoever waits for the first lane.
+    waiting: Option<mpsc::UnboundedSender<Failed>>,
+    /// What was told last.
+    told: Option<Discriminant<ConnectError>>,
+}
+
+impl Outage {
+    /// Reports a failure once to whoever waits for the first lane, and again if it ends that wait;
+    /// then logs each kind of outage once: a server that was away and comes back as another is
+    /// news. Breaks if nobody waits any more because the client was `stopped`.
+    fn tell(
+        &mut self,
+        failed: Failed,
+        keeps_trying: bool,
+        stopped: impl Fn() -> bool,
+    ) -> ControlFlow<()> {
+        let kind = Some(std::mem::discriminant(&failed.error));
+        let unheard = match &self.waiting {
+            Some(to) if self.told.is_none() || is_final(&failed.error, keeps_trying) => {
+                to.send(failed).err().map(|unheard| unheard.0)
+            }
+            _ => Some(failed),
+        };
+        match unheard {
+            None => self.told = kind,
+            Some(_) if stopped() => return ControlFlow::Break(()),
+            Some(failed) if self.told != kind => {
+                *self = Self { waiting: None, told: kind };
+                failed.tell();
+            }
+            Some(Failed { via, error, .. }) => {
+                tracing::debug!(via, %error, "a lane still cannot be made");
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 

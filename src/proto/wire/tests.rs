@@ -46,14 +46,17 @@ fn any_text(max: usize) -> impl Strategy<Value = Bytes> {
 }
 
 fn any_frame() -> impl Strategy<Value = Frame> {
-    let lane = || any_offset().prop_map(LaneId::new);
     prop_oneof![
-        Just(Frame::Ping),
-        Just(Frame::Drain),
-        Just(Frame::Express),
-        prop::collection::vec(any::<u8>(), 96)
-            .prop_map(|bytes| Frame::NextKey { announcement: bytes.into() }),
-        (lane(), any_offset()).prop_map(|(lane, position)| Frame::Ack { lane, position }),
+        6 => any_of_a_stream(),
+        6 => any_open(),
+        4 => any_of_a_lane(),
+        7 => any_of_the_session(),
+        6 => any_handshake(),
+    ]
+}
+
+fn any_of_a_stream() -> impl Strategy<Value = Frame> {
+    prop_oneof![
         (any_id(), any_offset(), any::<bool>(), prop::collection::vec(any::<u8>(), 1..2000))
             .prop_map(|(id, offset, fin, data)| Frame::Stream {
                 id,
@@ -67,23 +70,6 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             fin: true,
             data: Bytes::new()
         }),
-        (any_id(), "[a-z0-9.:]{1,200}")
-            .prop_map(|(id, name)| Frame::Open { id, kind: StreamKind::Named(name) }),
-        any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Default }),
-        any_id().prop_map(|id| Frame::Open { id, kind: StreamKind::Raw }),
-        (any_id(), any_wants(), prop::option::of("[a-z0-9.:]{1,200}")).prop_map(
-            |(id, wants, destination)| {
-                let claim = wants.has(Wants::CLAIM).then(|| "[2001:db8::1]:1".to_owned());
-                Frame::Open { id, kind: StreamKind::Wanting { wants, claim, destination } }
-            }
-        ),
-        (any_id(), any_offset(), "[a-z:]{1,30}").prop_map(|(id, number, place)| Frame::Open {
-            id,
-            kind: StreamKind::Listening { number, place }
-        }),
-        (any_id(), any_offset(), prop::option::of("[a-z0-9:.]{1,30}")).prop_map(
-            |(id, number, source)| Frame::Open { id, kind: StreamKind::Visitor { number, source } }
-        ),
         (any_id(), any_code(), any_offset()).prop_map(|(id, code, final_size)| Frame::Reset {
             id,
             code,
@@ -91,28 +77,68 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         }),
         (any_id(), any_code()).prop_map(|(id, code)| Frame::Stop { id, code }),
         any_id().prop_map(|id| Frame::Redundant { id }),
+        (any_id(), any_offset()).prop_map(|(id, max)| Frame::MaxStreamData { id, max }),
+    ]
+}
+
+fn any_open() -> impl Strategy<Value = Frame> {
+    let kind = prop_oneof![
+        Just(StreamKind::Default),
+        Just(StreamKind::Raw),
+        "[a-z0-9.:]{1,200}".prop_map(StreamKind::Named),
+        (any_wants(), prop::option::of("[a-z0-9.:]{1,200}")).prop_map(|(wants, destination)| {
+            let claim = wants.has(Wants::CLAIM).then(|| "[2001:db8::1]:1".to_owned());
+            StreamKind::Wanting { wants, claim, destination }
+        }),
+        (any_offset(), "[a-z:]{1,30}")
+            .prop_map(|(number, place)| StreamKind::Listening { number, place }),
+        (any_offset(), prop::option::of("[a-z0-9:.]{1,30}"))
+            .prop_map(|(number, source)| StreamKind::Visitor { number, source }),
+    ];
+    (any_id(), kind).prop_map(|(id, kind)| Frame::Open { id, kind })
+}
+
+fn any_of_a_lane() -> impl Strategy<Value = Frame> {
+    let lane = || any_offset().prop_map(LaneId::new);
+    prop_oneof![
+        Just(Frame::Ping),
+        (lane(), any_offset()).prop_map(|(lane, position)| Frame::Ack { lane, position }),
+        (lane(), any_offset(), any_code()).prop_map(|(lane, position, code)| Frame::LaneClosed {
+            lane,
+            position,
+            code
+        }),
         (0..3usize, any_offset(), prop::option::of(LINK_RATE_MIN..1 << 62)).prop_map(
             |(tier, number, rate_max)| {
                 let link = LinkId::new(number);
                 Frame::LanePolicy(LanePolicy { tier: Tier::ALL[tier], link, rate_max })
             }
         ),
+    ]
+}
+
+fn any_of_the_session() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        Just(Frame::Drain),
+        Just(Frame::Express),
+        prop::collection::vec(any::<u8>(), 96)
+            .prop_map(|bytes| Frame::NextKey { announcement: bytes.into() }),
         any_offset().prop_map(|max| Frame::MaxData { max }),
-        (any_id(), any_offset()).prop_map(|(id, max)| Frame::MaxStreamData { id, max }),
         any_offset().prop_map(|max| Frame::MaxStreams { max }),
         any_offset().prop_map(|count| Frame::EarlyStreams { count }),
-        (lane(), any_offset(), any_code()).prop_map(|(lane, position, code)| Frame::LaneClosed {
-            lane,
-            position,
-            code
-        }),
         (any_code(), any_text(256)).prop_map(|(code, reason)| Frame::Close { code, reason }),
+    ]
+}
+
+fn any_handshake() -> impl Strategy<Value = Frame> {
+    let lane = any_offset().prop_map(LaneId::new);
+    prop_oneof![
         (prop::collection::vec(any::<u32>().prop_map(|v| v >> 2), 1..16), any_params())
             .prop_map(|(versions, params)| Frame::Create { versions, params }),
         (any::<u16>(), any::<[u8; 16]>(), any_params()).prop_map(|(version, id, params)| {
             Frame::Created { version: version.into(), session: SessionId::new(id), params }
         }),
-        (any::<[u8; 16]>(), lane(), any::<[u8; 32]>()).prop_map(|(id, lane, mac)| Frame::Join {
+        (any::<[u8; 16]>(), lane, any::<[u8; 32]>()).prop_map(|(id, lane, mac)| Frame::Join {
             session: SessionId::new(id),
             lane,
             mac

@@ -271,6 +271,10 @@ fn what_is_no_destination() {
     ] {
         assert!(text.parse::<Destination>().is_err(), "{text:?} was taken");
     }
+}
+
+#[test]
+fn what_is_no_rule_for_destinations() {
     for text in [
         "",
         "db",
