@@ -1,4 +1,4 @@
-//! Cells with paths like radio links: delay and rate wander, and nothing tells the sender.
+//! Cells with paths like radio links: delay and rate vary, and nothing tells the sender.
 //!
 //! A path does not reorder: after a drop in delay packets arrive in a burst, after a rise with a
 //! gap.
@@ -19,7 +19,7 @@ const DELAY_STEP_MS: u64 = 50;
 const RATE: [f64; 2] = [0.2, 1.8];
 const RATE_STEP_MS: u64 = 200;
 
-/// One cell whose paths' delays wander, and one whose rates do too.
+/// One cell whose paths' delays vary, and one whose rates do too.
 #[must_use]
 pub fn cells() -> Vec<Cell> {
     let cell = |name: &str, about: &str| {
@@ -37,9 +37,9 @@ pub fn cells() -> Vec<Cell> {
     };
     let delays = format!("{} to {} ms, drawn every {DELAY_STEP_MS} ms", RTT_MS[0], RTT_MS[1]);
     let rates = format!("{delays}, {} to {} of the rate every {RATE_STEP_MS} ms", RATE[0], RATE[1]);
-    let jitter = (0..2).fold(cell("jitter", &delays), wandering_delay);
-    let radio = (0..2).fold(cell("radio", &rates), wandering_delay);
-    vec![jitter, (0..2).fold(radio, wandering_rate)]
+    let jitter = (0..2).fold(cell("jitter", &delays), varying_delay);
+    let radio = (0..2).fold(cell("radio", &rates), varying_delay);
+    vec![jitter, (0..2).fold(radio, varying_rate)]
         .into_iter()
         .map(|mut cell| {
             cell.events.sort_by_key(|event| event.at_ms);
@@ -48,7 +48,7 @@ pub fn cells() -> Vec<Cell> {
         .collect()
 }
 
-fn wandering_delay(mut cell: Cell, path: usize) -> Cell {
+fn varying_delay(mut cell: Cell, path: usize) -> Cell {
     let mut rng = Rng::new(path as u64);
     cell.events.extend((1..BULK_MS / DELAY_STEP_MS).map(|step| {
         let rtt_ms = RTT_MS[0] + rng.unit() * (RTT_MS[1] - RTT_MS[0]);
@@ -62,7 +62,7 @@ fn wandering_delay(mut cell: Cell, path: usize) -> Cell {
 }
 
 /// The mean stays the path's rate, so that shares are of what could be carried.
-fn wandering_rate(mut cell: Cell, path: usize) -> Cell {
+fn varying_rate(mut cell: Cell, path: usize) -> Cell {
     let mut rng = Rng::new(100 + path as u64);
     let drawn: Vec<f64> =
         (1..BULK_MS / RATE_STEP_MS).map(|_| RATE[0] + rng.unit() * (RATE[1] - RATE[0])).collect();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_wander_apart_around_their_mean() {
+    fn paths_vary_apart_around_their_mean() {
         for cell in cells() {
             assert!(cell.events.is_sorted_by_key(|event| event.at_ms), "{}", cell.name);
             let of = |path| {

@@ -298,7 +298,7 @@ impl CellReport {
             .collect();
         let events = self.cell.events.iter();
         let mut marks: Vec<f64> = events.map(|e| e.at_ms as f64 / 1e3).collect();
-        // A wandering path has so many events that nothing would show between them.
+        // A varying path has so many events that nothing would show between them.
         if marks.len() > MARKS_MAX {
             marks.clear();
         }

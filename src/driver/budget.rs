@@ -48,8 +48,8 @@ pub(super) trait Charged: Send + Sync {
 struct Inner {
     account: Mutex<Account>,
     sessions: Mutex<BTreeMap<Number, Weak<dyn Charged>>>,
-    /// Somebody is already relieving the account.
-    relieving: AtomicBool,
+    /// Somebody is ending sessions already.
+    enforcing: AtomicBool,
 }
 
 impl fmt::Debug for MemoryBudget {
@@ -84,7 +84,7 @@ impl MemoryBudget {
         Self(Arc::new(Inner {
             account: Mutex::new(Account::new(bytes)),
             sessions: Mutex::default(),
-            relieving: AtomicBool::new(false),
+            enforcing: AtomicBool::new(false),
         }))
     }
 
@@ -102,8 +102,8 @@ impl MemoryBudget {
 
     /// Ends sessions until the account is no longer overdrawn, or none holds more than it was
     /// granted. The caller must hold no session's lock.
-    pub(super) fn relieve(&self) {
-        if self.0.relieving.swap(true, Ordering::Acquire) {
+    pub(super) fn enforce(&self) {
+        if self.0.enforcing.swap(true, Ordering::Acquire) {
             return;
         }
         while let Some((number, session)) = self.next_to_end() {
@@ -113,7 +113,7 @@ impl MemoryBudget {
                 session.end();
             }
         }
-        self.0.relieving.store(false, Ordering::Release);
+        self.0.enforcing.store(false, Ordering::Release);
     }
 
     fn next_to_end(&self) -> Option<(Number, Option<Arc<dyn Charged>>)> {

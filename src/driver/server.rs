@@ -164,7 +164,7 @@ impl Drop for Server {
 async fn keep_checking(reception: Arc<Reception>) {
     loop {
         tokio::time::sleep(RECHECK_EVERY).await;
-        reception.clients.look_again().await;
+        reception.clients.refresh().await;
         reception.recheck();
         reception.trail.tell_counts(clock::now());
     }

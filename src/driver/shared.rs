@@ -67,7 +67,7 @@ impl Shared {
         drop(state);
         wake.into_iter().for_each(Waker::wake);
         if let Some(budget) = overdrawn {
-            budget.relieve();
+            budget.enforce();
         }
         if earlier {
             self.rearm.notify_one();
@@ -112,7 +112,7 @@ impl Shared {
 impl Charged for Shared {
     fn stalled(&self, now: Instant) -> Duration {
         self.peek(|state| {
-            let memory = state.memory.as_ref().filter(|_| state.core.kept_bytes() > 0);
+            let memory = state.memory.as_ref().filter(|_| state.core.buffered_bytes() > 0);
             memory.map_or(Duration::ZERO, |memory| memory.stalled(now))
         })
     }

@@ -141,13 +141,13 @@ impl State {
     }
 
     /// Tells the budget what is kept for the peer, and the core what may be, if that has changed.
-    /// Returns the budget if it is overdrawn: relieve it after releasing the session's lock.
+    /// Returns the budget if it is overdrawn: enforce it after releasing the session's lock.
     pub(super) fn account(&mut self, now: Instant) -> Option<MemoryBudget> {
         if self.core.is_closed() {
             self.memory = None;
         }
         let memory = self.memory.as_mut()?;
-        memory.note_moved(now, self.core.moved_bytes(), self.core.kept_bytes());
+        memory.note_moved(now, self.core.moved_bytes(), self.core.buffered_bytes());
         if memory.is_unused(now, self.core.stream_count()) {
             self.core.lend_first_windows();
         }

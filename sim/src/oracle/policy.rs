@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_may_relieve_what_is_late_a_metered_lane_what_is_suspect() {
+    fn a_backup_may_take_over_what_is_late_a_metered_lane_what_is_suspect() {
         let late = |lane: &mut LaneStats| lane.late = true;
         let suspect = |lane: &mut LaneStats| lane.health = Health::Suspect;
         assert_eq!(given(["primary", "backup"], data(), late), Ok(Some("backup carried")));

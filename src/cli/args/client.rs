@@ -83,7 +83,7 @@ struct DialArgs {
 struct LinkArgs {
     /// Links to make lanes over, by local address or interface: 192.168.1.2, '[2001:db8::1]',
     /// dev:eth1, or `any` for wherever the routing table sends them; may be given several
-    /// times. Leave COUNT out: there are 10 lanes then, and those that are of no use rest
+    /// times. Leave COUNT out: there are 10 lanes then, and those not needed stand by
     ///
     /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
     /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte

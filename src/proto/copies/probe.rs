@@ -36,7 +36,7 @@ impl Copies {
         let passed = span(lane.payload.given_at, lanes.totals.sent_payload);
         let due = passed >= bytes.saturating_mul(CARRIED_PER_PROBED)
             && !lane.ledger.owes()
-            && !lane.is_kept_free()
+            && !lane.is_urgent_only()
             && lane.policy.tier != Tier::Metered
             && lane.estimate.bandwidth_delay_bytes() < INITIAL_WINDOW_BYTES
             && self.budget.unreserved() >= bytes;

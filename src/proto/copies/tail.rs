@@ -35,8 +35,8 @@ impl Copies {
         now: Instant,
         id: LaneId,
     ) -> Option<(LaneId, u64)> {
-        let kept_free = |lane: &Lane| lane.is_kept_free() || lane.policy.tier == Tier::Metered;
-        if !self.tail_possible(lanes, streams) || lanes.get(id).is_none_or(kept_free) {
+        let carries_none = |lane: &Lane| lane.is_urgent_only() || lane.policy.tier == Tier::Metered;
+        if !self.tail_possible(lanes, streams) || lanes.get(id).is_none_or(carries_none) {
             return None;
         }
         let own = lanes.view_of(now, id)?;

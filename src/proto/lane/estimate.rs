@@ -198,8 +198,8 @@ impl Estimate {
 
     /// The largest rate over a longer time, given the kernel's figures if they hold end to end. On
     /// a path whose rate varies, the latest rate would hardly let it be found fast again.
-    pub fn kept_rate(&self, kernel: Option<&KernelSample>) -> f64 {
-        let kept = kernel.map_or(0.0, |_| self.kernel.rate_kept());
+    pub fn peak_rate(&self, kernel: Option<&KernelSample>) -> f64 {
+        let kept = kernel.map_or(0.0, |_| self.kernel.peak_rate());
         kept.min(self.rate_max).max(self.rate())
     }
 
@@ -603,8 +603,8 @@ mod tests {
         }
         assert!(estimate.rate() < 250_000.0, "{}", estimate.rate());
         let kernel = estimate.end_to_end_kernel().copied();
-        assert_eq!(estimate.kept_rate(kernel.as_ref()), 1_000_000.0);
-        assert_eq!(estimate.kept_rate(None), estimate.rate());
+        assert_eq!(estimate.peak_rate(kernel.as_ref()), 1_000_000.0);
+        assert_eq!(estimate.peak_rate(None), estimate.rate());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) struct Kernel {
     delivered_at: Option<Instant>,
     rate: MaxFilter,
     /// The same, kept about as long as BBR keeps it.
-    rate_kept: MaxFilter,
+    peak_rate: MaxFilter,
 }
 
 impl Kernel {
@@ -34,7 +34,7 @@ impl Kernel {
         let delivered = counted(&sample).saturating_sub(delivered_before);
         if let Some(rate) = sample.delivery_rate {
             self.rate.add_sample(now, rate as f64, !sample.app_limited, window);
-            self.rate_kept.add_sample(now, rate as f64, !sample.app_limited, kept);
+            self.peak_rate.add_sample(now, rate as f64, !sample.app_limited, kept);
         }
         let heard_at = sample.silence.and_then(|silence| now.checked_sub(silence));
         self.heard_at = self.heard_at.max(heard_at);
@@ -67,8 +67,8 @@ impl Kernel {
         self.rate.max()
     }
 
-    pub(super) fn rate_kept(&self) -> f64 {
-        self.rate_kept.max()
+    pub(super) fn peak_rate(&self) -> f64 {
+        self.peak_rate.max()
     }
 
     /// Whether it had enough to send in any sample.

@@ -118,7 +118,7 @@ impl Lane {
     }
 
     /// Whether bulk is left to others.
-    pub fn is_kept_free(&self) -> bool {
+    pub fn is_urgent_only(&self) -> bool {
         self.standby || self.policy.tier == Tier::Express
     }
 
@@ -156,7 +156,7 @@ impl Lane {
             acked_bytes: self.ledger.acked_position(),
             answered_at: self.answered_at(),
             rate: estimate.rate(),
-            kept_rate: estimate.kept_rate(kernel),
+            peak_rate: estimate.peak_rate(kernel),
             pacing_rate: estimate.pacing_rate(kernel),
             rtt_min: estimate.rtt_min(),
             is_slow: estimate.is_slow(),

@@ -109,7 +109,7 @@ impl Answering {
             let metered = lane.policy.tier == Tier::Metered;
             let links = if metered { &mut answering.metered_links } else { &mut answering.links };
             links.add(lane.policy.link);
-            if !lane.is_kept_free() {
+            if !lane.is_urgent_only() {
                 answering.time(lane);
             }
         }

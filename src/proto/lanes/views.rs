@@ -45,7 +45,8 @@ impl Lanes {
     /// Whether the lane is on standby on a slow link that has an active lane: urgent data would get
     /// there no sooner, and each lane's packets in flight take long.
     fn is_spare(&self, lane: &Lane, best: Rank) -> bool {
-        let active = |other: &Lane| other.policy.link == lane.policy.link && !other.is_kept_free();
+        let active =
+            |other: &Lane| other.policy.link == lane.policy.link && !other.is_urgent_only();
         let stands_by = lane.standby && lane.copies.is_empty();
         stands_by && lane.estimate.is_slow() && self.usable(best).any(active)
     }
@@ -118,6 +119,6 @@ fn view(lane: &Lane, now: Instant, share: f64) -> LaneView {
         idle: lane.is_asleep(),
         measured: estimate.is_measured(),
         slow: estimate.is_slow(),
-        kept_free: lane.is_kept_free(),
+        urgent_only: lane.is_urgent_only(),
     }
 }

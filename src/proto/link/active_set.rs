@@ -192,8 +192,8 @@ impl ActiveSet {
     /// The samples in a row, including this one, that called for the same change, if this one does.
     fn evidence(&self, sample: PathSample) -> Option<Evidence> {
         let few_needed = sample.needed as f64 <= NEEDED_PART * sample.active as f64;
-        let crowded = sample.queued || sample.too_short;
-        let direction = if crowded && few_needed && self.fewer.is_over(sample.now) {
+        let congested = sample.queued || sample.too_short;
+        let direction = if congested && few_needed && self.fewer.is_over(sample.now) {
             Direction::Fewer
         } else if sample.busy && !sample.queued && sample.active < sample.lanes {
             Direction::More

@@ -27,7 +27,7 @@ impl Pacing {
 
     /// In bytes a second, if there is a limit.
     pub(super) fn limit(self, lane: &LaneSample) -> Option<f64> {
-        let rate = if self.may_recover { lane.kept_rate } else { lane.rate };
+        let rate = if self.may_recover { lane.peak_rate } else { lane.rate };
         let is_known = lane.is_full || self.headroom < HEADROOM;
         is_known.then(|| (rate * self.headroom).max(RATE_MIN))
     }
@@ -45,7 +45,7 @@ mod tests {
         let full = LaneSample { is_full: true, ..filling_lane() };
         assert_eq!(ALONE.limit(&full), Some(1.3e6));
         assert_eq!(ALONE.limit(&LaneSample { is_full: false, ..full }), None);
-        let none = LaneSample { rate: 1.0, kept_rate: 1.0, ..full };
+        let none = LaneSample { rate: 1.0, peak_rate: 1.0, ..full };
         assert_eq!(ALONE.limit(&none), Some(RATE_MIN));
         let held = Pacing { headroom: 0.8, ..ALONE };
         let limit = held.limit(&LaneSample { is_full: false, ..full });
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_lane_whose_path_may_recover_is_paced_by_the_rate_it_had_a_moment_ago() {
-        let slower = LaneSample { rate: 2e5, kept_rate: 1e6, is_full: true, ..filling_lane() };
+        let slower = LaneSample { rate: 2e5, peak_rate: 1e6, is_full: true, ..filling_lane() };
         let limit =
             |shared, jitter| Pacing::new(StandingQueue::NONE, shared, jitter).limit(&slower);
         assert_eq!(limit(false, 0.0), Some(1.3e6));

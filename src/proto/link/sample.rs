@@ -14,9 +14,9 @@ pub struct LaneSample {
     pub acked_bytes: u64,
     /// When it last owed nothing, made progress, or its peer's kernel acknowledged anything.
     pub answered_at: Instant,
-    /// What it is believed to deliver, in bytes a second, and its recent maximum.
+    /// What it is believed to deliver, in bytes a second, and the most it did over a longer time.
     pub rate: f64,
-    pub kept_rate: f64,
+    pub peak_rate: f64,
     /// Its kernel's current pacing rate, in bytes a second; at least the rate.
     pub pacing_rate: f64,
     /// The smallest round trip.

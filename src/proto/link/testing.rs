@@ -16,7 +16,7 @@ pub(super) fn filling_lane() -> LaneSample {
         acked_bytes: 0,
         answered_at: testing::start(),
         rate: 1e6,
-        kept_rate: 1e6,
+        peak_rate: 1e6,
         pacing_rate: 1e6,
         rtt_min: RTT,
         is_slow: false,

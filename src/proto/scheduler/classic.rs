@@ -95,7 +95,7 @@ mod tests {
             congestion_window: 50_000.0,
             measured: true,
             slow: false,
-            kept_free: false,
+            urgent_only: false,
             idle: true,
         };
         (lane(LaneId::new(0), 0.05, in_flight), lane(LaneId::new(1), 0.06, 0.0))

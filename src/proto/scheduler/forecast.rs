@@ -62,7 +62,7 @@ mod tests {
             idle: true,
             measured: true,
             slow: false,
-            kept_free: false,
+            urgent_only: false,
         }
     }
 

@@ -116,7 +116,7 @@ mod tests {
             congestion_window: 31_000.0,
             measured: true,
             slow: false,
-            kept_free: false,
+            urgent_only: false,
             idle: true,
         };
         std::array::from_fn(lane)

@@ -28,8 +28,8 @@ pub struct LaneView {
     pub measured: bool,
     /// Its path carries little: what is given to it takes long.
     pub slow: bool,
-    /// It is kept free of bulk.
-    pub kept_free: bool,
+    /// It carries no bulk.
+    pub urgent_only: bool,
     /// The lane waits for work.
     pub idle: bool,
 }

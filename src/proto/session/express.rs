@@ -12,7 +12,7 @@ const WAIT_SECONDS: f64 = 0.002;
 impl Session {
     /// `lane` is given something urgent: notes whether it has to wait behind bulk.
     pub(super) fn heed_wait(&mut self, lane: &LaneView) {
-        if self.streams.bulk_waits() && lane.queue > WAIT_SECONDS && !lane.kept_free {
+        if self.streams.bulk_waits() && lane.queue > WAIT_SECONDS && !lane.urgent_only {
             self.want_express();
         }
     }
@@ -33,11 +33,11 @@ impl Session {
     pub(super) fn bulk_waits_for_others(&self) -> bool {
         let mut sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         if self.streams.urgent_waits()
-            || !sleeping.all(|lane| lane.is_kept_free() && lane.copies.is_empty())
+            || !sleeping.all(|lane| lane.is_urgent_only() && lane.copies.is_empty())
         {
             return false;
         }
         let best = self.lanes.best_rank();
-        self.lanes.values().any(|lane| !lane.is_kept_free() && Rank::of(lane) >= best)
+        self.lanes.values().any(|lane| !lane.is_urgent_only() && Rank::of(lane) >= best)
     }
 }

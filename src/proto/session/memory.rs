@@ -40,8 +40,8 @@ impl Session {
     }
 
     /// Stream bytes kept now, including gaps.
-    pub fn kept_bytes(&self) -> u64 {
-        self.streams.kept_bytes()
+    pub fn buffered_bytes(&self) -> u64 {
+        self.streams.buffered_bytes()
     }
 
     /// Stream bytes that the peer may make this end keep: unread ones, and remaining credit,

@@ -103,8 +103,8 @@ impl Session {
         room: usize,
     ) -> Option<(usize, Chunk)> {
         let streams = self.streams.bulk_turns();
-        let carries = |lane: &&LaneView| own.kept_free || !lane.kept_free;
-        if streams.is_empty() || own.kept_free && others.iter().any(|lane| !lane.kept_free) {
+        let carries = |lane: &&LaneView| own.urgent_only || !lane.urgent_only;
+        if streams.is_empty() || own.urgent_only && others.iter().any(|lane| !lane.urgent_only) {
             return None;
         }
         let waiting = self.streams.pending().max(1);

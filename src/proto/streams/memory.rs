@@ -71,7 +71,7 @@ impl Streams {
     }
 
     /// Bytes kept now, including gaps.
-    pub fn kept_bytes(&self) -> u64 {
+    pub fn buffered_bytes(&self) -> u64 {
         self.window.unconsumed().saturating_add(self.held())
     }
 

@@ -85,7 +85,7 @@ fn what_a_silent_links_lanes_owe_is_late_together() {
 }
 
 #[test]
-fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
+fn what_a_suspects_link_owes_on_standby_lanes_waits_for_others() {
     let start = testing::start();
     let ms = Duration::from_millis;
     let mut session = session(start);
@@ -124,7 +124,7 @@ fn what_a_suspects_link_owes_on_lanes_that_rest_waits_for_others() {
 }
 
 #[test]
-fn lanes_that_rest_are_asked_before_they_are_given_up_with_a_suspect() {
+fn standby_lanes_are_asked_before_they_are_given_up_with_a_suspect() {
     let start = testing::start();
     let mut session = session(start);
     let (suspect, standby) = (LANES[0], LaneId::new(2));
