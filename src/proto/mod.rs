@@ -76,9 +76,9 @@
     )
 )]
 
-mod byte_count;
 pub mod config;
 mod copies;
+pub(crate) mod count;
 pub mod error;
 pub mod event;
 pub mod handshake;

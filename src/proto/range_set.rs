@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::count::{Count, end_of, span};
+
 /// A set of numbers as sorted ranges. Every operation costs O(log n) in the number of ranges,
 /// plus the ranges it merges or removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,23 +12,23 @@ pub struct RangeSet {
     /// Start to end. Invariant: start < end, and the next start is above this end.
     ranges: BTreeMap<u64, u64>,
     /// Numbers in the set: the sum of end - start.
-    len: u64,
+    len: Count,
 }
 
 impl RangeSet {
     /// The empty set.
     pub const fn new() -> Self {
-        Self { ranges: BTreeMap::new(), len: 0 }
+        Self { ranges: BTreeMap::new(), len: Count::ZERO }
     }
 
     /// How many numbers are in the set.
     pub const fn len(&self) -> u64 {
-        self.len
+        self.len.get()
     }
 
     /// Whether nothing is in the set.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// How many separate ranges the set consists of.
@@ -63,20 +65,20 @@ impl RangeSet {
         if start >= end {
             return 0;
         }
-        let before = self.len;
+        let before = self.len();
         // The new range absorbs everything it overlaps or touches.
         while let Some((&s, &e)) = self.ranges.range(..=end).next_back() {
             if e < start {
                 break;
             }
             self.ranges.remove(&s);
-            self.len = self.len.saturating_sub(e.saturating_sub(s));
+            self.len.take(span(s, e));
             start = start.min(s);
             end = end.max(e);
         }
         self.ranges.insert(start, end);
-        self.len = self.len.saturating_add(end.saturating_sub(start));
-        self.len.saturating_sub(before)
+        self.len.add(span(start, end));
+        span(before, self.len())
     }
 
     /// Removes a range; returns how many numbers were in the set before.
@@ -85,23 +87,23 @@ impl RangeSet {
         if start >= end {
             return 0;
         }
-        let before = self.len;
+        let before = self.len();
         while let Some((&s, &e)) = self.ranges.range(..end).next_back() {
             if e <= start {
                 break;
             }
             self.ranges.remove(&s);
-            self.len = self.len.saturating_sub(e.saturating_sub(s));
+            self.len.take(span(s, e));
             if e > end {
                 self.ranges.insert(end, e);
-                self.len = self.len.saturating_add(e.saturating_sub(end));
+                self.len.add(span(end, e));
             }
             if s < start {
                 self.ranges.insert(s, start);
-                self.len = self.len.saturating_add(start.saturating_sub(s));
+                self.len.add(span(s, start));
             }
         }
-        before.saturating_sub(self.len)
+        span(self.len(), before)
     }
 
     /// Removes everything below `bound`.
@@ -131,12 +133,12 @@ impl RangeSet {
     pub fn nth_chunk(&self, skip: u64, max: u64) -> Option<Range<u64>> {
         let mut left = skip;
         for (&s, &e) in &self.ranges {
-            let size = e.saturating_sub(s);
+            let size = span(s, e);
             if left < size {
-                let start = s.saturating_add(left);
+                let start = end_of(s, left);
                 return Some(start..e.min(start.saturating_add(max)));
             }
-            left = left.saturating_sub(size);
+            left = span(size, left);
         }
         None
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::owner::Holder;
+use crate::proto::count::{Count, end_of, span};
 use crate::proto::limits::{
     FIRST_MEMORY_PART, MEMORY_FLOOR_BYTES_MAX, MEMORY_FLOOR_BYTES_MIN, SESSIONS_MAX,
 };
@@ -32,9 +33,9 @@ pub(in crate::driver) struct Debtor {
 pub(super) struct Account {
     budget: u64,
     /// What all sessions together are charged.
-    charged: u64,
+    charged: Count,
     /// Only holders with a charge.
-    holders: BTreeMap<Holder, u64>,
+    holders: BTreeMap<Holder, Count>,
     /// The sum over all holders.
     weights: u64,
     sessions: BTreeMap<Number, Entry>,
@@ -52,7 +53,7 @@ struct Entry {
 
 impl Entry {
     fn charge(&self) -> u64 {
-        self.granted.sum().saturating_add(self.excess)
+        end_of(self.granted.sum(), self.excess)
     }
 }
 
@@ -80,7 +81,7 @@ impl Account {
     pub(super) fn new(budget: u64) -> Self {
         Self {
             budget,
-            charged: 0,
+            charged: Count::ZERO,
             holders: BTreeMap::new(),
             weights: 0,
             sessions: BTreeMap::new(),
@@ -99,7 +100,7 @@ impl Account {
     /// minimum is left, with an eighth of the budget kept for the bookkeeping of existing sessions.
     pub(super) fn open(&mut self, debtor: Debtor, wants: Allowance) -> Option<(Number, Allowance)> {
         let floor = self.floor();
-        if self.charged.saturating_add(floor.sum()) > self.budget - self.budget / 8 {
+        if self.charged.get().saturating_add(floor.sum()) > self.budget - self.budget / 8 {
             return None;
         }
         let number = Number(self.next);
@@ -121,8 +122,8 @@ impl Account {
         // What was granted before is given back as it is used up.
         let in_use = Allowance { receive: used.promised, send: used.unacknowledged };
         let kept = in_use.at_most(entry.granted).at_least(granted);
-        let excess = in_use.sum().saturating_sub(in_use.at_most(kept).sum());
-        self.charge(number, kept, excess.saturating_add(used.bookkeeping));
+        let excess = span(in_use.at_most(kept).sum(), in_use.sum());
+        self.charge(number, kept, end_of(excess, used.bookkeeping));
         granted
     }
 
@@ -133,7 +134,7 @@ impl Account {
     }
 
     pub(super) fn is_overdrawn(&self) -> bool {
-        self.charged > self.budget
+        self.charged.get() > self.budget
     }
 
     /// The sessions that hold more than they were granted.
@@ -150,7 +151,7 @@ impl Account {
 
     /// What may be shared out, including one's `own` bytes: a quarter is reserved for floors.
     fn free(&self, own: u64) -> u64 {
-        let others = self.charged.saturating_sub(own);
+        let others = span(own, self.charged.get());
         (self.budget - self.budget / 4).saturating_sub(others)
     }
 
@@ -163,7 +164,7 @@ impl Account {
         let free = self.free(entry.charge());
         let holder = entry.debtor.holder;
         let of_holder = self.holders.get(&holder).copied().unwrap_or_default();
-        let beside = of_holder.saturating_sub(entry.charge());
+        let beside = span(entry.charge(), of_holder.get());
         let share = match entry.debtor.listed {
             true => free.saturating_sub(beside) / 3,
             false => free.saturating_sub(beside.saturating_mul(4)) / 9,
@@ -183,17 +184,19 @@ impl Account {
         let before = entry.charge();
         (entry.granted, entry.excess) = (granted, excess);
         let (now, holder) = (entry.charge(), entry.debtor.holder);
-        self.charged = self.charged.saturating_sub(before).saturating_add(now);
+        self.charged.replace(before, now);
         let had = self.holders.get(&holder).copied().unwrap_or_default();
-        let has = had.saturating_sub(before).saturating_add(now);
-        if has > 0 {
+        let mut has = had;
+        has.replace(before, now);
+        let [had_some, has_some] = [had, has].map(|charge| charge != Count::ZERO);
+        if has_some {
             self.holders.insert(holder, has);
         } else {
             self.holders.remove(&holder);
         }
         let weight = weight(holder);
-        self.weights -= if had > 0 { weight } else { 0 };
-        self.weights += if has > 0 { weight } else { 0 };
+        self.weights -= if had_some { weight } else { 0 };
+        self.weights += if has_some { weight } else { 0 };
     }
 }
 
@@ -205,7 +208,7 @@ pub(super) fn who_ends(overdrawn: &[Overdrawn]) -> Option<Number> {
     let mut excess = BTreeMap::<(Holder, bool), u64>::new();
     for one in overdrawn {
         let sum = excess.entry((one.debtor.holder, is_stalled(one))).or_default();
-        *sum = sum.saturating_add(one.excess);
+        *sum = end_of(*sum, one.excess);
     }
     let last = overdrawn.iter().max_by_key(|one| {
         let of_holder = excess.get(&(one.debtor.holder, is_stalled(one))).copied();
@@ -248,7 +251,7 @@ mod tests {
         for byte in 0..10 {
             let (_, got) = greedy(&mut account, listed(byte));
             assert!(got <= before && got > 6 * MIB, "number {byte} has {got}");
-            assert!(account.charged <= account.budget);
+            assert!(account.charged.get() <= account.budget);
             before = got;
         }
     }
@@ -297,9 +300,9 @@ mod tests {
         let (number, _) = account.open(listed(1), wants(MIB)).unwrap();
         let used = MemoryUse { promised: 5 * MIB, wants: wants(MIB), ..MemoryUse::default() };
         assert_eq!(account.renew(number, &used).receive, MIB);
-        assert!(account.charged >= 5 * MIB);
+        assert!(account.charged.get() >= 5 * MIB);
         account.close(number);
-        assert_eq!((account.charged, account.weights), (0, 0));
+        assert_eq!((account.charged.get(), account.weights), (0, 0));
         assert!(account.holders.is_empty() && account.sessions.is_empty());
     }
 
@@ -335,7 +338,7 @@ mod tests {
                 let has = account.renew(honest, &used);
                 assert!(has.receive >= 15 * MIB, "{has:?}");
             }
-            assert!(account.charged <= account.budget);
+            assert!(account.charged.get() <= account.budget);
             let (late, begins) = account.open(listed(100), wants(16 * MIB)).unwrap();
             assert!(begins.receive >= 64 * 1024, "{begins:?}");
             account.close(late);

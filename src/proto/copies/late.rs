@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Copies;
-use crate::proto::byte_count::span;
+use crate::proto::count::span;
 use crate::proto::ids::LaneId;
 use crate::proto::lane::{Carried, Condition, Lane};
 use crate::proto::lanes::{Answering, Fallback, Lanes};

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::Copies;
-use crate::proto::byte_count::span;
+use crate::proto::count::{end_of, span};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Lane};
 use crate::proto::lanes::Lanes;
@@ -76,8 +76,8 @@ fn probe_frames(lane: &Lane) -> u64 {
 fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let count = span(range.start, range.end) / FRAME_PAYLOAD;
     (0..count).map(move |nth| {
-        let start = range.start.saturating_add(nth.saturating_mul(FRAME_PAYLOAD));
-        start..start.saturating_add(FRAME_PAYLOAD)
+        let start = end_of(range.start, nth.saturating_mul(FRAME_PAYLOAD));
+        start..end_of(start, FRAME_PAYLOAD)
     })
 }
 

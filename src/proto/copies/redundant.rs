@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::proto::count::end_of;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::lanes::Lanes;
@@ -59,7 +60,7 @@ pub fn next(lanes: &mut Lanes, streams: &Streams, id: LaneId, room: usize) -> Op
         let Some(next) = owed(streams, &copy) else { continue };
         let NextCopy::Data(id, mut chunk) = next else { return Some(next) };
         let fits = fit_payload(id, chunk.range.start, room.min(FRAME_BYTES_MAX));
-        let end = chunk.range.end.min(chunk.range.start.saturating_add(fits));
+        let end = chunk.range.end.min(end_of(chunk.range.start, fits));
         chunk.fin &= end == chunk.range.end;
         chunk.range.end = end;
         if let Carried::Data { range, fin, .. } = copy

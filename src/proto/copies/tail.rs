@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Copies;
-use crate::proto::byte_count::span;
+use crate::proto::count::{end_of, span};
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Lane};
 use crate::proto::lanes::Lanes;
@@ -54,7 +54,7 @@ impl Copies {
                     let size = span(range.start, range.end) as f64;
                     // Everything ahead of it has to get through first; the lane's forecast may be
                     // too optimistic.
-                    let ahead = entry.end.saturating_sub(acked) as f64 / rate - delay;
+                    let ahead = span(acked, entry.end) as f64 / rate - delay;
                     let forecast = entry.eta.saturating_duration_since(now).as_secs_f64();
                     let gain = ahead.max(forecast) - own.arrival(size);
                     (gain > TAIL_GAIN_MIN.max(own.arrival(size) / 4.0))
@@ -82,7 +82,7 @@ pub fn take(
     let mut owed = streams.get(*id)?.send.still_owed(&chunk)?;
     let fits = fit_payload(*id, owed.range.start, room.min(FRAME_BYTES_MAX));
     if owed.payload() > fits {
-        owed = Chunk { range: owed.range.start..owed.range.start.saturating_add(fits), fin: false };
+        owed = Chunk { range: owed.range.start..end_of(owed.range.start, fits), fin: false };
     }
     Some((*id, owed))
 }

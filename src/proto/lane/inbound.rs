@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::part::part;
+use crate::proto::count::{end_of, span};
 
 /// Acknowledge at once after this much: eight thousand times a second at 1 GB/s, which is cheap; at
 /// 10 Mbit/s the timer decides instead.
@@ -46,13 +47,13 @@ impl Inbound {
         slow_packet: Duration,
         faster_way_back: bool,
     ) {
-        self.position = self.position.saturating_add(bytes);
+        self.position = end_of(self.position, bytes);
         if !eliciting {
             return;
         }
         let delay = part::<ACK_DELAY_FRACTION>(rtt).clamp(ACK_DELAY_MIN, ACK_DELAY_MAX);
         let delay = delay.max(slow_packet);
-        let full = self.position.saturating_sub(self.acked) >= ACK_EVERY_BYTES;
+        let full = span(self.acked, self.position) >= ACK_EVERY_BYTES;
         let due = if full { now } else { now.checked_add(delay).unwrap_or(now) };
         let sooner = |owed: Option<Instant>| Some(owed.map_or(due, |already| already.min(due)));
         self.due = sooner(self.due);

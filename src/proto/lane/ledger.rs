@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::proto::byte_count::{ByteCount, span};
+use crate::proto::count::{Count, end_of, span};
 use crate::proto::ids::{LaneId, StreamId};
 
 use super::part::part;
@@ -69,7 +69,7 @@ pub struct Ledger {
     acked: u64,
     pub delivered_at: Option<Instant>,
     /// Payload bytes in `entries`.
-    payload: ByteCount,
+    payload: Count,
 }
 
 impl Ledger {
@@ -106,7 +106,7 @@ impl Ledger {
 
     /// Notes bytes that need no acknowledgement.
     pub fn pass(&mut self, bytes: u64) {
-        self.sent = self.sent.saturating_add(bytes);
+        self.sent = end_of(self.sent, bytes);
     }
 
     /// Notes a frame of `bytes` bytes.
@@ -123,7 +123,7 @@ impl Ledger {
         if self.entries.is_empty() {
             self.delivered_at = Some(now);
         }
-        self.sent = self.sent.saturating_add(bytes);
+        self.sent = end_of(self.sent, bytes);
         self.payload.add(payload(&carried));
         self.entries.push_back(Entry {
             carried,
@@ -172,7 +172,7 @@ impl Ledger {
 
     /// Forgets what is in flight.
     pub fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
-        self.payload = ByteCount::ZERO;
+        self.payload = Count::ZERO;
         std::mem::take(&mut self.entries).into_iter()
     }
 }

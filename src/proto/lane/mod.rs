@@ -18,6 +18,7 @@ pub use ledger::{Carried, Entry, Ledger};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::count::span;
 use super::ids::LaneId;
 use super::link::{Candidate, LaneSample, WindowSample};
 use super::policy::{LanePolicy, Tier};
@@ -220,7 +221,7 @@ impl Lane {
             let since = delivered_at_then.unwrap_or(sent_at);
             estimate.on_delivery(
                 now,
-                delivered.saturating_sub(delivered_then),
+                span(delivered_then, delivered),
                 now.saturating_duration_since(since),
                 busy,
             );

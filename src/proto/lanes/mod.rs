@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use litemap::LiteMap;
 
 use super::config::Config;
+use super::count::end_of;
 use super::error::Code;
 use super::ids::LaneId;
 use super::lane::{Carried, Condition, Lane};
@@ -209,11 +210,11 @@ impl Lanes {
     pub fn on_payload(&mut self, id: LaneId, payload: u64, first_time: bool) {
         let resent = if first_time { 0 } else { payload };
         let totals = &mut self.totals;
-        totals.sent_payload = totals.sent_payload.saturating_add(payload);
-        totals.resent_payload = totals.resent_payload.saturating_add(resent);
+        totals.sent_payload = end_of(totals.sent_payload, payload);
+        totals.resent_payload = end_of(totals.resent_payload, resent);
         if let Some(lane) = self.up.get_mut(&id) {
-            lane.payload.sent = lane.payload.sent.saturating_add(payload);
-            lane.payload.resent = lane.payload.resent.saturating_add(resent);
+            lane.payload.sent = end_of(lane.payload.sent, payload);
+            lane.payload.resent = end_of(lane.payload.resent, resent);
             lane.payload.given_at = totals.sent_payload;
         }
     }
@@ -238,7 +239,7 @@ impl Lanes {
 
     /// The peer has to be told of a lane that is down.
     pub fn bury(&mut self, lane: Lane, code: Code) {
-        self.totals.lost = self.totals.lost.saturating_add(1);
+        self.totals.lost = end_of(self.totals.lost, 1);
         self.dead.add(lane, code);
     }
 }

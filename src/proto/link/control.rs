@@ -13,6 +13,7 @@ use super::sample::{Advice, LaneSample, WindowSample};
 use super::standing_queue::StandingQueue;
 use super::unsent::unsent_limit;
 use super::window::Window;
+use crate::proto::count::{Count, span};
 use crate::proto::policy::Tier;
 
 /// Hold lanes to what their path carries once they have filled it in more samples than this. Held
@@ -23,9 +24,9 @@ const SEARCHING_SAMPLES: u32 = 4;
 /// A link that has lanes.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) lanes: usize,
+    pub(super) lanes: Count,
     /// How many are express lanes: they carry bulk only while no other lane answers.
-    express: usize,
+    express: Count,
     /// How many of the others are on standby.
     pub(super) standby: usize,
     /// How many should be active; `None`: all.
@@ -50,8 +51,8 @@ impl Link {
     /// A link without lanes. Something was just heard on it.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            lanes: 0,
-            express: 0,
+            lanes: Count::ZERO,
+            express: Count::ZERO,
             standby: 0,
             active_max: None,
             heard_at: now,
@@ -67,18 +68,18 @@ impl Link {
     }
 
     pub(super) fn join(&mut self, tier: Tier) {
-        self.lanes = self.lanes.saturating_add(1);
-        self.express = self.express.saturating_add(usize::from(tier == Tier::Express));
+        self.lanes.add(1);
+        self.express.add(u64::from(tier == Tier::Express));
     }
 
     pub(super) fn leave(&mut self, tier: Tier) {
-        self.lanes = self.lanes.saturating_sub(1);
-        self.express = self.express.saturating_sub(usize::from(tier == Tier::Express));
+        self.lanes.take(1);
+        self.express.take(u64::from(tier == Tier::Express));
     }
 
     /// Lanes that share the path. Express and standby lanes leave it to the others.
     fn active(&self) -> usize {
-        self.lanes.saturating_sub(self.express).saturating_sub(self.standby)
+        span(self.express.get(), self.lanes.get()).saturating_sub(self.standby as u64) as usize
     }
 
     /// What the link means for one of its lanes.

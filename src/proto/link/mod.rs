@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use litemap::LiteMap;
 
 use self::control::Link;
+use super::count::Count;
 use super::ids::LinkId;
 use super::policy::LanePolicy;
 
@@ -60,7 +61,7 @@ impl Links {
     pub fn leave(&mut self, policy: &LanePolicy) {
         let Some(link) = self.0.get_mut(&policy.link) else { return };
         link.leave(policy.tier);
-        if link.lanes == 0 {
+        if link.lanes == Count::ZERO {
             self.0.remove(&policy.link);
         }
     }
@@ -128,7 +129,7 @@ impl Links {
     /// When anything was last heard on the link, if it has several lanes: for a single lane this
     /// would add nothing.
     pub fn heard_at(&self, id: LinkId) -> Option<Instant> {
-        self.0.get(&id).filter(|link| link.lanes > 1).map(|link| link.heard_at)
+        self.0.get(&id).filter(|link| link.lanes.get() > 1).map(|link| link.heard_at)
     }
 
     #[cfg(test)]

@@ -4,6 +4,7 @@ use super::Session;
 use super::pull::Pull;
 use crate::proto::copies::redundant::{self, NextCopy};
 use crate::proto::copies::tail;
+use crate::proto::count::span;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::Carried;
 use crate::proto::scheduler::LaneView;
@@ -30,7 +31,7 @@ impl Session {
                 NextCopy::Open(stream) => self.write_open(pull, stream),
                 NextCopy::Data(stream, chunk) => self.copy_data(pull, &own, stream, &chunk),
             }
-            own.take(pull.out.len().saturating_sub(before) as u64);
+            own.take(span(before as u64, pull.out.len() as u64));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::proto::count::end_of;
 use crate::proto::error::Code;
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, LinkId};
@@ -98,7 +99,7 @@ impl Session {
         let Some(lane) = self.lanes.get(id) else { return };
         let link = lane.policy.link;
         let heard = self.lanes.links.heard_at(link).is_some_and(|at| lane.silent_at() <= Some(at));
-        self.lanes.totals.suspected = self.lanes.totals.suspected.saturating_add(1);
+        self.lanes.totals.suspected = end_of(self.lanes.totals.suspected, 1);
         self.move_owed(now, id);
         if heard {
             self.tell(Event::LaneSuspect(id));

@@ -181,8 +181,8 @@ impl Session {
         SessionStats {
             sent_bytes: totals.sent_payload,
             resent_bytes: totals.resent_payload,
-            received_bytes: sums.received,
-            duplicate_bytes: sums.duplicate,
+            received_bytes: sums.received.get(),
+            duplicate_bytes: sums.duplicate.get(),
             pending_bytes: sums.pending.get(),
             held_bytes: sums.held.get(),
             held_bytes_max: sums.held_peak,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::busy::Cost;
 use super::{Session, State};
+use crate::proto::count::end_of;
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, Side};
@@ -114,7 +115,7 @@ impl Session {
 
     fn count_payload(&mut self, lane: LaneId, bytes: u64) {
         if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.payload.received = lane.payload.received.saturating_add(bytes);
+            lane.payload.received = end_of(lane.payload.received, bytes);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::plan::{Candidate, Plan, Stage};
 use super::pull::Pull;
 use super::{Session, State};
 use crate::proto::copies::redundant;
+use crate::proto::count::{end_of, span};
 use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Task};
@@ -316,7 +317,7 @@ impl Session {
         }
         let before = pull.out.len();
         self.streams.send(id, chunk, pull.out);
-        let bytes = pull.out.len().saturating_sub(before) as u64;
+        let bytes = span(before as u64, pull.out.len() as u64);
         let range = chunk.range.clone();
         self.note(pull, Carried::Data { id, range, fin: chunk.fin }, bytes, Some(own));
         self.wake_writer(id);
@@ -335,7 +336,7 @@ impl Session {
         let before = pull.out.len();
         push(pull.out);
         if let Some(lane) = self.lanes.get_mut(pull.lane) {
-            lane.ledger.pass(pull.out.len().saturating_sub(before) as u64);
+            lane.ledger.pass(span(before as u64, pull.out.len() as u64));
         }
     }
 
@@ -343,7 +344,7 @@ impl Session {
     fn write_noted(&mut self, pull: &mut Pull<'_>, carried: Carried, frame: &Frame) {
         let before = pull.out.len();
         pull.out.push(frame);
-        self.note(pull, carried, pull.out.len().saturating_sub(before) as u64, None);
+        self.note(pull, carried, span(before as u64, pull.out.len() as u64), None);
     }
 
     fn note(&mut self, pull: &Pull<'_>, carried: Carried, bytes: u64, view: Option<&LaneView>) {
@@ -358,7 +359,7 @@ impl Session {
         lane.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
         let arrival = view.map_or(lane.estimate.delay(), |v| seconds(v.arrival(bytes as f64)));
         let eta = now.checked_add(arrival).unwrap_or(now);
-        let in_flight = lane.ledger.in_flight().saturating_add(bytes) as f64;
+        let in_flight = end_of(lane.ledger.in_flight(), bytes) as f64;
         let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();
         let lateness = view.map_or(Duration::ZERO, |view| view.lateness);
         lane.ledger.record(carried, bytes, now, eta, lateness, busy);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::proto::byte_count::{ByteCount, span};
+use crate::proto::count::{Count, end_of, span};
 use crate::proto::limits::{SEGMENT_OVERHEAD_BYTES, STREAM_GAPS_MAX};
 
 /// Segments shorter than this are joined to a neighbour they touch.
@@ -25,9 +25,9 @@ pub struct Assembler {
     /// Out of order: start to bytes; disjoint, all above `contiguous`.
     segments: BTreeMap<u64, Bytes>,
     /// Payload bytes in `segments`.
-    segment_bytes: ByteCount,
+    segment_bytes: Count,
     /// Runs of segments that touch: as many as there are gaps before them.
-    gaps: usize,
+    gaps: Count,
 }
 
 /// Why data was rejected.
@@ -49,7 +49,7 @@ impl Assembler {
         let mut start = offset;
         if start < self.contiguous {
             // In bounds: start < contiguous < end.
-            let _ = data.split_to(self.contiguous.saturating_sub(start) as usize);
+            let _ = data.split_to(span(start, self.contiguous) as usize);
             start = self.contiguous;
         }
         if start == self.contiguous && self.segments.is_empty() {
@@ -59,7 +59,7 @@ impl Assembler {
         }
         let new = self.insert_segments(start, data);
         self.promote();
-        if self.gaps > STREAM_GAPS_MAX {
+        if self.gaps.get() > STREAM_GAPS_MAX as u64 {
             return Err(InsertError::TooManyGaps);
         }
         Ok(new)
@@ -72,7 +72,7 @@ impl Assembler {
             let rest = front.split_off(max);
             self.ready.push_front(rest);
         }
-        self.read = self.read.saturating_add(front.len() as u64);
+        self.read = end_of(self.read, front.len() as u64);
         Some(front)
     }
 
@@ -89,7 +89,7 @@ impl Assembler {
     /// Memory cost of out-of-order data in bytes, including bookkeeping.
     pub fn reorder_cost(&self) -> u64 {
         let overhead = (self.segments.len() as u64).saturating_mul(SEGMENT_OVERHEAD_BYTES);
-        self.segment_bytes.get().saturating_add(overhead)
+        end_of(self.segment_bytes.get(), overhead)
     }
 
     /// Stream bytes in that data.
@@ -100,8 +100,8 @@ impl Assembler {
     /// Forgets out-of-order data.
     pub(super) fn clear_segments(&mut self) {
         self.segments.clear();
-        self.segment_bytes = ByteCount::ZERO;
-        self.gaps = 0;
+        self.segment_bytes = Count::ZERO;
+        self.gaps = Count::ZERO;
     }
 
     /// Forgets everything.
@@ -110,7 +110,7 @@ impl Assembler {
     }
 
     fn push_ready(&mut self, data: Bytes) {
-        self.contiguous = self.contiguous.saturating_add(data.len() as u64);
+        self.contiguous = end_of(self.contiguous, data.len() as u64);
         match self.ready.pop_back() {
             None => self.ready.push_back(data),
             Some(last) => {
@@ -127,11 +127,11 @@ impl Assembler {
         while !data.is_empty() {
             // What a segment starting at or before `start` already covers.
             if let Some((&at, stored)) = self.segments.range(..=start).next_back() {
-                let stored_end = at.saturating_add(stored.len() as u64);
+                let stored_end = end_of(at, stored.len() as u64);
                 let covered = stored_end.saturating_sub(start).min(data.len() as u64);
                 if covered > 0 {
                     let _ = data.split_to(covered as usize);
-                    start = start.saturating_add(covered);
+                    start = end_of(start, covered);
                     continue;
                 }
             }
@@ -139,12 +139,12 @@ impl Assembler {
                 .segments
                 .range(start..)
                 .next()
-                .map_or(u64::MAX, |(&next, _)| next.saturating_sub(start));
+                .map_or(u64::MAX, |(&next, _)| span(start, next));
             let piece = data.split_to((data.len() as u64).min(room) as usize);
             let len = piece.len() as u64;
             self.store(start, piece);
-            new = new.saturating_add(len);
-            start = start.saturating_add(len);
+            new = end_of(new, len);
+            start = end_of(start, len);
         }
         new
     }
@@ -156,11 +156,12 @@ impl Assembler {
             .segments
             .range(..start)
             .next_back()
-            .filter(|(at, stored)| at.saturating_add(stored.len() as u64) == start)
+            .filter(|(at, stored)| end_of(**at, stored.len() as u64) == start)
             .map(|(&at, _)| at);
-        let touches_next = self.segments.contains_key(&start.saturating_add(piece.len() as u64));
-        let touched = usize::from(before.is_some()).saturating_add(usize::from(touches_next));
-        self.gaps = self.gaps.saturating_add(1).saturating_sub(touched);
+        let touches_next = self.segments.contains_key(&end_of(start, piece.len() as u64));
+        self.gaps.add(1);
+        self.gaps.take(u64::from(before.is_some()));
+        self.gaps.take(u64::from(touches_next));
         if let Some(at) = before
             && let Some(stored) = self.segments.remove(&at)
         {
@@ -188,7 +189,7 @@ impl Assembler {
             self.push_ready(piece);
         }
         // What became contiguous was one run: the gap before it is filled.
-        self.gaps = self.gaps.saturating_sub(usize::from(self.segments.len() < before));
+        self.gaps.take(u64::from(self.segments.len() < before));
     }
 }
 
@@ -243,7 +244,8 @@ mod tests {
                 let beyond = model.iter().skip(prefix as usize).filter(|&&there| there).count() as u64;
                 prop_assert!(assembler.reorder_cost() >= beyond);
                 let begins = |&o: &usize| o as u64 >= prefix && model[o] && (o == 0 || !model[o - 1]);
-                prop_assert_eq!(assembler.gaps, (0..model.len()).filter(begins).count());
+                let gaps = (0..model.len()).filter(begins).count() as u64;
+                prop_assert_eq!(assembler.gaps.get(), gaps);
             }
         }
     }
@@ -255,10 +257,10 @@ mod tests {
         // A lane that is late with the first piece holds up any number of full ones behind it.
         for n in 1..=2 * STREAM_GAPS_MAX as u64 {
             assert_eq!(assembler.insert(n * len, bytes_at(n * len, JOIN_BYTES)), Ok(len));
-            assert_eq!(assembler.gaps, 1);
+            assert_eq!(assembler.gaps.get(), 1);
         }
         assert_eq!(assembler.insert(0, bytes_at(0, JOIN_BYTES)), Ok(len));
-        assert_eq!((assembler.gaps, assembler.segments.len()), (0, 0));
+        assert_eq!((assembler.gaps.get(), assembler.segments.len()), (0, 0));
     }
 
     #[test]

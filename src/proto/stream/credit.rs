@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::proto::byte_count::span;
+use crate::proto::count::{end_of, span};
 
 /// What the peer lets this end send.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ impl SendCredit {
 
     pub fn take(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.left());
-        self.used = self.used.saturating_add(bytes);
+        self.used = end_of(self.used, bytes);
     }
 
     /// Credit only grows: frames may overtake each other on different lanes.
@@ -126,7 +126,7 @@ impl ReceiveWindow {
 
     /// Counts bytes the application has taken.
     pub fn consume(&mut self, bytes: u64) {
-        self.consumed = self.consumed.saturating_add(bytes);
+        self.consumed = end_of(self.consumed, bytes);
         debug_assert!(self.consumed <= self.received);
     }
 
@@ -135,8 +135,8 @@ impl ReceiveWindow {
     /// not by what was consumed: bytes that nobody reads must not stop those that somebody reads.
     pub fn update_due(&self, window: u64) -> bool {
         let left = span(self.received, self.announced);
-        let gain = self.consumed.saturating_add(window).saturating_sub(self.announced);
-        let used_some = left <= self.lead.saturating_sub(self.lead / 4);
+        let gain = end_of(self.consumed, window).saturating_sub(self.announced);
+        let used_some = left <= span(self.lead / 4, self.lead);
         // Not for each of many small reads while the buffer is full.
         used_some && gain >= (window / 16).max(1)
     }
@@ -161,7 +161,7 @@ impl ReceiveWindow {
     /// Doubles the wish if the window is nearly used up although the reader has taken nearly all it
     /// could: the rest then waits for a slower lane's bytes. `ready` bytes wait for the reader.
     pub fn tune_reordered(&mut self, ready: u64) -> bool {
-        let left = self.consumed.saturating_add(self.window).saturating_sub(self.received);
+        let left = end_of(self.consumed, self.window).saturating_sub(self.received);
         let few = self.window / 4;
         left <= few && ready <= few && self.double()
     }
@@ -184,7 +184,7 @@ impl ReceiveWindow {
     /// The new limit to announce, with `window` bytes granted; counts as announced from here on.
     pub fn announce(&mut self, window: u64) -> u64 {
         self.window = window;
-        self.announced = self.announced.max(self.consumed.saturating_add(window));
+        self.announced = self.announced.max(end_of(self.consumed, window));
         self.lead = span(self.received, self.announced);
         self.announced
     }
@@ -194,7 +194,7 @@ impl ReceiveWindow {
         if max > self.announced {
             self.announced = max;
             self.lead = span(self.received, max);
-            self.window = self.window.max(max.saturating_sub(self.consumed));
+            self.window = self.window.max(span(self.consumed, max));
         }
     }
 }

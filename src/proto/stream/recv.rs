@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::assembler::{Assembler, InsertError};
 use super::credit::{Overrun, ReceiveWindow};
+use crate::proto::count::{end_of, span};
 use crate::proto::error::{Code, ReadError};
 
 /// The state of the direction.
@@ -135,11 +136,12 @@ impl RecvSide {
         if self.stopped {
             received.discarded = received.credited;
             self.window.consume(received.credited);
+            // What is beyond a gap is credited with the gap.
             received.duplicate = len.saturating_sub(received.credited);
             return Ok(received);
         }
         let new = self.assembler.insert(offset, data)?;
-        received.duplicate = len.saturating_sub(new);
+        received.duplicate = span(new, len);
         received.readable = self.assembler.ready_bytes() > had || (fin && !was_final);
         Ok(received)
     }
@@ -214,14 +216,14 @@ impl RecvSide {
         match self.final_size {
             _ if self.stopped => 0,
             _ if self.state != State::Open => self.window.unconsumed(),
-            Some(end) => end.saturating_sub(self.window.consumed()),
+            Some(end) => span(self.window.consumed(), end),
             None => self.window.promised(),
         }
     }
 
     /// Everything that will ever arrive has arrived, and may still be read.
     pub fn is_whole(&self) -> bool {
-        let arrived = self.assembler.read_offset().saturating_add(self.assembler.ready_bytes());
+        let arrived = end_of(self.assembler.read_offset(), self.assembler.ready_bytes());
         match self.state {
             State::Open => !self.stopped && self.final_size == Some(arrived),
             State::Reset(_) => true,
@@ -249,7 +251,7 @@ impl RecvSide {
     /// Drops what will never be complete; in-order data stays for the reader.
     fn discard_incomplete(&mut self) -> u64 {
         let ready = self.assembler.ready_bytes();
-        let lost = self.window.unconsumed().saturating_sub(ready);
+        let lost = span(ready, self.window.unconsumed());
         self.assembler.clear_segments();
         self.window.consume(lost);
         lost

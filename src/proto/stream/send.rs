@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::credit::SendCredit;
 use super::send_buffer::SendBuffer;
-use crate::proto::byte_count::span;
+use crate::proto::count::span;
 use crate::proto::error::{Code, Undelivered, WriteError};
 use crate::proto::range_set::RangeSet;
 
@@ -144,7 +144,7 @@ impl SendSide {
     /// How much of what the user waits for has arrived, reported once: how many bytes, and whether
     /// that is the whole stream.
     pub fn take_arrival(&mut self) -> Option<(u64, bool)> {
-        let arrived = self.buffer.end().saturating_sub(self.buffer.held());
+        let arrived = span(self.buffer.held(), self.buffer.end());
         let ended = self.has_arrived() && self.ending == Ending::FinAcked;
         let due = match self.ending {
             Ending::Open => self.awaited.is_some_and(|awaited| awaited <= arrived),

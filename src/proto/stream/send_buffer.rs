@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::proto::byte_count::span;
+use crate::proto::count::{end_of, span};
 use crate::proto::range_set::RangeSet;
 
 /// Writes shorter than this are joined, so that a flood of tiny ones does not cost an allocation
@@ -59,7 +59,7 @@ impl SendBuffer {
         } else {
             self.pieces.push_back((self.end, data));
         }
-        self.end = self.end.saturating_add(len);
+        self.end = end_of(self.end, len);
     }
 
     /// Passes the bytes of `range` to `take`, piece by piece. The range must lie in `base..end`.
@@ -96,7 +96,7 @@ impl SendBuffer {
             self.acked.remove_below(self.base);
         }
         while let Some((offset, piece)) = self.pieces.front() {
-            if offset.saturating_add(piece.len() as u64) > self.base {
+            if end_of(*offset, piece.len() as u64) > self.base {
                 break;
             }
             self.pieces.pop_front();

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::proto::count::span;
 use crate::proto::limits::FIRST_UNACKED_BYTES;
 
 /// Bookkeeping changes are reported in steps of a quarter of what is allowed, in this range.
@@ -81,7 +82,7 @@ impl Memory {
         if self.allowed.send < self.wanted.send {
             u64::MAX
         } else {
-            self.allowed.send.saturating_sub(self.allowed.send / 4)
+            span(self.allowed.send / 4, self.allowed.send)
         }
     }
 

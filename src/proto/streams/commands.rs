@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Streams;
+use crate::proto::count::end_of;
 use crate::proto::error::{Code, ReadError, WriteError};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, StreamId};
@@ -24,7 +25,7 @@ impl Streams {
             return None;
         }
         let id = StreamId::new(self.side, Dir::Bi, self.local.next);
-        self.local.next = self.local.next.saturating_add(1);
+        self.local.next = end_of(self.local.next, 1);
         let mut stream = self.new_stream(id);
         stream.opened = true;
         stream.opening = Some(kind);

@@ -6,6 +6,7 @@
 
 use super::Streams;
 use super::allowance::{Allowance, MemoryUse};
+use crate::proto::count::{end_of, span};
 use crate::proto::limits::{FIRST_UNACKED_BYTES, STREAM_OVERHEAD_BYTES};
 
 impl Streams {
@@ -26,7 +27,7 @@ impl Streams {
         if memory.allowed == Allowance::UNBOUNDED {
             return false;
         }
-        let moved = self.moved_bytes().saturating_sub(memory.told_moved);
+        let moved = span(memory.told_moved, self.moved_bytes());
         let refused = self.memory_refused();
         let receive = self.receive_wanted();
         moved >= memory.allowed.sum() / 4
@@ -66,13 +67,13 @@ impl Streams {
 
     /// How many bytes are no longer kept: read, dropped or acknowledged.
     pub fn moved_bytes(&self) -> u64 {
-        let acknowledged = self.credit.used().saturating_sub(self.held());
-        self.window.consumed().saturating_add(acknowledged)
+        let acknowledged = span(self.held(), self.credit.used());
+        end_of(self.window.consumed(), acknowledged)
     }
 
     /// Bytes kept now, including gaps.
     pub fn buffered_bytes(&self) -> u64 {
-        self.window.unconsumed().saturating_add(self.held())
+        end_of(self.window.unconsumed(), self.held())
     }
 
     /// The session's window, as it limits promises to streams.
@@ -110,6 +111,6 @@ impl Streams {
     fn bookkeeping(&self) -> u64 {
         let streams = (self.table.len() as u64).saturating_mul(STREAM_OVERHEAD_BYTES);
         let reorder = self.sums.reorder;
-        reorder.cost().saturating_sub(reorder.bytes()).saturating_add(streams)
+        end_of(span(reorder.bytes(), reorder.cost()), streams)
     }
 }

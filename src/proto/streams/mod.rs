@@ -20,8 +20,8 @@ pub use queues::fit_payload;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::byte_count::ByteCount;
 use super::config::Config;
+use super::count::{Count, end_of, span};
 use super::error::{Code, Undelivered};
 use super::event::Event;
 use super::ids::{Dir, Side, StreamId};
@@ -88,20 +88,20 @@ struct RemoteStreams {
     /// Which there have been: tells a closed one's late frames from a new one's first.
     seen: RangeSet,
     /// How many are open.
-    open: u64,
+    open: Count,
     /// How many the peer knows it may open in all.
     announced: u64,
     /// How many of these it knows start with the full first window, and how many of those have not
     /// come.
     early: u64,
-    early_unseen: u64,
+    early_unseen: Count,
     draining: bool,
 }
 
 impl RemoteStreams {
     /// How many more the peer may open.
     fn unseen(&self) -> u64 {
-        self.announced.saturating_sub(self.seen.len())
+        span(self.seen.len(), self.announced)
     }
 }
 
@@ -109,23 +109,23 @@ impl RemoteStreams {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sums {
     /// Waiting to be sent.
-    pub pending: ByteCount,
+    pub pending: Count,
     /// Written and not acknowledged, now and at most.
-    pub held: ByteCount,
+    pub held: Count,
     pub held_peak: u64,
     /// What out-of-order data costs, now and at most.
     pub reorder: ReorderSum,
     pub reorder_peak: u64,
     /// Received over the session's life, and received again.
-    pub received: u64,
-    pub duplicate: u64,
+    pub received: Count,
+    pub duplicate: Count,
 }
 
 /// What out-of-order data of all streams takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReorderSum {
-    cost: ByteCount,
-    bytes: ByteCount,
+    cost: Count,
+    bytes: Count,
 }
 
 impl ReorderSum {
@@ -206,10 +206,10 @@ impl Streams {
             },
             remote: RemoteStreams {
                 seen: RangeSet::new(),
-                open: 0,
+                open: Count::ZERO,
                 announced: own.initial_max_streams,
                 early: 0,
-                early_unseen: 0,
+                early_unseen: Count::ZERO,
                 draining: false,
             },
             credit: SendCredit::new(peer.initial_max_data),
@@ -262,10 +262,10 @@ impl Streams {
     /// Bytes kept for the peer: received but unread, and sent but unacknowledged.
     pub fn memory(&self) -> u64 {
         let streams = self.table.values().map(|stream| {
-            let kept = stream.recv.ready_bytes().saturating_add(stream.recv.reorder_use().cost);
-            kept.saturating_add(stream.send.held_bytes())
+            let kept = end_of(stream.recv.ready_bytes(), stream.recv.reorder_use().cost);
+            end_of(kept, stream.send.held_bytes())
         });
-        streams.fold(0, u64::saturating_add)
+        streams.fold(0, end_of)
     }
 
     /// What was written or finished and may not have arrived.
@@ -315,8 +315,8 @@ impl Streams {
         self.control_queue.clear();
         self.data_queue = FairQueue::default();
         self.over = true;
-        self.sums.pending = ByteCount::ZERO;
-        self.sums.held = ByteCount::ZERO;
+        self.sums.pending = Count::ZERO;
+        self.sums.held = Count::ZERO;
         self.sums.reorder = ReorderSum::default();
         // What arrived before remains true.
         self.events.retain(|event| matches!(event, Event::Arrived { .. } | Event::Stopped { .. }));
@@ -363,7 +363,7 @@ impl Streams {
             sums.held.take(stream.send.held_bytes());
             sums.reorder.replace(stream.recv.reorder_use(), ReorderUse::default());
         }
-        let nobody = sums.held != ByteCount::ZERO && self.table.is_empty();
+        let nobody = sums.held != Count::ZERO && self.table.is_empty();
         debug_assert!(!nobody, "{:?} of nobody", sums.held);
         self.waiters.credit.remove(&id);
         self.on_stream_gone(id, &stream);

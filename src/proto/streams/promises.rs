@@ -1,7 +1,7 @@
 //! What the peer was promised, and the rule by which one stream's part of it grows.
 
-use crate::proto::byte_count::ByteCount;
 use crate::proto::config::Config;
+use crate::proto::count::{Count, end_of, span};
 
 /// What was promised.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(super) struct Room {
     pub(super) first: u64,
     pub(super) early: u64,
     /// Promised beyond `first` each: to open streams, and to early ones.
-    pub(super) beyond: ByteCount,
+    pub(super) beyond: Count,
     /// Whether it was reported that paused readers hold the session; and how much has to be
     /// received before the next check.
     pub(super) told: bool,
@@ -22,10 +22,15 @@ impl Room {
         Self {
             first: config.first_window(),
             early: config.early_window(),
-            beyond: ByteCount::ZERO,
+            beyond: Count::ZERO,
             told: false,
             check_at: 0,
         }
+    }
+
+    /// What an early stream is promised beyond the window every stream starts with.
+    pub(super) fn early_beyond(&self) -> u64 {
+        span(self.first, self.early)
     }
 }
 
@@ -39,11 +44,11 @@ pub(super) fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u6
     let left = room.saturating_sub(used);
     let mut window = wish;
     while window > first {
-        let used_then = used.saturating_add(window.saturating_sub(first));
+        let used_then = end_of(used, span(first, window));
         let over = used_then.saturating_sub(room / 2);
         let halved = u128::from(over).saturating_mul(halvings.into()).checked_div(scarce.into());
         let most = max >> u32::try_from(halved.unwrap_or(0)).unwrap_or(u32::MAX).min(63);
-        if window <= most && window.saturating_sub(first) <= left {
+        if window <= most && span(first, window) <= left {
             break;
         }
         window /= 2;

@@ -19,10 +19,10 @@ impl Streams {
         data: Bytes,
     ) -> Result<(), Violation> {
         let len = data.len() as u64;
-        self.sums.received = self.sums.received.saturating_add(len);
+        self.sums.received.add(len);
         let admitted = self.admit(id);
         let Some(stream) = self.table.get_mut(&id).filter(|_| admitted.is_ok()) else {
-            self.sums.duplicate = self.sums.duplicate.saturating_add(len);
+            self.sums.duplicate.add(len);
             return admitted;
         };
         let before = stream.recv.reorder_use();
@@ -57,7 +57,7 @@ impl Streams {
         received: Result<Received, Misbehaviour>,
     ) -> Result<(), Violation> {
         let received = received?;
-        self.sums.duplicate = self.sums.duplicate.saturating_add(received.duplicate);
+        self.sums.duplicate.add(received.duplicate);
         self.window.receive(received.credited).map_err(Misbehaviour::from)?;
         self.window.consume(received.discarded);
         self.heed_credit(id);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Streams;
 use super::promises::share;
+use crate::proto::count::{end_of, span};
 use crate::proto::event::Event;
 use crate::proto::ids::{Dir, Side, StreamId};
 use crate::proto::stream::{ReceiveWindow, Stream};
@@ -26,26 +27,25 @@ impl Streams {
     /// including that of streams not open yet.
     pub fn promised(&self) -> u64 {
         let firsts = self.streams_promised().saturating_mul(self.room.first);
-        self.room.beyond.get().saturating_add(firsts)
+        end_of(self.room.beyond.get(), firsts)
     }
 
     /// The part of it that open streams have.
     pub(super) fn promised_to_open(&self) -> u64 {
-        let early = self.room.early.saturating_sub(self.room.first);
-        let unseen = self.remote.early_unseen.saturating_mul(early);
+        let unseen = self.remote.early_unseen.get().saturating_mul(self.room.early_beyond());
         let firsts = (self.table.len() as u64).saturating_mul(self.room.first);
-        self.room.beyond.get().saturating_sub(unseen).saturating_add(firsts)
+        end_of(span(unseen, self.room.beyond.get()), firsts)
     }
 
     /// Streams that are open, and those that the peer may open.
     fn streams_promised(&self) -> u64 {
-        (self.table.len() as u64).saturating_add(self.remote.unseen())
+        end_of(self.table.len() as u64, self.remote.unseen())
     }
 
     /// The most that may be promised.
     fn room_max(&self) -> u64 {
         let window = self.allowed_window();
-        window.saturating_sub(window / 4)
+        span(window / 4, window)
     }
 
     /// What may be promised beyond first windows: after those of streams that are open or may be
@@ -69,7 +69,7 @@ impl Streams {
 
     fn share(&self, wish: u64, max: u64, promised: u64, room: u64) -> u64 {
         let own = promised.saturating_sub(self.room.first);
-        share(wish, self.room.first, max, self.room.beyond.get().saturating_sub(own), room)
+        share(wish, self.room.first, max, span(own, self.room.beyond.get()), room)
     }
 
     /// The window that a stream may have, up to its wish.
@@ -98,11 +98,10 @@ impl Streams {
     pub(super) fn on_new_stream(&mut self, id: StreamId) {
         let lent = std::mem::take(&mut self.memory.lent);
         if id.initiator() != self.side {
-            self.remote.open = self.remote.open.saturating_add(1);
+            self.remote.open.add(1);
             if id.index() < self.remote.early {
-                let promised = self.room.early.saturating_sub(self.room.first);
-                self.remote.early_unseen = self.remote.early_unseen.saturating_sub(1);
-                self.room.beyond.take(promised);
+                self.remote.early_unseen.take(1);
+                self.room.beyond.take(self.room.early_beyond());
             }
         } else if let Some(stream) = self.table.get(&id) {
             // The answer should not wait for credit: announce it along with the OPEN. By then more
@@ -121,7 +120,7 @@ impl Streams {
         let beyond = stream.promised.saturating_sub(self.room.first);
         self.room.beyond.take(beyond);
         if id.initiator() != self.side {
-            self.remote.open = self.remote.open.saturating_sub(1);
+            self.remote.open.take(1);
         }
         self.offer_streams();
     }
@@ -202,7 +201,7 @@ impl Streams {
 
     /// Whether this end may open one more stream: what the peer may send on it needs room.
     pub(super) fn has_room_for_stream(&self) -> bool {
-        let promised = self.promised().saturating_add(self.room.first);
+        let promised = end_of(self.promised(), self.room.first);
         self.table.is_empty() || promised <= self.room_max()
     }
 
@@ -210,8 +209,8 @@ impl Streams {
     pub(super) fn offer_streams(&mut self) {
         self.grow_for_streams();
         let (target, known) = (self.streams_target(), self.remote.announced);
-        let could = target.saturating_sub(self.remote.seen.len());
-        self.due.max_streams |= target.saturating_sub(known) >= (could / 4).max(1);
+        let could = span(self.remote.seen.len(), target);
+        self.due.max_streams |= span(known, target) >= (could / 4).max(1);
         self.due.early_streams |= self.early_due();
         if self.local.blocked && self.local.next < self.local.max && self.has_room_for_stream() {
             self.local.blocked = false;
@@ -230,18 +229,18 @@ impl Streams {
 
     /// How many streams to announce in all that the peer may open.
     fn streams_target(&self) -> u64 {
-        let left = self.config.streams_max.saturating_sub(self.remote.open);
+        let left = span(self.remote.open.get(), self.config.streams_max);
         let ahead = self.config.streams_ahead(self.allowed_window());
         // Streams that it may open count as free room: what is promised to them is theirs anyway.
         let firsts = self.room.first.saturating_mul(self.table.len() as u64);
-        let promised = self.room.beyond.get().saturating_add(firsts);
+        let promised = end_of(self.room.beyond.get(), firsts);
         let free = self.room_max().saturating_sub(promised);
         let free = free.checked_div(self.room.first).unwrap_or(0);
         let free = if self.table.is_empty() { free.max(1) } else { free };
         // Leaves some for this end to open.
         let room = free.saturating_sub(ahead).max(free.min(1));
-        let more = ahead.max(self.remote.open).min(left).min(room);
-        self.remote.seen.len().saturating_add(more).max(self.remote.announced)
+        let more = ahead.max(self.remote.open.get()).min(left).min(room);
+        end_of(self.remote.seen.len(), more).max(self.remote.announced)
     }
 
     /// The new number of streams to announce.
@@ -270,7 +269,7 @@ impl Streams {
     fn early_due(&self) -> bool {
         let enough = self.early_ahead() / 2;
         self.remote.early < self.remote.announced
-            && self.remote.early_unseen <= enough
+            && self.remote.early_unseen.get() <= enough
             && self.has_room_for_early()
     }
 
@@ -279,11 +278,11 @@ impl Streams {
     pub fn announce_early_streams(&mut self) -> u64 {
         let ahead = self.early_ahead();
         while self.remote.early < self.remote.announced
-            && self.remote.early_unseen < ahead
+            && self.remote.early_unseen.get() < ahead
             && self.has_room_for_early()
         {
             let index = self.remote.early;
-            self.remote.early = index.saturating_add(1);
+            self.remote.early = end_of(index, 1);
             if self.remote.seen.contains(index) {
                 let id = StreamId::new(!self.side, Dir::Bi, index);
                 if let Some(stream) = self.table.get_mut(&id) {
@@ -291,9 +290,8 @@ impl Streams {
                 }
                 self.count_promise(id);
             } else {
-                let promised = self.room.early.saturating_sub(self.room.first);
-                self.remote.early_unseen = self.remote.early_unseen.saturating_add(1);
-                self.room.beyond.add(promised);
+                self.remote.early_unseen.add(1);
+                self.room.beyond.add(self.room.early_beyond());
             }
         }
         self.remote.early
@@ -312,16 +310,15 @@ impl Streams {
         // This visits every stream: with a small allowance, bytes received pay for it.
         let streams = self.table.len() as u64;
         let step = (much / 4).max(streams.saturating_mul(CHECK_BYTES));
-        self.room.check_at = self.window.received().saturating_add(step);
+        self.room.check_at = end_of(self.window.received(), step);
         let paused = self.table.values().filter_map(|stream| {
             let unread = stream.recv.window.unconsumed();
             // Full, and nobody waits for what comes.
             let full = unread > 0 && unread >= stream.recv.promised() / 2;
             (full && !stream.recv.reader_waits).then_some(unread)
         });
-        let (streams, bytes) = paused.fold((0usize, 0u64), |(n, sum), unread| {
-            (n.saturating_add(1), sum.saturating_add(unread))
-        });
+        let (streams, bytes) = paused
+            .fold((0usize, 0u64), |(n, sum), unread| (n.saturating_add(1), end_of(sum, unread)));
         if bytes >= much {
             self.room.told = true;
             self.events.push_back(Event::ReadersPaused { streams, bytes });

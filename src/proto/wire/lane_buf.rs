@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::encode::{encode_frame, encode_reserved, encode_stream_header};
 use super::frame::Frame;
+use crate::proto::count::{Count, end_of};
 use crate::proto::ids::StreamId;
 
 /// Bytes to be written to a lane, in order, as pieces: no payload is copied.
@@ -16,7 +17,7 @@ pub struct LaneBuf {
     /// Headers not yet made into a piece; they come after all of `pieces`.
     headers: BytesMut,
     /// Bytes in `pieces`.
-    pieces_len: usize,
+    pieces_len: Count,
 }
 
 /// Headers are cut from blocks of this size: some two hundred frames' worth.
@@ -30,7 +31,7 @@ impl LaneBuf {
 
     /// Bytes to be written.
     pub fn len(&self) -> usize {
-        self.pieces_len.saturating_add(self.headers.len())
+        end_of(self.pieces_len.get(), self.headers.len() as u64) as usize
     }
 
     /// Whether there is nothing to write.
@@ -64,7 +65,7 @@ impl LaneBuf {
             return;
         }
         self.finish_headers();
-        self.pieces_len = self.pieces_len.saturating_add(data.len());
+        self.pieces_len.add(data.len() as u64);
         self.pieces.push_back(data);
     }
 
@@ -82,7 +83,7 @@ impl LaneBuf {
             let step = left.min(front.len());
             front.advance(step);
             left = left.saturating_sub(step);
-            self.pieces_len = self.pieces_len.saturating_sub(step);
+            self.pieces_len.take(step as u64);
             if !front.is_empty() {
                 break;
             }
@@ -99,7 +100,7 @@ impl LaneBuf {
     fn finish_headers(&mut self) {
         if !self.headers.is_empty() {
             let headers = self.headers.split().freeze();
-            self.pieces_len = self.pieces_len.saturating_add(headers.len());
+            self.pieces_len.add(headers.len() as u64);
             self.pieces.push_back(headers);
         }
     }

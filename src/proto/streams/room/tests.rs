@@ -63,7 +63,7 @@ fn promised(session: &Session) -> u64 {
     let streams = session.streams();
     let first = streams.room.first;
     let open = streams.table.values().map(|stream| stream.recv.promised().max(first));
-    let early = streams.remote.early_unseen * (streams.room.early - first);
+    let early = streams.remote.early_unseen.get() * (streams.room.early - first);
     open.sum::<u64>() + streams.remote.unseen() * first + early
 }
 
