@@ -31,22 +31,26 @@ pub struct Inbound {
     due_elsewhere: Option<Instant>,
 }
 
+/// What acknowledgements of a lane have before them.
+#[derive(Clone, Copy, Debug)]
+pub struct WayBack {
+    /// The lane's round trip.
+    pub rtt: Duration,
+    /// How long one packet takes, if the lane's path is slow.
+    pub slow_packet: Duration,
+    /// Another lane gets them there sooner.
+    pub faster_elsewhere: bool,
+}
+
 impl Inbound {
     /// Bytes of frames received on the lane.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Counts a batch of frames.
-    pub fn receive(
-        &mut self,
-        now: Instant,
-        bytes: u64,
-        eliciting: bool,
-        rtt: Duration,
-        slow_packet: Duration,
-        faster_way_back: bool,
-    ) {
+    /// Counts a batch of frames, any of them `eliciting` an acknowledgement.
+    pub fn receive(&mut self, now: Instant, bytes: u64, eliciting: bool, way_back: WayBack) {
+        let WayBack { rtt, slow_packet, faster_elsewhere } = way_back;
         self.position = end_of(self.position, bytes);
         if !eliciting {
             return;
@@ -57,7 +61,7 @@ impl Inbound {
         let due = if full { now } else { now.checked_add(delay).unwrap_or(now) };
         let sooner = |owed: Option<Instant>| Some(owed.map_or(due, |already| already.min(due)));
         self.due = sooner(self.due);
-        if faster_way_back {
+        if faster_elsewhere {
             self.due_elsewhere = sooner(self.due_elsewhere);
         }
     }

@@ -48,6 +48,14 @@ pub struct Entry {
     pub delivered_at_then: Option<Instant>,
 }
 
+/// What is expected of a frame as it is sent: the fields of its entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Forecast {
+    pub eta: Instant,
+    pub lateness: Duration,
+    pub busy: bool,
+}
+
 /// On a path that a lane shares with others of its link, a forecast may be wrong by this fraction
 /// of the time it looks ahead: the lane's queue drains at whatever rate the others leave it.
 const FORECAST_ERROR: u32 = 2;
@@ -110,15 +118,8 @@ impl Ledger {
     }
 
     /// Notes a frame of `bytes` bytes.
-    pub fn record(
-        &mut self,
-        carried: Carried,
-        bytes: u64,
-        now: Instant,
-        eta: Instant,
-        lateness: Duration,
-        busy: bool,
-    ) {
+    pub fn record(&mut self, now: Instant, carried: Carried, bytes: u64, forecast: Forecast) {
+        let Forecast { eta, lateness, busy } = forecast;
         // After idling, the rate is measured from this frame on, not from the last one's arrival.
         if self.entries.is_empty() {
             self.delivered_at = Some(now);
@@ -195,7 +196,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.pass(7);
         assert_eq!(ledger.in_flight(), 0);
-        ledger.record(Carried::Ping, 2, now, now, Duration::ZERO, false);
+        let forecast = Forecast { eta: now, lateness: Duration::ZERO, busy: false };
+        ledger.record(now, Carried::Ping, 2, forecast);
         assert_eq!((ledger.in_flight(), ledger.sent_position()), (9, 9));
     }
 }

@@ -12,13 +12,13 @@ mod round_trip;
 mod silence;
 
 pub use estimate::Estimate;
-pub use inbound::Inbound;
-pub use ledger::{Carried, Entry, Ledger};
+pub use inbound::{Inbound, WayBack};
+pub use ledger::{Carried, Entry, Forecast, Ledger};
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::count::span;
+use super::count::{end_of, span};
 use super::ids::LaneId;
 use super::link::{Candidate, LaneSample, WindowSample};
 use super::policy::{LanePolicy, Tier};
@@ -231,6 +231,30 @@ impl Lane {
         self.signs.progress_at = now;
         self.condition = Condition::Good;
         true
+    }
+
+    /// Notes a frame of `bytes` bytes that the lane was given. `expected`: in how many seconds it
+    /// arrives, and how much of that is the lane's usual lateness, if that was forecast.
+    pub fn on_sent(
+        &mut self,
+        now: Instant,
+        carried: Carried,
+        bytes: u64,
+        expected: Option<(f64, Duration)>,
+    ) {
+        if !self.ledger.owes() {
+            self.signs.progress_at = now; // it owed nothing until now
+        }
+        let rate = self.estimate.rate().max(1.0);
+        let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));
+        let leaves = self.leaves_at.map_or(now, |at| at.max(now));
+        self.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
+        let arrival = expected.map_or(self.estimate.delay(), |(arrival, _)| seconds(arrival));
+        let eta = now.checked_add(arrival).unwrap_or(now);
+        let in_flight = end_of(self.ledger.in_flight(), bytes) as f64;
+        let busy = in_flight >= self.estimate.bandwidth_delay_bytes();
+        let lateness = expected.map_or(Duration::ZERO, |(_, lateness)| lateness);
+        self.ledger.record(now, carried, bytes, Forecast { eta, lateness, busy });
     }
 
     /// What was acknowledged left the bottleneck at least a round trip ago; the rest follows it at

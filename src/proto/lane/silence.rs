@@ -166,9 +166,13 @@ impl Lane {
 mod tests {
     use super::*;
     use crate::proto::ids::{Dir, LaneId, Side, StreamId};
-    use crate::proto::lane::{Carried, Condition};
+    use crate::proto::lane::{Carried, Condition, Forecast};
     use crate::proto::link::KernelSample;
     use crate::proto::testing;
+
+    fn forecast(eta: Instant) -> Forecast {
+        Forecast { eta, lateness: Duration::ZERO, busy: true }
+    }
 
     /// A lane whose frame was acknowledged half a second late.
     fn late_lane(condition: Condition) -> Lane {
@@ -178,7 +182,7 @@ mod tests {
         let id = StreamId::new(Side::Client, Dir::Bi, 0);
         for end in [1000, 2000] {
             let carried = Carried::Data { id, range: end - 1000..end, fin: false };
-            lane.ledger.record(carried, 1000, start, start + ms(10), Duration::ZERO, true);
+            lane.ledger.record(start, carried, 1000, forecast(start + ms(10)));
         }
         lane.condition = condition;
         // The second frame's acknowledgement comes once the first's has made the lane good again.
@@ -194,7 +198,7 @@ mod tests {
         let mut lane = Lane::new(LaneId::FIRST, start, Some(ms(100)));
         let id = StreamId::new(Side::Client, Dir::Bi, 0);
         let carried = Carried::Data { id, range: 0..1000, fin: false };
-        lane.ledger.record(carried, 1000, start, start + ms(10), Duration::ZERO, true);
+        lane.ledger.record(start, carried, 1000, forecast(start + ms(10)));
         let silence = Some(Duration::ZERO);
         let metrics =
             KernelSample { silence, delivered_bytes: Some(0), ..testing::kernel(rate, ms(100)) };

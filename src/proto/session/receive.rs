@@ -8,6 +8,7 @@ use crate::proto::count::end_of;
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, Side};
+use crate::proto::lane::WayBack;
 use crate::proto::limits::TINY_PAYLOAD_BYTES;
 use crate::proto::streams::Violation;
 use crate::proto::wire::{Frame, FrameBatch, printable};
@@ -32,12 +33,12 @@ impl Session {
     }
 
     fn count_arrival(&mut self, now: Instant, id: LaneId, bytes: u64, eliciting: bool) {
-        let faster = self.lanes.has_faster_way_back(id, now);
+        let faster_elsewhere = self.lanes.has_faster_way_back(id, now);
         if let Some(lane) = self.lanes.get_mut(id) {
             lane.signs.heard_at = now;
-            let rtt = lane.estimate.rtt_min();
-            let packet = lane.estimate.slow_packet();
-            lane.inbound.receive(now, bytes, eliciting, rtt, packet, faster);
+            let (rtt, slow_packet) = (lane.estimate.rtt_min(), lane.estimate.slow_packet());
+            let way_back = WayBack { rtt, slow_packet, faster_elsewhere };
+            lane.inbound.receive(now, bytes, eliciting, way_back);
         }
     }
 

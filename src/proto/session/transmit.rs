@@ -1,6 +1,6 @@
 //! What goes out: a lane that pulls gets control frames, then what `plan` returns.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use super::plan::{Candidate, Plan, Stage};
 use super::pull::Pull;
 use super::{Session, State};
 use crate::proto::copies::redundant;
-use crate::proto::count::{end_of, span};
+use crate::proto::count::span;
 use crate::proto::error::Code;
 use crate::proto::ids::{LaneId, StreamId};
 use crate::proto::lane::{Carried, Task};
@@ -348,20 +348,9 @@ impl Session {
     }
 
     fn note(&mut self, pull: &Pull<'_>, carried: Carried, bytes: u64, view: Option<&LaneView>) {
-        let now = pull.now;
-        let Some(lane) = self.lanes.get_mut(pull.lane) else { return };
-        if !lane.ledger.owes() {
-            lane.signs.progress_at = now; // it owed nothing until now
+        let expected = view.map(|view| (view.arrival(bytes as f64), view.lateness));
+        if let Some(lane) = self.lanes.get_mut(pull.lane) {
+            lane.on_sent(pull.now, carried, bytes, expected);
         }
-        let rate = lane.estimate.rate().max(1.0);
-        let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 3600.0));
-        let leaves = lane.leaves_at.map_or(now, |at| at.max(now));
-        lane.leaves_at = leaves.checked_add(seconds(bytes as f64 / rate));
-        let arrival = view.map_or(lane.estimate.delay(), |v| seconds(v.arrival(bytes as f64)));
-        let eta = now.checked_add(arrival).unwrap_or(now);
-        let in_flight = end_of(lane.ledger.in_flight(), bytes) as f64;
-        let busy = in_flight >= lane.estimate.bandwidth_delay_bytes();
-        let lateness = view.map_or(Duration::ZERO, |view| view.lateness);
-        lane.ledger.record(carried, bytes, now, eta, lateness, busy);
     }
 }
