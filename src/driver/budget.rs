@@ -93,11 +93,11 @@ impl MemoryBudget {
         PROCESS.get_or_init(|| Self::new(of_machine(machine::memory()))).clone()
     }
 
-    /// A place for one more session, with its first allowance. `None` if there is no memory for it.
-    pub(super) fn open(&self, debtor: Debtor, wants: Allowance) -> Option<Place> {
+    /// Room for one more session, with its first allowance. `None` if there is no memory for it.
+    pub(super) fn open(&self, debtor: Debtor, wants: Allowance) -> Option<Reservation> {
         let (number, begins) = self.0.account().open(debtor, wants)?;
         let (moved, asked, unused) = (Moved::default(), None, None);
-        Some(Place { budget: self.clone(), number, begins, moved, asked, unused })
+        Some(Reservation { budget: self.clone(), number, begins, moved, asked, unused })
     }
 
     /// Ends sessions until the account is no longer overdrawn, or none holds more than it was
@@ -150,9 +150,9 @@ pub(super) fn first_wants(config: &Config) -> Allowance {
     Allowance { receive, send: FIRST_UNACKED_BYTES }
 }
 
-/// A session's place in the account, given back on drop.
+/// A session's part of the account, given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Reservation {
     budget: MemoryBudget,
     number: Number,
     begins: Allowance,
@@ -162,7 +162,7 @@ pub(super) struct Place {
     unused: Option<Instant>,
 }
 
-impl Place {
+impl Reservation {
     /// What the session may have at first.
     pub(super) fn begins(&self) -> Allowance {
         self.begins
@@ -174,7 +174,7 @@ impl Place {
         Config { session_window_initial: initial, ..config.clone() }
     }
 
-    /// Records which session the place belongs to.
+    /// Records which session it is for.
     pub(super) fn is_of(&self, session: Weak<dyn Charged>) {
         self.budget.0.sessions().insert(self.number, session);
     }
@@ -216,7 +216,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.0.account().close(self.number);
         self.budget.0.sessions().remove(&self.number);

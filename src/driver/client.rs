@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use connector::{Connector, Place};
+use connector::{Connector, LaneSlot};
 use current::{CurrentSession, Established};
 use failure::{Failed, Failures, is_final};
 use keeper::Keepers;
@@ -130,14 +130,14 @@ impl Client {
         let mut pending = BTreeSet::new();
         for (number, link) in links.iter().enumerate() {
             let policy = link.policy(number);
-            let place = |policy| Place { dialer: link.dialer.clone(), policy, link: number };
+            let slot = |policy| LaneSlot { dialer: link.dialer.clone(), policy, link: number };
             for _ in 0..link.lanes {
-                tokio::spawn(keepers.clone().keep_lane(place(policy), Some(failures.clone())));
+                tokio::spawn(keepers.clone().keep_lane(slot(policy), Some(failures.clone())));
                 pending.insert(number);
             }
             if link.express && link.tier == Tier::Primary && link.lanes > 0 {
                 let policy = LanePolicy { tier: Tier::Express, ..policy };
-                tokio::spawn(keepers.clone().keep_express_lane(place(policy)));
+                tokio::spawn(keepers.clone().keep_express_lane(slot(policy)));
             }
         }
         drop(failures);

@@ -73,21 +73,21 @@ struct Waiting {
     count: usize,
 }
 
-/// A place at the door, given back on drop.
+/// Lets one lane wait at the door; given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Ticket {
     door: Door,
     source: Source,
     taken_away: Arc<Notify>,
 }
 
 impl Door {
-    /// A place for a lane from `source`.
-    pub(super) fn enter(&self, source: Source) -> Place {
+    /// Lets a lane from `source` wait.
+    pub(super) fn enter(&self, source: Source) -> Ticket {
         self.enter_with(source, &mut random)
     }
 
-    fn enter_with(&self, source: Source, random: &mut impl FnMut() -> usize) -> Place {
+    fn enter_with(&self, source: Source, random: &mut impl FnMut() -> usize) -> Ticket {
         let taken_away = Arc::<Notify>::default();
         let mut waiting = self.lock();
         for (network, times) in source.shares() {
@@ -102,7 +102,7 @@ impl Door {
         waiting.sources.entry(source).or_default().push(taken_away.clone());
         waiting.count += 1;
         drop(waiting);
-        Place { door: self.clone(), source, taken_away }
+        Ticket { door: self.clone(), source, taken_away }
     }
 
     /// Evicts one waiting lane, so that what it holds can let another in; `false` if there is none.
@@ -148,14 +148,14 @@ impl Waiting {
     }
 }
 
-impl Place {
-    /// Waits until another lane needs the place more.
+impl Ticket {
+    /// Waits until another lane needs it more.
     pub(super) async fn taken_away(&self) {
         self.taken_away.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Ticket {
     fn drop(&mut self) {
         let mut waiting = self.door.lock();
         let Some(lanes) = waiting.sources.get_mut(&self.source) else { return };
@@ -185,7 +185,7 @@ mod tests {
         Source::of(Some(IpAddr::V4(number.into())))
     }
 
-    fn has_gone(place: &Place) -> bool {
+    fn has_gone(place: &Ticket) -> bool {
         place.taken_away().now_or_never().is_some()
     }
 
@@ -255,7 +255,7 @@ mod tests {
         let door = Door::default();
         let other = door.enter(source(2));
         let crowd: Vec<_> = (0..2_000).map(|number| door.enter(of("1:1", number % 256))).collect();
-        let stayed = |places: &[Place]| places.iter().filter(|place| !has_gone(place)).count();
+        let stayed = |places: &[Ticket]| places.iter().filter(|place| !has_gone(place)).count();
         assert_eq!(stayed(&crowd), 2 * WAITING_LANES_PER_SOURCE_MAX);
         assert!(!has_gone(&other));
         drop(crowd);

@@ -30,7 +30,7 @@ impl Shared {
     pub(super) fn spawn(
         mut core: Session,
         admission: Option<Admission>,
-        memory: budget::Place,
+        memory: budget::Reservation,
     ) -> Arc<Self> {
         core.set_allowance(memory.begins());
         let shared = Arc::new(Self {

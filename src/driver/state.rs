@@ -68,7 +68,7 @@ pub(super) struct State {
     pub(super) express: Option<watch::Sender<bool>>,
     pub(super) over: Option<SessionError>,
     /// What it may keep for its peer; nothing once it is over.
-    pub(super) memory: Option<budget::Place>,
+    pub(super) memory: Option<budget::Reservation>,
     /// How many keep it from giving way among the sessions of a server.
     pub(super) kept: usize,
     /// Nobody holds the session: it ends when its streams have, and at this time at the latest.
@@ -78,7 +78,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(core: Session, memory: budget::Place) -> Self {
+    pub(super) fn new(core: Session, memory: budget::Reservation) -> Self {
         Self {
             core,
             lanes: BTreeMap::new(),

@@ -16,12 +16,12 @@ pub(super) async fn wait<T>(
     list: fn(&mut State) -> &mut Waiters,
     mut find: impl FnMut(&mut State) -> Option<T>,
 ) -> T {
-    let mut place = Place { shared, list, key: None };
+    let mut waiting = Waiting { shared, list, key: None };
     poll_fn(|cx| {
         shared.with(|state, _| match find(state) {
             Some(found) => Poll::Ready(found),
             None => {
-                list(state).note(&mut place.key, cx);
+                list(state).note(&mut waiting.key, cx);
                 Poll::Pending
             }
         })
@@ -29,14 +29,14 @@ pub(super) async fn wait<T>(
     .await
 }
 
-/// A waiter's place in a list.
-struct Place<'a> {
+/// A waiter's entry in a list.
+struct Waiting<'a> {
     shared: &'a Shared,
     list: fn(&mut State) -> &mut Waiters,
     key: Option<u64>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             // Dropping a waker may drop its task, which may hold streams: not under the lock.

@@ -22,14 +22,14 @@ use crate::proto::{Code, Config, LaneId, LanePolicy, LinkId, Side};
 use crate::trust::Fingerprint;
 
 /// Where a lane belongs: how it is dialled, and what it may carry.
-pub(super) struct Place {
+pub(super) struct LaneSlot {
     pub(super) dialer: Arc<dyn Dialer>,
     pub(super) policy: LanePolicy,
     /// The link's number.
     pub(super) link: usize,
 }
 
-impl Place {
+impl LaneSlot {
     fn tell_up(&self, lane: LaneId) {
         let (lane, tier) = (lane.number(), self.policy.tier);
         tracing::info!(lane, via = self.dialer.name(), %tier, "lane up");
@@ -57,15 +57,15 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Dials and handshakes, until the lane belongs to a session.
-    pub(super) async fn lane(&self, place: &Place) -> Result<Ready, ConnectError> {
-        let dialer = &place.dialer;
+    pub(super) async fn lane(&self, slot: &LaneSlot) -> Result<Ready, ConnectError> {
+        let dialer = &slot.dialer;
         // A lane that arrives while a person is asked could only wait for the answer.
         self.key.undisturbed().await;
         let begun = clock::now();
         let mut lane = match dialer.dial().await {
             Err(DialError::KeyRefused { presented }) => {
                 // Nothing of ours has been shown to it. A person may know better.
-                self.key.hear_of(place.link, &presented).await?;
+                self.key.hear_of(slot.link, &presented).await?;
                 dialer.dial().await?
             }
             dialled => dialled?,
@@ -79,7 +79,7 @@ impl Connector {
         if let Some(established) = self.current.living()
             && self.key.trusted_key() == Some(key)
         {
-            match Self::join(lane, &established, rtt, place).await {
+            match Self::join(lane, &established, rtt, slot).await {
                 Err(ConnectError::Refused { code: code @ Code::JOIN_REFUSED, .. }) => {
                     self.current.disowned(established.session.shared(), code);
                     lane = dial_again(dialer.as_ref(), key).await?;
@@ -87,7 +87,7 @@ impl Connector {
                 joined => return joined,
             }
         }
-        self.key.hear_other_links(place.link, &presented).await?;
+        self.key.hear_other_links(slot.link, &presented).await?;
         // One lane creates the session, or has a key decided on; the others wait for it.
         let turn = self.key.turn().await?;
         // Which key is the server's may have been decided while this lane waited.
@@ -103,10 +103,10 @@ impl Connector {
             lane = dial_again(dialer.as_ref(), key).await?;
         }
         if let Some(established) = established {
-            return Self::join(lane, &established, rtt, place).await;
+            return Self::join(lane, &established, rtt, slot).await;
         }
         // A server that says nothing must not keep the other lanes from trying.
-        let created = self.create(lane, rtt, place);
+        let created = self.create(lane, rtt, slot);
         let created = tokio::time::timeout(HANDSHAKE_TIMEOUT, created).await;
         created.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -133,10 +133,10 @@ impl Connector {
         mut lane: Box<dyn Lane>,
         established: &Established,
         rtt: Duration,
-        place: &Place,
+        slot: &LaneSlot,
     ) -> Result<Ready, ConnectError> {
         let number = established.number_lane();
-        let proof = greeting::join(&mut lane, &established.agreed, number, place.policy).await;
+        let proof = greeting::join(&mut lane, &established.agreed, number, slot.policy).await;
         let mut proof = Some(proof.map_err(ConnectError::Handshake)?);
         let shared = established.session.shared();
         let vouched = shared.peek(|state| state.lanes.values().any(|lane| lane.proven));
@@ -147,10 +147,10 @@ impl Connector {
             let answer = tokio::time::timeout(HANDSHAKE_TIMEOUT, answer).await;
             answer.unwrap_or_else(|_| Err(timed_out()))?;
         }
-        let attached = Attached::new(shared, number, Some(rtt), place.policy);
+        let attached = Attached::new(shared, number, Some(rtt), slot.policy);
         let attached = attached.ok_or_else(session_went)?;
         attached.learn(&*lane);
-        place.tell_up(number);
+        slot.tell_up(number);
         Ok(Ready { attached, lane, proof })
     }
 
@@ -158,24 +158,24 @@ impl Connector {
         &self,
         mut lane: Box<dyn Lane>,
         rtt: Duration,
-        place: &Place,
+        slot: &LaneSlot,
     ) -> Result<Ready, ConnectError> {
         let memory = self.memory(&*lane)?;
         let config = Arc::new(memory.begin_with(&self.config));
-        let agreed = greeting::create(&mut lane, config.params(), place.policy, None).await?;
+        let agreed = greeting::create(&mut lane, config.params(), slot.policy, None).await?;
         let seed = agreed.seed();
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
         let shared = Shared::spawn(core, None, memory);
         shared.with(|state, _| state.express = Some(self.express.clone()));
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), place.policy);
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), slot.policy);
         let attached = attached.ok_or_else(session_went)?;
         attached.learn(&*lane);
         // Lanes that join from now on need not ask first.
         Attached::prove(&shared, LaneId::FIRST);
         let session = Session::new(shared.clone());
         // Reported before anyone waiting for a first lane goes on.
-        place.tell_up(LaneId::FIRST);
+        slot.tell_up(LaneId::FIRST);
         tokio::spawn(self.key.clone().heed_announcements(shared, agreed.secret.clone()));
         self.current.set(Some(Established::new(session.clone(), agreed)));
         // Closed meanwhile: whoever closed looked for a session either before this one was there,
@@ -186,9 +186,9 @@ impl Connector {
         Ok(Ready { attached, lane, proof: None })
     }
 
-    /// A place in the process's memory for a session with this lane's server, which the user has
+    /// Room in the process's memory for a session with this lane's server, which the user has
     /// chosen.
-    fn memory(&self, lane: &dyn Lane) -> Result<budget::Place, ConnectError> {
+    fn memory(&self, lane: &dyn Lane) -> Result<budget::Reservation, ConnectError> {
         let server = lane.peer().ok_or(ConnectError::NoKey)?.fingerprint;
         let debtor = Debtor { holder: Holder::Key(server), listed: true };
         let memory = MemoryBudget::of_process().open(debtor, budget::first_wants(&self.config));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc};
 
-use super::connector::{Connector, Place};
+use super::connector::{Connector, LaneSlot};
 use super::failure::{Failed, is_final, panicked};
 use super::stagger::Stagger;
 use crate::driver::error::ConnectError;
@@ -66,18 +66,18 @@ impl Keepers {
     /// Keeps one lane up for ever.
     pub(super) async fn keep_lane(
         self: Arc<Self>,
-        place: Place,
+        slot: LaneSlot,
         failures: Option<mpsc::UnboundedSender<Failed>>,
     ) {
-        let dialer = &place.dialer;
+        let dialer = &slot.dialer;
         let mut backoff = Backoff::default();
         let mut outage = Outage { waiting: failures, told: None };
         let mut stopped = self.connector.stopped.subscribe();
         loop {
-            let link = place.policy.link;
+            let link = slot.policy.link;
             let dialled = async {
                 let turn = self.stagger.turn(link, || self.connector.is_slow(link)).await;
-                (unharmed(self.connector.lane(&place)).await, turn)
+                (unharmed(self.connector.lane(&slot)).await, turn)
             };
             let (dialled, turn) = tokio::select! {
                 dialled = dialled => dialled,
@@ -95,8 +95,8 @@ impl Keepers {
                 }
                 Err(error) => {
                     drop(turn);
-                    self.connector.key.failed(place.link);
-                    let failed = Failed { link: place.link, via: dialer.name(), error };
+                    self.connector.key.failed(slot.link);
+                    let failed = Failed { link: slot.link, via: dialer.name(), error };
                     if outage.tell(failed, self.keeps_trying, || *stopped.borrow()).is_break() {
                         return;
                     }
@@ -111,14 +111,14 @@ impl Keepers {
     }
 
     /// Keeps an express lane up once it is of use.
-    pub(super) async fn keep_express_lane(self: Arc<Self>, place: Place) {
+    pub(super) async fn keep_express_lane(self: Arc<Self>, slot: LaneSlot) {
         let (mut wanted, mut stopped) =
             (self.connector.express.subscribe(), self.connector.stopped.subscribe());
         tokio::select! {
             _ = wanted.wait_for(|wanted| *wanted) => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
-        self.keep_lane(place, None).await;
+        self.keep_lane(slot, None).await;
     }
 }
 

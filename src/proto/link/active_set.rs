@@ -96,7 +96,7 @@ struct Evidence {
     samples: u32,
     /// The most lanes that any of them needed.
     needed: usize,
-    carried: Carried,
+    carried: Throughput,
 }
 
 /// Fewer lanes than before must carry as much; more lanes must carry more.
@@ -108,17 +108,17 @@ struct Trial {
     confirms: bool,
     settled_at: Option<Instant>,
     /// Since they have settled.
-    carried: Option<Carried>,
+    carried: Option<Throughput>,
 }
 
 /// What was carried over some time.
 #[derive(Debug, Clone, Copy)]
-struct Carried {
+struct Throughput {
     since: Instant,
     bytes: f64,
 }
 
-impl Carried {
+impl Throughput {
     fn rate(&self, now: Instant) -> f64 {
         self.bytes / now.saturating_duration_since(self.since).as_secs_f64().max(1e-3)
     }
@@ -208,7 +208,7 @@ impl ActiveSet {
                 carried: before.carried.with(sample.bytes),
                 direction,
             },
-            _ => Evidence { samples: 1, needed, carried: Carried::none(sample.now), direction },
+            _ => Evidence { samples: 1, needed, carried: Throughput::none(sample.now), direction },
         })
     }
 
@@ -270,7 +270,7 @@ impl Trial {
         let carried = match self.carried {
             // Without enough data to send, nothing is learnt.
             Some(carried) if sample.busy => carried.with(sample.bytes),
-            _ => Carried::none(sample.now),
+            _ => Throughput::none(sample.now),
         };
         self.carried = Some(carried);
         let age = sample.now.saturating_duration_since(carried.since);
@@ -292,7 +292,7 @@ impl Trial {
     }
 }
 
-impl Carried {
+impl Throughput {
     fn none(since: Instant) -> Self {
         Self { since, bytes: 0.0 }
     }
