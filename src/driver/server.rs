@@ -164,7 +164,7 @@ impl Drop for Server {
 async fn keep_checking(reception: Arc<Reception>) {
     loop {
         tokio::time::sleep(RECHECK_EVERY).await;
-        reception.clients.refresh().await;
+        reception.clients.notice_changes().await;
         reception.recheck();
         reception.trail.tell_counts(clock::now());
     }

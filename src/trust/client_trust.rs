@@ -32,7 +32,7 @@ pub trait ClientTrust: Send + Sync {
 
     /// Called every few seconds, before the permits of all sessions are checked: a chance to notice
     /// changes.
-    async fn refresh(&self) {}
+    async fn notice_changes(&self) {}
 }
 
 /// What a client may do. Clones share its count of streams.
@@ -335,7 +335,7 @@ impl ClientTrust for AuthorizedClientsTrust {
         self.permit(client)
     }
 
-    async fn refresh(&self) {
+    async fn notice_changes(&self) {
         let this = self.clone();
         // An error means that the runtime is ending.
         let _ = tokio::task::spawn_blocking(move || this.refresh()).await;

@@ -56,7 +56,7 @@ async fn without_a_file_anybody_and_with_it_those_who_are_listed() {
     assert!(!admits(&trust, Some(key(1))).await && trust.permit(Some(key(1))).is_none());
     file.revoke(key(2)).unwrap();
     assert!(trust.permit(Some(key(2))).is_some(), "nobody has looked");
-    trust.refresh().await;
+    trust.notice_changes().await;
     assert!(trust.permit(Some(key(2))).is_none());
 }
 
@@ -95,10 +95,10 @@ async fn a_list_that_was_there_is_remembered() {
     assert!(admits(&trust, None).await && !mark.exists());
     // The list appears while the server runs.
     write(&file, "");
-    trust.refresh().await;
+    trust.notice_changes().await;
     assert!(!admits(&trust, None).await && mark.exists());
     fs::remove_file(file.path()).unwrap();
-    trust.refresh().await;
+    trust.notice_changes().await;
     assert!(!admits(&trust, None).await);
     assert!(gone(open(false)) && admits(&open(true).unwrap(), None).await);
     assert!(gone(open(false)), "the word was good for more than once");
