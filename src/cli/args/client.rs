@@ -42,14 +42,15 @@ Give --dial HOST:PORT. The shortest command that does something:
 
 #[derive(Debug, Args)]
 pub(super) struct ClientArgs {
+    // First, as it is of no group: what follows a group belongs to it.
+    #[command(flatten)]
+    key_exchange: KeyExchangeArgs,
     #[command(flatten)]
     ways: WayArgs,
     #[command(flatten)]
     server: DialArgs,
     #[command(flatten)]
     links: LinkArgs,
-    #[command(flatten)]
-    key_exchange: KeyExchangeArgs,
     #[command(flatten)]
     session: SessionArgs,
 }

@@ -2,8 +2,8 @@
 //!
 //! A lane *pulls* when it can take bytes. The scheduler decides whether it gets any and, if so, how
 //! far into the waiting bytes its share begins: a slow lane takes bytes from further back, so that
-//! they arrive when their turn comes. `fair` chooses among streams; `sizes` says how much a lane takes
-//! at once.
+//! they arrive when their turn comes. `fair` chooses among streams; `sizes` says how much a lane
+//! takes at once.
 
 mod classic;
 mod fair;

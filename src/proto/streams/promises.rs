@@ -1,7 +1,7 @@
 //! What the peer was promised, and the rule by which one stream's part of it grows.
 
 use crate::proto::config::Config;
-use crate::proto::count::{Count, end_of, span};
+use crate::proto::count::{Count, span};
 
 /// What was promised.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) fn share(wish: u64, first: u64, max: u64, used: u64, room: u64) -> u6
     let left = room.saturating_sub(used);
     let mut window = wish;
     while window > first {
-        let used_then = end_of(used, span(first, window));
+        let used_then = used.saturating_add(span(first, window)); // a wish may be anything
         let over = used_then.saturating_sub(room / 2);
         let halved = u128::from(over).saturating_mul(halvings.into()).checked_div(scarce.into());
         let most = max >> u32::try_from(halved.unwrap_or(0)).unwrap_or(u32::MAX).min(63);

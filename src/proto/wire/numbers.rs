@@ -1,4 +1,4 @@
-//! What parameters, tiers and kinds of streams are called on the wire. The types of frames: `frame`.
+//! What parameters, tiers and kinds of streams are called on the wire. Types of frames: `frame`.
 
 pub(super) const PARAM_MAX_DATA: u64 = 0x00;
 pub(super) const PARAM_MAX_STREAM_DATA: u64 = 0x01;
