@@ -24,7 +24,9 @@ use support::skipped;
 use support::tunnel::Tunnel;
 use tokio::time::Instant;
 
+mod browser;
 mod curl;
+mod docker;
 mod git;
 mod postgres;
 mod proxies;
@@ -111,6 +113,16 @@ impl Drop for Daemon {
     }
 }
 
+/// A process that is killed when dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// How long each test is to do its work again and again, if so.
 fn chaos_seconds() -> Option<u64> {
     let set = std::env::var("IMUX_CHAOS_SECONDS").ok()?;
@@ -164,6 +176,26 @@ async fn run(mut command: Command) -> Output {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}: {}: {told}", output.status);
     output
+}
+
+/// A web server for what is in the folder. It logs each request.
+async fn web_server(folder: tempfile::TempDir) -> Daemon {
+    Daemon::start(folder, |folder, addr| {
+        let mut python = command("python3");
+        // Home is where some installations of Python find themselves.
+        python.env("HOME", std::env::var_os("HOME").unwrap_or_default());
+        python.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
+        python.arg(folder).arg(addr.port().to_string());
+        python
+    })
+    .await
+}
+
+/// A web server for one large file, which is this one: `/large`.
+async fn server_of_a_large_file() -> (Daemon, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let large = file(folder.path().join("large"), 1, 20_000_000);
+    (web_server(folder).await, large)
 }
 
 /// A file of such a size; its contents can be told from all others.

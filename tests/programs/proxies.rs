@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 
 use crate::support::pair::Pair;
 use crate::support::process::{Imux, field};
-use crate::{Daemon, assert_same, bounded, command, file, installed, run};
+use crate::{
+    Daemon, assert_same, bounded, command, file, installed, run, server_of_a_large_file, web_server,
+};
 
 /// A client that may go to `daemon` and to a port at which nobody listens.
-fn proxy(daemon: &Daemon, how: &[&str]) -> (Pair, Imux, SocketAddr) {
+pub(crate) fn proxy(daemon: &Daemon, how: &[&str]) -> (Pair, Imux, SocketAddr) {
     let port = daemon.addr.port();
     let line = format!("dial=\"localhost:{port}\",dial=\"127.0.0.1:{port}\",dial=\"127.0.0.1:1\"");
     let pair = Pair::server("127.0.0.1:9", Some(&line));
@@ -17,27 +19,13 @@ fn proxy(daemon: &Daemon, how: &[&str]) -> (Pair, Imux, SocketAddr) {
     (pair, client, addr)
 }
 
-pub(crate) async fn web_server(folder: tempfile::TempDir) -> Daemon {
-    Daemon::start(folder, |folder, addr| {
-        let mut python = command("python3");
-        // Home is where some installations of Python find themselves.
-        python.env("HOME", std::env::var_os("HOME").unwrap_or_default());
-        python.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
-        python.arg(folder).arg(addr.port().to_string());
-        python
-    })
-    .await
-}
-
 #[test]
 fn curl_through_socks_and_http() {
     if !installed(&["curl", "python3"]) {
         return;
     }
     bounded(async {
-        let folder = tempfile::tempdir().unwrap();
-        let large = file(folder.path().join("large"), 1, 20_000_000);
-        let daemon = web_server(folder).await;
+        let (daemon, large) = server_of_a_large_file().await;
         let (_pair, _client, addr) = proxy(&daemon, &["-D", "127.0.0.1:0"]);
         let port = daemon.addr.port();
         let got = tempfile::tempdir().unwrap();

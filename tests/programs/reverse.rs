@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use crate::proxies::web_server;
 use crate::support::eventually;
 use crate::support::net::unused_port;
 use crate::support::pair::Pair;
 use crate::support::process::Imux;
-use crate::{Daemon, assert_same, bounded, command, file, installed, run};
+use crate::{
+    Daemon, Ended, assert_same, bounded, command, file, installed, run, server_of_a_large_file,
+};
 
 /// A client at whose place `daemon` is, and the server's port for it.
 async fn at_home(daemon: &Daemon, options: &str) -> (Pair, Imux, SocketAddr) {
@@ -27,9 +28,7 @@ fn curl_from_a_web_server_at_home() {
         return;
     }
     bounded(async {
-        let folder = tempfile::tempdir().unwrap();
-        let large = file(folder.path().join("large"), 1, 20_000_000);
-        let daemon = web_server(folder).await;
+        let (daemon, large) = server_of_a_large_file().await;
         let (_pair, _client, place) = at_home(&daemon, "").await;
         let got = tempfile::tempdir().unwrap();
         let many: Vec<_> = (0..4).map(|number| got.path().join(number.to_string())).collect();
@@ -138,15 +137,6 @@ Server(sys.argv[1], Handler).serve_forever()";
         }
         assert!(python.0.try_wait().unwrap().is_none());
     });
-}
-
-struct Ended(std::process::Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
