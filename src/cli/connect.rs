@@ -116,7 +116,8 @@ fn start_takers(
             Ok(())
         });
     }
-    let reverse = config.reverse.iter().map(remote_forward).collect();
+    let redundant = config.redundant;
+    let reverse = config.reverse.iter().map(|it| remote_forward(it, redundant)).collect();
     takers.spawn({
         let (client, insists) = (client.clone(), config.keep_trying);
         async move {
@@ -167,16 +168,19 @@ async fn open_elsewhere(
     opened.map_err(|why| stdio::failure(to, &why))
 }
 
-fn remote_forward(Reverse { listen, to, tell_source }: &Reverse) -> RemoteForward {
+fn remote_forward(reverse: &Reverse, all_redundant: bool) -> RemoteForward {
+    let Reverse { listen, to, redundant, tell_source } = reverse;
     let (listen, to) = (listen.clone(), to.for_library().into());
-    RemoteForward { listen, to, tell_source: *tell_source }
+    let redundant = *redundant || all_redundant;
+    RemoteForward { listen, to, redundant, tell_source: *tell_source }
 }
 
 /// What it means that the server does not listen for this client.
 fn remote_failure(error: &RemoteForwardError) -> Failure {
     let advice = match error {
         RemoteForwardError::NotAllowed { place, code: Code::LISTEN_FORBIDDEN } => {
-            format!("; its owner allows it with listen=\"{place}\" in this client's line")
+            let rule = place.rule_to_listen();
+            format!("; its owner allows it with listen=\"{rule}\" in this client's line")
         }
         RemoteForwardError::NotAllowed { code: Code::LISTEN_FAILED, .. } => {
             "; it has to be an address of the server's, and a port below 1024 needs rights there"

@@ -11,6 +11,8 @@ use super::text::escape;
 pub struct Reverse {
     pub listen: Destination,
     pub to: Endpoint,
+    /// Every byte goes on two lanes.
+    pub redundant: bool,
     /// Whether the destination is told who connects, and how.
     pub tell_source: Option<ProxyHeader>,
 }
@@ -25,25 +27,34 @@ impl Reverse {
         let with_form = |error: String| format!("{error}; {FORM}");
         let mut parts = text.split(',');
         let place = parts.next().unwrap_or_default();
-        let mut tell_source = None;
+        let (mut redundant, mut tell_source) = (false, None);
         for option in parts {
-            let how = match option.strip_prefix("proxy-protocol") {
-                Some("") => Ok(ProxyHeader::default()),
-                Some(version) if version.starts_with('=') => version[1..].parse(),
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (option, None),
+            };
+            let twice = match (name, value) {
+                ("redundant", None) => std::mem::replace(&mut redundant, true),
+                ("proxy-protocol", version) => {
+                    let how = version.map_or(Ok(ProxyHeader::default()), str::parse);
+                    tell_source.replace(how.map_err(|error| error.to_string())?).is_some()
+                }
                 _ => {
                     let option = escape(option);
-                    return Err(format!("there is no option `{option}` here, but proxy-protocol"));
+                    return Err(format!(
+                        "there is no option `{option}` here, but redundant, proxy-protocol"
+                    ));
                 }
             };
-            if tell_source.replace(how.map_err(|error| error.to_string())?).is_some() {
-                return Err("the option proxy-protocol stands twice".to_owned());
+            if twice {
+                return Err(format!("the option {name} stands twice"));
             }
         }
         let (listen, to) =
             split_forward(place).ok_or_else(|| format!("this is no forward; {FORM}"))?;
         let listen = place_to_listen(listen).map_err(with_form)?;
         let to = Endpoint::to_dial(to).map_err(with_form)?;
-        Ok(Self { listen, to, tell_source })
+        Ok(Self { listen, to, redundant, tell_source })
     }
 }
 
@@ -51,9 +62,6 @@ impl Reverse {
 fn place_to_listen(text: &str) -> Result<Destination, String> {
     let place = match listen_at(text)? {
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
-        Endpoint::Network(at) if at.port == 0 => {
-            return Err("the port at the server has to be named, from 1 to 65535".to_owned());
-        }
         Endpoint::Network(at) => match &at.host {
             Host::Any => format!("[::]:{}", at.port),
             Host::Ip(_) => at.for_resolver(),
@@ -68,7 +76,7 @@ fn place_to_listen(text: &str) -> Result<Destination, String> {
             }
         },
     };
-    place.parse().map_err(|error: imux::trust::DestinationError| error.to_string())
+    Destination::place_to_listen(&place).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -85,28 +93,33 @@ mod tests {
             ("LOCALHOST.:1:a:2", "localhost:1", "a:2"),
             ("/run/far.sock:localhost:80", "unix:/run/far.sock", "localhost:80"),
             ("8080:/run/app.sock", "localhost:8080", "/run/app.sock"),
+            ("0:a:1", "localhost:0", "a:1"),
+            ("0.0.0.0:0:a:1", "0.0.0.0:0", "a:1"),
         ] {
             let reverse = Reverse::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             let said = (reverse.listen.to_string(), reverse.to.to_string());
             assert_eq!(said, (listen.to_owned(), to.to_owned()), "{text}");
-            assert_eq!(reverse.tell_source, None);
+            assert_eq!((reverse.tell_source, reverse.redundant), (None, false));
         }
-        for text in ["", "80", "0:a:1", "host.example:80:a:1", "80:a:0", "80:a", "x:a:1", "/run/a"]
-        {
+        for text in ["", "80", "host.example:80:a:1", "80:a:0", "80:a", "x:a:1", "/run/a"] {
             let error = Reverse::parse(text).expect_err(text);
             assert!(error.contains("8080:localhost:80"), "{text}: {error}");
         }
     }
 
     #[test]
-    fn a_reverse_forward_may_tell_who_connects() {
-        let how = |text: &str| Reverse::parse(text).map(|it| it.tell_source);
-        assert_eq!(how("80:a:1,proxy-protocol"), Ok(Some(ProxyHeader::V2)));
-        assert_eq!(how("80:a:1,proxy-protocol=v1"), Ok(Some(ProxyHeader::V1)));
+    fn options_of_a_reverse_forward_follow_after_commas() {
+        let how = |text: &str| Reverse::parse(text).map(|it| (it.redundant, it.tell_source));
+        assert_eq!(how("80:a:1,proxy-protocol"), Ok((false, Some(ProxyHeader::V2))));
+        assert_eq!(how("80:a:1,proxy-protocol=v1"), Ok((false, Some(ProxyHeader::V1))));
+        assert_eq!(how("80:/a,redundant"), Ok((true, None)));
+        assert_eq!(how("80:a:1,proxy-protocol=v2,redundant"), Ok((true, Some(ProxyHeader::V2))));
         for (text, expected) in [
             ("80:a:1,proxy-protocol=v3", "v1 and v2"),
             ("80:a:1,proxy-protocolled", "no option `proxy-protocolled`"),
-            ("80:a:1,redundant", "no option `redundant`"),
+            ("80:a:1,redundant=1", "no option `redundant=1`"),
+            ("80:a:1,fast", "no option `fast` here, but redundant"),
+            ("80:a:1,redundant,redundant", "redundant stands twice"),
             ("80:a:1,", "no option ``"),
             ("80:a:1,proxy-protocol,proxy-protocol=v1", "stands twice"),
         ] {

@@ -100,6 +100,11 @@ impl Stream {
         self
     }
 
+    /// Whether one end asked for every byte to go on two lanes.
+    pub(crate) fn is_redundant(&self) -> bool {
+        self.write.is_redundant()
+    }
+
     /// Waits until the peer says that the destination has accepted the connection; returns at once
     /// if it says no such thing or was not asked. What was written before is sent all the same.
     /// Cancel safe.

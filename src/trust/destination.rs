@@ -14,6 +14,7 @@ pub use listen::ListenAt;
 
 /// Prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
+const NO_PORT: &str = "has no port from 1 to 65535";
 /// The kernel's limit (`sun_path`, 108 with its NUL).
 const UNIX_PATH_MAX: usize = 107;
 
@@ -60,13 +61,10 @@ impl FromStr for Destination {
     type Err = DestinationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(path) = unix_path(text) {
-            return Ok(Self(Place::Unix(parse_path(text, path)?)));
+        match Self::place_to_listen(text)? {
+            Self(Place::Network { port: 0, .. }) => Err(error(text, NO_PORT)),
+            place => Ok(place),
         }
-        let (host, port) = split(text)?;
-        let port = port.parse().ok().filter(|port| *port != 0 && is_number(text));
-        let port = port.ok_or_else(|| error(text, "has no port from 1 to 65535"))?;
-        Ok(Self(Place::Network { host: parse_host(text, host)?, port }))
     }
 }
 

@@ -46,7 +46,8 @@ pub(super) enum NotHad {
 }
 
 impl Places {
-    /// Takes a place for a client's session; `bind` listens there. If an earlier session of the
+    /// Takes a place for a client's session; `bind` listens there, and says what it is called, with
+    /// the port that was chosen if that was left open. If an earlier session of the
     /// same key holds it and none of its lanes answers any more, the place is taken over from it,
     /// with the connections that wait there to be accepted.
     pub(super) fn take(
@@ -54,13 +55,14 @@ impl Places {
         place: &str,
         client: ClientId,
         session: &Session,
-        bind: impl FnOnce() -> io::Result<Vec<Listener>>,
+        bind: impl FnOnce() -> io::Result<(Vec<Listener>, String)>,
     ) -> Result<Hold, NotHad> {
         // Dropped once the lock is released.
         let mut before = None;
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
+        let mut name = place.to_owned();
         if let Some(held) = state.held.get_mut(place) {
             let same = held.client == client && matches!(client, ClientId::Key(_));
             if !same || !held.session.is_cut_off() {
@@ -73,17 +75,19 @@ impl Places {
             if own >= LISTENERS_PER_CLIENT_MAX || state.held.len() >= LISTENERS_MAX {
                 return Err(NotHad::TooMany);
             }
-            let (listeners, session) = (bind()?.into(), session.clone());
+            let (listeners, bound) = bind()?;
+            let (listeners, session) = (listeners.into(), session.clone());
             let turn = watch::Sender::new(number);
-            state.held.insert(place.to_owned(), Held { client, session, listeners, turn });
+            name = bound;
+            state.held.insert(name.clone(), Held { client, session, listeners, turn });
         }
         state.told.retain(|(whose, told, _)| (*whose, told.as_str()) != (client, place));
-        let held = state.held.get(place).ok_or(NotHad::InUse)?;
+        let held = state.held.get(&name).ok_or(NotHad::InUse)?;
         let (listeners, turn) = (held.listeners.clone(), held.turn.subscribe());
         let kept = session.keep();
         drop(state);
         let places = self.clone();
-        Ok(Hold { places, place: place.to_owned(), number, listeners, turn, _kept: kept })
+        Ok(Hold { places, place: name, number, listeners, turn, _kept: kept })
     }
 
     /// Whether this is not reported yet: a refused client asks again and again.
@@ -113,6 +117,11 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// What it is called.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// The listeners there.
     pub(super) fn listeners(&self) -> &[Listener] {
         &self.listeners

@@ -81,6 +81,88 @@ fn without_an_address_only_the_servers_machine_gets_in_and_localhost_is_both() {
 }
 
 #[test]
+fn the_server_chooses_a_port_where_the_client_leaves_that_to_it() {
+    bounded(60, async {
+        let echo = Destination::echo().await;
+        let pair = Pair::server("127.0.0.1:9", Some("listen=\"localhost:*\""));
+        let reverse = format!("0:{}", echo.addr);
+        let client = pair.client(&["-R", &reverse, "-R", &reverse]);
+        client.nth_line(TAKEN, 2);
+        let ports = [1, 2].map(|number| {
+            let told = client.nth_line(TAKEN, number);
+            let port = field(&told, "address").strip_prefix("localhost:").unwrap().to_owned();
+            port.parse::<u16>().unwrap()
+        });
+        assert!(ports[0] != ports[1] && ports.iter().all(|port| *port >= 1_024), "{ports:?}");
+        for port in ports {
+            there_and_back(connect(("127.0.0.1", port)), 1_000).await;
+            if let Ok(six) = TcpStream::connect(("::1", port)).await {
+                there_and_back(six, 1_000).await;
+            }
+        }
+        // A rule for one port does not mean whichever there is.
+        let pair = Pair::server("127.0.0.1:9", Some("listen=\"127.0.0.1:8080\""));
+        let mut client = pair.client(&["-R", &format!("127.0.0.1:0:{}", echo.addr)]);
+        assert_eq!(client.exit_code(), Some(8), "{}", client.log());
+        client.line("listen=\"127.0.0.1:*\"");
+        pair.server.line("add listen=\"127.0.0.1:*\"");
+    });
+}
+
+/// A port that was chosen is asked for again by the client's next session.
+#[test]
+fn a_chosen_port_is_the_clients_after_a_restart_of_the_server() {
+    bounded(60, async {
+        let echo = Destination::echo().await;
+        let mut pair = Pair::server("127.0.0.1:9", Some("listen=\"127.0.0.1:*\""));
+        let client = pair.client(&["-R", &format!("127.0.0.1:0:{}", echo.addr)]);
+        let place = field(&client.line(TAKEN), "address").to_owned();
+        let args = ["server", "--listen", pair.at.as_str(), "--dial", "127.0.0.1:9"];
+        pair.server.signal(Signal::SIGKILL);
+        pair.server.exit_code();
+        pair.server = Imux::start(pair.folder.path(), &args);
+        assert_eq!(field(&client.nth_line(TAKEN, 2), "address"), place);
+        there_and_back(come(place.parse().unwrap()).await, 1_000).await;
+    });
+}
+
+/// Both ends send every byte on two lanes, where one forward alone asks for it.
+#[test]
+fn a_redundant_forward_uses_both_links_both_ways() {
+    bounded(60, async {
+        let echo = Destination::echo().await;
+        let (twice, once) = (unused_port().await, unused_port().await);
+        let rules = format!("{},{}", line(twice), line(once));
+        let pair = Pair::server("127.0.0.1:9", Some(&rules));
+        let relay = Relay::start(pair.at.parse().unwrap()).await;
+        let dial = relay.addr.to_string();
+        let how = ["client", "--dial", &dial, "--pin", &pair.key];
+        let links = ["--bind=127.0.0.2=1,express=no", "--bind=127.0.0.3=1,express=no"];
+        let forwards = [format!("{},redundant", to(twice, echo.addr)), to(once, echo.addr)];
+        let reverse = ["-R", forwards[0].as_str(), "-R", forwards[1].as_str()];
+        let client = Imux::start(pair.folder.path(), &[&how[..], &links, &reverse].concat());
+        client.nth_line(TAKEN, 2);
+        eventually(10, "two lanes", || relay.alive() == 2).await;
+        let mut carried = Vec::new();
+        for place in [twice, once] {
+            let before = ["127.0.0.2", "127.0.0.3"].map(|path| relay.carried(path));
+            let mut visitor = connect(place);
+            let mut back = vec![0; 2_000];
+            for _ in 0..100 {
+                visitor.write_all(&[7; 2_000]).await.unwrap();
+                visitor.read_exact(&mut back).await.unwrap();
+            }
+            let after = ["127.0.0.2", "127.0.0.3"].map(|path| relay.carried(path));
+            carried.push([after[0] - before[0], after[1] - before[1]]);
+        }
+        // On loopback the first may have arrived before the second was sent.
+        assert!(carried[0].iter().sum::<u64>() > 500_000, "{carried:?} for 400,000 both ways");
+        assert!(carried[0].iter().all(|path| *path > 100_000), "{carried:?}");
+        assert!(carried[1].iter().sum::<u64>() < 500_000, "{carried:?}");
+    });
+}
+
+#[test]
 fn unix_sockets_stand_at_either_end() {
     bounded(60, async {
         let echo = Destination::echo().await;
@@ -380,7 +462,7 @@ fn a_place_at_the_server_that_cannot_be_had_says_why() {
 
         let home = tempfile::tempdir().unwrap();
         for (args, expected) in [
-            (&["-R", "0:a:1"][..], "has to be named"),
+            (&["-R", "65536:a:1"][..], "8080:localhost:80"),
             (&["-R", "80:a:1", "-R", "localhost:80:b:2"], "twice"),
             (&["-R", "80:a:1", "-W", "a:1"], "cannot be used with"),
         ] {

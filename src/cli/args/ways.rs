@@ -106,7 +106,8 @@ impl WayArgs {
             }
         }
         for (number, reverse) in self.reverse.iter().enumerate() {
-            if self.reverse[..number].iter().any(|other| other.listen == reverse.listen) {
+            let same = |other: &Reverse| other.listen == reverse.listen;
+            if !reverse.listen.leaves_port() && self.reverse[..number].iter().any(same) {
                 return Err(format!(
                     "the server is to take connections at {} twice\n\n\
                      Give each -R a port of its own.",

@@ -35,6 +35,12 @@ impl WriteHalf {
         Self { handle, id, written: 0, owes_answer: false, over: false }
     }
 
+    /// See [`Stream::is_redundant`](super::Stream::is_redundant).
+    pub(super) fn is_redundant(&self) -> bool {
+        let id = self.id;
+        self.handle.shared.ask(|state| state.core.send_stream(id).is_redundant())
+    }
+
     /// Takes all of `data`, without copying, as credit allows.
     ///
     /// Not cancel safe: if it is dropped, a part of `data` may have been taken.

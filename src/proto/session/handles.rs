@@ -85,6 +85,11 @@ impl SendStream<'_> {
         }
     }
 
+    /// Whether one end asked for that.
+    pub fn is_redundant(&self) -> bool {
+        self.session.streams.get(self.id).is_some_and(|stream| stream.redundant)
+    }
+
     /// Abandons the stream after what was written: once the peer's reader has read all of it, it
     /// gets `code` instead of an end. `reset` still cuts that short.
     pub fn finish_with(&mut self, code: Code) {

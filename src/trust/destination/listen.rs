@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::{Destination, DestinationRule, Destinations, Host, HostRule, Place, contains};
+use super::{
+    Destination, DestinationError, DestinationRule, Destinations, Host, HostRule, NO_PORT, Place,
+    contains, error, is_number, parse_host, parse_path, split, unix_path,
+};
 
 /// Ports below are for a machine's administrator: a rule must name them one by one.
 const FIRST_ORDINARY_PORT: u16 = 1_024;
@@ -19,6 +22,50 @@ pub enum ListenAt<'a> {
 }
 
 impl Destination {
+    /// Reads a place to listen at, which may also have port 0: whoever listens there chooses one.
+    ///
+    /// # Errors
+    /// It is no place.
+    pub fn place_to_listen(text: &str) -> Result<Self, DestinationError> {
+        if let Some(path) = unix_path(text) {
+            return Ok(Self(Place::Unix(parse_path(text, path)?)));
+        }
+        let (host, port) = split(text)?;
+        let port = port.parse().ok().filter(|_| is_number(text));
+        let port = port.ok_or_else(|| error(text, NO_PORT))?;
+        Ok(Self(Place::Network { host: parse_host(text, host)?, port }))
+    }
+
+    /// Whether whoever listens there chooses the port.
+    #[must_use]
+    pub fn leaves_port(&self) -> bool {
+        matches!(self.0, Place::Network { port: 0, .. })
+    }
+
+    /// The same, at the port that was chosen; a Unix socket has none.
+    #[must_use]
+    pub fn with_port(mut self, chosen: u16) -> Self {
+        if let Place::Network { port, .. } = &mut self.0 {
+            *port = chosen;
+        }
+        self
+    }
+
+    /// The rule that allows it, for a client's line: any port, if whoever listens chooses it.
+    #[must_use]
+    pub fn rule_to_listen(&self) -> DestinationRule {
+        match &self.0 {
+            Place::Network { host, port } => {
+                let host = match host {
+                    Host::Name(name) => HostRule::Name(name.clone()),
+                    Host::Address(ip) => HostRule::Address(*ip),
+                };
+                DestinationRule { host, port: (*port != 0).then_some(*port) }
+            }
+            Place::Unix(path) => DestinationRule { host: HostRule::Unix(path.clone()), port: None },
+        }
+    }
+
     /// Where to accept connections, if this is a place to listen: `localhost` means both of its
     /// addresses; other names do not count.
     #[must_use]
@@ -40,7 +87,7 @@ impl Destination {
 
 impl Destinations {
     /// Whether connections may be accepted at this address. `*` and networks mean any of their
-    /// addresses, and a `*` for the port means none below 1024.
+    /// addresses, and a `*` for the port means none below 1024, but 0, any port there is.
     #[must_use]
     pub fn may_listen(&self, at: SocketAddr) -> bool {
         self.rules.iter().any(|rule| rule.lets_listen(at))
@@ -64,7 +111,7 @@ impl DestinationRule {
 
     fn lets_listen(&self, at: SocketAddr) -> bool {
         let (ip, port) = (at.ip(), at.port());
-        self.port.map_or(port >= FIRST_ORDINARY_PORT, |listed| listed == port)
+        self.port.map_or(port == 0 || port >= FIRST_ORDINARY_PORT, |listed| listed == port)
             && match &self.host {
                 HostRule::Any => true,
                 HostRule::Address(listed) => *listed == ip,
@@ -96,6 +143,8 @@ mod tests {
             ("*:*", "192.0.2.1:65535"),
             ("192.0.2.0/24:*", "192.0.2.9:8080"),
             ("*:443", "0.0.0.0:443"),
+            ("localhost:*", "127.0.0.1:0"),
+            ("*:*", "[::]:0"),
         ] {
             assert!(may(rule, at), "{rule} {at}");
         }
@@ -108,6 +157,8 @@ mod tests {
             ("localhost:8080", "192.0.2.1:8080"),
             ("localhost:*", "127.0.0.1:1023"),
             ("*:*", "0.0.0.0:80"),
+            ("*:443", "0.0.0.0:0"),
+            ("localhost:*", "0.0.0.0:0"),
             ("0.0.0.0/0:*", "[::]:8080"),
             ("192.0.2.0/24:*", "0.0.0.0:8080"),
             ("unix:/run/a", "0.0.0.0:8080"),
@@ -136,5 +187,15 @@ mod tests {
         assert_eq!(at("localhost:80"), "[127.0.0.1:80, [::1]:80]");
         assert_eq!(at("unix:/run/a"), "Some(Unix(\"/run/a\"))");
         assert_eq!(at("db.example:80"), "None");
+        let chosen = Destination::place_to_listen("localhost:0").unwrap();
+        assert_eq!(chosen.rule_to_listen().to_string(), "localhost:*");
+        assert!(chosen.leaves_port() && "localhost:0".parse::<Destination>().is_err());
+        let chosen = chosen.with_port(8080);
+        assert_eq!(chosen, "localhost:8080".parse().unwrap());
+        assert!(!chosen.leaves_port());
+        assert_eq!(chosen.rule_to_listen().to_string(), "localhost:8080");
+        for text in ["localhost", "localhost:", "localhost:+0", "localhost:65536", "unix:/a/../b"] {
+            Destination::place_to_listen(text).unwrap_err();
+        }
     }
 }

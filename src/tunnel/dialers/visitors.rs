@@ -1,5 +1,6 @@
 //! Connections that the server accepts for a client: where they lead from here.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tokio::task::JoinSet;
 
 use super::{Failed, Source, connect_fixed, meaning};
 use crate::driver::{
-    Client, Code, Incoming, OpenError, Session, SessionError, Stream, StreamError, StreamKind,
+    Client, Code, Incoming, OpenError, OpenOptions, Session, SessionError, Stream, StreamError,
+    StreamKind,
 };
 use crate::trust::{Destination, ProxyHeader};
 use crate::tunnel::connections::{self, Connections};
@@ -24,10 +26,13 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// A place at the server, and where connections to it lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteForward {
-    /// Where the server listens: an address of its own, `localhost`, or a Unix socket.
+    /// Where the server listens: an address of its own, `localhost`, or a Unix socket. With port 0
+    /// the server chooses one, which is asked for from then on.
     pub listen: Destination,
     /// Where they go from here: `host:port`, resolved at each dial, or `unix:` and a path.
     pub to: Arc<str>,
+    /// See [`OpenOptions::redundant`]: both ends do that for each connection.
+    pub redundant: bool,
     /// Whether that end is told who connects, as the server sees it, and how.
     pub tell_source: Option<ProxyHeader>,
 }
@@ -68,7 +73,10 @@ pub async fn forward_from_server(
     let mut visitors = JoinSet::new();
     let mut wishes: Vec<_> = forwards
         .into_iter()
-        .map(|forward| Wish { forward: Arc::new(forward), granted: insists, told: None })
+        .map(|forward| {
+            let listen = forward.listen.clone();
+            Wish { forward: Arc::new(forward), listen, granted: insists, told: None }
+        })
         .collect();
     // All visitors are one client to what is dialled here.
     let dialling = bound.client(None);
@@ -106,6 +114,8 @@ pub async fn forward_from_server(
 #[derive(Debug)]
 struct Wish {
     forward: Arc<RemoteForward>,
+    /// Where, with the port that the server has chosen.
+    listen: Destination,
     /// It was granted once, or is to be asked for whatever the server says.
     granted: bool,
     /// Why not, as last reported.
@@ -126,7 +136,7 @@ impl Wish {
                     pause = ASK_AGAIN_MIN;
                     self.granted = true;
                     self.told = None;
-                    let RemoteForward { listen: address, to, .. } = &*self.forward;
+                    let (address, to) = (&self.listen, &self.forward.to);
                     tracing::info!(%address, %to, "the server takes connections for this client");
                     self.tell(&ended(&mut stream).await);
                 }
@@ -146,10 +156,17 @@ impl Wish {
         }
     }
 
-    async fn ask(&self, session: &Session, number: u64) -> Result<Stream, Unheard> {
-        let place = self.forward.listen.to_string();
-        let mut stream = session.open(StreamKind::Listening { number, place }).await?;
+    async fn ask(&mut self, session: &Session, number: u64) -> Result<Stream, Unheard> {
+        let place = self.listen.to_string();
+        let kind = StreamKind::Listening { number, place };
+        let redundant = self.forward.redundant;
+        let mut stream = session.open(OpenOptions { redundant, ..kind.into() }).await?;
         stream.connected().await?;
+        if self.listen.leaves_port() {
+            let mut port = [0; 2];
+            stream.read_exact(&mut port).await.map_err(|error| why(&error))?;
+            self.listen = self.listen.clone().with_port(u16::from_be_bytes(port));
+        }
         Ok(stream)
     }
 
@@ -160,7 +177,7 @@ impl Wish {
         }
         let said = why.to_string();
         if self.told.as_ref() != Some(&said) {
-            let RemoteForward { listen: address, to, .. } = &*self.forward;
+            let (address, to) = (&self.listen, &self.forward.to);
             tracing::warn!(%address, %to, %why, "the server takes no connections for this client now; it is asked again");
             self.told = Some(said);
         }
@@ -201,9 +218,16 @@ impl Unheard {
 
 /// Waits until the server ends a stream; nothing else comes on it.
 async fn ended(stream: &mut Stream) -> Unheard {
-    let read = stream.read(&mut [0]).await;
-    let why = read.err().and_then(|error| error.downcast::<StreamError>().ok());
-    Unheard::Stream(why.unwrap_or(StreamError::Closed))
+    match stream.read(&mut [0]).await {
+        Ok(_) => Unheard::Stream(StreamError::Closed),
+        Err(error) => why(&error),
+    }
+}
+
+/// Why nothing more is heard on a stream.
+fn why(error: &io::Error) -> Unheard {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>());
+    Unheard::Stream(inner.cloned().unwrap_or(StreamError::Closed))
 }
 
 /// Carries the connections that the server accepted, as long as the session lasts. Streams with any

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::select_all;
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use super::listener::Listener;
 use super::unix::UnixSocket;
 use super::wait_out;
-use crate::driver::{Code, OpenError, Session, Stream, StreamKind, VISITORS_PER_LISTENER_MAX};
+use crate::driver::{
+    Code, OpenError, OpenOptions, Session, Stream, StreamKind, VISITORS_PER_LISTENER_MAX,
+};
 use crate::lane::listen;
 use crate::net::as_ipv4;
 use crate::trust::{Destination, Destinations, ListenAt, Permit};
@@ -41,7 +44,7 @@ pub(in crate::tunnel) async fn serve(asked: Asked, session: Session, client: Arc
     let Asked { stream, number, place } = asked;
     let begun = begin(&place, &session, &client);
     let subject = session.subject();
-    let (at, hold, descriptors) = match begun {
+    let (leaves_port, hold, descriptors) = match begun {
         Ok(begun) => begun,
         Err(Refused { place, code, why }) => {
             if client.places().is_news(client.id(), &place, code) {
@@ -51,10 +54,12 @@ pub(in crate::tunnel) async fn serve(asked: Asked, session: Session, client: Arc
             return stream.reset(code);
         }
     };
+    let at = hold.place().to_owned();
     let shown = format!("listening at {at}");
     subject.stream_started(&shown);
     tracing::info!(address = %at, client = subject.comment(), "connections are taken for a client");
-    let port = Port { number, place: at, session, client };
+    let redundant = stream.is_redundant();
+    let port = Port { number, place: at, leaves_port, redundant, session, client };
     let mut visitors = JoinSet::new();
     let over = port.attend(stream, &hold, &mut visitors).await;
     // Whoever asks next may have it.
@@ -72,8 +77,8 @@ struct Refused {
     why: String,
 }
 
-/// A place, in the words of a list, with descriptors for it.
-type Begun = (String, Hold, Vec<Place>);
+/// Whether the client is to be told which port it got, its place, and descriptors for it.
+type Begun = (bool, Hold, Vec<Place>);
 
 fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, Refused> {
     let refused = |place: &str, code, why: &dyn fmt::Display| {
@@ -81,7 +86,7 @@ fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, 
     };
     // A peer's words are shown escaped: nothing in them can control a terminal.
     let quoted = || format!("{asked:?}");
-    let place: Destination = match asked.parse() {
+    let place = match Destination::place_to_listen(asked) {
         Ok(place) => place,
         Err(why) => return refused(&quoted(), Code::LISTEN_FORBIDDEN, &why),
     };
@@ -101,8 +106,8 @@ fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, 
         client.tell_full();
         return refused(&shown, Code::EXCESSIVE_LOAD, &"there are no descriptors left for it");
     }
-    match client.places().take(&shown, client.id(), session, || bind(&at)) {
-        Ok(hold) => Ok((shown, hold, descriptors)),
+    match client.places().take(&shown, client.id(), session, || bind(&place, &at)) {
+        Ok(hold) => Ok((place.leaves_port(), hold, descriptors)),
         Err(why) => {
             let code = match &why {
                 NotHad::InUse => Code::LISTEN_IN_USE,
@@ -136,35 +141,47 @@ fn allowed<'a>(place: &'a Destination, permit: &Permit, client: &Client) -> Opti
 
 /// Why a client may not have it, and what to do if it should.
 fn not_listed(place: &Destination, permit: &Permit) -> String {
+    let rule = place.rule_to_listen();
     match permit.is_listed() {
         true => format!(
-            "this client may not have connections taken there; if it shall, add listen=\"{place}\" to its line"
+            "this client may not have connections taken there; if it shall, add listen=\"{rule}\" to its line"
         ),
         false => format!(
             "no client is listed, and strangers may not have connections taken there; if they shall, start the server with \
-             --allow-listen {place}"
+             --allow-listen {rule}"
         ),
     }
 }
 
-fn bind(at: &ListenAt<'_>) -> io::Result<Vec<Listener>> {
+/// Listens there; says what the place is called with the port it got.
+fn bind(place: &Destination, at: &ListenAt<'_>) -> io::Result<(Vec<Listener>, String)> {
     let all = match at {
-        ListenAt::Unix(path) => return Ok(vec![UnixSocket::bind(path)?.into()]),
+        ListenAt::Unix(path) => {
+            return Ok((vec![UnixSocket::bind(path)?.into()], place.to_string()));
+        }
         ListenAt::Addresses(all) => all,
     };
-    let (mut listeners, mut failed) = (Vec::new(), None);
+    let (mut listeners, mut failed, mut chosen) = (Vec::new(), None, None);
     for at in all {
-        match listen(*at) {
-            Ok(listener) => listeners.push(listener.into()),
+        // One port for all of them.
+        let at = SocketAddr::new(at.ip(), chosen.unwrap_or(at.port()));
+        match listen(at) {
+            Ok(listener) => {
+                chosen = Some(listener.local_addr()?.port());
+                listeners.push(listener.into());
+            }
             // Two programs on one port would share its connections.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             // A machine without IPv6 has no ::1.
             Err(error) => failed = Some(error),
         }
     }
-    match failed {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
+    match (failed, chosen) {
+        (Some(error), None) => Err(error),
+        (_, chosen) => {
+            let place = chosen.map_or(place.clone(), |port| place.clone().with_port(port));
+            Ok((listeners, place.to_string()))
+        }
     }
 }
 
@@ -185,6 +202,10 @@ enum Over {
 struct Port {
     number: u64,
     place: String,
+    /// The client has left the port's choice to this end.
+    leaves_port: bool,
+    /// As the client wants the streams of its connections.
+    redundant: bool,
     session: Session,
     client: Arc<Client>,
 }
@@ -192,7 +213,7 @@ struct Port {
 impl Port {
     async fn attend(&self, mut stream: Stream, hold: &Hold, visitors: &mut JoinSet<()>) -> Over {
         // Its first byte is the answer: we are listening.
-        if stream.answer().await.is_err() {
+        if stream.answer().await.is_err() || self.tell_port(&mut stream).await.is_err() {
             return Over::Session;
         }
         let mut recheck = tokio::time::interval(RECHECK_EVERY);
@@ -227,6 +248,15 @@ impl Port {
         over
     }
 
+    /// Tells the client which port it got, if it left that open.
+    async fn tell_port(&self, stream: &mut Stream) -> io::Result<()> {
+        let port = self.place.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        match port.filter(|_| self.leaves_port) {
+            Some(port) => stream.write_all(&port.to_be_bytes()).await,
+            None => Ok(()),
+        }
+    }
+
     fn is_allowed(&self) -> bool {
         let permit = self.session.permit();
         let place = self.place.parse::<Destination>().ok();
@@ -244,7 +274,8 @@ impl Port {
             socket::reset(&socket);
             return true;
         };
-        let (number, session, client) = (self.number, self.session.clone(), self.client.clone());
+        let (session, client) = (self.session.clone(), self.client.clone());
+        let (number, redundant) = (self.number, self.redundant);
         let ends = Ends {
             from: from.map_or_else(|| socket.peer(), |from| as_ipv4(from).to_string()),
             to: format!("a client by {}", self.place),
@@ -253,7 +284,7 @@ impl Port {
             let _places = places;
             let source = from.map(|from| as_ipv4(from).to_string());
             let kind = StreamKind::Visitor { number, source };
-            match session.open(kind).await {
+            match session.open(OpenOptions { redundant, ..kind.into() }).await {
                 Ok(stream) => carry(socket, stream, &session, &client, &ends).await,
                 Err(error) => refuse(&socket, &error, &ends),
             }
