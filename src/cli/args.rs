@@ -23,7 +23,7 @@ mod sockets;
 mod values;
 mod ways;
 
-use self::client::{CLIENT_EXAMPLES, ClientArgs};
+use self::client::{CLIENT_EXAMPLES, CLIENT_EXAMPLES_SHORT, ClientArgs};
 use self::help::long_help;
 use self::server::{SERVER_EXAMPLES, ServerArgs};
 use self::values::demo_size;
@@ -65,7 +65,7 @@ enum Command {
     #[command(after_help = SERVER_EXAMPLES, after_long_help = long_help(SERVER_EXAMPLES))]
     Server(ServerArgs),
     /// Take local connections and carry them to a server over many lanes
-    #[command(after_help = CLIENT_EXAMPLES, after_long_help = long_help(CLIENT_EXAMPLES))]
+    #[command(after_help = CLIENT_EXAMPLES_SHORT, after_long_help = long_help(CLIENT_EXAMPLES))]
     Client(ClientArgs),
     #[command(flatten)]
     Keys(keys::KeysArgs),
@@ -83,7 +83,9 @@ struct Output {
     /// Log only warnings and errors
     #[arg(long, short, global = true, display_order = 101)]
     quiet: bool,
-    /// Form of the log on standard error
+    /// Form of the log
+    ///
+    /// It goes to standard error.
     #[arg(long, global = true, display_order = 102)]
     #[arg(value_enum, value_name = "FORM", default_value = "text")]
     log_format: LogFormat,

@@ -14,6 +14,15 @@ use crate::cli::address::{Endpoint, HostPort};
 use crate::cli::bind::{self, BindMap, LinkPlan};
 use crate::cli::config::{self, ClientConfig, Trust};
 
+/// Of a page: `--help` has more.
+pub(super) const CLIENT_EXAMPLES_SHORT: &str = "\
+Examples:
+  imux client --dial server.example:443 --listen localhost:2222
+  imux client --dial server.example:443 -L 5432:db.example:5432 -D 1080
+  imux client --dial server.example:443 -R 0.0.0.0:8080:localhost:80
+  imux client --dial server.example:443 -D 1080 --bind dev:eth0 --bind dev:wwan0,tier=backup
+More of each option, and more examples: imux client --help";
+
 pub(super) const CLIENT_EXAMPLES: &str = "\
 Examples:
   Wherever the routing table sends its lanes:
@@ -58,23 +67,28 @@ pub(super) struct ClientArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 struct DialArgs {
-    /// The imux server; all addresses of a name are tried; has to be given
-    /// [default of the form of earlier versions: 127.0.0.1:443]
+    /// The imux server; has to be given
+    ///
+    /// All addresses of a name are tried. Default of the form of earlier versions: 127.0.0.1:443.
     #[arg(long, value_name = "HOST:PORT", value_parser = HostPort::to_dial)]
     dial: Option<HostPort>,
-    /// What to do about a server whose key is not known yet; a changed key is never accepted
-    /// without asking
+    /// What to do about a key that is not known yet
+    ///
+    /// A changed key is never accepted without asking.
     #[arg(long, value_enum, value_name = "POLICY", default_value = "ask")]
     host_key: HostKey,
-    /// Accept only the server with this key, known or not; may be given several times
+    /// Accept only the server with this key, known or not
+    ///
+    /// May be given several times.
     #[arg(long, value_name = "SHA256:HASH", value_parser = server_key, conflicts_with = "host_key")]
     pin: Vec<Fingerprint>,
     /// How long one attempt to connect a lane may take
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = connect_timeout)]
     connect_timeout: Duration,
-    /// Wait for a server that is away at the start, instead of ending with exit code 5: for
-    /// services
+    /// Wait for a server that is away at the start: for services
+    ///
+    /// Without it, the client ends with exit code 5.
     #[arg(long)]
     keep_trying: bool,
 }
@@ -82,9 +96,11 @@ struct DialArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Links")]
 struct LinkArgs {
-    /// Links to make lanes over, by local address or interface: 192.168.1.2, '[2001:db8::1]',
-    /// dev:eth1, or `any` for wherever the routing table sends them; may be given several
-    /// times. Leave COUNT out: there are 10 lanes then, and those not needed stand by
+    /// A link, by its address or interface, such as dev:eth1
+    ///
+    /// Lanes are made over it: 192.168.1.2, '[2001:db8::1]', dev:eth1, or `any` for wherever the
+    /// routing table sends them. May be given several times. Leave COUNT out: there are 10 lanes
+    /// then, and those not needed stand by.
     ///
     /// Options follow after commas: `tier=backup` for lanes that are kept up and carry connections
     /// only while no primary lane answers; `tier=metered` for lanes that cost money by the byte
@@ -95,7 +111,9 @@ struct LinkArgs {
     /// said.
     #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
     bind: Vec<LinkPlan>,
-    /// The same as one JSON object of address to number of lanes [default: {"any": 10}]
+    /// All links as one JSON object [default: {"any": 10}]
+    ///
+    /// Of address to number of lanes.
     ///
     /// Instead of a number there may be an object: {"dev:wwan0": {"lanes": 2, "tier": "backup",
     /// "rate": "20mbit"}}.

@@ -36,37 +36,49 @@ pub(super) struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:443")]
     #[arg(value_parser = HostPort::to_listen)]
     listen: HostPort,
-    /// The destination that connections are handed to, or the path of its Unix socket; has to be
-    /// given [default of the form of earlier versions: 127.0.0.1:443]
+    /// Where connections lead: an address or the path of a Unix socket; has to be given
+    ///
+    /// Default of the form of earlier versions: 127.0.0.1:443.
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_dial)]
     dial: Option<Endpoint>,
-    /// Address of this machine that destinations are dialled from; given twice, one for IPv4 and
-    /// one for IPv6 [default: the system's choice]
+    /// Address to dial destinations from [default: the system's choice]
+    ///
+    /// Given twice, one for IPv4 and one for IPv6.
     #[arg(long, value_name = "ADDR", value_parser = own_address)]
     from: Vec<IpAddr>,
-    /// Tell destinations who connects, by the PROXY protocol: where the client's first lane comes
-    /// from; a line of --authorized-clients may say so for one client
+    /// Tell destinations who connects, by the PROXY protocol
+    ///
+    /// That is where the client's first lane comes from. A line of --authorized-clients may say so
+    /// for one client.
     #[arg(long, value_name = "VERSION", value_parser = proxy_header)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
     proxy_protocol: Option<ProxyHeader>,
-    /// Name of the server's key, for several servers with one directory of keys
-    /// [default: the directory's one server, wherever it listens]
+    /// Name of the server's key, where several servers have one directory of keys
+    ///
+    /// By default, the directory's one server, wherever it listens.
     #[arg(long, value_name = "NAME", value_parser = identity::parse_name)]
     identity: Option<String>,
     /// List of the clients that may connect; changes count at once
-    /// [default: authorized_clients in the directory of keys; any client, if there is no such
-    /// file]
+    ///
+    /// By default, authorized_clients in the directory of keys; any client, if there is no such
+    /// file.
     #[arg(long, value_name = "FILE")]
     authorized_clients: Option<PathBuf>,
-    /// File to which the audit trail is appended, a line of JSON an event: whose sessions and
-    /// connections begin and end, and what strangers try; opened again at SIGHUP
+    /// File for the audit trail: who comes and goes, and what strangers try
+    ///
+    /// A line of JSON an event is appended to it: whose sessions and connections begin and end, and
+    /// what strangers try. It is opened again at SIGHUP.
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
-    /// Without a list let every client in: say so where there has been one, or to have no warning
+    /// Without a list let every client in
+    ///
+    /// Say so where there has been one, or to have no warning.
     #[arg(long)]
     allow_anyone: bool,
-    /// Without a list: where the server takes connections for any client that asks for it (imux
-    /// client -R), such as 0.0.0.0:8080; may be given several times [default: nowhere]
+    /// Without a list: where any client's -R may listen [default: nowhere]
+    ///
+    /// The server takes connections there for a client that asks for it (imux client -R). Such as
+    /// 0.0.0.0:8080; may be given several times.
     #[arg(long, value_name = "HOST:PORT", value_parser = listen_rule)]
     allow_listen: Vec<DestinationRule>,
     #[command(flatten)]
@@ -78,7 +90,9 @@ pub(super) struct ServerArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Session")]
 struct SessionLimitArgs {
-    /// Most sessions at once; one that has lost all its lanes gives way to a new one
+    /// Most sessions at once
+    ///
+    /// One that has lost all its lanes gives way to a new one.
     #[arg(long, value_name = "COUNT", default_value_t = count(limits::SESSIONS_MAX))]
     #[arg(value_parser = number)]
     max_sessions: u32,

@@ -13,24 +13,33 @@ use crate::cli::units;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Session")]
 pub(super) struct SessionArgs {
-    /// How long a session that has lost all its lanes waits for one to return
+    /// How long a session waits for lanes when it has none
     #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = grace)]
     grace: Duration,
-    /// How long open connections may take to finish after SIGTERM; new ones are refused meanwhile
+    /// How long connections may go on after SIGTERM
+    ///
+    /// New ones are refused meanwhile.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = drain_timeout)]
     drain_timeout: Duration,
-    /// TCP congestion control of the lanes, such as bbr or cubic; `default` is the system's
-    /// [default: bbr where the system allows it]
+    /// TCP congestion control of the lanes [default: bbr if allowed]
+    ///
+    /// Such as bbr or cubic; `default` is the system's. By default, bbr where the system allows it.
     #[arg(long, value_name = "NAME", value_parser = congestion)]
     congestion: Option<Congestion>,
-    /// Most bytes that may wait for the reader of one connection, such as 16MiB
+    /// Most bytes that wait for the reader of one connection
+    ///
+    /// Such as 16MiB.
     #[arg(long, value_name = "SIZE", value_parser = window)]
     window: Option<u64>,
-    /// Most bytes that may wait for the readers of all connections of a session, such as 64MiB
+    /// Most bytes that wait for the readers of one session
+    ///
+    /// Of all its connections together, such as 64MiB.
     #[arg(long, value_name = "SIZE", value_parser = window)]
     session_window: Option<u64>,
-    /// Most memory for what is kept for all peers together, such as 256MiB
-    /// [default: a quarter of the machine's or the control group's memory, at most 1GiB]
+    /// Most bytes kept for all peers [default: a quarter, 1GiB at most]
+    ///
+    /// Such as 256MiB. By default, a quarter of the machine's or the control group's memory, and at
+    /// most 1GiB.
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u64>,
     /// How lanes are chosen

@@ -12,12 +12,16 @@ use crate::cli::units;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connections")]
 pub(super) struct SocketArgs {
-    /// Ask whether the other end of a quiet connection is still there: after how long, then how
-    /// often, and how many times in vain before it is broken; `off` for never
+    /// Probe quiet connections, or `off`
+    ///
+    /// Ask whether the other end is still there: after how long, then how often, and how many times
+    /// in vain before the connection is broken.
     #[arg(long, value_name = "TIME[,INTERVAL[,PROBES]]", default_value = "60,10,6")]
     #[arg(value_parser = keepalive)]
     keepalive: KeepaliveArg,
-    /// Reset connections that carry nothing for this long [default: never]
+    /// Reset those that carry nothing [default: never]
+    ///
+    /// After this long.
     #[arg(long, value_name = "SECONDS", value_parser = idle_timeout)]
     idle_timeout: Option<Duration>,
 }

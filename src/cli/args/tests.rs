@@ -389,6 +389,26 @@ fn every_help_has_examples_and_exit_codes() {
 }
 
 #[test]
+fn the_short_help_of_the_most_important_commands_fits_on_a_page() {
+    for command in ["client", "server"] {
+        let help = |how| parse_argv(&[command, how]).expect_err("help is not run").0.to_string();
+        let (short, long) = (help("-h"), help("--help"));
+        assert!(short.lines().count() <= 60, "{}", short);
+        let options = |text: &str| -> Vec<String> {
+            // What is further in is no option's own line.
+            let own = text.lines().filter(|line| !line.starts_with("       "));
+            let word = |line: &str| {
+                let mut words = line.split_whitespace();
+                words.find(|word| word.starts_with("--")).map(str::to_owned)
+            };
+            own.filter(|line| line.trim_start().starts_with('-')).filter_map(word).collect()
+        };
+        assert!(options(&long).len() >= 20, "{long}");
+        assert_eq!(options(&short), options(&long), "{short}");
+    }
+}
+
+#[test]
 fn every_example_of_the_help_is_accepted() {
     let mut checked = 0;
     let keys = [
@@ -399,8 +419,8 @@ fn every_example_of_the_help_is_accepted() {
         ACCEPT_EXAMPLES,
         ROTATE_KEY_EXAMPLES,
     ];
-    for text in [EXAMPLES, SERVER_EXAMPLES, CLIENT_EXAMPLES, DEMO_EXAMPLES].into_iter().chain(keys)
-    {
+    let all = [EXAMPLES, SERVER_EXAMPLES, CLIENT_EXAMPLES, CLIENT_EXAMPLES_SHORT, DEMO_EXAMPLES];
+    for text in all.into_iter().chain(keys) {
         // What is left out of an invitation is its secret; the shell's part is no argument.
         let text = text.replace("\\\n", " ").replace('…', &"A".repeat(43));
         let text = text.replace(" < invitation.txt", "");

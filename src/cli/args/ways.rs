@@ -14,49 +14,60 @@ use crate::cli::reverse::Reverse;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ways in and out")]
 pub(super) struct WayArgs {
-    /// Where local programs connect to; this or --forward has to be given
-    /// [default of the form of earlier versions: 0.0.0.0:443]
+    /// A place here where programs connect to
+    ///
+    /// This or another way has to be given. Default of the form of earlier versions: 0.0.0.0:443.
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::to_listen)]
     listen: Option<Endpoint>,
-    /// Where the server shall take what connects to --listen; it has to allow it
-    /// [default: what the server has set]
+    /// Where --listen leads [default: what the server has set]
+    ///
+    /// The server has to allow it.
     #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
     to: Option<Destination>,
-    /// Take connections at a port here, and have the server take them to HOST:PORT, as with ssh
-    /// -L; the path of a Unix socket will do for either half; may be given several times
+    /// A port here that leads there from the server, as ssh -L
+    ///
+    /// The path of a Unix socket will do for either half. May be given several times.
     ///
     /// Options follow after commas: `redundant` as --redundant, for these connections alone;
     /// `proxy-protocol` has the server tell the destination who connects, by the PROXY protocol.
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
-    /// Take SOCKS5, SOCKS4a and HTTP proxy requests at a port here, and have the server take each
-    /// where it says, as with ssh -D; may be given several times
+    /// A SOCKS and HTTP proxy here, as ssh -D
+    ///
+    /// It takes SOCKS5, SOCKS4a and HTTP proxy requests, and the server takes each where it says.
+    /// May be given several times.
     ///
     /// Options follow after commas: those of --forward, and `fast` for saying that there is a
     /// connection before the destination has answered.
     #[arg(long, short = 'D', value_name = "[ADDR:]PORT", value_parser = Forward::parse_dynamic)]
     dynamic: Vec<Forward>,
-    /// Have the server take connections at a port of its own, and take them to HOST:PORT from
-    /// here, as with ssh -R; the path of a Unix socket will do for either half; the server has
-    /// to allow it; may be given several times
+    /// A port at the server that leads there from here, as ssh -R
     ///
-    /// An option may follow after a comma: `proxy-protocol` tells HOST:PORT who connects, by the
-    /// PROXY protocol; `proxy-protocol=v1` in its text form.
+    /// The path of a Unix socket will do for either half. The server has to allow it. With port 0
+    /// it chooses one, which is logged. May be given several times.
+    ///
+    /// Options follow after commas: `redundant` as --redundant, for these connections alone;
+    /// `proxy-protocol` tells HOST:PORT who connects, by the PROXY protocol; `proxy-protocol=v1` in
+    /// its text form.
     #[arg(long, short = 'R', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Reverse::parse)]
     pub(super) reverse: Vec<Reverse>,
-    /// File of lines USER:PASSWORD; who uses a port of --dynamic has to show one of them
+    /// Lines USER:PASSWORD; who uses a port of -D has to show one
     #[arg(long, value_name = "FILE", requires = "dynamic")]
     pub(super) proxy_auth: Option<PathBuf>,
-    /// Let whoever reaches a port of --dynamic use it, where it is not for this machine alone
+    /// Let whoever reaches a port of -D use it
+    ///
+    /// Where it is not for this machine alone, this or --proxy-auth has to be given.
     #[arg(long, requires = "dynamic", conflicts_with = "proxy_auth")]
     open: bool,
-    /// Connect standard input and output to HOST:PORT at the server and end with them, as ssh -W
-    /// does: for ssh's ProxyCommand
+    /// Standard input and output lead to HOST:PORT, as ssh -W
+    ///
+    /// The program ends with them: for ssh's ProxyCommand.
     #[arg(long, short = 'W', value_name = "HOST:PORT", value_parser = destination)]
     #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic", "reverse"])]
     pub(super) stdio: Option<Destination>,
-    /// Send every byte of a connection, both ways, on two lanes, of two binds if there are two:
-    /// for connections that want the lowest latency and may cost twice the bytes
+    /// Every byte on two lanes: least latency, twice the bytes
+    ///
+    /// Both ways, and on lanes of two binds if there are two.
     #[arg(long)]
     pub(super) redundant: bool,
 }
