@@ -24,6 +24,8 @@ mod ask;
 mod protocol;
 
 pub(super) use ask::{Elsewhere, open_elsewhere};
+#[cfg(any(test, fuzzing))]
+pub(super) use protocol::check as check_protocol;
 use protocol::{REQUEST_BYTES_MAX, Reply, Request};
 
 /// The folder's name in the home.

@@ -5,10 +5,14 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use imux::lane::Bind;
+use imux::trust::Destination;
 
 use super::address::{Endpoint, HostPort};
 use super::bind::{BindMap, LANES_MAX, LinkPlan, check_all, parse_bind};
 use super::config::Task;
+use super::control::check_protocol;
+use super::forward::{Forward, Leads};
+use super::reverse::Reverse;
 use super::{args, text, units};
 
 /// The value of one option, whichever it is.
@@ -108,6 +112,42 @@ fn explains(problem: &str) {
     assert!(problem.len() > 10, "{problem:?} explains nothing");
 }
 
+/// What follows `-L`, `-D` and `-R`: the two halves of a forward and its options.
+pub(crate) fn forwards(data: &[u8]) {
+    let value = &*String::from_utf8_lossy(data);
+    let options = value.split(',').count();
+    match Forward::parse(value) {
+        Ok(forward) => {
+            assert!(matches!(forward.to, Leads::To(_)) && options <= 3, "{forward:?}");
+            assert!(!forward.is_open_to_others());
+            // Written plainly, each half stands for itself.
+            if let Leads::To(to) = &forward.to
+                && let Some(to) = to.to_string().strip_prefix("unix:")
+            {
+                assert!(value.contains(to), "{value}");
+            }
+        }
+        Err(problem) => explains(&problem),
+    }
+    match Forward::parse_dynamic(value) {
+        Ok(forward) => assert!(forward.to == Leads::Anywhere && options <= 4, "{forward:?}"),
+        Err(problem) => explains(&problem),
+    }
+    match Reverse::parse(value) {
+        Ok(reverse) => {
+            let again = Destination::place_to_listen(&reverse.listen.to_string());
+            assert_eq!(again.as_ref(), Ok(&reverse.listen));
+            assert!(reverse.listen.listen_at().is_some() && options <= 3, "{reverse:?}");
+        }
+        Err(problem) => explains(&problem),
+    }
+}
+
+/// A line at the control socket.
+pub(crate) fn control(data: &[u8]) {
+    check_protocol(data);
+}
+
 /// A whole command line, its arguments divided by zero bytes.
 pub fn arguments(data: &[u8]) {
     let written = data.split(|&byte| byte == 0).take(24).map(String::from_utf8_lossy);
@@ -139,6 +179,16 @@ mod corpora {
     #[test]
     fn options() {
         super::corpus::replay("options", super::options);
+    }
+
+    #[test]
+    fn forwards() {
+        super::corpus::replay("forwards", super::forwards);
+    }
+
+    #[test]
+    fn control() {
+        super::corpus::replay("control", super::control);
     }
 
     #[test]

@@ -54,5 +54,9 @@ targets! {
     #[cfg(all(fuzzing, feature = "cli"))]
     options => crate::cli::fuzz::options;
     #[cfg(all(fuzzing, feature = "cli"))]
+    forwards => crate::cli::fuzz::forwards;
+    #[cfg(all(fuzzing, feature = "cli"))]
+    control => crate::cli::fuzz::control;
+    #[cfg(all(fuzzing, feature = "cli"))]
     arguments => crate::cli::fuzz::arguments;
 }

@@ -106,21 +106,35 @@ fn object(line: &[u8]) -> Result<Value, &'static str> {
     }
 }
 
+/// The fuzz target: whatever is said is understood or not, and means the same when it is written
+/// back, in one line.
+#[cfg(any(test, fuzzing))]
+pub(in crate::cli) fn check(line: &[u8]) {
+    let whole = |line: String| {
+        let text = line.strip_suffix('\n').map(str::to_owned);
+        let text = text.unwrap_or_else(|| panic!("{line:?} does not end"));
+        assert!(!text.contains('\n'), "{text:?}");
+        text
+    };
+    match Request::parse(line) {
+        Ok(request) => {
+            let text = whole(request.line());
+            assert!(text.len() < REQUEST_BYTES_MAX || line.len() >= REQUEST_BYTES_MAX, "{text}");
+            assert_eq!(Request::parse(text.as_bytes()), Ok(request));
+        }
+        Err(why) => assert!(!why.is_empty() && !why.contains(char::is_control)),
+    }
+    if let Ok(reply) = Reply::parse(line) {
+        assert_eq!(Reply::parse(whole(reply.line()).as_bytes()), Ok(reply));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::check as same_again;
     use super::*;
-
-    /// Nothing panics, and whatever parses also parses when written back.
-    fn same_again(line: &[u8]) {
-        if let Ok(request) = Request::parse(line) {
-            assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));
-        }
-        if let Ok(reply) = Reply::parse(line) {
-            assert_eq!(Reply::parse(reply.line().trim_end().as_bytes()), Ok(reply));
-        }
-    }
 
     proptest! {
         #[test]
