@@ -2,7 +2,7 @@
 //! they do, and an honest transfer beside them goes on.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::peer::{Peer, client_tls};
 use super::support::net::Destination;
@@ -336,14 +337,18 @@ fn listed_clients_that_never_acknowledge_cost_the_budget_and_no_more() {
 
 /// Of a client's lanes the one that asks for a session.
 fn first_to_speak(listener: &TcpListener, tls: &Arc<ServerConfig>) -> Peer {
+    // The client may dial its other lanes only once the first has been answered.
+    listener.set_nonblocking(true).unwrap();
     let mut lanes = Vec::<Peer>::new();
     loop {
-        lanes.push(Peer::accept(listener, tls.clone()).unwrap());
-        for _ in 0..100 {
-            if let Some(nth) = lanes.iter_mut().position(Peer::is_readable) {
-                return lanes.swap_remove(nth);
-            }
+        match Peer::accept(listener, tls.clone()) {
+            Ok(lane) => lanes.push(lane),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
         }
+        if let Some(nth) = lanes.iter_mut().position(Peer::is_readable) {
+            return lanes.swap_remove(nth);
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -358,7 +363,7 @@ fn a_hostile_server_costs_its_client_the_budget_and_no_more() {
         let at = listener.local_addr().unwrap().to_string();
         let tls = server_config(&identity).unwrap();
         let (filled, fill) = std::sync::mpsc::channel::<()>();
-        let hostile = tokio::task::spawn_blocking(move || {
+        let mut hostile = tokio::task::spawn_blocking(move || {
             let mut peer = first_to_speak(&listener, &tls);
             let (kind, body) = peer.required().unwrap();
             assert_eq!(kind, types::CREATE);
@@ -382,14 +387,20 @@ fn a_hostile_server_costs_its_client_the_budget_and_no_more() {
         let more = ["--bind", "127.0.0.1=1", "--memory", &memory];
         let client = Imux::start(home.path(), &[&args[..], &more].concat());
         let address = client.ready();
-        let mut programs = Vec::new();
+        // The streams are opened in whatever order the client gets to it.
+        let mut programs = JoinSet::new();
         for _ in 0..PROGRAMS {
-            let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
-            programs.push(read);
+            let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
             tokio::spawn(async move { while write.write_all(&[1; 64 << 10]).await.is_ok() {} });
+            programs.spawn(async move {
+                let mut first = [0; 1_000];
+                read.read_exact(&mut first).await.map(|_| (first, read))
+            });
         }
-        let mut first = [0; 1_000];
-        programs[0].read_exact(&mut first).await.unwrap();
+        let (first, _read) = tokio::select! {
+            read = programs.join_next() => read.unwrap().unwrap().unwrap(),
+            ended = &mut hostile => panic!("{:?}", ended.map(|_| "the server has gone")),
+        };
         assert_eq!(first, [7; 1_000]);
         tokio::time::sleep(Duration::from_secs(3)).await;
         filled.send(()).unwrap();

@@ -26,13 +26,31 @@ pub(crate) mod tunnel;
 pub(crate) fn bounded<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+    let runtime = Abandoned(Some(runtime));
     let limit = Duration::from_secs(seconds);
     let outcome = runtime.block_on(async { tokio::time::timeout(limit, test).await });
-    // A task that waits for a thread must not hold up the end.
-    runtime.shutdown_background();
     match outcome {
         Ok(value) => value,
         Err(_) => panic!("not done after {seconds} s"),
+    }
+}
+
+/// A runtime whose end waits for no thread: one that is stuck must not hide why a test failed.
+struct Abandoned(Option<tokio::runtime::Runtime>);
+
+impl std::ops::Deref for Abandoned {
+    type Target = tokio::runtime::Runtime;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
