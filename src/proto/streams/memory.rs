@@ -94,11 +94,17 @@ impl Streams {
     }
 
     /// Sixteen times what open streams are promised now, so that they always have room to grow, and
-    /// no more than is wished for: what the session has but its streams do not use is of use to
-    /// others.
+    /// twice what streams are promised that the peer has yet to open: that is not taken back, and
+    /// must not be in the way of open ones. No more than is wished for: what the session has but
+    /// its streams do not use is of use to others.
     fn receive_wanted(&self) -> u64 {
-        let first = if self.memory.lent { 0 } else { self.config.first_session_window() };
-        self.promised_to_open().saturating_mul(16).clamp(first, self.window.wish().max(first))
+        if self.memory.lent {
+            return 0;
+        }
+        let first = self.config.first_session_window();
+        let open = self.promised_to_open().saturating_mul(16).max(first);
+        let early = self.promised_early().saturating_mul(2);
+        open.saturating_add(early).min(self.window.wish().max(first))
     }
 
     /// Twice what is unacknowledged now: a sender that it does not hold back doubles that as often

@@ -32,9 +32,13 @@ impl Streams {
 
     /// The part of it that open streams have.
     pub(super) fn promised_to_open(&self) -> u64 {
-        let unseen = self.remote.early_unseen.get().saturating_mul(self.room.early_beyond());
         let firsts = (self.table.len() as u64).saturating_mul(self.room.first);
-        end_of(span(unseen, self.room.beyond.get()), firsts)
+        end_of(span(self.promised_early(), self.room.beyond.get()), firsts)
+    }
+
+    /// The part of it, beyond first windows, of streams that the peer has yet to open.
+    pub(super) fn promised_early(&self) -> u64 {
+        self.remote.early_unseen.get().saturating_mul(self.room.early_beyond())
     }
 
     /// Streams that are open, and those that the peer may open.
@@ -64,12 +68,14 @@ impl Streams {
     /// streams share half of what is beyond first windows; the other half is for streams that move.
     fn grant_unread(&self, wish: u64, promised: u64) -> u64 {
         let max = self.config.stream_window.min(self.config.session_window);
-        self.share(wish, max, promised, self.room_beyond() / 2)
+        let used = self.used_by_others(promised);
+        share(wish, self.room.first, max, used, self.room_beyond() / 2)
     }
 
-    fn share(&self, wish: u64, max: u64, promised: u64, room: u64) -> u64 {
+    /// What was promised beyond first windows to all streams but one, which was `promised` this.
+    fn used_by_others(&self, promised: u64) -> u64 {
         let own = promised.saturating_sub(self.room.first);
-        share(wish, self.room.first, max, span(own, self.room.beyond.get()), room)
+        span(own, self.room.beyond.get())
     }
 
     /// The window that a stream may have, up to its wish.
@@ -82,7 +88,11 @@ impl Streams {
             return self.grant_unread(wish, stream.promised);
         }
         let max = self.config.stream_window_max.min(self.config.session_window);
-        self.share(wish, max, stream.promised, self.room_beyond())
+        // What is kept for streams yet to come makes the room smaller, but none of them is a
+        // competitor to whom half of it is left.
+        let early = self.promised_early();
+        let used = span(early, self.used_by_others(stream.promised));
+        share(wish, self.room.first, max, used, self.room_beyond().saturating_sub(early))
     }
 
     /// The receiving side of a new stream, opened by either end.

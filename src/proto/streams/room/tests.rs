@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::allowance::Allowance;
 use super::*;
 use crate::proto::config::Config;
 use crate::proto::session::Session;
@@ -225,7 +226,8 @@ fn windows_grow_as_far_as_memory_is_allowed_and_no_further() {
     // What no stream uses any more is returned.
     pair.drive(Duration::from_millis(100));
     let session = &mut pair.ends[SERVER].session;
-    assert!(session.memory_due() && session.use_memory().wants.receive <= 4 * M);
+    let most = 4 * M + 2 * session.streams().promised_early();
+    assert!(session.memory_due() && session.use_memory().wants.receive <= most);
 }
 
 #[test]
@@ -267,4 +269,30 @@ fn what_was_promised_when_more_was_allowed_does_not_stop_the_others() {
         pair.ends[SERVER].read.get(&id).is_some_and(|(_, ended)| *ended)
     });
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_window_that_shrank_with_the_allowance_grows_again_with_it() {
+    let mut pair = Pair::new(Config::default(), &[Path::new(1000.0, 5)]);
+    let id = pair.open(CLIENT, pattern(300_000_000, 1));
+    let little = |wants: Allowance| Allowance { receive: wants.receive.min(16 * M), ..wants };
+    let mut drive = |milliseconds, allowed: &dyn Fn(Allowance) -> Allowance| {
+        for begun in (0..milliseconds).step_by(10) {
+            let session = &mut pair.ends[SERVER].session;
+            if session.memory_due() || begun == 0 {
+                let wants = session.use_memory().wants;
+                session.set_allowance(allowed(wants));
+            }
+            pair.drive(Duration::from_millis(10));
+        }
+        let streams = pair.ends[SERVER].session.streams();
+        let window = streams.table[&id].recv.window.window();
+        (window, streams.promised_early())
+    };
+    let (window, early) = drive(500, &|wants| wants);
+    assert!(window >= 4 * M && early >= 4 * M, "{window}, {early}");
+    let (window, early) = drive(300, &little);
+    assert!(window <= M && early >= 4 * M, "{window}, {early}");
+    let (window, _) = drive(500, &|wants| wants);
+    assert!(window >= 4 * M, "{window}");
 }
