@@ -14,6 +14,7 @@ use super::logging;
 use super::text::escape;
 
 mod client;
+mod gateway;
 mod help;
 mod key_exchange;
 mod keys;
@@ -24,6 +25,7 @@ mod values;
 mod ways;
 
 use self::client::{CLIENT_EXAMPLES, CLIENT_EXAMPLES_SHORT, ClientArgs};
+use self::gateway::GATEWAY_EXAMPLES;
 use self::help::long_help;
 use self::server::{SERVER_EXAMPLES, ServerArgs};
 use self::values::demo_size;
@@ -69,6 +71,9 @@ enum Command {
     Client(ClientArgs),
     #[command(flatten)]
     Keys(keys::KeysArgs),
+    /// Have a running client take what this machine, or hosts behind it, connect to
+    #[command(after_help = GATEWAY_EXAMPLES, after_long_help = long_help(GATEWAY_EXAMPLES))]
+    Gateway(gateway::GatewayArgs),
     /// Show it working: server, client and destination in one process, over lanes of unlike speed
     #[command(after_help = DEMO_EXAMPLES, after_long_help = long_help(DEMO_EXAMPLES))]
     Demo(DemoArgs),
@@ -190,6 +195,7 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
             config::Task::Client(args.into_config(home, go_style, &mut notices)?)
         }
         Command::Keys(args) => config::Task::Keys(args.into_config(home)?),
+        Command::Gateway(args) => config::Task::Gateway(args.into_config(home)?),
         Command::Demo(args) => {
             let quiet = cli.output.quiet;
             config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })

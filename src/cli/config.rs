@@ -13,6 +13,7 @@ use imux::{SchedulerKind, SessionLimits};
 
 use super::address::{Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
+use super::control::GatewayRequest;
 use super::exit::{Exit, Failure};
 use super::forward::Forward;
 use super::logging;
@@ -33,6 +34,7 @@ pub enum Task {
     Client(ClientConfig),
     Demo(DemoConfig),
     Keys(KeysConfig),
+    Gateway(GatewayConfig),
 }
 
 impl Task {
@@ -46,7 +48,7 @@ impl Task {
         match self {
             Task::Server(ServerConfig { session, .. })
             | Task::Client(ClientConfig { session, .. }) => session.drain_timeout,
-            Task::Demo(_) | Task::Keys(_) => Duration::ZERO,
+            Task::Demo(_) | Task::Keys(_) | Task::Gateway(_) => Duration::ZERO,
         }
     }
 }
@@ -91,6 +93,14 @@ pub struct ClientConfig {
     pub keep_trying: bool,
     pub key_exchange: KeyExchange,
     pub session: SessionConfig,
+    /// As in [`ServerConfig`].
+    pub home: Option<PathBuf>,
+}
+
+/// A command about which of the machine's traffic a client takes.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    pub request: GatewayRequest,
     /// As in [`ServerConfig`].
     pub home: Option<PathBuf>,
 }

@@ -18,6 +18,7 @@ use super::control::{self, Control, Elsewhere};
 use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::forward::{Forward, ForwardOptions, Leads};
+use super::gateway::Gateway;
 use super::listening::listen_locally;
 use super::own_key::OwnKey;
 use super::reverse::Reverse;
@@ -49,8 +50,9 @@ pub(super) async fn run_client(
         listeners.extend(all.into_iter().map(|listener| (listener, forward.clone())));
     }
     let proxy = proxy_options(&config)?;
+    let gateway = gateway(&listeners, &config);
     let client = {
-        let client = connect(&config);
+        let client = connect(&config, gateway.lane_mark());
         tokio::pin!(client);
         loop {
             tokio::select! {
@@ -64,7 +66,7 @@ pub(super) async fn run_client(
     if let Some(to) = &config.stdio {
         return stdio::run(&client, to, stopping).await;
     }
-    let mut takers = start_takers(&config, &client, listeners, &proxy);
+    let mut takers = start_takers(&config, &client, listeners, &proxy, &gateway);
     let patience = loop {
         tokio::select! {
             ended = takers.join_next() => {
@@ -88,6 +90,7 @@ fn start_takers(
     client: &Arc<Client>,
     listeners: Vec<(Listener, Forward)>,
     proxy: &ProxyOptions,
+    gateway: &Arc<Gateway>,
 ) -> JoinSet<Result<(), Failure>> {
     // Each bind may get an express lane besides.
     let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
@@ -108,14 +111,21 @@ fn start_takers(
     }
     if let Some(control) = Control::bind(config.home.as_deref(), "client") {
         let session = Some((client.clone(), connections.clone()));
-        let host =
-            control::Host { role: "client", place: config.dial.as_written().to_owned(), session };
+        let place = config.dial.as_written().to_owned();
+        let host = control::Host { role: "client", place, session, gateway: Some(gateway.clone()) };
         let client = client.clone();
         takers.spawn(async move {
             control.serve(host, client.stopping()).await;
             Ok(())
         });
     }
+    takers.spawn({
+        let (client, gateway) = (client.clone(), gateway.clone());
+        async move {
+            gateway.keep(client.stopping()).await;
+            Ok(())
+        }
+    });
     let redundant = config.redundant;
     let reverse = config.reverse.iter().map(|it| remote_forward(it, redundant)).collect();
     takers.spawn({
@@ -195,14 +205,15 @@ fn remote_failure(error: &RemoteForwardError) -> Failure {
 }
 
 /// A client of the server at `config.dial`, once there is a session.
-async fn connect(config: &ClientConfig) -> Result<Client, Failure> {
+async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<Client, Failure> {
     let server = config.dial.as_written();
     let trust = host_trust(config.trust.clone(), server, config.home.as_deref())?;
     let own = OwnKey::of_client(config.home.as_deref())?;
     let tls = with_host_trust(client_tls(&own.identity, config.key_exchange)?, trust.clone());
     let options = TcpOptions::default()
         .with_dial_timeout(config.connect_timeout)
-        .with_congestion(config.session.congestion.clone());
+        .with_congestion(config.session.congestion.clone())
+        .with_mark(mark);
     let place = config.dial.for_resolver();
     let link = |plan: &LinkPlan| {
         let bind = &plan.bind;
@@ -226,6 +237,21 @@ async fn connect(config: &ClientConfig) -> Result<Client, Failure> {
         Client::connect(links, settings).await
     };
     connected.map_err(|error| connect_failure(server, own.lasting(), &error))
+}
+
+/// What this client can do for the machine's traffic.
+fn gateway(listeners: &[(Listener, Forward)], config: &ClientConfig) -> Arc<Gateway> {
+    let transparent = listeners.iter().filter(|(_, forward)| forward.to == Leads::WhereMeant);
+    let transparent = transparent.map(|(listener, _)| listener);
+    for listener in transparent.clone() {
+        if let Err(error) = tunnel::allow_tproxy(listener) {
+            tracing::info!(
+                at = %listener, %error,
+                "connections are taken from REDIRECT alone: for TPROXY and `imux gateway` the client needs CAP_NET_ADMIN"
+            );
+        }
+    }
+    Arc::new(Gateway::new(transparent, config.dial.for_resolver()))
 }
 
 /// What all ports for all destinations have in common.
@@ -263,6 +289,7 @@ fn tell_ready(address: &Listener, server: &str, to: &Leads) {
         Leads::ServersDestination => None,
         Leads::To(to) => Some(to.to_string()),
         Leads::Anywhere => Some("wherever SOCKS or HTTP says".to_owned()),
+        Leads::WhereMeant => Some("wherever it was meant to go".to_owned()),
     };
     tracing::info!(%address, server, to = to.map(tracing::field::display), "client ready");
 }
@@ -277,8 +304,10 @@ async fn take(
     connections: Connections,
 ) {
     let ForwardOptions { redundant, proxy_protocol: tell_source, fast } = options;
+    let as_meant = to == Leads::WhereMeant;
     let kind = match to {
-        Leads::ServersDestination => StreamKind::Default,
+        // For what was meant to go elsewhere, its destination takes the place of this.
+        Leads::ServersDestination | Leads::WhereMeant => StreamKind::Default,
         Leads::To(to) => StreamKind::Named(to.to_string()),
         Leads::Anywhere => {
             let options = ProxyOptions { fast, redundant, tell_source, ..proxy };
@@ -287,7 +316,11 @@ async fn take(
     };
     let wants = if tell_source { Wants::SOURCE } else { Wants::default() };
     let options = OpenOptions { redundant, wants, ..kind.into() };
-    tunnel::forward_within(listener, client, options, &connections).await;
+    if as_meant {
+        tunnel::serve_transparent_within(listener, client, options, &connections).await;
+    } else {
+        tunnel::forward_within(listener, client, options, &connections).await;
+    }
 }
 
 /// What a client does when a signal asks for it.

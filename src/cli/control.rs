@@ -20,10 +20,13 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
+use super::gateway::Gateway;
+
 mod ask;
 mod protocol;
 
-pub(super) use ask::{Elsewhere, open_elsewhere};
+pub(super) use ask::{Answer, Elsewhere, ask_clients, open_elsewhere};
+pub(super) use protocol::GatewayRequest;
 #[cfg(any(test, fuzzing))]
 pub(super) use protocol::check as check_protocol;
 use protocol::{REQUEST_BYTES_MAX, Reply, Request};
@@ -56,6 +59,8 @@ pub(super) struct Host {
     pub(super) place: String,
     /// The session that others' connections may use.
     pub(super) session: Option<(Arc<Client>, Connections)>,
+    /// What sets the rules of a machine whose traffic it takes.
+    pub(super) gateway: Option<Arc<Gateway>>,
 }
 
 impl Control {
@@ -209,6 +214,7 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
                 },
                 None => Reply::refused("there is no such connection"),
             },
+            Ok(Request::Gateway(asked)) => about_gateway(asked, host).await,
             Err(why) => {
                 // After a line it does not understand, it stops listening.
                 return say(&mut socket, &Reply::refused(why)).await;
@@ -217,6 +223,18 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
         say(&mut socket, &reply).await?;
     }
     Ok(())
+}
+
+async fn about_gateway(asked: GatewayRequest, host: &Host) -> Reply {
+    let Some(gateway) = &host.gateway else {
+        return Reply::refused("this process is no client");
+    };
+    let said = match asked {
+        GatewayRequest::Up(plan) => gateway.up(plan).await,
+        GatewayRequest::Down => gateway.down().await,
+        GatewayRequest::Show => gateway.show().await,
+    };
+    said.map_or_else(|why| Reply::Refused { why }, |said| Reply::Gateway { said })
 }
 
 /// From here on the connection belongs to a stream; `first` was already read from it.

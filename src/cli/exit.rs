@@ -27,6 +27,8 @@ pub enum Exit {
     Internal = 9,
     /// The server does not authorise this client's key, or its invitation.
     Unauthorized = 10,
+    /// The gateway's rules cannot be set, shown or removed.
+    Gateway = 11,
     /// Ended by SIGHUP, where there is nothing to reload.
     HungUp = 129,
     /// Ended by SIGINT (Ctrl-C).
@@ -50,6 +52,7 @@ Exit codes:
     8  the server refused this client
     9  internal error
    10  the server does not authorise this client's key, or its invitation
+   11  the gateway's rules cannot be set or removed (no rights, no nftables, no client)
   129  hung up (SIGHUP; a server or client goes on)
   130  interrupted (SIGINT)
   131  quit (SIGQUIT)
@@ -57,7 +60,7 @@ Exit codes:
 
 impl Exit {
     #[cfg(test)]
-    pub const ALL: [Exit; 14] = [
+    pub const ALL: [Exit; 15] = [
         Exit::Ok,
         Exit::Usage,
         Exit::Config,
@@ -68,6 +71,7 @@ impl Exit {
         Exit::Refused,
         Exit::Internal,
         Exit::Unauthorized,
+        Exit::Gateway,
         Exit::HungUp,
         Exit::Interrupted,
         Exit::Quit,

@@ -1,4 +1,5 @@
-//! Where connections are accepted, and where they go: `-L` and `-D`, as ssh writes them.
+//! Where connections are accepted, and where they go: `-L` and `-D`, as ssh writes them, and
+//! `--transparent`.
 
 use imux::trust::Destination;
 
@@ -21,6 +22,8 @@ pub enum Leads {
     To(Destination),
     /// Where the program says, in SOCKS or HTTP.
     Anywhere,
+    /// Where they were meant to go before the kernel handed them over.
+    WhereMeant,
 }
 
 impl From<Option<Destination>> for Leads {
@@ -44,6 +47,7 @@ const FORWARD_FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.exam
                             for either half";
 const DYNAMIC_FORM: &str =
     "write [ADDRESS:]PORT, such as 1080, or the absolute path of a Unix socket";
+const TRANSPARENT_FORM: &str = "write [ADDRESS:]PORT, such as 7070";
 
 impl Forward {
     /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
@@ -67,6 +71,19 @@ impl Forward {
         let (place, options) = split_options(text, &["redundant", "proxy-protocol", "fast"])?;
         let listen = listen_at(place).map_err(|error| format!("{error}; {DYNAMIC_FORM}"))?;
         Ok(Self { listen, to: Leads::Anywhere, options })
+    }
+
+    /// Parses `[ADDRESS:]PORT` of a port to which the kernel hands connections. REDIRECT hands
+    /// those of other machines to the address they came in by: without an address, all are taken.
+    pub fn parse_transparent(text: &str) -> Result<Self, String> {
+        let with_form = |error: String| format!("{error}; {TRANSPARENT_FORM}");
+        let (place, options) = split_options(text, &["redundant", "proxy-protocol"])?;
+        let whole = if place.contains(':') { place.to_owned() } else { format!(":{place}") };
+        let listen = Endpoint::to_listen(&whole).map_err(with_form)?;
+        match listen {
+            Endpoint::Network(_) => Ok(Self { listen, to: Leads::WhereMeant, options }),
+            Endpoint::Unix(_) => Err(with_form("the kernel hands nothing to files".to_owned())),
+        }
     }
 
     /// Whether programs on other machines could go wherever the server lets this client go.
@@ -202,6 +219,29 @@ mod tests {
         ] {
             let error = Forward::parse(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn ports_to_which_the_kernel_hands_connections() {
+        for (text, listen) in [
+            ("7070", ":7070"),
+            ("127.0.0.1:7070", "127.0.0.1:7070"),
+            ("[::1]:7070", "[::1]:7070"),
+            ("0", ":0"),
+        ] {
+            let forward = Forward::parse_transparent(text).unwrap();
+            assert_eq!(
+                (forward.listen.to_string(), &forward.to),
+                (listen.into(), &Leads::WhereMeant)
+            );
+            // Who connects to it from elsewhere gets nowhere.
+            assert!(!forward.is_open_to_others());
+        }
+        let told = Forward::parse_transparent("7070,redundant,proxy-protocol").unwrap().options;
+        assert!(told.redundant && told.proxy_protocol && !told.fast);
+        for text in ["", "x", "65536", "7070:db:80", "7070,fast", "/run/a", "a b:1"] {
+            Forward::parse_transparent(text).expect_err(text);
         }
     }
 

@@ -165,6 +165,7 @@ pub fn arguments(data: &[u8]) {
             }
             Task::Demo(demo) => assert!(demo.bytes >= 1 << 20),
             Task::Keys(keys) => assert!(keys.home.is_some()),
+            Task::Gateway(gateway) => assert!(gateway.home.is_some()),
         },
         Err(early) => assert!(!early.text().is_empty()),
     }

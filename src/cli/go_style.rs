@@ -28,9 +28,6 @@ impl Grammar {
             shorts: BTreeSet::from(['h', 'V']),
         };
         grammar.add_options(command);
-        for sub in command.get_subcommands() {
-            grammar.add_options(sub);
-        }
         grammar
     }
 
@@ -41,6 +38,9 @@ impl Grammar {
             let takes_value = arg.get_action().takes_values();
             let names = if takes_value { &mut self.valued } else { &mut self.switches };
             names.insert(long.to_owned());
+        }
+        for sub in command.get_subcommands() {
+            self.add_options(sub);
         }
     }
 }

@@ -18,6 +18,7 @@ mod exit;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gateway;
 mod go_style;
 mod identity;
 mod keys;

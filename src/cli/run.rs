@@ -13,6 +13,7 @@ use super::connect::run_client;
 use super::demo::run_demo;
 use super::descriptors;
 use super::exit::{Exit, Failure};
+use super::gateway::command::run_gateway;
 use super::keys::run_keys;
 use super::logging;
 use super::serve::run_server;
@@ -106,6 +107,7 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Client(config) => run_client(config, stopping).await,
         Task::Demo(config) => run_demo(config).await,
         Task::Keys(config) => run_keys(config).await,
+        Task::Gateway(config) => run_gateway(config.request, config.home.as_deref()).await,
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) async fn run_server(
         "server ready"
     );
     let _control = Control::bind(Some(&keys.home), "server").map(|control| {
-        let host = control::Host { role: "server", place: address.to_string(), session: None };
+        let place = address.to_string();
+        let host = control::Host { role: "server", place, session: None, gateway: None };
         JoinSet::from_iter([control.serve(host, std::future::pending())])
     });
     let destination: Arc<str> = config.dial.for_library().into();

@@ -35,7 +35,7 @@ pub use bind::{Bind, BindSource};
 pub use buffered::poll_read_buffered;
 pub use error::DialError;
 pub(crate) use metrics::{outgoing, unread};
-pub use resolve::resolve;
+pub use resolve::{resolve, resolve_as_group};
 pub use tcp::{Congestion, TcpOptions, listen};
 #[cfg(any(test, fuzzing))]
 pub(crate) use tls::fuzz_records;

@@ -1,5 +1,6 @@
 //! Names to addresses.
 
+use std::io;
 use std::net::SocketAddr;
 
 use super::DialError;
@@ -21,6 +22,17 @@ pub async fn resolve(host_port: &str) -> Result<Vec<SocketAddr>, DialError> {
     let (host, port) = split_host_port(host_port)?;
     let failed = |source| DialError::Resolve { host: host.to_owned(), source };
     LOOK_UPS.look_up(host, port, None).await.map_err(failed)
+}
+
+/// From now on, has names looked up by threads of this group (`setfsgid`), by which a firewall can
+/// tell the resolver's sockets from those of other programs: they have no mark. The process itself
+/// stays in its groups.
+///
+/// # Errors
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without `CAP_SETGID`;
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) after a call with another group.
+pub fn resolve_as_group(group: u32) -> io::Result<()> {
+    net::look_up_as_group(group)
 }
 
 /// Splits `host:port`, `[v6]:port`. The host comes without brackets.

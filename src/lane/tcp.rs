@@ -25,6 +25,9 @@ pub struct TcpOptions {
     pub unsent_limit: u32,
     /// Congestion control (`TCP_CONGESTION`).
     pub congestion: Congestion,
+    /// The mark of the lanes' packets (`SO_MARK`), by which a firewall or the routing rules can
+    /// tell them; needs `CAP_NET_ADMIN`.
+    pub mark: Option<u32>,
 }
 
 impl Default for TcpOptions {
@@ -38,6 +41,7 @@ impl Default for TcpOptions {
             // rate.
             unsent_limit: 512 * 1024,
             congestion: Congestion::default(),
+            mark: None,
         }
     }
 }
@@ -65,6 +69,12 @@ impl TcpOptions {
     #[must_use]
     pub fn with_congestion(self, congestion: Congestion) -> Self {
         Self { congestion, ..self }
+    }
+
+    /// Sets [`mark`](Self#structfield.mark).
+    #[must_use]
+    pub fn with_mark(self, mark: Option<u32>) -> Self {
+        Self { mark, ..self }
     }
 }
 
@@ -95,6 +105,9 @@ pub(super) async fn connect(
     let socket = new_socket(remote).map_err(DialError::Socket)?;
     bind_to(&socket, bind).map_err(|source| DialError::Bind { bind: bind.clone(), source })?;
     tune(&socket, options)?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark).map_err(DialError::Socket)?;
+    }
     let socket = TcpSocket::from_std_stream(socket.into());
     socket.connect(remote).await.map_err(AttemptError::Remote)
 }

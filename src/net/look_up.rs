@@ -6,13 +6,42 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nix::unistd::{Gid, setfsgid};
 use tokio::sync::{AcquireError, Semaphore, oneshot};
 
 /// How long one look-up may take, waiting for a thread included.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The group of threads that look names up, if it is not the process's.
+static GROUP: OnceLock<u32> = OnceLock::new();
+
+/// From now on, has names looked up by threads of this group, by which a firewall can tell the
+/// resolver's sockets from others. Linux keeps it for each thread: the rest of the process stays as
+/// it is.
+///
+/// # Errors
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without `CAP_SETGID`;
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it is another group's turn by now.
+pub(crate) fn look_up_as_group(group: u32) -> io::Result<()> {
+    // Each call says what was set before, and nothing of success.
+    let try_it = move || {
+        let group = Gid::from_raw(group);
+        setfsgid(group);
+        setfsgid(group) == group
+    };
+    let tried = std::thread::Builder::new().spawn(try_it)?.join();
+    if !tried.is_ok_and(|worked| worked) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    if *GROUP.get_or_init(|| group) == group {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
 
 /// The threads for look-ups of one purpose: made as they are needed, and never more than so many.
 #[derive(Debug)]
@@ -73,6 +102,9 @@ impl LookUps {
         let of_all = self.threads.acquire().await.map_err(closed)?;
         let (tell, told) = oneshot::channel();
         let resolving = move || {
+            if let Some(group) = GROUP.get() {
+                setfsgid(Gid::from_raw(*group));
+            }
             let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
             drop((of_share, of_all));
             // Whoever asked may have gone.

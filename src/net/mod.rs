@@ -5,5 +5,5 @@
 mod look_up;
 mod race;
 
-pub(crate) use look_up::{LookUps, Share, as_ipv4, split_host_port};
+pub(crate) use look_up::{LookUps, Share, as_ipv4, look_up_as_group, split_host_port};
 pub(crate) use race::{AttemptError, RaceError, race};

@@ -65,6 +65,6 @@ pub use socket::{Keepalive, SocketOptions};
 #[cfg(feature = "proxy")]
 pub use takers::proxy;
 pub use takers::{
-    Connected, ConnectionError, Listener, UnixSocket, attach_stdio, carry_stdio, connect_within,
-    forward, forward_within,
+    Connected, ConnectionError, Listener, UnixSocket, allow_tproxy, attach_stdio, carry_stdio,
+    connect_within, forward, forward_within, serve_transparent_within,
 };

@@ -18,11 +18,13 @@ pub(super) mod listening;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod stdio;
+mod transparent;
 mod unix;
 
 pub use handed::{Connected, ConnectionError, connect_within};
 pub use listener::Listener;
 pub use stdio::{attach_stdio, carry_stdio};
+pub use transparent::{allow_tproxy, serve_transparent_within};
 pub use unix::UnixSocket;
 
 /// Pause after an error of the listening socket (no descriptors left, say).

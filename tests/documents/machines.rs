@@ -49,6 +49,8 @@ impl Machines {
                 100 + number
             ));
         }
+        // What is behind it, where it is a router.
+        near.shell("ip link add eth1 type veth peer name lan; ip link set eth1 up");
         let behind = Host::new();
         shell(&format!(
             "ip link add office type veth peer name office netns {}

@@ -82,6 +82,9 @@ fn unusable_home() -> tempfile::TempDir {
         fs::write(&file, "nothing of use\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     }
+    let folder = home.path().join("control");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     home
 }
 
@@ -130,11 +133,12 @@ fn help() -> String {
         "revoke",
         "invite",
         "accept",
+        "gateway",
         "demo",
     ];
     let of = |args: &[&str]| process::run(home.path(), args).1;
     let all = commands.iter().map(|command| of(&[command, "--help"]));
-    of(&["--help"]) + &all.collect::<String>()
+    of(&["--help"]) + &of(&["gateway", "up", "--help"]) + &all.collect::<String>()
 }
 
 #[test]

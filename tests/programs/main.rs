@@ -27,6 +27,7 @@ use tokio::time::Instant;
 mod browser;
 mod curl;
 mod docker;
+mod gateway;
 mod git;
 mod postgres;
 mod proxies;

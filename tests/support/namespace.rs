@@ -14,6 +14,29 @@ const INSIDE: &str = "IMUX_TEST_NAMESPACE";
 /// own; `test` is the test's full name. If the system makes none, the test is skipped.
 #[track_caller]
 pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
+    within(unshare(), missing, test, body);
+}
+
+/// The same for the system's root, in network and mount namespaces only: there are groups besides
+/// root's. Anybody else's test is skipped.
+#[track_caller]
+pub(crate) fn in_namespace_of_root(test: &str, body: impl FnOnce()) {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "--"]);
+    let missing = || {
+        let works = works(Command::new("unshare").args(["--net", "--mount", "--", "ip", "link"]));
+        (!works).then(|| "not root, or no namespaces here (unshare --net, ip)".to_owned())
+    };
+    within(unshare, missing, test, body);
+}
+
+#[track_caller]
+fn within(
+    mut unshare: Command,
+    missing: impl FnOnce() -> Option<String>,
+    test: &str,
+    body: impl FnOnce(),
+) {
     if std::env::var_os(INSIDE).is_some() {
         shell("ip link set lo up");
         return body();
@@ -21,7 +44,7 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     if skipped::because(missing()) {
         return;
     }
-    let output = unshare()
+    let output = unshare
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")

@@ -49,6 +49,7 @@ fn listens(config: &ClientConfig) -> Vec<String> {
         Leads::To(to) => format!("{} -> {to}", forward.listen),
         Leads::ServersDestination => forward.listen.to_string(),
         Leads::Anywhere => format!("{} -> *", forward.listen),
+        Leads::WhereMeant => format!("{} -> as meant", forward.listen),
     };
     config.forwards.iter().map(shown).collect()
 }

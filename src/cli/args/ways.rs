@@ -41,6 +41,14 @@ pub(super) struct WayArgs {
     /// connection before the destination has answered.
     #[arg(long, short = 'D', value_name = "[ADDR:]PORT", value_parser = Forward::parse_dynamic)]
     dynamic: Vec<Forward>,
+    /// A port for what nftables hands over, as meant
+    ///
+    /// Takes connections from REDIRECT and TPROXY, and has the server take each where it was meant
+    /// to go; `imux gateway` sets rules that do so. May be given several times.
+    ///
+    /// Options follow after commas: those of --forward.
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = Forward::parse_transparent)]
+    transparent: Vec<Forward>,
     /// A port at the server that leads there from here, as ssh -R
     ///
     /// The path of a Unix socket will do for either half. The server has to allow it. With port 0
@@ -63,7 +71,7 @@ pub(super) struct WayArgs {
     ///
     /// The program ends with them: for ssh's ProxyCommand.
     #[arg(long, short = 'W', value_name = "HOST:PORT", value_parser = destination)]
-    #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic", "reverse"])]
+    #[arg(conflicts_with_all = ["listen", "to", "forward", "dynamic", "transparent", "reverse"])]
     pub(super) stdio: Option<Destination>,
     /// Every byte on two lanes: least latency, twice the bytes
     ///
@@ -77,6 +85,7 @@ impl WayArgs {
     pub(super) fn take_forwards(&mut self, go_style: bool) -> Result<Vec<Forward>, String> {
         let mut forwards = std::mem::take(&mut self.forward);
         forwards.append(&mut self.dynamic);
+        forwards.append(&mut self.transparent);
         let others = self.stdio.is_some() || !self.reverse.is_empty();
         let wanted = (forwards.is_empty() && !others) || self.to.is_some();
         let listen = match self.listen.take() {

@@ -9,11 +9,15 @@ use imux::trust::{Destination, Fingerprint};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::protocol::{Reply, Request};
+use super::protocol::{GatewayRequest, Reply, Request};
 use super::{folder, is_own, read_line};
+use crate::cli::text::escape;
 
 /// How long another process may take to say who it is. A stopped process says nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a client may take to say whether it is a gateway: it may be setting rules for another.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many sockets are tried.
 const LOOKED_AT_MAX: usize = 64;
@@ -40,14 +44,7 @@ pub async fn open_elsewhere(
     trusts: impl Fn(Fingerprint) -> bool,
     to: &Destination,
 ) -> Result<Option<Elsewhere>, String> {
-    let entries = folder(home, false).and_then(std::fs::read_dir);
-    let Ok(entries) = entries else { return Ok(None) };
-    let is_client = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("client-") && name.ends_with(".sock"))
-    };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_client);
-    for path in paths.take(LOOKED_AT_MAX) {
+    for path in clients(home).into_iter().flatten() {
         let greeted = tokio::time::timeout(PATIENCE, greet(&path)).await;
         let Ok(Ok((mut socket, Reply::About { role, place, key }))) = greeted else { continue };
         if role != "client" || place != server || !key.is_some_and(&trusts) {
@@ -68,6 +65,76 @@ pub async fn open_elsewhere(
     Ok(None)
 }
 
+/// The sockets of this home's clients.
+fn clients(home: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
+    let entries = folder(home, false).and_then(std::fs::read_dir)?;
+    let is_client = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("client-") && name.ends_with(".sock"))
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(is_client).take(LOOKED_AT_MAX))
+}
+
+/// What one of this home's clients says about the gateway.
+#[derive(Debug)]
+pub struct Answer {
+    /// Which one it is, for people.
+    pub name: String,
+    /// What it says, or why it does not do what is asked.
+    pub said: Result<String, String>,
+    path: PathBuf,
+}
+
+impl Answer {
+    /// Asks the same client again.
+    pub async fn ask(&self, request: &GatewayRequest) -> Result<String, String> {
+        let asked = async {
+            let (mut socket, _) = greet(&self.path).await?;
+            ask(&mut socket, &Request::Gateway(request.clone()), &mut BytesMut::new()).await
+        };
+        said(asked.await)
+    }
+}
+
+/// Asks all clients of this home. Those that do not answer count as not there.
+///
+/// # Errors
+/// Their folder is not one that only its user gets into, or cannot be read.
+pub async fn ask_clients(home: &Path, request: &GatewayRequest) -> io::Result<Vec<Answer>> {
+    let mut answers = Vec::new();
+    let clients = match clients(home) {
+        Ok(clients) => clients,
+        // No client has ever run.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(answers),
+        Err(error) => return Err(error),
+    };
+    for path in clients {
+        let greeted = tokio::time::timeout(PATIENCE, greet(&path)).await;
+        let Ok(Ok((mut socket, Reply::About { role, place, .. }))) = greeted else { continue };
+        if role != "client" {
+            continue;
+        }
+        let request = Request::Gateway(request.clone());
+        let mut heard = BytesMut::new();
+        let asked = ask(&mut socket, &request, &mut heard);
+        let Ok(answer) = tokio::time::timeout(GATEWAY_PATIENCE, asked).await else { continue };
+        let process = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = format!("{process} ({})", escape(&place));
+        answers.push(Answer { name, said: said(answer), path });
+    }
+    Ok(answers)
+}
+
+fn said(answer: io::Result<Reply>) -> Result<String, String> {
+    match answer {
+        Ok(Reply::Gateway { said }) => Ok(said),
+        Ok(Reply::Refused { why }) => Err(why),
+        Ok(_) => Err("that is no answer about a gateway".to_owned()),
+        Err(error) => Err(format!("the client does not answer: {error}")),
+    }
+}
+
 impl Elsewhere {
     /// Resolves to how it ended. Call before it has.
     pub async fn outcome(&self) -> io::Result<impl Future<Output = Result<(), String>> + use<>> {
@@ -77,7 +144,9 @@ impl Elsewhere {
             match ask(&mut socket, &Request::Wait { number }, &mut BytesMut::new()).await {
                 Ok(Reply::Done { .. }) => Ok(()),
                 Ok(Reply::Refused { why }) => Err(why),
-                Ok(Reply::About { .. }) => Err("it is not known how it has ended".to_owned()),
+                Ok(Reply::About { .. } | Reply::Gateway { .. }) => {
+                    Err("it is not known how it has ended".to_owned())
+                }
                 Err(error) => Err(format!("the client that carried it has gone: {error}")),
             }
         })

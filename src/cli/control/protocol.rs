@@ -5,6 +5,8 @@ use std::str::FromStr;
 use imux::trust::{Destination, Fingerprint};
 use serde_json::{Value, json};
 
+use crate::cli::gateway::plan::Plan;
+
 /// Stated in every line. A process that does not know it answers no request.
 pub(super) const VERSION: u64 = 1;
 
@@ -26,14 +28,39 @@ pub(super) enum Request {
         /// Its number.
         number: u64,
     },
+    /// About the machine's traffic.
+    Gateway(GatewayRequest),
+}
+
+/// What can be asked of a client that is, or is to be, a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GatewayRequest {
+    /// Take this.
+    Up(Plan),
+    /// Take nothing more.
+    Down,
+    /// What is taken.
+    Show,
 }
 
 /// What a process answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
-    About { role: String, place: String, key: Option<Fingerprint> },
-    Done { number: u64 },
-    Refused { why: String },
+    About {
+        role: String,
+        place: String,
+        key: Option<Fingerprint>,
+    },
+    Done {
+        number: u64,
+    },
+    Refused {
+        why: String,
+    },
+    /// What there is to tell people.
+    Gateway {
+        said: String,
+    },
 }
 
 impl Request {
@@ -51,6 +78,15 @@ impl Request {
                 let number = value.get("number").and_then(Value::as_u64);
                 Ok(Self::Wait { number: number.ok_or("that is no number")? })
             }
+            Some("gateway") => match value.get("do").and_then(Value::as_str) {
+                Some("up") => {
+                    let plan = value.get("plan").ok_or("there is no plan")?;
+                    Ok(Self::Gateway(GatewayRequest::Up(Plan::from_json(plan)?)))
+                }
+                Some("down") => Ok(Self::Gateway(GatewayRequest::Down)),
+                Some("show") => Ok(Self::Gateway(GatewayRequest::Show)),
+                _ => Err("this version does not know what to do about the gateway"),
+            },
             _ => Err("this version does not know what is asked"),
         }
     }
@@ -60,6 +96,15 @@ impl Request {
             Self::About => json!({"imux": VERSION, "ask": "about"}),
             Self::Open { to } => json!({"imux": VERSION, "ask": "open", "to": to}),
             Self::Wait { number } => json!({"imux": VERSION, "ask": "wait", "number": number}),
+            Self::Gateway(GatewayRequest::Up(plan)) => {
+                json!({"imux": VERSION, "ask": "gateway", "do": "up", "plan": plan.to_json()})
+            }
+            Self::Gateway(GatewayRequest::Down) => {
+                json!({"imux": VERSION, "ask": "gateway", "do": "down"})
+            }
+            Self::Gateway(GatewayRequest::Show) => {
+                json!({"imux": VERSION, "ask": "gateway", "do": "show"})
+            }
         };
         format!("{value}\n")
     }
@@ -77,6 +122,9 @@ impl Reply {
         if let Some(why) = text("refused") {
             return Ok(Self::Refused { why });
         }
+        if let Some(said) = text("gateway") {
+            return Ok(Self::Gateway { said });
+        }
         if let Some(number) = value.get("number").and_then(Value::as_u64) {
             return Ok(Self::Done { number });
         }
@@ -92,6 +140,7 @@ impl Reply {
             }
             Self::Done { number } => json!({"imux": VERSION, "number": number}),
             Self::Refused { why } => json!({"imux": VERSION, "refused": why}),
+            Self::Gateway { said } => json!({"imux": VERSION, "gateway": said}),
         };
         format!("{value}\n")
     }
@@ -143,7 +192,7 @@ mod tests {
             to in any::<String>(),
             number in any::<u64>(),
             version in 0u64..3,
-            word in prop::sample::select(vec!["about", "open", "wait", "refused", "role", "number"]),
+            word in prop::sample::select(vec!["about", "open", "wait", "gateway", "do", "plan", "refused", "role", "number"]),
         ) {
             same_again(&bytes);
             for value in [json!(to), json!(number), json!({word: to}), json!(null)] {
@@ -157,7 +206,15 @@ mod tests {
     #[test]
     fn requests_are_understood_whatever_stands_beside() {
         let open = Request::Open { to: "localhost:22".to_owned() };
-        for request in [Request::About, open.clone(), Request::Wait { number: 7 }] {
+        let plan = Plan { this_machine: true, dns: true, ..Plan::default() };
+        for request in [
+            Request::About,
+            open.clone(),
+            Request::Wait { number: 7 },
+            Request::Gateway(GatewayRequest::Up(plan)),
+            Request::Gateway(GatewayRequest::Down),
+            Request::Gateway(GatewayRequest::Show),
+        ] {
             assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));
         }
         let more = br#"{"more": [1], "to": "LOCALHOST:22", "ask": "open", "imux": 1}"#;
@@ -172,6 +229,12 @@ mod tests {
             (b"{\"imux\": 1, \"ask\": \"open\"}", "no destination"),
             (b"{\"imux\": 1, \"ask\": \"open\", \"to\": \"a\\u001b:1\"}", "no destination"),
             (b"{\"imux\": 1, \"ask\": \"wait\", \"number\": -1}", "no number"),
+            (b"{\"imux\": 1, \"ask\": \"gateway\"}", "does not know"),
+            (b"{\"imux\": 1, \"ask\": \"gateway\", \"do\": \"up\"}", "no plan"),
+            (
+                b"{\"imux\": 1, \"ask\": \"gateway\", \"do\": \"up\", \"plan\": {}}",
+                "--this-machine",
+            ),
         ] {
             assert!(Request::parse(line).unwrap_err().contains(why), "{line:?}");
         }
@@ -183,7 +246,8 @@ mod tests {
     fn answers_are_understood() {
         let key = Some(Fingerprint::from_bytes([7; 32]));
         let about = Reply::About { role: "client".to_owned(), place: "a:1".to_owned(), key };
-        for reply in [about, Reply::Done { number: 7 }, Reply::refused("\x1b no\n")] {
+        let gateway = Reply::Gateway { said: "up\n".to_owned() };
+        for reply in [about, Reply::Done { number: 7 }, Reply::refused("\x1b no\n"), gateway] {
             let line = reply.line();
             assert!(!line.trim_end().contains(char::is_control), "{line:?}");
             assert_eq!(Reply::parse(line.trim_end().as_bytes()), Ok(reply));

@@ -1,0 +1,274 @@
+//! A client as the way out of a machine, or of the networks behind it: rules that hand connections
+//! to its transparent port.
+//!
+//! The rules are the client's as long as it runs, and the kernel removes them when it ends. Only a
+//! kill switch stays, which refuses.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use imux::lane::{resolve, resolve_as_group};
+use imux::tunnel::Listener;
+use nix::net::if_::if_nametoindex;
+use nix::unistd::geteuid;
+use socket2::{Domain, Socket, Type};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+pub(super) mod command;
+mod networks;
+mod nft;
+pub(super) mod plan;
+mod rules;
+
+use networks::left_alone;
+use nft::{Holder, Problem};
+use plan::{Net, Plan};
+use rules::{Facts, LOOK_UP_GROUP, LookUps, MARK};
+
+/// How often to look whether this machine is in other networks by now.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a client needs to be a gateway, found out at its start.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    /// Where it takes what the kernel hands over, at all of its addresses; or why it does not.
+    port: Result<u16, &'static str>,
+    lane_mark: Option<u32>,
+    look_ups: LookUps,
+    /// The server, as it is dialled.
+    server: String,
+    up: Mutex<Option<Up>>,
+}
+
+/// Rules in place.
+#[derive(Debug)]
+struct Up {
+    plan: Plan,
+    holder: Holder,
+    /// The exceptions, and the server's addresses.
+    besides: Vec<Net>,
+    left: Vec<Net>,
+    in_the_way: Vec<String>,
+    /// How many times this client has set rules.
+    turn: u64,
+}
+
+/// `None` if this process may mark nothing.
+fn mark() -> Option<u32> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
+    socket.set_mark(MARK).is_ok().then_some(MARK)
+}
+
+/// Has names looked up so that rules can tell it.
+fn distinguish_look_ups() -> LookUps {
+    match resolve_as_group(LOOK_UP_GROUP) {
+        Ok(()) => LookUps::Group,
+        Err(_) if geteuid().is_root() => LookUps::Unknown,
+        Err(_) => LookUps::User(geteuid().as_raw()),
+    }
+}
+
+impl Gateway {
+    /// For a client that takes what the kernel hands to one of `listeners`, if to any.
+    pub(super) fn new<'a>(listeners: impl Iterator<Item = &'a Listener>, server: String) -> Self {
+        let addresses = listeners.filter_map(|listener| match listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            _ => None,
+        });
+        let port = usable(addresses);
+        let (lane_mark, look_ups) = match port {
+            Ok(_) => (mark(), distinguish_look_ups()),
+            Err(_) => (None, LookUps::Unknown),
+        };
+        Self { port, lane_mark, look_ups, server, up: Mutex::default() }
+    }
+
+    /// What lanes are to be marked with, so that rules can tell them.
+    pub(super) fn lane_mark(&self) -> Option<u32> {
+        self.lane_mark
+    }
+
+    /// Sets rules, in place of those there are. Returns what to tell people.
+    pub(super) async fn up(&self, plan: Plan) -> Result<String, String> {
+        let port = self.port?;
+        if self.lane_mark.is_none() {
+            return Err(Problem::NotAllowed.to_string());
+        }
+        if let Some(lan) = plan.lan.iter().find(|lan| if_nametoindex(lan.as_str()).is_err()) {
+            return Err(format!(
+                "there is no interface {lan} here; `ip link` shows those there are"
+            ));
+        }
+        let mut state = self.up.lock().await;
+        let servers = resolve(&self.server).await.unwrap_or_default();
+        let besides = servers.iter().map(|at| Net::only(SocketAddr::ip(at)));
+        let besides: Vec<_> = besides.chain(plan.except.iter().copied()).collect();
+        let (before, look_ups) = (state.take(), self.look_ups);
+        let set = move || set(before, plan, besides, port, look_ups);
+        let (up, result) = spawn_blocking(set).await.map_err(|error| error.to_string())?;
+        *state = up;
+        result.map_err(|problem| problem.to_string())?;
+        let told = state.as_ref().map(|up| self.told(up)).unwrap_or_default();
+        tracing::info!("gateway: {told}");
+        Ok(told)
+    }
+
+    /// Removes them, the kill switch included. Returns what to tell people.
+    pub(super) async fn down(&self) -> Result<String, String> {
+        let mut state = self.up.lock().await;
+        let before = state.take();
+        let was_up = before.is_some();
+        let remove = move || {
+            // With the rules that take still in place nothing gets past them meanwhile.
+            let removed = nft::remove_kill_switch();
+            drop(before);
+            removed
+        };
+        let removed = spawn_blocking(remove).await.map_err(|error| error.to_string())?;
+        let removed = removed.map_err(|problem| problem.to_string());
+        if was_up {
+            tracing::info!("gateway: down");
+            return removed.map(|_| "it is down".to_owned());
+        }
+        // A client that may not look has set none.
+        Ok(match removed {
+            Ok(true) => "the kill switch is gone".to_owned(),
+            Ok(false) | Err(_) => "it was not up".to_owned(),
+        })
+    }
+
+    /// What there is, for people.
+    pub(super) async fn show(&self) -> Result<String, String> {
+        self.port?;
+        let mut state = self.up.lock().await;
+        let Some(up) = state.as_mut() else { return Ok("down".to_owned()) };
+        Ok(if up.holder.is_alive() {
+            self.told(up)
+        } else {
+            "down: the program `nft` that held the rules was ended".to_owned()
+        })
+    }
+
+    /// Follows the networks this machine is in, until `stopping`; then takes nothing new, and lets
+    /// what was taken go on.
+    pub(super) async fn keep(&self, stopping: impl Future<Output = ()>) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                () = &mut stopping => break,
+                _ = look.tick() => self.refresh().await,
+            }
+        }
+        if let Some(up) = self.up.lock().await.as_mut() {
+            let _ = up.holder.run(&rules::take_no_more());
+        }
+    }
+
+    async fn refresh(&self) {
+        let mut state = self.up.lock().await;
+        let Some(up) = state.as_mut() else { return };
+        if !up.holder.is_alive() {
+            tracing::warn!(
+                "gateway: the program `nft` that held the rules was ended, and they are gone; say \
+                 `imux gateway up` again"
+            );
+            *state = None;
+            return;
+        }
+        let Ok(left) = left_alone(&up.besides) else { return };
+        if left != up.left {
+            tracing::debug!("gateway: this machine is in other networks");
+            for line in rules::leave(&up.plan, &left) {
+                // Should it have ended, the next look finds that.
+                let _ = up.holder.run(&line);
+            }
+            up.left = left;
+        }
+    }
+
+    fn told(&self, up: &Up) -> String {
+        let port = self.port.unwrap_or_default();
+        let mut told = format!("up for {}, at port {port}", up.plan);
+        for chain in &up.in_the_way {
+            told.push_str(&format!(
+                "; the chain {chain} drops what it does not accept, and what is taken comes in by it: if that does not \
+                 arrive, say `nft insert rule {chain} tcp dport {port} ct status dnat accept`"
+            ));
+        }
+        let named = self.server.parse::<SocketAddr>().is_err();
+        if named && self.look_ups == LookUps::Unknown && up.plan.this_machine {
+            told.push_str(
+                "; the client's own look-ups cannot be told from others' without CAP_SETGID: give --dial an address, not a name",
+            );
+        }
+        told
+    }
+}
+
+/// The port that takes what REDIRECT hands over, by whichever address it comes in.
+fn usable(addresses: impl Iterator<Item = SocketAddr>) -> Result<u16, &'static str> {
+    let addresses: Vec<_> = addresses.collect();
+    let everywhere = addresses.iter().find(|at| at.ip().is_unspecified());
+    match everywhere {
+        Some(at) => Ok(at.port()),
+        None if addresses.is_empty() => Err("this client takes nothing transparently"),
+        None => Err(
+            "this client takes what the kernel hands it at one address only; start it with --transparent PORT",
+        ),
+    }
+}
+
+/// Sets rules in place of those of `before`; these stay if that fails.
+fn set(
+    before: Option<Up>,
+    plan: Plan,
+    besides: Vec<Net>,
+    port: u16,
+    look_ups: LookUps,
+) -> (Option<Up>, Result<(), Problem>) {
+    let left = match left_alone(&besides) {
+        Ok(left) => left,
+        Err(error) => return (before, Err(Problem::Broken(error.into()))),
+    };
+    let turn = before.as_ref().map_or(1, |up| up.turn + 1);
+    let holder = format!("imux client, process {}, {turn}", std::process::id());
+    let facts = Facts { port, holder: &holder, look_ups, left: &left };
+    let script = rules::up(&plan, &facts);
+    let held = before.and_then(|mut up| up.holder.is_alive().then_some(up));
+    let mut up = match held {
+        Some(mut up) => {
+            if let Err(problem) = up.holder.run_until(&script, &holder) {
+                return (Some(up), Err(problem));
+            }
+            Up { plan, besides, left, turn, ..up }
+        }
+        None => {
+            let started = Holder::start().and_then(|mut it| {
+                it.run_until(&script, &holder)?;
+                Ok(it)
+            });
+            match started {
+                Ok(holder) => Up { plan, holder, besides, left, in_the_way: Vec::new(), turn },
+                Err(problem) => return (None, Err(problem)),
+            }
+        }
+    };
+    up.in_the_way = nft::dropping_chains().unwrap_or_default();
+    (Some(up), Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_takes_what_comes_by_any_address() {
+        let of = |places: &[&str]| usable(places.iter().map(|place| place.parse().unwrap()));
+        assert_eq!(of(&["127.0.0.1:7070", "[::]:7071"]), Ok(7071));
+        assert_eq!(of(&["0.0.0.0:7070"]), Ok(7070));
+        assert!(of(&["127.0.0.1:7070"]).unwrap_err().contains("--transparent PORT"));
+        assert!(of(&[]).unwrap_err().contains("nothing transparently"));
+    }
+}

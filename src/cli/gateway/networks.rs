@@ -1,0 +1,63 @@
+//! Which networks a gateway leaves alone.
+
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+
+use super::plan::{Net, disjoint};
+
+/// Nobody's and everybody's: what is sent there never leaves the networks at hand.
+const ALWAYS: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+/// These, the networks that this machine is in now, and those that are left out besides.
+pub(super) fn left_alone(besides: &[Net]) -> nix::Result<Vec<Net>> {
+    let always = ALWAYS.iter().filter_map(|net| net.parse().ok());
+    Ok(disjoint(always.chain(own()?).chain(besides.iter().copied())))
+}
+
+/// The networks of this machine's addresses.
+fn own() -> nix::Result<impl Iterator<Item = Net>> {
+    Ok(getifaddrs()?.filter_map(|interface| {
+        let address = ip(interface.address.as_ref()?)?;
+        let prefix = match ip(interface.netmask.as_ref()?)? {
+            IpAddr::V4(mask) => u32::from(mask).count_ones(),
+            IpAddr::V6(mask) => u128::from(mask).count_ones(),
+        };
+        // A network of everything would leave everything alone.
+        let prefix = u8::try_from(prefix).ok().filter(|prefix| *prefix > 0)?;
+        Some(Net::new(address, prefix))
+    }))
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_left_alone_and_what_is_named() {
+        let besides: Net = "198.51.100.0/24".parse().unwrap();
+        let left = left_alone(&[besides]).unwrap();
+        let covers = |text: &str| left.iter().any(|net| net.contains(&text.parse().unwrap()));
+        assert!(covers("127.0.0.1") && covers("::1") && covers("198.51.100.7"));
+        for interface in getifaddrs().unwrap() {
+            let address = interface.address.as_ref().and_then(ip);
+            assert!(address.is_none_or(|it| covers(&it.to_string())), "{address:?}: {left:?}");
+        }
+        assert!(!covers("0.0.0.0/0") && !covers("::/0"), "{left:?}");
+    }
+}
