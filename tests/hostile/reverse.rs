@@ -179,6 +179,9 @@ fn a_client_that_asks_for_hundreds_of_ports_gets_what_one_may_have() {
     // Addresses of this machine at which nobody listens.
     let (_home, server, mut lane) = server(&["--allow-listen", "127.31.0.0/16:*"]);
     let all = 200;
+    let open = |number: &u16| TcpStream::connect(("127.31.7.7", 2_000 + number)).is_ok();
+    // Some program of the machine's listens there at all addresses.
+    let others: Vec<_> = (0..all as u16).filter(open).collect();
     for index in 0..all {
         lane.send(&ask(index, &format!("127.31.7.7:{}", 2_000 + index)));
     }
@@ -189,21 +192,18 @@ fn a_client_that_asks_for_hundreds_of_ports_gets_what_one_may_have() {
         let number = take_varint(&mut rest).unwrap_or_default() >> 2;
         match kind {
             types::STREAM => granted += 1,
-            types::RESET => {
-                match take_varint(&mut rest).unwrap() {
-                    codes::EXCESSIVE_LOAD => refused.push(number as u16),
-                    // Some program of the machine's listens there at all addresses.
-                    LISTEN_IN_USE => taken += 1,
-                    code => panic!("{number}: {code:#x}"),
-                }
-            }
+            types::RESET => match take_varint(&mut rest).unwrap() {
+                codes::EXCESSIVE_LOAD => refused.push(number as u16),
+                LISTEN_IN_USE => taken += 1,
+                code => panic!("{number}: {code:#x}"),
+            },
             _ => {}
         }
         lane.acknowledge();
     }
     assert_eq!(granted, 32);
-    let open = |number: u16| TcpStream::connect(("127.31.7.7", 2_000 + number)).is_ok();
-    assert_eq!(refused.iter().filter(|number| open(**number)).count(), 0);
+    refused.retain(|number| open(number) && !others.contains(number));
+    assert!(refused.is_empty(), "refused, and open all the same: {refused:?}");
     lane.expect_alive();
     // They go with their session.
     lane.send(&frame(types::CLOSE, &[0], &[]));
@@ -219,7 +219,6 @@ fn a_client_that_asks_for_what_it_may_not_have_is_refused_and_nothing_listens() 
     let places = [
         "127.31.7.8:80",
         "127.31.7.8:1023",
-        "127.31.7.8:0",
         "0.0.0.0:8080",
         "[::]:8080",
         "localhost:8080",
