@@ -9,7 +9,7 @@ use imux::lane::{BindSource, resolve};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nameindex, if_nametoindex};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, send, socket,
 };
 
 // linux/netlink.h and linux/rtnetlink.h.
@@ -74,13 +74,16 @@ fn detour(from: IpAddr, to: IpAddr) -> io::Result<Option<String>> {
 /// The name of the interface with this address, unless it is the loopback.
 fn interface_of(address: IpAddr) -> io::Result<Option<String>> {
     let found = getifaddrs()?.find(|interface| {
-        let has = interface.address.as_ref().and_then(|at| {
-            let v4 = at.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
-            v4.or_else(|| at.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
-        });
+        let has = interface.address.as_ref().and_then(ip);
         has == Some(address) && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
     });
     Ok(found.map(|interface| interface.interface_name))
+}
+
+/// The address of an interface, or its mask, if it is one of IP.
+pub fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
 }
 
 /// The route to an address.

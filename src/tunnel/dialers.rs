@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::copy::{Ends, copy};
 use super::socket::Socket;
 use super::takers::listening::{self, Asked};
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject, Wants};
-use crate::net::{AttemptError, LookUps, RaceError, race, split_host_port};
+use crate::net::{AttemptError, LookUps, RaceError, own_addresses, race, split_host_port};
 use crate::trust::{Destination, Permit, ProxyHeader, Target};
 
 mod from;
@@ -290,18 +290,6 @@ async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) =
         split_host_port(place).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
     FIXED_LOOK_UPS.look_up(host, port, None).await
-}
-
-/// The addresses of this machine's interfaces now: what listens there may trust who comes from
-/// here.
-fn own_addresses() -> io::Result<Vec<IpAddr>> {
-    let interfaces = nix::ifaddrs::getifaddrs()?;
-    let address = |interface: nix::ifaddrs::InterfaceAddress| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    };
-    Ok(interfaces.filter_map(address).collect())
 }
 
 /// Connects to whichever of these addresses answers first. Each attempt takes a place of its own.

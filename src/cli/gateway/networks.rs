@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::SockaddrStorage;
 
 use super::plan::{Net, disjoint};
+use crate::cli::routes::ip;
 
 /// Nobody's and everybody's: what is sent there never leaves the networks at hand.
 const ALWAYS: [&str; 8] = [
@@ -37,11 +37,6 @@ fn own() -> nix::Result<impl Iterator<Item = Net>> {
         let prefix = u8::try_from(prefix).ok().filter(|prefix| *prefix > 0)?;
         Some(Net::new(address, prefix))
     }))
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
 }
 
 #[cfg(test)]

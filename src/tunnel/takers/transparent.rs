@@ -8,13 +8,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use nix::ifaddrs::getifaddrs;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{Listener, carry, take};
 use crate::driver::{Client, OpenOptions, StreamKind};
-use crate::net::as_ipv4;
+use crate::net::{as_ipv4, own_addresses};
 use crate::tunnel::connections::Connections;
 use crate::tunnel::copy::Ends;
 use crate::tunnel::socket::{self, Socket};
@@ -113,11 +112,7 @@ fn is_own_address(ip: IpAddr) -> io::Result<bool> {
     if ip.is_loopback() || ip.is_unspecified() {
         return Ok(true);
     }
-    let has = |address: &nix::sys::socket::SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip()))) == Some(ip)
-    };
-    Ok(getifaddrs()?.any(|interface| interface.address.as_ref().is_some_and(has)))
+    Ok(own_addresses()?.contains(&ip))
 }
 
 #[cfg(test)]
