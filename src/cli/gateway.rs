@@ -158,7 +158,8 @@ impl Gateway {
         loop {
             tokio::select! {
                 () = &mut stopping => break,
-                _ = look.tick() => self.refresh().await,
+                // Without a port there are never any rules: such a client need not wake for them.
+                _ = look.tick(), if self.port.is_ok() => self.refresh().await,
             }
         }
         if let Some(up) = self.up.lock().await.as_mut() {
