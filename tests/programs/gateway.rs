@@ -79,6 +79,14 @@ fn here() -> bool {
     installed(&["nft", "ip", "curl", "git", "python3"])
 }
 
+/// Runs a test in a world of its own; `test` is its full name.
+#[track_caller]
+fn in_world(test: &str, body: impl AsyncFnOnce(World)) {
+    if here() {
+        in_namespace(test, || bounded(async { body(World::new().await).await }));
+    }
+}
+
 fn link(near: &str, far: &str, host: &Host, addresses: [[&str; 2]; 2]) {
     let pid = host.pid();
     let [[v4, v6], [far_v4, far_v6]] = addresses;
@@ -361,94 +369,72 @@ fn state() -> String {
 
 #[test]
 fn a_lan_behind_a_gateway_uses_every_link_and_needs_nothing() {
-    let test = "gateway::a_lan_behind_a_gateway_uses_every_link_and_needs_nothing";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
-            let lan = Some(&world.lan);
-            shell(
-                "nft 'table inet others { chain forward { type filter hook forward priority 0; }; }'",
-            );
-            let before = state();
-            assert_eq!(world.seen_as(lan), LAN);
-            let mut client = world.start_client();
-            let direct = world.beside();
-            let said = world.gateway(&["up", "--lan", "lan0"]);
-            assert!(said.starts_with("up for hosts behind lan0, at port 7070"), "{said}");
-            assert_eq!(world.seen_as(lan), SERVERS);
-            world.programs_survive_the_death_of_a_link(lan).await;
-            assert_eq!(world.beside(), direct, "something went beside the tunnel");
-            // The gateway's own programs go as they always did.
-            assert_eq!(world.seen_as(None), LINKS);
-            assert!(client.is_running());
-            world.gateway(&["down"]);
-            assert_eq!(state(), before);
-            assert_eq!(world.seen_as(lan), LAN);
-        });
+    in_world("gateway::a_lan_behind_a_gateway_uses_every_link_and_needs_nothing", async |world| {
+        let lan = Some(&world.lan);
+        shell(
+            "nft 'table inet others { chain forward { type filter hook forward priority 0; }; }'",
+        );
+        let before = state();
+        assert_eq!(world.seen_as(lan), LAN);
+        let mut client = world.start_client();
+        let direct = world.beside();
+        let said = world.gateway(&["up", "--lan", "lan0"]);
+        assert!(said.starts_with("up for hosts behind lan0, at port 7070"), "{said}");
+        assert_eq!(world.seen_as(lan), SERVERS);
+        world.programs_survive_the_death_of_a_link(lan).await;
+        assert_eq!(world.beside(), direct, "something went beside the tunnel");
+        // The gateway's own programs go as they always did.
+        assert_eq!(world.seen_as(None), LINKS);
+        assert!(client.is_running());
+        world.gateway(&["down"]);
+        assert_eq!(state(), before);
+        assert_eq!(world.seen_as(lan), LAN);
     });
 }
 
 #[test]
 fn a_machine_uses_every_link_and_its_programs_need_nothing() {
-    let test = "gateway::a_machine_uses_every_link_and_its_programs_need_nothing";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
-            let before = state();
-            assert_eq!(world.seen_as(None), LINKS);
-            let client = world.start_client();
-            let direct = world.beside();
-            world.gateway(&["up", "--this-machine", "--kill-switch"]);
-            assert_eq!(world.seen_as(None), SERVERS);
-            world.programs_survive_the_death_of_a_link(None).await;
-            // Its own networks, and the server, are left alone: no tunnel leads there.
-            assert_eq!(who(None, "10.77.1.1:80").unwrap(), "10.77.1.2");
-            assert_eq!(who(None, "203.0.113.1:80").unwrap(), "10.77.1.2");
-            assert_eq!(world.beside(), direct, "something went beside the tunnel");
-            // Others' connections are not this machine's.
-            let lan = who(Some(&world.lan), "198.51.100.7:80");
-            assert_eq!(lan.unwrap(), LAN[0]);
-            world.gateway(&["down"]);
-            assert_eq!(state(), before);
-            assert_eq!(world.seen_as(None), LINKS);
-            drop(client);
-        });
+    in_world("gateway::a_machine_uses_every_link_and_its_programs_need_nothing", async |world| {
+        let before = state();
+        assert_eq!(world.seen_as(None), LINKS);
+        let client = world.start_client();
+        let direct = world.beside();
+        world.gateway(&["up", "--this-machine", "--kill-switch"]);
+        assert_eq!(world.seen_as(None), SERVERS);
+        world.programs_survive_the_death_of_a_link(None).await;
+        // Its own networks, and the server, are left alone: no tunnel leads there.
+        assert_eq!(who(None, "10.77.1.1:80").unwrap(), "10.77.1.2");
+        assert_eq!(who(None, "203.0.113.1:80").unwrap(), "10.77.1.2");
+        assert_eq!(world.beside(), direct, "something went beside the tunnel");
+        // Others' connections are not this machine's.
+        let lan = who(Some(&world.lan), "198.51.100.7:80");
+        assert_eq!(lan.unwrap(), LAN[0]);
+        world.gateway(&["down"]);
+        assert_eq!(state(), before);
+        assert_eq!(world.seen_as(None), LINKS);
+        drop(client);
     });
 }
 
 #[test]
 fn who_is_left_alone_goes_as_before() {
-    let test = "gateway::who_is_left_alone_goes_as_before";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
-            let lan = Some(&world.lan);
-            let _client = world.start_client();
-            world.gateway(&["up", "--lan", "lan0", "--except", "198.51.0.0/16"]);
-            assert_eq!(world.seen_as(lan), [LAN[0], SERVERS[1]]);
-            world.gateway(&["up", "--lan", "lan0", "--except", "2001:db8:7::7"]);
-            assert_eq!(world.seen_as(lan), [SERVERS[0], LAN[1]]);
-            // The gateway comes into another network: that is its own from then on.
-            shell("ip address add 198.51.100.99/24 dev nowhere0");
-            let follows = || {
-                state().matches("198.51.100.0/24").count() > 1
-                    && state().contains("table inet imux")
-            };
-            eventually(30, "the rules follow", || {
-                let shown = at_host(None, "nft").args(["list", "ruleset"]).output().unwrap();
-                String::from_utf8_lossy(&shown.stdout).contains("198.51.100.0/24") && follows()
-            })
-            .await;
-        });
+    in_world("gateway::who_is_left_alone_goes_as_before", async |world| {
+        let lan = Some(&world.lan);
+        let _client = world.start_client();
+        world.gateway(&["up", "--lan", "lan0", "--except", "198.51.0.0/16"]);
+        assert_eq!(world.seen_as(lan), [LAN[0], SERVERS[1]]);
+        world.gateway(&["up", "--lan", "lan0", "--except", "2001:db8:7::7"]);
+        assert_eq!(world.seen_as(lan), [SERVERS[0], LAN[1]]);
+        // The gateway comes into another network: that is its own from then on.
+        shell("ip address add 198.51.100.99/24 dev nowhere0");
+        let follows = || {
+            state().matches("198.51.100.0/24").count() > 1 && state().contains("table inet imux")
+        };
+        eventually(30, "the rules follow", || {
+            let shown = at_host(None, "nft").args(["list", "ruleset"]).output().unwrap();
+            String::from_utf8_lossy(&shown.stdout).contains("198.51.100.0/24") && follows()
+        })
+        .await;
     });
 }
 
@@ -465,13 +451,9 @@ for family, at in (socket.AF_INET, '198.51.100.7'), (socket.AF_INET6, '2001:db8:
 
 #[test]
 fn with_dns_no_question_goes_beside_the_tunnel_and_quic_is_refused_unless_left_alone() {
-    let test = "gateway::with_dns_no_question_goes_beside_the_tunnel_and_quic_is_refused_unless_left_alone";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
+    in_world(
+        "gateway::with_dns_no_question_goes_beside_the_tunnel_and_quic_is_refused_unless_left_alone",
+        async |world| {
             let lan = Some(&world.lan);
             let _client = world.start_client();
             assert_eq!(who(lan, "198.51.100.7:53").unwrap(), LAN[0]);
@@ -495,33 +477,26 @@ fn with_dns_no_question_goes_beside_the_tunnel_and_quic_is_refused_unless_left_a
             world.gateway(&["up", "--lan", "lan0", "--quic"]);
             sends_datagrams(&world.lan, 443);
             assert_ne!(world.beside(), beside);
-        });
-    });
+        },
+    );
 }
 
 #[test]
 fn the_kernel_may_hand_over_by_tproxy_as_well() {
-    let test = "gateway::the_kernel_may_hand_over_by_tproxy_as_well";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
-            let _client = world.start_client();
-            // As somebody writes it who wants no address translation.
-            shell(
-                "nft 'table inet own { chain c { type filter hook prerouting priority mangle;
-                     iifname lan0 meta l4proto tcp fib daddr type != local meta mark set 7 tproxy to :7070 accept; }; }'
-                 ip rule add fwmark 7 lookup 7
-                 ip -6 rule add fwmark 7 lookup 7
-                 ip route add local default dev lo table 7
-                 ip -6 route add local default dev lo table 7",
-            );
-            assert_eq!(world.seen_as(Some(&world.lan)), SERVERS);
-            // Of the listener's port at another machine it takes no notice.
-            let elsewhere = who(Some(&world.lan), "198.51.100.7:7070").unwrap_err();
-            assert!(!elsewhere.is_empty());
-        });
+    in_world("gateway::the_kernel_may_hand_over_by_tproxy_as_well", async |world| {
+        let _client = world.start_client();
+        // As somebody writes it who wants no address translation.
+        shell(
+            "nft 'table inet own { chain c { type filter hook prerouting priority mangle;
+                 iifname lan0 meta l4proto tcp fib daddr type != local meta mark set 7 tproxy to :7070 accept; }; }'
+             ip rule add fwmark 7 lookup 7
+             ip -6 rule add fwmark 7 lookup 7
+             ip route add local default dev lo table 7
+             ip -6 route add local default dev lo table 7",
+        );
+        assert_eq!(world.seen_as(Some(&world.lan)), SERVERS);
+        // Of the listener's port at another machine it takes no notice.
+        let elsewhere = who(Some(&world.lan), "198.51.100.7:7070").unwrap_err();
+        assert!(!elsewhere.is_empty());
     });
 }

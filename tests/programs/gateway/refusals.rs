@@ -4,13 +4,9 @@ use super::*;
 
 #[test]
 fn what_is_missing_or_in_the_way_is_told_with_its_remedy() {
-    let test = "gateway::refusals::what_is_missing_or_in_the_way_is_told_with_its_remedy";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
+    in_world(
+        "gateway::refusals::what_is_missing_or_in_the_way_is_told_with_its_remedy",
+        async |world| {
             let lan = Some(&world.lan);
             let up = ["up", "--lan", "lan0"];
             let before = state();
@@ -32,7 +28,7 @@ fn what_is_missing_or_in_the_way_is_told_with_its_remedy() {
             assert!(told.contains("CAP_NET_ADMIN") && told.contains("run it as root"), "{told}");
             shell(
                 "nft 'table inet own { chain c { type nat hook prerouting priority dstnat;
-                     iifname lan0 meta l4proto tcp redirect to :7070; }; }'",
+                 iifname lan0 meta l4proto tcp redirect to :7070; }; }'",
             );
             assert_eq!(world.seen_as(lan), SERVERS);
             shell("nft delete table inet own");
@@ -53,27 +49,23 @@ fn what_is_missing_or_in_the_way_is_told_with_its_remedy() {
 
             // A firewall that drops what is taken is not changed, but told of with what mends it.
             shell(
-                "nft 'table inet firewall { chain input { type filter hook input priority 0; policy drop;
-                     iifname != lan0 accept; meta l4proto ipv6-icmp accept; }; }'",
-            );
+            "nft 'table inet firewall { chain input { type filter hook input priority 0; policy drop;
+                 iifname != lan0 accept; meta l4proto ipv6-icmp accept; }; }'",
+        );
             let told = world.gateway(&up);
             let command = told.split('`').nth(1).unwrap_or_else(|| panic!("{told}"));
             shell(command);
             assert_eq!(world.seen_as(lan), SERVERS);
             drop(client);
-        });
-    });
+        },
+    );
 }
 
 #[test]
 fn who_connects_to_the_transparent_port_itself_is_refused() {
-    let test = "gateway::refusals::who_connects_to_the_transparent_port_itself_is_refused";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
+    in_world(
+        "gateway::refusals::who_connects_to_the_transparent_port_itself_is_refused",
+        async |world| {
             let client = world.start_client();
             for up in [false, true] {
                 if up {
@@ -87,6 +79,6 @@ fn who_connects_to_the_transparent_port_itself_is_refused() {
             }
             // Nothing was asked of the server for them.
             assert_eq!(client.count("connection refused"), 0, "{}", client.log());
-        });
-    });
+        },
+    );
 }

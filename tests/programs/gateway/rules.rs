@@ -4,18 +4,14 @@ use super::*;
 
 #[test]
 fn rules_are_as_before_however_a_gateway_ends_and_it_comes_up_again() {
-    let test = "gateway::rules::rules_are_as_before_however_a_gateway_ends_and_it_comes_up_again";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
+    in_world(
+        "gateway::rules::rules_are_as_before_however_a_gateway_ends_and_it_comes_up_again",
+        async |world| {
             let lan = Some(&world.lan);
             shell(
-                "nft 'table inet others { chain forward { type filter hook forward priority 0; }; }'
-                 ip rule add fwmark 9 lookup 9",
-            );
+            "nft 'table inet others { chain forward { type filter hook forward priority 0; }; }'
+             ip rule add fwmark 9 lookup 9",
+        );
             let before = state();
             for round in 0..3 {
                 let mut client = world.start_client();
@@ -41,19 +37,15 @@ fn rules_are_as_before_however_a_gateway_ends_and_it_comes_up_again() {
             }
             assert!(world.gateway(&["show"]).contains("no client is running"));
             assert!(world.gateway(&["down"]).contains("nothing to remove"));
-        });
-    });
+        },
+    );
 }
 
 #[test]
 fn what_was_taken_goes_on_while_a_client_drains_and_new_connections_go_as_before() {
-    let test = "gateway::rules::what_was_taken_goes_on_while_a_client_drains_and_new_connections_go_as_before";
-    if !here() {
-        return;
-    }
-    in_namespace(test, || {
-        bounded(async {
-            let world = World::new().await;
+    in_world(
+        "gateway::rules::what_was_taken_goes_on_while_a_client_drains_and_new_connections_go_as_before",
+        async |world| {
             let lan = Some(&world.lan);
             let mut client = world.start_client();
             world.gateway(&["up", "--lan", "lan0"]);
@@ -71,8 +63,8 @@ fn what_was_taken_goes_on_while_a_client_drains_and_new_connections_go_as_before
             assert!(curl.0.wait().unwrap().success());
             assert_same(&world.files.path().join("large"), &into);
             client.exit_code();
-        });
-    });
+        },
+    );
 }
 
 /// Questions to name servers are not this process's only: its resolver has no other mark.
