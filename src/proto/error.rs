@@ -166,7 +166,7 @@ pub enum SessionError {
 pub struct Undelivered {
     /// Written and not acknowledged.
     pub bytes: u64,
-    /// Streams whose bytes, or end, were not acknowledged.
+    /// Streams of which bytes, the end or, where there are any, the opening were not acknowledged.
     pub streams: usize,
 }
 

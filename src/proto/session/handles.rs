@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Session;
 use crate::proto::error::{Code, ReadError, Undelivered, WriteError};
 use crate::proto::ids::StreamId;
+use crate::proto::stream::Stream;
 use crate::proto::wire::{StreamKind, Wants};
 
 impl Session {
@@ -109,13 +110,13 @@ impl SendStream<'_> {
     /// forgotten: its `Event::Arrived` said so.
     pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
         let stream = self.session.streams.get_mut(self.id).ok_or(WriteError::Closed)?;
-        stream.send.await_arrival()
+        stream.await_arrival()
     }
 
     /// What was written or finished and may not have arrived.
     pub fn undelivered(&self) -> Undelivered {
         let stream = self.session.streams.get(self.id);
-        stream.map(|stream| stream.send.undelivered()).unwrap_or_default()
+        stream.map(Stream::undelivered).unwrap_or_default()
     }
 
     /// The code with which the peer stopped the stream, if it has.

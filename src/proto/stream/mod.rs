@@ -12,7 +12,7 @@ pub use send::{Chunk, SendSide};
 
 pub use assembler::{Assembler, InsertError};
 
-use super::error::Code;
+use super::error::{Code, Undelivered, WriteError};
 use super::wire::StreamKind;
 
 /// Both directions of a stream and the control frames due for it.
@@ -69,6 +69,22 @@ impl Stream {
             in_data_queue: false,
             promised: 0,
         }
+    }
+
+    /// Whether all that was written has arrived, where the peer's user can read it; see
+    /// `SendSide::await_arrival`.
+    pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
+        self.send.await_arrival(self.opening.is_none())
+    }
+
+    /// What the user waits for and has arrived, reported once.
+    pub fn take_arrival(&mut self) -> Option<(u64, bool)> {
+        self.send.take_arrival(self.opening.is_none())
+    }
+
+    /// What has not arrived, of a stream that was not abandoned.
+    pub fn undelivered(&self) -> Undelivered {
+        self.send.undelivered(self.opening.is_none())
     }
 
     /// Nothing more can happen on the stream: it may be forgotten.

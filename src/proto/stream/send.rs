@@ -127,9 +127,10 @@ impl SendSide {
     }
 
     /// Whether everything written so far has arrived, and the end if there is one. Otherwise the
-    /// user is told when it has.
-    pub fn await_arrival(&mut self) -> Result<bool, WriteError> {
-        if self.has_arrived() {
+    /// user is told when it has. `opened`: the peer knows of the stream. While it does not, nobody
+    /// there can read what has arrived.
+    pub fn await_arrival(&mut self, opened: bool) -> Result<bool, WriteError> {
+        if self.has_arrived(opened) {
             return Ok(true);
         }
         match (self.stopped, self.ending) {
@@ -143,27 +144,29 @@ impl SendSide {
 
     /// How much of what the user waits for has arrived, reported once: how many bytes, and whether
     /// that is the whole stream.
-    pub fn take_arrival(&mut self) -> Option<(u64, bool)> {
+    pub fn take_arrival(&mut self, opened: bool) -> Option<(u64, bool)> {
         let arrived = span(self.buffer.held(), self.buffer.end());
-        let ended = self.has_arrived() && self.ending == Ending::FinAcked;
+        let ended = self.has_arrived(opened) && self.ending == Ending::FinAcked;
         let due = match self.ending {
             Ending::Open => self.awaited.is_some_and(|awaited| awaited <= arrived),
             _ => self.awaited.is_some() && ended,
         };
-        due.then(|| {
+        (due && opened).then(|| {
             self.awaited = None;
             (arrived, ended)
         })
     }
 
-    fn has_arrived(&self) -> bool {
-        self.buffer.is_empty() && matches!(self.ending, Ending::Open | Ending::FinAcked)
+    fn has_arrived(&self, opened: bool) -> bool {
+        let all = self.buffer.is_empty() && matches!(self.ending, Ending::Open | Ending::FinAcked);
+        let nothing = self.buffer.end() == 0 && self.ending == Ending::Open;
+        all && (opened || nothing)
     }
 
     /// What has not arrived, of a stream that was not abandoned.
-    pub fn undelivered(&self) -> Undelivered {
+    pub fn undelivered(&self, opened: bool) -> Undelivered {
         let given_up = matches!(self.ending, Ending::Reset(_) | Ending::ResetAcked);
-        if given_up || self.has_arrived() {
+        if given_up || self.has_arrived(opened) {
             return Undelivered::default();
         }
         Undelivered { bytes: self.buffer.held(), streams: 1 }

@@ -270,7 +270,7 @@ impl Streams {
 
     /// What was written or finished and may not have arrived.
     pub fn undelivered(&self) -> Undelivered {
-        let lacking = self.table.values().map(|stream| stream.send.undelivered());
+        let lacking = self.table.values().map(Stream::undelivered);
         lacking.fold(Undelivered::default(), Undelivered::and)
     }
 

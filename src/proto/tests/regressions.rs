@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::SECOND;
 use super::pair::{CLIENT, Pair, Path, SERVER, pattern};
 use crate::proto::wire::{Frame, FrameBatch, LaneBuf, StreamKind};
-use crate::proto::{Code, Config, Event, LaneId, Session, Side, Timer, WriteError, testing};
+use crate::proto::{
+    Code, Config, Event, LaneId, Session, Side, Timer, Undelivered, WriteError, testing,
+};
 
 /// Each of several equal lanes left the last chunk to the others, for ever.
 #[test]
@@ -173,4 +175,28 @@ fn a_writer_is_told_of_room_that_news_of_a_lost_lane_makes() {
     pair.clog(stuck, CLIENT);
     pair.drive(SECOND / 5);
     assert!(pair.ends[CLIENT].events.contains(&Event::Writable(id)));
+}
+
+/// A client closed its session when a stream's bytes had arrived on one lane and its opening was
+/// still in flight on another: the server never saw the stream.
+#[test]
+fn what_has_arrived_of_a_stream_that_the_peer_does_not_know_yet_is_not_delivered() {
+    let (slow, fast) = (Path::new(50.0, 500), Path::new(50.0, 5));
+    let mut pair = Pair::new(Config::default(), &[slow]);
+    let id = pair.ends[CLIENT].session.open(StreamKind::Raw).unwrap();
+    pair.drive(SECOND / 100); // the OPEN is in flight, and stays so for a while
+    pair.lane_up(LaneId::new(1), fast);
+    pair.drive(SECOND / 20);
+    let mut stream = pair.ends[CLIENT].session.send_stream(id);
+    stream.write(&mut Bytes::from_static(b"sooner than its opening")).unwrap();
+    assert_eq!(stream.await_arrival(), Ok(false));
+    stream.finish().unwrap();
+    pair.drive(SECOND / 10);
+    let undelivered = pair.ends[CLIENT].session.undelivered();
+    assert_eq!(undelivered, Undelivered { bytes: 0, streams: 1 }, "all arrived but the opening");
+    assert_eq!(pair.ends[CLIENT].session.send_stream(id).await_arrival(), Ok(false));
+    pair.drive(SECOND * 2);
+    let told = Event::Arrived { id, bytes: 23, ended: true };
+    assert!(pair.ends[CLIENT].events.contains(&told), "{:?}", pair.ends[CLIENT].events);
+    assert!(pair.ends[CLIENT].session.is_delivered());
 }
