@@ -59,7 +59,8 @@ pub enum Command {
 /// Arguments of `imux-lab cpu`.
 #[derive(Args, Debug, Clone)]
 pub struct CpuArgs {
-    /// Contenders, comma-separated: direct, haproxy, stunnel, imux
+    /// Contenders, comma-separated: direct, haproxy, stunnel, imux, imux-proxy (its SOCKS port),
+    /// imux-transparent (handed over by the kernel; needs root and nft)
     #[arg(long, value_delimiter = ',', default_value = "direct,haproxy,stunnel,imux")]
     pub peers: Vec<String>,
     /// Streams x lanes of each case, comma-separated
@@ -86,8 +87,8 @@ pub struct CpuArgs {
 #[derive(Args, Debug, Clone)]
 pub struct RunArgs {
     /// Contenders, comma-separated: tcp (best path), tcpN (path N), mptcp, agg, haproxy, stunnel,
-    /// goimux[:LANES], imux[:LANES][@PROGRAM], sim[:LANES] (the simulator's imux: no root, no
-    /// kernel)
+    /// goimux[:LANES], imux[:LANES][@PROGRAM], imux-transparent (the same, handed over by the
+    /// kernel), sim[:LANES] (the simulator's imux: no root, no kernel)
     #[arg(long, value_delimiter = ',', default_value = "tcp,mptcp,agg,imux")]
     pub peers: Vec<String>,
     /// Runs of each contender; contenders take turns

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::args::CpuArgs;
 use super::clock::{self, NS_PER_MS, now_ns};
 use super::error::LabError;
+use super::handed::{self, Redirect, authorize};
 use super::load::{Direction, Job, LoadReport, Plan};
 use super::proc::{Helper, Place, Process, established_to, find_imux, usage, wait_listening};
 use super::say;
@@ -62,6 +63,10 @@ pub fn run(args: &CpuArgs) -> Result<(), LabError> {
         }
     };
     let contenders = contenders(args)?;
+    if contenders.iter().any(|contender| matches!(contender, Contender::ImuxTransparent(_))) {
+        // All of them in the same one.
+        handed::enter_own_network()?;
+    }
     let mut rows = Vec::new();
     for &(streams, lanes) in &cases {
         for &direction in &directions {
@@ -123,6 +128,8 @@ enum Contender {
     Imux(PathBuf),
     /// Through its SOCKS5 port.
     ImuxProxy(PathBuf),
+    /// Handed over by the kernel.
+    ImuxTransparent(PathBuf),
 }
 
 /// The contenders that can take part; names and skips those not installed.
@@ -133,10 +140,12 @@ fn contenders(args: &CpuArgs) -> Result<Vec<Contender>, LabError> {
             "direct" => Some(Contender::Direct),
             "imux" => find_imux(args.imux.as_deref()).map(Contender::Imux),
             "imux-proxy" => find_imux(args.imux.as_deref()).map(Contender::ImuxProxy),
+            "imux-transparent" => find_imux(args.imux.as_deref()).map(Contender::ImuxTransparent),
             other => {
                 let pair: TlsPair = other.parse().map_err(|()| {
                     LabError::Usage(format!(
-                        "no contender `{other}`; there are direct, haproxy, stunnel, imux and imux-proxy"
+                        "no contender `{other}`; there are direct, haproxy, stunnel, imux, imux-proxy and \
+                         imux-transparent"
                     ))
                 })?;
                 pair.program().map(|program| Contender::TlsPair(pair, program))
@@ -161,19 +170,16 @@ impl Contender {
             Self::TlsPair(TlsPair::Stunnel, _) => "stunnel pair",
             Self::Imux(_) => "imux",
             Self::ImuxProxy(_) => "imux -D",
+            Self::ImuxTransparent(_) => "imux --transparent",
         }
     }
 
     /// Starts both ends towards `sink`; returns where to connect.
-    fn start(
-        &self,
-        lanes: u16,
-        sink: SocketAddr,
-        scratch: &Scratch,
-    ) -> Result<(Target, Vec<Process>), LabError> {
+    fn start(&self, lanes: u16, sink: SocketAddr, scratch: &Scratch) -> Result<Started, LabError> {
         let (middle, entry) = (free_addr()?, free_addr()?);
-        let started = match self {
-            Self::Direct => return Ok(((sink, None), Vec::new())),
+        let mut started = Started { target: (entry, None), processes: Vec::new(), redirect: None };
+        started.processes = match self {
+            Self::Direct => return Ok(Started { target: (sink, None), ..started }),
             Self::TlsPair(pair, program) => {
                 let (client, server) = (&Place::Host, &Place::Host);
                 let ends = Ends { client, server, entry, middle, sink, source: None };
@@ -183,15 +189,30 @@ impl Contender {
                 let taking = ["--listen".to_owned(), entry.to_string()];
                 start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?
             }
+            Self::ImuxTransparent(program) => {
+                authorize(program, sink, scratch)?;
+                started.target = (sink, None);
+                started.redirect = Some(Redirect::new(Place::Host, sink, entry)?);
+                let taking = ["--transparent".to_owned(), entry.to_string()];
+                start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?
+            }
             Self::ImuxProxy(program) => {
                 authorize(program, sink, scratch)?;
                 let taking = ["-D".to_owned(), entry.to_string()];
-                let started = start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?;
-                return Ok(((entry, Some(sink)), started));
+                started.target = (entry, Some(sink));
+                start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?
             }
         };
-        Ok(((entry, None), started))
+        Ok(started)
     }
+}
+
+/// Both ends of a contender, towards the sink.
+#[derive(Debug)]
+struct Started {
+    target: Target,
+    processes: Vec<Process>,
+    redirect: Option<Redirect>,
 }
 
 fn start(
@@ -214,8 +235,9 @@ fn start_imux(
     scratch: &Scratch,
 ) -> Result<Vec<Process>, LabError> {
     let home = |end: &str| [("IMUX_HOME".to_owned(), scratch.file(end).display().to_string())];
+    let (at, to, from) = (middle.to_string(), sink.to_string(), handed::SERVERS.to_string());
     let server_args =
-        ["server", "--listen", &middle.to_string(), "--dial", &sink.to_string()].map(str::to_owned);
+        ["server", "--listen", &at, "--dial", &to, "--from", &from].map(str::to_owned);
     let mut server = start(program, "server", &server_args, &home("home-server"), scratch)?;
     wait_listening(&mut server, middle, READY_LIMIT)?;
     let bind = format!("127.0.0.1={lanes}");
@@ -227,21 +249,6 @@ fn start_imux(
     wait_listening(&mut client, entry, READY_LIMIT)?;
     wait_lanes(&mut client, middle.port(), usize::from(lanes))?;
     Ok(vec![server, client])
-}
-
-/// Lets the client go to `sink` by its name.
-fn authorize(program: &Path, sink: SocketAddr, scratch: &Scratch) -> Result<(), LabError> {
-    let run = |end: &str, args: &[&str]| {
-        let mut command = std::process::Command::new(program);
-        let output = command.args(args).env("IMUX_HOME", scratch.file(end)).output();
-        let output = output.map_err(|e| LabError::setup("run imux", e))?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-            false => Err(LabError::Run(String::from_utf8_lossy(&output.stderr).into_owned())),
-        }
-    };
-    let key = run("home-client", &["identity"])?;
-    run("home-server", &["authorize", &key, "--dial", &sink.to_string()]).map(drop)
 }
 
 fn wait_lanes(client: &mut Process, port: u16, lanes: usize) -> Result<(), LabError> {
@@ -276,7 +283,8 @@ fn measure(contender: &Contender, row: &Row, megabytes: u64) -> Result<Sample, L
     let port = ready.strip_prefix("ready ").and_then(|p| p.parse().ok());
     let port = port.ok_or_else(|| LabError::Run(format!("the sink said `{ready}`")))?;
     let sink_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let (entry, peers) = contender.start(row.lanes, sink_addr, &scratch)?;
+    let started = contender.start(row.lanes, sink_addr, &scratch)?;
+    let (entry, peers) = (started.target, &started.processes);
     let cpu = || peers.iter().map(|p| p.usage().cpu_s).sum::<f64>();
 
     let bytes = megabytes * 1_000_000 / u64::from(row.streams);

@@ -26,6 +26,7 @@ pub mod design;
 pub mod emu;
 pub mod error;
 pub mod flow;
+pub mod handed;
 pub mod load;
 pub mod matrix;
 pub mod measure;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::clock::{self, now_ns};
 use super::error::LabError;
+use super::handed::{Redirect, authorize};
 use super::proc::{Place, Process, established_to, find_imux, find_program, wait_listening};
 use super::scratch::Scratch;
 use super::tls_pair::{Ends, TlsPair};
@@ -21,6 +22,8 @@ const TUNNEL_PORT: u16 = 4430;
 const ENTRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 /// The lab reads imux's closing report on each session from its log.
 const LOGGED: &str = "--debug --log-format json";
+/// After imux's name: the kernel hands it the load.
+const TRANSPARENT: &str = "-transparent";
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// After this long the run starts even with lanes missing, and shows what that is like.
 const LANES_LIMIT: Duration = Duration::from_secs(6);
@@ -45,6 +48,8 @@ pub enum Peer {
     Imux {
         /// Lanes per path.
         lanes: u16,
+        /// Connections are handed to it by the kernel, instead of made to its port.
+        transparent: bool,
         /// A program other than the default, to compare builds.
         program: Option<PathBuf>,
     },
@@ -61,8 +66,8 @@ impl fmt::Display for Peer {
             Self::Aggligator => write!(f, "agg"),
             Self::TlsPair(pair) => write!(f, "{pair}"),
             Self::GoImux(lanes) => write!(f, "goimux:{lanes}"),
-            Self::Imux { lanes, program } => {
-                write!(f, "imux")?;
+            Self::Imux { lanes, transparent, program } => {
+                write!(f, "imux{}", if *transparent { TRANSPARENT } else { "" })?;
                 if *lanes != 1 {
                     write!(f, ":{lanes}")?;
                 }
@@ -81,7 +86,8 @@ impl FromStr for Peer {
         let wrong = || {
             LabError::Usage(format!(
                 "no contender `{text}`; there are tcp (best path), tcpN (path N), mptcp, agg, \
-                 haproxy, stunnel, goimux[:LANES], imux[:LANES][@PROGRAM] and sim[:LANES]"
+                 haproxy, stunnel, goimux[:LANES], imux[:LANES][@PROGRAM], \
+                 imux-transparent[:LANES][@PROGRAM] and sim[:LANES]"
             ))
         };
         let lanes = |text: &str| match text.strip_prefix(':') {
@@ -108,11 +114,15 @@ impl FromStr for Peer {
             return lanes(rest).map(Self::Simulated);
         }
         let rest = text.strip_prefix("imux").ok_or_else(wrong)?;
+        let (transparent, rest) = match rest.strip_prefix(TRANSPARENT) {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
         let (number, program) = match rest.split_once('@') {
             Some((number, program)) => (number, Some(PathBuf::from(program))),
             None => (rest, None),
         };
-        Ok(Self::Imux { lanes: lanes(number)?, program })
+        Ok(Self::Imux { lanes: lanes(number)?, transparent, program })
     }
 }
 
@@ -127,6 +137,8 @@ pub struct Ready {
     pub mptcp: bool,
     /// The contender's processes.
     pub processes: Vec<Process>,
+    /// The rules that hand the load to it, if it takes it so.
+    pub redirect: Option<Redirect>,
 }
 
 /// External programs and their arguments.
@@ -208,6 +220,7 @@ impl Peer {
             source: Some(client_addr(path).into()),
             mptcp,
             processes: Vec::new(),
+            redirect: None,
         };
         match self {
             Self::Tcp(path) => Ok(direct(path.unwrap_or(best), false)),
@@ -230,7 +243,7 @@ impl Peer {
                     source: Some(client_addr(best).into()),
                 };
                 let processes = pair.start(&self.program(programs)?, &ends, scratch)?;
-                Ok(Ready { target: ENTRY, source: None, mptcp: false, processes })
+                Ok(Ready { target: ENTRY, source: None, mptcp: false, processes, redirect: None })
             }
             Self::Aggligator | Self::GoImux(_) | Self::Imux { .. } => {
                 let program = self.program(programs)?;
@@ -260,12 +273,21 @@ impl Peer {
             Process::start(&format!("{self} {end}"), place, program, args, &env, Some(&log))
         };
         let (server_args, client_args) = self.tunnel_args(paths, programs);
+        let sink = SocketAddr::from((SERVER_ADDR, SINK_PORT));
+        let transparent = matches!(self, Self::Imux { transparent: true, .. });
+        let mut redirect = None;
+        if transparent {
+            authorize(program, sink, scratch)?;
+            redirect = Some(Redirect::new(topology.client(), sink, ENTRY)?);
+        }
         let mut server = start("server", &topology.server(), &server_args)?;
         wait_listening(&mut server, SocketAddr::from((SERVER_ADDR, TUNNEL_PORT)), READY_LIMIT)?;
         let mut client = start("client", &topology.client(), &client_args)?;
         wait_listening(&mut client, ENTRY, READY_LIMIT)?;
         self.wait_lanes(&mut client, paths)?;
-        Ok(Ready { target: ENTRY, source: None, mptcp: false, processes: vec![server, client] })
+        let target = if transparent { sink } else { ENTRY };
+        let processes = vec![server, client];
+        Ok(Ready { target, source: None, mptcp: false, processes, redirect })
     }
 
     fn tunnel_args(&self, paths: usize, programs: &Programs) -> (Vec<String>, Vec<String>) {
@@ -291,11 +313,12 @@ impl Peer {
                 client.push(format!("--binds={{{}}}", binds.join(",")));
                 (words(&format!("-server --listen={listen} --dial={sink}")), client)
             }
-            Self::Imux { lanes, .. } => {
+            Self::Imux { lanes, transparent, .. } => {
+                let taking = if *transparent { "--transparent" } else { "--listen" };
                 let mut server = words(&format!("server {LOGGED} --listen {listen} --dial {sink}"));
                 server.extend(programs.imux_server_args.iter().cloned());
                 let mut client = words(&format!(
-                    "client {LOGGED} --listen {ENTRY} --dial {listen} --host-key accept-new"
+                    "client {LOGGED} {taking} {ENTRY} --dial {listen} --host-key accept-new"
                 ));
                 for i in 0..paths {
                     client.extend(["--bind".to_owned(), format!("{}={lanes}", client_addr(i))]);
@@ -329,7 +352,7 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        let imux = ["imux", "imux:10", "imux:2@/x/imux", "sim", "sim:10"];
+        let imux = ["imux", "imux:10", "imux:2@/x/imux", "imux-transparent:3", "sim", "sim:10"];
         for name in ["tcp", "tcp3", "mptcp", "agg", "haproxy", "stunnel", "goimux:4"]
             .into_iter()
             .chain(imux)

@@ -144,7 +144,8 @@ fn end(child: &mut Child) {
 /// `program` in its place; the kernel kills it if this process dies first.
 ///
 /// `ip netns exec` and `setpriv` become the program itself: the child's id is the program's.
-fn command(place: &Place, program: &Path, args: &[String]) -> Command {
+#[must_use]
+pub fn command(place: &Place, program: &Path, args: &[String]) -> Command {
     let mut words: Vec<String> = Vec::new();
     if let Place::Namespace(name) = place {
         words.extend(["ip", "netns", "exec", name].map(str::to_owned));

@@ -3,8 +3,8 @@
 //! Two small programs follow scripts drawn from a seed: what they write and read, how slowly, and
 //! how they leave. Each script is run several times directly over loopback. Where all these runs
 //! look alike to both programs, it has to look the same through the compiled program, with one
-//! lane, with ten, by its SOCKS port, and the other way round (-R): the same bytes, in the same
-//! order, and the same kind of end.
+//! lane, with ten, by its SOCKS port, the other way round (-R), and where the kernel hands it over
+//! (--transparent): the same bytes, in the same order, and the same kind of end.
 //!
 //! `IMUX_CONFORMANCE_SCRIPTS=5000` runs as many, from `IMUX_CONFORMANCE_SEED=1` on; one script that
 //! failed is run again with its seed and one script.
@@ -18,6 +18,8 @@ mod script;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::sync::Arc;
 
 use support::pair::Pair;
@@ -34,6 +36,9 @@ const SCRIPTS: u64 = 300;
 /// Most of them wait most of the time.
 const SCRIPTS_AT_ONCE: usize = 32;
 const DIRECT_RUNS: usize = 3;
+/// What is meant for this address the kernel hands over, unless it comes from the server's.
+const TAKEN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
+const SERVERS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 8);
 /// In percent; beyond it the scripts say too little.
 const UNCERTAIN_MAX: usize = 10;
 
@@ -53,9 +58,7 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn connections_end_as_direct_ones_do() {
-    let scripts = setting("IMUX_CONFORMANCE_SCRIPTS").unwrap_or(SCRIPTS);
-    let from = setting("IMUX_CONFORMANCE_SEED").unwrap_or(1);
-    bounded(120 + scripts, async {
+    bounded(120 + scripts(), async {
         let rig = Rig::start().await;
         let one = Tunnel::with(rig.destination, &["--bind", "127.0.0.2=1"], &[]).await;
         let ten = Tunnel::start(rig.destination).await;
@@ -67,41 +70,13 @@ fn connections_end_as_direct_ones_do() {
         let mut turned = Pair::server("127.0.0.1:9", Some(&format!("listen=\"{place}\"")));
         let mut home = turned.client(&["-R", &format!("{place}:{}", rig.destination)]);
         home.line("the server takes connections for this client");
-        let ways = Arc::new([
+        let ways = [
             Way { name: "one lane", addr: one.addr, by_socks: false },
             Way { name: "ten lanes", addr: ten.addr, by_socks: false },
             Way { name: "SOCKS", addr: proxy, by_socks: true },
             Way { name: "-R", addr: place, by_socks: false },
-        ]);
-        let places = Arc::new(Semaphore::new(SCRIPTS_AT_ONCE));
-        let mut running = tokio::task::JoinSet::new();
-        for seed in from..from + scripts {
-            let place = places.clone().acquire_owned().await.unwrap();
-            let (rig, ways) = (rig.clone(), ways.clone());
-            running.spawn(async move {
-                let _place = place;
-                let script = Script::draw(seed);
-                (seed, script.what, judge(&rig, &script, &*ways).await)
-            });
-        }
-        let (mut uncertain, mut unlike) = (Vec::new(), 0);
-        while let Some(done) = running.join_next().await {
-            match done.unwrap() {
-                (_, _, Verdict::Alike) => {}
-                (seed, what, Verdict::Uncertain) => uncertain.push(format!("{seed} ({what})")),
-                (_, _, Verdict::Unlike(how)) => {
-                    unlike += 1;
-                    eprintln!("{how}");
-                }
-            }
-        }
-        println!(
-            "{scripts} scripts: {unlike} unlike, {} uncertain: {uncertain:?}",
-            uncertain.len()
-        );
-        assert_eq!(unlike, 0, "of {scripts} scripts as many look otherwise through imux");
-        let most = (scripts as usize * UNCERTAIN_MAX).div_ceil(100);
-        assert!(uncertain.len() <= most, "too many scripts are uncertain: {uncertain:?}");
+        ];
+        judge_all(&rig, &ways).await;
         for mut tunnel in [one, ten] {
             tunnel.assert_healthy();
         }
@@ -109,6 +84,73 @@ fn connections_end_as_direct_ones_do() {
             assert!(end.is_running() && end.count("internal error") == 0);
         }
     });
+}
+
+#[test]
+fn connections_that_the_kernel_hands_over_end_as_direct_ones_do() {
+    let nft = Command::new("nft").arg("--version").output();
+    if support::skipped::because(nft.is_err().then(|| "not installed: nft".to_owned())) {
+        return;
+    }
+    let test = "connections_that_the_kernel_hands_over_end_as_direct_ones_do";
+    support::namespace::in_namespace(test, || {
+        bounded(120 + scripts(), async {
+            let rig = Rig::start().await;
+            let meant = SocketAddr::new(TAKEN.into(), rig.destination.port());
+            let line = format!("dial=\"{meant}\"");
+            let from = SERVERS.to_string();
+            let mut pair = Pair::server_with("127.0.0.1:9", Some(&line), &["--from", &from]);
+            let mut client = pair.client(&["--transparent", "127.0.0.1:0"]);
+            let taker: SocketAddr = field(&client.line("client ready"), "address").parse().unwrap();
+            support::namespace::shell(&format!(
+                "nft 'table ip taken {{ chain taken {{ type nat hook output priority -100;
+                 ip daddr {TAKEN} ip saddr != {SERVERS} tcp dport {} redirect to :{}; }}; }}'",
+                meant.port(),
+                taker.port()
+            ));
+            let way = Way { name: "--transparent", addr: meant, by_socks: false };
+            judge_all(&rig, &[way]).await;
+            for end in [&mut client, &mut pair.server] {
+                assert!(end.is_running() && end.count("internal error") == 0);
+            }
+        });
+    });
+}
+
+fn scripts() -> u64 {
+    setting("IMUX_CONFORMANCE_SCRIPTS").unwrap_or(SCRIPTS)
+}
+
+/// Runs all scripts; each has to look alike by every way.
+async fn judge_all(rig: &Rig, ways: &[Way]) {
+    let from = setting("IMUX_CONFORMANCE_SEED").unwrap_or(1);
+    let scripts = scripts();
+    let places = Arc::new(Semaphore::new(SCRIPTS_AT_ONCE));
+    let mut running = tokio::task::JoinSet::new();
+    for seed in from..from + scripts {
+        let place = places.clone().acquire_owned().await.unwrap();
+        let (rig, ways) = (rig.clone(), ways.to_vec());
+        running.spawn(async move {
+            let _place = place;
+            let script = Script::draw(seed);
+            (seed, script.what, judge(&rig, &script, &ways).await)
+        });
+    }
+    let (mut uncertain, mut unlike) = (Vec::new(), 0);
+    while let Some(done) = running.join_next().await {
+        match done.unwrap() {
+            (_, _, Verdict::Alike) => {}
+            (seed, what, Verdict::Uncertain) => uncertain.push(format!("{seed} ({what})")),
+            (_, _, Verdict::Unlike(how)) => {
+                unlike += 1;
+                eprintln!("{how}");
+            }
+        }
+    }
+    println!("{scripts} scripts: {unlike} unlike, {} uncertain: {uncertain:?}", uncertain.len());
+    assert_eq!(unlike, 0, "of {scripts} scripts as many look otherwise through imux");
+    let most = (scripts as usize * UNCERTAIN_MAX).div_ceil(100);
+    assert!(uncertain.len() <= most, "too many scripts are uncertain: {uncertain:?}");
 }
 
 /// Runs a script directly and every other way.

@@ -1,7 +1,7 @@
 //! The destination of all scripts at once, and the way to it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,8 +28,9 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let destination = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let destination = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let rig = Self { destination, waiting: Arc::default(), next: Arc::default() };
         let waiting = rig.waiting.clone();
         tokio::spawn(async move {

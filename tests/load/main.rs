@@ -4,6 +4,7 @@
 #![cfg(feature = "cli")]
 
 mod bulk;
+mod handed;
 mod memory;
 mod paused;
 

@@ -54,6 +54,7 @@ fn within(
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}\n{errors}");
     assert!(told.contains("1 passed"), "there is no test {test}: {told}");
+    print!("{told}");
 }
 
 /// Why there are no namespaces here, if there are none.
