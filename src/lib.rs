@@ -100,10 +100,10 @@ extern crate self as imux;
 pub use driver::seed_chance;
 pub use driver::{
     Client, ClientConfig, Code, Config, ConnectError, Incoming, InvalidConfig, LaneEvent, LaneId,
-    LaneStats, Link, OpenError, OpenOptions, ProcessMemory, ReadHalf, SchedulerKind, Server,
-    ServerConfig, Session, SessionError, SessionId, SessionLimits, SessionStats, Side, Stream,
-    StreamError, StreamId, StreamKind, Subject, Tier, Undelivered, UnknownScheduler, UnknownTier,
-    Wants, WriteHalf,
+    LaneStats, Link, LinkId, OpenError, OpenOptions, ProcessMemory, ReadHalf, SchedulerKind,
+    Server, ServerConfig, Session, SessionError, SessionId, SessionLimits, SessionStats, Side,
+    Stream, StreamError, StreamId, StreamKind, Subject, Tier, Undelivered, UnknownScheduler,
+    UnknownTier, Wants, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

@@ -6,6 +6,7 @@ mod current;
 mod failure;
 mod first_keys;
 mod keeper;
+mod links;
 mod server_key;
 mod stagger;
 
@@ -19,13 +20,14 @@ use connector::{Connector, LaneSlot};
 use current::{CurrentSession, Established};
 use failure::{Failed, Failures, is_final};
 use keeper::Keepers;
+use links::{LinkWatch, Links};
 use server_key::ServerKey;
 
 use super::error::{ConnectError, OpenError};
 use super::session::{self, Session};
 use super::stream::Stream;
 use super::wants::OpenOptions;
-use crate::proto::{Code, LanePolicy, SessionStats, Tier, Undelivered};
+use crate::proto::{Code, LanePolicy, LinkId, SessionStats, Tier, Undelivered};
 use crate::trust::Fingerprint;
 
 pub use config::{ClientConfig, Link};
@@ -69,6 +71,7 @@ pub use config::{ClientConfig, Link};
 pub struct Client {
     current: watch::Receiver<Option<Arc<Established>>>,
     keepers: Arc<Keepers>,
+    links: Links,
     /// No more streams are opened.
     draining: watch::Sender<bool>,
 }
@@ -109,11 +112,6 @@ impl Client {
         keeps_trying: bool,
     ) -> Result<Self, ConnectError> {
         config.session.check()?;
-        let (asked, max) =
-            (links.iter().map(|link| usize::from(link.lanes)).sum(), usize::from(Link::LANES_MAX));
-        if asked > max {
-            return Err(ConnectError::TooManyLanes { asked, max });
-        }
         let stopped = watch::Sender::new(false);
         let lanes = links.iter().map(|link| link.lanes);
         let key = ServerKey::new(config.trust, lanes, keeps_trying, stopped.clone());
@@ -127,23 +125,98 @@ impl Client {
         let current = connector.current.subscribe();
         let keepers = Arc::new(Keepers::new(connector, keeps_trying));
         let (failures, failed) = mpsc::unbounded_channel();
+        let draining = watch::Sender::new(false);
+        let client = Self { current, keepers, links: Links::default(), draining };
+        // Each has its place before the first is dialled.
+        let places = links.iter().map(|link| client.links.add(link.lanes));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
         let mut pending = BTreeSet::new();
-        for (number, link) in links.iter().enumerate() {
-            let policy = link.policy(number);
-            let slot = |policy| LaneSlot { dialer: link.dialer.clone(), policy, link: number };
-            for _ in 0..link.lanes {
-                tokio::spawn(keepers.clone().keep_lane(slot(policy), Some(failures.clone())));
-                pending.insert(number);
-            }
-            if link.express && link.tier == Tier::Primary && link.lanes > 0 {
-                let policy = LanePolicy { tier: Tier::Express, ..policy };
-                tokio::spawn(keepers.clone().keep_express_lane(slot(policy)));
+        for (link, (id, network)) in links.iter().zip(places) {
+            client.keep_lanes(link, id, &network, Some(&failures));
+            if link.lanes > 0 {
+                pending.insert(id.number() as usize);
             }
         }
         drop(failures);
-        let draining = watch::Sender::new(false);
-        let client = Self { current, keepers, draining };
         client.first_lane(pending, failed).await.map(|()| client)
+    }
+
+    /// Has the lanes of a link dialled, and kept up.
+    fn keep_lanes(
+        &self,
+        link: &Link,
+        id: LinkId,
+        network: &LinkWatch,
+        failures: Option<&mpsc::UnboundedSender<Failed>>,
+    ) {
+        let (policy, number) = (link.policy(id), id.number() as usize);
+        let slot = |policy| LaneSlot { dialer: link.dialer.clone(), policy, link: number };
+        for _ in 0..link.lanes {
+            let keepers = self.keepers.clone();
+            tokio::spawn(keepers.keep_lane(slot(policy), network.clone(), failures.cloned()));
+        }
+        if link.express && link.tier == Tier::Primary && link.lanes > 0 {
+            let policy = LanePolicy { tier: Tier::Express, ..policy };
+            let keepers = self.keepers.clone();
+            tokio::spawn(keepers.keep_express_lane(slot(policy), network.clone()));
+        }
+    }
+
+    /// Dials one more link from now on. The links that [`connect`](Self::connect) was given are
+    /// numbered in their order, from 0; a number is not used again.
+    ///
+    /// # Errors
+    /// All links together would have more than [`Link::LANES_MAX`] lanes.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use imux::lane::memory;
+    /// # use imux::trust::{Fingerprint, PeerIdentity, PinnedKeys};
+    /// # use imux::{Client, ClientConfig, Server, ServerConfig};
+    /// use imux::Link;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = Fingerprint::from_bytes([7; 32]);
+    /// # let identity = PeerIdentity { fingerprint: key, certificate_signature: None };
+    /// # let (dialer, listener) = memory::network(memory::DEFAULT_CAPACITY);
+    /// # let dialer = dialer.with_peer(identity);
+    /// # let _server = Server::start(listener, ServerConfig::default());
+    /// # let trust = Arc::new(PinnedKeys::new([key]));
+    /// # let client = vec![Link::new(Arc::new(dialer.clone()), 1)];
+    /// # let client = Client::connect(client, ClientConfig::new(trust)).await?;
+    /// // A second network has come up, later gets another address, and goes away.
+    /// let second = client.add_link(&Link::new(Arc::new(dialer), 4))?;
+    /// client.redial_link(second);
+    /// assert!(client.remove_link(second));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn add_link(&self, link: &Link) -> Result<LinkId, ConnectError> {
+        let (id, network) = self.links.add(link.lanes)?;
+        self.keep_lanes(link, id, &network, None);
+        Ok(id)
+    }
+
+    /// Ends a link's lanes, and dials no more; `false` if there is no such link. What its lanes
+    /// have not delivered travels on others, once there are any.
+    pub fn remove_link(&self, link: LinkId) -> bool {
+        self.links.remove(link)
+    }
+
+    /// The network below a link has become another (an address has changed, say): its lanes are
+    /// ended without waiting until they are found to be dead, and all are dialled at once.
+    pub fn redial_link(&self, link: LinkId) {
+        self.links.redial(link);
+    }
+
+    /// The network below a link may be back: those of its lanes that are not up are dialled at
+    /// once.
+    pub fn wake_link(&self, link: LinkId) {
+        self.links.wake(link);
     }
 
     /// Waits for a session, or for the failure that ends the start; the links in `pending` have

@@ -46,6 +46,8 @@ pub(super) enum LaneEnd {
     Closed,
     /// The core gave it up.
     Lost(Code),
+    /// What it was bound to has changed, or is no link any more.
+    Outdated,
     /// The peer does not know the session (any more), or refuses the lane.
     Refused(Code),
     /// It carried something that is not a frame.
@@ -60,7 +62,7 @@ impl LaneEnd {
     /// What the peer is told.
     fn code(&self) -> Code {
         match self {
-            Self::SessionOver | Self::Closed | Self::Io(_) => Code::NONE,
+            Self::SessionOver | Self::Closed | Self::Outdated | Self::Io(_) => Code::NONE,
             Self::Lost(code) | Self::Refused(code) => *code,
             Self::Undecodable(_) => Code::PROTOCOL,
             Self::WrongProof => Code::JOIN_REFUSED,
@@ -73,6 +75,7 @@ impl std::fmt::Display for LaneEnd {
         match self {
             Self::SessionOver => f.write_str("session over"),
             Self::Closed => f.write_str("closed by peer"),
+            Self::Outdated => f.write_str("its link has changed"),
             Self::Lost(code) | Self::Refused(code) => code.fmt(f),
             Self::Undecodable(error) => error.fmt(f),
             Self::WrongProof => f.write_str("the server did not prove that it knows the session"),
@@ -161,12 +164,13 @@ impl Drop for Attached {
     }
 }
 
-/// Carries the session on an attached lane until either ends. `proof` is what the server still has
-/// to show on a lane that joined.
+/// Carries the session on an attached lane until either ends, or the lane is `outdated`. `proof` is
+/// what the server still has to show on a lane that joined.
 pub(super) async fn run(
     attached: Attached,
     lane: Box<dyn Lane>,
     proof: Option<JoinProof>,
+    outdated: impl Future<Output = ()>,
 ) -> LaneEnd {
     if proof.is_none() {
         Attached::prove(&attached.shared, attached.id);
@@ -184,7 +188,11 @@ pub(super) async fn run(
         unsent_limit: 0,
         pacing_limit: u64::MAX,
     };
-    let end = (&mut task).await;
+    let end = tokio::select! {
+        biased;
+        end = &mut task => end,
+        () = outdated => LaneEnd::Outdated,
+    };
     let mut lane = task.lane;
     match end {
         LaneEnd::SessionOver => {

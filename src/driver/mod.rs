@@ -44,6 +44,6 @@ pub(crate) use crate::proto::limits::{
 };
 pub use crate::proto::wire::{StreamKind, Wants};
 pub use crate::proto::{
-    Code, Config, InvalidConfig, LaneId, LaneStats, SchedulerKind, SessionError, SessionId,
+    Code, Config, InvalidConfig, LaneId, LaneStats, LinkId, SchedulerKind, SessionError, SessionId,
     SessionStats, Side, StreamId, Tier, Undelivered, UnknownScheduler, UnknownTier,
 };

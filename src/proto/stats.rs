@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ids::LaneId;
+use super::ids::{LaneId, LinkId};
 use super::lane::{Condition, Health, Lane};
 use super::policy::Tier;
 
@@ -84,6 +84,8 @@ pub struct LaneStats {
     pub standby: bool,
     /// When it carries streams at all.
     pub tier: Tier,
+    /// The link it uses, as whoever dialled it numbers links.
+    pub link: LinkId,
 }
 
 impl LaneStats {
@@ -101,6 +103,7 @@ impl LaneStats {
             late: lane.condition == Condition::Late,
             standby: lane.standby,
             tier: lane.policy.tier,
+            link: lane.policy.link,
         }
     }
 }

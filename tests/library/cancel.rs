@@ -105,7 +105,10 @@ fn opens_that_are_dropped_at_each_wait_open_nothing() {
         drop(pair.session.accept().await.unwrap());
         let _third =
             stubbornly(&mut session, 2, async |it| it.open(StreamKind::Raw).await).await.unwrap();
-        assert_eq!(pair.client.stats().unwrap().streams, 2);
+        // The server had forgotten the first when it let the third in; the client may have to hear
+        // its last acknowledgement.
+        let streams = || pair.client.stats().unwrap().streams;
+        eventually(10, "no more than the two are open", || streams() == 2).await;
     });
 }
 

@@ -27,5 +27,6 @@ fn lane(id: imux::proto::LaneId, tier: imux::proto::Tier) -> imux::proto::LaneSt
         late: false,
         standby: false,
         tier,
+        link: imux::proto::LinkId::default(),
     }
 }

@@ -64,9 +64,9 @@ impl Link {
         Self { rate_max: rate_max.into(), ..self }
     }
 
-    /// What its lanes tell the server; `number` is the link's among the client's.
-    pub(super) fn policy(&self, number: usize) -> LanePolicy {
-        LanePolicy { tier: self.tier, link: LinkId::new(number as u64), rate_max: self.rate_max }
+    /// What its lanes tell the server.
+    pub(super) fn policy(&self, link: LinkId) -> LanePolicy {
+        LanePolicy { tier: self.tier, link, rate_max: self.rate_max }
     }
 }
 

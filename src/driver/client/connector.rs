@@ -117,9 +117,10 @@ impl Connector {
         established.is_some_and(|it| it.session.shared().peek(|state| state.core.is_slow(link)))
     }
 
-    pub(super) async fn run(&self, ready: Ready, via: &str) {
+    /// Runs a lane until it ends, or is `outdated`.
+    pub(super) async fn run(&self, ready: Ready, via: &str, outdated: impl Future<Output = ()>) {
         let (lane, shared) = (ready.attached.id, ready.attached.shared.clone());
-        let end = lane_task::run(ready.attached, ready.lane, ready.proof).await;
+        let end = lane_task::run(ready.attached, ready.lane, ready.proof, outdated).await;
         tracing::info!(lane = lane.number(), via, why = %end, "lane down");
         if let LaneEnd::Refused(code @ Code::JOIN_REFUSED) = end {
             self.current.disowned(&shared, code);

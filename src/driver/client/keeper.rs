@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::connector::{Connector, LaneSlot};
 use super::failure::{Failed, is_final, panicked};
+use super::links::LinkWatch;
 use super::stagger::Stagger;
 use crate::driver::error::ConnectError;
 use crate::driver::{chance, clock};
@@ -63,24 +64,29 @@ impl Keepers {
         }
     }
 
-    /// Keeps one lane up for ever.
+    /// Keeps one lane up, as long as the client has its link.
     pub(super) async fn keep_lane(
         self: Arc<Self>,
         slot: LaneSlot,
+        mut network: LinkWatch,
         failures: Option<mpsc::UnboundedSender<Failed>>,
     ) {
         let dialer = &slot.dialer;
         let mut backoff = Backoff::default();
         let mut outage = Outage { waiting: failures, told: None };
         let mut stopped = self.connector.stopped.subscribe();
-        loop {
-            let link = slot.policy.link;
+        let link = slot.policy.link;
+        while network.begin() {
             let dialled = async {
                 let turn = self.stagger.turn(link, || self.connector.is_slow(link)).await;
                 (unharmed(self.connector.lane(&slot)).await, turn)
             };
             let (dialled, turn) = tokio::select! {
                 dialled = dialled => dialled,
+                () = network.news() => {
+                    backoff = Backoff::default();
+                    continue;
+                }
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             };
             match dialled.unwrap_or_else(|| Err(panicked())) {
@@ -88,7 +94,8 @@ impl Keepers {
                     outage = Outage::default();
                     let _up = turn.up();
                     let begun = clock::now();
-                    let _ = unharmed(self.connector.run(ready, &dialer.name())).await;
+                    let outdated = network.outdated();
+                    let _ = unharmed(self.connector.run(ready, &dialer.name(), outdated)).await;
                     if clock::now().duration_since(begun) >= LIVED_WELL {
                         backoff = Backoff::default();
                     }
@@ -104,6 +111,7 @@ impl Keepers {
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
+                () = network.news() => backoff = Backoff::default(),
                 () = self.nudge.notified() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
@@ -111,14 +119,14 @@ impl Keepers {
     }
 
     /// Keeps an express lane up once it is of use.
-    pub(super) async fn keep_express_lane(self: Arc<Self>, slot: LaneSlot) {
+    pub(super) async fn keep_express_lane(self: Arc<Self>, slot: LaneSlot, network: LinkWatch) {
         let (mut wanted, mut stopped) =
             (self.connector.express.subscribe(), self.connector.stopped.subscribe());
         tokio::select! {
             _ = wanted.wait_for(|wanted| *wanted) => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
-        self.keep_lane(slot, None).await;
+        self.keep_lane(slot, network, None).await;
     }
 }
 

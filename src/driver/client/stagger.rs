@@ -106,7 +106,11 @@ impl Stagger {
 
     fn change(&self, link: LinkId, change: impl FnOnce(&mut Lanes)) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        change(links.entry(link).or_default());
+        let lanes = links.entry(link).or_default();
+        change(lanes);
+        if lanes.up + lanes.dialling == 0 {
+            links.remove(&link);
+        }
         drop(links);
         self.changed.send_replace(());
     }

@@ -286,7 +286,7 @@ impl Greeted {
     pub(super) async fn run(self, remote: Option<SocketAddr>) {
         let (session, lane) = (self.session, self.attached.id);
         tracing::info!(%session, lane = lane.number(), from = %place(remote), "lane up");
-        let end = lane_task::run(self.attached, self.lane, None).await;
+        let end = lane_task::run(self.attached, self.lane, None, std::future::pending()).await;
         if !matches!(end, LaneEnd::SessionOver) {
             tracing::info!(%session, lane = lane.number(), why = %end, "lane down");
         }
