@@ -5,19 +5,22 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use super::config::{self, Invocation};
+use super::config::{self, FileConfig, Invocation, Task};
 use super::exit::Exit;
 use super::go_style::{self, Grammar};
 use super::logging;
 use super::text::escape;
 
 mod client;
+mod file;
 mod gateway;
 mod help;
 mod key_exchange;
 mod keys;
+mod run;
 mod server;
 mod session;
 mod sockets;
@@ -27,6 +30,7 @@ mod ways;
 use self::client::{CLIENT_EXAMPLES, CLIENT_EXAMPLES_SHORT, ClientArgs};
 use self::gateway::GATEWAY_EXAMPLES;
 use self::help::long_help;
+use self::run::{CHECK_EXAMPLES, CheckArgs, RUN_EXAMPLES, RunArgs, together};
 use self::server::{SERVER_EXAMPLES, ServerArgs};
 use self::values::demo_size;
 
@@ -69,6 +73,12 @@ enum Command {
     /// Take local connections and carry them to a server over many lanes
     #[command(after_help = CLIENT_EXAMPLES_SHORT, after_long_help = long_help(CLIENT_EXAMPLES))]
     Client(ClientArgs),
+    /// Be the servers and clients that a file asks for
+    #[command(after_help = RUN_EXAMPLES, after_long_help = long_help(RUN_EXAMPLES))]
+    Run(RunArgs),
+    /// Say whether a file is right, and what is wrong with it
+    #[command(after_help = CHECK_EXAMPLES, after_long_help = long_help(CHECK_EXAMPLES))]
+    Check(CheckArgs),
     #[command(flatten)]
     Keys(keys::KeysArgs),
     /// Have a running client take what this machine, or hosts behind it, connect to
@@ -114,9 +124,10 @@ struct DemoArgs {
     json: bool,
 }
 
-/// Why there is nothing to run: help or version was asked for, or the arguments are wrong.
+/// Why there is nothing to run, and the exit code if that is an error: help or version was asked
+/// for, or the arguments or the file are wrong.
 #[derive(Debug)]
-pub struct Early(clap::Error);
+pub struct Early(clap::Error, Exit);
 
 impl Early {
     /// Prints it where it belongs and says how the program shall end.
@@ -129,7 +140,12 @@ impl Early {
         if self.0.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             let _ = writeln!(io::stderr(), "Nothing was started.");
         }
-        Exit::Usage
+        self.1
+    }
+
+    /// What is wrong with a file.
+    fn of_file(told: &str) -> Self {
+        Self(clap::Error::raw(ErrorKind::ValueValidation, format!("{told}\n")), Exit::Config)
     }
 
     /// What would be printed.
@@ -149,7 +165,7 @@ impl From<clap::Error> for Early {
                 error.insert(kind, shown);
             }
         }
-        Self(error)
+        Self(error, Exit::Usage)
     }
 }
 
@@ -170,15 +186,117 @@ pub(super) fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<I
     let matches = command.try_get_matches_from_mut(form.argv)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let name = matches.subcommand_name().unwrap_or_default().to_owned();
-    to_invocation(cli, home, form.go_style).map_err(|problem| {
-        let sub = command.find_subcommand_mut(&name);
+    let over = given_output(&cli.output, &matches);
+    let file = match &cli.command {
+        Command::Run(args) => Some((args.config.as_path(), false)),
+        Command::Check(args) => Some((args.file.as_path(), true)),
+        _ => None,
+    };
+    if let Some((path, only_check)) = file {
+        let found =
+            read_file(path, &over, home.as_deref()).map_err(|told| Early::of_file(&told))?;
+        return Ok(if only_check { checked(found) } else { found });
+    }
+    let wants_file = cli.command.wants_file();
+    let wrong = |command: &mut clap::Command, problem| {
         // What was parsed has a sub-command of that name; any command would do to print an error.
-        let error = match sub {
+        let error = match command.find_subcommand_mut(&name) {
             Some(sub) => sub.error(ErrorKind::ValueValidation, problem),
             None => clap::Error::raw(ErrorKind::ValueValidation, problem),
         };
-        Early(error)
-    })
+        Early(error, Exit::Usage)
+    };
+    let invocation = match to_invocation(cli, home, form.go_style) {
+        Ok(invocation) if !wants_file => return Ok(invocation),
+        Ok(invocation) => invocation,
+        Err(problem) => return Err(wrong(&mut command, problem)),
+    };
+    let implied = if form.go_style { implied(&invocation.task) } else { Vec::new() };
+    let matches = matches.subcommand_matches(&name).unwrap_or(&matches);
+    match file::print(&command, &name, matches, &implied) {
+        Ok(text) => Ok(Invocation { task: Task::Print(text), ..invocation }),
+        Err(problem) => Err(wrong(&mut command, problem)),
+    }
+}
+
+/// What the command line says about the log: it counts instead of what a file says.
+fn given_output(output: &Output, matches: &clap::ArgMatches) -> Vec<String> {
+    let form = matches.value_source("log_format") == Some(ValueSource::CommandLine);
+    let form = form.then_some(match output.log_format {
+        LogFormat::Text => "--log-format=text",
+        LogFormat::Json => "--log-format=json",
+    });
+    let debug = output.debug.then_some("--debug");
+    let quiet = output.quiet.then_some("--quiet");
+    [debug, quiet, form].into_iter().flatten().map(str::to_owned).collect()
+}
+
+/// What the original's form says without an option.
+fn implied(task: &Task) -> Vec<(&'static str, &'static str)> {
+    let mut implied = vec![("dial", "127.0.0.1:443")];
+    if let Task::Client(config) = task {
+        let listens =
+            config.forwards.first().is_some_and(|it| it.listen.to_string() == "0.0.0.0:443");
+        implied.extend(listens.then_some(("listen", "0.0.0.0:443")));
+    }
+    implied
+}
+
+/// What the file at `path` asks for; `over` are options that count instead of the file's.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read_file(path: &Path, over: &[String], home: Option<&Path>) -> Result<Invocation, String> {
+    let source = file::read(path)?;
+    let mut command = Cli::command();
+    command.build();
+    let tables = file::tables(&source, &command, over);
+    let tables = tables.map_err(|problems| source.tell_all(problems))?;
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for table in &tables {
+        let understood = Cli::command()
+            .try_get_matches_from(&table.words)
+            .and_then(|matches| Cli::from_arg_matches(&matches))
+            .map_err(|error| table.explain(&error))
+            .and_then(|cli| {
+                let asked = to_invocation(cli, home.map(Path::to_owned), false);
+                asked.map_err(|problem| table.explain_all(&problem))
+            });
+        match understood {
+            Ok(invocation) => found.push((invocation, table.at.clone())),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        return together(path, found).map_err(|problem| source.tell(&problem));
+    }
+    Err(source.tell_all(problems))
+}
+
+/// A file in which nothing is wrong.
+fn checked(found: Invocation) -> Invocation {
+    let Task::File(FileConfig { file, servers, clients }) = &found.task else { return found };
+    let count = |number: usize, what: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{number} {what}s")),
+    };
+    let both = [count(servers.len(), "server"), count(clients.len(), "client")];
+    let both: Vec<_> = both.into_iter().flatten().collect();
+    let told =
+        format!("{}: {}, nothing wrong\n", escape(&file.display().to_string()), both.join(", "));
+    Invocation { task: Task::Print(told), ..found }
+}
+
+impl Command {
+    /// Whether it is only to print what a file would say.
+    fn wants_file(&self) -> bool {
+        match self {
+            Command::Server(args) => args.session.print_config,
+            Command::Client(args) => args.session.print_config,
+            _ => false,
+        }
+    }
 }
 
 fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invocation, String> {
@@ -188,29 +306,25 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
         _ => None,
     };
     let task = match cli.command {
-        Command::Server(args) => {
-            config::Task::Server(args.into_config(home, go_style, &mut notices)?)
-        }
-        Command::Client(args) => {
-            config::Task::Client(args.into_config(home, go_style, &mut notices)?)
-        }
-        Command::Keys(args) => config::Task::Keys(args.into_config(home)?),
-        Command::Gateway(args) => config::Task::Gateway(args.into_config(home)?),
+        Command::Server(args) => Task::Server(args.into_config(home, go_style, &mut notices)?),
+        Command::Client(args) => Task::Client(args.into_config(home, go_style, &mut notices)?),
+        Command::Keys(args) => Task::Keys(args.into_config(home)?),
+        Command::Gateway(args) => Task::Gateway(args.into_config(home)?),
         Command::Demo(args) => {
             let quiet = cli.output.quiet;
-            config::Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })
+            Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })
         }
+        // A file is read before, and its tables are none of these.
+        Command::Run(_) | Command::Check(_) => return Err("a file asks for no file".to_owned()),
     };
     let logging = logging::Options {
         level: match (cli.output.debug, cli.output.quiet) {
             (true, _) => logging::Level::Debug,
             (_, true) => logging::Level::Quiet,
             // Its progress says what happens.
-            _ if matches!(task, config::Task::Demo(_)) => logging::Level::Quiet,
+            _ if matches!(task, Task::Demo(_)) => logging::Level::Quiet,
             // It is a part of another program's connection.
-            _ if matches!(&task, config::Task::Client(it) if it.stdio.is_some()) => {
-                logging::Level::Quiet
-            }
+            _ if matches!(&task, Task::Client(it) if it.stdio.is_some()) => logging::Level::Quiet,
             _ => logging::Level::Normal,
         },
         json: cli.output.log_format == LogFormat::Json,

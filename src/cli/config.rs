@@ -35,12 +35,15 @@ pub enum Task {
     Demo(DemoConfig),
     Keys(KeysConfig),
     Gateway(GatewayConfig),
+    File(FileConfig),
+    /// Print this, and end.
+    Print(String),
 }
 
 impl Task {
     /// Whether SIGHUP makes the task reload what it can; it ends any other task.
     pub fn reloads(&self) -> bool {
-        matches!(self, Task::Server(_) | Task::Client(_))
+        matches!(self, Task::Server(_) | Task::Client(_) | Task::File(_))
     }
 
     /// How long open connections may take to finish when a signal asks for the end.
@@ -48,8 +51,27 @@ impl Task {
         match self {
             Task::Server(ServerConfig { session, .. })
             | Task::Client(ClientConfig { session, .. }) => session.drain_timeout,
-            Task::Demo(_) | Task::Keys(_) | Task::Gateway(_) => Duration::ZERO,
+            Task::File(config) => config.drain_timeout(),
+            Task::Demo(_) | Task::Keys(_) | Task::Gateway(_) | Task::Print(_) => Duration::ZERO,
         }
+    }
+}
+
+/// Servers and clients that one process is.
+#[derive(Debug)]
+pub struct FileConfig {
+    /// Where this stands.
+    pub file: PathBuf,
+    /// Together not empty.
+    pub servers: Vec<ServerConfig>,
+    pub clients: Vec<ClientConfig>,
+}
+
+impl FileConfig {
+    fn drain_timeout(&self) -> Duration {
+        let sessions = self.servers.iter().map(|it| &it.session);
+        let sessions = sessions.chain(self.clients.iter().map(|it| &it.session));
+        sessions.map(|it| it.drain_timeout).max().unwrap_or_default()
     }
 }
 

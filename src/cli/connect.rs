@@ -28,9 +28,10 @@ use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
 use super::{routes, stdio};
 
 /// Accepts connections where `config.forwards` says and carries them to the server at
-/// `config.dial`, until a signal.
+/// `config.dial`, until a signal. It may have one of `share` parts of the process's descriptors.
 pub(super) async fn run_client(
     config: ClientConfig,
+    share: usize,
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
     let mut signals = ServiceSignals::listen()?;
@@ -66,7 +67,7 @@ pub(super) async fn run_client(
     if let Some(to) = &config.stdio {
         return stdio::run(&client, to, stopping).await;
     }
-    let mut takers = start_takers(&config, &client, listeners, &proxy, &gateway);
+    let mut takers = start_takers(&config, share, &client, listeners, &proxy, &gateway);
     let patience = loop {
         tokio::select! {
             ended = takers.join_next() => {
@@ -87,6 +88,7 @@ pub(super) async fn run_client(
 /// client.
 fn start_takers(
     config: &ClientConfig,
+    share: usize,
     client: &Arc<Client>,
     listeners: Vec<(Listener, Forward)>,
     proxy: &ProxyOptions,
@@ -94,7 +96,7 @@ fn start_takers(
 ) -> JoinSet<Result<(), Failure>> {
     // Each bind may get an express lane besides.
     let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
-    let connections = descriptors::for_client(lanes).with_sockets(config.session.sockets);
+    let connections = descriptors::for_client(lanes, share).with_sockets(config.session.sockets);
     if listeners.is_empty() {
         tracing::info!(server = config.dial.as_written(), "client ready");
     }

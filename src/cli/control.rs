@@ -37,6 +37,9 @@ const FOLDER: &str = "control";
 /// Most simultaneous connections: two for each shell that may run an ssh over this client.
 const CONNECTIONS_MAX: usize = 128;
 
+/// Most sockets of one role and process: beyond them, more would not be asked anyway.
+const SOCKETS_MAX: usize = 64;
+
 /// Most requests on one connection, one after another.
 const REQUESTS_MAX: usize = 16;
 
@@ -69,7 +72,7 @@ impl Control {
     pub(super) fn bind(home: Option<&Path>, role: &str) -> Option<Self> {
         let bound = folder(home?, true).and_then(|folder| {
             sweep(&folder);
-            UnixSocket::bind(&folder.join(format!("{role}-{}.sock", std::process::id())))
+            bind_first(&folder, role)
         });
         match bound {
             Ok(socket) => Some(Self(socket)),
@@ -114,6 +117,20 @@ impl Control {
         drop(self);
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// One process may be several clients and servers: each has a socket of its own.
+fn bind_first(folder: &Path, role: &str) -> io::Result<UnixSocket> {
+    let process = std::process::id();
+    let others = (2..=SOCKETS_MAX).map(|number| format!("{role}-{number}-{process}.sock"));
+    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+    for name in std::iter::once(format!("{role}-{process}.sock")).chain(others) {
+        match UnixSocket::bind(&folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
+            bound => return bound,
+        }
+    }
+    Err(taken)
 }
 
 /// The folder, created if `make`. Nobody else may enter it.

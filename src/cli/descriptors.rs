@@ -21,9 +21,10 @@ pub(super) fn raise_limit() {
     }
 }
 
-/// The connections a server has descriptors for, beside its lanes. Logs how many.
-pub(super) fn for_server() -> Connections {
-    let limit = limit();
+/// The connections a server has descriptors for, beside its lanes, if it may have one of `share`
+/// parts of them. Logs how many.
+pub(super) fn for_server(share: usize) -> Connections {
+    let limit = limit() / share.max(1);
     let connections = left(limit, in_use(), FILES + (limit / 4).min(LANES_RESERVE_MAX));
     let bound = Connections::at_most(connections);
     let of_one_client = bound.of_one_client();
@@ -35,9 +36,10 @@ pub(super) fn for_server() -> Connections {
     bound
 }
 
-/// The connections a client has descriptors for, beside this many lanes. Logs how many.
-pub(super) fn for_client(lanes: usize) -> Connections {
-    let limit = limit();
+/// The connections a client has descriptors for, beside this many lanes; `share` as for a server.
+/// Logs how many.
+pub(super) fn for_client(lanes: usize, share: usize) -> Connections {
+    let limit = limit() / share.max(1);
     // Dialling a lane tries several addresses at once.
     let connections = left(limit, in_use(), FILES + 2 * lanes);
     tracing::info!(connections, "so many connections at once for {limit} descriptors");

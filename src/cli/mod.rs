@@ -31,6 +31,7 @@ mod reverse;
 mod routes;
 mod run;
 mod serve;
+mod several;
 mod signals;
 mod stdio;
 mod stopping;

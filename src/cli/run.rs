@@ -17,8 +17,10 @@ use super::gateway::command::run_gateway;
 use super::keys::run_keys;
 use super::logging;
 use super::serve::run_server;
+use super::several::run_all;
 use super::signals::Signals;
 use super::stopping::Stopping;
+use super::text::print;
 
 /// Runs to the end and returns how it went. Errors are already reported then.
 pub fn run(invocation: Invocation) -> Exit {
@@ -103,12 +105,20 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         hide_memory();
     }
     match task {
-        Task::Server(config) => run_server(config, stopping).await,
-        Task::Client(config) => run_client(config, stopping).await,
+        Task::Server(config) => run_server(config, 1, stopping).await,
+        Task::Client(config) => run_client(config, 1, stopping).await,
+        Task::File(config) => run_all(config, stopping).await,
+        Task::Print(text) => print_text(text).await,
         Task::Demo(config) => run_demo(config).await,
         Task::Keys(config) => run_keys(config).await,
         Task::Gateway(config) => run_gateway(config.request, config.home.as_deref()).await,
     }
+}
+
+async fn print_text(text: String) -> Result<Exit, Failure> {
+    let printed = print(text).await;
+    let printed = printed.map(|()| Exit::Ok).context("cannot print it");
+    printed.map_err(|error| Failure::new(Exit::Config, error))
 }
 
 /// How long threads have to finish what they are doing.

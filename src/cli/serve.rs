@@ -26,9 +26,11 @@ use super::signals::{Asked, ServiceSignals};
 use super::stopping::{Stopping, tell_draining};
 use super::trust::trust_failure;
 
-/// Accepts lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
+/// Accepts lanes at `config.listen` and hands their streams to `config.dial`, until a signal. It
+/// may have one of `share` parts of the process's descriptors.
 pub(super) async fn run_server(
     config: ServerConfig,
+    share: usize,
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
     let mut signals = ServiceSignals::listen()?;
@@ -43,7 +45,7 @@ pub(super) async fn run_server(
         .with_clients(Arc::new(clients.clone()))
         .with_sessions(config.sessions);
     let mut server = Server::start(listener, settings);
-    let connections = descriptors::for_server()
+    let connections = descriptors::for_server(share)
         .with_sockets(config.session.sockets)
         .with_dialing(config.dialing)
         .with_listening(Destinations::new(config.listen_for_strangers));

@@ -12,6 +12,7 @@ mod descriptors;
 mod dialing;
 mod drain;
 mod ends;
+mod file;
 mod homes;
 mod lanes;
 mod log;

@@ -61,7 +61,7 @@ pub(super) struct ClientArgs {
     #[command(flatten)]
     links: LinkArgs,
     #[command(flatten)]
-    session: SessionArgs,
+    pub(super) session: SessionArgs,
 }
 
 #[derive(Debug, Args)]

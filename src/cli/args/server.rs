@@ -82,7 +82,7 @@ pub(super) struct ServerArgs {
     #[arg(long, value_name = "HOST:PORT", value_parser = listen_rule)]
     allow_listen: Vec<DestinationRule>,
     #[command(flatten)]
-    session: SessionArgs,
+    pub(super) session: SessionArgs,
     #[command(flatten)]
     sessions: SessionLimitArgs,
 }

@@ -48,6 +48,11 @@ pub(super) struct SessionArgs {
     /// Of earlier versions; has no effect
     #[arg(long, value_name = "BYTES", hide = true, value_parser = number)]
     chunk_size: Option<u32>,
+    /// Print the file that asks for the same, and end
+    ///
+    /// For `imux run -c FILE`. Keys and passwords are in files of their own, which it names.
+    #[arg(long, help_heading = "Output", display_order = 103)]
+    pub(super) print_config: bool,
     #[command(flatten)]
     sockets: SocketArgs,
 }
