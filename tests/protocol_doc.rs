@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use imux::proto::ids::VarInt;
-use imux::proto::wire::{Frame, Params, Secret, StreamKind, Wants, encode_frame};
+use imux::proto::wire::{Datagram, Frame, Params, Secret, StreamKind, Wants, encode_frame};
 use imux::proto::{Code, Dir, LaneId, LanePolicy, SessionId, Side, StreamId, limits};
 
 fn document() -> String {
@@ -158,6 +158,11 @@ fn frame_types_are_the_types() {
         early_max_stream_data: 0,
         wants: Wants::default(),
         listeners_max: 0,
+        flows_max: 0,
+    };
+    let datagram = |total, offset| {
+        let data = Bytes::from_static(b"12345");
+        Frame::Datagram(Datagram { id, number: 0, waited_ms: 0, total, offset, data })
     };
     let (code, reason, mac) = (Code::NONE, Bytes::new(), [0; 32]);
     let session = SessionId::new([0; 16]);
@@ -178,7 +183,9 @@ fn frame_types_are_the_types() {
         (Frame::Close { code, reason: reason.clone() }, "CLOSE"),
         (Frame::Drain, "DRAIN"),
         (Frame::NextKey { announcement: vec![0; 96].into() }, "NEXT_KEY"),
+        (datagram(5, 0), "DATAGRAM"),
         (Frame::Express, "EXPRESS"),
+        (datagram(6, 1), "DATAGRAM, a part"),
         (Frame::Create { versions: vec![1], params }, "CREATE"),
         (Frame::Invitation { secret: Secret([0; 32]) }, "INVITATION"),
         (Frame::LanePolicy(LanePolicy::default()), "LANE_POLICY"),
@@ -227,6 +234,13 @@ fn limits_are_the_limits() {
         ("HANDSHAKE_SOURCES_MAX", limits::HANDSHAKE_SOURCES_MAX as u64),
         ("WAITING_LANES_MAX", limits::WAITING_LANES_MAX as u64),
         ("WAITING_LANES_PER_SOURCE_MAX", limits::WAITING_LANES_PER_SOURCE_MAX as u64),
+        ("DATAGRAM_BYTES_MAX", limits::DATAGRAM_BYTES_MAX as u64),
+        ("DATAGRAM_PART_BYTES_MIN", limits::DATAGRAM_PART_BYTES_MIN as u64),
+        ("FLOWS_PER_SESSION_MAX", limits::FLOWS_PER_SESSION_MAX),
+        ("FLOWS_BYTES_MAX", limits::FLOWS_BYTES_MAX),
+        ("DATAGRAM_OVERHEAD_BYTES", limits::DATAGRAM_OVERHEAD_BYTES),
+        ("DATAGRAMS_HELD_MAX", limits::DATAGRAMS_HELD_MAX as u64),
+        ("FLOW_DEADLINE_MAX", limits::FLOW_DEADLINE_MAX.as_secs()),
         ("STREAM_OVERHEAD_BYTES", limits::STREAM_OVERHEAD_BYTES),
         ("MEMORY_PART", limits::MEMORY_PART),
         ("MEMORY_BYTES_MAX", limits::MEMORY_BYTES_MAX),

@@ -1,5 +1,5 @@
-//! What the kernel hands to a client (`--transparent`): rules that redirect connections, in networks
-//! of the lab's own.
+//! What the kernel hands to a client (`--transparent`): rules that redirect connections, in
+//! networks of the lab's own.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

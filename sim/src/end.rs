@@ -1,5 +1,7 @@
 //! One end: a session, the driver that serves it, and the users of its streams.
 
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,8 +13,10 @@ use imux::proto::{
 };
 
 use crate::app::{App, Done, Fate};
+use crate::flow::FlowApp;
 use crate::net::{Time, ms};
 use crate::options::{AllowanceOptions, Options};
+use crate::oracle::flow;
 use crate::oracle::liveness::AtOnce;
 use crate::oracle::memory;
 use crate::oracle::promises::Promises;
@@ -76,7 +80,10 @@ pub struct End {
     allowed: Option<Allowance>,
     lanes: BTreeMap<LaneId, LaneEnd>,
     pub apps: BTreeMap<StreamId, App>,
-    /// Streams whose users have something to do.
+    pub flows: BTreeMap<StreamId, FlowApp>,
+    pub flows_to_open: VecDeque<usize>,
+    arrivals: BTreeMap<StreamId, flow::Arrivals>,
+    /// Streams and flows whose users have something to do.
     pub todo: BTreeSet<StreamId>,
     /// How many of `apps` are still open.
     pub apps_open: usize,
@@ -119,6 +126,9 @@ impl End {
             config,
             lanes: BTreeMap::new(),
             apps: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            flows_to_open: VecDeque::new(),
+            arrivals: BTreeMap::new(),
             todo: BTreeSet::new(),
             apps_open: 0,
             to_open: VecDeque::new(),
@@ -190,6 +200,7 @@ impl End {
                 continue;
             }
             self.order.on_frames(now, &self.batch.frames);
+            self.note_datagrams(now);
             self.session.handle_frames(at, lane, &mut self.batch);
         }
         Ok(())
@@ -222,6 +233,7 @@ impl End {
         at: Instant,
         options: &Options,
         truths: &mut [[Truth; 2]],
+        flow_truths: &mut [[flow::Truth; 2]],
     ) -> Vec<Happened> {
         let mut happened = Vec::new();
         self.change_allowance(now, &mut happened);
@@ -229,13 +241,18 @@ impl End {
             self.on_event(now, event, &mut happened);
         }
         while let Some((id, kind)) = self.session.accept() {
-            self.on_accept(id, &kind, options, &mut happened);
+            if !self.accept_flow(now, id, &kind, options, &mut happened) {
+                self.on_accept(id, &kind, options, &mut happened);
+            }
         }
         if std::mem::take(&mut self.try_open) {
             self.open(options, &mut happened);
+            self.open_flows(now, at, options, &mut happened);
         }
         while let Some(id) = self.todo.pop_first() {
-            self.serve_user(now, at, id, options, truths, &mut happened);
+            if !self.serve_flow(now, at, id, options, flow_truths, &mut happened) {
+                self.serve_user(now, at, id, options, truths, &mut happened);
+            }
         }
         while let Some(lane) = self.session.poll_wake(at) {
             happened.push(Happened::LaneWoken(lane));
@@ -276,7 +293,10 @@ impl End {
                 happened.push(Happened::Counted("open available"));
                 self.try_open = true;
             }
-            Event::Readable(id) | Event::Writable(id) | Event::Stopped { id, .. } => {
+            Event::Readable(id)
+            | Event::Writable(id)
+            | Event::FlowReadable(id)
+            | Event::Stopped { id, .. } => {
                 self.todo.insert(id);
             }
             Event::LaneLost { lane, code } => {
@@ -296,6 +316,7 @@ impl End {
             Event::Draining => {
                 self.peer_drains = true;
                 self.to_open.clear();
+                self.flows_to_open.clear();
             }
             Event::Closed(error) => {
                 self.apps_open = 0;
@@ -423,6 +444,7 @@ impl End {
     /// Whether nothing is left to do and the session is still connected.
     pub fn is_drained(&self) -> bool {
         self.to_open.is_empty()
+            && self.flows_to_open.is_empty()
             && self.apps_open == 0
             && self.session.stream_count() == 0
             && self.session.lane_count() > 0
@@ -459,8 +481,10 @@ impl End {
         self.steps += 1;
         // It inspects every stream.
         if self.steps.is_multiple_of(MEMORY_EVERY) {
-            self.bounds.check(&stats, self.session.memory())?;
+            let flows = self.session.flow_bytes();
+            self.bounds.check(&stats, self.session.memory().saturating_sub(flows))?;
         }
+        self.check_flows()?;
         check_credit(stats.credit, self.config.session_window)?;
         self.promises.check(self.session.promised())?;
         self.held.check(stats.held_bytes)?;

@@ -4,6 +4,7 @@
 pub mod app;
 pub mod cli;
 pub mod end;
+mod flow;
 pub mod net;
 pub mod options;
 pub mod oracle;

@@ -16,6 +16,8 @@ pub struct Options {
     pub sessions: [SessionOptions; 2],
     pub driver: DriverOptions,
     pub streams: Vec<StreamPlan>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowPlan>,
     pub faults: Vec<Fault>,
     /// What one end does to the whole session, and when.
     pub endings: Vec<Ending>,
@@ -238,6 +240,26 @@ pub struct HalfPlan {
     pub stop_at: Option<u64>,
     /// The reader reads nothing until the faults end.
     pub unread: bool,
+}
+
+/// One flow: who opens it, when, and what its opener sends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowPlan {
+    pub at_ms: f64,
+    /// The server opens it.
+    pub from_server: bool,
+    /// Every datagram goes on two lanes.
+    pub redundant: bool,
+    pub deadline_ms: u64,
+    /// It ends if nothing comes or goes for so long (0: the usual).
+    pub idle_ms: f64,
+    /// How many datagrams, how often, and of how many bytes: from the one to the other.
+    pub count: u64,
+    pub every_ms: f64,
+    pub bytes: [u64; 2],
+    /// The other end sends one for each that it gets.
+    pub echo: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

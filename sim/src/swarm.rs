@@ -5,8 +5,8 @@ use imux::proto::SchedulerKind;
 
 use crate::net::MS;
 use crate::options::{
-    AllowanceOptions, Congestion, DriverOptions, Ending, Fault, FaultKind, HalfPlan, Options,
-    PathOptions, SessionOptions, StreamPlan,
+    AllowanceOptions, Congestion, DriverOptions, Ending, Fault, FaultKind, FlowPlan, HalfPlan,
+    Options, PathOptions, SessionOptions, StreamPlan,
 };
 use crate::oracle::lanes::SLOW_MBIT;
 use crate::oracle::liveness;
@@ -32,6 +32,7 @@ pub fn draw(seed: u64) -> Options {
         name: format!("swarm {seed}"),
         faults: draw_faults(&mut rng, &paths, faults_end_ms),
         streams: draw_streams(&mut rng, &sessions, faults_end_ms, slowest),
+        flows: Vec::new(),
         endings: draw_endings(&mut rng, faults_end_ms),
         driver: draw_driver(&mut rng),
         paths,
@@ -74,7 +75,36 @@ pub fn draw(seed: u64) -> Options {
             session.allowances = draw_allowances(&mut memory, faults_end_ms);
         }
     }
+    // Likewise.
+    if seed % 10 == SEEDS_WITH_FLOWS {
+        let mut flows = Rng::new(seed ^ 0x666c_6f77_7300_0000);
+        options.flows =
+            (0..flows.range(1..=5)).map(|_| draw_flow(&mut flows, options.faults_end_ms)).collect();
+    }
     options
+}
+
+/// Every tenth seed has flows.
+const SEEDS_WITH_FLOWS: u64 = 7;
+
+/// A voice, a game, a tunnel in the tunnel, or a flood.
+fn draw_flow(rng: &mut Rng, end_ms: f64) -> FlowPlan {
+    let count = rng.log_range(1.0, 400.0) as u64;
+    let at_ms = rng.unit() * end_ms;
+    let every_ms = rng.log_range(0.02, 60.0).min(end_ms / count as f64);
+    let most = *rng.pick(&[100.0, 1_500.0, 1_500.0, 5_000.0, 65_507.0]);
+    let [one, other] = [(); 2].map(|()| rng.log_range(8.0, most) as u64);
+    FlowPlan {
+        at_ms,
+        from_server: rng.chance(0.4),
+        redundant: rng.chance(0.3),
+        deadline_ms: *rng.pick(&[1, 20, 200, 200, 200, 1_000, 20_000]),
+        idle_ms: if rng.chance(0.1) { rng.log_range(1.0, 300.0) } else { 0.0 },
+        count,
+        every_ms,
+        bytes: [one.min(other), one.max(other)],
+        echo: rng.chance(0.5),
+    }
 }
 
 /// From a session's minimum upwards; enough in the end.

@@ -24,6 +24,7 @@ use links::{LinkWatch, Links};
 use server_key::ServerKey;
 
 use super::error::{ConnectError, OpenError};
+use super::flow::{Flow, FlowOptions};
 use super::session::{self, Session};
 use super::stream::Stream;
 use super::wants::OpenOptions;
@@ -31,6 +32,12 @@ use crate::proto::{Code, LanePolicy, LinkId, SessionStats, Tier, Undelivered};
 use crate::trust::Fingerprint;
 
 pub use config::{ClientConfig, Link};
+
+/// What to open.
+enum Opening {
+    Stream(OpenOptions),
+    Flow(FlowOptions),
+}
 
 /// A session with one server that is kept alive: lost lanes are dialled again, and a session that
 /// was lost (the server was restarted, say) is created anew for streams opened from then on.
@@ -268,7 +275,24 @@ impl Client {
     /// # Errors
     /// No session came in time, or it is shutting down.
     pub async fn open(&self, options: impl Into<OpenOptions>) -> Result<Stream, OpenError> {
+        self.open_any(&Opening::Stream(options.into())).await
+    }
+
+    /// Opens a flow of datagrams, as [`open`](Self::open) opens a stream.
+    ///
+    /// Cancel safe: a flow that is not returned is ended.
+    ///
+    /// # Errors
+    /// No session came in time, or it is shutting down; the server knows no flows, or allows no
+    /// more.
+    pub async fn open_flow(&self, options: impl Into<FlowOptions>) -> Result<Flow, OpenError> {
         let options = options.into();
+        let deadline = options.deadline;
+        let stream = self.open_any(&Opening::Flow(options)).await?;
+        Ok(Flow::new(stream, deadline))
+    }
+
+    async fn open_any(&self, opening: &Opening) -> Result<Stream, OpenError> {
         let patience = self.keepers.patience();
         tokio::pin!(patience);
         let mut over: Option<Session> = None;
@@ -276,13 +300,16 @@ impl Client {
             if *self.draining.borrow() {
                 return Err(OpenError::Draining);
             }
-            let opening = async {
+            let opened = async {
                 let session = self.session_after(over.as_ref()).await?;
-                let opened = session.open(options.clone()).await;
+                let opened = match opening {
+                    Opening::Stream(options) => session.open(options.clone()).await,
+                    Opening::Flow(options) => session.open_as_stream(options).await,
+                };
                 Ok::<_, OpenError>((session, opened))
             };
             let (session, opened) = tokio::select! {
-                opening = opening => opening?,
+                opened = opened => opened?,
                 () = &mut patience => return Err(OpenError::NoLane),
             };
             match opened {

@@ -84,6 +84,15 @@ pub enum OpenError {
         "the server is of a version that takes no connections for its clients: update it, or leave -R out"
     )]
     ListeningNotKnown,
+    /// The peer knows no flows.
+    #[error("the peer is of a version that carries no datagrams (UDP): update it")]
+    FlowsNotKnown,
+    /// As many flows are open as the peer allows.
+    #[error("as many flows are open as the peer allows")]
+    TooManyFlows,
+    /// A flow is opened by `open_flow`, and nothing else is.
+    #[error("this kind is not opened in this way: flows by `open_flow`, all others by `open`")]
+    WrongKind,
 }
 
 /// Why a stream ended before its time.

@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod door;
 mod error;
+mod flow;
 mod greeting;
 mod handshake_rate;
 mod invitation;
@@ -31,6 +32,7 @@ pub use budget::ProcessMemory;
 pub use chance::seed as seed_chance;
 pub use client::{Client, ClientConfig, Link};
 pub use error::{ConnectError, OpenError, StreamError};
+pub use flow::{Flow, FlowError, FlowOptions};
 pub use lane_event::LaneEvent;
 pub use server::{Server, ServerConfig};
 pub(crate) use session::Kept;
@@ -44,6 +46,6 @@ pub(crate) use crate::proto::limits::{
 };
 pub use crate::proto::wire::{StreamKind, Wants};
 pub use crate::proto::{
-    Code, Config, InvalidConfig, LaneId, LaneStats, LinkId, SchedulerKind, SessionError, SessionId,
-    SessionStats, Side, StreamId, Tier, Undelivered, UnknownScheduler, UnknownTier,
+    Code, Config, FlowStats, InvalidConfig, LaneId, LaneStats, LinkId, SchedulerKind, SessionError,
+    SessionId, SessionStats, Side, StreamId, Tier, Undelivered, UnknownScheduler, UnknownTier,
 };

@@ -79,6 +79,10 @@ impl Session {
         &self.handle.shared
     }
 
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
     /// Opens a stream. Its first bytes travel with the opening: it waits only for room among the
     /// streams the peer allows.
     ///
@@ -97,7 +101,8 @@ impl Session {
                 }
                 let granted = state.core.granted_wants();
                 let listeners = state.core.granted_listeners();
-                let (kind, awaits) = match wants::asked(&options, granted, listeners) {
+                let flows = state.core.granted_flows();
+                let (kind, awaits) = match wants::asked(&options, granted, listeners, flows) {
                     Ok(asked) => asked,
                     Err(refused) => return Some(Err(refused)),
                 };
@@ -117,7 +122,7 @@ impl Session {
         Ok(Stream::new(self.handle.clone(), id).awaiting_answer(awaits))
     }
 
-    /// The next stream the peer opens. Cancel safe: none is lost.
+    /// The next stream or flow the peer opens. Cancel safe: none is lost.
     ///
     /// # Errors
     /// The session is over.
@@ -341,12 +346,13 @@ pub(super) async fn drained(shared: &Shared) {
     wait(shared, |state| &mut state.draining, |state| idle(state).then_some(())).await;
 }
 
-/// A stream the peer opened.
+/// A stream the peer opened, or a flow.
 #[derive(Debug)]
 pub struct Incoming {
     /// The stream. Dropping it resets it.
     pub stream: Stream,
-    /// What the peer wants of it: never [`StreamKind::Wanting`].
+    /// What the peer wants of it: never [`StreamKind::Wanting`]. If it is a
+    /// [`Flow`](StreamKind::Flow), see [`into_flow`](Self::into_flow).
     pub kind: StreamKind,
     /// What else it wants. The answer goes out before the first byte written, or at
     /// [`WriteHalf::answer`](super::WriteHalf::answer).

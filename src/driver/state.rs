@@ -23,6 +23,8 @@ const LANE_EVENTS_KEPT: usize = crate::proto::limits::LANES_MAX;
 pub(super) struct StreamWakers {
     pub(super) read: Option<Waker>,
     pub(super) write: Option<Waker>,
+    /// Those that wait for a flow's datagrams.
+    pub(super) datagrams: Waiters,
     /// Bytes written that are known to have arrived, as of the last query; and whether all have,
     /// the end included.
     pub(super) arrived: u64,
@@ -197,6 +199,11 @@ impl State {
             Event::Readable(id) => {
                 wake.extend(self.streams.get_mut(&id).and_then(|wakers| wakers.read.take()));
             }
+            Event::FlowReadable(id) => {
+                if let Some(wakers) = self.streams.get_mut(&id) {
+                    wakers.datagrams.wake(wake);
+                }
+            }
             Event::Writable(id) => {
                 wake.extend(self.streams.get_mut(&id).and_then(|wakers| wakers.write.take()));
             }
@@ -254,6 +261,7 @@ impl State {
         for wakers in self.streams.values_mut() {
             wake.extend(wakers.read.take());
             wake.extend(wakers.write.take());
+            wakers.datagrams.wake(wake);
         }
         wake.extend(self.lanes.values_mut().filter_map(|slot| slot.waker.take()));
     }

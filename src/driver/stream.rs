@@ -14,10 +14,12 @@ use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::StreamError;
-use super::shared::Handle;
+use super::shared::{Handle, Shared};
 use super::state::StreamWakers;
 use crate::proto::Code;
 use crate::proto::ids::StreamId;
+
+pub(super) use waiting::closed;
 
 pub use read::ReadHalf;
 pub use write::WriteHalf;
@@ -86,6 +88,10 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
         Self { read: ReadHalf::new(handle.clone(), id), write: WriteHalf::new(handle, id) }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        self.read.shared()
     }
 
     /// The peer will first say that it is connected.

@@ -30,12 +30,13 @@ impl From<StreamKind> for OpenOptions {
 /// The first byte back on a stream whose opener wants an answer.
 pub(super) const ANSWER: &[u8] = &[0];
 
-/// The kind of stream to open at a peer that grants `granted` and this many listeners, and whether
-/// an answer will come.
+/// The kind of stream to open at a peer that grants `granted` and this many listeners and flows,
+/// and whether an answer will come.
 pub(super) fn asked(
     options: &OpenOptions,
     granted: Wants,
     listeners_max: u64,
+    flows_max: u64,
 ) -> Result<(StreamKind, bool), OpenError> {
     let (destination, more) = match options.kind.clone() {
         StreamKind::Default => (None, Wants::default()),
@@ -44,7 +45,11 @@ pub(super) fn asked(
         StreamKind::Listening { .. } if listeners_max == 0 => {
             return Err(OpenError::ListeningNotKnown);
         }
+        StreamKind::Listening { place, .. } if place.starts_with("udp:") && flows_max == 0 => {
+            return Err(OpenError::FlowsNotKnown);
+        }
         kind @ StreamKind::Listening { .. } => return Ok((kind, true)),
+        StreamKind::Flow { .. } => return Err(OpenError::WrongKind),
         // These lead to no destination, or to an unnamed one.
         kind @ (StreamKind::Raw | StreamKind::Visitor { .. } | StreamKind::Unknown(_)) => {
             return Ok((kind, false));
@@ -86,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_does_not_grant_is_done_without_or_refused() {
-        let asked = |options: &_, granted| asked(options, granted, 0);
+        let asked = |options: &_, granted| asked(options, granted, 0, 0);
         let named = || StreamKind::Named("a:1".to_owned());
         let options = |kind, wants| OpenOptions { wants, ..OpenOptions::from(kind) };
         let answer = options(named(), Wants::ANSWER);
@@ -111,7 +116,7 @@ mod tests {
     fn a_source_is_claimed_where_it_is_to_be_told_and_the_peer_knows_claims() {
         let source: SocketAddr = "192.0.2.7:5".parse().unwrap();
         let options = |wants| OpenOptions { wants, source: Some(source), ..Default::default() };
-        let claim = |options: &_, granted| match asked(options, granted, 0) {
+        let claim = |options: &_, granted| match asked(options, granted, 0, 0) {
             Ok((StreamKind::Wanting { wants, claim, .. }, _)) => (wants.has(Wants::CLAIM), claim),
             other => panic!("{other:?}"),
         };
@@ -134,8 +139,18 @@ mod tests {
     fn a_peer_that_takes_no_connections_for_others_is_not_asked_to() {
         let kind = StreamKind::Listening { number: 1, place: "localhost:80".to_owned() };
         let options = OpenOptions::from(kind.clone());
-        assert_eq!(asked(&options, Wants::ALL, 0), Err(OpenError::ListeningNotKnown));
-        assert_eq!(asked(&options, Wants::default(), 1), Ok((kind.clone(), true)));
+        assert_eq!(asked(&options, Wants::ALL, 0, 9), Err(OpenError::ListeningNotKnown));
+        assert_eq!(asked(&options, Wants::default(), 1, 0), Ok((kind.clone(), true)));
         assert_eq!(heard(kind.clone()), (kind, Wants::ANSWER, None));
+    }
+
+    #[test]
+    fn a_peer_that_knows_no_flows_is_not_asked_to_take_datagrams() {
+        let kind = StreamKind::Listening { number: 1, place: "udp:localhost:53".to_owned() };
+        let options = OpenOptions::from(kind.clone());
+        assert_eq!(asked(&options, Wants::ALL, 1, 0), Err(OpenError::FlowsNotKnown));
+        assert_eq!(asked(&options, Wants::ALL, 1, 1), Ok((kind, true)));
+        let flow = StreamKind::Flow { deadline_ms: 1, kind: Box::new(StreamKind::Raw) };
+        assert_eq!(asked(&flow.into(), Wants::ALL, 1, 1), Err(OpenError::WrongKind));
     }
 }

@@ -77,6 +77,7 @@ impl Config {
             early_max_stream_data: self.early_window(),
             wants: Wants::ALL,
             listeners_max: limits::LISTENERS_PER_CLIENT_MAX as u64,
+            flows_max: limits::FLOWS_PER_SESSION_MAX,
         }
     }
 

@@ -78,6 +78,8 @@ codes! {
     LISTEN_IN_USE = 0x29, "the place to listen at is in use";
     /// The system does not allow listening there.
     LISTEN_FAILED = 0x2a, "the system does not let it listen there";
+    /// Nothing came or went on a flow for longer than its idle time.
+    FLOW_IDLE = 0x2b, "nothing came or went on the flow for too long";
 }
 
 impl Code {
@@ -219,5 +221,19 @@ pub enum ReadError {
     Reset(Code),
     /// Stopped by this end, or forgotten.
     #[error("the stream is closed for reading")]
+    Closed,
+}
+
+/// Why a datagram was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DatagramError {
+    /// It has so many bytes: more than [`DATAGRAM_BYTES_MAX`](super::limits::DATAGRAM_BYTES_MAX).
+    #[error("a datagram of {0} bytes is too large")]
+    TooLarge(usize),
+    /// The flow was ended, by either end.
+    #[error("the flow has ended: {0}")]
+    Ended(Code),
+    /// The flow is none, or forgotten, or the session is over.
+    #[error("the flow is closed")]
     Closed,
 }

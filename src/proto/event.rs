@@ -17,6 +17,8 @@ pub enum Event {
     Begun(StreamId),
     /// Something can be read that could not before: data, the end, or a reset.
     Readable(StreamId),
+    /// A flow's reader waits, and there is a datagram for it, or the flow is over.
+    FlowReadable(StreamId),
     /// Something can be written that could not before.
     Writable(StreamId),
     /// What was written to a stream has arrived at the peer: all of it when it is finished, or when

@@ -121,6 +121,30 @@ pub const LISTENERS_MAX: usize = 256;
 /// not be all that its client may have.
 pub const VISITORS_PER_LISTENER_MAX: usize = 1_024;
 
+/// Largest datagram: what UDP over IPv4 can carry (RFC 768, RFC 791).
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// Smallest part of a datagram that was cut, its last one excepted: 64 of them make the largest.
+pub const DATAGRAM_PART_BYTES_MIN: usize = 1_024;
+
+/// Flows that each end may have opened at once. A resolver or a game opens a few, a network behind
+/// one client some hundreds; a server passes each on by a socket of its own.
+pub const FLOWS_PER_SESSION_MAX: u64 = 1_024;
+
+/// What a session keeps of datagrams each way: 200 ms of 160 Mbit/s. One flow has half of it at
+/// most, and all have no more than a quarter of what the session is allowed.
+pub const FLOWS_BYTES_MAX: u64 = 4 << 20;
+
+/// What a kept datagram, or a kept part of one, costs besides its bytes.
+pub const DATAGRAM_OVERHEAD_BYTES: u64 = 128;
+
+/// Datagrams of one flow that wait for an earlier one. Lanes differ by tens of milliseconds, and
+/// 10,000 datagrams a second are a lot.
+pub const DATAGRAMS_HELD_MAX: usize = 1_024;
+
+/// Longest deadline of a flow. Whoever can wait longer wants a stream.
+pub const FLOW_DEADLINE_MAX: Duration = Duration::from_secs(10);
+
 /// Bookkeeping of an open stream, besides its bytes: its entry, its waiters, the tasks at both of
 /// its ends.
 pub const STREAM_OVERHEAD_BYTES: u64 = 1_024;

@@ -81,6 +81,7 @@ mod copies;
 pub(crate) mod count;
 pub mod error;
 pub mod event;
+mod flows;
 pub mod handshake;
 pub mod ids;
 mod lane;
@@ -98,8 +99,11 @@ pub mod timer;
 pub mod wire;
 
 pub use config::{Config, InvalidConfig};
-pub use error::{Code, DecodeError, ReadError, SessionError, Undelivered, WriteError};
+pub use error::{
+    Code, DatagramError, DecodeError, ReadError, SessionError, Undelivered, WriteError,
+};
 pub use event::Event;
+pub use flows::FlowStats;
 pub use ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId};
 pub use lane::Health;
 pub use link::{Advice, KernelSample};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::flows::FlowStats;
 use super::ids::{LaneId, LinkId};
 use super::lane::{Condition, Health, Lane};
 use super::policy::Tier;
@@ -34,8 +35,12 @@ pub struct SessionStats {
     pub lanes_suspected: u64,
     /// Credit for all streams together.
     pub credit: CreditStats,
-    /// Streams open.
+    /// Streams open, flows among them.
     pub streams: usize,
+    /// Flows open.
+    pub flows: usize,
+    /// What became of the datagrams of all flows.
+    pub datagrams: FlowStats,
     /// Lanes that are up.
     pub lanes: Vec<LaneStats>,
 }
@@ -61,9 +66,9 @@ pub struct CreditStats {
 pub struct LaneStats {
     /// Which.
     pub id: LaneId,
-    /// Stream payload given to it, in bytes.
+    /// Payload of streams and flows given to it, in bytes.
     pub sent_bytes: u64,
-    /// Stream payload received on it, in bytes.
+    /// Payload of streams and flows received on it, in bytes.
     pub received_bytes: u64,
     /// The part of `sent_bytes` that another lane had been given before.
     pub resent_bytes: u64,

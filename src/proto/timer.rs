@@ -17,4 +17,6 @@ pub enum Timer {
     Paced,
     /// No lane came back.
     Grace,
+    /// A datagram is too old, or a flow idle.
+    Flow,
 }

@@ -229,6 +229,7 @@ async fn connect(
             | StreamKind::Wanting { .. }
             | StreamKind::Listening { .. }
             | StreamKind::Visitor { .. }
+            | StreamKind::Flow { .. }
             | StreamKind::Unknown(_),
             _,
         ) => {

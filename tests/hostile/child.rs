@@ -4,11 +4,13 @@
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use imux::lane::{BindSource, Listener, TcpOptions, TlsDialer, TlsListener};
 use imux::trust::{Fingerprint, Identity, PinnedKeys, client_config, server_config};
 use imux::{
-    Client, ClientConfig, Config, Incoming, Link, Server, ServerConfig, Session, StreamKind,
+    Client, ClientConfig, Config, Flow, Incoming, Link, Server, ServerConfig, Session, StreamKind,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -114,7 +116,11 @@ async fn attend(session: Session) {
 }
 
 /// Sends back what comes; or never reads, or writes without end, as the stream's opener likes.
-async fn handle(Incoming { stream, kind, .. }: Incoming) {
+async fn handle(incoming: Incoming) {
+    let Incoming { stream, kind, .. } = match incoming.into_flow() {
+        Ok((flow, kind)) => return carry(flow, kind).await,
+        Err(stream) => stream,
+    };
     let (mut read, mut write) = tokio::io::split(stream);
     match kind {
         StreamKind::Default => {
@@ -125,6 +131,25 @@ async fn handle(Incoming { stream, kind, .. }: Incoming) {
         StreamKind::Named(_) => {
             let block = vec![7; 8 << 10];
             while write.write_all(&block).await.is_ok() {}
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// The same with datagrams: back, without end, or not even read.
+async fn carry(mut flow: Flow, kind: StreamKind) {
+    let _ = flow.answer().await;
+    match kind {
+        StreamKind::Default => {
+            while let Ok(datagram) = flow.recv().await {
+                let _ = flow.send(datagram);
+            }
+        }
+        StreamKind::Named(_) => {
+            let some = vec![Bytes::from_static(&[7; 1_200]); 64];
+            while flow.send_all(some.clone()).is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         _ => std::future::pending().await,
     }

@@ -10,6 +10,7 @@
 mod child;
 mod cuts;
 mod floods;
+mod flows;
 mod frames;
 mod handshakes;
 mod honest;

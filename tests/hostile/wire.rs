@@ -17,6 +17,8 @@ pub(crate) mod types {
     pub(crate) const LANE_CLOSED: u64 = 0x14;
     pub(crate) const CLOSE: u64 = 0x16;
     pub(crate) const DRAIN: u64 = 0x18;
+    pub(crate) const DATAGRAM: u64 = 0x1c;
+    pub(crate) const DATAGRAM_PART: u64 = 0x1e;
     pub(crate) const CREATE: u64 = 0x20;
     pub(crate) const CREATED: u64 = 0x22;
     pub(crate) const LANE_POLICY: u64 = 0x23;
@@ -40,6 +42,7 @@ pub(crate) mod codes {
 pub(crate) const DEFAULT: u64 = 0;
 pub(crate) const NAMED: u64 = 1;
 pub(crate) const RAW: u64 = 2;
+pub(crate) const FLOW: u64 = 6;
 
 /// The largest number there is on the wire.
 pub(crate) const MAX: u64 = (1 << 62) - 1;
@@ -96,6 +99,20 @@ pub(crate) fn last(stream: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn open(stream: u64, kind: u64) -> Vec<u8> {
     let name: &[u8] = if kind == NAMED { b"endless:1" } else { b"" };
     frame(types::OPEN, &[stream, kind], name)
+}
+
+/// Opens a flow for what `open` opens a stream for.
+pub(crate) fn open_flow(stream: u64, deadline_ms: u64, kind: u64) -> Vec<u8> {
+    let name: &[u8] = if kind == NAMED { b"endless:1" } else { b"" };
+    frame(types::OPEN, &[stream, FLOW, deadline_ms, kind], name)
+}
+
+pub(crate) fn datagram(stream: u64, number: u64, bytes: &[u8]) -> Vec<u8> {
+    frame(types::DATAGRAM, &[stream, number, 0], bytes)
+}
+
+pub(crate) fn part(stream: u64, number: u64, total: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+    frame(types::DATAGRAM_PART, &[stream, number, 0, total, offset], bytes)
 }
 
 pub(crate) fn parameters(max_data: u64, max_stream_data: u64, max_streams: u64) -> Vec<u8> {

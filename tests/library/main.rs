@@ -24,6 +24,7 @@ mod answers;
 mod cancel;
 mod delivery;
 mod exits;
+mod flows;
 mod links;
 #[path = "../support/mod.rs"]
 mod support;

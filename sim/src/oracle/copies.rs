@@ -286,6 +286,8 @@ mod tests {
             lanes_suspected: 0,
             credit: CreditStats::default(),
             streams: 0,
+            flows: 0,
+            datagrams: imux::proto::FlowStats::default(),
             lanes: Vec::new(),
         }
     }

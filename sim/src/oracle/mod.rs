@@ -3,6 +3,7 @@
 
 pub mod copies;
 pub mod ending;
+pub mod flow;
 pub mod lanes;
 pub mod liveness;
 pub mod memory;

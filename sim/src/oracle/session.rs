@@ -58,6 +58,8 @@ mod tests {
             lanes_suspected: 0,
             credit,
             streams: 0,
+            flows: 0,
+            datagrams: imux::proto::FlowStats::default(),
             lanes: Vec::new(),
         }
     }

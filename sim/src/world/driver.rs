@@ -32,7 +32,8 @@ impl World {
         loop {
             let now = self.now;
             let at = self.instant();
-            let happened = self.ends[end].turn(now, at, &self.options, &mut self.truths);
+            let (options, truths) = (&self.options, &mut self.truths);
+            let happened = self.ends[end].turn(now, at, options, truths, &mut self.flow_truths);
             let idle = happened.is_empty();
             for happened in happened {
                 self.on_happened(end, happened);

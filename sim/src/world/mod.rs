@@ -20,6 +20,7 @@ use crate::end::End;
 use crate::net::{Later, Link, SECOND, Time, ms};
 use crate::options::{Options, PathOptions};
 use crate::oracle::copies::Copies;
+use crate::oracle::flow;
 use crate::oracle::liveness::{Liveness, Phase};
 use crate::oracle::policy::{Policies, is_plain};
 use crate::oracle::session::check_drained;
@@ -43,6 +44,7 @@ enum Event {
     Timer { end: usize },
     App { end: usize, stream: StreamId },
     Open { plan: usize },
+    OpenFlow { plan: usize },
     Fault { index: usize },
     PathUp { path: usize, down_since: Time },
     Ending { index: usize },
@@ -72,8 +74,9 @@ struct World {
     timer_at: [Option<Time>; 2],
     // The rules they are held to.
     truths: Vec<[Truth; 2]>,
+    flow_truths: Vec<[flow::Truth; 2]>,
     liveness: Liveness,
-    /// Lanes differ, or streams do.
+    /// Lanes differ, or streams do, or there are flows.
     watched: bool,
     policies: Policies,
     copies: [Copies; 2],
@@ -117,6 +120,7 @@ impl World {
             ends: [client, server],
             timer_at: [None; 2],
             truths: vec![[Truth::default(); 2]; options.streams.len()],
+            flow_truths: options.flows.iter().map(|_| Default::default()).collect(),
             liveness: Liveness::new(&options),
             watched: is_watched(&options),
             policies: Policies::new(options.paths.len()),
@@ -135,6 +139,9 @@ impl World {
         self.dial(false);
         for plan in 0..self.options.streams.len() {
             self.at(ms(self.options.streams[plan].at_ms), Event::Open { plan });
+        }
+        for plan in 0..self.options.flows.len() {
+            self.at(ms(self.options.flows[plan].at_ms), Event::OpenFlow { plan });
         }
         for index in 0..self.options.faults.len() {
             let at = ms(self.options.faults[index].at_ms).min(self.faults_end);
@@ -196,6 +203,12 @@ impl World {
             Event::Open { plan } => {
                 let end = usize::from(self.options.streams[plan].from_server);
                 self.ends[end].to_open.push_back(plan);
+                self.ends[end].try_open = true;
+                self.serve(end);
+            }
+            Event::OpenFlow { plan } => {
+                let end = usize::from(self.options.flows[plan].from_server);
+                self.ends[end].flows_to_open.push_back(plan);
                 self.ends[end].try_open = true;
                 self.serve(end);
             }
@@ -264,13 +277,19 @@ impl World {
     }
 }
 
-/// Whether the rules of tiers or of copies apply.
+/// Whether the rules of tiers, of copies or of flows apply.
 fn is_watched(options: &Options) -> bool {
     let plain = |path: &PathOptions| path.policies(0).all(is_plain);
-    options.streams.iter().any(|stream| stream.redundant) || !options.paths.iter().all(plain)
+    let flows = !options.flows.is_empty();
+    flows
+        || options.streams.iter().any(|stream| stream.redundant)
+        || !options.paths.iter().all(plain)
 }
 
 /// Whether everything planned is done and the ends are still connected.
 fn is_drained(now: Time, ends: &[End; 2], options: &Options) -> bool {
-    options.streams.iter().all(|plan| ms(plan.at_ms) < now) && ends.iter().all(End::is_drained)
+    let begun = options.flows.iter().all(|plan| ms(plan.at_ms) < now);
+    begun
+        && options.streams.iter().all(|plan| ms(plan.at_ms) < now)
+        && ends.iter().all(End::is_drained)
 }

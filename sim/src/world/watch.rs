@@ -1,9 +1,10 @@
 //! Shows what lanes are given to the oracles that check it.
 
-use imux::proto::wire::{Decoder, FrameBatch};
+use imux::proto::wire::{Decoder, Frame, FrameBatch};
 use imux::proto::{LaneId, LaneStats};
 
 use super::{CLIENT, NAMES, SERVER, World};
+use crate::net::ms;
 use crate::oracle::copies::Pull;
 
 impl World {
@@ -39,10 +40,27 @@ impl World {
             Ok(seen) => seen.into_iter().for_each(|what| self.count(what)),
             Err(why) => self.fail(format!("{}: {why}", NAMES[end])),
         }
+        self.check_datagrams(end, &batch.frames);
         let (apps, plans) = (&self.ends[end].apps, &self.options.streams);
         let is_redundant = |id| apps.get(&id).is_some_and(|app| plans[app.plan].redundant);
         let seen = self.copies[end].on_pull(pull, bytes, is_redundant);
         seen.into_iter().for_each(|what| self.count(what));
+    }
+
+    /// An end gave a lane these frames: none of their datagrams is too old.
+    fn check_datagrams(&mut self, end: usize, frames: &[Frame]) {
+        for frame in frames {
+            let Frame::Datagram(datagram) = frame else { continue };
+            let Some(app) = self.ends[end].flows.get(&datagram.id) else {
+                return self.fail(format!("{} sends datagrams of no flow", NAMES[end]));
+            };
+            // The core takes ten seconds at most.
+            let deadline = ms(self.options.flows[app.plan].deadline_ms.min(10_000) as f64);
+            let truth = &mut self.flow_truths[app.plan][app.own_half()];
+            if let Err(why) = truth.on_given(self.now, datagram, deadline) {
+                self.fail(format!("{}: {why}", NAMES[end]));
+            }
+        }
     }
 
     /// A lane asked for bytes and got none.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::waiting::{closed, release, remember_stream};
 use crate::driver::error::StreamError;
-use crate::driver::shared::Handle;
+use crate::driver::shared::{Handle, Shared};
 use crate::driver::wants::ANSWER;
 use crate::proto::ids::StreamId;
 use crate::proto::{Code, ReadError};
@@ -37,6 +37,10 @@ impl ReadHalf {
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
         let front = Bytes::new();
         Self { handle, id, front, awaits_answer: false, over: false, failed: None }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.handle.shared
     }
 
     /// See [`Stream::begun`](super::Stream::begun).

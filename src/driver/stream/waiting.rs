@@ -20,7 +20,7 @@ pub(super) fn remember_stream(
 }
 
 /// Why a stream that nobody has reset is gone.
-pub(super) fn closed(state: &State) -> StreamError {
+pub(in crate::driver) fn closed(state: &State) -> StreamError {
     state.over.clone().map_or(StreamError::Closed, StreamError::Session)
 }
 

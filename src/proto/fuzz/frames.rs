@@ -5,9 +5,11 @@ use bytes::Bytes;
 
 use crate::proto::error::Code;
 use crate::proto::ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId, VarInt};
-use crate::proto::limits::{DESTINATION_BYTES_MAX, LINK_RATE_MIN, REASON_BYTES_MAX, VERSIONS_MAX};
+use crate::proto::limits::{
+    DATAGRAM_PART_BYTES_MIN, DESTINATION_BYTES_MAX, LINK_RATE_MIN, REASON_BYTES_MAX, VERSIONS_MAX,
+};
 use crate::proto::policy::{LanePolicy, Tier};
-use crate::proto::wire::{Frame, Params, StreamKind, Wants};
+use crate::proto::wire::{Datagram, Frame, Params, StreamKind, Wants};
 
 /// Most often a small number, sometimes any that a variable-length integer can hold.
 pub(super) fn number(u: &mut Unstructured<'_>) -> Result<u64> {
@@ -60,11 +62,12 @@ fn params(u: &mut Unstructured<'_>) -> Result<Params> {
         early_max_stream_data: number(u)?,
         wants: Wants::known_of(number(u)?),
         listeners_max: number(u)?,
+        flows_max: number(u)?,
     })
 }
 
 fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
-    Ok(match u.int_in_range(0..=6)? {
+    Ok(match u.int_in_range(0..=7)? {
         0 => StreamKind::Default,
         1 => {
             let name = bytes(u, DESTINATION_BYTES_MAX / 4)?;
@@ -87,8 +90,12 @@ fn kind(u: &mut Unstructured<'_>) -> Result<StreamKind> {
             let source = u.ratio(3, 4)?.then(|| "192.0.2.1:1".to_owned());
             StreamKind::Visitor { number: number(u)?, source }
         }
+        6 => {
+            let kind = if u.arbitrary()? { StreamKind::Raw } else { StreamKind::Default };
+            StreamKind::Flow { deadline_ms: number(u)?, kind: Box::new(kind) }
+        }
         // Kinds above the known ones.
-        _ => StreamKind::Unknown(number(u)?.max(6)),
+        _ => StreamKind::Unknown(number(u)?.max(7)),
     })
 }
 
@@ -106,10 +113,23 @@ fn versions(u: &mut Unstructured<'_>) -> Result<Vec<u32>> {
     (0..count).map(|_| Ok(number(u)? as u32)).collect()
 }
 
+/// Most often a whole one.
+fn datagram(u: &mut Unstructured<'_>) -> Result<Datagram> {
+    let (id, number, waited_ms) = (stream_id(u)?, number(u)?, number(u)?);
+    let data = payload(u)?;
+    let part = data.len() >= DATAGRAM_PART_BYTES_MIN && u.ratio(1, 2)?;
+    if !part {
+        return Ok(Datagram { id, number, waited_ms, total: data.len(), offset: 0, data });
+    }
+    let (nth, after) = (u.int_in_range(0..=4usize)?, u.int_in_range(1..=9_000usize)?);
+    let offset = nth * data.len();
+    Ok(Datagram { id, number, waited_ms, total: offset + data.len() + after, offset, data })
+}
+
 /// Any frame that an encoder may be given.
 pub(super) fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
     // Frames of an established session come first, and data most often.
-    match u.int_in_range(0..=31)? {
+    match u.int_in_range(0..=35)? {
         0 => Ok(Frame::Ping),
         1..=3 => Ok(Frame::Ack { lane: lane_id(u)?, position: number(u)? }),
         4..=12 => {
@@ -131,6 +151,7 @@ pub(super) fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
         28 => Ok(Frame::LanePolicy(policy(u)?)),
         29 => Ok(Frame::Express),
         30 => Ok(Frame::EarlyStreams { count: number(u)? }),
+        31..=34 => Ok(Frame::Datagram(datagram(u)?)),
         _ => handshake(u),
     }
 }

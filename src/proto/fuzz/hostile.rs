@@ -12,7 +12,9 @@ use super::frames::{frame, stream_id};
 use crate::proto::error::{Code, SessionError};
 use crate::proto::event::Event;
 use crate::proto::ids::{LaneId, Side, StreamId};
-use crate::proto::limits::{FRAME_BYTES_MAX, REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR};
+use crate::proto::limits::{
+    FLOWS_BYTES_MAX, FRAME_BYTES_MAX, REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR,
+};
 use crate::proto::testing;
 use crate::proto::wire::{Decoder, Frame, FrameBatch, LaneBuf, StreamKind, encode_frame};
 use crate::proto::{Config, KernelSample, Session};
@@ -155,8 +157,10 @@ impl Run {
         for _ in 0..count {
             batch.frames.push(frame.clone());
             batch.wire_bytes += 2;
-            if let Frame::Stream { offset, .. } = &mut frame {
-                *offset += step;
+            match &mut frame {
+                Frame::Stream { offset, .. } => *offset += step,
+                Frame::Datagram(datagram) => datagram.number += step,
+                _ => {}
             }
         }
         self.session.handle_frames(self.now, lane, &mut batch);
@@ -240,7 +244,7 @@ impl Run {
     }
 
     fn application(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        let choice = u.int_in_range(0..=12)?;
+        let choice = u.int_in_range(0..=15)?;
         let known = if self.streams.is_empty() || u.ratio(1, 16)? {
             stream_id(u)?
         } else {
@@ -261,8 +265,33 @@ impl Run {
             9 => self.session.send_stream(known).reset(Code::RESET),
             10 => self.session.recv_stream(known).stop(Code::RESET),
             11 => drop(self.session.recv_stream(known).read(self.now, u.int_in_range(1..=999)?)),
-            _ if u.ratio(1, 4)? => self.session.drain(),
+            12 if u.ratio(1, 4)? => self.session.drain(),
+            13..=15 => self.flow(u, known)?,
             _ => drop(self.session.send_stream(known).stopped()),
+        }
+        Ok(())
+    }
+
+    /// Opens a flow, or does something with one, which may be a stream or none.
+    fn flow(&mut self, u: &mut Unstructured<'_>, known: StreamId) -> Result<()> {
+        let now = self.now;
+        match u.int_in_range(0..=7)? {
+            0 | 1 => {
+                let deadline = Duration::from_millis(u.arbitrary::<u8>()?.into());
+                let granted = self.session.may_open_flow();
+                if let Some(id) = self.session.open_flow(now, deadline, StreamKind::Raw) {
+                    assert!(granted);
+                    self.opened += 1;
+                    self.streams.push(id);
+                }
+            }
+            2..=4 => {
+                let data = Bytes::from_static(&ZEROS[..u.int_in_range(0..=ZEROS.len())?]);
+                let _ = self.session.flow(known).send(now, data);
+            }
+            5 => while self.session.flow(known).recv(now).is_ok() {},
+            6 => self.session.flow(known).set_idle_timeout(Duration::from_millis(500)),
+            _ => self.session.flow(known).close(Code::NONE),
         }
         Ok(())
     }
@@ -394,7 +423,10 @@ impl Run {
         assert!(credit.sent <= credit.sent_max && credit.sent == self.written, "{credit:?}");
         let reorder_max = REORDER_OVERHEAD_FACTOR * window + REORDER_OVERHEAD_BYTES;
         assert!(stats.reorder_bytes <= reorder_max, "{stats:?}");
-        let memory_max = window + reorder_max + self.written;
+        let flows_max = 2 * FLOWS_BYTES_MAX;
+        assert!(self.session.flow_bytes() <= flows_max, "{} bytes", self.session.flow_bytes());
+        assert!(self.session.flow_count() <= self.session.stream_count() + self.streams.len());
+        let memory_max = window + reorder_max + self.written + flows_max;
         assert!(self.session.memory() <= memory_max, "{} bytes", self.session.memory());
         assert!(stats.pending_bytes <= self.written);
         assert!(stats.duplicate_bytes <= stats.received_bytes);

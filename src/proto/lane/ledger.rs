@@ -13,7 +13,11 @@ use super::part::part;
 /// What a frame carried, as far as it matters if the frame is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carried {
-    Data { id: StreamId, range: Range<u64>, fin: bool },
+    Data {
+        id: StreamId,
+        range: Range<u64>,
+        fin: bool,
+    },
     Open(StreamId),
     Reset(StreamId),
     Stop(StreamId),
@@ -26,6 +30,8 @@ pub enum Carried {
     NextKey,
     Express,
     Ping,
+    /// Datagrams: what is lost of them is not sent again.
+    Datagrams,
 }
 
 /// One frame in flight.
@@ -125,6 +131,14 @@ impl Ledger {
             self.delivered_at = Some(now);
         }
         self.sent = end_of(self.sent, bytes);
+        // Datagrams that were given together are remembered together.
+        if carried == Carried::Datagrams
+            && let Some(last) = self.entries.back_mut()
+            && (&last.carried, last.sent_at) == (&carried, now)
+        {
+            (last.end, last.eta) = (self.sent, eta);
+            return;
+        }
         self.payload.add(payload(&carried));
         self.entries.push_back(Entry {
             carried,
@@ -189,6 +203,23 @@ fn payload(carried: &Carried) -> u64 {
 mod tests {
     use super::*;
     use crate::proto::testing;
+
+    #[test]
+    fn datagrams_given_at_once_are_one_entry() {
+        let now = testing::start();
+        let mut ledger = Ledger::default();
+        let mut record = |carried, at| {
+            let forecast = Forecast { eta: at, lateness: Duration::ZERO, busy: false };
+            ledger.record(at, carried, 10, forecast);
+        };
+        record(Carried::Datagrams, now);
+        record(Carried::Datagrams, now);
+        record(Carried::Ping, now);
+        record(Carried::Datagrams, now);
+        record(Carried::Datagrams, now + Duration::from_millis(1));
+        let ends: Vec<_> = ledger.entries().map(|entry| entry.end).collect();
+        assert_eq!(ends, [20, 30, 40, 50]);
+    }
 
     #[test]
     fn what_needs_no_acknowledgement_is_not_in_flight_by_itself() {

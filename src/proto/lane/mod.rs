@@ -208,8 +208,8 @@ impl Lane {
             newest =
                 Some((entry.sent_at, entry.delivered_then, entry.delivered_at_then, entry.busy));
             // Forecasts for control frames ignore the queue ahead of them.
-            if matches!(entry.carried, Carried::Data { .. }) && estimate.counts_lateness(entry.end)
-            {
+            let forecast = matches!(entry.carried, Carried::Data { .. } | Carried::Datagrams);
+            if forecast && estimate.counts_lateness(entry.end) {
                 let expected = entry.eta.checked_add(way_back).unwrap_or(entry.eta);
                 let now_and_usual = now.checked_add(entry.lateness).unwrap_or(now);
                 estimate.on_lateness(now, now_and_usual.saturating_duration_since(expected));

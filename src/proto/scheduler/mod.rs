@@ -9,10 +9,12 @@ mod classic;
 mod fair;
 mod forecast;
 mod sizes;
+mod soonest;
 mod view;
 
 pub use fair::FairQueue;
 pub use sizes::{frame_room, pull_budget};
+pub use soonest::is_soonest;
 pub use view::{Grant, LaneView};
 
 use std::fmt;

@@ -47,7 +47,8 @@ impl Session {
             | Carried::Drain
             | Carried::NextKey
             | Carried::Express
-            | Carried::Ping => {}
+            | Carried::Ping
+            | Carried::Datagrams => {}
         }
     }
 
@@ -67,7 +68,7 @@ impl Session {
             Carried::NextKey => self.notices.due.next_key = true,
             Carried::Express => self.notices.due.express = true,
             Carried::LaneClosed(lane) => self.lanes.dead.on_notice_lost(*lane),
-            Carried::Ping => {}
+            Carried::Ping | Carried::Datagrams => {}
         }
     }
 

@@ -33,6 +33,7 @@ impl Session {
     pub(super) fn bulk_waits_for_others(&self) -> bool {
         let mut sleeping = self.lanes.values().filter(|lane| lane.is_asleep());
         if self.streams.urgent_waits()
+            || self.flows.wait()
             || !sleeping.all(|lane| lane.is_urgent_only() && lane.copies.is_empty())
         {
             return false;

@@ -13,8 +13,10 @@ use crate::proto::wire::{StreamKind, Wants};
 impl Session {
     /// Opens a stream. Refuses if too many are open or they hold too much (`Event::OpenAvailable`
     /// follows), or if one end is shutting down.
+    /// Flows are opened by `open_flow`.
     pub fn open(&mut self, kind: StreamKind) -> Option<StreamId> {
-        if self.is_closed() { None } else { self.streams.open(kind) }
+        let flow = matches!(kind, StreamKind::Flow { .. });
+        if self.is_closed() || flow { None } else { self.streams.open(kind) }
     }
 
     /// The wants that the peer grants for a stream opened to it.
@@ -75,6 +77,7 @@ impl SendStream<'_> {
         if self.session.is_closed() {
             return Err(WriteError::Closed);
         }
+        self.session.flows.remove(self.id);
         self.session.streams.finish(self.id)
     }
 
@@ -99,6 +102,7 @@ impl SendStream<'_> {
 
     /// Abandons the stream at once: unsent data is dropped, and the peer's reader is told.
     pub fn reset(&mut self, code: Code) {
+        self.session.flows.remove(self.id);
         self.session.streams.reset(self.id, code);
     }
 
@@ -142,6 +146,7 @@ impl RecvStream<'_> {
 
     /// Reads no more: unread data is dropped, and the peer's writer is told.
     pub fn stop(&mut self, code: Code) {
+        self.session.flows.let_go(self.id);
         self.session.streams.stop(self.id, code);
     }
 

@@ -40,6 +40,7 @@ impl Session {
     /// A lane is down; what it owes goes elsewhere. Does nothing for a lane that is not up.
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(now, id) else { return };
+        self.flows.forget_lane(id);
         if self.is_closed() {
             return;
         }
@@ -123,6 +124,7 @@ impl Session {
             lane.signs.heard_at = now;
         }
         lane.copies.clear();
+        self.flows.forget_lane(id);
         lane.ledger.entries_mut().for_each(|entry| entry.duplicated = true);
         let owed: Vec<_> = lane.ledger.entries().map(|entry| entry.carried.clone()).collect();
         for carried in &owed {

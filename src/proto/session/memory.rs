@@ -3,10 +3,14 @@
 use super::Session;
 use crate::proto::streams::{Allowance, MemoryUse};
 
+/// The part of what a session is allowed that its flows may keep, each way.
+const FLOWS_PART: u64 = 3;
+
 impl Session {
     /// What the session may keep from now on. `memory_due` says when to reconsider it.
     pub fn set_allowance(&mut self, allowed: Allowance) {
         self.streams.set_allowance(allowed);
+        self.flows.set_bytes_max(allowed.sum() / FLOWS_PART);
         if !self.is_closed() {
             self.streams.offer_credit();
         }
@@ -15,7 +19,7 @@ impl Session {
 
     /// Whether the session uses, or could use, a different allowance: ask after every call.
     pub fn memory_due(&self) -> bool {
-        self.streams.memory_due()
+        self.streams.memory_due() || self.flows.memory_due()
     }
 
     /// No stream has been open for a while: others may use the initial allowance until one is
@@ -31,7 +35,9 @@ impl Session {
 
     /// What the session uses, for whoever decides its allowance; `set_allowance` follows.
     pub fn use_memory(&mut self) -> MemoryUse {
-        self.streams.use_memory(self.lanes.ledger_bytes())
+        let used = self.streams.use_memory(self.lanes.ledger_bytes());
+        let datagrams = self.flows.tell_bytes();
+        MemoryUse { bookkeeping: used.bookkeeping.saturating_add(datagrams), ..used }
     }
 
     /// How many bytes are no longer kept: read, dropped or acknowledged.

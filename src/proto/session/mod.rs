@@ -5,6 +5,7 @@ mod acks;
 mod busy;
 mod copies;
 mod express;
+mod flows;
 mod handles;
 mod lanes;
 mod memory;
@@ -15,6 +16,7 @@ mod transmit;
 mod wake;
 
 pub use super::streams::{Allowance, MemoryUse};
+pub use flows::Flow;
 pub use handles::{RecvStream, SendStream};
 pub use transmit::Transmit;
 
@@ -28,6 +30,7 @@ use super::config::Config;
 use super::copies::Copies;
 use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
+use super::flows::Flows;
 use super::ids::Side;
 use super::lanes::Lanes;
 use super::limits::NEXT_KEY_BYTES;
@@ -43,8 +46,8 @@ use super::wire::Params;
 /// - *getters* (`side`, `stats`, `lane_count`, ...) change nothing;
 /// - *input*: `handle_lane_up`, `handle_lane_policy`, `handle_lane_metrics`, `handle_frames`,
 ///   `handle_lane_down`, `handle_timeout` report what happened outside;
-/// - *commands*: `open`, `accept`, `send_stream`, `recv_stream`, `drain`, `announce_next_key`,
-///   `close`;
+/// - *commands*: `open`, `open_flow`, `accept`, `send_stream`, `recv_stream`, `flow`, `drain`,
+///   `announce_next_key`, `close`;
 /// - *output*: `poll_event`, `poll_wake`, `poll_transmit`, `poll_timeout`.
 ///
 /// After any input or command the driver drains `poll_event`, wakes every lane that `poll_wake`
@@ -58,6 +61,7 @@ pub struct Session {
     config: Arc<Config>,
     state: State,
     streams: Streams,
+    flows: Flows,
     lanes: Lanes,
     notices: Notices,
     busy: BusyBudget,
@@ -105,6 +109,7 @@ impl Session {
             side,
             state: State::Open,
             streams: Streams::new(side, config.clone(), peer),
+            flows: Flows::new(side, peer.flows_max),
             lanes: Lanes::new(config.clone(), now),
             notices: Notices::default(),
             busy: BusyBudget::new(now),
@@ -155,9 +160,10 @@ impl Session {
         self.streams.len()
     }
 
-    /// Bytes kept for the peer: received but unread, and sent but unacknowledged.
+    /// Bytes kept for the peer: received but unread, and sent but unacknowledged; of datagrams,
+    /// those that wait at this end.
     pub fn memory(&self) -> u64 {
-        self.streams.memory()
+        self.streams.memory().saturating_add(self.flows.bytes())
     }
 
     /// What was written or finished and may not have arrived; once the session is over, what was
@@ -198,6 +204,8 @@ impl Session {
                 announced: window.announced(),
             },
             streams: self.streams.len(),
+            flows: self.flows.len(),
+            datagrams: self.flows.sums(),
             lanes: self.lanes.values().map(LaneStats::of).collect(),
         }
     }
@@ -236,12 +244,13 @@ impl Session {
         let alone = self.lanes.alone_since().and_then(|since| since.checked_add(self.config.grace));
         let grace = alone.map(|at| (at, Timer::Grace));
         let paced = self.lanes.paced_until.map(|at| (at, Timer::Paced));
+        let flows = self.flows.timeout().map(|at| (at, Timer::Flow));
         let answering = self.lanes.answering();
         let lanes = self.lanes.values().filter_map(|lane| {
             let late = self.copies.late_at(&self.lanes, lane, answering);
             self.lanes.timeout(lane, answering, late)
         });
-        lanes.chain(grace).chain(paced).min_by_key(|(at, _)| *at)
+        lanes.chain(grace).chain(paced).chain(flows).min_by_key(|(at, _)| *at)
     }
 
     /// Time has passed: call at or after the instant `poll_timeout` named.
@@ -252,6 +261,7 @@ impl Session {
         // `poll_wake` decides what happens next.
         self.lanes.paced_until = self.lanes.paced_until.filter(|at| *at > now);
         self.check_lanes(now);
+        self.check_flows(now);
         let grace_over = self
             .lanes
             .alone_since()
@@ -272,6 +282,7 @@ impl Session {
     fn end(&mut self, error: SessionError, tell: Option<(Code, &'static str)>) {
         self.state = State::Closed { tell, lost: self.undelivered() };
         self.lanes.dead.clear();
+        self.flows.clear();
         self.streams.end(matches!(error, SessionError::ClosedByPeer { .. }));
         self.tell(Event::Closed(error));
     }

@@ -1,8 +1,9 @@
 //! What a lane carries next, apart from control frames. One function decides, `plan`: a sleeping
 //! lane is woken if it returns anything, and a lane that pulls carries what it returns.
 //!
-//! Urgent streams come first, on whichever lane is soonest; then bulk; then what another lane is
-//! late with; last, copies that show what a lane can do.
+//! Datagrams come first, unless they have had more than their share while bulk waits; then urgent
+//! streams, on whichever lane is soonest; then bulk; then what another lane is late with; last,
+//! copies that show what a lane can do.
 
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use crate::proto::stream::Chunk;
 /// What a lane carries next.
 #[derive(Debug)]
 pub(super) enum Plan {
+    /// A datagram, or a part of one.
+    Datagram,
     /// What another lane was given first: the stream's user wants it sent twice.
     Copies,
     /// Bytes of the `nth` stream in the queue.
@@ -29,6 +32,7 @@ pub(super) enum Plan {
 /// The kinds of plan in order: a pull that has reached one does not go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
+    Datagrams,
     Copies,
     Data,
     Tail,
@@ -53,7 +57,12 @@ impl Session {
         let left = room_left(budget, allowance, written)?;
         if own.in_flight < own.window {
             let lane = self.lanes.get(own.id)?;
-            if stage == Stage::Copies && !lane.copies.is_empty() {
+            let datagram =
+                stage == Stage::Datagrams && self.carries_datagram(now, own, others, left);
+            if datagram && self.flows.has_turn() {
+                return Some(Plan::Datagram);
+            }
+            if stage <= Stage::Copies && !lane.copies.is_empty() {
                 return Some(Plan::Copies);
             }
             let room = frame_room(own, written).min(left);
@@ -61,6 +70,9 @@ impl Session {
                 && let Some((nth, chunk)) = self.choose(own, others, room)
             {
                 return Some(Plan::Data { nth, chunk });
+            }
+            if datagram {
+                return Some(Plan::Datagram);
             }
         }
         if let Some((lane, end)) = self.copies.tail(&self.lanes, &self.streams, now, own.id) {

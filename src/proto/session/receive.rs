@@ -49,14 +49,26 @@ impl Session {
         }
         let streams = &mut self.streams;
         let heeded = match frame {
+            Frame::Datagram(datagram) => {
+                self.on_datagram(now, lane, datagram);
+                Ok(())
+            }
             Frame::Stream { id, offset, fin, data } => {
                 self.count_payload(lane, data.len() as u64);
                 self.streams.on_data(id, offset, fin, data)
             }
-            Frame::Open { id, kind } => streams.on_open(id, kind),
+            Frame::Open { id, kind } => self.on_open(now, id, kind),
             Frame::Redundant { id } => streams.on_redundant(id),
-            Frame::Reset { id, code, final_size } => streams.on_reset(id, code, final_size),
-            Frame::Stop { id, code } => streams.on_stop(id, code),
+            Frame::Reset { id, code, final_size } => {
+                let heeded = streams.on_reset(id, code, final_size);
+                self.end_flow(id, code);
+                heeded
+            }
+            Frame::Stop { id, code } => {
+                let heeded = streams.on_stop(id, code);
+                self.end_flow(id, code);
+                heeded
+            }
             Frame::MaxStreamData { id, max } => streams.on_max_stream_data(id, max),
             other => {
                 self.handle_control(now, other);
@@ -104,6 +116,7 @@ impl Session {
             | Frame::Joined { .. }
             | Frame::Refused { .. }
             | Frame::Stream { .. }
+            | Frame::Datagram(_)
             | Frame::Open { .. }
             | Frame::Redundant { .. }
             | Frame::Reset { .. }
@@ -114,7 +127,7 @@ impl Session {
         }
     }
 
-    fn count_payload(&mut self, lane: LaneId, bytes: u64) {
+    pub(super) fn count_payload(&mut self, lane: LaneId, bytes: u64) {
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.payload.received = end_of(lane.payload.received, bytes);
         }
@@ -128,6 +141,8 @@ fn cost(frame: &Frame) -> Option<Cost> {
             (data.len() < TINY_PAYLOAD_BYTES && !fin).then_some(Cost::Busy)
         }
         Frame::Ack { .. } => Some(Cost::Ack),
+        // Its cost depends on whether there is such a flow.
+        Frame::Datagram(_) => None,
         _ => Some(Cost::Busy),
     }
 }

@@ -210,6 +210,7 @@ impl Session {
     /// Writes what opens a stream, unless it has arrived.
     pub(super) fn write_open(&mut self, pull: &mut Pull<'_>, id: StreamId) {
         let Some((kind, redundant)) = self.streams.send_open(id) else { return };
+        self.flows.on_open_sent(id, pull.lane);
         // Before the OPEN, whose acknowledgement then covers it.
         if redundant {
             self.write(pull, |out| out.push(&Frame::Redundant { id }));
@@ -221,7 +222,7 @@ impl Session {
     fn write_planned(&mut self, pull: &mut Pull<'_>) {
         let mut others = std::mem::take(&mut self.view_space);
         if let Some(mut own) = self.snapshot(pull, &mut others) {
-            let mut stage = Stage::Copies;
+            let mut stage = Stage::Datagrams;
             while let Some(plan) = self.plan(
                 pull.now,
                 &Candidate {
@@ -234,6 +235,7 @@ impl Session {
                 },
             ) {
                 match plan {
+                    Plan::Datagram => own.take(self.write_datagram(pull, &own)),
                     Plan::Copies => {
                         self.write_copies(pull, own);
                         let Some(anew) = self.snapshot(pull, &mut others) else { break };
@@ -242,6 +244,7 @@ impl Session {
                     Plan::Data { nth, chunk } => {
                         let bytes = self.write_chunk(pull, &own, nth, &chunk);
                         own.take(bytes);
+                        self.flows.return_turn(bytes);
                         self.streams.prune();
                         stage = Stage::Data;
                     }
@@ -263,12 +266,14 @@ impl Session {
     /// data alongside it. `None`: it carries nothing that another could.
     fn snapshot(&mut self, pull: &Pull<'_>, others: &mut Vec<LaneView>) -> Option<LaneView> {
         self.streams.prune();
+        self.flows.prune(pull.now);
         others.clear();
         let Some(mut own) = self.lanes.view_of(pull.now, pull.lane) else {
             redundant::forget(&mut self.lanes, pull.lane);
+            self.flows.forget_lane(pull.lane);
             return None;
         };
-        if self.streams.data_waits() {
+        if self.streams.data_waits() || self.flows.wait() {
             others.extend(self.lanes.views(pull.now));
             match others.iter().position(|view| view.id == pull.lane) {
                 Some(at) => own = others.swap_remove(at),
@@ -347,7 +352,13 @@ impl Session {
         self.note(pull, carried, span(before as u64, pull.out.len() as u64), None);
     }
 
-    fn note(&mut self, pull: &Pull<'_>, carried: Carried, bytes: u64, view: Option<&LaneView>) {
+    pub(super) fn note(
+        &mut self,
+        pull: &Pull<'_>,
+        carried: Carried,
+        bytes: u64,
+        view: Option<&LaneView>,
+    ) {
         let expected = view.map(|view| (view.arrival(bytes as f64), view.lateness));
         if let Some(lane) = self.lanes.get_mut(pull.lane) {
             lane.on_sent(pull.now, carried, bytes, expected);

@@ -16,14 +16,17 @@ impl Session {
     pub fn poll_wake(&mut self, now: Instant) -> Option<LaneId> {
         if !self.lanes.values().any(Lane::is_asleep) {
             self.lanes.paced_until = None;
+            self.flows.ask_at = None; // they all ask by themselves
             return None;
         }
         self.streams.prune();
+        self.flows.prune(now);
         let mut views = std::mem::take(&mut self.view_space);
         let id = self.lane_to_wake(now, &mut views);
         self.view_space = views;
         let Some(id) = id else {
             self.lanes.paced_until = self.pace(now);
+            self.ask_again(now);
             return None;
         };
         let lane = self.lanes.get_mut(id)?;
@@ -79,6 +82,7 @@ impl Session {
     /// Whether anything waits that only moves payload.
     fn payload_waits(&self) -> bool {
         self.streams.data_waits()
+            || self.flows.wait()
             || self.copies.tail_possible(&self.lanes, &self.streams)
             || redundant::any_wait(&self.lanes)
     }
@@ -92,7 +96,7 @@ impl Session {
             return false;
         }
         let budget = pull_budget(lane.estimate.rate(), lane.estimate.is_slow());
-        let (written, stage) = (0, Stage::Copies);
+        let (written, stage) = (0, Stage::Datagrams);
         let candidate = Candidate { own, others, allowance, budget, written, stage };
         control || self.plan(now, &candidate).is_some()
     }

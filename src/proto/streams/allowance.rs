@@ -47,7 +47,7 @@ pub struct MemoryUse {
     pub promised: u64,
     /// Sent and unacknowledged, plus the cost of remembering where it went.
     pub unacknowledged: u64,
-    /// What out-of-order pieces and open streams cost on top.
+    /// What out-of-order pieces and open streams cost on top, and what flows keep.
     pub bookkeeping: u64,
     /// What the session could use.
     pub wants: Allowance,

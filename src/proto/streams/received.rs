@@ -71,25 +71,33 @@ impl Streams {
         Ok(())
     }
 
-    pub fn on_open(&mut self, id: StreamId, kind: StreamKind) -> Result<(), Violation> {
+    /// Whether it is a new one, to be accepted.
+    pub fn on_open(&mut self, id: StreamId, kind: StreamKind) -> Result<bool, Violation> {
         if self.is_local(id) {
             let detail = "an OPEN for a stream of the receiver's";
             return Err(Violation::new(Code::PROTOCOL, detail));
         }
         let draining = self.remote.draining;
         self.admit(id)?;
-        let Some(stream) = self.table.get_mut(&id) else { return Ok(()) };
+        let Some(stream) = self.table.get_mut(&id) else { return Ok(false) };
         if std::mem::replace(&mut stream.opened, true) {
-            return Ok(()); // repeated: the lane it came on first was lost
+            return Ok(false); // repeated: the lane it came on first was lost
         }
         if draining {
             self.reset(id, Code::SHUTDOWN);
             self.stop(id, Code::SHUTDOWN);
-            return Ok(());
+            return Ok(false);
         }
         self.accepted.push_back((id, kind));
         self.events.push_back(Event::Opened);
-        Ok(())
+        Ok(true)
+    }
+
+    /// A stream that was just opened is not to be accepted.
+    pub fn refuse(&mut self, id: StreamId, code: Code) {
+        self.accepted.retain(|(accepted, _)| *accepted != id);
+        self.reset(id, code);
+        self.stop(id, code);
     }
 
     pub fn on_redundant(&mut self, id: StreamId) -> Result<(), Violation> {

@@ -80,6 +80,8 @@ pub(crate) struct End {
     pub(crate) read: BTreeMap<StreamId, (Vec<u8>, bool)>,
     pub(crate) resets: BTreeMap<StreamId, Code>,
     pub(crate) accepted: Vec<StreamId>,
+    /// What was received on each flow, and when.
+    pub(crate) datagrams: BTreeMap<StreamId, Vec<(Instant, Bytes)>>,
     /// Bytes still to be written to each stream; the end follows.
     pub(crate) to_write: BTreeMap<StreamId, Bytes>,
     /// Streams whose writers wait for room.
@@ -125,6 +127,7 @@ impl Pair {
             read: BTreeMap::new(),
             resets: BTreeMap::new(),
             accepted: Vec::new(),
+            datagrams: BTreeMap::new(),
             to_write: BTreeMap::new(),
             blocked: BTreeSet::new(),
             unread: Vec::new(),
@@ -183,6 +186,27 @@ impl Pair {
         self.ends[end].to_write.insert(id, data);
         self.ends[end].read.insert(id, (Vec::new(), false));
         Some(id)
+    }
+
+    pub(crate) fn open_flow(&mut self, end: usize, deadline: Duration) -> StreamId {
+        let end = &mut self.ends[end];
+        let id = end.session.open_flow(self.now, deadline, StreamKind::Raw).unwrap();
+        end.datagrams.insert(id, Vec::new());
+        id
+    }
+
+    /// Sends a datagram of this length, whose bytes depend on its number.
+    pub(crate) fn send(&mut self, end: usize, id: StreamId, number: usize, len: usize) {
+        let data = pattern(len, number as u64);
+        self.ends[end].session.flow(id).send(self.now, data).unwrap();
+    }
+
+    /// Runs for just this long.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.drive(time);
+        self.now = until;
+        self.step();
     }
 
     /// Runs until nothing more happens or `limit` of virtual time is over; returns the time taken.
@@ -285,9 +309,12 @@ impl End {
                 break; // an ACK waits for its lane to pull
             }
         }
-        while let Some((id, _)) = self.session.accept() {
+        while let Some((id, kind)) = self.session.accept() {
             self.accepted.push(id);
             self.read.insert(id, (Vec::new(), false));
+            if matches!(kind, StreamKind::Flow { .. }) {
+                self.datagrams.insert(id, Vec::new());
+            }
         }
         while let Some(event) = self.session.poll_event() {
             if let Event::Writable(id) | Event::Stopped { id, .. } = event {
@@ -297,6 +324,12 @@ impl End {
         }
         self.write();
         self.read_all(now);
+        for (id, received) in self.datagrams.iter_mut().filter(|(id, _)| !self.unread.contains(id))
+        {
+            while let Ok(data) = self.session.flow(*id).recv(now) {
+                received.push((now, data));
+            }
+        }
     }
 
     fn write(&mut self) {

@@ -1,5 +1,6 @@
 //! The core on virtual time: a pair of sessions and the lanes between them.
 
+mod flows;
 mod policy;
 mod random;
 mod regressions;
@@ -276,6 +277,20 @@ fn hostile(frames: Vec<Frame>) -> Vec<Event> {
     std::iter::from_fn(|| session.poll_event()).collect()
 }
 
+fn datagram(id: StreamId, len: usize) -> Frame {
+    let data = Bytes::from(vec![0; len]);
+    let (number, total) = (0, len);
+    Frame::Datagram(super::wire::Datagram { id, number, waited_ms: 0, total, offset: 0, data })
+}
+
+/// For a flow that is open.
+fn flood_of_tiny_datagrams(id: StreamId) -> Vec<Frame> {
+    let kind = StreamKind::Flow { deadline_ms: 200, kind: Box::new(StreamKind::Raw) };
+    let mut frames = vec![Frame::Open { id, kind }];
+    frames.resize(16 * 100_001, datagram(id, 1));
+    frames
+}
+
 fn closed_with(events: &[Event]) -> Option<Code> {
     events.iter().find_map(|event| match event {
         Event::Closed(SessionError::PeerMisbehaved { code, .. }) => Some(*code),
@@ -308,6 +323,8 @@ fn a_peer_that_breaks_the_rules_is_told_which() {
         (vec![Frame::NextKey { announcement: vec![0; 96].into() }], Code::PROTOCOL),
         (vec![Frame::Invitation { secret: Secret([0; 32]) }], Code::PROTOCOL),
         (vec![Frame::Ping; 100_001], Code::EXCESSIVE_LOAD),
+        (vec![datagram(theirs, 100); 100_001], Code::EXCESSIVE_LOAD),
+        (flood_of_tiny_datagrams(theirs), Code::EXCESSIVE_LOAD),
         (vec![data(theirs, 7, 1, false); 100_001], Code::EXCESSIVE_LOAD),
         ((1..5000).map(|n| data(theirs, n * 2, 1, false)).collect(), Code::EXCESSIVE_LOAD),
     ];

@@ -3,13 +3,14 @@
 use bytes::{Buf, Bytes};
 use quinn_proto::coding::{Codec, UnexpectedEnd};
 
-use super::frame::{Frame, Params, Secret, StreamKind, types};
+use super::frame::{Datagram, Frame, Params, Secret, StreamKind, types};
 use super::numbers::*;
 use super::wants::Wants;
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{LaneId, LinkId, SessionId, StreamId, VarInt};
 use crate::proto::limits::{
-    DESTINATION_BYTES_MAX, LINK_RATE_MIN, NEXT_KEY_BYTES, REASON_BYTES_MAX, VERSIONS_MAX,
+    DATAGRAM_BYTES_MAX, DATAGRAM_PART_BYTES_MIN, DESTINATION_BYTES_MAX, LINK_RATE_MIN,
+    NEXT_KEY_BYTES, REASON_BYTES_MAX, VERSIONS_MAX,
 };
 use crate::proto::policy::{LanePolicy, Tier};
 
@@ -30,6 +31,8 @@ pub(super) fn decode_body(kind: u64, body: &[u8]) -> Result<Frame, DecodeError> 
     let mut rest = body;
     let frame = match kind {
         types::STREAM | types::STREAM_FIN => decode_stream(kind, &mut rest),
+        types::DATAGRAM => decode_datagram(&mut rest),
+        types::DATAGRAM_PART => decode_datagram_part(&mut rest),
         _ => decode_control(kind, &mut rest),
     };
     match frame {
@@ -49,6 +52,28 @@ fn decode_stream(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
         return Err(Malformed);
     }
     Ok(Some(Frame::Stream { id, offset, fin, data: Bytes::copy_from_slice(payload) }))
+}
+
+fn decode_datagram(rest: &mut &[u8]) -> Field<Option<Frame>> {
+    let (id, number, waited_ms) = (stream_id(rest)?, get(rest)?, get(rest)?);
+    let data = Bytes::copy_from_slice(std::mem::take(rest));
+    let total = data.len();
+    Ok(Some(Frame::Datagram(Datagram { id, number, waited_ms, total, offset: 0, data })))
+}
+
+/// Many small parts would cost more than they carry.
+fn decode_datagram_part(rest: &mut &[u8]) -> Field<Option<Frame>> {
+    let (id, number, waited_ms) = (stream_id(rest)?, get(rest)?, get(rest)?);
+    let [total, offset] =
+        [get(rest)?, get(rest)?].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let data = Bytes::copy_from_slice(std::mem::take(rest));
+    let end = offset.saturating_add(data.len());
+    let is_part = !data.is_empty() && data.len() < total && end <= total;
+    let is_tiny = data.len() < DATAGRAM_PART_BYTES_MIN && end < total;
+    if !is_part || is_tiny || total > DATAGRAM_BYTES_MAX {
+        return Err(Malformed);
+    }
+    Ok(Some(Frame::Datagram(Datagram { id, number, waited_ms, total, offset, data })))
 }
 
 fn decode_control(kind: u64, rest: &mut &[u8]) -> Field<Option<Frame>> {
@@ -153,9 +178,25 @@ fn decode_kind(rest: &mut &[u8]) -> Field<StreamKind> {
         KIND_VISITOR => {
             Ok(StreamKind::Visitor { number: get(rest)?, source: decode_destination(rest)? })
         }
+        KIND_FLOW => decode_flow(rest),
         unknown => {
             *rest = &[];
             Ok(StreamKind::Unknown(unknown))
+        }
+    }
+}
+
+/// A flow that is for something else is of an unknown kind.
+fn decode_flow(rest: &mut &[u8]) -> Field<StreamKind> {
+    let deadline_ms = get(rest)?;
+    let mut ahead = *rest;
+    match get(&mut ahead)? {
+        KIND_DEFAULT | KIND_NAMED | KIND_RAW | KIND_VISITOR => {
+            Ok(StreamKind::Flow { deadline_ms, kind: Box::new(decode_kind(rest)?) })
+        }
+        _ => {
+            decode_rest(rest)?;
+            Ok(StreamKind::Unknown(KIND_FLOW))
         }
     }
 }
@@ -218,6 +259,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
         early_max_stream_data: 0,
         wants: Wants::default(),
         listeners_max: 0,
+        flows_max: 0,
     };
     let mut wants = 0;
     while rest.has_remaining() {
@@ -233,6 +275,7 @@ fn decode_params(rest: &mut &[u8]) -> Field<Params> {
             PARAM_EARLY_MAX_STREAM_DATA => &mut params.early_max_stream_data,
             PARAM_OPEN_WANTS => &mut wants,
             PARAM_LISTENERS_MAX => &mut params.listeners_max,
+            PARAM_FLOWS_MAX => &mut params.flows_max,
             _ => continue,
         };
         *field = get(&mut value)?;

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use quinn_proto::coding::Codec;
 
-use super::frame::{Frame, Params, StreamKind, types};
+use super::frame::{Datagram, Frame, Params, StreamKind, types};
 use super::numbers::*;
 use super::wants::Wants;
 use crate::proto::error::Code;
@@ -62,6 +62,31 @@ pub(super) fn encode_stream_header(
     put(out, offset);
 }
 
+/// The numbers before a datagram's payload, and how many of them there are.
+fn datagram_fields(datagram: &Datagram) -> ([u64; 5], usize) {
+    let Datagram { id, number, waited_ms, total, offset, .. } = datagram;
+    let id = VarInt::from(*id).into_inner();
+    let count = if datagram.is_whole() { 3 } else { 5 };
+    ([id, *number, *waited_ms, *total as u64, *offset as u64], count)
+}
+
+/// Bytes of the frame that carries a datagram, or a part of one.
+pub fn datagram_len(datagram: &Datagram) -> usize {
+    let (fields, count) = datagram_fields(datagram);
+    let fields = fields.iter().take(count).fold(0, |sum: usize, f| sum.saturating_add(size(*f)));
+    let body = fields.saturating_add(datagram.data.len());
+    size(body as u64).saturating_add(body).saturating_add(1)
+}
+
+/// Writes the header of a frame that carries a datagram, whose payload follows.
+pub(super) fn encode_datagram_header(out: &mut BytesMut, datagram: &Datagram) {
+    let (fields, count) = datagram_fields(datagram);
+    let bytes = fields.iter().take(count).fold(0, |sum: usize, f| sum.saturating_add(size(*f)));
+    let kind = if datagram.is_whole() { types::DATAGRAM } else { types::DATAGRAM_PART };
+    put_header(out, kind, bytes.saturating_add(datagram.data.len()));
+    fields.into_iter().take(count).for_each(|field| put(out, field));
+}
+
 /// Writes a frame of a reserved type, which every receiver must skip.
 pub(super) fn encode_reserved(out: &mut BytesMut, n: u8) {
     put_header(out, types::reserved(n), usize::from(n % 8));
@@ -72,6 +97,7 @@ pub(super) fn encode_reserved(out: &mut BytesMut, n: u8) {
 pub fn encode_frame(frame: &Frame, out: &mut BytesMut) {
     let payload = match frame {
         Frame::Stream { data, .. } => data.as_ref(),
+        Frame::Datagram(datagram) => datagram.data.as_ref(),
         _ => &[],
     };
     // All others are a few bytes: written first, to learn their length.
@@ -82,12 +108,14 @@ pub fn encode_frame(frame: &Frame, out: &mut BytesMut) {
     out.put_slice(payload);
 }
 
-const fn type_of(frame: &Frame) -> u64 {
+fn type_of(frame: &Frame) -> u64 {
     match frame {
         Frame::Ping => types::PING,
         Frame::Ack { .. } => types::ACK,
         Frame::Stream { fin: false, .. } => types::STREAM,
         Frame::Stream { fin: true, .. } => types::STREAM_FIN,
+        Frame::Datagram(datagram) if datagram.is_whole() => types::DATAGRAM,
+        Frame::Datagram(_) => types::DATAGRAM_PART,
         Frame::Open { .. } => types::OPEN,
         Frame::Redundant { .. } => types::REDUNDANT,
         Frame::Reset { .. } => types::RESET,
@@ -112,7 +140,7 @@ const fn type_of(frame: &Frame) -> u64 {
     }
 }
 
-/// Writes the body, except the payload of a STREAM frame.
+/// Writes the body, except the payload of a stream or a datagram.
 fn encode_fields(frame: &Frame, out: &mut BytesMut) {
     let id = |id: &StreamId| VarInt::from(*id).into_inner();
     let wire = |code: &Code| code.to_wire().into_inner();
@@ -120,6 +148,10 @@ fn encode_fields(frame: &Frame, out: &mut BytesMut) {
         Frame::Ping | Frame::Drain | Frame::Express | Frame::Ignored => {}
         Frame::Ack { lane, position } => put_all(out, [lane.number(), *position]),
         Frame::Stream { id: stream, offset, .. } => put_all(out, [id(stream), *offset]),
+        Frame::Datagram(datagram) => {
+            let (fields, count) = datagram_fields(datagram);
+            fields.into_iter().take(count).for_each(|field| put(out, field));
+        }
         Frame::Open { id: stream, kind } => {
             put(out, id(stream));
             encode_kind(kind, out);
@@ -189,6 +221,12 @@ fn encode_kind(kind: &StreamKind, out: &mut BytesMut) {
             put(out, *number);
             out.put_slice(source.as_deref().unwrap_or_default().as_bytes());
         }
+        StreamKind::Flow { deadline_ms, kind } => {
+            put_all(out, [KIND_FLOW, *deadline_ms]);
+            encode_kind(kind, out);
+        }
+        // The kind was known, what it is for was not.
+        StreamKind::Unknown(KIND_FLOW) => put_all(out, [KIND_FLOW, 0, KIND_FLOW]),
         // The kind was known, its wants were not.
         StreamKind::Unknown(KIND_WANTING) => {
             put(out, KIND_WANTING);
@@ -221,6 +259,7 @@ fn encode_params(params: &Params, out: &mut BytesMut) {
         (PARAM_EARLY_MAX_STREAM_DATA, params.early_max_stream_data),
         (PARAM_OPEN_WANTS, params.wants.to_wire()),
         (PARAM_LISTENERS_MAX, params.listeners_max),
+        (PARAM_FLOWS_MAX, params.flows_max),
     ];
     for (name, value) in fields {
         put(out, name);

@@ -26,7 +26,9 @@ pub(super) mod types {
     pub const DRAIN: u64 = 0x18;
     pub const EARLY_STREAMS: u64 = 0x1a;
     pub const NEXT_KEY: u64 = 0x1b;
+    pub const DATAGRAM: u64 = 0x1c;
     pub const EXPRESS: u64 = 0x1d;
+    pub const DATAGRAM_PART: u64 = 0x1e;
     pub const CREATE: u64 = 0x20;
     pub const INVITATION: u64 = 0x21;
     pub const CREATED: u64 = 0x22;
@@ -105,6 +107,8 @@ pub enum Frame {
         /// Absolute.
         max: u64,
     },
+    /// A datagram of a flow, or a part of one. It is never sent again.
+    Datagram(Datagram),
     /// How many streams the peer may have opened since the session began.
     MaxStreams {
         /// Absolute.
@@ -248,9 +252,42 @@ pub enum StreamKind {
         /// The address that the connection comes from, in text, if it has one.
         source: Option<String>,
     },
+    /// A flow of datagrams. What it is for is one of [`Default`](Self::Default),
+    /// [`Named`](Self::Named), [`Raw`](Self::Raw) and [`Visitor`](Self::Visitor). Only to a peer
+    /// that says it knows this.
+    Flow {
+        /// A datagram that has waited longer than this, in milliseconds, is not worth sending.
+        deadline_ms: u64,
+        /// What it is for.
+        kind: Box<StreamKind>,
+    },
     /// Something this version does not know. Whoever accepts it refuses it; the lane it came on and
     /// the other streams are unaffected.
     Unknown(u64),
+}
+
+/// A datagram of a flow, or a part of one that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The flow, by its stream.
+    pub id: StreamId,
+    /// Counts a flow's datagrams in each direction, from 0.
+    pub number: u64,
+    /// How long it has waited at the sender, in milliseconds.
+    pub waited_ms: u64,
+    /// Bytes of the whole datagram.
+    pub total: usize,
+    /// Where in it `data` begins.
+    pub offset: usize,
+    /// The bytes; all of them if `data` is as long as `total`.
+    pub data: Bytes,
+}
+
+impl Datagram {
+    /// Whether it is all there.
+    pub fn is_whole(&self) -> bool {
+        self.data.len() == self.total
+    }
 }
 
 /// What each end says about itself when the session is created. Unknown ones are skipped.
@@ -272,6 +309,8 @@ pub struct Params {
     /// How many streams of the kind [`StreamKind::Listening`] the other end may have open. Above
     /// 0: this end knows them.
     pub listeners_max: u64,
+    /// How many flows the other end may have open. Above 0: this end knows them.
+    pub flows_max: u64,
 }
 
 /// 32 bytes that must never be logged.

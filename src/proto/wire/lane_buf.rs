@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::encode::{encode_frame, encode_reserved, encode_stream_header};
-use super::frame::Frame;
+use super::encode::{encode_datagram_header, encode_frame, encode_reserved, encode_stream_header};
+use super::frame::{Datagram, Frame};
 use crate::proto::count::{Count, end_of};
 use crate::proto::ids::StreamId;
 
@@ -55,6 +55,13 @@ impl LaneBuf {
     pub fn push_stream(&mut self, id: StreamId, offset: u64, payload: usize, fin: bool) {
         self.reserve();
         encode_stream_header(&mut self.headers, id, offset, payload, fin);
+    }
+
+    /// Appends a datagram, or a part of one.
+    pub fn push_datagram(&mut self, datagram: &Datagram) {
+        self.reserve();
+        encode_datagram_header(&mut self.headers, datagram);
+        self.push_payload(datagram.data.clone());
     }
 
     /// Appends a part of the payload announced by `push_stream`.

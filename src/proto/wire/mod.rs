@@ -13,8 +13,8 @@ mod numbers;
 mod wants;
 
 pub use decoder::{Decoder, FrameBatch};
-pub use encode::{encode_frame, stream_header_len};
-pub use frame::{Frame, Params, Secret, StreamKind, printable};
+pub use encode::{datagram_len, encode_frame, stream_header_len};
+pub use frame::{Datagram, Frame, Params, Secret, StreamKind, printable};
 pub use lane_buf::LaneBuf;
 pub use wants::Wants;
 

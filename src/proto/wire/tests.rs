@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::proto::error::{Code, DecodeError};
 use crate::proto::ids::{Dir, LaneId, LinkId, SessionId, Side, StreamId, VarInt};
-use crate::proto::limits::{FRAME_BYTES_MAX, LINK_RATE_MIN};
+use crate::proto::limits::{DATAGRAM_PART_BYTES_MIN, FRAME_BYTES_MAX, LINK_RATE_MIN};
 use crate::proto::policy::{LanePolicy, Tier};
 
 fn any_offset() -> impl Strategy<Value = u64> {
@@ -25,8 +25,8 @@ fn any_code() -> impl Strategy<Value = Code> {
 
 fn any_params() -> impl Strategy<Value = Params> {
     let offset = any_offset;
-    let six = (offset(), offset(), offset(), offset(), offset(), offset());
-    (six, any_wants()).prop_map(|((a, b, c, d, e, f), wants)| Params {
+    let seven = (offset(), offset(), offset(), offset(), offset(), offset(), offset());
+    (seven, any_wants()).prop_map(|((a, b, c, d, e, f, g), wants)| Params {
         initial_max_data: a,
         initial_max_stream_data: b,
         initial_max_streams: c,
@@ -34,6 +34,7 @@ fn any_params() -> impl Strategy<Value = Params> {
         early_max_stream_data: e,
         wants,
         listeners_max: f,
+        flows_max: g,
     })
 }
 
@@ -43,6 +44,20 @@ fn any_wants() -> impl Strategy<Value = Wants> {
 
 fn any_text(max: usize) -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+}
+
+fn any_datagram() -> impl Strategy<Value = Datagram> {
+    let fields =
+        (any_id(), any_offset(), any_offset(), prop::option::of((0..60_000usize, 1..3usize)));
+    (fields, prop::collection::vec(any::<u8>(), 0..2000)).prop_map(
+        |((id, number, waited_ms, part), mut data)| {
+            let (total, offset) = part.map_or((data.len(), 0), |(offset, more)| {
+                data.resize(DATAGRAM_PART_BYTES_MIN, 7);
+                (offset + data.len() + more, offset)
+            });
+            Datagram { id, number, waited_ms, total, offset, data: data.into() }
+        },
+    )
 }
 
 fn any_frame() -> impl Strategy<Value = Frame> {
@@ -70,6 +85,7 @@ fn any_of_a_stream() -> impl Strategy<Value = Frame> {
             fin: true,
             data: Bytes::new()
         }),
+        any_datagram().prop_map(Frame::Datagram),
         (any_id(), any_code(), any_offset()).prop_map(|(id, code, final_size)| Frame::Reset {
             id,
             code,
@@ -94,6 +110,10 @@ fn any_open() -> impl Strategy<Value = Frame> {
             .prop_map(|(number, place)| StreamKind::Listening { number, place }),
         (any_offset(), prop::option::of("[a-z0-9:.]{1,30}"))
             .prop_map(|(number, source)| StreamKind::Visitor { number, source }),
+        (any_offset(), "[a-z:]{1,30}").prop_map(|(deadline_ms, name)| StreamKind::Flow {
+            deadline_ms,
+            kind: Box::new(StreamKind::Named(name)),
+        }),
     ];
     (any_id(), kind).prop_map(|(id, kind)| Frame::Open { id, kind })
 }
@@ -165,6 +185,9 @@ proptest! {
                     stream_header_len(*id, *offset, data.len())
                 );
             }
+            if let Frame::Datagram(datagram) = frame {
+                prop_assert_eq!(wire.len() - before, datagram_len(datagram));
+            }
         }
         let mut batch = FrameBatch::default();
         let mut decoder = Decoder::new();
@@ -190,6 +213,7 @@ proptest! {
                     buf.push_stream(*id, *offset, data.len(), *fin);
                     buf.push_payload(data.clone());
                 }
+                Frame::Datagram(datagram) => buf.push_datagram(datagram),
                 other => buf.push(other),
             }
         }
@@ -315,4 +339,46 @@ fn what_an_opener_may_not_want_is_an_unknown_kind() {
     let mut long = vec![8, 0x41, 0x30, 0, 3, 1];
     long.resize(4 + 0x130 - 1, b'a');
     assert!(decode(&long).is_err());
+}
+
+#[test]
+fn a_flow_is_for_what_has_one_destination_and_its_datagrams_are_whole_or_in_fair_parts() {
+    let decode = |wire: &[u8]| {
+        let mut batch = FrameBatch::default();
+        Decoder::new().decode(wire, &mut batch).map(|()| batch.frames.pop().unwrap())
+    };
+    let id = StreamId::new(Side::Client, Dir::Bi, 0);
+    let flow = |kind| StreamKind::Flow { deadline_ms: 9, kind: Box::new(kind) };
+    let named = flow(StreamKind::Named("a:1".to_owned()));
+    assert_eq!(decode(b"\x08\x07\x00\x06\x09\x01a:1"), Ok(Frame::Open { id, kind: named }));
+    let raw = flow(StreamKind::Raw);
+    assert_eq!(decode(&[8, 4, 0, 6, 9, 2]), Ok(Frame::Open { id, kind: raw }));
+    for inner in [3, 4, 6, 7] {
+        let unknown = Frame::Open { id, kind: StreamKind::Unknown(6) };
+        assert_eq!(decode(&[8, 5, 0, 6, 9, inner, 0]), Ok(unknown), "of kind {inner}");
+    }
+    for wire in [&[8, 2, 0, 6][..], &[8, 3, 0, 6, 9], &[8, 5, 0, 6, 9, 2, 0]] {
+        assert_eq!(decode(wire), Err(DecodeError::Malformed(8)), "{wire:?}");
+    }
+    let frame = |total: usize, offset: usize, bytes: usize| {
+        let mut wire = BytesMut::new();
+        let data = vec![1; bytes].into();
+        let datagram = Datagram { id, number: 4, waited_ms: 5, total, offset, data };
+        encode_frame(&Frame::Datagram(datagram), &mut wire);
+        (decode(&wire), wire[0])
+    };
+    for (total, offset, bytes, kind) in
+        [(0, 0, 0, 0x1c), (9, 0, 9, 0x1c), (2_000, 976, 1_024, 0x1e), (65_507, 65_506, 1, 0x1e)]
+    {
+        let (decoded, told) = frame(total, offset, bytes);
+        assert!(decoded.is_ok() && told == kind, "{total} {offset} {bytes}");
+    }
+    for (total, offset, bytes) in
+        [(2_000, 0, 1_023), (2_000, 977, 1_024), (65_508, 0, 2_000), (9, 9, 0), (usize::MAX, 1, 2)]
+    {
+        let (decoded, _) = frame(total, offset, bytes);
+        assert_eq!(decoded, Err(DecodeError::Malformed(0x1e)), "{total} {offset} {bytes}");
+    }
+    // A whole one that is said to be a part.
+    assert_eq!(decode(&[0x1e, 6, 0, 4, 5, 1, 0, 7]), Err(DecodeError::Malformed(0x1e)));
 }
