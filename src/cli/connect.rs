@@ -19,6 +19,7 @@ use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::forward::{Forward, ForwardOptions, Leads};
 use super::gateway::Gateway;
+use super::links;
 use super::listening::listen_locally;
 use super::own_key::OwnKey;
 use super::reverse::Reverse;
@@ -125,6 +126,14 @@ fn start_takers(
         let (client, gateway) = (client.clone(), gateway.clone());
         async move {
             gateway.keep(client.stopping()).await;
+            Ok(())
+        }
+    });
+    takers.spawn({
+        let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
+        let follows = links::follow(client.clone(), sources);
+        async move {
+            follows.await;
             Ok(())
         }
     });

@@ -22,6 +22,7 @@ mod gateway;
 mod go_style;
 mod identity;
 mod keys;
+mod links;
 mod listening;
 mod logging;
 mod own_key;

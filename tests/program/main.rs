@@ -15,6 +15,7 @@ mod ends;
 mod file;
 mod homes;
 mod lanes;
+mod links;
 mod log;
 mod middlebox;
 mod names;

@@ -49,7 +49,7 @@ impl Destination {
         Self::on(listener, handle)
     }
 
-    fn on<F, H>(listener: TcpListener, handle: H) -> Self
+    pub(crate) fn on<F, H>(listener: TcpListener, handle: H) -> Self
     where
         H: Fn(TcpStream) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,

@@ -133,6 +133,12 @@ impl Imux {
         lines.0.iter().filter(|line| line.contains(words)).count()
     }
 
+    /// How many lines of the log contain all of these now.
+    pub(crate) fn lines_with(&self, words: &[&str]) -> usize {
+        let lines = self.log.lines.lock().unwrap();
+        lines.0.iter().filter(|line| words.iter().all(|words| line.contains(words))).count()
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -1,0 +1,108 @@
+//! Links that come and go: what the kernel says of this machine's networks reaches the lanes at
+//! once, not when they have fallen silent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use imux::lane::BindSource;
+use imux::{Client, LinkId};
+
+mod clock;
+mod ground;
+mod network;
+
+use clock::Sleep;
+use ground::Fact;
+use network::{Network, Watch};
+
+/// Changes come in bursts: an interface, its addresses, its routes.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Looking takes at most one part in so many of the time, however often routes change.
+const LOOKING_SHARE: u32 = 10;
+/// After a sleep this long nobody at the other end, and no router between, still knows the lanes.
+const SLEEP_LOSES_LANES: Duration = Duration::from_secs(5);
+
+/// A link and what it stands on.
+#[derive(Debug)]
+struct Followed {
+    link: LinkId,
+    source: BindSource,
+    ground: BTreeSet<Fact>,
+}
+
+/// Tells the client's links what happens to their networks, as long as it runs. `sources` are what
+/// its links are bound to, in order.
+pub(super) async fn follow(client: Arc<Client>, sources: Vec<BindSource>) {
+    let follows = async {
+        let Some(mut watch) = Watch::start() else { return };
+        let mut sleep = Sleep::notice();
+        let mut network = watch.look().await.unwrap_or_default();
+        let links = sources.into_iter().enumerate().map(|(number, source)| Followed {
+            link: LinkId::new(number as u64),
+            ground: ground::of(&source, &network),
+            source,
+        });
+        let mut links: Vec<_> = links.collect();
+        loop {
+            tokio::select! {
+                changed = watch.changes.next() => if changed.is_none() { return },
+                slept = sleep.over() => {
+                    tell_of_sleep(&client, &links, slept);
+                    continue;
+                }
+            }
+            let begun = tokio::time::Instant::now();
+            tokio::time::sleep(SETTLE).await;
+            watch.drain();
+            let looked = tokio::time::Instant::now();
+            match watch.look().await {
+                Ok(now) => network = now,
+                Err(error) => tracing::debug!(%error, "cannot look at this machine's networks"),
+            }
+            links.iter_mut().for_each(|link| link.heed(&client, &network));
+            tracing::trace!(took = ?begun.elapsed(), "looked at this machine's networks");
+            tokio::time::sleep(looked.elapsed() * LOOKING_SHARE).await;
+        }
+    };
+    tokio::select! {
+        () = follows => client.stopping().await,
+        () = client.stopping() => {}
+    }
+}
+
+impl Followed {
+    /// Has the link's lanes dialled if there is reason to.
+    fn heed(&mut self, client: &Client, network: &Network) {
+        let now = ground::of(&self.source, network);
+        let before = std::mem::replace(&mut self.ground, now);
+        match ground::change(&before, &self.ground) {
+            Some(Change::Lost) => {
+                tracing::info!(via = %self.source, "its network has changed: its lanes are dialled anew");
+                client.redial_link(self.link);
+            }
+            Some(Change::Gained) => client.wake_link(self.link),
+            None => {}
+        }
+    }
+}
+
+/// What has happened to what a link stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// Something that lanes may use is gone, or another.
+    Lost,
+    /// There is more than before.
+    Gained,
+}
+
+fn tell_of_sleep(client: &Client, links: &[Followed], slept: Duration) {
+    if slept >= SLEEP_LOSES_LANES {
+        let seconds = slept.as_secs();
+        tracing::info!(seconds, "this machine has slept: all lanes are dialled anew");
+        links.iter().for_each(|link| client.redial_link(link.link));
+    } else {
+        links.iter().for_each(|link| client.wake_link(link.link));
+    }
+}

@@ -1,0 +1,172 @@
+//! This machine's interfaces, addresses and default routes, as netlink tells them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures::TryStreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType,
+};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
+
+/// Those of this machine at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) interfaces: Vec<Interface>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) is_up: bool,
+    pub(super) has_carrier: bool,
+    /// Those that may be used: not those whose uniqueness is still being made certain of.
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) defaults: BTreeSet<Way>,
+}
+
+/// A default route by an interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Way {
+    pub(super) is_v6: bool,
+    pub(super) gateway: Option<IpAddr>,
+    /// It is in the main table; those of other tables are for certain sources.
+    pub(super) is_main: bool,
+    pub(super) metric: u32,
+}
+
+/// News of changes, and the means to look.
+pub(super) struct Watch {
+    handle: Handle,
+    pub(super) changes: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+}
+
+impl Watch {
+    /// `None` if this system has no netlink for us.
+    pub(super) fn start() -> Option<Self> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let connection = new_multicast_connection(&groups);
+        let told = |error: &std::io::Error| {
+            tracing::debug!(%error, "changes of this machine's networks are not noticed");
+        };
+        let (connection, handle, changes) = connection.inspect_err(told).ok()?;
+        tokio::spawn(connection);
+        Some(Self { handle, changes })
+    }
+
+    /// Forgets the changes that have come so far.
+    pub(super) fn drain(&mut self) {
+        while self.changes.try_recv().is_ok() {}
+    }
+
+    pub(super) async fn look(&self) -> Result<Network, rtnetlink::Error> {
+        let mut interfaces = BTreeMap::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(link) = links.try_next().await? {
+            let interface = read_link(&link);
+            interfaces.insert(interface.index, interface);
+        }
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(address) = addresses.try_next().await? {
+            if let Some(interface) = interfaces.get_mut(&address.header.index) {
+                interface.addresses.extend(read_address(&address));
+            }
+        }
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for (is_v6, asked) in [(false, v4), (true, v6)] {
+            let mut routes = self.handle.route().get(asked).execute();
+            while let Some(route) = routes.try_next().await? {
+                for (index, way) in read_default(is_v6, &route) {
+                    if let Some(interface) = interfaces.get_mut(&index) {
+                        interface.defaults.insert(way);
+                    }
+                }
+            }
+        }
+        Ok(Network { interfaces: interfaces.into_values().collect() })
+    }
+}
+
+fn read_link(link: &LinkMessage) -> Interface {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    Interface {
+        index: link.header.index,
+        name: name.unwrap_or_default(),
+        is_up: link.header.flags.contains(LinkFlags::Up),
+        has_carrier: link.header.flags.contains(LinkFlags::LowerUp),
+        ..Interface::default()
+    }
+}
+
+fn read_address(address: &AddressMessage) -> Option<IpAddr> {
+    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    if address.header.flags.intersects(unusable) {
+        return None;
+    }
+    // On a point-to-point interface `Address` is the other end's.
+    let own = address.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(own) => Some(*own),
+        _ => None,
+    });
+    own.or_else(|| {
+        address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(own) => Some(*own),
+            _ => None,
+        })
+    })
+}
+
+/// A default route, once for each interface that it leads by.
+fn read_default(is_v6: bool, route: &RouteMessage) -> Vec<(u32, Way)> {
+    let header = &route.header;
+    if header.destination_prefix_length != 0 || header.kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let (mut table, mut metric) = (u32::from(header.table), 0);
+    let (mut index, mut gateway, mut hops) = (None, None, &[][..]);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Table(it) => table = *it,
+            RouteAttribute::Priority(it) => metric = *it,
+            RouteAttribute::Oif(it) => index = Some(*it),
+            RouteAttribute::Gateway(it) => gateway = ip(it),
+            RouteAttribute::MultiPath(it) => hops = it,
+            _ => {}
+        }
+    }
+    let is_main = table == u32::from(RouteHeader::RT_TABLE_MAIN);
+    let way = |gateway| Way { is_v6, gateway, is_main, metric };
+    let hop_gateway = |hop: &RouteNextHop| {
+        hop.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(it) => ip(it),
+            _ => None,
+        })
+    };
+    let several = hops.iter().map(|hop| (hop.interface_index, way(hop_gateway(hop))));
+    several.chain(index.map(|index| (index, way(gateway)))).collect()
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
