@@ -147,8 +147,8 @@ fn floods_of_datagrams_for_no_flow_are_thrown_out() {
     scene.end();
 }
 
-/// A tiny datagram costs a look, as an acknowledgement does: a sixteenth. Whoever is not fast enough
-/// to be thrown out for them keeps nobody from working.
+/// A tiny datagram costs a look, as an acknowledgement does: a sixteenth. Whoever is not fast
+/// enough to be thrown out for them keeps nobody from working.
 #[test]
 fn floods_of_tiny_datagrams_harm_nobody() {
     let (scene, mut peer) = Scene::with_session();
