@@ -99,11 +99,12 @@ extern crate self as imux;
 #[cfg(imux_seeded)]
 pub use driver::seed_chance;
 pub use driver::{
-    Client, ClientConfig, Code, Config, ConnectError, Flow, FlowError, FlowOptions, FlowStats,
-    Incoming, InvalidConfig, LaneEvent, LaneId, LaneStats, Link, LinkId, OpenError, OpenOptions,
-    ProcessMemory, ReadHalf, SchedulerKind, Server, ServerConfig, Session, SessionError, SessionId,
-    SessionLimits, SessionStats, Side, Stream, StreamError, StreamId, StreamKind, Subject, Tier,
-    Undelivered, UnknownScheduler, UnknownTier, Wants, WriteHalf,
+    Carried, Client, ClientConfig, Code, Config, ConnectError, Flow, FlowError, FlowOptions,
+    FlowStats, Incoming, InvalidConfig, LaneEvent, LaneGone, LaneId, LaneStats, LaneStatus, Link,
+    LinkId, LinkStatus, OpenError, OpenOptions, ProcessMemory, ReadHalf, SchedulerKind, Server,
+    ServerConfig, ServerView, Session, SessionError, SessionId, SessionLimits, SessionStats,
+    SessionView, Side, Stream, StreamError, StreamId, StreamKind, StreamStats, StreamStatus,
+    StreamWait, Subject, Tier, Undelivered, UnknownScheduler, UnknownTier, Wants, WriteHalf,
 };
 pub use proto::{CreditStats, Health};
 

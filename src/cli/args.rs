@@ -24,6 +24,7 @@ mod run;
 mod server;
 mod session;
 mod sockets;
+mod status;
 mod values;
 mod ways;
 
@@ -32,6 +33,7 @@ use self::gateway::GATEWAY_EXAMPLES;
 use self::help::long_help;
 use self::run::{CHECK_EXAMPLES, CheckArgs, RUN_EXAMPLES, RunArgs, together};
 use self::server::{SERVER_EXAMPLES, ServerArgs};
+use self::status::{LANES_EXAMPLES, SESSIONS_EXAMPLES, STATUS_EXAMPLES};
 use self::values::demo_size;
 
 const EXAMPLES: &str = "\
@@ -84,6 +86,15 @@ enum Command {
     /// Have a running client take what this machine, or hosts behind it, connect to
     #[command(after_help = GATEWAY_EXAMPLES, after_long_help = long_help(GATEWAY_EXAMPLES))]
     Gateway(gateway::GatewayArgs),
+    /// Show what running clients and servers do: sessions, links, lanes, connections
+    #[command(after_help = STATUS_EXAMPLES, after_long_help = long_help(STATUS_EXAMPLES))]
+    Status(status::StatusArgs),
+    /// End a session of a running client or server
+    #[command(after_help = SESSIONS_EXAMPLES, after_long_help = long_help(SESSIONS_EXAMPLES))]
+    Sessions(status::SessionsArgs),
+    /// Pause or resume a link of a running client, or change its tier
+    #[command(after_help = LANES_EXAMPLES, after_long_help = long_help(LANES_EXAMPLES))]
+    Lanes(status::LanesArgs),
     /// Show it working: server, client and destination in one process, over lanes of unlike speed
     #[command(after_help = DEMO_EXAMPLES, after_long_help = long_help(DEMO_EXAMPLES))]
     Demo(DemoArgs),
@@ -310,6 +321,9 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
         Command::Client(args) => Task::Client(args.into_config(home, go_style, &mut notices)?),
         Command::Keys(args) => Task::Keys(args.into_config(home)?),
         Command::Gateway(args) => Task::Gateway(args.into_config(home)?),
+        Command::Status(args) => Task::Status(args.into_config(home)),
+        Command::Sessions(args) => Task::Status(args.into_config(home)),
+        Command::Lanes(args) => Task::Status(args.into_config(home)),
         Command::Demo(args) => {
             let quiet = cli.output.quiet;
             Task::Demo(config::DemoConfig { bytes: args.size, json: args.json, quiet })

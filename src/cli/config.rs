@@ -13,7 +13,7 @@ use imux::{SchedulerKind, SessionLimits};
 
 use super::address::{Endpoint, HostPort};
 use super::bind::{self, BindMap, LinkPlan};
-use super::control::GatewayRequest;
+use super::control::{Change, GatewayRequest};
 use super::exit::{Exit, Failure};
 use super::forward::Forward;
 use super::logging;
@@ -38,6 +38,7 @@ pub enum Task {
     File(FileConfig),
     /// Print this, and end.
     Print(String),
+    Status(StatusConfig),
 }
 
 impl Task {
@@ -52,7 +53,9 @@ impl Task {
             Task::Server(ServerConfig { session, .. })
             | Task::Client(ClientConfig { session, .. }) => session.drain_timeout,
             Task::File(config) => config.drain_timeout(),
-            Task::Demo(_) | Task::Keys(_) | Task::Gateway(_) | Task::Print(_) => Duration::ZERO,
+            Task::Demo(_) | Task::Keys(_) | Task::Gateway(_) | Task::Print(_) | Task::Status(_) => {
+                Duration::ZERO
+            }
         }
     }
 }
@@ -125,6 +128,24 @@ pub struct GatewayConfig {
     pub request: GatewayRequest,
     /// As in [`ServerConfig`].
     pub home: Option<PathBuf>,
+}
+
+/// A command about what running processes do.
+#[derive(Debug)]
+pub struct StatusConfig {
+    pub command: StatusCommand,
+    /// The one process that is meant; None means all.
+    pub process: Option<u32>,
+    /// As in [`ServerConfig`].
+    pub home: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub enum StatusCommand {
+    /// Print what they do, once or each second.
+    Show { json: bool, watch: bool },
+    /// Have one do something differently.
+    Change(Change),
 }
 
 /// A command about keys and who may connect.

@@ -24,6 +24,7 @@ use super::listening::listen_locally;
 use super::own_key::OwnKey;
 use super::reverse::Reverse;
 use super::signals::{Asked, ServiceSignals};
+use super::status::source::Source;
 use super::stopping::{Stopping, tell_draining};
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
 use super::{routes, stdio};
@@ -114,8 +115,8 @@ fn start_takers(
     }
     if let Some(control) = Control::bind(config.home.as_deref(), "client") {
         let session = Some((client.clone(), connections.clone()));
-        let place = config.dial.as_written().to_owned();
-        let host = control::Host { role: "client", place, session, gateway: Some(gateway.clone()) };
+        let source = Source::client(config.dial.as_written(), client.clone());
+        let host = control::Host { source, session, gateway: Some(gateway.clone()) };
         let client = client.clone();
         takers.spawn(async move {
             control.serve(host, client.stopping()).await;

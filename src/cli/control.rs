@@ -21,11 +21,14 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::gateway::Gateway;
+use super::status::source::Source;
 
 mod ask;
+mod change;
 mod protocol;
 
-pub(super) use ask::{Answer, Elsewhere, ask_clients, open_elsewhere};
+pub(super) use ask::{Answer, Elsewhere, ask_change, ask_clients, ask_status, open_elsewhere};
+pub(super) use change::Change;
 pub(super) use protocol::GatewayRequest;
 #[cfg(any(test, fuzzing))]
 pub(super) use protocol::check as check_protocol;
@@ -56,10 +59,8 @@ pub(super) struct Control(UnixSocket);
 /// What a process answers with.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// What it is, in the command line's words.
-    pub(super) role: &'static str,
-    /// The server it is connected to, as in `--dial`, or the address it listens on.
-    pub(super) place: String,
+    /// What it shows of itself.
+    pub(super) source: Source,
     /// The session that others' connections may use.
     pub(super) session: Option<(Arc<Client>, Connections)>,
     /// What sets the rules of a machine whose traffic it takes.
@@ -216,8 +217,8 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
         let Some(line) = line.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
         let reply = match Request::parse(&line) {
             Ok(Request::About) => Reply::About {
-                role: host.role.to_owned(),
-                place: host.place.clone(),
+                role: host.source.role().to_owned(),
+                place: host.source.place().to_owned(),
                 key: host.session.as_ref().and_then(|(client, _)| client.server_key()),
             },
             Ok(Request::Open { to }) => {
@@ -232,6 +233,17 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
                 None => Reply::refused("there is no such connection"),
             },
             Ok(Request::Gateway(asked)) => about_gateway(asked, host).await,
+            Ok(Request::Status) => {
+                show_status(&mut socket, &host.source).await?;
+                continue;
+            }
+            Ok(Request::Change(change)) => {
+                let done = match change {
+                    Change::CloseSession { id } => host.source.close_session(&id),
+                    Change::Link { name, change } => host.source.change_link(&name, change),
+                };
+                done.map_or_else(|why| Reply::Refused { why }, |said| Reply::Changed { said })
+            }
             Err(why) => {
                 // After a line it does not understand, it stops listening.
                 return say(&mut socket, &Reply::refused(why)).await;
@@ -240,6 +252,18 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
         say(&mut socket, &reply).await?;
     }
     Ok(())
+}
+
+/// Says what the process does now: a line, and as many bytes of JSON as it says.
+async fn show_status(socket: &mut UnixStream, source: &Source) -> io::Result<()> {
+    let source = source.clone();
+    // Ten thousand streams are some milliseconds of work.
+    let made = tokio::task::spawn_blocking(move || {
+        serde_json::to_vec(&source.snapshot()).map_err(io::Error::other)
+    });
+    let shown = made.await.map_err(io::Error::other)??;
+    say(socket, &Reply::Status { bytes: shown.len() as u64 }).await?;
+    socket.write_all(&shown).await
 }
 
 async fn about_gateway(asked: GatewayRequest, host: &Host) -> Reply {

@@ -168,6 +168,7 @@ pub fn arguments(data: &[u8]) {
             Task::Gateway(gateway) => assert!(gateway.home.is_some()),
             Task::File(file) => assert!(!file.servers.is_empty() || !file.clients.is_empty()),
             Task::Print(text) => assert!(!text.is_empty()),
+            Task::Status(status) => assert!(status.home.is_some()),
         },
         Err(early) => assert!(!early.text().is_empty()),
     }

@@ -34,6 +34,7 @@ mod run;
 mod serve;
 mod several;
 mod signals;
+mod status;
 mod stdio;
 mod stopping;
 mod text;

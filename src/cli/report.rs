@@ -4,7 +4,7 @@
 //! the figures.
 
 mod progress;
-mod table;
+pub mod table;
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -19,6 +19,7 @@ use super::logging;
 use super::serve::run_server;
 use super::several::run_all;
 use super::signals::Signals;
+use super::status::run_status;
 use super::stopping::Stopping;
 use super::text::print;
 
@@ -112,6 +113,7 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Demo(config) => run_demo(config).await,
         Task::Keys(config) => run_keys(config).await,
         Task::Gateway(config) => run_gateway(config.request, config.home.as_deref()).await,
+        Task::Status(config) => run_status(config).await,
     }
 }
 

@@ -23,6 +23,7 @@ use super::identity::server_name;
 use super::keys::authorized_clients;
 use super::listening::{listen_addresses, listen_failure};
 use super::signals::{Asked, ServiceSignals};
+use super::status::source::Source;
 use super::stopping::{Stopping, tell_draining};
 use super::trust::trust_failure;
 
@@ -61,8 +62,8 @@ pub(super) async fn run_server(
         "server ready"
     );
     let _control = Control::bind(Some(&keys.home), "server").map(|control| {
-        let place = address.to_string();
-        let host = control::Host { role: "server", place, session: None, gateway: None };
+        let source = Source::server(address.to_string(), server.view());
+        let host = control::Host { source, session: None, gateway: None };
         JoinSet::from_iter([control.serve(host, std::future::pending())])
     });
     let destination: Arc<str> = config.dial.for_library().into();

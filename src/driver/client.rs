@@ -20,7 +20,7 @@ use connector::{Connector, LaneSlot};
 use current::{CurrentSession, Established};
 use failure::{Failed, Failures, is_final};
 use keeper::Keepers;
-use links::{LinkWatch, Links};
+use links::{Links, Place};
 use server_key::ServerKey;
 
 use super::error::{ConnectError, OpenError};
@@ -32,6 +32,7 @@ use crate::proto::{Code, LanePolicy, LinkId, SessionStats, Tier, Undelivered};
 use crate::trust::Fingerprint;
 
 pub use config::{ClientConfig, Link};
+pub use links::LinkStatus;
 
 /// What to open.
 enum Opening {
@@ -135,13 +136,13 @@ impl Client {
         let draining = watch::Sender::new(false);
         let client = Self { current, keepers, links: Links::default(), draining };
         // Each has its place before the first is dialled.
-        let places = links.iter().map(|link| client.links.add(link.lanes));
+        let places = links.iter().map(|link| client.links.add(link));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let mut pending = BTreeSet::new();
-        for (link, (id, network)) in links.iter().zip(places) {
-            client.keep_lanes(link, id, &network, Some(&failures));
+        for (link, place) in links.iter().zip(places) {
+            client.keep_lanes(link, &place, Some(&failures));
             if link.lanes > 0 {
-                pending.insert(id.number() as usize);
+                pending.insert(place.id.number() as usize);
             }
         }
         drop(failures);
@@ -152,17 +153,20 @@ impl Client {
     fn keep_lanes(
         &self,
         link: &Link,
-        id: LinkId,
-        network: &LinkWatch,
+        Place { id, watch: network, state }: &Place,
         failures: Option<&mpsc::UnboundedSender<Failed>>,
     ) {
-        let (policy, number) = (link.policy(id), id.number() as usize);
-        let slot = |policy| LaneSlot { dialer: link.dialer.clone(), policy, link: number };
+        let (policy, number) = (link.policy(*id), id.number() as usize);
+        let slot = |policy| {
+            let (dialer, state) = (link.dialer.clone(), state.clone());
+            LaneSlot { dialer, policy, link: number, state }
+        };
         for _ in 0..link.lanes {
             let keepers = self.keepers.clone();
-            tokio::spawn(keepers.keep_lane(slot(policy), network.clone(), failures.cloned()));
+            let failures = failures.cloned();
+            tokio::spawn(keepers.keep_lane(slot(policy), network.clone(), false, failures));
         }
-        if link.express && link.tier == Tier::Primary && link.lanes > 0 {
+        if link.express && link.lanes > 0 {
             let policy = LanePolicy { tier: Tier::Express, ..policy };
             let keepers = self.keepers.clone();
             tokio::spawn(keepers.keep_express_lane(slot(policy), network.clone()));
@@ -203,9 +207,9 @@ impl Client {
     /// # }
     /// ```
     pub fn add_link(&self, link: &Link) -> Result<LinkId, ConnectError> {
-        let (id, network) = self.links.add(link.lanes)?;
-        self.keep_lanes(link, id, &network, None);
-        Ok(id)
+        let place = self.links.add(link)?;
+        self.keep_lanes(link, &place, None);
+        Ok(place.id)
     }
 
     /// Ends a link's lanes, and dials no more; `false` if there is no such link. What its lanes
@@ -224,6 +228,30 @@ impl Client {
     /// once.
     pub fn wake_link(&self, link: LinkId) {
         self.links.wake(link);
+    }
+
+    /// Its links as they are now, by number.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.links.status()
+    }
+
+    /// Gives up the lanes of a link, and makes none until [`resume_link`](Self::resume_link). What
+    /// they had in flight is sent on the others. Without any lane the session waits, and ends after
+    /// its grace time. `false`: there is no such link.
+    pub fn pause_link(&self, link: LinkId) -> bool {
+        self.links.pause(link)
+    }
+
+    /// Makes lanes on a link again. `false`: there is no such link.
+    pub fn resume_link(&self, link: LinkId) -> bool {
+        self.links.resume(link)
+    }
+
+    /// Has a link's lanes carry streams as this tier says. The server learns of a lane's tier at
+    /// its beginning, so they are dialled anew if the tier is another one. `false`: there is no
+    /// such link.
+    pub fn set_link_tier(&self, link: LinkId, tier: Tier) -> bool {
+        self.links.set_tier(link, tier)
     }
 
     /// Waits for a session, or for the failure that ends the start; the links in `pending` have

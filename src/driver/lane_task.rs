@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::carried::{Meter, Totals};
 use super::clock;
 use super::greeting::JoinProof;
 use super::lane_event::LaneEvent;
+use super::seen::Seen;
 use super::shared::Shared;
 use super::state::{LaneSlot, remember};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
@@ -46,7 +48,7 @@ pub(super) enum LaneEnd {
     Closed,
     /// The core gave it up.
     Lost(Code),
-    /// What it was bound to has changed, or is no link any more.
+    /// What it was bound to has changed, is used in another way, or is no link any more.
     Outdated,
     /// The peer does not know the session (any more), or refuses the lane.
     Refused(Code),
@@ -75,7 +77,7 @@ impl std::fmt::Display for LaneEnd {
         match self {
             Self::SessionOver => f.write_str("session over"),
             Self::Closed => f.write_str("closed by peer"),
-            Self::Outdated => f.write_str("its link has changed"),
+            Self::Outdated => f.write_str("its link is paused or has changed"),
             Self::Lost(code) | Self::Refused(code) => code.fmt(f),
             Self::Undecodable(error) => error.fmt(f),
             Self::WrongProof => f.write_str("the server did not prove that it knows the session"),
@@ -89,6 +91,14 @@ impl std::fmt::Display for LaneEnd {
 pub(super) struct Attached {
     pub(super) shared: Arc<Shared>,
     pub(super) id: LaneId,
+}
+
+/// Whose lane it is, at the end that looks.
+#[derive(Clone, Debug)]
+pub(super) struct Of {
+    /// What its dialer is bound to; empty if it was accepted.
+    pub(super) via: Arc<str>,
+    pub(super) totals: Arc<Totals>,
 }
 
 /// What the kernel reports about a lane, in the session's terms.
@@ -113,12 +123,14 @@ impl Attached {
         id: LaneId,
         rtt: Option<Duration>,
         policy: LanePolicy,
+        of: Of,
     ) -> Option<Self> {
         shared.with(|state, now| {
             let up = state.core.handle_lane_up(now, id, rtt);
             up.then(|| {
                 state.core.handle_lane_policy(now, id, policy);
-                state.lanes.insert(id, LaneSlot::default());
+                let seen = Some(Seen::new(now, of.via, policy.link, Meter::new(now, of.totals)));
+                state.lanes.insert(id, LaneSlot { seen, ..LaneSlot::default() });
                 state.tell(LaneEvent::Up(id));
                 Self { shared: shared.clone(), id }
             })
@@ -142,11 +154,24 @@ impl Attached {
         });
     }
 
-    fn detach(&self, code: Code) {
+    /// Notes what the lane is made of, for whoever looks.
+    fn describe(&self, lane: &dyn Lane) {
+        let (local, peer, made_of) = (lane.local_addr(), lane.peer_addr(), lane.describe());
+        self.shared.ask(|state| {
+            let slot = state.lanes.get_mut(&self.id);
+            if let Some(seen) = slot.and_then(|slot| slot.seen.as_mut()) {
+                (seen.local, seen.peer, seen.made_of) = (local, peer, made_of.into());
+            }
+        });
+    }
+
+    fn detach(&self, code: Code, why: &str) {
         let mut waiting = Vec::new();
         self.shared.with(|state, now| {
+            let stats = state.core.lane_stats(self.id);
             state.core.handle_lane_down(now, self.id, code);
-            if state.lanes.remove(&self.id).is_some() {
+            if let Some(slot) = state.lanes.remove(&self.id) {
+                state.on_gone(now, self.id, slot, stats.as_ref(), why);
                 state.tell(LaneEvent::Lost(self.id));
             }
             // Wake whoever waits for the last lane to end.
@@ -160,7 +185,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.detach(Code::NONE);
+        self.detach(Code::NONE, "given up");
     }
 }
 
@@ -175,6 +200,7 @@ pub(super) async fn run(
     if proof.is_none() {
         Attached::prove(&attached.shared, attached.id);
     }
+    attached.describe(&*lane);
     let mut task = LaneTask {
         shared: &attached.shared,
         id: attached.id,
@@ -184,6 +210,7 @@ pub(super) async fn run(
         batch: FrameBatch::default(),
         out: LaneBuf::new(),
         measured_at: None,
+        retransmits: 0,
         ended: false,
         unsent_limit: 0,
         pacing_limit: u64::MAX,
@@ -201,7 +228,7 @@ pub(super) async fn run(
         // Other lanes carry what the kernel still holds: do not let it compete with them.
         _ => lane.abort(),
     }
-    attached.detach(end.code());
+    attached.detach(end.code(), &end.to_string());
     end
 }
 
@@ -228,6 +255,7 @@ struct LaneTask<'a> {
     /// Pulled but not yet written.
     out: LaneBuf,
     measured_at: Option<Instant>,
+    retransmits: u64,
     /// The lane's peer has gone, though its end has not been read yet.
     ended: bool,
     unsent_limit: u32,
@@ -324,7 +352,7 @@ impl LaneTask<'_> {
         }
         self.measured_at = Some(now);
         let metrics = self.lane.metrics()?;
-        self.ended = metrics.ended;
+        (self.ended, self.retransmits) = (metrics.ended, metrics.retransmits);
         Some(of_kernel(&metrics))
     }
 
@@ -353,8 +381,11 @@ impl LaneTask<'_> {
         metrics: Option<KernelSample>,
     ) -> Result<bool, LaneEnd> {
         let (id, batch, out) = (self.id, &mut self.batch, &mut self.out);
-        let (ended, mut advice) = (self.ended, None);
+        let (ended, retransmits, mut advice) = (self.ended, self.retransmits, None);
         let pulled = self.shared.with(|state, now| {
+            if metrics.is_some() {
+                state.on_measured(now, id, retransmits);
+            }
             advice = metrics.and_then(|kernel| state.core.handle_lane_metrics(now, id, kernel));
             if !batch.is_empty() {
                 state.core.handle_frames(now, id, batch);

@@ -16,12 +16,14 @@ use tokio::task::AbortHandle;
 use acceptor::Acceptor;
 use reception::{Reception, announce_to};
 
+use super::carried::{Carried, TierTotals};
 use super::clock;
 use super::session::{self, Session};
 use super::shared::Shared;
-use super::table::Known;
+use super::table::{Known, Table};
+use super::view::SessionView;
 use crate::lane::Listener;
-use crate::proto::{Code, Undelivered};
+use crate::proto::{Code, Tier, Undelivered};
 use crate::trust::NextKey;
 
 pub use config::ServerConfig;
@@ -93,6 +95,12 @@ impl Server {
         }
     }
 
+    /// A look at its sessions that holds nothing open.
+    pub fn view(&self) -> ServerView {
+        let Reception { table, totals, .. } = &*self.reception;
+        ServerView { table: table.clone(), totals: totals.clone() }
+    }
+
     /// Ends the sessions of clients that are no longer authorised, telling them UNAUTHORIZED. This
     /// happens by itself every few seconds; call it for what must not wait.
     pub fn recheck(&self) {
@@ -151,6 +159,25 @@ impl Server {
     /// listener has failed for good. Cancel safe: none is lost.
     pub async fn accept(&mut self) -> Option<(Session, Option<SocketAddr>)> {
         self.sessions.recv().await
+    }
+}
+
+/// A server's sessions, to look at.
+#[derive(Clone, Debug)]
+pub struct ServerView {
+    table: Arc<Table>,
+    totals: Arc<TierTotals>,
+}
+
+impl ServerView {
+    /// Its sessions, in no particular order.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.table.living().into_iter().map(SessionView::new).collect()
+    }
+
+    /// What the lanes of each tier have carried in all sessions.
+    pub fn carried(&self) -> Vec<(Tier, Carried)> {
+        Tier::ALL.into_iter().map(|tier| (tier, self.totals.of(tier).read())).collect()
     }
 }
 

@@ -15,6 +15,7 @@ use super::lane_event::LaneEvent;
 use super::shared::{Handle, Shared};
 use super::state::{State, StreamWakers, remember};
 use super::stream::Stream;
+use super::view::SessionView;
 use super::wait::wait;
 use super::wants::{self, OpenOptions};
 use crate::proto::wire::{StreamKind, Wants};
@@ -112,6 +113,9 @@ impl Session {
                             state.core.send_stream(id).set_redundant();
                         }
                         state.streams.insert(id, Stream::wakers());
+                        if let StreamKind::Named(to) = &options.kind {
+                            state.describe(id, "", to);
+                        }
                         Some(Ok((id, awaits)))
                     }
                     None => state.core.is_draining().then_some(Err(OpenError::Draining)),
@@ -264,6 +268,11 @@ impl Session {
                 }
             }
         })
+    }
+
+    /// A look at it that does not hold it open.
+    pub fn view(&self) -> SessionView {
+        SessionView::new(self.shared().clone())
     }
 
     /// Statistics of the session and its lanes.

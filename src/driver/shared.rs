@@ -10,7 +10,7 @@ use super::admission::Admission;
 use super::budget::{self, Charged};
 use super::clock;
 use super::state::{State, tell_of_loss};
-use crate::proto::{Code, Session};
+use crate::proto::{Code, Session, SessionId};
 
 /// How long a session that nobody holds any more may take to deliver what was written.
 const LINGER: Duration = Duration::from_secs(30);
@@ -19,6 +19,9 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Its name, the same at both ends.
+    pub(super) id: SessionId,
+    pub(super) begun: Instant,
     /// The client, and the trust that decides about it; on the server's side only.
     pub(super) admission: Option<Admission>,
     /// The timer has to be set earlier, or the session is over.
@@ -28,6 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     /// A session and its timer, which runs until the session is over.
     pub(super) fn spawn(
+        id: SessionId,
         mut core: Session,
         admission: Option<Admission>,
         memory: budget::Reservation,
@@ -35,6 +39,8 @@ impl Shared {
         core.set_allowance(memory.begins());
         let shared = Arc::new(Self {
             state: Mutex::new(State::new(core, memory)),
+            id,
+            begun: clock::now(),
             admission,
             rearm: Notify::new(),
         });

@@ -11,9 +11,12 @@ use tokio::sync::{broadcast, watch};
 use super::budget::{self, MemoryBudget};
 use super::clock;
 use super::lane_event::LaneEvent;
+use super::seen::{Ends, Gone, Seen, StreamStatus};
 use super::waiters::Waiters;
 use crate::proto::ids::StreamId;
-use crate::proto::{Code, Event, LaneId, Session, SessionError, SessionStats, Undelivered};
+use crate::proto::{
+    Code, Event, LaneId, LaneStats, Session, SessionError, SessionStats, StreamStats, Undelivered,
+};
 
 /// Lane events kept for a slow reader: one for every lane a session may have.
 const LANE_EVENTS_KEPT: usize = crate::proto::limits::LANES_MAX;
@@ -35,6 +38,9 @@ pub(super) struct StreamWakers {
     pub(super) halves: u8,
     /// Part of it was given to a lane.
     pub(super) begun: bool,
+    /// When this end opened or accepted it, and what its user says of it.
+    pub(super) opened: Option<Instant>,
+    pub(super) ends: Option<Box<Ends>>,
 }
 
 /// A lane's task, as the session knows it.
@@ -45,12 +51,15 @@ pub(super) struct LaneSlot {
     pub(super) lost: Option<Code>,
     /// The peer has said that the lane belongs to the session, so it knows it.
     pub(super) proven: bool,
+    pub(super) seen: Option<Seen>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) core: Session,
     pub(super) lanes: BTreeMap<LaneId, LaneSlot>,
+    /// Lanes that have gone, for whoever looks.
+    pub(super) gone: Gone,
     pub(super) streams: BTreeMap<StreamId, StreamWakers>,
     /// Tasks that wait for a stream to accept, for room to open one, for the end.
     pub(super) accepting: Waiters,
@@ -84,6 +93,7 @@ impl State {
         Self {
             core,
             lanes: BTreeMap::new(),
+            gone: Gone::default(),
             streams: BTreeMap::new(),
             accepting: Waiters::default(),
             opening: Waiters::default(),
@@ -264,6 +274,59 @@ impl State {
             wakers.datagrams.wake(wake);
         }
         wake.extend(self.lanes.values_mut().filter_map(|slot| slot.waker.take()));
+    }
+}
+
+impl State {
+    /// One stream, for whoever looks.
+    pub(super) fn stream_status(&self, now: Instant, stats: StreamStats) -> StreamStatus {
+        let held = self.streams.get(&stats.id);
+        let ends = held.and_then(|held| held.ends.as_deref());
+        let words =
+            |of: fn(&Ends) -> &Arc<str>| ends.map_or_else(|| "".into(), |it| of(it).clone());
+        StreamStatus {
+            stats,
+            age: held.and_then(|held| Some(now.duration_since(held.opened?))),
+            from: words(|ends| &ends.from),
+            to: words(|ends| &ends.to),
+        }
+    }
+
+    /// A lane's transport was asked how it is doing.
+    pub(super) fn on_measured(&mut self, now: Instant, id: LaneId, retransmits: u64) {
+        let slot = self.lanes.get_mut(&id);
+        if let (Some(seen), Some(stats)) =
+            (slot.and_then(|slot| slot.seen.as_mut()), self.core.lane_stats(id))
+        {
+            seen.retransmits = retransmits;
+            seen.meter.note(now, &stats);
+        }
+    }
+
+    /// A lane has gone. `stats` are its last figures, unless the core has given it up before.
+    pub(super) fn on_gone(
+        &mut self,
+        now: Instant,
+        lane: LaneId,
+        slot: LaneSlot,
+        stats: Option<&LaneStats>,
+        why: &str,
+    ) {
+        let Some(mut seen) = slot.seen else { return };
+        if let Some(stats) = stats {
+            seen.meter.note(now, stats);
+        }
+        if self.over.is_none() {
+            seen.meter.totals.on_lost();
+            self.gone.add(now, lane, &seen, why);
+        }
+    }
+
+    /// Says where a stream comes from and leads.
+    pub(super) fn describe(&mut self, id: StreamId, from: &str, to: &str) {
+        if let Some(held) = self.streams.get_mut(&id) {
+            held.ends = Some(Box::new(Ends { from: from.into(), to: to.into() }));
+        }
     }
 }
 

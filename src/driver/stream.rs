@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::clock;
 use super::error::StreamError;
 use super::shared::{Handle, Shared};
 use super::state::StreamWakers;
@@ -131,7 +132,7 @@ impl Stream {
 
     /// A new stream's initial entry in the session.
     pub(super) fn wakers() -> StreamWakers {
-        StreamWakers { halves: 2, ..StreamWakers::default() }
+        StreamWakers { halves: 2, opened: Some(clock::now()), ..StreamWakers::default() }
     }
 
     /// Waits until part of it was given to a lane: from then on it belongs to its session. `false`
@@ -157,6 +158,12 @@ impl Stream {
     /// The two directions, to be used by different tasks.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         (self.read, self.write)
+    }
+
+    /// Says where it comes from and where it leads, for whoever looks at the session
+    /// ([`SessionView::streams`](crate::SessionView::streams)).
+    pub fn describe(&self, from: &str, to: &str) {
+        self.read.describe(from, to);
     }
 
     /// Gives up both directions at once: the peer is told `code`.

@@ -110,7 +110,7 @@ pub use link::{Advice, KernelSample};
 pub use policy::{LanePolicy, Tier, UnknownTier};
 pub use scheduler::{SchedulerKind, UnknownScheduler};
 pub use session::{Allowance, MemoryUse, Session, Transmit};
-pub use stats::{CreditStats, LaneStats, SessionStats};
+pub use stats::{CreditStats, LaneStats, SessionStats, StreamStats, StreamWait};
 pub use stream::{Assembler, InsertError};
 pub use timer::Timer;
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::count::span;
 use super::flows::FlowStats;
-use super::ids::{LaneId, LinkId};
+use super::ids::{LaneId, LinkId, StreamId};
 use super::lane::{Condition, Health, Lane};
 use super::policy::Tier;
+use super::stream::Stream;
 
 /// One session at one moment. Bytes are stream payload unless stated otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +93,59 @@ pub struct LaneStats {
     pub tier: Tier,
     /// The link it uses, as whoever dialled it numbers links.
     pub link: LinkId,
+}
+
+/// One open stream at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Which.
+    pub id: StreamId,
+    /// Bytes written to it at this end, and how many of them have arrived.
+    pub written_bytes: u64,
+    /// See `written_bytes`. Counted in order: what arrived behind a gap is not among them.
+    pub arrived_bytes: u64,
+    /// Bytes received, gaps before them included, and how many of them were read or dropped.
+    pub received_bytes: u64,
+    /// See `received_bytes`.
+    pub read_bytes: u64,
+    /// Who could make it go on.
+    pub waits_for: StreamWait,
+}
+
+/// Whom a stream waits for. Where several hold it up, the first of these that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamWait {
+    /// This end's application: it has not read what has arrived.
+    Reader,
+    /// The peer's application: what was written fills the credit that it has read room for.
+    PeerReader,
+    /// Lanes: what was written is on its way, or waits for one.
+    Lanes,
+    /// Either application: there is nothing to carry.
+    Writers,
+}
+
+impl StreamStats {
+    /// `session_is_full`: the credit of all streams together is used up.
+    pub(super) fn of(id: StreamId, stream: &Stream, session_is_full: bool) -> Self {
+        let (send, recv) = (&stream.send, &stream.recv);
+        let full = send.credit_left() == 0 || session_is_full;
+        let waits_for = match () {
+            () if recv.ready_bytes() > 0 => StreamWait::Reader,
+            () if full && send.writer_waits => StreamWait::PeerReader,
+            () if send.held_bytes() > 0 => StreamWait::Lanes,
+            () => StreamWait::Writers,
+        };
+        let written_bytes = send.written_bytes();
+        Self {
+            id,
+            written_bytes,
+            arrived_bytes: span(send.held_bytes(), written_bytes),
+            received_bytes: recv.window.received(),
+            read_bytes: recv.window.consumed(),
+            waits_for,
+        }
+    }
 }
 
 impl LaneStats {

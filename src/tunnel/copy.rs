@@ -45,6 +45,7 @@ pub(super) async fn copy(
 ) -> Option<StreamError> {
     socket::prepare(&socket, options);
     let Ends { from, to } = ends;
+    stream.describe(from, to);
     tracing::debug!(%from, %to, "connection begins");
     let begun = Instant::now();
     let local = Local::new(socket);

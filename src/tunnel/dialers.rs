@@ -98,6 +98,8 @@ async fn carry(
     let claim = claim.filter(|_| permit.trusts_source());
     let address = claim.or_else(|| subject.source());
     let source = Source { told: tells(wants, &permit, &client), address };
+    // While it is dialled; and then with the address that it had.
+    stream.describe("", &leads_to(&kind, &permit, &destination));
     let connected = connect(&kind, &permit, &client, &destination).await;
     let connected = match connected {
         Ok((socket, place)) => {

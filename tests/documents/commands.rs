@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -33,6 +34,9 @@ const NOT_RUN: [(&str, &str); 6] = [
 
 /// What the server of the documents is, where a section does not start one of its own.
 const SERVER: &str = "imux server --listen 0.0.0.0:443 --dial localhost:22";
+
+/// And the client.
+const CLIENT: &str = "imux client --listen localhost:2222 --dial server.example:443 --bind dev:eth0 --bind dev:wwan0";
 
 /// Somebody who follows a section with two machines on which imux was never run.
 struct Reader<'a> {
@@ -143,13 +147,49 @@ impl<'a> Reader<'a> {
         if command == "gateway" && skipped::because(missing_nft()) {
             return;
         }
+        if matches!(command.as_str(), "status" | "sessions" | "lanes") && self.client.is_none() {
+            self.connect(&words(CLIENT)[1..], &[]);
+        }
+        if command == "sessions" {
+            args[2] = self.session();
+        }
         let said = self.finish(self.program(at, &args, environment));
         match command.as_str() {
+            "status" => assert!(said.contains(&self.session()), "{said}"),
+            "sessions" => self.client.as_ref().unwrap().line("session over").truncate(0),
+            "lanes" => self.link_is(&args),
             "identity" => assert_eq!(said.trim(), self.key(at), "what identity shows"),
             "invite" => self.invitation = said.split('\'').nth(1).map(str::to_owned),
             "gateway" => self.machine_goes(&args),
             "demo" => assert!(said.contains("Every byte arrived as it was sent."), "{said}"),
             _ => {}
+        }
+    }
+
+    /// What the client's session is called, once it has one.
+    fn session(&self) -> String {
+        let args = ["status", "--json"].map(str::to_owned);
+        for _ in 0..1_000 {
+            let shown = self.finish(self.program(At::Client, &args, &[]));
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            if let Some(id) = shown["processes"][0]["sessions"][0]["id"].as_str() {
+                return id.to_owned();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the client has no session");
+    }
+
+    /// A link is used as it was told to be.
+    fn link_is(&self, args: &[String]) {
+        let show = ["status", "--json"].map(str::to_owned);
+        let shown = self.finish(self.program(At::Client, &show, &[]));
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let links = shown["processes"][0]["links"].as_array().unwrap();
+        let link = links.iter().find(|link| link["name"] == args[2]).unwrap();
+        match args[1].as_str() {
+            "tier" => assert_eq!(link["tier"], args[3], "{link:#}"),
+            what => assert_eq!(link["paused"], what == "pause", "{link:#}"),
         }
     }
 

@@ -9,6 +9,7 @@ mod commands;
 mod constants;
 mod machines;
 mod markdown;
+mod schema;
 mod words;
 
 #[path = "../support/mod.rs"]

@@ -134,6 +134,7 @@ fn help() -> String {
         "invite",
         "accept",
         "gateway",
+        "status",
         "demo",
     ];
     let of = |args: &[&str]| process::run(home.path(), args).1;
@@ -179,7 +180,7 @@ fn exit_codes_are_those_of_the_help() {
             assert!(row[0].contains(',') || help.contains(&meaning), "{code}: {}", row[1]);
         }
     }
-    let told = table(GUIDE, "| code | |").iter().map(|row| row[0].split(", ").count()).sum();
+    let told: usize = table(GUIDE, "| code | |").iter().map(|row| row[0].split(", ").count()).sum();
     let (_, codes) = help.split_once("Exit codes:\n").unwrap();
     assert_eq!(codes.lines().take_while(|line| line.starts_with(' ')).count(), told);
 }

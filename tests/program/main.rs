@@ -25,6 +25,7 @@ mod reverse;
 mod routes;
 mod signals;
 mod slow;
+mod status;
 mod told;
 mod trust;
 mod unix;

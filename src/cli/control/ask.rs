@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use imux::trust::{Destination, Fingerprint};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::protocol::{GatewayRequest, Reply, Request};
-use super::{folder, is_own, read_line};
+use super::{Change, folder, is_own, read_line};
+use crate::cli::status::snapshot::Process;
 use crate::cli::text::escape;
 
 /// How long another process may take to say who it is. A stopped process says nothing.
@@ -18,6 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a client may take to say whether it is a gateway: it may be setting rules for another.
 const GATEWAY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a process may take to show what it does, ten thousand streams on a busy machine
+/// included.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest snapshot that is read: some hundred bytes for each of the streams of many sessions.
+const STATUS_BYTES_MAX: u64 = 1 << 30;
 
 /// How many sockets are tried.
 const LOOKED_AT_MAX: usize = 64;
@@ -67,13 +75,91 @@ pub async fn open_elsewhere(
 
 /// The sockets of this home's clients.
 fn clients(home: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
-    let entries = folder(home, false).and_then(std::fs::read_dir)?;
     let is_client = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("client-") && name.ends_with(".sock"))
+        name.is_some_and(|name| name.starts_with("client-"))
     };
+    Ok(sockets(home)?.filter(is_client).take(LOOKED_AT_MAX))
+}
+
+/// The sockets of this home's processes.
+fn sockets(home: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
+    let entries = folder(home, false).and_then(std::fs::read_dir)?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    Ok(paths.filter(is_client).take(LOOKED_AT_MAX))
+    Ok(paths.filter(|path| path.extension().is_some_and(|ending| ending == "sock")))
+}
+
+/// Those of one process, or of all, in order; none if no process has ever run.
+fn sockets_of(home: &Path, process: Option<u32>) -> io::Result<Vec<PathBuf>> {
+    let sockets = match sockets(home) {
+        Ok(sockets) => sockets,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let is_it = |path: &PathBuf| {
+        process.is_none_or(|number| {
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            name.rsplit_once('-').is_some_and(|(_, it)| it == number.to_string())
+        })
+    };
+    let mut sockets: Vec<_> = sockets.filter(is_it).take(LOOKED_AT_MAX).collect();
+    sockets.sort();
+    Ok(sockets)
+}
+
+/// What this home's processes do now. Those that do not answer count as not there.
+///
+/// # Errors
+/// Their folder is not one that only its user gets into, or cannot be read.
+pub async fn ask_status(home: &Path, process: Option<u32>) -> io::Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    for path in sockets_of(home, process)? {
+        let asked = tokio::time::timeout(STATUS_PATIENCE, status_of(&path)).await;
+        processes.extend(asked.into_iter().flatten());
+    }
+    Ok(processes)
+}
+
+async fn status_of(path: &Path) -> io::Result<Process> {
+    let mut socket = own(path).await?;
+    let mut heard = BytesMut::new();
+    let Reply::Status { bytes } = ask(&mut socket, &Request::Status, &mut heard).await? else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let rest = bytes.checked_sub(heard.len() as u64).filter(|_| bytes <= STATUS_BYTES_MAX);
+    let rest = rest.ok_or(io::ErrorKind::InvalidData)?;
+    let mut shown = heard.to_vec();
+    if socket.take(rest).read_to_end(&mut shown).await? as u64 != rest {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    serde_json::from_slice(&shown).map_err(io::Error::from)
+}
+
+/// Asks this home's processes, or one of them, for a change. Those that do not answer count as not
+/// there.
+///
+/// # Errors
+/// As of [`ask_status`].
+pub async fn ask_change(
+    home: &Path,
+    process: Option<u32>,
+    change: &Change,
+) -> io::Result<Vec<Answer>> {
+    let mut answers = Vec::new();
+    for path in sockets_of(home, process)? {
+        let asked = async {
+            let mut socket = own(&path).await?;
+            ask(&mut socket, &Request::Change(change.clone()), &mut BytesMut::new()).await
+        };
+        let said = match tokio::time::timeout(STATUS_PATIENCE, asked).await {
+            Ok(Ok(Reply::Changed { said })) => Ok(said),
+            Ok(Ok(Reply::Refused { why })) => Err(why),
+            _ => continue,
+        };
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        answers.push(Answer { name, said, path });
+    }
+    Ok(answers)
 }
 
 /// What one of this home's clients says about the gateway.
@@ -144,20 +230,20 @@ impl Elsewhere {
             match ask(&mut socket, &Request::Wait { number }, &mut BytesMut::new()).await {
                 Ok(Reply::Done { .. }) => Ok(()),
                 Ok(Reply::Refused { why }) => Err(why),
-                Ok(Reply::About { .. } | Reply::Gateway { .. }) => {
-                    Err("it is not known how it has ended".to_owned())
-                }
+                Ok(_) => Err("it is not known how it has ended".to_owned()),
                 Err(error) => Err(format!("the client that carried it has gone: {error}")),
             }
         })
     }
 }
 
+async fn own(path: &Path) -> io::Result<UnixStream> {
+    let socket = UnixStream::connect(path).await?;
+    if is_own(&socket) { Ok(socket) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
 async fn greet(path: &Path) -> io::Result<(UnixStream, Reply)> {
-    let mut socket = UnixStream::connect(path).await?;
-    if !is_own(&socket) {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
+    let mut socket = own(path).await?;
     let about = ask(&mut socket, &Request::About, &mut BytesMut::new()).await?;
     Ok((socket, about))
 }

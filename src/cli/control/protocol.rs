@@ -5,6 +5,7 @@ use std::str::FromStr;
 use imux::trust::{Destination, Fingerprint};
 use serde_json::{Value, json};
 
+use super::change::Change;
 use crate::cli::gateway::plan::Plan;
 
 /// Stated in every line. A process that does not know it answers no request.
@@ -30,6 +31,10 @@ pub(super) enum Request {
     },
     /// About the machine's traffic.
     Gateway(GatewayRequest),
+    /// What it does now.
+    Status,
+    /// Does something differently.
+    Change(Change),
 }
 
 /// What can be asked of a client that is, or is to be, a gateway.
@@ -61,6 +66,14 @@ pub(super) enum Reply {
     Gateway {
         said: String,
     },
+    /// What was changed.
+    Changed {
+        said: String,
+    },
+    /// So many bytes of JSON follow the line: a snapshot.
+    Status {
+        bytes: u64,
+    },
 }
 
 impl Request {
@@ -87,7 +100,11 @@ impl Request {
                 Some("show") => Ok(Self::Gateway(GatewayRequest::Show)),
                 _ => Err("this version does not know what to do about the gateway"),
             },
-            _ => Err("this version does not know what is asked"),
+            Some("status") => Ok(Self::Status),
+            _ => match Change::parse(&value) {
+                Some(change) => change.map(Self::Change),
+                None => Err("this version does not know what is asked"),
+            },
         }
     }
 
@@ -96,6 +113,8 @@ impl Request {
             Self::About => json!({"imux": VERSION, "ask": "about"}),
             Self::Open { to } => json!({"imux": VERSION, "ask": "open", "to": to}),
             Self::Wait { number } => json!({"imux": VERSION, "ask": "wait", "number": number}),
+            Self::Status => json!({"imux": VERSION, "ask": "status"}),
+            Self::Change(change) => change.to_json(VERSION),
             Self::Gateway(GatewayRequest::Up(plan)) => {
                 json!({"imux": VERSION, "ask": "gateway", "do": "up", "plan": plan.to_json()})
             }
@@ -125,6 +144,12 @@ impl Reply {
         if let Some(said) = text("gateway") {
             return Ok(Self::Gateway { said });
         }
+        if let Some(said) = text("changed") {
+            return Ok(Self::Changed { said });
+        }
+        if let Some(bytes) = value.get("status_bytes").and_then(Value::as_u64) {
+            return Ok(Self::Status { bytes });
+        }
         if let Some(number) = value.get("number").and_then(Value::as_u64) {
             return Ok(Self::Done { number });
         }
@@ -141,6 +166,8 @@ impl Reply {
             Self::Done { number } => json!({"imux": VERSION, "number": number}),
             Self::Refused { why } => json!({"imux": VERSION, "refused": why}),
             Self::Gateway { said } => json!({"imux": VERSION, "gateway": said}),
+            Self::Changed { said } => json!({"imux": VERSION, "changed": said}),
+            Self::Status { bytes } => json!({"imux": VERSION, "status_bytes": bytes}),
         };
         format!("{value}\n")
     }
@@ -184,6 +211,7 @@ mod tests {
 
     use super::check as same_again;
     use super::*;
+    use crate::cli::status::source::LinkChange;
 
     proptest! {
         #[test]
@@ -192,7 +220,10 @@ mod tests {
             to in any::<String>(),
             number in any::<u64>(),
             version in 0u64..3,
-            word in prop::sample::select(vec!["about", "open", "wait", "gateway", "do", "plan", "refused", "role", "number"]),
+            word in prop::sample::select(vec![
+                "about", "open", "wait", "gateway", "do", "plan", "refused", "role", "number", "status",
+                "close-session", "id", "link", "changed", "status_bytes",
+            ]),
         ) {
             same_again(&bytes);
             for value in [json!(to), json!(number), json!({word: to}), json!(null)] {
@@ -206,6 +237,7 @@ mod tests {
     #[test]
     fn requests_are_understood_whatever_stands_beside() {
         let open = Request::Open { to: "localhost:22".to_owned() };
+        let link = |change| Request::Change(Change::Link { name: "dev:wwan0".to_owned(), change });
         let plan = Plan { this_machine: true, dns: true, ..Plan::default() };
         for request in [
             Request::About,
@@ -214,6 +246,11 @@ mod tests {
             Request::Gateway(GatewayRequest::Up(plan)),
             Request::Gateway(GatewayRequest::Down),
             Request::Gateway(GatewayRequest::Show),
+            Request::Status,
+            Request::Change(Change::CloseSession { id: "5f0c3a91".to_owned() }),
+            link(LinkChange::Pause),
+            link(LinkChange::Resume),
+            link(LinkChange::Tier(imux::Tier::Metered)),
         ] {
             assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));
         }
@@ -229,6 +266,14 @@ mod tests {
             (b"{\"imux\": 1, \"ask\": \"open\"}", "no destination"),
             (b"{\"imux\": 1, \"ask\": \"open\", \"to\": \"a\\u001b:1\"}", "no destination"),
             (b"{\"imux\": 1, \"ask\": \"wait\", \"number\": -1}", "no number"),
+            (b"{\"imux\": 1, \"ask\": \"close-session\", \"id\": \"x\"}", "no session"),
+            (b"{\"imux\": 1, \"ask\": \"link\", \"link\": \"\", \"do\": \"pause\"}", "no link"),
+            (b"{\"imux\": 1, \"ask\": \"link\", \"link\": \"a b\", \"do\": \"pause\"}", "no link"),
+            (
+                b"{\"imux\": 1, \"ask\": \"link\", \"link\": \"a\", \"do\": \"kill\"}",
+                "does not know",
+            ),
+            (b"{\"imux\": 1, \"ask\": \"link\", \"link\": \"a\", \"do\": \"tier\"}", "no tier"),
             (b"{\"imux\": 1, \"ask\": \"gateway\"}", "does not know"),
             (b"{\"imux\": 1, \"ask\": \"gateway\", \"do\": \"up\"}", "no plan"),
             (
@@ -247,7 +292,10 @@ mod tests {
         let key = Some(Fingerprint::from_bytes([7; 32]));
         let about = Reply::About { role: "client".to_owned(), place: "a:1".to_owned(), key };
         let gateway = Reply::Gateway { said: "up\n".to_owned() };
-        for reply in [about, Reply::Done { number: 7 }, Reply::refused("\x1b no\n"), gateway] {
+        let changed = Reply::Changed { said: "done\n".to_owned() };
+        let status = Reply::Status { bytes: 1 << 40 };
+        let refused = Reply::refused("\x1b no\n");
+        for reply in [about, Reply::Done { number: 7 }, refused, gateway, changed, status] {
             let line = reply.line();
             assert!(!line.trim_end().contains(char::is_control), "{line:?}");
             assert_eq!(Reply::parse(line.trim_end().as_bytes()), Ok(reply));

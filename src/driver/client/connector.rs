@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::current::{CurrentSession, Established};
+use super::links::LinkState;
 use super::server_key::{CREATION_PATIENCE, ServerKey, timed_out};
 use crate::driver::budget::{self, Debtor, MemoryBudget};
 use crate::driver::clock;
 use crate::driver::error::ConnectError;
 use crate::driver::greeting;
-use crate::driver::lane_task::{self, Attached, LaneEnd};
+use crate::driver::lane_task::{self, Attached, LaneEnd, Of};
 use crate::driver::owner::Holder;
 use crate::driver::session::Session;
 use crate::driver::shared::Shared;
@@ -27,12 +28,17 @@ pub(super) struct LaneSlot {
     pub(super) policy: LanePolicy,
     /// The link's number.
     pub(super) link: usize,
+    pub(super) state: Arc<LinkState>,
 }
 
 impl LaneSlot {
     fn tell_up(&self, lane: LaneId) {
         let (lane, tier) = (lane.number(), self.policy.tier);
         tracing::info!(lane, via = self.dialer.name(), %tier, "lane up");
+    }
+
+    fn of(&self) -> Of {
+        Of { via: self.state.name.clone(), totals: self.state.totals.clone() }
     }
 }
 
@@ -148,7 +154,7 @@ impl Connector {
             let answer = tokio::time::timeout(HANDSHAKE_TIMEOUT, answer).await;
             answer.unwrap_or_else(|_| Err(timed_out()))?;
         }
-        let attached = Attached::new(shared, number, Some(rtt), slot.policy);
+        let attached = Attached::new(shared, number, Some(rtt), slot.policy, slot.of());
         let attached = attached.ok_or_else(session_went)?;
         attached.learn(&*lane);
         slot.tell_up(number);
@@ -167,9 +173,9 @@ impl Connector {
         let seed = agreed.seed();
         let core =
             crate::proto::Session::new(Side::Client, config, agreed.peer, seed, clock::now());
-        let shared = Shared::spawn(core, None, memory);
+        let shared = Shared::spawn(agreed.id, core, None, memory);
         shared.with(|state, _| state.express = Some(self.express.clone()));
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), slot.policy);
+        let attached = Attached::new(&shared, LaneId::FIRST, Some(rtt), slot.policy, slot.of());
         let attached = attached.ok_or_else(session_went)?;
         attached.learn(&*lane);
         // Lanes that join from now on need not ask first.

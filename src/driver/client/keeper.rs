@@ -64,19 +64,27 @@ impl Keepers {
         }
     }
 
-    /// Keeps one lane up, as long as the client has its link.
+    /// Keeps one lane up, as long as the client has its link and that is not paused.
     pub(super) async fn keep_lane(
         self: Arc<Self>,
-        slot: LaneSlot,
+        mut slot: LaneSlot,
         mut network: LinkWatch,
+        express: bool,
         failures: Option<mpsc::UnboundedSender<Failed>>,
     ) {
-        let dialer = &slot.dialer;
+        let dialer = slot.dialer.clone();
         let mut backoff = Backoff::default();
         let mut outage = Outage { waiting: failures, told: None };
         let mut stopped = self.connector.stopped.subscribe();
         let link = slot.policy.link;
-        while network.begin() {
+        loop {
+            slot.policy.tier = tokio::select! {
+                tier = network.wished(express) => match tier {
+                    Some(tier) => tier,
+                    None => return,
+                },
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
             let dialled = async {
                 let turn = self.stagger.turn(link, || self.connector.is_slow(link)).await;
                 (unharmed(self.connector.lane(&slot)).await, turn)
@@ -103,6 +111,7 @@ impl Keepers {
                 Err(error) => {
                     drop(turn);
                     self.connector.key.failed(slot.link);
+                    slot.state.on_failed(&error);
                     let failed = Failed { link: slot.link, via: dialer.name(), error };
                     if outage.tell(failed, self.keeps_trying, || *stopped.borrow()).is_break() {
                         return;
@@ -126,7 +135,7 @@ impl Keepers {
             _ = wanted.wait_for(|wanted| *wanted) => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
-        self.keep_lane(slot, network, None).await;
+        self.keep_lane(slot, network, true, None).await;
     }
 }
 

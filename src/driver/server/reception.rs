@@ -12,10 +12,11 @@ use super::config::ServerConfig;
 use crate::driver::admission::Admission;
 use crate::driver::audit::{Event, Subject, Trail};
 use crate::driver::budget::{self, Debtor, MemoryBudget};
+use crate::driver::carried::TierTotals;
 use crate::driver::door::Source;
 use crate::driver::greeting::{self, Agreed, JoinProof};
 use crate::driver::handshake_rate::HandshakeRate;
-use crate::driver::lane_task::{self, Attached, LaneEnd};
+use crate::driver::lane_task::{self, Attached, LaneEnd, Of};
 use crate::driver::owner::Owner;
 use crate::driver::session::{self, Session};
 use crate::driver::shared::Shared;
@@ -31,7 +32,8 @@ pub(super) struct Reception {
     pub(super) config: Arc<Config>,
     pub(super) clients: Arc<dyn ClientTrust>,
     pub(super) handshakes: HandshakeRate,
-    pub(super) table: Table,
+    pub(super) table: Arc<Table>,
+    pub(super) totals: Arc<TierTotals>,
     pub(super) trail: Trail,
     pub(super) memory: MemoryBudget,
     pub(super) accepted: mpsc::Sender<(Session, Option<SocketAddr>)>,
@@ -65,7 +67,8 @@ impl Reception {
             config: Arc::new(config.session),
             clients: config.clients,
             handshakes: HandshakeRate::default(),
-            table: Table::new(config.sessions),
+            table: Arc::new(Table::new(config.sessions)),
+            totals: Arc::default(),
             trail: Trail::default(),
             memory: MemoryBudget::of_process(),
             accepted,
@@ -173,10 +176,16 @@ impl Reception {
         let core = crate::proto::Session::new(Side::Server, config, peer, seed, clock::now());
         let (client, clients) = (owner.client, self.clients.clone());
         let admission = Admission { client, clients, subject: subject.clone() };
-        let shared = Shared::spawn(core, Some(admission), memory);
+        let shared = Shared::spawn(id, core, Some(admission), memory);
         let session = Session::new(shared.clone());
         // The lane first: a session without one may have to give way to the next that comes.
-        let attached = Attached::new(&shared, LaneId::FIRST, Some(terms.rtt), terms.policy);
+        let attached = Attached::new(
+            &shared,
+            LaneId::FIRST,
+            Some(terms.rtt),
+            terms.policy,
+            self.of(terms.policy),
+        );
         let attached = attached.ok_or((Code::INTERNAL, "the session is over already"))?;
         let known = Known { agreed, owner, shared: Arc::downgrade(&shared), given_back: 0 };
         if let Err(reason) = self.table.insert(id, &known) {
@@ -220,7 +229,8 @@ impl Reception {
             return Err(io::Error::other("a JOIN for no session, or without proof"));
         };
         let joined = Frame::Joined { mac: proof.mac(Side::Server) };
-        let attached = Attached::new(&shared, number, Some(terms.rtt), terms.policy);
+        let attached =
+            Attached::new(&shared, number, Some(terms.rtt), terms.policy, self.of(terms.policy));
         let Some(attached) = attached else {
             // It is the session's own client: do not say that its session is gone.
             greeting::refuse(&mut lane, Code::EXCESSIVE_LOAD, "no room for the lane now").await;
@@ -248,6 +258,10 @@ impl Reception {
         let proven = proof.verify(Side::Client, mac);
         let shared = known.shared.upgrade().filter(|_| same_client && proven);
         Ok(shared.map(|shared| (shared, proof)))
+    }
+
+    fn of(&self, policy: LanePolicy) -> Of {
+        Of { via: "".into(), totals: self.totals.of(policy.tier).clone() }
     }
 
     pub(super) fn recheck(&self) {

@@ -34,6 +34,10 @@ pub struct ReadHalf {
 }
 
 impl ReadHalf {
+    pub(super) fn describe(&self, from: &str, to: &str) {
+        self.handle.shared.ask(|state| state.describe(self.id, from, to));
+    }
+
     pub(super) fn new(handle: Arc<Handle>, id: StreamId) -> Self {
         let front = Bytes::new();
         Self { handle, id, front, awaits_answer: false, over: false, failed: None }

@@ -31,11 +31,11 @@ use super::copies::Copies;
 use super::error::{Code, SessionError, Undelivered};
 use super::event::Event;
 use super::flows::Flows;
-use super::ids::Side;
+use super::ids::{LaneId, Side, StreamId};
 use super::lanes::Lanes;
 use super::limits::NEXT_KEY_BYTES;
 use super::scheduler::LaneView;
-use super::stats::{CreditStats, LaneStats, SessionStats};
+use super::stats::{CreditStats, LaneStats, SessionStats, StreamStats};
 use super::streams::Streams;
 use super::timer::Timer;
 use super::wire::Params;
@@ -208,6 +208,18 @@ impl Session {
             datagrams: self.flows.sums(),
             lanes: self.lanes.values().map(LaneStats::of).collect(),
         }
+    }
+
+    /// Current figures of one lane; `None` if it is not up.
+    pub fn lane_stats(&self, id: LaneId) -> Option<LaneStats> {
+        self.lanes.get(id).map(LaneStats::of)
+    }
+
+    /// Current figures of the open streams with higher numbers than `after`, in order; without it,
+    /// of all.
+    pub fn stream_stats(&self, after: Option<StreamId>) -> impl Iterator<Item = StreamStats> {
+        let full = self.streams.credit().left() == 0;
+        self.streams.after(after).map(move |(id, stream)| StreamStats::of(id, stream, full))
     }
 
     /// Lets the open streams finish and refuses new ones from the peer.

@@ -92,6 +92,11 @@ impl SendSide {
         self.credit.left()
     }
 
+    /// Bytes written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.buffer.end()
+    }
+
     /// Takes over `data`; the caller has checked credit and room.
     pub fn write(&mut self, data: Bytes) {
         debug_assert!(self.ending == Ending::Open && data.len() as u64 <= self.credit.left());

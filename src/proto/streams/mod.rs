@@ -18,6 +18,7 @@ pub use allowance::{Allowance, MemoryUse};
 pub use queues::fit_payload;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::config::Config;
@@ -242,6 +243,12 @@ impl Streams {
 
     pub fn get(&self, id: StreamId) -> Option<&Stream> {
         self.table.get(&id)
+    }
+
+    /// Those with higher numbers than `after`, by number; without it, all.
+    pub fn after(&self, after: Option<StreamId>) -> impl Iterator<Item = (StreamId, &Stream)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.table.range((from, Bound::Unbounded)).map(|(id, stream)| (*id, stream))
     }
 
     /// For changes that affect no sum or queue; for all others use `change`.

@@ -33,15 +33,14 @@ impl OnTerminal {
     }
 
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with_colour(command.env("NO_COLOR", "1"))
+    }
+
+    pub(crate) fn start_with_colour(command: &mut Command) -> Self {
         let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let child = command
-            .env("NO_COLOR", "1")
-            .stdin(end(&slave))
-            .stdout(end(&slave))
-            .stderr(end(&slave))
-            .spawn()
-            .unwrap();
+        let child =
+            command.stdin(end(&slave)).stdout(end(&slave)).stderr(end(&slave)).spawn().unwrap();
         drop(slave);
         let screen = Arc::<Mutex<String>>::default();
         let (mut showing, drawn) = (File::from(master.try_clone().unwrap()), screen.clone());
@@ -53,6 +52,11 @@ impl OnTerminal {
             }
         });
         Self { child, keyboard: master.into(), screen }
+    }
+
+    /// All that was drawn so far.
+    pub(crate) fn screen(&self) -> String {
+        self.screen.lock().unwrap().clone()
     }
 
     #[track_caller]
