@@ -27,6 +27,7 @@ mod sockets;
 mod status;
 mod values;
 mod ways;
+mod web;
 
 use self::client::{CLIENT_EXAMPLES, CLIENT_EXAMPLES_SHORT, ClientArgs};
 use self::gateway::GATEWAY_EXAMPLES;

@@ -87,6 +87,7 @@ pub struct ServerConfig {
     pub listen_for_strangers: Vec<DestinationRule>,
     pub session: SessionConfig,
     pub sessions: SessionLimits,
+    pub web: Option<WebConfig>,
     /// The name of its key, if it is not the directory's only server.
     pub identity: Option<String>,
     /// The list of authorised clients, if it is not in `home`.
@@ -118,8 +119,18 @@ pub struct ClientConfig {
     pub keep_trying: bool,
     pub key_exchange: KeyExchange,
     pub session: SessionConfig,
+    pub web: Option<WebConfig>,
     /// As in [`ServerConfig`].
     pub home: Option<PathBuf>,
+}
+
+/// Where a process shows what it does over HTTP.
+#[derive(Debug)]
+pub struct WebConfig {
+    /// An address of this machine alone, unless there is a token.
+    pub listen: HostPort,
+    /// The file with the token.
+    pub token: Option<PathBuf>,
 }
 
 /// A command about which of the machine's traffic a client takes.

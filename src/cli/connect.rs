@@ -27,6 +27,7 @@ use super::signals::{Asked, ServiceSignals};
 use super::status::source::Source;
 use super::stopping::{Stopping, tell_draining};
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
+use super::web::Web;
 use super::{routes, stdio};
 
 /// Accepts connections where `config.forwards` says and carries them to the server at
@@ -52,6 +53,7 @@ pub(super) async fn run_client(
         let all = listen_locally(&forward.listen).await?;
         listeners.extend(all.into_iter().map(|listener| (listener, forward.clone())));
     }
+    let web = Web::bind_if(config.web.as_ref()).await?;
     let proxy = proxy_options(&config)?;
     let gateway = gateway(&listeners, &config);
     let client = {
@@ -70,6 +72,14 @@ pub(super) async fn run_client(
         return stdio::run(&client, to, stopping).await;
     }
     let mut takers = start_takers(&config, share, &client, listeners, &proxy, &gateway);
+    if let Some(web) = web {
+        let (shown, client) =
+            (Source::client(config.dial.as_written(), client.clone()), client.clone());
+        takers.spawn(async move {
+            web.serve(shown, client.stopping()).await;
+            Ok(())
+        });
+    }
     let patience = loop {
         tokio::select! {
             ended = takers.join_next() => {

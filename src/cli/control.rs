@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::gateway::Gateway;
-use super::status::source::Source;
+use super::status::source::{Source, Streams};
 
 mod ask;
 mod change;
@@ -259,7 +259,7 @@ async fn show_status(socket: &mut UnixStream, source: &Source) -> io::Result<()>
     let source = source.clone();
     // Ten thousand streams are some milliseconds of work.
     let made = tokio::task::spawn_blocking(move || {
-        serde_json::to_vec(&source.snapshot()).map_err(io::Error::other)
+        serde_json::to_vec(&source.snapshot(Streams::All)).map_err(io::Error::other)
     });
     let shown = made.await.map_err(io::Error::other)??;
     say(socket, &Reply::Status { bytes: shown.len() as u64 }).await?;

@@ -40,6 +40,7 @@ mod stopping;
 mod text;
 mod trust;
 mod units;
+mod web;
 
 pub use args::parse;
 pub use run::run;

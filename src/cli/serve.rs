@@ -26,6 +26,7 @@ use super::signals::{Asked, ServiceSignals};
 use super::status::source::Source;
 use super::stopping::{Stopping, tell_draining};
 use super::trust::trust_failure;
+use super::web::Web;
 
 /// Accepts lanes at `config.listen` and hands their streams to `config.dial`, until a signal. It
 /// may have one of `share` parts of the process's descriptors.
@@ -35,6 +36,7 @@ pub(super) async fn run_server(
     mut stopping: Stopping,
 ) -> Result<Exit, Failure> {
     let mut signals = ServiceSignals::listen()?;
+    let web = Web::bind_if(config.web.as_ref()).await?;
     let (mut keys, listener) = open_listener(&config).await?;
     let named = config.authorized_clients.is_some();
     let list = config.authorized_clients.unwrap_or_else(|| authorized_clients(&keys.home));
@@ -61,11 +63,7 @@ pub(super) async fn run_server(
         destination = %config.dial,
         "server ready"
     );
-    let _control = Control::bind(Some(&keys.home), "server").map(|control| {
-        let source = Source::server(address.to_string(), server.view());
-        let host = control::Host { source, session: None, gateway: None };
-        JoinSet::from_iter([control.serve(host, std::future::pending())])
-    });
+    let _shown = show(&keys.home, Source::server(address.to_string(), server.view()), web);
     let destination: Arc<str> = config.dial.for_library().into();
     let mut sessions = JoinSet::new();
     let patience = loop {
@@ -92,6 +90,19 @@ pub(super) async fn run_server(
     // ever.
     while sessions.join_next().await.is_some() {}
     Ok(Exit::Ok)
+}
+
+/// What shows the server while it runs: its control socket, and HTTP if that is wanted.
+fn show(home: &Path, source: Source, web: Option<Web>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(web) = web {
+        tasks.spawn(web.serve(source.clone(), std::future::pending()));
+    }
+    if let Some(control) = Control::bind(Some(home), "server") {
+        let host = control::Host { source, session: None, gateway: None };
+        tasks.spawn(control.serve(host, std::future::pending()));
+    }
+    tasks
 }
 
 /// The server's keys, and the ports where it shows them.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -206,6 +207,11 @@ impl<'a> Reader<'a> {
     #[track_caller]
     fn serve(&mut self, args: &[String], environment: &[String]) {
         self.server = None;
+        for token in values(args, "--metrics-token") {
+            let file = self.homes[At::Server as usize].path().join(token);
+            fs::write(&file, "a token that nobody knows\n".replace(' ', "-")).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         let server = Imux::spawn(&mut self.program(At::Server, args, environment));
         let ready = server.line("server ready");
         self.destination = field(&ready, "destination").replace("localhost", "127.0.0.1");

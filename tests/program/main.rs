@@ -30,6 +30,7 @@ mod told;
 mod trust;
 mod unix;
 mod waiting;
+mod web;
 
 #[path = "../support/mod.rs"]
 mod support;

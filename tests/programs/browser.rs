@@ -83,8 +83,15 @@ fn write_page(folder: &Path) -> String {
     format!("<title>{widths} rgb(1, 2, 3) 3000000</title>")
 }
 
-/// The page as it is once it has loaded.
+/// The page as it is once it has loaded through a proxy.
 fn browse(home: &Path, proxy: &str, url: &str) -> String {
+    let proxy = format!("--proxy-server={proxy}");
+    // Otherwise it goes to this machine by itself.
+    shows(home, &["--proxy-bypass-list=<-loopback>", &proxy, "--virtual-time-budget=30000"], url)
+}
+
+/// The page as it is once it has loaded, in a browser that is started like this.
+pub(crate) fn shows(home: &Path, how: &[&str], url: &str) -> String {
     fs::create_dir(home).unwrap();
     let mut chromium = command("chromium");
     chromium.env("HOME", home).args([
@@ -96,13 +103,10 @@ fn browse(home: &Path, proxy: &str, url: &str) -> String {
         "--no-first-run",
         "--disable-background-networking",
         "--disable-component-update",
-        // Otherwise it goes to this machine by itself.
-        "--proxy-bypass-list=<-loopback>",
-        "--virtual-time-budget=30000",
         "--dump-dom",
     ]);
     chromium.arg(format!("--user-data-dir={}", home.display()));
-    chromium.arg(format!("--proxy-server={proxy}")).arg(url);
+    chromium.args(how).arg(url);
     let (shown, told) = (home.join("shown"), home.join("told"));
     let mut browser = Browser::start(chromium, &shown, &told);
     let code = browser.end_within(Duration::from_secs(60));

@@ -29,6 +29,7 @@ mod curl;
 mod docker;
 mod gateway;
 mod git;
+mod page;
 mod postgres;
 mod proxies;
 mod redis;

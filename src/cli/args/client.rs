@@ -10,6 +10,7 @@ use super::key_exchange::KeyExchangeArgs;
 use super::session::SessionArgs;
 use super::values::{connect_timeout, dialled, server_key};
 use super::ways::WayArgs;
+use super::web::WebArgs;
 use crate::cli::address::{Endpoint, HostPort};
 use crate::cli::bind::{self, BindMap, LinkPlan};
 use crate::cli::config::{self, ClientConfig, Trust};
@@ -62,6 +63,8 @@ pub(super) struct ClientArgs {
     links: LinkArgs,
     #[command(flatten)]
     pub(super) session: SessionArgs,
+    #[command(flatten)]
+    web: WebArgs,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +177,7 @@ impl ClientArgs {
             keep_trying: self.server.keep_trying,
             key_exchange: self.key_exchange.get(),
             session: self.session.into_config(notices)?,
+            web: self.web.into_config()?,
             home,
         })
     }

@@ -11,6 +11,7 @@ use imux::tunnel::Dialing;
 
 use super::session::SessionArgs;
 use super::values::{dialled, listen_rule, number, own_address, proxy_header};
+use super::web::WebArgs;
 use crate::cli::address::{Endpoint, HostPort};
 use crate::cli::config::{ServerConfig, check_forward};
 use crate::cli::identity;
@@ -85,6 +86,8 @@ pub(super) struct ServerArgs {
     pub(super) session: SessionArgs,
     #[command(flatten)]
     sessions: SessionLimitArgs,
+    #[command(flatten)]
+    web: WebArgs,
 }
 
 #[derive(Debug, Args)]
@@ -145,6 +148,7 @@ impl ServerArgs {
         }
         let dialing = Dialing { from, tell_source: self.proxy_protocol };
         let session = self.session.into_config(notices)?;
+        let web = self.web.into_config()?;
         let ServerArgs { listen, identity, authorized_clients, allow_anyone, sessions, .. } = self;
         let (sessions, listen_for_strangers) = (sessions.into(), self.allow_listen);
         Ok(ServerConfig {
@@ -154,6 +158,7 @@ impl ServerArgs {
             listen_for_strangers,
             session,
             sessions,
+            web,
             identity,
             authorized_clients,
             allow_anyone,

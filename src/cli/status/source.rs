@@ -27,6 +27,13 @@ enum Seen {
     Server(ServerView),
 }
 
+/// Whether streams are of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    All,
+    None,
+}
+
 /// What can be done to a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkChange {
@@ -54,10 +61,19 @@ impl Source {
         &self.place
     }
 
-    pub fn snapshot(&self) -> Process {
+    /// Whether it can do its work: a server that listens, a client with a lane.
+    pub fn is_ready(&self) -> bool {
+        match &self.seen {
+            Seen::Client(client) => client.stats().is_some_and(|stats| !stats.lanes.is_empty()),
+            Seen::Server(_) => true,
+        }
+    }
+
+    pub fn snapshot(&self, streams: Streams) -> Process {
         let now = date::now();
         let sessions = self.sessions();
-        let mut sessions: Vec<_> = sessions.iter().map(|it| self.session(it, now)).collect();
+        let mut sessions: Vec<_> =
+            sessions.iter().map(|it| self.session(it, now, streams)).collect();
         sessions.sort_by(|one, other| other.age_seconds.total_cmp(&one.age_seconds));
         let mut links = match &self.seen {
             Seen::Client(client) => client.links().into_iter().map(of_client).collect(),
@@ -91,7 +107,7 @@ impl Source {
         }
     }
 
-    fn session(&self, view: &SessionView, now: SystemTime) -> Session {
+    fn session(&self, view: &SessionView, now: SystemTime, streams: Streams) -> Session {
         let (stats, age) = (view.stats(), view.age());
         let key = match &self.seen {
             Seen::Client(client) => client.server_key(),
@@ -99,6 +115,10 @@ impl Source {
         };
         let since = OffsetDateTime::from(now.checked_sub(age).unwrap_or(now));
         let since = since.replace_nanosecond(0).unwrap_or(since).format(&Rfc3339);
+        let all = match streams {
+            Streams::All => view.streams().iter().map(stream).collect(),
+            Streams::None => Vec::new(),
+        };
         Session {
             id: view.id().to_string(),
             key: key.map(|key| key.to_string()),
@@ -118,7 +138,7 @@ impl Source {
             gone: view.gone().iter().map(gone).collect(),
             streams_open: stats.streams as u64,
             flows_open: stats.flows as u64,
-            streams: view.streams().iter().map(stream).collect(),
+            streams: all,
         }
     }
 

@@ -156,6 +156,11 @@ fn every_example_is_understood_and_printed_again_asks_for_the_same() {
         ("server", "dial = \"localhost:22\"\n"),
         ("server", ""),
         ("client", "dial = \"server.example:443\"\nlisten = \"localhost:2222\"\n"),
+        ("server", "dial = \"localhost:22\"\nmetrics = \"127.0.0.1:9100\"\n"),
+        (
+            "client",
+            "dial = \"server.example:443\"\nlisten = \"localhost:2222\"\nmetrics = \"127.0.0.1:9100\"\n",
+        ),
         ("client", "dial = \"server.example:443\"\ndynamic = 1080\n"),
         ("client", "dial = \"server.example:443\"\n"),
         ("client", "listen = \"localhost:2222\"\n"),
