@@ -75,7 +75,11 @@ fn ups(client: &Imux, via: &str) -> usize {
 
 /// Lanes that have ended because of what netlink said, not because they had fallen silent.
 fn changed(client: &Imux, via: &str) -> usize {
-    client.lines_with(&["lane down", &format!("via=\"{via}\""), "its link has changed"])
+    client.lines_with(&[
+        "lane down",
+        &format!("via=\"{via}\""),
+        "its link is paused or has changed",
+    ])
 }
 
 /// Does something to the network; `via`'s lanes have to end because of it.
