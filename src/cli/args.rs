@@ -82,6 +82,8 @@ enum Command {
     /// Say whether a file is right, and what is wrong with it
     #[command(after_help = CHECK_EXAMPLES, after_long_help = long_help(CHECK_EXAMPLES))]
     Check(CheckArgs),
+    /// Have what runs by a file (imux run) read it again
+    Reload,
     #[command(flatten)]
     Keys(keys::KeysArgs),
     /// Have a running client take what this machine, or hosts behind it, connect to
@@ -280,14 +282,19 @@ pub fn read_file(path: &Path, over: &[String], home: Option<&Path>) -> Result<In
         }
     }
     if problems.is_empty() {
-        return together(path, found).map_err(|problem| source.tell(&problem));
+        let origin = config::Origin {
+            file: path.to_owned(),
+            over: over.to_vec(),
+            home: home.map(Path::to_owned),
+        };
+        return together(origin, found).map_err(|problem| source.tell(&problem));
     }
     Err(source.tell_all(problems))
 }
 
 /// A file in which nothing is wrong.
 fn checked(found: Invocation) -> Invocation {
-    let Task::File(FileConfig { file, servers, clients }) = &found.task else { return found };
+    let Task::File(FileConfig { origin, servers, clients, .. }) = &found.task else { return found };
     let count = |number: usize, what: &str| match number {
         0 => None,
         1 => Some(format!("1 {what}")),
@@ -295,8 +302,11 @@ fn checked(found: Invocation) -> Invocation {
     };
     let both = [count(servers.len(), "server"), count(clients.len(), "client")];
     let both: Vec<_> = both.into_iter().flatten().collect();
-    let told =
-        format!("{}: {}, nothing wrong\n", escape(&file.display().to_string()), both.join(", "));
+    let told = format!(
+        "{}: {}, nothing wrong\n",
+        escape(&origin.file.display().to_string()),
+        both.join(", ")
+    );
     Invocation { task: Task::Print(told), ..found }
 }
 
@@ -320,6 +330,7 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
     let task = match cli.command {
         Command::Server(args) => Task::Server(args.into_config(home, go_style, &mut notices)?),
         Command::Client(args) => Task::Client(args.into_config(home, go_style, &mut notices)?),
+        Command::Reload => Task::Reload(home),
         Command::Keys(args) => Task::Keys(args.into_config(home)?),
         Command::Gateway(args) => Task::Gateway(args.into_config(home)?),
         Command::Status(args) => Task::Status(args.into_config(home)),

@@ -36,6 +36,8 @@ pub enum Task {
     Keys(KeysConfig),
     Gateway(GatewayConfig),
     File(FileConfig),
+    /// Have what runs by a file read it again; the home is as in [`ServerConfig`].
+    Reload(Option<PathBuf>),
     /// Print this, and end.
     Print(String),
     Status(StatusConfig),
@@ -53,18 +55,31 @@ impl Task {
             Task::Server(ServerConfig { session, .. })
             | Task::Client(ClientConfig { session, .. }) => session.drain_timeout,
             Task::File(config) => config.drain_timeout(),
-            Task::Demo(_) | Task::Keys(_) | Task::Gateway(_) | Task::Print(_) | Task::Status(_) => {
-                Duration::ZERO
-            }
+            Task::Demo(_)
+            | Task::Keys(_)
+            | Task::Gateway(_)
+            | Task::Reload(_)
+            | Task::Print(_)
+            | Task::Status(_) => Duration::ZERO,
         }
     }
+}
+
+/// Where servers and clients stand, and what counts beside it.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub file: PathBuf,
+    /// Options of the command line, which count instead of the file's.
+    pub over: Vec<String>,
+    /// As in [`ServerConfig`].
+    pub home: Option<PathBuf>,
 }
 
 /// Servers and clients that one process is.
 #[derive(Debug)]
 pub struct FileConfig {
-    /// Where this stands.
-    pub file: PathBuf,
+    pub origin: Origin,
+    pub logging: logging::Options,
     /// Together not empty.
     pub servers: Vec<ServerConfig>,
     pub clients: Vec<ClientConfig>,

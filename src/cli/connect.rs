@@ -5,38 +5,36 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use imux::lane::{TcpOptions, TlsDialer};
+use imux::lane::{DialError, TcpOptions, TlsDialer};
 use imux::trust::{Destination, Fingerprint, KnownHosts, PeerIdentity, Verdict, with_host_trust};
-use imux::tunnel::proxy::{self, Credentials, ProxyOptions};
-use imux::tunnel::{self, Connections, Listener, RemoteForward, RemoteForwardError};
-use imux::{Client, Code, Link, OpenOptions, SessionStats, StreamKind, Wants};
-use tokio::task::JoinSet;
+use imux::tunnel::proxy::{Credentials, ProxyOptions};
+use imux::tunnel::{self, Listener, RemoteForwardError};
+use imux::{Client, Code, Link, LinkId, SessionStats};
+use tokio::sync::{mpsc, watch};
 
 use super::bind::LinkPlan;
 use super::config::{ClientConfig, Trust};
 use super::control::{self, Control, Elsewhere};
 use super::descriptors;
 use super::exit::{Exit, Failure};
-use super::forward::{Forward, ForwardOptions, Leads};
+use super::forward::{Forward, Leads};
 use super::gateway::Gateway;
 use super::links;
 use super::listening::listen_locally;
 use super::own_key::OwnKey;
-use super::reverse::Reverse;
+use super::part::{ClientChange, Part};
 use super::signals::{Asked, ServiceSignals};
 use super::status::source::Source;
-use super::stopping::{Stopping, tell_draining};
+use super::stopping::tell_draining;
+use super::taking::{Takers, Wanted};
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
 use super::web::Web;
 use super::{routes, stdio};
 
 /// Accepts connections where `config.forwards` says and carries them to the server at
-/// `config.dial`, until a signal. It may have one of `share` parts of the process's descriptors.
-pub(super) async fn run_client(
-    config: ClientConfig,
-    share: usize,
-    mut stopping: Stopping,
-) -> Result<Exit, Failure> {
+/// `config.dial`, until a signal.
+pub(super) async fn run_client(mut config: ClientConfig, part: Part) -> Result<Exit, Failure> {
+    let Part { share, mut stopping, by_file, mut changes, .. } = part;
     let mut signals = ServiceSignals::listen()?;
     if let Some(to) = &config.stdio {
         let elsewhere = tokio::select! {
@@ -48,112 +46,140 @@ pub(super) async fn run_client(
         }
     }
     // Before anything is dialled: a port that is taken should not cost a prompt.
-    let mut listeners = Vec::new();
-    for forward in &config.forwards {
-        let all = listen_locally(&forward.listen).await?;
-        listeners.extend(all.into_iter().map(|listener| (listener, forward.clone())));
-    }
+    let mut wanted = wanted_at_start(&config).await?;
     let web = Web::bind_if(config.web.as_ref()).await?;
-    let proxy = proxy_options(&config)?;
-    let gateway = gateway(&listeners, &config);
-    let client = {
-        let client = connect(&config, gateway.lane_mark());
-        tokio::pin!(client);
-        loop {
-            tokio::select! {
-                client = &mut client => break Arc::new(client?),
-                asked = signals.next() => tell(asked, None),
-                // There is nothing yet that could finish.
-                _ = stopping.wait() => return Ok(Exit::Ok),
+    let gateway = gateway(wanted.listeners(), &config);
+    let (client, linking) = loop {
+        let first = tokio::select! {
+            first = connect(&config, gateway.lane_mark()) => Ok(first?),
+            change = next_change(&mut signals, by_file, &mut changes) => Err(change),
+            // There is nothing yet that could finish.
+            _ = stopping.wait() => return Ok(Exit::Ok),
+        };
+        match first {
+            Ok((client, linking)) => break (Arc::new(client), linking),
+            // Whatever the links were that led nowhere: it tries those of now.
+            Err(change) => {
+                wanted = change.wanted.after(wanted);
+                config.binds = change.binds;
+                let _ = change.done.send(());
             }
         }
     };
     if let Some(to) = &config.stdio {
         return stdio::run(&client, to, stopping).await;
     }
-    let mut takers = start_takers(&config, share, &client, listeners, &proxy, &gateway);
+    let mut bound = ClientLinks::new(linking, &config.binds);
+    let followed = bound.followed.subscribe();
+    let mut takers = start_takers(&config, share, &client, wanted, followed, &gateway);
     if let Some(web) = web {
-        let (shown, client) =
-            (Source::client(config.dial.as_written(), client.clone()), client.clone());
-        takers.spawn(async move {
-            web.serve(shown, client.stopping()).await;
-            Ok(())
-        });
+        takers.tasks.spawn(serve_web(web, config.dial.as_written(), &client));
     }
     let patience = loop {
         tokio::select! {
-            ended = takers.join_next() => {
-                let why = ended.and_then(Result::ok).and_then(Result::err);
-                return Err(why.unwrap_or_else(|| {
-                    Failure::message(Exit::Internal, "a listener has ended")
-                }));
+            // Else what it took connections for was changed, and they have ended.
+            Some(ended) = takers.tasks.join_next() => match ended {
+                Ok(taken) => taken?,
+                Err(_) => return Err(Failure::message(Exit::Internal, "a listener has ended")),
+            },
+            asked = signals.next() => tell(asked, by_file, client.stats()),
+            Some(change) = changes.recv() => {
+                takers.change(change.wanted);
+                bound.change(&client, &change.binds);
+                let _ = change.done.send(());
             }
-            asked = signals.next() => tell(asked, client.stats()),
             patience = stopping.wait() => break patience,
         }
     };
-    finish(&client, &mut takers, patience).await;
+    finish(&client, takers, patience).await;
     Ok(Exit::Ok)
 }
 
-/// Starts all that take connections, here and at the server; none ends but by failing, or with the
-/// client.
+/// Waits for a change, and answers signals meanwhile.
+async fn next_change(
+    signals: &mut ServiceSignals,
+    by_file: bool,
+    changes: &mut mpsc::Receiver<ClientChange>,
+) -> ClientChange {
+    loop {
+        tokio::select! {
+            asked = signals.next() => tell(asked, by_file, None),
+            Some(change) = changes.recv() => return change,
+        }
+    }
+}
+
+/// Shows what the client does, as long as it runs.
+fn serve_web(
+    web: Web,
+    server: &str,
+    client: &Arc<Client>,
+) -> impl Future<Output = Result<(), Failure>> + use<> {
+    let (shown, client) = (Source::client(server, client.clone()), client.clone());
+    async move {
+        web.serve(shown, client.stopping()).await;
+        Ok(())
+    }
+}
+
+/// The places that a client takes connections at, with their sockets.
+async fn wanted_at_start(config: &ClientConfig) -> Result<Wanted, Failure> {
+    let mut forwards = Vec::new();
+    for forward in &config.forwards {
+        forwards.push((forward.clone(), Some(listen_locally(&forward.listen).await?)));
+    }
+    let (reverse, redundant) = (config.reverse.clone(), config.redundant);
+    Ok(Wanted { forwards, reverse, redundant, proxy: proxy_options(config)? })
+}
+
+/// Starts all that take connections, here and at the server; none ends but by failing, by a change,
+/// or with the client.
 fn start_takers(
     config: &ClientConfig,
     share: usize,
     client: &Arc<Client>,
-    listeners: Vec<(Listener, Forward)>,
-    proxy: &ProxyOptions,
+    wanted: Wanted,
+    followed: watch::Receiver<links::Sources>,
     gateway: &Arc<Gateway>,
-) -> JoinSet<Result<(), Failure>> {
+) -> Takers {
     // Each bind may get an express lane besides.
     let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
     let connections = descriptors::for_client(lanes, share).with_sockets(config.session.sockets);
-    if listeners.is_empty() {
-        tracing::info!(server = config.dial.as_written(), "client ready");
+    let server = config.dial.as_written();
+    if wanted.forwards.is_empty() {
+        tracing::info!(server, "client ready");
     }
-    let mut takers = JoinSet::new();
-    for (listener, Forward { to, options, .. }) in listeners {
-        tell_ready(&listener, config.dial.as_written(), &to);
-        let options =
-            ForwardOptions { redundant: options.redundant || config.redundant, ..options };
-        let (client, connections, proxy) = (client.clone(), connections.clone(), proxy.clone());
-        takers.spawn(async move {
-            take(listener, to, options, proxy, client, connections).await;
-            Ok(())
-        });
-    }
+    let mut takers = Takers::new(client.clone(), connections.clone(), server);
+    takers.change(wanted);
     if let Some(control) = Control::bind(config.home.as_deref(), "client") {
         let session = Some((client.clone(), connections.clone()));
-        let source = Source::client(config.dial.as_written(), client.clone());
+        let source = Source::client(server, client.clone());
         let host = control::Host { source, session, gateway: Some(gateway.clone()) };
         let client = client.clone();
-        takers.spawn(async move {
+        takers.tasks.spawn(async move {
             control.serve(host, client.stopping()).await;
             Ok(())
         });
     }
-    takers.spawn({
+    takers.tasks.spawn({
         let (client, gateway) = (client.clone(), gateway.clone());
         async move {
             gateway.keep(client.stopping()).await;
             Ok(())
         }
     });
-    takers.spawn({
-        let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
-        let follows = links::follow(client.clone(), sources);
+    takers.tasks.spawn({
+        let follows = links::follow(client.clone(), followed);
         async move {
             follows.await;
             Ok(())
         }
     });
-    let redundant = config.redundant;
-    let reverse = config.reverse.iter().map(|it| remote_forward(it, redundant)).collect();
-    takers.spawn({
+    let reverse = takers.reverse();
+    takers.tasks.spawn({
         let (client, insists) = (client.clone(), config.keep_trying);
         async move {
-            let taken = tunnel::forward_from_server(client, reverse, &connections, insists);
+            let taken = tunnel::forward_from_server_as(client, reverse, &connections, insists);
             taken.await.map_err(|error| remote_failure(&error))
         }
     });
@@ -161,7 +187,8 @@ fn start_takers(
 }
 
 /// Lets open connections finish within `patience`, then closes.
-async fn finish(client: &Client, takers: &mut JoinSet<Result<(), Failure>>, patience: Duration) {
+async fn finish(client: &Client, takers: Takers, patience: Duration) {
+    let mut takers = takers.stopped();
     let mut code = Code::SHUTDOWN;
     if !patience.is_zero() {
         tell_draining(client.drain(), patience);
@@ -200,13 +227,6 @@ async fn open_elsewhere(
     opened.map_err(|why| stdio::failure(to, &why))
 }
 
-fn remote_forward(reverse: &Reverse, all_redundant: bool) -> RemoteForward {
-    let Reverse { listen, to, redundant, tell_source } = reverse;
-    let (listen, to) = (listen.clone(), to.for_library().into());
-    let redundant = *redundant || all_redundant;
-    RemoteForward { listen, to, redundant, tell_source: *tell_source }
-}
-
 /// What it means that the server does not listen for this client.
 fn remote_failure(error: &RemoteForwardError) -> Failure {
     let advice = match error {
@@ -226,8 +246,111 @@ fn remote_failure(error: &RemoteForwardError) -> Failure {
     )
 }
 
+/// How a client makes links to its server.
+struct Linking {
+    place: String,
+    tls: Arc<rustls::ClientConfig>,
+    options: TcpOptions,
+}
+
+impl Linking {
+    fn link(&self, plan: &LinkPlan) -> Result<Link, DialError> {
+        let (bind, tls, options) = (&plan.bind, self.tls.clone(), self.options.clone());
+        let dialer = TlsDialer::new(&*self.place, bind.source.clone(), tls, options)?;
+        let (tier, rate_max) = (plan.tier, plan.rate_max);
+        let express = plan.express.unwrap_or(true);
+        Ok(Link::new(Arc::new(dialer), bind.lanes)
+            .with_tier(tier)
+            .with_express(express)
+            .with_rate_max(rate_max))
+    }
+}
+
+/// The links of a client that runs.
+struct ClientLinks {
+    linking: Linking,
+    there: Vec<(LinkPlan, LinkId)>,
+    /// The same, for whoever follows their networks.
+    followed: watch::Sender<links::Sources>,
+}
+
+impl ClientLinks {
+    /// Those it was started with.
+    fn new(linking: Linking, binds: &[LinkPlan]) -> Self {
+        let there: Vec<_> = binds.iter().cloned().zip((0..).map(LinkId::new)).collect();
+        let followed = watch::Sender::new(sources(&there));
+        Self { linking, there, followed }
+    }
+
+    /// From now on keeps up the links of these binds. What others carried goes over them: so those
+    /// go only when one of the new ones is up, or a while later.
+    fn change(&mut self, client: &Arc<Client>, binds: &[LinkPlan]) {
+        let stays = |plan: &LinkPlan| binds.contains(plan);
+        let (mut there, mut gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.there).into_iter().partition(|(plan, _)| stays(plan));
+        let is_new = |plan: &&LinkPlan| !there.iter().any(|(known, _)| known == *plan);
+        let mut new = Vec::new();
+        let wanted: Vec<_> = binds.iter().filter(is_new).cloned().collect();
+        let lanes = |plans: &mut dyn Iterator<Item = &LinkPlan>| {
+            plans.map(|plan| usize::from(plan.bind.lanes)).sum::<usize>()
+        };
+        let both = lanes(&mut binds.iter().chain(gone.iter().map(|(plan, _)| plan)));
+        if both > usize::from(Link::LANES_MAX) {
+            // There is no room for both.
+            for (_, link) in gone.drain(..) {
+                client.remove_link(link);
+            }
+        }
+        for plan in wanted {
+            let added = match self.linking.link(&plan) {
+                Ok(link) => client.add_link(&link).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match added {
+                Ok(link) => new.push((plan, link)),
+                Err(error) => tracing::error!(bind = %plan, error, "there is no such link"),
+            }
+        }
+        let added = new.iter().map(|(plan, _)| plan.bind.source.clone()).collect();
+        tokio::spawn(routes::check(added, self.linking.place.clone()));
+        if !gone.is_empty() {
+            let (client, new) = (client.clone(), new.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(LINK_PATIENCE, one_is_up(&client, &new)).await;
+                for (_, link) in gone {
+                    client.remove_link(link);
+                }
+            });
+        }
+        there.append(&mut new);
+        self.followed.send_replace(sources(&there));
+        self.there = there;
+    }
+}
+
+fn sources(links: &[(LinkPlan, LinkId)]) -> links::Sources {
+    links.iter().map(|(plan, link)| (*link, plan.bind.source.clone())).collect()
+}
+
+/// Waits until a lane of one of these links is up, if there are any.
+async fn one_is_up(client: &Client, links: &[LinkId]) {
+    let is_up = || {
+        let lanes = client.stats().map(|it| it.lanes).unwrap_or_default();
+        lanes.iter().any(|lane| links.contains(&lane.link))
+    };
+    while !links.is_empty() && !is_up() {
+        tokio::time::sleep(LINK_LOOK_EVERY).await;
+    }
+}
+
+/// How often to look whether a new link is up.
+const LINK_LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long links that are wanted no more stay while none of the new ones is up.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A client of the server at `config.dial`, once there is a session.
-async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<Client, Failure> {
+async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<(Client, Linking), Failure> {
     let server = config.dial.as_written();
     let trust = host_trust(config.trust.clone(), server, config.home.as_deref())?;
     let own = OwnKey::of_client(config.home.as_deref())?;
@@ -236,20 +359,10 @@ async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<Client, Fai
         .with_dial_timeout(config.connect_timeout)
         .with_congestion(config.session.congestion.clone())
         .with_mark(mark);
-    let place = config.dial.for_resolver();
-    let link = |plan: &LinkPlan| {
-        let bind = &plan.bind;
-        let dialer = TlsDialer::new(&*place, bind.source.clone(), tls.clone(), options.clone())?;
-        let (tier, rate_max) = (plan.tier, plan.rate_max);
-        let express = plan.express.unwrap_or(true);
-        Ok(Link::new(Arc::new(dialer), bind.lanes)
-            .with_tier(tier)
-            .with_express(express)
-            .with_rate_max(rate_max))
-    };
+    let linking = Linking { place: config.dial.for_resolver(), tls, options };
     let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
-    tokio::spawn(routes::check(sources, place.clone()));
-    let links = config.binds.iter().map(link).collect::<Result<Vec<_>, _>>();
+    tokio::spawn(routes::check(sources, linking.place.clone()));
+    let links = config.binds.iter().map(|plan| linking.link(plan)).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
     config.session.limit_memory();
     let settings = imux::ClientConfig::new(trust).with_session(config.session.for_library());
@@ -258,14 +371,18 @@ async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<Client, Fai
     } else {
         Client::connect(links, settings).await
     };
-    connected.map_err(|error| connect_failure(server, own.lasting(), &error))
+    let connected = connected.map_err(|error| connect_failure(server, own.lasting(), &error))?;
+    Ok((connected, linking))
 }
 
 /// What this client can do for the machine's traffic.
-fn gateway(listeners: &[(Listener, Forward)], config: &ClientConfig) -> Arc<Gateway> {
-    let transparent = listeners.iter().filter(|(_, forward)| forward.to == Leads::WhereMeant);
-    let transparent = transparent.map(|(listener, _)| listener);
-    for listener in transparent.clone() {
+fn gateway<'a>(
+    listeners: impl Iterator<Item = (&'a Forward, &'a Listener)>,
+    config: &ClientConfig,
+) -> Arc<Gateway> {
+    let transparent = listeners.filter(|(forward, _)| forward.to == Leads::WhereMeant);
+    let transparent: Vec<_> = transparent.map(|(_, listener)| listener).collect();
+    for listener in &transparent {
         if let Err(error) = tunnel::allow_tproxy(listener) {
             tracing::info!(
                 at = %listener, %error,
@@ -273,11 +390,11 @@ fn gateway(listeners: &[(Listener, Forward)], config: &ClientConfig) -> Arc<Gate
             );
         }
     }
-    Arc::new(Gateway::new(transparent, config.dial.for_resolver()))
+    Arc::new(Gateway::new(transparent.into_iter(), config.dial.for_resolver()))
 }
 
 /// What all ports for all destinations have in common.
-fn proxy_options(config: &ClientConfig) -> Result<ProxyOptions, Failure> {
+pub(super) fn proxy_options(config: &ClientConfig) -> Result<ProxyOptions, Failure> {
     let credentials = match &config.proxy_auth {
         Some(file) => Some(Arc::new(read_credentials(file)?)),
         None => None,
@@ -306,48 +423,10 @@ fn read_credentials(file: &Path) -> Result<Credentials, Failure> {
     })
 }
 
-fn tell_ready(address: &Listener, server: &str, to: &Leads) {
-    let to = match to {
-        Leads::ServersDestination => None,
-        Leads::To(to) => Some(to.to_string()),
-        Leads::Anywhere => Some("wherever SOCKS or HTTP says".to_owned()),
-        Leads::WhereMeant => Some("wherever it was meant to go".to_owned()),
-    };
-    tracing::info!(%address, server, to = to.map(tracing::field::display), "client ready");
-}
-
-/// Accepts connections as long as the client does.
-async fn take(
-    listener: Listener,
-    to: Leads,
-    options: ForwardOptions,
-    proxy: ProxyOptions,
-    client: Arc<Client>,
-    connections: Connections,
-) {
-    let ForwardOptions { redundant, proxy_protocol: tell_source, fast } = options;
-    let as_meant = to == Leads::WhereMeant;
-    let kind = match to {
-        // For what was meant to go elsewhere, its destination takes the place of this.
-        Leads::ServersDestination | Leads::WhereMeant => StreamKind::Default,
-        Leads::To(to) => StreamKind::Named(to.to_string()),
-        Leads::Anywhere => {
-            let options = ProxyOptions { fast, redundant, tell_source, ..proxy };
-            return proxy::serve_within(listener, client, options, &connections).await;
-        }
-    };
-    let wants = if tell_source { Wants::SOURCE } else { Wants::default() };
-    let options = OpenOptions { redundant, wants, ..kind.into() };
-    if as_meant {
-        tunnel::serve_transparent_within(listener, client, options, &connections).await;
-    } else {
-        tunnel::forward_within(listener, client, options, &connections).await;
-    }
-}
-
 /// What a client does when a signal asks for it.
-fn tell(asked: Asked, stats: Option<SessionStats>) {
+fn tell(asked: Asked, by_file: bool, stats: Option<SessionStats>) {
     match asked {
+        Asked::Reload if by_file => {}
         Asked::Reload => tracing::info!(
             "SIGHUP: known servers and names are looked up whenever they are needed; what options say, and this client's \
              key, are for a new start"

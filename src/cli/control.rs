@@ -26,13 +26,17 @@ use super::status::source::{Source, Streams};
 mod ask;
 mod change;
 mod protocol;
+mod reloads;
 
-pub(super) use ask::{Answer, Elsewhere, ask_change, ask_clients, ask_status, open_elsewhere};
+pub(super) use ask::{
+    Answer, Elsewhere, ask_change, ask_clients, ask_status, open_elsewhere, reload_all,
+};
 pub(super) use change::Change;
 pub(super) use protocol::GatewayRequest;
 #[cfg(any(test, fuzzing))]
 pub(super) use protocol::check as check_protocol;
 use protocol::{REQUEST_BYTES_MAX, Reply, Request};
+pub(super) use reloads::serve_reloads;
 
 /// The folder's name in the home.
 const FOLDER: &str = "control";
@@ -244,6 +248,7 @@ async fn attend(mut socket: UnixStream, host: &Host, outcomes: &Outcomes) -> io:
                 };
                 done.map_or_else(|why| Reply::Refused { why }, |said| Reply::Changed { said })
             }
+            Ok(Request::Reload) => Reply::refused("this process runs by no file"),
             Err(why) => {
                 // After a line it does not understand, it stops listening.
                 return say(&mut socket, &Reply::refused(why)).await;

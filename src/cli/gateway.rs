@@ -72,10 +72,7 @@ fn distinguish_look_ups() -> LookUps {
 impl Gateway {
     /// For a client that takes what the kernel hands to one of `listeners`, if to any.
     pub(super) fn new<'a>(listeners: impl Iterator<Item = &'a Listener>, server: String) -> Self {
-        let addresses = listeners.filter_map(|listener| match listener {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
-            _ => None,
-        });
+        let addresses = listeners.filter_map(|listener| listener.tcp()?.local_addr().ok());
         let port = usable(addresses);
         let (lane_mark, look_ups) = match port {
             Ok(_) => (mark(), distinguish_look_ups()),

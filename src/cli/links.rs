@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use imux::lane::BindSource;
 use imux::{Client, LinkId};
+use tokio::sync::watch;
 
 mod clock;
 mod ground;
@@ -32,24 +33,27 @@ struct Followed {
     ground: BTreeSet<Fact>,
 }
 
-/// Tells the client's links what happens to their networks, as long as it runs. `sources` are what
-/// its links are bound to, in order.
-pub(super) async fn follow(client: Arc<Client>, sources: Vec<BindSource>) {
+/// What links are bound to.
+pub(super) type Sources = Vec<(LinkId, BindSource)>;
+
+/// Tells the client's links what happens to their networks, as long as it runs; `sources` may
+/// change.
+pub(super) async fn follow(client: Arc<Client>, mut sources: watch::Receiver<Sources>) {
     let follows = async {
         let Some(mut watch) = Watch::start() else { return };
         let mut sleep = Sleep::notice();
         let mut network = watch.look().await.unwrap_or_default();
-        let links = sources.into_iter().enumerate().map(|(number, source)| Followed {
-            link: LinkId::new(number as u64),
-            ground: ground::of(&source, &network),
-            source,
-        });
-        let mut links: Vec<_> = links.collect();
+        let mut links = Vec::new();
+        adopt(&mut links, &sources.borrow_and_update(), &network);
         loop {
             tokio::select! {
                 changed = watch.changes.next() => if changed.is_none() { return },
                 slept = sleep.over() => {
                     tell_of_sleep(&client, &links, slept);
+                    continue;
+                }
+                Ok(()) = sources.changed() => {
+                    adopt(&mut links, &sources.borrow_and_update(), &network);
                     continue;
                 }
             }
@@ -69,6 +73,17 @@ pub(super) async fn follow(client: Arc<Client>, sources: Vec<BindSource>) {
     tokio::select! {
         () = follows => client.stopping().await,
         () = client.stopping() => {}
+    }
+}
+
+/// Follows these links from now on, and no others.
+fn adopt(links: &mut Vec<Followed>, sources: &Sources, network: &Network) {
+    links.retain(|it| sources.iter().any(|(link, _)| *link == it.link));
+    for (link, source) in sources {
+        if links.iter().all(|it| it.link != *link) {
+            let ground = ground::of(source, network);
+            links.push(Followed { link: *link, source: source.clone(), ground });
+        }
     }
 }
 

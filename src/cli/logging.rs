@@ -5,6 +5,7 @@
 //! last two, lines that others cause are bounded (`throttle`). Logging never waits for the reader
 //! (`output`).
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
@@ -15,7 +16,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::exit::{Exit, Failure};
 
@@ -37,6 +38,11 @@ pub struct Options {
 
 /// The audit trail of this process, if it has one in a file.
 static AUDIT: OnceLock<Audit> = OnceLock::new();
+
+/// Changes what is logged, beside what RUST_LOG and the audit trail want.
+type FilterChanges = (reload::Handle<EnvFilter, Registry>, Option<String>, bool);
+
+static FILTER: OnceLock<FilterChanges> = OnceLock::new();
 
 /// Reopens files that were moved away.
 pub fn reopen_files() {
@@ -67,15 +73,13 @@ impl Level {
 pub fn install(options: &Options) -> Result<(), Failure> {
     let rust_log = std::env::var_os("RUST_LOG");
     let rust_log = rust_log.as_deref().map(|value| value.to_string_lossy());
-    let filter = filter(options.level, rust_log.as_deref())
-        .map_err(|problem| Failure::message(Exit::Usage, problem))?;
-    let filter = filter.add_directive(told_of_lost_lines()?);
     // The trail is only for those who ask for it, in a file or by name.
-    let shown = rust_log.is_some_and(|value| value.contains(audit::TARGET));
-    let filter = match (shown, &options.audit) {
-        (true, _) => filter,
-        (false, file) => filter.add_directive(of_audit(file.is_some())?),
-    };
+    let shown = rust_log.as_deref().is_some_and(|value| value.contains(audit::TARGET));
+    let wants_audit = options.audit.is_some();
+    let whole = whole_filter(options.level, rust_log.as_deref(), wants_audit)?;
+    let (filter, changes) = reload::Layer::new(whole);
+    let rust_log = rust_log.map(Cow::into_owned);
+    let _ = FILTER.set((changes, rust_log, wants_audit));
     let audit = options.audit.as_deref().map(open_audit).transpose()?;
     let output = stderr().map_err(|error| {
         Failure::message(Exit::Internal, format!("no thread for the log: {error}"))
@@ -100,6 +104,30 @@ pub fn install(options: &Options) -> Result<(), Failure> {
         log.with(lines.with_filter(wanted)).try_init()
     };
     installed.map_err(|error| Failure::message(Exit::Internal, format!("no log: {error}")))
+}
+
+/// What is logged, by all that has a say in it.
+fn whole_filter(
+    level: Level,
+    rust_log: Option<&str>,
+    wants_audit: bool,
+) -> Result<EnvFilter, Failure> {
+    let filter =
+        filter(level, rust_log).map_err(|problem| Failure::message(Exit::Usage, problem))?;
+    let filter = filter.add_directive(told_of_lost_lines()?);
+    let shown = rust_log.is_some_and(|value| value.contains(audit::TARGET));
+    Ok(if shown { filter } else { filter.add_directive(of_audit(wants_audit)?) })
+}
+
+/// Logs more or less from now on.
+pub fn set_level(level: Level) {
+    let Some((changes, rust_log, wants_audit)) = FILTER.get() else { return };
+    let changed = whole_filter(level, rust_log.as_deref(), *wants_audit)
+        .map_err(|failure| failure.to_string())
+        .and_then(|filter| changes.reload(filter).map_err(|error| error.to_string()));
+    if let Err(error) = changed {
+        tracing::error!(error, "the log stays as it was");
+    }
 }
 
 fn open_audit(path: &Path) -> Result<Audit, Failure> {

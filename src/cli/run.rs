@@ -16,6 +16,8 @@ use super::exit::{Exit, Failure};
 use super::gateway::command::run_gateway;
 use super::keys::run_keys;
 use super::logging;
+use super::part::Part;
+use super::reload::run_reload;
 use super::serve::run_server;
 use super::several::run_all;
 use super::signals::Signals;
@@ -106,9 +108,10 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         hide_memory();
     }
     match task {
-        Task::Server(config) => run_server(config, 1, stopping).await,
-        Task::Client(config) => run_client(config, 1, stopping).await,
+        Task::Server(config) => run_server(config, Part::whole(stopping)).await,
+        Task::Client(config) => run_client(config, Part::whole(stopping)).await,
         Task::File(config) => run_all(config, stopping).await,
+        Task::Reload(home) => run_reload(home.as_deref()).await,
         Task::Print(text) => print_text(text).await,
         Task::Demo(config) => run_demo(config).await,
         Task::Keys(config) => run_keys(config).await,

@@ -22,19 +22,16 @@ use super::exit::{Exit, Failure};
 use super::identity::server_name;
 use super::keys::authorized_clients;
 use super::listening::{listen_addresses, listen_failure};
+use super::part::Part;
 use super::signals::{Asked, ServiceSignals};
 use super::status::source::Source;
-use super::stopping::{Stopping, tell_draining};
+use super::stopping::tell_draining;
 use super::trust::trust_failure;
 use super::web::Web;
 
-/// Accepts lanes at `config.listen` and hands their streams to `config.dial`, until a signal. It
-/// may have one of `share` parts of the process's descriptors.
-pub(super) async fn run_server(
-    config: ServerConfig,
-    share: usize,
-    mut stopping: Stopping,
-) -> Result<Exit, Failure> {
+/// Accepts lanes at `config.listen` and hands their streams to `config.dial`, until a signal.
+pub(super) async fn run_server(config: ServerConfig, part: Part) -> Result<Exit, Failure> {
+    let Part { share, mut stopping, mut rereads, .. } = part;
     let mut signals = ServiceSignals::listen()?;
     let web = Web::bind_if(config.web.as_ref()).await?;
     let (mut keys, listener) = open_listener(&config).await?;
@@ -82,6 +79,7 @@ pub(super) async fn run_server(
                 Asked::Status => tracing::info!(sessions = sessions.len(), "status"),
                 Asked::Reload => reload_all(&clients, &server, &mut keys).await,
             },
+            Ok(()) = rereads.changed() => reload_all(&clients, &server, &mut keys).await,
             patience = stopping.wait() => break patience,
         }
     };

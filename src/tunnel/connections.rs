@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::dialers::Dialing;
@@ -38,6 +39,8 @@ pub struct Connections {
     dialing: Arc<Dialing>,
     places: Places,
     listen_for_strangers: Option<Arc<Destinations>>,
+    /// Whether no more are taken with this clone.
+    end: Option<watch::Receiver<bool>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -85,6 +88,7 @@ impl Connections {
             dialing: Arc::default(),
             places: Places::default(),
             listen_for_strangers: None,
+            end: None,
             state: Arc::default(),
         }
     }
@@ -105,6 +109,24 @@ impl Connections {
     #[must_use]
     pub fn with_listening(self, strangers: Destinations) -> Self {
         Self { listen_for_strangers: Some(Arc::new(strangers)), ..self }
+    }
+
+    /// The same: whoever takes connections within it stops as soon as `end` is true, as if the
+    /// client were drained. Connections that are open go on.
+    #[must_use]
+    pub fn until(self, end: watch::Receiver<bool>) -> Self {
+        Self { end: Some(end), ..self }
+    }
+
+    /// Waits until no more are to be taken. Cancel safe.
+    pub(super) async fn ended(&self) {
+        let ended = match &self.end {
+            Some(end) => end.clone().wait_for(|end| *end).await.is_ok(),
+            None => false,
+        };
+        if !ended {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The options of their sockets.

@@ -25,7 +25,9 @@ mod from;
 mod visitors;
 
 pub use from::Dialing;
-pub use visitors::{RemoteForward, RemoteForwardError, forward_from_server};
+pub use visitors::{
+    RemoteForward, RemoteForwardError, forward_from_server, forward_from_server_as,
+};
 
 /// How long a destination may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -59,7 +59,8 @@ mod takers;
 
 pub use connections::Connections;
 pub use dialers::{
-    Dialing, RemoteForward, RemoteForwardError, forward_from_server, serve, serve_within,
+    Dialing, RemoteForward, RemoteForwardError, forward_from_server, forward_from_server_as, serve,
+    serve_within,
 };
 pub use socket::{Keepalive, SocketOptions};
 #[cfg(feature = "proxy")]

@@ -98,6 +98,7 @@ async fn take<F>(
             },
             Some(_) = connections.join_next() => {}
             () = &mut stopping => break,
+            () = bound.ended() => break,
         }
     }
     drop(listener);

@@ -55,7 +55,7 @@ fn one_process_is_a_server_and_two_clients() {
         echoes(field(&reverse, "address").parse().unwrap()).await;
         // Other processes of the user find each of them.
         let sockets = || fs::read_dir(home.path().join("control")).map_or(0, Iterator::count);
-        eventually(20, "three sockets", || sockets() == 3).await;
+        eventually(20, "a socket for each, and one for the file", || sockets() == 4).await;
         all.signal(Signal::SIGTERM);
         assert_eq!(all.exit_code(), Some(143));
         assert_eq!(sockets(), 0);

@@ -21,6 +21,7 @@ mod middlebox;
 mod names;
 mod proxy;
 mod readme;
+mod reload;
 mod reverse;
 mod routes;
 mod signals;

@@ -1,13 +1,15 @@
 //! `imux run` and `imux check`: several servers and clients in one process, by a file.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::file::Problem;
 use crate::cli::address::Endpoint;
-use crate::cli::config::{ClientConfig, FileConfig, Invocation, ServerConfig, SessionConfig, Task};
+use crate::cli::config::{
+    ClientConfig, FileConfig, Invocation, Origin, ServerConfig, SessionConfig, Task,
+};
 use crate::cli::logging;
 
 pub(super) const RUN_EXAMPLES: &str = "\
@@ -41,14 +43,14 @@ pub(super) struct CheckArgs {
 
 /// The tables of a file as one process, with their places.
 pub(super) fn together(
-    path: &Path,
+    origin: Origin,
     found: Vec<(Invocation, Range<usize>)>,
 ) -> Result<Invocation, Problem> {
     check(&found)?;
     let talks = |it: &&(Invocation, _)| !is_stdio(&it.0.task);
     let loud = found.iter().find(talks).or(found.first());
     let level = loud.map_or(logging::Level::Normal, |(it, _)| it.logging.level);
-    let mut all = FileConfig { file: path.to_owned(), servers: Vec::new(), clients: Vec::new() };
+    let (mut servers, mut clients) = (Vec::new(), Vec::new());
     let mut logging = logging::Options { level, json: false, audit: None };
     let mut notices = Vec::new();
     for (invocation, _) in found {
@@ -56,12 +58,13 @@ pub(super) fn together(
         logging.audit = logging.audit.or(invocation.logging.audit);
         notices.extend(invocation.notices);
         match invocation.task {
-            Task::Server(config) => all.servers.push(config),
-            Task::Client(config) => all.clients.push(config),
+            Task::Server(config) => servers.push(config),
+            Task::Client(config) => clients.push(config),
             _ => {}
         }
     }
     notices.dedup();
+    let all = FileConfig { origin, logging: logging.clone(), servers, clients };
     Ok(Invocation { task: Task::File(all), logging, notices })
 }
 

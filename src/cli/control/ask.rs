@@ -89,6 +89,43 @@ fn sockets(home: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
     Ok(paths.filter(|path| path.extension().is_some_and(|ending| ending == "sock")))
 }
 
+/// Whether it is for the file that a process runs by, not for one of what the process is.
+fn is_run(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("run-"))
+}
+
+/// Has all processes of this home that run by a file read it again; what each says, by its file and
+/// number.
+///
+/// # Errors
+/// As [`ask_clients`].
+pub async fn reload_all(home: &Path) -> io::Result<Vec<(String, Result<String, String>)>> {
+    let mut answers = Vec::new();
+    let processes = match sockets(home) {
+        Ok(sockets) => sockets.filter(|path| is_run(path)).take(LOOKED_AT_MAX),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(answers),
+        Err(error) => return Err(error),
+    };
+    for path in processes {
+        let greeted = tokio::time::timeout(PATIENCE, greet(&path)).await;
+        let Ok(Ok((mut socket, Reply::About { place, .. }))) = greeted else { continue };
+        let mut heard = BytesMut::new();
+        let asked = ask(&mut socket, &Request::Reload, &mut heard);
+        let said = match tokio::time::timeout(GATEWAY_PATIENCE, asked).await {
+            Ok(Ok(Reply::Changed { said })) => Ok(said),
+            Ok(Ok(Reply::Refused { why })) => Err(why),
+            Ok(Ok(_)) => Err("that is no answer about a file".to_owned()),
+            Ok(Err(error)) => Err(format!("it does not answer: {error}")),
+            Err(_) => Err("it does not answer".to_owned()),
+        };
+        let process = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = process.rsplit('-').next().unwrap_or_default();
+        answers.push((format!("{} (process {number})", escape(&place)), said));
+    }
+    Ok(answers)
+}
+
 /// Those of one process, or of all, in order; none if no process has ever run.
 fn sockets_of(home: &Path, process: Option<u32>) -> io::Result<Vec<PathBuf>> {
     let sockets = match sockets(home) {
@@ -102,7 +139,8 @@ fn sockets_of(home: &Path, process: Option<u32>) -> io::Result<Vec<PathBuf>> {
             name.rsplit_once('-').is_some_and(|(_, it)| it == number.to_string())
         })
     };
-    let mut sockets: Vec<_> = sockets.filter(is_it).take(LOOKED_AT_MAX).collect();
+    let sockets = sockets.filter(|path| is_it(path) && !is_run(path));
+    let mut sockets: Vec<_> = sockets.take(LOOKED_AT_MAX).collect();
     sockets.sort();
     Ok(sockets)
 }

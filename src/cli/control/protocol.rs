@@ -35,6 +35,8 @@ pub(super) enum Request {
     Status,
     /// Does something differently.
     Change(Change),
+    /// To read its file again.
+    Reload,
 }
 
 /// What can be asked of a client that is, or is to be, a gateway.
@@ -101,6 +103,7 @@ impl Request {
                 _ => Err("this version does not know what to do about the gateway"),
             },
             Some("status") => Ok(Self::Status),
+            Some("reload") => Ok(Self::Reload),
             _ => match Change::parse(&value) {
                 Some(change) => change.map(Self::Change),
                 None => Err("this version does not know what is asked"),
@@ -115,6 +118,7 @@ impl Request {
             Self::Wait { number } => json!({"imux": VERSION, "ask": "wait", "number": number}),
             Self::Status => json!({"imux": VERSION, "ask": "status"}),
             Self::Change(change) => change.to_json(VERSION),
+            Self::Reload => json!({"imux": VERSION, "ask": "reload"}),
             Self::Gateway(GatewayRequest::Up(plan)) => {
                 json!({"imux": VERSION, "ask": "gateway", "do": "up", "plan": plan.to_json()})
             }
@@ -251,6 +255,7 @@ mod tests {
             link(LinkChange::Pause),
             link(LinkChange::Resume),
             link(LinkChange::Tier(imux::Tier::Metered)),
+            Request::Reload,
         ] {
             assert_eq!(Request::parse(request.line().trim_end().as_bytes()), Ok(request));
         }

@@ -1,5 +1,6 @@
 //! Connections that the server accepts for a client: where they lead from here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Failed, Source, connect_fixed, meaning};
@@ -70,17 +72,29 @@ pub async fn forward_from_server(
     bound: &Connections,
     insists: bool,
 ) -> Result<(), RemoteForwardError> {
+    let (_never, forwards) = watch::channel(forwards);
+    forward_from_server_as(client, forwards, bound, insists).await
+}
+
+/// Like [`forward_from_server`], with forwards that may change: then all are asked for anew, and
+/// connections that are open go on. Those that come later are insisted on.
+///
+/// # Errors
+/// As [`forward_from_server`].
+pub async fn forward_from_server_as(
+    client: Arc<Client>,
+    mut forwards: watch::Receiver<Vec<RemoteForward>>,
+    bound: &Connections,
+    insists: bool,
+) -> Result<(), RemoteForwardError> {
     let mut visitors = JoinSet::new();
-    let mut wishes: Vec<_> = forwards
-        .into_iter()
-        .map(|forward| {
-            let listen = forward.listen.clone();
-            Wish { forward: Arc::new(forward), listen, granted: insists, told: None }
-        })
-        .collect();
+    let first = forwards.borrow_and_update().clone();
+    let mut wishes: Vec<_> = first.into_iter().map(|it| Wish::new(it, insists)).collect();
     // All visitors are one client to what is dialled here.
     let dialling = bound.client(None);
     let mut over = None;
+    let mut known = Known::default();
+    known.add(&wishes);
     loop {
         let session = tokio::select! {
             () = client.stopping() => break,
@@ -89,25 +103,59 @@ pub async fn forward_from_server(
                 Err(_) => break,
             },
         };
-        let known: Vec<_> = wishes.iter().map(|wish| wish.forward.clone()).collect();
-        let asking =
-            (0..).zip(&mut wishes).map(|(number, wish)| wish.keep_asking(&session, number));
-        tokio::select! {
-            () = client.stopping() => break,
-            _ = take(&session, &known, &dialling, &mut visitors) => {}
-            refused = try_join_all(asking) => {
-                refused?;
-                // There is nothing to ask for: whatever the server opens is refused.
-                tokio::select! {
-                    () = client.stopping() => break,
-                    _ = take(&session, &known, &dialling, &mut visitors) => {}
+        loop {
+            let first = known.newest;
+            let asking =
+                (first..).zip(&mut wishes).map(|(number, wish)| wish.keep_asking(&session, number));
+            let changed = tokio::select! {
+                () = client.stopping() => break,
+                // Without a sender nothing changes any more.
+                Ok(()) = forwards.changed() => true,
+                _ = take(&session, &known, &dialling, &mut visitors) => false,
+                refused = try_join_all(asking) => {
+                    refused?;
+                    // There is nothing to ask for: whatever the server opens is refused.
+                    tokio::select! {
+                        () = client.stopping() => break,
+                        Ok(()) = forwards.changed() => true,
+                        _ = take(&session, &known, &dialling, &mut visitors) => false,
+                    }
                 }
+            };
+            if !changed {
+                break;
             }
+            let wanted = forwards.borrow_and_update().clone();
+            wishes = wanted.into_iter().map(|it| Wish::kept_or_new(it, &mut wishes)).collect();
+            known.add(&wishes);
         }
         over = Some(session);
     }
     while visitors.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Where connections lead, by the numbers that the server was told.
+#[derive(Debug, Default)]
+struct Known {
+    /// The first number of those that are asked for now.
+    newest: u64,
+    /// One that was never told.
+    next: u64,
+    forwards: BTreeMap<u64, Arc<RemoteForward>>,
+}
+
+impl Known {
+    /// From now on these are asked for. Connections to what was asked for just before may be on
+    /// their way.
+    fn add(&mut self, wishes: &[Wish]) {
+        let before = self.newest;
+        self.newest = self.next;
+        self.next += wishes.len() as u64;
+        self.forwards.retain(|number, _| *number >= before);
+        let forwards = wishes.iter().map(|wish| wish.forward.clone());
+        self.forwards.extend((self.newest..).zip(forwards));
+    }
 }
 
 /// What is asked for, and what came of it.
@@ -123,6 +171,19 @@ struct Wish {
 }
 
 impl Wish {
+    fn new(forward: RemoteForward, insists: bool) -> Self {
+        let listen = forward.listen.clone();
+        Self { forward: Arc::new(forward), listen, granted: insists, told: None }
+    }
+
+    /// The one there is for it, or one that is insisted on.
+    fn kept_or_new(forward: RemoteForward, there: &mut Vec<Self>) -> Self {
+        match there.iter().position(|wish| *wish.forward == forward) {
+            Some(at) => there.swap_remove(at),
+            None => Self::new(forward, true),
+        }
+    }
+
     /// Asks for it as long as the session lasts.
     async fn keep_asking(
         &mut self,
@@ -234,7 +295,7 @@ fn why(error: &io::Error) -> Unheard {
 /// other number, or of any other kind, are refused.
 async fn take(
     session: &Session,
-    known: &[Arc<RemoteForward>],
+    known: &Known,
     dialling: &Arc<connections::Client>,
     visitors: &mut JoinSet<()>,
 ) -> SessionError {
@@ -248,9 +309,7 @@ async fn take(
             Some(_) = visitors.join_next() => continue,
         };
         let forward = match &kind {
-            StreamKind::Visitor { number, .. } => {
-                usize::try_from(*number).ok().and_then(|number| known.get(number))
-            }
+            StreamKind::Visitor { number, .. } => known.forwards.get(number),
             _ => None,
         };
         match (forward.cloned(), kind) {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
@@ -18,6 +19,8 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A file.
     Unix(UnixSocket),
+    /// One that somebody else may accept from as well, now or later.
+    Shared(Arc<Listener>),
 }
 
 impl From<TcpListener> for Listener {
@@ -41,11 +44,22 @@ impl fmt::Display for Listener {
                 Err(error) => error.fmt(f),
             },
             Self::Unix(listener) => listener.path().display().fmt(f),
+            Self::Shared(listener) => listener.fmt(f),
         }
     }
 }
 
 impl Listener {
+    /// The port, if it is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<&TcpListener> {
+        match self {
+            Self::Tcp(listener) => Some(listener),
+            Self::Unix(_) => None,
+            Self::Shared(listener) => listener.tcp(),
+        }
+    }
+
     /// The next connection, and who made it. Cancel safe.
     pub(super) async fn accept(&self) -> io::Result<(Socket, String)> {
         let (socket, from) = self.accept_from().await?;
@@ -55,12 +69,17 @@ impl Listener {
 
     /// The next connection, and the address it comes from, if it has one. Cancel safe.
     pub(super) async fn accept_from(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        match self {
+        let mut this = self;
+        while let Self::Shared(listener) = this {
+            this = listener;
+        }
+        match this {
             Self::Tcp(listener) => {
                 let (socket, from) = listener.accept().await?;
                 Ok((Socket::Tcp(socket), Some(from)))
             }
             Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?), None)),
+            Self::Shared(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::tunnel::socket::{self, Socket};
 /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without `CAP_NET_ADMIN`, and what the
 /// system says; a Unix socket is [`InvalidInput`](io::ErrorKind::InvalidInput).
 pub fn allow_tproxy(listener: &Listener) -> io::Result<()> {
-    let Listener::Tcp(listener) = listener else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let Some(listener) = listener.tcp() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let is_ipv4 = listener.local_addr()?.is_ipv4();
     let socket = SockRef::from(listener);
     if is_ipv4 { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
@@ -43,10 +43,7 @@ pub async fn serve_transparent_within(
 ) {
     let (listener, options) = (listener.into(), options.into());
     let at: Arc<str> = listener.to_string().into();
-    let own_port = match &listener {
-        Listener::Tcp(listener) => listener.local_addr().map_or(0, |at| at.port()),
-        Listener::Unix(_) => 0,
-    };
+    let own_port = listener.tcp().and_then(|it| it.local_addr().ok()).map_or(0, |at| at.port());
     let sockets = *bound.sockets();
     let each = |local: Socket, from: String| {
         let (client, options, at) = (client.clone(), options.clone(), at.clone());
