@@ -359,7 +359,15 @@ impl Flows {
         }
     }
 
-    /// The lane is gone, or gets nothing but what concerns itself.
+    /// The lane is gone, and its number is not used again.
+    pub fn on_lane_gone(&mut self, lane: LaneId) {
+        self.forget_lane(lane);
+        for flow in self.table.values_mut() {
+            flow.opened_on.remove(&lane);
+        }
+    }
+
+    /// The lane gets nothing but what concerns itself.
     pub fn forget_lane(&mut self, lane: LaneId) {
         self.seconds.forget(lane);
     }

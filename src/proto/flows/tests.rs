@@ -125,6 +125,18 @@ fn what_is_to_go_twice_waits_for_its_lane_until_its_deadline() {
 }
 
 #[test]
+fn however_many_lanes_come_and_go_a_flow_remembers_those_there_are() {
+    let at = clock();
+    let mut flows = flows(at(0), 1);
+    let flow = id(Side::Client, 0);
+    for number in 0..1_000 {
+        flows.on_open_sent(flow, LaneId::new(number));
+        flows.on_lane_gone(LaneId::new(number));
+    }
+    assert!(flows.table[&flow].opened_on.is_empty());
+}
+
+#[test]
 fn datagrams_go_ahead_of_bulk_until_they_have_had_their_share() {
     let at = clock();
     let mut flows = flows(at(0), 1);

@@ -40,7 +40,7 @@ impl Session {
     /// A lane is down; what it owes goes elsewhere. Does nothing for a lane that is not up.
     pub fn handle_lane_down(&mut self, now: Instant, id: LaneId, code: Code) {
         let Some(lane) = self.lanes.remove(now, id) else { return };
-        self.flows.forget_lane(id);
+        self.flows.on_lane_gone(id);
         if self.is_closed() {
             return;
         }
