@@ -1,5 +1,6 @@
 //! How many lanes each local address or interface carries: `--bind` and `--binds`.
 
+mod auto;
 mod map;
 
 use std::collections::{BTreeSet, HashSet};
@@ -13,6 +14,7 @@ use imux::proto::limits::LINK_RATE_MIN;
 use super::text::{escape, meant};
 use super::units;
 
+pub use auto::AutoPlan;
 pub use map::BindMap;
 
 /// Lanes of a bind without a count, as in the original.
@@ -99,8 +101,8 @@ fn parse_source(text: &str) -> Result<BindSource, String> {
     }
 }
 
-const EXPECTED: &str =
-    "expected an address of this machine (192.168.1.2, 2001:db8::1) or an interface (dev:eth1)";
+const EXPECTED: &str = "expected an address of this machine (192.168.1.2, 2001:db8::1), an interface \
+                        (dev:eth1), or auto";
 
 fn parse_device(name: &str) -> Result<BindSource, String> {
     check_device(name).map(|()| BindSource::Device(name.to_owned()))
@@ -143,7 +145,44 @@ fn not_an_address(text: &str) -> String {
     format!("`{shown}` is no address; {EXPECTED}")
 }
 
-/// `ADDR[=COUNT][,OPTION=VALUE]…`, the value of one `--bind`.
+/// All links of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binds {
+    /// Those that are named.
+    pub links: Vec<LinkPlan>,
+    /// One for each other interface that leads out, as they come and go.
+    pub auto: Option<AutoPlan>,
+}
+
+impl Binds {
+    /// Lanes to reserve descriptors for. Each link may have an express lane besides.
+    pub fn lanes(&self) -> usize {
+        /// More interfaces that lead out have few machines.
+        const AUTO_LINKS: usize = 8;
+        let of_links =
+            self.links.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum::<usize>();
+        let of_auto = self.auto.as_ref().map_or(0, |plan| usize::from(plan.lanes) + 1);
+        of_links + (of_auto * AUTO_LINKS).min(usize::from(LANES_MAX))
+    }
+}
+
+/// The value of one `--bind`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindArg {
+    Link(LinkPlan),
+    Auto(AutoPlan),
+}
+
+impl BindArg {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match AutoPlan::parse(text) {
+            Some(plan) => plan.map(Self::Auto),
+            None => parse_bind(text).map(Self::Link),
+        }
+    }
+}
+
+/// `ADDR[=COUNT][,OPTION=VALUE]…`, one link.
 pub fn parse_bind(text: &str) -> Result<LinkPlan, String> {
     let mut parts = text.split(',');
     // split() always yields a first part, if only an empty one.
@@ -185,7 +224,11 @@ fn set_option(plan: &mut LinkPlan, name: &str, value: &str) -> Result<(), String
 }
 
 fn no_option(name: &str) -> String {
-    format!("`{}` is no option of a bind{}; {OPTIONS}", escape(name), meant(name, &OPTION_NAMES))
+    no_option_of("a bind", name, &OPTION_NAMES, OPTIONS)
+}
+
+fn no_option_of(what: &str, name: &str, names: &[&str], options: &str) -> String {
+    format!("`{}` is no option of {what}{}; {options}", escape(name), meant(name, names))
 }
 
 fn parse_tier(text: &str) -> Result<Tier, String> {

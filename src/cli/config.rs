@@ -12,7 +12,7 @@ use imux::tunnel::{Dialing, SocketOptions};
 use imux::{SchedulerKind, SessionLimits};
 
 use super::address::{Endpoint, HostPort};
-use super::bind::{self, BindMap, LinkPlan};
+use super::bind::{self, BindArg, BindMap, Binds, LinkPlan};
 use super::control::{Change, GatewayRequest};
 use super::exit::{Exit, Failure};
 use super::forward::Forward;
@@ -125,7 +125,7 @@ pub struct ClientConfig {
     pub proxy_auth: Option<PathBuf>,
     pub dial: HostPort,
     /// Not empty; no source twice; at most [`bind::LANES_MAX`] lanes in all.
-    pub binds: Vec<LinkPlan>,
+    pub binds: Binds,
     /// Send every byte on two lanes.
     pub redundant: bool,
     pub trust: Trust,
@@ -294,15 +294,28 @@ pub fn check_forward(listen: &Endpoint, dial: &Endpoint) -> Result<(), String> {
 }
 
 /// All binds, those of `--binds` first; if there are none, ten lanes wherever the routing table
-/// sends them.
-pub fn binds(map: Option<BindMap>, mut list: Vec<LinkPlan>) -> Result<Vec<LinkPlan>, String> {
-    let mut binds = map.map(|map| map.0).unwrap_or_default();
-    binds.append(&mut list);
-    if binds.is_empty() {
-        binds.push(LinkPlan::new(BindSource::Any, bind::LANES_DEFAULT));
+/// sends them. And `--bind auto`.
+pub fn binds(map: Option<BindMap>, list: Vec<BindArg>) -> Result<Binds, String> {
+    let mut links = map.map(|map| map.0).unwrap_or_default();
+    let mut auto = None;
+    for bind in list {
+        match bind {
+            BindArg::Link(link) => links.push(link),
+            BindArg::Auto(_) if auto.is_some() => {
+                return Err(
+                    "`--bind auto` is given twice; one says what all of them may carry, as \
+                            in auto,tier=wwan*=backup"
+                        .to_owned(),
+                );
+            }
+            BindArg::Auto(plan) => auto = Some(plan),
+        }
     }
-    bind::check_all(&binds)?;
-    Ok(binds)
+    if links.is_empty() && auto.is_none() {
+        links.push(LinkPlan::new(BindSource::Any, bind::LANES_DEFAULT));
+    }
+    bind::check_all(&links)?;
+    Ok(Binds { links, auto })
 }
 
 #[cfg(test)]

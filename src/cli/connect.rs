@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use imux::lane::{DialError, TcpOptions, TlsDialer};
+use imux::lane::TcpOptions;
 use imux::trust::{Destination, Fingerprint, KnownHosts, PeerIdentity, Verdict, with_host_trust};
 use imux::tunnel::proxy::{Credentials, ProxyOptions};
 use imux::tunnel::{self, Listener, RemoteForwardError};
-use imux::{Client, Code, Link, LinkId, SessionStats};
+use imux::{Client, Code, SessionStats};
 use tokio::sync::{mpsc, watch};
 
 use super::bind::LinkPlan;
@@ -19,7 +19,7 @@ use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::forward::{Forward, Leads};
 use super::gateway::Gateway;
-use super::links;
+use super::links::{self, ClientLinks, Linking};
 use super::listening::listen_locally;
 use super::own_key::OwnKey;
 use super::part::{ClientChange, Part};
@@ -33,45 +33,59 @@ use super::{routes, stdio};
 
 /// Accepts connections where `config.forwards` says and carries them to the server at
 /// `config.dial`, until a signal.
-pub(super) async fn run_client(mut config: ClientConfig, part: Part) -> Result<Exit, Failure> {
-    let Part { share, mut stopping, by_file, mut changes, .. } = part;
-    let mut signals = ServiceSignals::listen()?;
+pub(super) async fn run_client(config: ClientConfig, mut part: Part) -> Result<Exit, Failure> {
+    let signals = ServiceSignals::listen()?;
     if let Some(to) = &config.stdio {
         let elsewhere = tokio::select! {
             elsewhere = open_elsewhere(&config, to) => elsewhere?,
-            _ = stopping.wait() => return Ok(Exit::Ok),
+            _ = part.stopping.wait() => return Ok(Exit::Ok),
         };
         if let Some(elsewhere) = elsewhere {
-            return stdio::run_elsewhere(elsewhere, to, stopping).await;
+            return stdio::run_elsewhere(elsewhere, to, part.stopping).await;
         }
     }
+    run_connected(config, part, signals).await
+}
+
+/// The same, over a session of its own.
+async fn run_connected(
+    mut config: ClientConfig,
+    part: Part,
+    mut signals: ServiceSignals,
+) -> Result<Exit, Failure> {
+    let Part { share, mut stopping, by_file, mut changes, .. } = part;
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let mut wanted = wanted_at_start(&config).await?;
     let web = Web::bind_if(config.web.as_ref()).await?;
     let gateway = gateway(wanted.listeners(), &config);
+    let mut networks = links::watch().await;
+    let mut binds = links::chosen(&config.binds, &networks.borrow_and_update());
     let (client, linking) = loop {
         let first = tokio::select! {
-            first = connect(&config, gateway.lane_mark()) => Ok(first?),
-            change = next_change(&mut signals, by_file, &mut changes) => Err(change),
+            first = connect(&config, &binds, gateway.lane_mark()) => Ok(first?),
+            change = next_change(&mut signals, by_file, &mut changes) => Err(Some(change)),
+            () = others_lead_out(&config, &binds, &mut networks) => Err(None),
             // There is nothing yet that could finish.
             _ = stopping.wait() => return Ok(Exit::Ok),
         };
         match first {
             Ok((client, linking)) => break (Arc::new(client), linking),
             // Whatever the links were that led nowhere: it tries those of now.
-            Err(change) => {
+            Err(None) => {}
+            Err(Some(change)) => {
                 wanted = change.wanted.after(wanted);
                 config.binds = change.binds;
                 let _ = change.done.send(());
             }
         }
+        binds = links::chosen(&config.binds, &networks.borrow());
     };
     if let Some(to) = &config.stdio {
         return stdio::run(&client, to, stopping).await;
     }
-    let mut bound = ClientLinks::new(linking, &config.binds);
-    let followed = bound.followed.subscribe();
-    let mut takers = start_takers(&config, share, &client, wanted, followed, &gateway);
+    let mut bound = ClientLinks::new(linking, &binds);
+    let follows = links::follow(client.clone(), networks.clone(), bound.followed.subscribe());
+    let mut takers = start_takers(&config, share, &client, wanted, follows, &gateway);
     if let Some(web) = web {
         takers.tasks.spawn(serve_web(web, config.dial.as_written(), &client));
     }
@@ -85,14 +99,34 @@ pub(super) async fn run_client(mut config: ClientConfig, part: Part) -> Result<E
             asked = signals.next() => tell(asked, by_file, client.stats()),
             Some(change) = changes.recv() => {
                 takers.change(change.wanted);
-                bound.change(&client, &change.binds);
+                config.binds = change.binds;
+                bound.change(&client, &links::chosen(&config.binds, &networks.borrow()));
                 let _ = change.done.send(());
+            }
+            Ok(()) = networks.changed() => {
+                let binds = links::chosen(&config.binds, &networks.borrow_and_update());
+                bound.change(&client, &binds);
             }
             patience = stopping.wait() => break patience,
         }
     };
     finish(&client, takers, patience).await;
     Ok(Exit::Ok)
+}
+
+/// Waits, while there is no session yet, until `--bind auto` means other links than `binds`; only a
+/// client that keeps trying does so.
+async fn others_lead_out(
+    config: &ClientConfig,
+    binds: &[LinkPlan],
+    networks: &mut watch::Receiver<links::Network>,
+) {
+    while config.keep_trying && networks.changed().await.is_ok() {
+        if links::chosen(&config.binds, &networks.borrow_and_update()) != binds {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for a change, and answers signals meanwhile.
@@ -139,12 +173,11 @@ fn start_takers(
     share: usize,
     client: &Arc<Client>,
     wanted: Wanted,
-    followed: watch::Receiver<links::Sources>,
+    follows: impl Future<Output = ()> + Send + 'static,
     gateway: &Arc<Gateway>,
 ) -> Takers {
-    // Each bind may get an express lane besides.
-    let lanes = config.binds.iter().map(|plan| usize::from(plan.bind.lanes) + 1).sum();
-    let connections = descriptors::for_client(lanes, share).with_sockets(config.session.sockets);
+    let connections =
+        descriptors::for_client(config.binds.lanes(), share).with_sockets(config.session.sockets);
     let server = config.dial.as_written();
     if wanted.forwards.is_empty() {
         tracing::info!(server, "client ready");
@@ -168,12 +201,9 @@ fn start_takers(
             Ok(())
         }
     });
-    takers.tasks.spawn({
-        let follows = links::follow(client.clone(), followed);
-        async move {
-            follows.await;
-            Ok(())
-        }
+    takers.tasks.spawn(async move {
+        follows.await;
+        Ok(())
     });
     let reverse = takers.reverse();
     takers.tasks.spawn({
@@ -246,112 +276,26 @@ fn remote_failure(error: &RemoteForwardError) -> Failure {
     )
 }
 
-/// How a client makes links to its server.
-struct Linking {
-    place: String,
-    tls: Arc<rustls::ClientConfig>,
-    options: TcpOptions,
-}
-
-impl Linking {
-    fn link(&self, plan: &LinkPlan) -> Result<Link, DialError> {
-        let (bind, tls, options) = (&plan.bind, self.tls.clone(), self.options.clone());
-        let dialer = TlsDialer::new(&*self.place, bind.source.clone(), tls, options)?;
-        let (tier, rate_max) = (plan.tier, plan.rate_max);
-        let express = plan.express.unwrap_or(true);
-        Ok(Link::new(Arc::new(dialer), bind.lanes)
-            .with_tier(tier)
-            .with_express(express)
-            .with_rate_max(rate_max))
-    }
-}
-
-/// The links of a client that runs.
-struct ClientLinks {
-    linking: Linking,
-    there: Vec<(LinkPlan, LinkId)>,
-    /// The same, for whoever follows their networks.
-    followed: watch::Sender<links::Sources>,
-}
-
-impl ClientLinks {
-    /// Those it was started with.
-    fn new(linking: Linking, binds: &[LinkPlan]) -> Self {
-        let there: Vec<_> = binds.iter().cloned().zip((0..).map(LinkId::new)).collect();
-        let followed = watch::Sender::new(sources(&there));
-        Self { linking, there, followed }
-    }
-
-    /// From now on keeps up the links of these binds. What others carried goes over them: so those
-    /// go only when one of the new ones is up, or a while later.
-    fn change(&mut self, client: &Arc<Client>, binds: &[LinkPlan]) {
-        let stays = |plan: &LinkPlan| binds.contains(plan);
-        let (mut there, mut gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.there).into_iter().partition(|(plan, _)| stays(plan));
-        let is_new = |plan: &&LinkPlan| !there.iter().any(|(known, _)| known == *plan);
-        let mut new = Vec::new();
-        let wanted: Vec<_> = binds.iter().filter(is_new).cloned().collect();
-        let lanes = |plans: &mut dyn Iterator<Item = &LinkPlan>| {
-            plans.map(|plan| usize::from(plan.bind.lanes)).sum::<usize>()
-        };
-        let both = lanes(&mut binds.iter().chain(gone.iter().map(|(plan, _)| plan)));
-        if both > usize::from(Link::LANES_MAX) {
-            // There is no room for both.
-            for (_, link) in gone.drain(..) {
-                client.remove_link(link);
-            }
-        }
-        for plan in wanted {
-            let added = match self.linking.link(&plan) {
-                Ok(link) => client.add_link(&link).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            match added {
-                Ok(link) => new.push((plan, link)),
-                Err(error) => tracing::error!(bind = %plan, error, "there is no such link"),
-            }
-        }
-        let added = new.iter().map(|(plan, _)| plan.bind.source.clone()).collect();
-        tokio::spawn(routes::check(added, self.linking.place.clone()));
-        if !gone.is_empty() {
-            let (client, new) = (client.clone(), new.iter().map(|(_, id)| *id).collect::<Vec<_>>());
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(LINK_PATIENCE, one_is_up(&client, &new)).await;
-                for (_, link) in gone {
-                    client.remove_link(link);
-                }
-            });
-        }
-        there.append(&mut new);
-        self.followed.send_replace(sources(&there));
-        self.there = there;
-    }
-}
-
-fn sources(links: &[(LinkPlan, LinkId)]) -> links::Sources {
-    links.iter().map(|(plan, link)| (*link, plan.bind.source.clone())).collect()
-}
-
-/// Waits until a lane of one of these links is up, if there are any.
-async fn one_is_up(client: &Client, links: &[LinkId]) {
-    let is_up = || {
-        let lanes = client.stats().map(|it| it.lanes).unwrap_or_default();
-        lanes.iter().any(|lane| links.contains(&lane.link))
-    };
-    while !links.is_empty() && !is_up() {
-        tokio::time::sleep(LINK_LOOK_EVERY).await;
-    }
-}
-
-/// How often to look whether a new link is up.
-const LINK_LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How long links that are wanted no more stay while none of the new ones is up.
-const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// What it means that `--bind auto` has found nothing.
+const NOTHING_LEADS_OUT: &str = "no interface leads out: `--bind auto` takes those that are up and have an address and a \
+                                 default route (`ip address`, `ip route`), but not bridges, tunnels and what belongs to \
+                                 containers; nothing was started; name one, as in --bind dev:eth0 or --bind auto,only=tun0, \
+                                 or wait for one with --keep-trying";
 
 /// A client of the server at `config.dial`, once there is a session.
-async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<(Client, Linking), Failure> {
+async fn connect(
+    config: &ClientConfig,
+    binds: &[LinkPlan],
+    mark: Option<u32>,
+) -> Result<(Client, Linking), Failure> {
     let server = config.dial.as_written();
+    if binds.is_empty() {
+        if !config.keep_trying {
+            return Err(Failure::message(Exit::Unreachable, NOTHING_LEADS_OUT));
+        }
+        tracing::warn!("no interface leads out; waiting for one");
+        return std::future::pending().await;
+    }
     let trust = host_trust(config.trust.clone(), server, config.home.as_deref())?;
     let own = OwnKey::of_client(config.home.as_deref())?;
     let tls = with_host_trust(client_tls(&own.identity, config.key_exchange)?, trust.clone());
@@ -360,9 +304,9 @@ async fn connect(config: &ClientConfig, mark: Option<u32>) -> Result<(Client, Li
         .with_congestion(config.session.congestion.clone())
         .with_mark(mark);
     let linking = Linking { place: config.dial.for_resolver(), tls, options };
-    let sources = config.binds.iter().map(|plan| plan.bind.source.clone()).collect();
+    let sources = binds.iter().map(|plan| plan.bind.source.clone()).collect();
     tokio::spawn(routes::check(sources, linking.place.clone()));
-    let links = config.binds.iter().map(|plan| linking.link(plan)).collect::<Result<Vec<_>, _>>();
+    let links = binds.iter().map(|plan| linking.link(plan)).collect::<Result<Vec<_>, _>>();
     let links = links.map_err(|error| dial_failure(server, &error))?;
     config.session.limit_memory();
     let settings = imux::ClientConfig::new(trust).with_session(config.session.for_library());

@@ -8,7 +8,7 @@ use imux::lane::Bind;
 use imux::trust::Destination;
 
 use super::address::{Endpoint, HostPort};
-use super::bind::{BindMap, LANES_MAX, LinkPlan, check_all, parse_bind};
+use super::bind::{AutoPlan, BindMap, LANES_MAX, LinkPlan, check_all, parse_bind};
 use super::config::Task;
 use super::control::check_protocol;
 use super::forward::{Forward, Leads};
@@ -30,6 +30,16 @@ pub fn options(data: &[u8]) {
 }
 
 fn bind(value: &str) {
+    if let Some(plan) = AutoPlan::parse(value) {
+        match plan {
+            Ok(plan) => {
+                let again = AutoPlan::parse(&plan.to_string());
+                assert_eq!(again, Some(Ok(plan)), "as it is written in logs");
+            }
+            Err(problem) => explains(&problem),
+        }
+        return;
+    }
     match parse_bind(value) {
         Ok(bind) => {
             assert!((1..=LANES_MAX).contains(&bind.bind.lanes));
@@ -159,9 +169,12 @@ pub fn arguments(data: &[u8]) {
                 Endpoint::Unix(path) => assert!(path.is_absolute()),
             },
             Task::Client(client) => {
-                assert!(client.dial.port > 0 && !client.binds.is_empty());
+                assert!(
+                    client.dial.port > 0
+                        && (!client.binds.links.is_empty() || client.binds.auto.is_some())
+                );
                 assert_eq!(client.forwards.is_empty(), client.stdio.is_some());
-                assert_eq!(check_all(&client.binds), Ok(()));
+                assert_eq!(check_all(&client.binds.links), Ok(()));
             }
             Task::Demo(demo) => assert!(demo.bytes >= 1 << 20),
             Task::Keys(keys) => assert!(keys.home.is_some()),

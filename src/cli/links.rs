@@ -10,13 +10,19 @@ use imux::lane::BindSource;
 use imux::{Client, LinkId};
 use tokio::sync::watch;
 
+mod bound;
+mod chosen;
 mod clock;
 mod ground;
 mod network;
 
+use bound::Sources;
+pub(super) use bound::{ClientLinks, Linking};
+pub(super) use chosen::links as chosen;
 use clock::Sleep;
-use ground::Fact;
-use network::{Network, Watch};
+use ground::{Change, Fact};
+pub(super) use network::Network;
+use network::Watch;
 
 /// Changes come in bursts: an interface, its addresses, its routes.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -33,41 +39,70 @@ struct Followed {
     ground: BTreeSet<Fact>,
 }
 
-/// What links are bound to.
-pub(super) type Sources = Vec<(LinkId, BindSource)>;
+/// Watches this machine's networks, as long as anybody looks at the result.
+pub(super) async fn watch() -> watch::Receiver<Network> {
+    let watch = Watch::start();
+    let first = match &watch {
+        Some(watch) => watch.look().await.unwrap_or_default(),
+        None => Network::default(),
+    };
+    let (tell, told) = watch::channel(first);
+    tokio::spawn(async move {
+        match watch {
+            Some(watch) => tokio::select! {
+                () = keep_looking(watch, &tell) => tell.closed().await,
+                () = tell.closed() => {}
+            },
+            None => tell.closed().await,
+        }
+    });
+    told
+}
+
+async fn keep_looking(mut watch: Watch, tell: &watch::Sender<Network>) {
+    while watch.changes.next().await.is_some() {
+        tokio::time::sleep(SETTLE).await;
+        watch.drain();
+        let begun = tokio::time::Instant::now();
+        match watch.look().await {
+            Ok(now) => {
+                tell.send_if_modified(|before| {
+                    let changed = *before != now;
+                    *before = now;
+                    changed
+                });
+            }
+            Err(error) => tracing::debug!(%error, "cannot look at this machine's networks"),
+        }
+        tokio::time::sleep(begun.elapsed() * LOOKING_SHARE).await;
+    }
+}
 
 /// Tells the client's links what happens to their networks, as long as it runs; `sources` may
 /// change.
-pub(super) async fn follow(client: Arc<Client>, mut sources: watch::Receiver<Sources>) {
+pub(super) async fn follow(
+    client: Arc<Client>,
+    mut networks: watch::Receiver<Network>,
+    mut sources: watch::Receiver<Sources>,
+) {
     let follows = async {
-        let Some(mut watch) = Watch::start() else { return };
         let mut sleep = Sleep::notice();
-        let mut network = watch.look().await.unwrap_or_default();
         let mut links = Vec::new();
-        adopt(&mut links, &sources.borrow_and_update(), &network);
+        adopt(&mut links, &sources.borrow_and_update(), &networks.borrow_and_update());
         loop {
             tokio::select! {
-                changed = watch.changes.next() => if changed.is_none() { return },
-                slept = sleep.over() => {
-                    tell_of_sleep(&client, &links, slept);
-                    continue;
+                changed = networks.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let network = networks.borrow_and_update();
+                    links.iter_mut().for_each(|link| link.heed(&client, &network));
                 }
+                slept = sleep.over() => tell_of_sleep(&client, &links, slept),
                 Ok(()) = sources.changed() => {
-                    adopt(&mut links, &sources.borrow_and_update(), &network);
-                    continue;
+                    adopt(&mut links, &sources.borrow_and_update(), &networks.borrow());
                 }
             }
-            let begun = tokio::time::Instant::now();
-            tokio::time::sleep(SETTLE).await;
-            watch.drain();
-            let looked = tokio::time::Instant::now();
-            match watch.look().await {
-                Ok(now) => network = now,
-                Err(error) => tracing::debug!(%error, "cannot look at this machine's networks"),
-            }
-            links.iter_mut().for_each(|link| link.heed(&client, &network));
-            tracing::trace!(took = ?begun.elapsed(), "looked at this machine's networks");
-            tokio::time::sleep(looked.elapsed() * LOOKING_SHARE).await;
         }
     };
     tokio::select! {
@@ -101,15 +136,6 @@ impl Followed {
             None => {}
         }
     }
-}
-
-/// What has happened to what a link stands on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// Something that lanes may use is gone, or another.
-    Lost,
-    /// There is more than before.
-    Gained,
 }
 
 fn tell_of_sleep(client: &Client, links: &[Followed], slept: Duration) {

@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::bind::LinkPlan;
+use super::bind::Binds;
 use super::stopping::Stopping;
 use super::taking::Wanted;
 
@@ -33,7 +33,7 @@ impl Part {
 #[derive(Debug)]
 pub(super) struct ClientChange {
     pub(super) wanted: Wanted,
-    pub(super) binds: Vec<LinkPlan>,
+    pub(super) binds: Binds,
     /// Told when it is done.
     pub(super) done: oneshot::Sender<()>,
 }

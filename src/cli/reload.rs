@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use super::args::read_file;
-use super::bind::LinkPlan;
+use super::bind::Binds;
 use super::config::{
     ClientConfig, FileConfig, Invocation, Origin, ServerConfig, Task, require_home,
 };
@@ -54,7 +54,7 @@ struct Running {
     reverse: Vec<Reverse>,
     redundant: bool,
     proxy_auth: Option<PathBuf>,
-    binds: Vec<LinkPlan>,
+    binds: Binds,
 }
 
 impl Running {

@@ -167,3 +167,82 @@ fn lanes_without_a_bind_follow_the_default_route() {
         });
     });
 }
+
+/// A connection that carries as much as it can.
+async fn bulk(client: &Imux) -> [tokio::task::JoinHandle<()>; 2] {
+    let (mut read, mut write) = TcpStream::connect(client.ready()).await.unwrap().into_split();
+    let sending = tokio::spawn(async move { while write.write_all(&[7; 16_384]).await.is_ok() {} });
+    let receiving = tokio::spawn(async move {
+        let mut got = [0; 16_384];
+        while read.read(&mut got).await.unwrap() > 0 {
+            assert!(got.iter().all(|byte| *byte == 0 || *byte == 7));
+        }
+    });
+    [sending, receiving]
+}
+
+fn carried(interface: &str) -> u64 {
+    let file = format!("/sys/class/net/{interface}/statistics/rx_bytes");
+    std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn auto_is_every_interface_that_leads_out_and_those_that_come_later() {
+    in_namespace("links::auto_is_every_interface_that_leads_out_and_those_that_come_later", || {
+        // Another namespace's interfaces are shown by another /sys.
+        shell("mount -t sysfs sysfs /sys");
+        bounded(90, async {
+            let far = Far::new();
+            far.link(1);
+            far.link(2);
+            // What leads nowhere, or over the others.
+            shell(
+                "ip link add inside type bridge; ip link set inside up
+                 ip address add 172.30.0.1/24 dev inside
+                 ip route add default via 172.30.0.9 dev inside metric 1000
+                 ip link add host0 type veth peer name host1; ip link set host0 up; ip link set host1 up
+                 ip address add 172.31.0.1/24 dev host0",
+            );
+            let mut client = far.client(&["--bind", "auto=2,rate=8mbit"]);
+            for via in ["dev:near1", "dev:near2"] {
+                eventually(10, via, || ups(&client, via) >= 2).await;
+            }
+            let transfer = bulk(&client).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            gains(&client, "dev:near3", || far.link(3)).await;
+            eventually(10, "it carries its part", || carried("near3") > 1_000_000).await;
+            loses(&client, "dev:near1", "ip link delete near1").await;
+            let before = carried("near3");
+            eventually(10, "the others go on", || carried("near3") > before + 1_000_000).await;
+            assert!(transfer.iter().all(|half| !half.is_finished()), "the connection was cut");
+            transfer.each_ref().map(tokio::task::JoinHandle::abort);
+            for other in ["dev:inside", "dev:host0", "dev:lo"] {
+                assert_eq!(client.count(other), 0, "{}", client.log());
+            }
+            assert!(client.is_running() && client.count("internal error") == 0);
+        });
+    });
+}
+
+#[test]
+fn where_nothing_leads_out_it_is_said_or_waited_for() {
+    in_namespace("links::where_nothing_leads_out_it_is_said_or_waited_for", || {
+        bounded(60, async {
+            let far = Far::new();
+            let args = ["client", "--listen", "127.0.0.1:0", "--dial", "203.0.113.1:7443"];
+            let all = [&args[..], &["--pin", &far.key, "--bind", "auto"]].concat();
+            let (code, _, why) = crate::support::process::run(far.homes[1].path(), &all);
+            assert_eq!(code, 5, "{why}");
+            assert!(why.contains("no interface leads out") && why.contains("dev:eth0"), "{why}");
+            let client = far.client(&["--bind", "auto,only=near*", "--keep-trying"]);
+            client.line("waiting for one");
+            far.link(1);
+            client.line("client ready");
+            let used = in_use(&client).await;
+            far.link(2);
+            eventually(10, "the second is used", || ups(&client, "dev:near2") > 0).await;
+            assert!(!used.is_finished(), "the connection was cut");
+            used.abort();
+        });
+    });
+}

@@ -12,7 +12,7 @@ use super::values::{connect_timeout, dialled, server_key};
 use super::ways::WayArgs;
 use super::web::WebArgs;
 use crate::cli::address::{Endpoint, HostPort};
-use crate::cli::bind::{self, BindMap, LinkPlan};
+use crate::cli::bind::{BindArg, BindMap};
 use crate::cli::config::{self, ClientConfig, Trust};
 
 /// Of a page: `--help` has more.
@@ -112,8 +112,13 @@ struct LinkArgs {
     /// together, each way. The server keeps to it as well. If something small has to wait
     /// behind bulk, primary lanes get an express lane beside them, unless `express=no` is
     /// said.
-    #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = bind::parse_bind)]
-    bind: Vec<LinkPlan>,
+    ///
+    /// `auto` is every interface that leads out, now and later: not loopback, bridges, tunnels and
+    /// what belongs to containers. `auto,only=en*;wl*` takes only these, of whatever kind;
+    /// `auto,not=eth1` leaves some out; `auto,tier=wwan*=backup` says the tier of some. Without
+    /// it wwan*, ppp* and usb* are metered.
+    #[arg(long, value_name = "ADDR[=COUNT][,OPTION=VALUE]…", value_parser = BindArg::parse)]
+    bind: Vec<BindArg>,
     /// All links as one JSON object [default: {"any": 10}]
     ///
     /// Of address to number of lanes.

@@ -39,7 +39,7 @@ fn refused(argv: &[&str]) -> String {
 }
 
 fn sources(config: &ClientConfig) -> Vec<(String, u16)> {
-    let binds = config.binds.iter().map(|plan| &plan.bind);
+    let binds = config.binds.links.iter().map(|plan| &plan.bind);
     binds.map(|bind| (bind.source.to_string(), bind.lanes)).collect()
 }
 
@@ -219,7 +219,7 @@ fn binds_of_both_kinds_add_up() {
     ]);
     let expected = [("10.0.0.1", 1), ("2001:db8::1", 4), ("dev:eth1", 2), ("10.0.0.3", 10)];
     assert_eq!(sources(&config), expected.map(|(source, lanes)| (source.to_owned(), lanes)));
-    assert_eq!(config.binds[2].bind.source, BindSource::Device("eth1".to_owned()));
+    assert_eq!(config.binds.links[2].bind.source, BindSource::Device("eth1".to_owned()));
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use imux::lane::BindSource;
 
-use super::Change;
 use super::network::{Interface, Network};
 
 /// One of them.
@@ -77,6 +76,15 @@ fn best_ways(network: &Network, is_used: impl Fn(bool) -> bool) -> BTreeSet<Fact
     used.flat_map(best).map(|(index, way)| Fact::Default(way.is_v6, index, way.gateway)).collect()
 }
 
+/// What has happened to what a link stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Something that lanes may use is gone, or another.
+    Lost,
+    /// There is more than before.
+    Gained,
+}
+
 /// What it means to lanes that one set has become the other.
 pub(super) fn change(before: &BTreeSet<Fact>, now: &BTreeSet<Fact>) -> Option<Change> {
     let is_carrier = |fact: &&Fact| matches!(fact, Fact::Carrier(_));
@@ -89,7 +97,7 @@ pub(super) fn change(before: &BTreeSet<Fact>, now: &BTreeSet<Fact>) -> Option<Ch
 
 #[cfg(test)]
 mod tests {
-    use super::super::network::Way;
+    use super::super::network::{Kind, Way};
     use super::*;
 
     fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
@@ -105,6 +113,8 @@ mod tests {
             is_up: true,
             has_carrier: true,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            kind: Kind::Usual,
+            is_part: false,
             defaults: [way(&format!("10.0.{index}.1"))].into(),
         }
     }

@@ -8,7 +8,9 @@ use futures::channel::mpsc::UnboundedReceiver;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType,
 };
@@ -17,24 +19,44 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_conne
 
 /// Those of this machine at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Network {
+pub(in crate::cli) struct Network {
     pub(super) interfaces: Vec<Interface>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interface {
+pub(in crate::cli) struct Interface {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) is_up: bool,
     pub(super) has_carrier: bool,
+    pub(super) kind: Kind,
+    /// It belongs to a bridge, a bond or the like, which has the addresses.
+    pub(super) is_part: bool,
     /// Those that may be used: not those whose uniqueness is still being made certain of.
     pub(super) addresses: BTreeSet<IpAddr>,
     pub(super) defaults: BTreeSet<Way>,
 }
 
+/// What an interface is, as far as it matters to whom lanes may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::cli) enum Kind {
+    /// Ethernet, Wi-Fi, a bond of them, and whatever is not known.
+    #[default]
+    Usual,
+    /// A modem.
+    Mobile,
+    /// One end of a pair: in a container its way out, at its host the other end.
+    Veth,
+    Loopback,
+    /// It leads nowhere but within this machine.
+    Internal,
+    /// It goes over other interfaces: TUN, VPN, and tunnels of all kinds.
+    Tunnel,
+}
+
 /// A default route by an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Way {
+pub(in crate::cli) struct Way {
     pub(super) is_v6: bool,
     pub(super) gateway: Option<IpAddr>,
     /// It is in the main table; those of other tables are for certain sources.
@@ -106,12 +128,67 @@ fn read_link(link: &LinkMessage) -> Interface {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     });
+    let is_part = link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::Controller(of) => *of != 0,
+        _ => false,
+    });
     Interface {
+        kind: kind(link),
+        is_part,
         index: link.header.index,
         name: name.unwrap_or_default(),
         is_up: link.header.flags.contains(LinkFlags::Up),
         has_carrier: link.header.flags.contains(LinkFlags::LowerUp),
         ..Interface::default()
+    }
+}
+
+fn kind(link: &LinkMessage) -> Kind {
+    let told = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(all) => all.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        }),
+        _ => None,
+    });
+    match told {
+        Some(InfoKind::Veth | InfoKind::Netkit) => Kind::Veth,
+        Some(InfoKind::Wwan | InfoKind::RmNet) => Kind::Mobile,
+        Some(
+            InfoKind::Bridge
+            | InfoKind::Dummy
+            | InfoKind::Ifb
+            | InfoKind::Nlmon
+            | InfoKind::Vrf
+            | InfoKind::Vcan
+            | InfoKind::Vxcan
+            | InfoKind::Can,
+        ) => Kind::Internal,
+        Some(
+            InfoKind::Tun
+            | InfoKind::Wireguard
+            | InfoKind::Vxlan
+            | InfoKind::Geneve
+            | InfoKind::GreTap
+            | InfoKind::GreTap6
+            | InfoKind::GreTun
+            | InfoKind::GreTun6
+            | InfoKind::ErSpan
+            | InfoKind::Ip6ErSpan
+            | InfoKind::IpIp
+            | InfoKind::Ip6Tnl
+            | InfoKind::SitTun
+            | InfoKind::Vti
+            | InfoKind::Vti6
+            | InfoKind::Xfrm
+            | InfoKind::BareUdp
+            | InfoKind::BatAdv
+            | InfoKind::Amt
+            | InfoKind::Gtp
+            | InfoKind::Pfcp,
+        ) => Kind::Tunnel,
+        _ if link.header.link_layer_type == LinkLayerType::Loopback => Kind::Loopback,
+        _ => Kind::Usual,
     }
 }
 
