@@ -215,7 +215,7 @@ fn auto_is_every_interface_that_leads_out_and_those_that_come_later() {
             let before = carried("near3");
             eventually(10, "the others go on", || carried("near3") > before + 1_000_000).await;
             assert!(transfer.iter().all(|half| !half.is_finished()), "the connection was cut");
-            transfer.each_ref().map(tokio::task::JoinHandle::abort);
+            transfer.iter().for_each(tokio::task::JoinHandle::abort);
             for other in ["dev:inside", "dev:host0", "dev:lo"] {
                 assert_eq!(client.count(other), 0, "{}", client.log());
             }
