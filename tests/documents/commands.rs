@@ -226,8 +226,15 @@ impl<'a> Reader<'a> {
         let json = args.iter().any(|word| word == "json");
         client.line(if json { "\"client ready\"" } else { "client ready" });
         for bind in values(args, "--bind") {
-            let source = bind.split(['=', ',']).next().unwrap();
-            client.line(&format!("via=\"{source}\""));
+            match bind.split(['=', ',']).next().unwrap() {
+                // Each link of this machine.
+                "auto" => {
+                    for device in ["eth0", "wlan0", "wwan0"] {
+                        client.line(&format!("via=\"dev:{device}\""));
+                    }
+                }
+                source => drop(client.line(&format!("via=\"{source}\""))),
+            }
         }
         assert!(!self.routed || client.count("leave by") == 0, "{}", client.log());
         self.client = Some(client);
