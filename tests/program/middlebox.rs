@@ -32,7 +32,8 @@ async fn middlebox(
         let passed = passed.clone();
         async move {
             let mut first = [0; 16 << 10];
-            let Ok(length) = socket.read(&mut first).await else { return };
+            // A client that ends may have connected and said nothing.
+            let Ok(length @ 1..) = socket.read(&mut first).await else { return };
             if socket.peer_addr().unwrap().ip() == from && length > most {
                 match stops {
                     Stops::Reset => net::reset(socket),
