@@ -97,7 +97,8 @@ fn understands(home: &Path, args: &[String]) -> Result<(), String> {
     if args == ["accept"] {
         args.push(INVITATION);
     }
-    let (code, _, told) = process::run(home, &args);
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, told) = process::run_in(folder.path(), home, &args);
     (code == 3).then_some(()).ok_or_else(|| format!("{args:?}: exit code {code}: {told}"))
 }
 

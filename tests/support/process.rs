@@ -28,8 +28,15 @@ fn prepared<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
 /// ended after 20 s.
 #[track_caller]
 pub(crate) fn run(home: &Path, args: &[&str]) -> (i32, String, String) {
-    let mut child =
-        imux(home).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    run_in(Path::new("."), home, args)
+}
+
+/// The same, in this folder: relative paths are in it.
+#[track_caller]
+pub(crate) fn run_in(folder: &Path, home: &Path, args: &[&str]) -> (i32, String, String) {
+    let mut command = imux(home);
+    command.args(args).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let drain = |mut pipe: Box<dyn std::io::Read + Send>| {
         std::thread::spawn(move || {
             let mut text = String::new();
