@@ -111,12 +111,14 @@ impl Arrivals {
             arrival.number = number_of(&datagram.data);
         }
         arrival.parts.insert(datagram.offset, datagram.data.len());
+        // The core may have given up the first parts before the last came: then copies of them, on
+        // another lane, make it whole.
         if arrival.parts.values().sum::<usize>() == datagram.total {
-            arrival.whole_at.get_or_insert(now);
+            arrival.whole_at = Some(now);
         }
     }
 
-    /// When all of it had arrived; what came before it is forgotten.
+    /// When all of it had arrived, by its last part or copy; what came before it is forgotten.
     pub fn whole_at(&mut self, number: u64) -> Option<Time> {
         let (wire, at) = self.0.iter().find_map(|(wire, arrival)| {
             (arrival.number == Some(number)).then_some((*wire, arrival.whole_at))
@@ -185,5 +187,7 @@ mod tests {
         assert_eq!(arrivals.whole_at(3), None);
         arrivals.on_arrival(2, &Datagram { total: 9, offset: 8, ..part(0, 1) });
         assert_eq!(arrivals.whole_at(3), Some(2));
+        arrivals.on_arrival(5, &Datagram { total: 9, ..part(0, 8) });
+        assert_eq!(arrivals.whole_at(3), Some(5), "a copy");
     }
 }

@@ -86,8 +86,7 @@ impl Flow {
     }
 
     pub fn read(&mut self, now: Instant) -> Result<Bytes, ReadError> {
-        self.inbox.expire(now, self.deadline, &mut self.stats);
-        if let Some(data) = self.inbox.read() {
+        if let Some(data) = self.inbox.read(now, &mut self.stats) {
             self.stats.received = self.stats.received.saturating_add(1);
             return Ok(data);
         }
@@ -107,7 +106,7 @@ impl Flow {
     /// Drops what is too old.
     pub fn expire(&mut self, now: Instant) {
         self.expire_outbox(now);
-        self.inbox.expire(now, self.deadline, &mut self.stats);
+        self.inbox.expire(now, &mut self.stats);
     }
 
     /// Whether nothing came or went for too long.
@@ -119,7 +118,7 @@ impl Flow {
     pub fn check_at(&self) -> Option<Instant> {
         let too_old = |since: Instant| since.checked_add(self.deadline)?.checked_add(INSTANT);
         let unsent = self.outbox.first_since().and_then(too_old);
-        let unread = self.inbox.expires_at(self.deadline);
+        let unread = self.inbox.expires_at();
         let idle = self.active_at.checked_add(self.idle).filter(|_| self.ended.is_none());
         [unsent, unread, idle].into_iter().flatten().min()
     }

@@ -20,6 +20,9 @@ const HOLD_MAX: Duration = Duration::from_millis(50);
 /// ... nor longer than this fraction of the deadline.
 const HOLD_PART: u32 = 4;
 
+/// A reader has this long to come, however little is left of the deadline.
+const READ_WITHIN: Duration = Duration::from_millis(2);
+
 /// What is as old as the deadline is not too old.
 const INSTANT: Duration = Duration::from_nanos(1);
 
@@ -31,7 +34,7 @@ pub struct Inbox {
     held: BTreeMap<u64, Held>,
     /// Until when each of these waits. In order, so that no peer makes a datagram cost a walk.
     due: BTreeSet<(Instant, u64)>,
-    /// In order, and when each came to be.
+    /// In order, and until when each may be read.
     ready: VecDeque<(Instant, Bytes)>,
     /// What keeping all of it costs.
     bytes: Count,
@@ -40,6 +43,8 @@ pub struct Inbox {
 #[derive(Debug)]
 struct Held {
     until: Instant,
+    /// Once it is ready: until when it may be read.
+    readable_until: Instant,
     what: Arriving,
 }
 
@@ -88,31 +93,38 @@ impl Inbox {
             stats.crowded = stats.crowded.saturating_add(1);
             return;
         }
-        let hold = hold(deadline, datagram.waited_ms);
+        let left = deadline.saturating_sub(Duration::from_millis(datagram.waited_ms));
+        let hold = hold(deadline, left);
+        let readable_until = later(now, left.saturating_add(READ_WITHIN));
         if datagram.is_whole() && number == self.next && self.held.is_empty() {
             self.next = number.saturating_add(1);
-            return self.make_ready(now, datagram.data); // most come in order
+            return self.make_ready(readable_until, datagram.data); // most come in order
         }
         if datagram.is_whole() {
             self.forget(number, stats); // parts of the same number contradict it
-            self.hold(number, now, hold, Arriving::Whole(datagram.data));
+            let (until, what) = (later(now, hold), Arriving::Whole(datagram.data));
+            self.hold(number, Held { until, readable_until, what });
         } else {
-            self.add_part(now, datagram, deadline, hold, stats);
+            let (given_up, until) = (later(now, deadline), later(now, hold));
+            self.add_part(datagram, given_up, until, readable_until, stats);
         }
         self.release(now, stats);
     }
 
+    /// `given_up`: when, if this is the first and others do not come; `until`: until when the whole
+    /// waits for those before it, if this is the last.
     fn add_part(
         &mut self,
-        now: Instant,
         datagram: Datagram,
-        deadline: Duration,
-        hold: Duration,
+        given_up: Instant,
+        until: Instant,
+        readable_until: Instant,
         stats: &mut FlowStats,
     ) {
         let Datagram { number, total, offset, data, .. } = datagram;
         if !self.held.contains_key(&number) {
-            self.hold(number, now, deadline, Arriving::Parts(Parts::new(total)));
+            let what = Arriving::Parts(Parts::new(total));
+            self.hold(number, Held { until: given_up, readable_until, what });
         }
         let Some(Held { what: Arriving::Parts(parts), .. }) = self.held.get_mut(&number) else {
             return;
@@ -124,15 +136,14 @@ impl Inbox {
         }
         if let Some(whole) = parts.join() {
             self.take_held(number);
-            self.hold(number, now, hold, Arriving::Whole(whole));
+            self.hold(number, Held { until, readable_until, what: Arriving::Whole(whole) });
         }
     }
 
-    fn hold(&mut self, number: u64, now: Instant, time: Duration, what: Arriving) {
-        let until = now.checked_add(time).unwrap_or(now);
-        self.bytes.add(what.cost());
-        self.held.insert(number, Held { until, what });
-        self.due.insert((until, number));
+    fn hold(&mut self, number: u64, held: Held) {
+        self.bytes.add(held.what.cost());
+        self.due.insert((held.until, number));
+        self.held.insert(number, held);
     }
 
     fn take_held(&mut self, number: u64) -> Option<Held> {
@@ -160,11 +171,11 @@ impl Inbox {
 
     /// Makes ready what is in order, and what has waited long enough for what is not.
     fn release(&mut self, now: Instant, stats: &mut FlowStats) {
-        self.release_in_order(now, stats);
+        self.release_in_order(stats);
         if self.held.len() > DATAGRAMS_HELD_MAX
             && let Some((&first, _)) = self.held.first_key_value()
         {
-            self.skip_to(now, first, stats);
+            self.skip_to(first, stats);
         }
         let is_over = |(until, _): &&(Instant, u64)| *until <= now;
         let over: Vec<u64> = self.due.iter().take_while(is_over).map(|(_, n)| *n).collect();
@@ -172,66 +183,71 @@ impl Inbox {
             matches!(self.held.get(number), Some(Held { what: Arriving::Whole(_), .. }))
         };
         if let Some(last) = over.iter().copied().filter(is_whole).max() {
-            self.skip_to(now, last, stats);
+            self.skip_to(last, stats);
         }
         over.into_iter().for_each(|number| self.forget(number, stats));
     }
 
-    fn release_in_order(&mut self, now: Instant, stats: &mut FlowStats) {
+    fn release_in_order(&mut self, stats: &mut FlowStats) {
         while let Some((&first, held)) = self.held.first_key_value()
             && first == self.next
             && matches!(held.what, Arriving::Whole(_))
         {
-            self.deliver(now, first, stats);
+            self.deliver(first, stats);
         }
     }
 
     /// Goes on with `number`: of those before, what is whole is delivered, the rest given up.
-    fn skip_to(&mut self, now: Instant, number: u64, stats: &mut FlowStats) {
+    fn skip_to(&mut self, number: u64, stats: &mut FlowStats) {
         while let Some((&first, _)) = self.held.first_key_value()
             && first <= number
         {
-            self.deliver(now, first, stats);
+            self.deliver(first, stats);
         }
-        self.release_in_order(now, stats);
+        self.release_in_order(stats);
     }
 
-    fn deliver(&mut self, now: Instant, number: u64, stats: &mut FlowStats) {
+    fn deliver(&mut self, number: u64, stats: &mut FlowStats) {
         let missing = number.saturating_sub(self.next);
         stats.missing = stats.missing.saturating_add(missing);
         self.next = number.saturating_add(1);
-        match self.take_held(number).map(|held| held.what) {
-            Some(Arriving::Whole(data)) => self.make_ready(now, data),
-            Some(Arriving::Parts(_)) => stats.incomplete = stats.incomplete.saturating_add(1),
+        match self.take_held(number) {
+            Some(Held { what: Arriving::Whole(data), readable_until, .. }) => {
+                self.make_ready(readable_until, data);
+            }
+            Some(_) => stats.incomplete = stats.incomplete.saturating_add(1),
             None => {}
         }
     }
 
-    fn make_ready(&mut self, now: Instant, data: Bytes) {
+    fn make_ready(&mut self, readable_until: Instant, data: Bytes) {
         self.bytes.add(cost(&data));
-        self.ready.push_back((now, data));
+        self.ready.push_back((readable_until, data));
     }
 
     /// Time has passed: drops what nobody has read within the deadline.
-    pub fn expire(&mut self, now: Instant, deadline: Duration, stats: &mut FlowStats) {
+    pub fn expire(&mut self, now: Instant, stats: &mut FlowStats) {
         self.release(now, stats);
-        let old = |at: &Instant| now.saturating_duration_since(*at) > deadline;
-        while self.ready.front().is_some_and(|(at, _)| old(at)) {
-            self.read();
+        while self.ready.front().is_some_and(|(until, _)| *until < now) {
+            self.take_ready();
             stats.unread = stats.unread.saturating_add(1);
         }
     }
 
     /// When to call `expire`.
-    pub fn expires_at(&self, deadline: Duration) -> Option<Instant> {
-        let too_old = |at: &Instant| at.checked_add(deadline)?.checked_add(INSTANT);
-        let unread = self.ready.front().and_then(|(at, _)| too_old(at));
+    pub fn expires_at(&self) -> Option<Instant> {
+        let unread = self.ready.front().and_then(|(until, _)| until.checked_add(INSTANT));
         let due = self.due.first().map(|(until, _)| *until);
         [unread, due].into_iter().flatten().min()
     }
 
-    /// The next in order.
-    pub fn read(&mut self) -> Option<Bytes> {
+    /// The next in order that is not too old by now.
+    pub fn read(&mut self, now: Instant, stats: &mut FlowStats) -> Option<Bytes> {
+        self.expire(now, stats);
+        self.take_ready()
+    }
+
+    fn take_ready(&mut self) -> Option<Bytes> {
         let (_, data) = self.ready.pop_front()?;
         self.bytes.take(cost(&data));
         Some(data)
@@ -240,9 +256,12 @@ impl Inbox {
 
 /// How long a datagram may wait for those before it, so that it is not delivered after its deadline
 /// for that.
-fn hold(deadline: Duration, waited_ms: u64) -> Duration {
-    let left = deadline.saturating_sub(Duration::from_millis(waited_ms));
+fn hold(deadline: Duration, left: Duration) -> Duration {
     left.min(deadline.checked_div(HOLD_PART).unwrap_or_default()).min(HOLD_MAX)
+}
+
+fn later(now: Instant, time: Duration) -> Instant {
+    now.checked_add(time).unwrap_or(now)
 }
 
 #[cfg(test)]

@@ -101,9 +101,11 @@ impl Outbox {
     }
 }
 
-/// How long it has waited, in whole milliseconds.
+/// How long it has waited, in whole milliseconds, a part of one counted as one: nobody is to think
+/// that there is more time left than there is.
 pub fn waited_ms(now: Instant, since: Instant) -> u64 {
-    u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
+    let waited = now.saturating_duration_since(since).as_nanos().div_ceil(1_000_000);
+    u64::try_from(waited).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -31,11 +31,11 @@ impl Receiver {
     }
 
     fn expire(&mut self, ms: u64) {
-        self.inbox.expire(self.at(ms), DEADLINE, &mut self.stats);
+        self.inbox.expire(self.at(ms), &mut self.stats);
     }
 
     fn read(&mut self) -> Vec<Bytes> {
-        std::iter::from_fn(|| self.inbox.read()).collect()
+        std::iter::from_fn(|| self.inbox.take_ready()).collect()
     }
 }
 
@@ -56,7 +56,7 @@ fn it_goes_on_without_what_does_not_come_and_that_is_late_then() {
     let mut receiver = Receiver::new();
     receiver.receive(0, datagram(2, b"c"));
     receiver.receive(20, datagram(4, b"e"));
-    assert_eq!(receiver.inbox.expires_at(DEADLINE), Some(receiver.at(50)));
+    assert_eq!(receiver.inbox.expires_at(), Some(receiver.at(50)));
     receiver.expire(49);
     assert!(!receiver.inbox.is_readable());
     receiver.expire(50);
