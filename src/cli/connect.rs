@@ -84,8 +84,8 @@ async fn run_connected(
         return stdio::run(&client, to, stopping).await;
     }
     let mut bound = ClientLinks::new(linking, &binds);
-    let follows = links::follow(client.clone(), networks.clone(), bound.followed.subscribe());
-    let mut takers = start_takers(&config, share, &client, wanted, follows, &gateway);
+    let mut takers = start_takers(&config, share, &client, wanted, &gateway);
+    start_followers(&mut takers, &client, &gateway, &networks, &bound);
     if let Some(web) = web {
         takers.tasks.spawn(serve_web(web, config.dial.as_written(), &client));
     }
@@ -173,7 +173,6 @@ fn start_takers(
     share: usize,
     client: &Arc<Client>,
     wanted: Wanted,
-    follows: impl Future<Output = ()> + Send + 'static,
     gateway: &Arc<Gateway>,
 ) -> Takers {
     let connections =
@@ -194,17 +193,6 @@ fn start_takers(
             Ok(())
         });
     }
-    takers.tasks.spawn({
-        let (client, gateway) = (client.clone(), gateway.clone());
-        async move {
-            gateway.keep(client.stopping()).await;
-            Ok(())
-        }
-    });
-    takers.tasks.spawn(async move {
-        follows.await;
-        Ok(())
-    });
     let reverse = takers.reverse();
     takers.tasks.spawn({
         let (client, insists) = (client.clone(), config.keep_trying);
@@ -214,6 +202,26 @@ fn start_takers(
         }
     });
     takers
+}
+
+/// Starts what follows this machine's networks.
+fn start_followers(
+    takers: &mut Takers,
+    client: &Arc<Client>,
+    gateway: &Arc<Gateway>,
+    networks: &watch::Receiver<links::Network>,
+    bound: &ClientLinks,
+) {
+    let follows = links::follow(client.clone(), networks.clone(), bound.followed.subscribe());
+    takers.tasks.spawn(async move {
+        follows.await;
+        Ok(())
+    });
+    let (client, gateway, networks) = (client.clone(), gateway.clone(), networks.clone());
+    takers.tasks.spawn(async move {
+        gateway.keep(networks, client.stopping()).await;
+        Ok(())
+    });
 }
 
 /// Lets open connections finish within `patience`, then closes.

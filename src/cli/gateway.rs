@@ -5,14 +5,14 @@
 //! kill switch stays, which refuses.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use imux::lane::{resolve, resolve_as_group};
 use imux::tunnel::Listener;
 use nix::net::if_::if_nametoindex;
 use nix::unistd::geteuid;
 use socket2::{Domain, Socket, Type};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::spawn_blocking;
 
 pub(super) mod command;
@@ -26,8 +26,7 @@ use nft::{Holder, Problem};
 use plan::{Net, Plan};
 use rules::{Facts, LOOK_UP_GROUP, LookUps, MARK};
 
-/// How often to look whether this machine is in other networks by now.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+use super::links::Network;
 
 /// What a client needs to be a gateway, found out at its start.
 #[derive(Debug)]
@@ -39,6 +38,8 @@ pub(super) struct Gateway {
     /// The server, as it is dialled.
     server: String,
     up: Mutex<Option<Up>>,
+    /// Told when a holder of rules has ended.
+    ended: Arc<Notify>,
 }
 
 /// Rules in place.
@@ -78,7 +79,7 @@ impl Gateway {
             Ok(_) => (mark(), distinguish_look_ups()),
             Err(_) => (None, LookUps::Unknown),
         };
-        Self { port, lane_mark, look_ups, server, up: Mutex::default() }
+        Self { port, lane_mark, look_ups, server, up: Mutex::default(), ended: Arc::default() }
     }
 
     /// What lanes are to be marked with, so that rules can tell them.
@@ -101,8 +102,8 @@ impl Gateway {
         let servers = resolve(&self.server).await.unwrap_or_default();
         let besides = servers.iter().map(|at| Net::only(SocketAddr::ip(at)));
         let besides: Vec<_> = besides.chain(plan.except.iter().copied()).collect();
-        let (before, look_ups) = (state.take(), self.look_ups);
-        let set = move || set(before, plan, besides, port, look_ups);
+        let (before, look_ups, ended) = (state.take(), self.look_ups, self.ended.clone());
+        let set = move || set(before, plan, besides, port, look_ups, ended);
         let (up, result) = spawn_blocking(set).await.map_err(|error| error.to_string())?;
         *state = up;
         result.map_err(|problem| problem.to_string())?;
@@ -149,14 +150,17 @@ impl Gateway {
 
     /// Follows the networks this machine is in, until `stopping`; then takes nothing new, and lets
     /// what was taken go on.
-    pub(super) async fn keep(&self, stopping: impl Future<Output = ()>) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+    pub(super) async fn keep(
+        &self,
+        mut networks: watch::Receiver<Network>,
+        stopping: impl Future<Output = ()>,
+    ) {
         tokio::pin!(stopping);
         loop {
             tokio::select! {
                 () = &mut stopping => break,
-                // Without a port there are never any rules: such a client need not wake for them.
-                _ = look.tick(), if self.port.is_ok() => self.refresh().await,
+                Ok(()) = networks.changed() => self.refresh().await,
+                () = self.ended.notified() => self.refresh().await,
             }
         }
         if let Some(up) = self.up.lock().await.as_mut() {
@@ -179,7 +183,7 @@ impl Gateway {
         if left != up.left {
             tracing::debug!("gateway: this machine is in other networks");
             for line in rules::leave(&up.plan, &left) {
-                // Should it have ended, the next look finds that.
+                // Should it have ended, we are told.
                 let _ = up.holder.run(&line);
             }
             up.left = left;
@@ -225,6 +229,7 @@ fn set(
     besides: Vec<Net>,
     port: u16,
     look_ups: LookUps,
+    ended: Arc<Notify>,
 ) -> (Option<Up>, Result<(), Problem>) {
     let left = match left_alone(&besides) {
         Ok(left) => left,
@@ -243,7 +248,7 @@ fn set(
             Up { plan, besides, left, turn, ..up }
         }
         None => {
-            let started = Holder::start().and_then(|mut it| {
+            let started = Holder::start(ended).and_then(|mut it| {
                 it.run_until(&script, &holder)?;
                 Ok(it)
             });

@@ -435,6 +435,15 @@ fn who_is_left_alone_goes_as_before() {
             String::from_utf8_lossy(&shown.stdout).contains("198.51.100.0/24") && follows()
         })
         .await;
+        // The same address, of a smaller network.
+        shell(
+            "ip address delete 198.51.100.99/24 dev nowhere0; ip address add 198.51.100.99/25 dev nowhere0",
+        );
+        eventually(30, "the rules follow", || {
+            let shown = at_host(None, "nft").args(["list", "ruleset"]).output().unwrap();
+            String::from_utf8_lossy(&shown.stdout).contains("198.51.100.0/25")
+        })
+        .await;
     });
 }
 

@@ -7,7 +7,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::rules::{KILL_SWITCH, TABLE};
 use crate::cli::text::escape;
@@ -132,8 +135,9 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// Starts one, if nobody else holds the table.
-    pub(super) fn start() -> Result<Self, Problem> {
+    /// Starts one, if nobody else holds the table. `ended` is notified when it has ended, by
+    /// whatever.
+    pub(super) fn start(ended: Arc<Notify>) -> Result<Self, Problem> {
         // That of a client that was killed just now goes in an instant.
         for _ in 0..GOING_LOOKS_MAX {
             if table(TABLE)?.is_none() {
@@ -153,6 +157,7 @@ impl Holder {
         let complaint = Arc::<Mutex<String>>::default();
         if let Some(errors) = child.stderr.take() {
             let complaint = complaint.clone();
+            let pid = i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?;
             std::thread::Builder::new().name("nft".to_owned()).spawn(move || {
                 for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
                     let line = String::from_utf8_lossy(&line).into_owned();
@@ -164,6 +169,9 @@ impl Holder {
                         all.push('\n');
                     }
                 }
+                // Its files are closed before it has ended. To collect it is for `Child` to do.
+                let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+                ended.notify_one();
             })?;
         }
         Ok(Self { child, input, complaint })

@@ -129,6 +129,7 @@ mod tests {
             is_part: false,
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
             defaults: addresses.iter().map(way).collect(),
+            ..Interface::default()
         }
     }
 

@@ -116,6 +116,7 @@ mod tests {
             kind: Kind::Usual,
             is_part: false,
             defaults: [way(&format!("10.0.{index}.1"))].into(),
+            ..Interface::default()
         }
     }
 

@@ -34,6 +34,8 @@ pub(in crate::cli) struct Interface {
     pub(super) is_part: bool,
     /// Those that may be used: not those whose uniqueness is still being made certain of.
     pub(super) addresses: BTreeSet<IpAddr>,
+    /// The networks it is in: all its addresses, with the lengths of their prefixes.
+    pub(super) within: BTreeSet<(IpAddr, u8)>,
     pub(super) defaults: BTreeSet<Way>,
 }
 
@@ -104,7 +106,9 @@ impl Watch {
         let mut addresses = self.handle.address().get().execute();
         while let Some(address) = addresses.try_next().await? {
             if let Some(interface) = interfaces.get_mut(&address.header.index) {
-                interface.addresses.extend(read_address(&address));
+                let own = own_address(&address);
+                interface.within.extend(own.map(|own| (own, address.header.prefix_len)));
+                interface.addresses.extend(own.filter(|_| is_usable(&address)));
             }
         }
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -192,11 +196,12 @@ fn kind(link: &LinkMessage) -> Kind {
     }
 }
 
-fn read_address(address: &AddressMessage) -> Option<IpAddr> {
+fn is_usable(address: &AddressMessage) -> bool {
     let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
-    if address.header.flags.intersects(unusable) {
-        return None;
-    }
+    !address.header.flags.intersects(unusable)
+}
+
+fn own_address(address: &AddressMessage) -> Option<IpAddr> {
     // On a point-to-point interface `Address` is the other end's.
     let own = address.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(own) => Some(*own),

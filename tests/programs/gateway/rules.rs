@@ -67,6 +67,29 @@ fn what_was_taken_goes_on_while_a_client_drains_and_new_connections_go_as_before
     );
 }
 
+#[test]
+fn that_somebody_ended_what_holds_the_rules_is_told_and_they_can_be_set_again() {
+    let test = "gateway::rules::that_somebody_ended_what_holds_the_rules_is_told_and_they_can_be_set_again";
+    in_world(test, async |world| {
+        let lan = Some(&world.lan);
+        let client = world.start_client();
+        for round in 1..=2 {
+            world.gateway(&["up", "--lan", "lan0"]);
+            assert_eq!(world.seen_as(lan), SERVERS);
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", client.id())).unwrap();
+            let children = |task: std::fs::DirEntry| {
+                std::fs::read_to_string(task.path().join("children")).unwrap_or_default()
+            };
+            let children: String = tasks.map(|task| children(task.unwrap())).collect();
+            let nft = nix::unistd::Pid::from_raw(children.trim().parse().unwrap());
+            nix::sys::signal::kill(nft, Signal::SIGKILL).unwrap();
+            client.nth_line("say `imux gateway up` again", round);
+            assert_eq!(world.seen_as(lan), LAN);
+            assert!(world.gateway(&["show"]).contains(": down"));
+        }
+    });
+}
+
 /// Questions to name servers are not this process's only: its resolver has no other mark.
 #[test]
 fn a_kill_switch_refuses_until_it_is_removed_but_never_the_client() {
