@@ -34,7 +34,7 @@ use self::gateway::GATEWAY_EXAMPLES;
 use self::help::long_help;
 use self::run::{CHECK_EXAMPLES, CheckArgs, RUN_EXAMPLES, RunArgs, together};
 use self::server::{SERVER_EXAMPLES, ServerArgs};
-use self::status::{LANES_EXAMPLES, SESSIONS_EXAMPLES, STATUS_EXAMPLES};
+use self::status::{LANES_EXAMPLES, SESSIONS_EXAMPLES, STATUS_EXAMPLES, TOP_EXAMPLES};
 use self::values::demo_size;
 
 const EXAMPLES: &str = "\
@@ -92,6 +92,9 @@ enum Command {
     /// Show what running clients and servers do: sessions, links, lanes, connections
     #[command(after_help = STATUS_EXAMPLES, after_long_help = long_help(STATUS_EXAMPLES))]
     Status(status::StatusArgs),
+    /// Show it live in the terminal, with keys to pause a link or to change its tier
+    #[command(after_help = TOP_EXAMPLES, after_long_help = long_help(TOP_EXAMPLES))]
+    Top(status::TopArgs),
     /// End a session of a running client or server
     #[command(after_help = SESSIONS_EXAMPLES, after_long_help = long_help(SESSIONS_EXAMPLES))]
     Sessions(status::SessionsArgs),
@@ -334,6 +337,7 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
         Command::Keys(args) => Task::Keys(args.into_config(home)?),
         Command::Gateway(args) => Task::Gateway(args.into_config(home)?),
         Command::Status(args) => Task::Status(args.into_config(home)),
+        Command::Top(args) => Task::Top(args.into_config(home)),
         Command::Sessions(args) => Task::Status(args.into_config(home)),
         Command::Lanes(args) => Task::Status(args.into_config(home)),
         Command::Demo(args) => {

@@ -41,6 +41,8 @@ pub enum Task {
     /// Print this, and end.
     Print(String),
     Status(StatusConfig),
+    /// Show live what they do.
+    Top(TopConfig),
 }
 
 impl Task {
@@ -60,7 +62,8 @@ impl Task {
             | Task::Gateway(_)
             | Task::Reload(_)
             | Task::Print(_)
-            | Task::Status(_) => Duration::ZERO,
+            | Task::Status(_)
+            | Task::Top(_) => Duration::ZERO,
         }
     }
 }
@@ -161,6 +164,14 @@ pub struct GatewayConfig {
 pub struct StatusConfig {
     pub command: StatusCommand,
     /// The one process that is meant; None means all.
+    pub process: Option<u32>,
+    /// As in [`ServerConfig`].
+    pub home: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub struct TopConfig {
+    /// As in [`StatusConfig`].
     pub process: Option<u32>,
     /// As in [`ServerConfig`].
     pub home: Option<PathBuf>,

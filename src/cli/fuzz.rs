@@ -183,6 +183,7 @@ pub fn arguments(data: &[u8]) {
             Task::Reload(home) => assert!(home.is_some()),
             Task::Print(text) => assert!(!text.is_empty()),
             Task::Status(status) => assert!(status.home.is_some()),
+            Task::Top(top) => assert!(top.home.is_some()),
         },
         Err(early) => assert!(!early.text().is_empty()),
     }

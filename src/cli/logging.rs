@@ -24,7 +24,7 @@ mod audit;
 mod output;
 mod throttle;
 
-pub use output::stderr;
+pub use output::{Hold, stderr};
 
 pub use audit::Audit;
 

@@ -41,6 +41,7 @@ mod stdio;
 mod stopping;
 mod taking;
 mod text;
+mod top;
 mod trust;
 mod units;
 mod web;

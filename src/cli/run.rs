@@ -24,6 +24,7 @@ use super::signals::Signals;
 use super::status::run_status;
 use super::stopping::Stopping;
 use super::text::print;
+use super::top::run_top;
 
 /// Runs to the end and returns how it went. Errors are already reported then.
 pub fn run(invocation: Invocation) -> Exit {
@@ -117,6 +118,7 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Keys(config) => run_keys(config).await,
         Task::Gateway(config) => run_gateway(config.request, config.home.as_deref()).await,
         Task::Status(config) => run_status(config).await,
+        Task::Top(config) => run_top(config, stopping).await,
     }
 }
 

@@ -14,8 +14,8 @@ pub mod snapshot;
 pub mod source;
 pub mod text;
 
-/// How often `--watch` looks again.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often `--watch` and `top` look again.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Clears the terminal and begins at its top.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -72,8 +72,7 @@ pub async fn make(home: &Path, process: Option<u32>, change: &Change) -> Result<
                 .filter_map(|answer| Some(format!("{}: {}", answer.name, answer.said.err()?)))
                 .collect();
             Err(refused(match why.as_slice() {
-                [] => "no client and no server of this user is running; nothing was changed"
-                    .to_owned(),
+                [] => format!("{}; nothing was changed", text::NOBODY),
                 why => format!("nothing was changed: {}", why.join("; ")),
             }))
         }

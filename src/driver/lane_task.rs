@@ -78,6 +78,8 @@ impl std::fmt::Display for LaneEnd {
             Self::SessionOver => f.write_str("session over"),
             Self::Closed => f.write_str("closed by peer"),
             Self::Outdated => f.write_str("its link is paused or has changed"),
+            // For whatever reason: it says so of a paused link's lanes, and of a broken one.
+            Self::Lost(Code::NONE) => f.write_str("the other end does not use it any more"),
             Self::Lost(code) | Self::Refused(code) => code.fmt(f),
             Self::Undecodable(error) => error.fmt(f),
             Self::WrongProof => f.write_str("the server did not prove that it knows the session"),

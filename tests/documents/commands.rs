@@ -18,6 +18,7 @@ use crate::markdown::{Block, GUIDE, README, blocks};
 use crate::support::namespace::in_namespace;
 use crate::support::process::{Imux, field};
 use crate::support::skipped;
+use crate::support::terminal::OnTerminal;
 use crate::words::words;
 
 /// Commands that are not run here, and why.
@@ -148,8 +149,12 @@ impl<'a> Reader<'a> {
         if command == "gateway" && skipped::because(missing_nft()) {
             return;
         }
-        if matches!(command.as_str(), "status" | "sessions" | "lanes") && self.client.is_none() {
+        let looks = ["status", "top", "sessions", "lanes"];
+        if looks.contains(&command.as_str()) && self.client.is_none() {
             self.connect(&words(CLIENT)[1..], &[]);
+        }
+        if command == "top" {
+            return self.watch(self.program(at, &args, environment));
         }
         if command == "sessions" {
             args[2] = self.session();
@@ -165,6 +170,14 @@ impl<'a> Reader<'a> {
             "demo" => assert!(said.contains("Every byte arrived as it was sent."), "{said}"),
             _ => {}
         }
+    }
+
+    /// The reader looks at the client until they have seen it.
+    fn watch(&self, mut command: Command) {
+        let mut top = OnTerminal::start(command.env("TERM", "xterm"));
+        top.sees("imux top: client of server.example:443");
+        top.types("q");
+        top.exits(0);
     }
 
     /// What the client's session is called, once it has one.

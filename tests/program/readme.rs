@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use crate::support::namespace::{Host, in_namespace, shell};
 use crate::support::process::Imux;
+use crate::support::terminal::OnTerminal;
 use crate::support::{bounded, eventually};
-use crate::trust::prompt::OnTerminal;
 
 /// The README's first command that begins like this: the words after the program's name.
 fn first_command(beginning: &str) -> Vec<String> {

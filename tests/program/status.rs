@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use crate::support::net::Destination;
 use crate::support::pair::Pair;
 use crate::support::process::{Imux, field, run};
+use crate::support::terminal::OnTerminal;
 use crate::support::{bounded, eventually};
-use crate::trust::prompt::OnTerminal;
 
 /// What is shown, held to its schema.
 #[track_caller]
@@ -228,6 +228,11 @@ fn a_link_is_paused_and_resumed_and_changes_its_tier_while_connections_go_on() {
         let gone = &of(&shown, "client")[0]["sessions"][0]["gone"];
         assert!(count(gone) == 2 && gone[0]["via"] == "127.0.0.2", "{gone:#}");
         assert!(gone[0]["why"].as_str().unwrap().contains("paused"), "{gone:#}");
+        // The server is not told why, and calls it no error.
+        let of_server = || of(&status(&home, &[]), "server")[0]["sessions"][0]["gone"].clone();
+        eventually(20, "both have gone there, too", || count(&of_server()) == 2).await;
+        let words = of_server().to_string() + &pair.server.log();
+        assert!(!words.contains("no error"), "{words}");
         let mut back = [0; 5];
         socket.write_all(b"still").await.unwrap();
         socket.read_exact(&mut back).await.unwrap();

@@ -552,4 +552,4 @@ fn legacy_line(at: &str) -> String {
     format!("{at} {hex}")
 }
 
-pub(crate) mod prompt;
+mod prompt;

@@ -36,6 +36,7 @@ mod redis;
 mod reverse;
 mod rsync;
 mod ssh;
+mod top;
 
 #[path = "../support/mod.rs"]
 mod support;

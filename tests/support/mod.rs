@@ -19,6 +19,8 @@ pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod skipped;
 #[cfg(feature = "cli")]
+pub(crate) mod terminal;
+#[cfg(feature = "cli")]
 pub(crate) mod tunnel;
 
 /// Runs a test, and fails it if it takes longer than `seconds`.

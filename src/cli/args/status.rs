@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use imux::Tier;
 
 use super::help::long_help;
-use crate::cli::config::{StatusCommand, StatusConfig};
+use crate::cli::config::{StatusCommand, StatusConfig, TopConfig};
 use crate::cli::control::Change;
 use crate::cli::status::source::LinkChange;
 
@@ -17,6 +17,13 @@ Examples:
   The same each second, and for programs:
     imux status --watch
     imux status --json";
+
+pub(super) const TOP_EXAMPLES: &str = "\
+Examples:
+  Links, their graphs and the busiest connections, each second; ? lists the keys:
+    imux top
+  Of one process:
+    imux top --process 4711";
 
 pub(super) const SESSIONS_EXAMPLES: &str = "\
 Examples:
@@ -39,6 +46,12 @@ pub(super) struct StatusArgs {
     /// Look again each second, until a signal
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    which: WhichArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
     #[command(flatten)]
     which: WhichArgs,
 }
@@ -122,6 +135,12 @@ impl StatusArgs {
     pub(super) fn into_config(self, home: Option<PathBuf>) -> StatusConfig {
         let Self { json, watch, which } = self;
         StatusConfig { command: StatusCommand::Show { json, watch }, process: which.process, home }
+    }
+}
+
+impl TopArgs {
+    pub(super) fn into_config(self, home: Option<PathBuf>) -> TopConfig {
+        TopConfig { process: self.which.process, home }
     }
 }
 

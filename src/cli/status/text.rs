@@ -14,29 +14,56 @@ pub const COLUMNS: usize = 80;
 /// Streams that are shown: the busiest.
 const STREAMS_SHOWN: usize = 20;
 
-/// What has gone and is shown.
+/// Lines about lanes that have gone.
 const GONE_SHOWN: usize = 5;
+
+/// Lanes of a link that go within this time for the same reason went together.
+const TOGETHER_SECONDS: f64 = 0.5;
+
+/// What there is to say where no process runs.
+pub const NOBODY: &str = "no client and no server of this user is running";
 
 /// All processes; `bold` if the terminal shows it.
 pub fn status(status: &Status, bold: bool) -> String {
     if status.processes.is_empty() {
-        return "no client and no server of this user is running\n".to_owned();
+        return format!("{NOBODY}\n");
     }
     let all: Vec<_> = status.processes.iter().map(|it| process(it, bold)).collect();
     all.join("\n")
 }
 
-fn process(process: &Process, bold: bool) -> String {
+/// What a process is called.
+pub fn name(process: &Process) -> String {
     let Process { role, place, process: number, .. } = process;
     let to = if role == "client" { "of" } else { "at" };
-    let mut text =
-        heading(&format!("{} {to} {} (process {number})", escape(role), escape(place)), bold);
-    text += &links(&process.links);
-    for link in &process.links {
-        if let (Some(why), Some(ago)) = (&link.failed, link.failed_seconds_ago) {
-            let name = short(&link.name, 20);
-            text += &cut(&format!("  {name} failed {} ago: {}", age(ago), escape(why)));
-        }
+    format!("{} {to} {} (process {number})", escape(role), escape(place))
+}
+
+/// The links that have something to say: tiers of a server that have never had a lane do not.
+pub fn links_of(process: &Process) -> impl Iterator<Item = &Link> {
+    process.links.iter().filter(|link| link.lanes_wanted.is_some() || link.lanes_made > 0)
+}
+
+/// How many lanes a link has, of how many.
+pub fn lanes_of(link: &Link) -> String {
+    match link.lanes_wanted {
+        _ if link.paused => "paused".to_owned(),
+        Some(wanted) => format!("{}/{wanted}", link.lanes_up),
+        None => link.lanes_up.to_string(),
+    }
+}
+
+/// Why a lane of the link could not be made last.
+pub fn failed(link: &Link) -> Option<String> {
+    let (why, ago) = (link.failed.as_deref()?, link.failed_seconds_ago?);
+    Some(format!("{} failed {} ago: {}", short(&link.name, 20), age(ago), escape(why)))
+}
+
+fn process(process: &Process, bold: bool) -> String {
+    let mut text = heading(&name(process), bold);
+    text += &links(process);
+    for failed in process.links.iter().filter_map(failed) {
+        text += &cut(&format!("  {failed}"));
     }
     for session in &process.sessions {
         text += "\n";
@@ -54,7 +81,7 @@ fn heading(line: &str, bold: bool) -> String {
     if bold { format!("\x1b[1m{line}\x1b[0m\n") } else { format!("{line}\n") }
 }
 
-fn links(links: &[Link]) -> String {
+fn links(process: &Process) -> String {
     let mut table = Table::new(&[
         ("link", Align::Left),
         ("tier", Align::Left),
@@ -66,17 +93,11 @@ fn links(links: &[Link]) -> String {
         ("resent", Align::Right),
         ("lost", Align::Right),
     ]);
-    // Tiers of a server that have never had a lane say nothing.
-    for link in links.iter().filter(|link| link.lanes_wanted.is_some() || link.lanes_made > 0) {
-        let lanes = match link.lanes_wanted {
-            _ if link.paused => "paused".to_owned(),
-            Some(wanted) => format!("{}/{wanted}", link.lanes_up),
-            None => link.lanes_up.to_string(),
-        };
+    for link in links_of(process) {
         table.row([
             short(&link.name, 15),
             short(&link.tier, 8),
-            lanes,
+            lanes_of(link),
             rate(link.sending),
             rate(link.receiving),
             amount(link.sent_bytes),
@@ -110,8 +131,8 @@ fn session(session: &Session, bold: bool) -> String {
         amount(session.held_bytes)
     ));
     text += &lanes(&session.lanes);
-    for gone in session.gone.iter().rev().take(GONE_SHOWN) {
-        text += &self::gone(gone);
+    for (_, gone) in gone(session).iter().take(GONE_SHOWN) {
+        text += &cut(&format!("  {gone}"));
     }
     text + &streams(&session.streams, session.streams_open)
 }
@@ -170,10 +191,35 @@ fn cells(lane: &Lane) -> [String; 10] {
     ]
 }
 
-fn gone(gone: &Gone) -> String {
-    let via = if gone.via.is_empty() { format!("link {}", gone.link) } else { gone.via.clone() };
-    let (via, why) = (short(&via, 20), escape(&gone.why));
-    cut(&format!("  lane {} of {via} went {} ago: {why}", gone.lane, age(gone.seconds_ago)))
+/// Which lanes have gone, how many seconds ago and why, the latest first; those that went together
+/// in one line.
+pub fn gone(session: &Session) -> Vec<(f64, String)> {
+    let together = |one: &Gone, other: &Gone| {
+        (&one.link, &one.why) == (&other.link, &other.why)
+            && (one.seconds_ago - other.seconds_ago).abs() < TOGETHER_SECONDS
+    };
+    let groups = session.gone.chunk_by(together).rev();
+    let line = |lanes: &[Gone]| {
+        let last = lanes.last()?;
+        let via =
+            if last.via.is_empty() { format!("link {}", last.link) } else { last.via.clone() };
+        let which = match lanes {
+            [one] => format!("lane {}", one.lane),
+            all => format!("{} lanes", all.len()),
+        };
+        let (via, ago, why) = (short(&via, 20), age(last.seconds_ago), escape(&last.why));
+        Some((last.seconds_ago, format!("{which} of {via} went {ago} ago: {why}")))
+    };
+    groups.filter_map(line).collect()
+}
+
+/// Whom a connection waits for.
+pub fn waits_for(stream: &Stream) -> String {
+    match stream.waits_for.as_str() {
+        "reader" => "reader here".to_owned(),
+        "peer-reader" => "far reader".to_owned(),
+        other => escape(other),
+    }
 }
 
 fn streams(streams: &[Stream], open: u64) -> String {
@@ -197,11 +243,7 @@ fn streams(streams: &[Stream], open: u64) -> String {
             stream.age_seconds.map_or_else(|| "-".to_owned(), brief),
             amount(stream.written_bytes),
             amount(stream.received_bytes),
-            match stream.waits_for.as_str() {
-                "reader" => "reader here".to_owned(),
-                "peer-reader" => "far reader".to_owned(),
-                other => escape(other),
-            },
+            waits_for(stream),
         ]);
     }
     match (open, busiest.len() as u64) {

@@ -1,11 +1,7 @@
 //! The question about a server's key, on a terminal of its own.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,93 +9,16 @@ use nix::unistd::Pid;
 
 use super::{known_hosts, server};
 use crate::support::process;
+use crate::support::terminal::OnTerminal;
 
-/// A client on a pseudo-terminal; killed when dropped.
-pub(crate) struct OnTerminal {
-    child: Child,
-    keyboard: File,
-    screen: Arc<Mutex<String>>,
+fn client_at(home: &Path, at: &str) -> OnTerminal {
+    client_with(home, at, &["--bind", "127.0.0.1=2"])
 }
 
-impl OnTerminal {
-    fn client(home: &Path, at: &str) -> Self {
-        Self::with_binds(home, at, &["--bind", "127.0.0.1=2"])
-    }
-
-    fn with_binds(home: &Path, at: &str, binds: &[&str]) -> Self {
-        let mut command = process::imux(home);
-        command.args(["client", "--listen", "127.0.0.1:0", "--dial", at]).args(binds);
-        Self::start(&mut command)
-    }
-
-    pub(crate) fn start(command: &mut Command) -> Self {
-        Self::start_with_colour(command.env("NO_COLOR", "1"))
-    }
-
-    pub(crate) fn start_with_colour(command: &mut Command) -> Self {
-        let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
-        let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let child =
-            command.stdin(end(&slave)).stdout(end(&slave)).stderr(end(&slave)).spawn().unwrap();
-        drop(slave);
-        let screen = Arc::<Mutex<String>>::default();
-        let (mut showing, drawn) = (File::from(master.try_clone().unwrap()), screen.clone());
-        std::thread::spawn(move || {
-            let mut bytes = [0; 1024];
-            // Linux returns EIO when the other end is gone.
-            while let Ok(got @ 1..) = showing.read(&mut bytes) {
-                drawn.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..got]));
-            }
-        });
-        Self { child, keyboard: master.into(), screen }
-    }
-
-    /// All that was drawn so far.
-    pub(crate) fn screen(&self) -> String {
-        self.screen.lock().unwrap().clone()
-    }
-
-    #[track_caller]
-    pub(crate) fn sees(&self, words: &str) {
-        for _ in 0..1_000 {
-            if self.screen.lock().unwrap().contains(words) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{words:?} is not on the screen: {}", self.screen.lock().unwrap());
-    }
-
-    /// What is on the screen after these words.
-    #[track_caller]
-    fn behind(&self, words: &str) -> String {
-        self.sees(words);
-        let screen = self.screen.lock().unwrap();
-        screen.rsplit_once(words).unwrap().1.replace('\r', "")
-    }
-
-    pub(crate) fn types(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    #[track_caller]
-    fn exits(&mut self, code: i32) {
-        for _ in 0..1_000 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                assert_eq!(status.code(), Some(code), "{}", self.screen.lock().unwrap());
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("it did not end: {}", self.screen.lock().unwrap());
-    }
-}
-
-impl Drop for OnTerminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn client_with(home: &Path, at: &str, binds: &[&str]) -> OnTerminal {
+    let mut command = process::imux(home);
+    command.args(["client", "--listen", "127.0.0.1:0", "--dial", at]).args(binds);
+    OnTerminal::start(&mut command)
 }
 
 const QUESTION: &str = "[A]bort, [C]ontinue without saving, [S]ave and continue?";
@@ -108,7 +27,7 @@ const CHANGED: &str = "[A]bort, [C]ontinue without updating, [U]pdate and contin
 #[test]
 fn save_is_asked_once_for_all_lanes_and_not_again() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
-    let mut first = OnTerminal::client(home.path(), &server.at);
+    let mut first = client_at(home.path(), &server.at);
     first.sees(&format!("{} presents key with fingerprint:", server.at));
     first.sees(&server.key);
     first.sees(QUESTION);
@@ -116,19 +35,19 @@ fn save_is_asked_once_for_all_lanes_and_not_again() {
     first.types("maybe\n");
     first.types("s\n");
     first.sees("client ready");
-    assert_eq!(first.screen.lock().unwrap().matches(QUESTION).count(), 1);
+    assert_eq!(first.screen().matches(QUESTION).count(), 1);
     drop(first);
     assert_eq!(known_hosts(home.path()), format!("{} {}\n", server.at, server.key));
 
-    let second = OnTerminal::client(home.path(), &server.at);
+    let second = client_at(home.path(), &server.at);
     second.sees("client ready");
-    assert!(!second.screen.lock().unwrap().contains(QUESTION));
+    assert!(!second.screen().contains(QUESTION));
 }
 
 #[test]
 fn continue_records_nothing() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(QUESTION);
     client.types("C\n");
     client.sees("client ready");
@@ -140,7 +59,7 @@ fn abort_and_the_end_of_input_are_refusals() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     // Ctrl-D at the start of a line is the end of input.
     for keys in ["A\n", "\x04"] {
-        let mut client = OnTerminal::client(home.path(), &server.at);
+        let mut client = client_at(home.path(), &server.at);
         client.sees(QUESTION);
         client.types(keys);
         client.exits(6);
@@ -154,7 +73,7 @@ fn a_changed_key_can_be_updated_by_a_person_only() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     let old = super::ANOTHER_KEY;
     fs::write(home.path().join("known_hosts"), format!("{} {old}\n", server.at)).unwrap();
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees("WARNING: Remote key has changed!!");
     client.sees(&format!("old: {old}"));
     client.sees(&format!("new: {}", server.key));
@@ -164,19 +83,19 @@ fn a_changed_key_can_be_updated_by_a_person_only() {
 
     // Neither habit nor the letters alone are an answer; the beginning of the new key is.
     let proof = &server.key["SHA256:".len()..][..8];
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(CHANGED);
     client.types("yes\nS\nU\n");
     client.sees("The eight characters after SHA256: of the new key:");
     client.types(&format!("{}\nC {}\n", &proof[..7], &old["SHA256:".len()..][..8]));
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!client.screen.lock().unwrap().contains("client ready"));
+    assert!(!client.screen().contains("client ready"));
     client.types(&format!("C {proof}\n"));
     client.sees("client ready");
     drop(client);
     assert_eq!(known_hosts(home.path()), format!("{} {old}\n", server.at));
 
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(CHANGED);
     client.types(&format!("U\n{proof}\n"));
     client.sees("client ready");
@@ -187,11 +106,11 @@ fn a_changed_key_can_be_updated_by_a_person_only() {
 #[test]
 fn yes_and_no_are_answers_to_an_unknown_key() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(QUESTION);
     client.types("no\n");
     client.exits(6);
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(QUESTION);
     client.types("yes\n");
     client.sees("client ready");
@@ -204,7 +123,7 @@ fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     let file = home.path().join("known_hosts");
     let other = format!("{} {}\n", server.at, super::ANOTHER_KEY);
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(QUESTION);
     fs::write(&file, &other).unwrap();
     client.types("S\n");
@@ -212,7 +131,7 @@ fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
     client.sees("has changed");
     assert_eq!(known_hosts(home.path()), other);
 
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(CHANGED);
     let third = format!("{} SHA256:{}\n", server.at, "B".repeat(42) + "A");
     fs::write(&file, &third).unwrap();
@@ -227,7 +146,7 @@ fn a_key_recorded_while_the_question_is_open_is_not_replaced() {
 fn nothing_is_written_while_a_question_stands() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     let binds = ["--bind", "127.0.0.2=10", "--bind", "dev:missing0=3"];
-    let mut client = OnTerminal::with_binds(home.path(), &server.at, &binds);
+    let mut client = client_with(home.path(), &server.at, &binds);
     client.sees("\n> ");
     std::thread::sleep(Duration::from_secs(12));
     let shown = client.behind(QUESTION);
@@ -236,27 +155,27 @@ fn nothing_is_written_while_a_question_stands() {
     client.sees("client ready");
     client.sees("missing0");
     for _ in 0..1_000 {
-        let up = client.screen.lock().unwrap().matches("lane up").count();
+        let up = client.screen().matches("lane up").count();
         if up == 10 {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("not all lanes came up: {}", client.screen.lock().unwrap());
+    panic!("not all lanes came up: {}", client.screen());
 }
 
 #[test]
 fn the_question_says_whose_key_it_is_and_with_what_to_compare_it() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
-    let client = OnTerminal::client(home.path(), &server.at);
+    let client = client_at(home.path(), &server.at);
     client.sees("\n> ");
-    let unknown = client.screen.lock().unwrap().clone();
+    let unknown = client.screen();
     drop(client);
     fs::write(home.path().join("known_hosts"), format!("{} {}\n", server.at, super::ANOTHER_KEY))
         .unwrap();
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees("\n> ");
-    let changed = client.screen.lock().unwrap().clone();
+    let changed = client.screen();
     for shown in [&unknown, &changed] {
         for words in [&*server.at, &server.key, "imux identity --of-server", "server ready"] {
             assert!(shown.contains(words), "{words} is not said: {shown}");
@@ -279,7 +198,7 @@ fn the_question_says_whose_key_it_is_and_with_what_to_compare_it() {
 #[test]
 fn an_answer_after_twelve_seconds_counts() {
     let (server, home) = (server(), tempfile::tempdir().unwrap());
-    let mut client = OnTerminal::client(home.path(), &server.at);
+    let mut client = client_at(home.path(), &server.at);
     client.sees(QUESTION);
     std::thread::sleep(Duration::from_secs(12));
     client.types("S\n");
