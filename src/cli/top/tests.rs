@@ -141,7 +141,7 @@ fn a_line_a_link_the_sum_and_the_fastest_connections_first_at_80_columns() {
     assert_eq!(lines[10], connection("127.0.0.1:40001", "0", "7.0M"));
     let gone = "lane 3 of dev:wwan0 went 0 ms ago: the connection was reset by the other end \\u…";
     assert_eq!(lines[22], gone);
-    assert!(lines[23].ends_with("? help  q leave"), "{lines:?}");
+    assert!(lines[23].starts_with("? help  q leave  p pause"), "{lines:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ q                    leave
 up is from this machine to the other. Rates are in bits a second, amounts in
 bytes. All links' graphs have one scale, and the sum has its own.";
 
-const KEYS: &str = "p pause or resume  t tier  up, down link  tab next process  ? help  q leave";
+const KEYS: &str = "? help  q leave  p pause or resume  t tier  up, down link  tab next process";
 
 pub fn title(view: &View) -> String {
     format!("imux top: {}", name(&view.process))
