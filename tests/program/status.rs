@@ -202,6 +202,15 @@ fn a_connection_that_is_not_read_waits_for_its_reader_at_either_end() {
     });
 }
 
+/// The server is not told why its client gave them up; "no error" is no reason.
+async fn tells_of_two_lanes_at_the_server(pair: &Pair) {
+    let home = pair.folder.path();
+    let gone = || of(&status(home, &[]), "server")[0]["sessions"][0]["gone"].clone();
+    eventually(20, "both have gone there, too", || count(&gone()) == 2).await;
+    let words = gone().to_string() + &pair.server.log();
+    assert!(!words.contains("no error"), "{words}");
+}
+
 #[test]
 fn a_link_is_paused_and_resumed_and_changes_its_tier_while_connections_go_on() {
     bounded(120, async {
@@ -228,11 +237,7 @@ fn a_link_is_paused_and_resumed_and_changes_its_tier_while_connections_go_on() {
         let gone = &of(&shown, "client")[0]["sessions"][0]["gone"];
         assert!(count(gone) == 2 && gone[0]["via"] == "127.0.0.2", "{gone:#}");
         assert!(gone[0]["why"].as_str().unwrap().contains("paused"), "{gone:#}");
-        // The server is not told why, and calls it no error.
-        let of_server = || of(&status(&home, &[]), "server")[0]["sessions"][0]["gone"].clone();
-        eventually(20, "both have gone there, too", || count(&of_server()) == 2).await;
-        let words = of_server().to_string() + &pair.server.log();
-        assert!(!words.contains("no error"), "{words}");
+        tells_of_two_lanes_at_the_server(&pair).await;
         let mut back = [0; 5];
         socket.write_all(b"still").await.unwrap();
         socket.read_exact(&mut back).await.unwrap();
