@@ -26,7 +26,7 @@ impl Tmux {
         let folder = tempfile::tempdir().unwrap();
         let tmux = Self { folder };
         let script =
-            format!("stty -a >before; {script}; echo left with $?; stty -a >after; exec cat");
+            format!("stty -g >before; {script}; echo left with $?; stty -g >after; exec cat");
         let mut command = tmux.command();
         command.args(["-f", "/dev/null", "new-session", "-d", "-s", "top"]);
         command.arg("-x").arg(width.to_string()).arg("-y").arg(height.to_string());
