@@ -114,6 +114,8 @@ impl fmt::Display for HostPort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     Network(HostPort),
+    /// A port that takes datagrams.
+    Udp(HostPort),
     /// By its absolute path.
     Unix(PathBuf),
 }
@@ -138,7 +140,7 @@ impl Endpoint {
     /// In the form the library dials.
     pub fn for_library(&self) -> String {
         match self {
-            Self::Network(at) => at.for_resolver(),
+            Self::Network(at) | Self::Udp(at) => at.for_resolver(),
             Self::Unix(path) => format!("unix:{}", path.display()),
         }
     }
@@ -146,7 +148,9 @@ impl Endpoint {
     /// As [`HostPort::is_same_place`].
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Network(one), Self::Network(other)) => one.is_same_place(other),
+            (Self::Network(one), Self::Network(other)) | (Self::Udp(one), Self::Udp(other)) => {
+                one.is_same_place(other)
+            }
             (one, other) => one == other,
         }
     }
@@ -164,9 +168,18 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(at) => at.fmt(f),
+            Self::Udp(at) => write!(f, "{UDP}{at}"),
             Self::Unix(path) => path.display().fmt(f),
         }
     }
+}
+
+/// Prefix of what takes datagrams.
+const UDP: &str = "udp:";
+
+/// The rest of a forward that begins with `udp:`. A host may be called so, too: it has a port.
+pub fn udp(text: &str) -> Option<&str> {
+    text.trim().strip_prefix(UDP).filter(|rest| rest.contains(':'))
 }
 
 /// The path of a Unix socket, if the text means one: `/run/app.sock` or `unix:/run/app.sock`.
@@ -193,6 +206,12 @@ fn parse(text: &str, examples: &str) -> Result<HostPort, String> {
     }
     if written.contains("://") {
         return Err(format!("this is a URL; write only HOST:PORT, such as {examples}"));
+    }
+    if udp(written).is_some() {
+        return Err(format!(
+            "this takes connections, and no datagrams (UDP): for those there is -L udp:PORT:HOST:PORT; write HOST:PORT, such as \
+             {examples}"
+        ));
     }
     let (host, port) = split(written)
         .map_err(|problem| format!("{problem}; write HOST:PORT, such as {examples}"))?;

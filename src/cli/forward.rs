@@ -1,10 +1,13 @@
 //! Where connections are accepted, and where they go: `-L` and `-D`, as ssh writes them, and
 //! `--transparent`.
 
+use std::time::Duration;
+
 use imux::trust::Destination;
 
-use super::address::{self, Endpoint, Host};
+use super::address::{self, Endpoint, Host, HostPort};
 use super::text::escape;
+use super::units;
 
 /// A place where connections are accepted, and where the server is to take them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,18 +44,23 @@ pub struct ForwardOptions {
     pub proxy_protocol: bool,
     /// Programs are told of success before the destination has answered.
     pub fast: bool,
+    /// A datagram that has waited this long is dropped.
+    pub deadline: Option<Duration>,
 }
 
 const FORWARD_FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 5432:db.example:5432, or the absolute path of a Unix socket \
-                            for either half";
+                            for either half; for datagrams udp:[ADDRESS:]PORT:HOST:PORT, such as udp:5353:192.0.2.53:53";
 const DYNAMIC_FORM: &str =
     "write [ADDRESS:]PORT, such as 1080, or the absolute path of a Unix socket";
 const TRANSPARENT_FORM: &str = "write [ADDRESS:]PORT, such as 7070";
 
 impl Forward {
     /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
-    /// either half. Without an address: this machine only.
+    /// either half, or with `udp:` before it. Without an address: this machine only.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(rest) = address::udp(text) {
+            return Self::parse_udp(rest);
+        }
         let with_form = |error: String| format!("{error}; {FORWARD_FORM}");
         let (place, options) = split_options(text, &["redundant", "proxy-protocol"])?;
         let (listen, to) =
@@ -64,6 +72,18 @@ impl Forward {
         };
         let to = to.parse().map_err(|error| format!("{error}; {FORWARD_FORM}"))?;
         Ok(Self { listen, to: Leads::To(to), options })
+    }
+
+    /// Parses what stands after `udp:`.
+    fn parse_udp(text: &str) -> Result<Self, String> {
+        let with_form = |error: String| format!("{error}; {FORWARD_FORM}");
+        let (place, options) = split_options(text, &["redundant", "deadline"])?;
+        let (listen, to) =
+            split_forward(place).ok_or_else(|| format!("this is no forward; {FORWARD_FORM}"))?;
+        let listen = udp_at(listen_at(listen).map_err(with_form)?).map_err(with_form)?;
+        let to = format!("udp:{to}").parse();
+        let to = to.map_err(|error| format!("{error}; {FORWARD_FORM}"))?;
+        Ok(Self { listen: Endpoint::Udp(listen), to: Leads::To(to), options })
     }
 
     /// Parses ssh's `[ADDRESS:]PORT` of a port for all destinations.
@@ -82,7 +102,7 @@ impl Forward {
         let listen = Endpoint::to_listen(&whole).map_err(with_form)?;
         match listen {
             Endpoint::Network(_) => Ok(Self { listen, to: Leads::WhereMeant, options }),
-            Endpoint::Unix(_) => Err(with_form("the kernel hands nothing to files".to_owned())),
+            _ => Err(with_form("the kernel hands nothing to files".to_owned())),
         }
     }
 
@@ -107,26 +127,51 @@ pub(super) fn listen_at(text: &str) -> Result<Endpoint, String> {
     }
 }
 
+/// The port, where datagrams are meant.
+pub(super) fn udp_at(place: Endpoint) -> Result<HostPort, String> {
+    match place {
+        Endpoint::Network(at) if matches!(&at.host, Host::Ip(ip) if ip.is_multicast()) => {
+            Err("no datagrams are taken at a multicast address".to_owned())
+        }
+        Endpoint::Network(at) | Endpoint::Udp(at) => Ok(at),
+        Endpoint::Unix(_) => Err("Unix sockets carry no datagrams here".to_owned()),
+    }
+}
+
 /// Takes the options off its end. Neither places nor paths contain a comma.
 fn split_options<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, ForwardOptions), String> {
     let mut options = ForwardOptions::default();
     let mut parts = text.split(',');
     let place = parts.next().unwrap_or_default();
     for option in parts {
-        let set = match option {
-            _ if !known.contains(&option) => {
-                let known = known.join(", ");
-                return Err(format!("there is no option `{}` here, but {known}", escape(option)));
-            }
-            "redundant" => &mut options.redundant,
-            "proxy-protocol" => &mut options.proxy_protocol,
-            _ => &mut options.fast,
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
         };
-        if std::mem::replace(set, true) {
-            return Err(format!("the option {option} stands twice"));
+        if !known.contains(&name) || value.is_some() != (name == "deadline") {
+            let known = known.join(", ").replace("deadline", "deadline=TIME");
+            return Err(format!("there is no option `{}` here, but {known}", escape(option)));
+        }
+        let twice = match (name, value) {
+            (_, Some(time)) => options.deadline.replace(deadline(time)?).is_some(),
+            ("redundant", _) => std::mem::replace(&mut options.redundant, true),
+            ("proxy-protocol", _) => std::mem::replace(&mut options.proxy_protocol, true),
+            _ => std::mem::replace(&mut options.fast, true),
+        };
+        if twice {
+            return Err(format!("the option {name} stands twice"));
         }
     }
     Ok((place, options))
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    let time = units::parse_duration(text)?;
+    let range = Duration::from_millis(1)..=Duration::from_secs(10);
+    if !range.contains(&time) {
+        return Err("a datagram's deadline is from 1ms to 10s".to_owned());
+    }
+    Ok(time)
 }
 
 /// Where to listen, and where that leads. Paths contain no colon where the other half follows.
@@ -202,9 +247,52 @@ mod tests {
     }
 
     #[test]
+    fn forwards_of_datagrams_begin_with_udp() {
+        for (text, listen, to) in [
+            ("udp:5353:192.0.2.53:53", "udp:localhost:5353", "udp:192.0.2.53:53"),
+            ("udp::53:ns.example:53", "udp::53", "udp:ns.example:53"),
+            ("udp:[::1]:53:[2001:db8::1]:53", "udp:[::1]:53", "udp:[2001:db8::1]:53"),
+            ("udp:0:a:1", "udp:localhost:0", "udp:a:1"),
+        ] {
+            let forward = Forward::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(forward.listen.to_string(), listen, "{text}");
+            assert_eq!(forward.to, Leads::To(to.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "udp:",
+            "udp:53",
+            "udp:53:a",
+            "udp:/run/a:a:1",
+            "udp:53:/run/a",
+            "udp:224.0.0.1:53:a:1",
+            "udp:53:224.0.0.1:53",
+            "udp:udp:53:a:1",
+        ] {
+            let error = Forward::parse(text).expect_err(text);
+            assert!(error.contains("udp:5353:192.0.2.53:53"), "{text}: {error}");
+        }
+        let options = |text: &str| Forward::parse(text).map(|forward| forward.options);
+        let both = options("udp:53:a:1,redundant,deadline=50ms").unwrap();
+        assert_eq!((both.redundant, both.deadline), (true, Some(Duration::from_millis(50))));
+        for (text, expected) in [
+            (
+                "udp:53:a:1,proxy-protocol",
+                "no option `proxy-protocol` here, but redundant, deadline=TIME",
+            ),
+            ("udp:53:a:1,deadline", "no option `deadline`"),
+            ("udp:53:a:1,deadline=11s", "from 1ms to 10s"),
+            ("udp:53:a:1,deadline=1s,deadline=2s", "stands twice"),
+            ("53:a:1,deadline=1s", "no option `deadline=1s`"),
+        ] {
+            let error = options(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn options_of_a_forward_follow_after_commas() {
         let forward = Forward::parse("80:db:81,redundant,proxy-protocol").unwrap();
-        let both = ForwardOptions { redundant: true, proxy_protocol: true, fast: false };
+        let both = ForwardOptions { redundant: true, proxy_protocol: true, ..Default::default() };
         assert_eq!(
             (forward.listen.to_string(), forward.options),
             ("localhost:80".to_owned(), both)

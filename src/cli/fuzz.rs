@@ -167,6 +167,7 @@ pub fn arguments(data: &[u8]) {
             Task::Server(server) => match &server.dial {
                 Endpoint::Network(dial) => assert!(dial.port > 0),
                 Endpoint::Unix(path) => assert!(path.is_absolute()),
+                Endpoint::Udp(at) => panic!("a server dials {at} over UDP"),
             },
             Task::Client(client) => {
                 assert!(

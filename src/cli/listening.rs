@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use imux::lane::resolve;
-use imux::tunnel::{Listener, UnixSocket};
+use imux::tunnel::{Listener, UdpPort, UnixSocket};
 
 use super::address::{Endpoint, Host, HostPort};
 use super::exit::{Exit, Failure};
@@ -69,8 +69,9 @@ pub(super) fn listen_failure(at: &HostPort, error: &io::Error) -> Failure {
 pub(super) async fn listen_locally(listen: &Endpoint) -> Result<Vec<Listener>, Failure> {
     match listen {
         Endpoint::Network(at) => {
-            Ok(listen_at_port(at).await?.into_iter().map(Into::into).collect())
+            Ok(listen_at_port(at, |at| imux::lane::listen(at).map(Into::into)).await?)
         }
+        Endpoint::Udp(at) => listen_at_port(at, |at| UdpPort::bind(at).map(Into::into)).await,
         Endpoint::Unix(path) => {
             let socket = UnixSocket::bind(path).map_err(|error| unix_failure(path, &error))?;
             Ok(vec![socket.into()])
@@ -99,19 +100,22 @@ fn unix_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Listen, anyhow!("cannot listen on {}: {error}: {advice}", path.display()))
 }
 
-/// Listens for local connections at every address `listen` stands for: all of a name's, or the
-/// first that works for `:PORT`.
-async fn listen_at_port(listen: &HostPort) -> Result<Vec<tokio::net::TcpListener>, Failure> {
-    let mut listeners: Vec<tokio::net::TcpListener> = Vec::new();
+/// Listens at every address `listen` stands for: all of a name's, or the first that works for
+/// `:PORT`.
+async fn listen_at_port(
+    listen: &HostPort,
+    bind: impl Fn(SocketAddr) -> io::Result<Listener>,
+) -> Result<Vec<Listener>, Failure> {
+    let mut listeners: Vec<Listener> = Vec::new();
     let mut first_error = None;
     for mut address in listen_addresses(listen).await? {
         // Port 0 is resolved once, for all of the name's addresses.
         if let (0, Some(first)) = (listen.port, listeners.first()) {
             address.set_port(
-                first.local_addr().map_err(|error| listen_failure(listen, &error))?.port(),
+                local_addr(first).map_err(|error| listen_failure(listen, &error))?.port(),
             );
         }
-        match imux::lane::listen(address) {
+        match bind(address) {
             Ok(listener) => listeners.push(listener),
             // If the port is taken at one address, traffic would be split between two programs.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -128,6 +132,14 @@ async fn listen_at_port(listen: &HostPort) -> Result<Vec<tokio::net::TcpListener
     match first_error {
         Some(error) if listeners.is_empty() => Err(listen_failure(listen, &error)),
         _ => Ok(listeners),
+    }
+}
+
+fn local_addr(listener: &Listener) -> io::Result<SocketAddr> {
+    match (listener.tcp(), listener.udp()) {
+        (Some(listener), _) => listener.local_addr(),
+        (_, Some(port)) => port.local_addr(),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -177,19 +189,25 @@ mod tests {
 
     #[tokio::test]
     async fn one_port_for_all_addresses_of_a_name() {
-        let listeners = listen_at_port(&at("localhost:0")).await.unwrap();
-        let ports: std::collections::BTreeSet<_> =
-            listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        assert_eq!(ports.len(), 1);
-        assert!(!ports.contains(&0));
+        for place in [Endpoint::Network(at("localhost:0")), Endpoint::Udp(at("localhost:0"))] {
+            let listeners = listen_locally(&place).await.unwrap();
+            let ports: std::collections::BTreeSet<_> =
+                listeners.iter().map(|listener| local_addr(listener).unwrap().port()).collect();
+            assert_eq!(ports.len(), 1);
+            assert!(!ports.contains(&0));
+        }
     }
 
     #[tokio::test]
     async fn a_taken_port_is_an_error() {
         let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = at(&taken.local_addr().unwrap().to_string());
-        let failure = listen_at_port(&place).await.unwrap_err();
+        let failure = listen_locally(&Endpoint::Network(place.clone())).await.unwrap_err();
         assert_eq!(failure.exit, Exit::Listen);
         assert!(failure.to_string().contains("another program"), "{failure}");
+        // Another protocol has ports of its own.
+        let there = listen_locally(&Endpoint::Udp(place.clone())).await.unwrap();
+        let failure = listen_locally(&Endpoint::Udp(place)).await.unwrap_err();
+        assert_eq!((there.len(), failure.exit), (1, Exit::Listen));
     }
 }

@@ -2,8 +2,8 @@
 
 use imux::trust::{Destination, ProxyHeader};
 
-use super::address::{Endpoint, Host};
-use super::forward::{listen_at, split_forward};
+use super::address::{self, Endpoint, Host};
+use super::forward::{listen_at, split_forward, udp_at};
 use super::text::escape;
 
 /// A place at the server where it accepts connections, and where this client takes them.
@@ -18,15 +18,16 @@ pub struct Reverse {
 }
 
 const FORM: &str = "write [ADDRESS:]PORT:HOST:PORT, such as 8080:localhost:80, or the absolute path of a Unix socket for either \
-                    half";
+                    half; for datagrams udp:[ADDRESS:]PORT:HOST:PORT";
 
 impl Reverse {
     /// Parses ssh's `[ADDRESS:]PORT:HOST:HOSTPORT`, with the path of a Unix socket in place of
-    /// either half. Without an address: the server's machine only.
+    /// either half, or with `udp:` before it. Without an address: the server's machine only.
     pub fn parse(text: &str) -> Result<Self, String> {
         let with_form = |error: String| format!("{error}; {FORM}");
         let mut parts = text.split(',');
         let place = parts.next().unwrap_or_default();
+        let (is_udp, place) = address::udp(place).map_or((false, place), |rest| (true, rest));
         let (mut redundant, mut tell_source) = (false, None);
         for option in parts {
             let (name, value) = match option.split_once('=') {
@@ -35,14 +36,15 @@ impl Reverse {
             };
             let twice = match (name, value) {
                 ("redundant", None) => std::mem::replace(&mut redundant, true),
-                ("proxy-protocol", version) => {
+                ("proxy-protocol", version) if !is_udp => {
                     let how = version.map_or(Ok(ProxyHeader::default()), str::parse);
                     tell_source.replace(how.map_err(|error| error.to_string())?).is_some()
                 }
                 _ => {
-                    let option = escape(option);
+                    let (option, other) =
+                        (escape(option), if is_udp { "" } else { ", proxy-protocol" });
                     return Err(format!(
-                        "there is no option `{option}` here, but redundant, proxy-protocol"
+                        "there is no option `{option}` here, but redundant{other}"
                     ));
                 }
             };
@@ -52,8 +54,13 @@ impl Reverse {
         }
         let (listen, to) =
             split_forward(place).ok_or_else(|| format!("this is no forward; {FORM}"))?;
-        let listen = place_to_listen(listen).map_err(with_form)?;
-        let to = Endpoint::to_dial(to).map_err(with_form)?;
+        let mut listen = place_to_listen(listen).map_err(with_form)?;
+        let mut to = Endpoint::to_dial(to).map_err(with_form)?;
+        if is_udp {
+            let sockets = || with_form("Unix sockets carry no datagrams here".to_owned());
+            listen = listen.over_udp().ok_or_else(sockets)?;
+            to = Endpoint::Udp(udp_at(to).map_err(with_form)?);
+        }
         Ok(Self { listen, to, redundant, tell_source })
     }
 }
@@ -62,7 +69,7 @@ impl Reverse {
 fn place_to_listen(text: &str) -> Result<Destination, String> {
     let place = match listen_at(text)? {
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
-        Endpoint::Network(at) => match &at.host {
+        Endpoint::Network(at) | Endpoint::Udp(at) => match &at.host {
             Host::Any => format!("[::]:{}", at.port),
             Host::Ip(_) => at.for_resolver(),
             Host::Name(name) if name.trim_end_matches('.').eq_ignore_ascii_case("localhost") => {
@@ -104,6 +111,18 @@ mod tests {
         for text in ["", "80", "host.example:80:a:1", "80:a:0", "80:a", "x:a:1", "/run/a"] {
             let error = Reverse::parse(text).expect_err(text);
             assert!(error.contains("8080:localhost:80"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn reverse_forwards_of_datagrams_begin_with_udp() {
+        let reverse = Reverse::parse("udp:0.0.0.0:51820:localhost:51821,redundant").unwrap();
+        assert_eq!(reverse.listen.to_string(), "udp:0.0.0.0:51820");
+        assert_eq!(reverse.to.to_string(), "udp:localhost:51821");
+        assert_eq!(reverse.to.for_library(), "localhost:51821");
+        assert!(reverse.redundant);
+        for text in ["udp:53", "udp:/run/a:a:1", "udp:53:/run/a", "udp:53:a:1,proxy-protocol"] {
+            Reverse::parse(text).expect_err(text);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imux::tunnel::proxy::{self, ProxyOptions};
 use imux::tunnel::{self, Connections, Listener, RemoteForward};
-use imux::{Client, OpenOptions, StreamKind, Wants};
+use imux::{Client, FlowOptions, OpenOptions, StreamKind, Wants};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -183,17 +183,22 @@ async fn take(
     client: Arc<Client>,
     connections: Connections,
 ) {
-    let ForwardOptions { redundant, proxy_protocol: tell_source, fast } = options;
+    let ForwardOptions { redundant, proxy_protocol: tell_source, fast, deadline } = options;
     let as_meant = to == Leads::WhereMeant;
     let kind = match to {
         // For what was meant to go elsewhere, its destination takes the place of this.
         Leads::ServersDestination | Leads::WhereMeant => StreamKind::Default,
-        Leads::To(to) => StreamKind::Named(to.to_string()),
+        Leads::To(to) => StreamKind::Named(to.name()),
         Leads::Anywhere => {
             let options = ProxyOptions { fast, redundant, tell_source, ..proxy };
             return proxy::serve_within(listener, client, options, &connections).await;
         }
     };
+    if let Some(port) = listener.udp() {
+        let flows = FlowOptions { redundant, ..kind.into() };
+        let flows = FlowOptions { deadline: deadline.unwrap_or(flows.deadline), ..flows };
+        return tunnel::forward_udp_within(port.clone(), client, flows, &connections).await;
+    }
     let wants = if tell_source { Wants::SOURCE } else { Wants::default() };
     let options = OpenOptions { redundant, wants, ..kind.into() };
     if as_meant {

@@ -255,6 +255,11 @@ impl Flow {
         self.stream.shared().ask(|state| state.core.flow(id).stats()).unwrap_or_default()
     }
 
+    /// Says where it comes from and where it leads, as [`Stream::describe`].
+    pub fn describe(&self, from: &str, to: &str) {
+        self.stream.describe(from, to);
+    }
+
     /// Ends it at both ends: the peer is told `code`, [`Code::NONE`] if nothing is wrong.
     pub fn reset(self, code: Code) {
         self.close(code);

@@ -48,7 +48,7 @@ pub use view::SessionView;
 pub use wants::OpenOptions;
 
 pub(crate) use crate::proto::limits::{
-    LISTENERS_MAX, LISTENERS_PER_CLIENT_MAX, VISITORS_PER_LISTENER_MAX,
+    FLOWS_PER_SESSION_MAX, LISTENERS_MAX, LISTENERS_PER_CLIENT_MAX, VISITORS_PER_LISTENER_MAX,
 };
 pub use crate::proto::wire::{StreamKind, Wants};
 pub use crate::proto::{

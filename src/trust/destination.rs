@@ -2,30 +2,37 @@
 //! ever reaches.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 
 use super::ascii_host_name;
 
 mod listen;
+mod reach;
 
 pub use listen::ListenAt;
+use reach::{Reach, contains, is_many, masked};
 
 /// Prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
+/// Prefix of a place that takes datagrams.
+const UDP: &str = "udp:";
+const MANY: &str = "is a multicast or broadcast address, to which no datagrams go";
 const NO_PORT: &str = "has no port from 1 to 65535";
 /// The kernel's limit (`sun_path`, 108 with its NUL).
 const UNIX_PATH_MAX: usize = 107;
 
 /// A place that a client asks for: `host:port`, where `host` is a name, an IPv4 address, or an IPv6
-/// address in brackets; or `unix:/path`, a Unix socket of the server's machine.
+/// address in brackets; `udp:` and the same, which takes datagrams; or `unix:/path`, a Unix socket
+/// of the server's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination(Place);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Network {
+        udp: bool,
         host: Host,
         port: u16,
     },
@@ -70,9 +77,14 @@ impl FromStr for Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_udp() {
+            f.write_str(UDP)?;
+        }
         match &self.0 {
-            Place::Network { host: Host::Name(name), port } => write!(f, "{name}:{port}"),
-            Place::Network { host: Host::Address(ip), port } => SocketAddr::new(*ip, *port).fmt(f),
+            Place::Network { host: Host::Name(name), port, .. } => write!(f, "{name}:{port}"),
+            Place::Network { host: Host::Address(ip), port, .. } => {
+                SocketAddr::new(*ip, *port).fmt(f)
+            }
             Place::Unix(path) => write!(f, "{UNIX}{path}"),
         }
     }
@@ -85,12 +97,43 @@ impl Destination {
         matches!(self.0, Place::Network { host: Host::Name(_), .. })
     }
 
+    /// Whether it takes datagrams. All others take connections.
+    #[must_use]
+    pub fn is_udp(&self) -> bool {
+        matches!(self.0, Place::Network { udp: true, .. })
+    }
+
+    /// The place that takes datagrams at the same host and port; none for a Unix socket.
+    #[must_use]
+    pub fn over_udp(mut self) -> Option<Self> {
+        match &mut self.0 {
+            Place::Network { udp, .. } => *udp = true,
+            Place::Unix(_) => return None,
+        }
+        Some(self)
+    }
+
+    /// What the opening of a stream or a flow calls it, which says by itself whether it carries
+    /// datagrams: the same without `udp:`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let mut place = self.clone();
+        if let Place::Network { udp, .. } = &mut place.0 {
+            *udp = false;
+        }
+        place.to_string()
+    }
+
     /// What to dial for it.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
         match &self.0 {
-            Place::Network { host: Host::Name(name), port } => Target::Host(name.clone(), *port),
-            Place::Network { host: Host::Address(ip), port } => Target::Host(ip.to_string(), *port),
+            Place::Network { host: Host::Name(name), port, .. } => {
+                Target::Host(name.clone(), *port)
+            }
+            Place::Network { host: Host::Address(ip), port, .. } => {
+                Target::Host(ip.to_string(), *port)
+            }
             Place::Unix(path) => Target::Unix(Path::new(path)),
         }
     }
@@ -115,17 +158,18 @@ impl Destinations {
         &self.rules
     }
 
-    /// Where a client that names no destination goes: the first rule, if it is a single place.
+    /// Where a client's stream that names no destination goes: the first rule that is not about
+    /// UDP, if it is a single place.
     #[must_use]
     pub fn default_place(&self) -> Option<Destination> {
-        let first = self.rules.first()?;
+        let first = self.rules.iter().find(|rule| !rule.udp)?;
         let host = match &first.host {
             HostRule::Name(name) => Host::Name(name.clone()),
             HostRule::Address(ip) => Host::Address(*ip),
             HostRule::Network(..) | HostRule::Any => return None,
             HostRule::Unix(path) => return Some(Destination(Place::Unix(path.clone()))),
         };
-        Some(Destination(Place::Network { host, port: first.port? }))
+        Some(Destination(Place::Network { udp: false, host, port: first.port? }))
     }
 
     /// Whether any address could make `asked` an allowed destination. If not, its name is not even
@@ -149,12 +193,13 @@ impl Destinations {
     }
 }
 
-/// One rule: a host, a network or `*`, and a port or `*`; or `unix:` and the path of a socket,
-/// which no other rule covers.
+/// One rule: a host, a network or `*`, and a port or `*`, which means connections, with `udp:`
+/// before it datagrams; or `unix:` and the path of a socket, which no other rule covers.
 ///
 /// `db.example:5432`, `192.0.2.7:*`, `[2001:db8::7]:443`, `10.1.0.0/16:22`, `[2001:db8::/32]:*`,
-/// `*:443`, `unix:/run/app.sock`. A name is compared with the name the client asks for, an address
-/// or a network with the address. Two kinds of address are reached only if listed themselves:
+/// `*:443`, `udp:*:53`, `unix:/run/app.sock`. A name is compared with the name the client asks for,
+/// an address or a network with the address. Two kinds of address are reached only if listed
+/// themselves:
 ///
 /// - loopback, by its address or, for a client that asks for `localhost`, by that name;
 /// - only by their address: link-local, cloud metadata services, unspecified, multicast, broadcast,
@@ -162,6 +207,7 @@ impl Destinations {
 ///   these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRule {
+    udp: bool,
     host: HostRule,
     /// `None` means any.
     port: Option<u16>,
@@ -183,9 +229,11 @@ impl FromStr for DestinationRule {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = unix_path(text) {
-            return Ok(Self { host: HostRule::Unix(parse_path(text, path)?), port: None });
+            let host = HostRule::Unix(parse_path(text, path)?);
+            return Ok(Self { udp: false, host, port: None });
         }
-        let (host, port) = split(text)?;
+        let (udp, place) = split_udp(text);
+        let (host, port) = split(text, place)?;
         let port = match port {
             "*" => None,
             port => {
@@ -198,15 +246,19 @@ impl FromStr for DestinationRule {
             Some((address, length)) => parse_network(text, address, length)?,
             None => match parse_host(text, host)? {
                 Host::Name(name) => HostRule::Name(name),
+                Host::Address(ip) if udp && is_many(ip) => return Err(error(text, MANY)),
                 Host::Address(ip) => HostRule::Address(ip),
             },
         };
-        Ok(Self { host, port })
+        Ok(Self { udp, host, port })
     }
 }
 
 impl fmt::Display for DestinationRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.udp {
+            f.write_str(UDP)?;
+        }
         match &self.host {
             HostRule::Any => f.write_str("*")?,
             HostRule::Name(name) => f.write_str(name)?,
@@ -228,7 +280,8 @@ impl DestinationRule {
         let (host, port) = match (&self.host, &asked.0) {
             (HostRule::Unix(listed), Place::Unix(path)) => return listed == path,
             (HostRule::Unix(_), _) | (_, Place::Unix(_)) => return false,
-            (_, Place::Network { host, port }) => (host, *port),
+            (_, Place::Network { udp, .. }) if *udp != self.udp => return false,
+            (_, Place::Network { host, port, .. }) => (host, *port),
         };
         self.port.is_none_or(|listed| listed == port)
             && match (&self.host, host) {
@@ -249,7 +302,9 @@ impl DestinationRule {
     fn allows(&self, asked: &Destination, address: SocketAddr, reach: Reach) -> bool {
         let ip = address.ip();
         let port = |port: u16| port == address.port();
+        let to_many = self.udp && is_many(ip);
         self.may_allow(asked)
+            && !to_many
             && matches!(asked.0, Place::Network { port: asked, .. } if port(asked))
             && match &self.host {
                 HostRule::Address(listed) => *listed == ip,
@@ -260,120 +315,6 @@ impl DestinationRule {
                 }
                 HostRule::Unix(_) => false,
             }
-    }
-}
-
-/// How explicit a rule must be to reach an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Ordinary,
-    /// Whatever listens there trusts this machine's own users.
-    Loopback,
-    /// Whatever answers there trusts anybody on the link, inside the cloud or on this machine; or
-    /// it is not a single machine's address at all.
-    Reserved,
-}
-
-impl Reach {
-    /// `own` are the addresses of this machine's interfaces.
-    fn of(ip: IpAddr, own: &[IpAddr]) -> Self {
-        let is_own = |ip: IpAddr| own.iter().any(|own| own.to_canonical() == ip);
-        let reach = match ip {
-            IpAddr::V4(ip) => Self::of_v4(ip),
-            IpAddr::V6(ip) => {
-                let embeds_own = embedded_v4(ip).into_iter().flatten().any(|ip| is_own(ip.into()));
-                if embeds_own { Self::Reserved } else { Self::of_v6(ip) }
-            }
-        };
-        if reach == Self::Ordinary && is_own(ip) { Self::Reserved } else { reach }
-    }
-
-    fn of_v4(ip: Ipv4Addr) -> Self {
-        // Alibaba's, Oracle's and Azure's metadata services; all others use 169.254/16.
-        const METADATA: [Ipv4Addr; 3] = [
-            Ipv4Addr::new(100, 100, 100, 200),
-            Ipv4Addr::new(192, 0, 0, 192),
-            Ipv4Addr::new(168, 63, 129, 16),
-        ];
-        let first = ip.octets()[0];
-        if ip.is_loopback() {
-            Self::Loopback
-        } else if first == 0 || first >= 224 || ip.is_link_local() || METADATA.contains(&ip) {
-            // 0/8 is this host on this network; 224 and up: multicast, reserved, broadcast.
-            Self::Reserved
-        } else {
-            Self::Ordinary
-        }
-    }
-
-    fn of_v6(ip: Ipv6Addr) -> Self {
-        // Cloud metadata services. AWS has a whole network of them and keeps adding.
-        const METADATA: [(Ipv6Addr, u8); 7] = [
-            (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
-            (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128),
-            (Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128),
-            (Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128),
-            (Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128),
-            (Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128),
-            // A network's own NAT64 (RFC 8215): only its gateway knows at which bit the IPv4
-            // address begins.
-            (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
-        ];
-        let metadata =
-            || METADATA.iter().any(|(base, len)| contains((*base).into(), *len, ip.into()));
-        if ip.is_loopback() {
-            return Self::Loopback;
-        }
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || metadata() {
-            return Self::Reserved;
-        }
-        // No honest client means even loopback when it writes it this way.
-        let plain = |ip: Ipv4Addr| Self::of_v4(ip) == Self::Ordinary;
-        if embedded_v4(ip).into_iter().flatten().all(plain) {
-            Self::Ordinary
-        } else {
-            Self::Reserved
-        }
-    }
-}
-
-/// The IPv4 addresses that a gateway, a tunnel or the kernel would read out of an IPv6 address:
-/// mapped, translated and compatible (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056);
-/// Teredo's server and its client, whose bits are inverted (RFC 4380); ISATAP's (RFC 5214), in any
-/// network.
-fn embedded_v4(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
-    let v4 =
-        |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
-    match ip.segments() {
-        [0x2001, 0, high, low, _, _, turned_high, turned_low] => {
-            [v4(high, low), v4(!turned_high, !turned_low)]
-        }
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..]
-        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => [v4(high, low), None],
-        _ => [None, None],
-    }
-}
-
-fn contains(base: IpAddr, length: u8, ip: IpAddr) -> bool {
-    masked(ip, length) == Some(base)
-}
-
-/// The address with all but its first `length` bits zero; `None` if it has fewer.
-fn masked(ip: IpAddr, length: u8) -> Option<IpAddr> {
-    match ip {
-        IpAddr::V4(ip) => {
-            let host_bits = 32_u32.checked_sub(length.into())?;
-            let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-            Some(Ipv4Addr::from_bits(ip.to_bits() & mask).into())
-        }
-        IpAddr::V6(ip) => {
-            let host_bits = 128_u32.checked_sub(length.into())?;
-            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-            Some(Ipv6Addr::from_bits(ip.to_bits() & mask).into())
-        }
     }
 }
 
@@ -402,9 +343,17 @@ fn parse_path(text: &str, path: &str) -> Result<String, DestinationError> {
     Ok(path.to_owned())
 }
 
-/// Host, without brackets, and port.
-fn split(text: &str) -> Result<(&str, &str), DestinationError> {
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| error(text, "has no port"))?;
+/// Whether a place takes datagrams, and the place: a host may be called `udp`, too.
+fn split_udp(text: &str) -> (bool, &str) {
+    match text.strip_prefix(UDP).filter(|place| place.contains(':')) {
+        Some(place) => (true, place),
+        None => (false, text),
+    }
+}
+
+/// Host, without brackets, and port of a place within `text`.
+fn split<'a>(text: &str, place: &'a str) -> Result<(&'a str, &'a str), DestinationError> {
+    let (host, port) = place.rsplit_once(':').ok_or_else(|| error(text, "has no port"))?;
     match host.strip_prefix('[') {
         Some(rest) => {
             let host = rest.strip_suffix(']').filter(|host| host.contains(':'));

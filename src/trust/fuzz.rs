@@ -104,7 +104,9 @@ pub(crate) fn destinations(data: &[u8]) {
     if rules.allows(&asked, address, &[]) {
         assert!(rules.may_allow(&asked));
         let ip = ip.to_canonical();
-        let exact = SocketAddr::new(ip, port).to_string();
+        let udp = if asked.is_udp() { "udp:" } else { "" };
+        assert!(udp.is_empty() || !ip.is_multicast(), "{said} leads to {ip}");
+        let exact = format!("{udp}{}", SocketAddr::new(ip, port));
         let any_port = format!("{}*", exact.trim_end_matches(|c: char| c.is_ascii_digit()));
         let by_itself =
             rules.rules().iter().any(|rule| [&exact, &any_port].contains(&&rule.to_string()));

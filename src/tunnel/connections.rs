@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::dialers::Dialing;
+use super::flows::Flows;
 use super::places::Places;
 use super::socket::SocketOptions;
 use crate::net;
@@ -39,6 +40,7 @@ pub struct Connections {
     dialing: Arc<Dialing>,
     places: Places,
     listen_for_strangers: Option<Arc<Destinations>>,
+    flows: Flows,
     /// Whether no more are taken with this clone.
     end: Option<watch::Receiver<bool>>,
     state: Arc<Mutex<State>>,
@@ -60,6 +62,8 @@ pub(super) struct Client {
     /// Changed under the lock of `connections` alone.
     open: Mutex<usize>,
     pub(super) look_ups: net::Share,
+    /// Of those who send datagrams where the server listens for it.
+    pub(super) flows: Flows,
 }
 
 /// One connection's place, given back when dropped.
@@ -88,6 +92,7 @@ impl Connections {
             dialing: Arc::default(),
             places: Places::default(),
             listen_for_strangers: None,
+            flows: Flows::default(),
             end: None,
             state: Arc::default(),
         }
@@ -134,6 +139,11 @@ impl Connections {
         &self.sockets
     }
 
+    /// The flows of those who send datagrams here.
+    pub(super) fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
     /// How many one client may have while it is the only one.
     #[must_use]
     pub fn of_one_client(&self) -> usize {
@@ -163,6 +173,7 @@ impl Connections {
             connections: self.clone(),
             open: Mutex::default(),
             look_ups: net::Share::of(CLIENT_LOOK_UP_THREADS),
+            flows: Flows::default(),
         });
         state.clients.insert(id, Arc::downgrade(&client));
         client

@@ -1,42 +1,32 @@
 //! Carries streams into connections to their destinations.
 
-use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-use super::connections::{Client, Connections, LOOK_UP_THREADS, Place};
+use super::connections::{Client, Connections};
 use super::copy::{Ends, copy};
 use super::socket::Socket;
 use super::takers::listening::{self, Asked};
 use crate::driver::{Code, Incoming, Session, SessionError, StreamKind, Subject, Wants};
-use crate::net::{AttemptError, LookUps, RaceError, own_addresses, race, split_host_port};
 use crate::trust::{Destination, Permit, ProxyHeader, Target};
 
+mod datagrams;
+mod dial;
 mod from;
 mod visitors;
 
+use dial::{
+    Connected, Failed, addresses, connect_fixed, dial, dial_unix, forbidden, meaning, not_listed,
+};
 pub use from::Dialing;
 pub use visitors::{
     RemoteForward, RemoteForwardError, forward_from_server, forward_from_server_as,
 };
-
-/// How long a destination may take to answer.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-static LOOK_UPS: LookUps = LookUps::new(LOOK_UP_THREADS);
-
-/// For the destination that the server's owner has chosen. Clients' names have their own, so that
-/// they never block the way there.
-static FIXED_LOOK_UPS: LookUps = LookUps::new(64);
 
 /// Carries every stream the peer opens to where it may go, until the session is over, and returns
 /// when its connections have ended.
@@ -63,6 +53,14 @@ pub async fn serve_within(
             accepted = session.accept() => match accepted {
                 Ok(incoming) => {
                     let client = client.clone();
+                    let incoming = match incoming.into_flow() {
+                        Ok((flow, kind)) => {
+                            let served = datagrams::serve(flow, kind, session.clone(), client);
+                            drop(connections.spawn(served));
+                            continue;
+                        }
+                        Err(stream) => stream,
+                    };
                     let Incoming { stream, kind, wants, claim } = incoming;
                     if let StreamKind::Listening { number, place } = kind {
                         let asked = Asked { stream, number, place };
@@ -123,14 +121,11 @@ async fn carry(
             copy(socket, Bytes::new(), stream, client.sockets(), &ends).await;
             subject.stream_ended(&shown, &"over");
         }
-        Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {
-            client.tell_full();
-            stream.reset(Code::EXCESSIVE_LOAD);
-        }
-        Err(Failed { destination, code, why }) => {
-            subject.stream_ended(&destination, &why);
-            tracing::warn!(%destination, error = %why, "cannot reach the destination");
-            stream.reset(code);
+        Err(failed) => {
+            if failed.code != Code::EXCESSIVE_LOAD {
+                subject.stream_ended(&failed.destination, &failed.why);
+            }
+            stream.reset(failed.tell(&client));
         }
     }
 }
@@ -185,23 +180,6 @@ fn leads_to(kind: &StreamKind, permit: &Permit, fixed: &str) -> String {
     }
 }
 
-/// Why there is no connection: where to, what the far end is told, and what our log says.
-#[derive(Debug)]
-struct Failed {
-    destination: String,
-    code: Code,
-    why: String,
-}
-
-impl Failed {
-    fn new(destination: &str, code: Code, why: impl fmt::Display) -> Self {
-        Self { destination: destination.to_owned(), code, why: why.to_string() }
-    }
-}
-
-/// A connection, and its place within the bounds.
-type Connected = (Socket, Place);
-
 async fn connect(
     kind: &StreamKind,
     permit: &Permit,
@@ -241,133 +219,16 @@ async fn connect(
         }
     };
     let shown = asked.to_string();
-    if !allowed.may_allow(&asked) {
-        return Err(forbidden(&shown, not_listed(&asked)));
+    if asked.is_udp() {
+        return Err(forbidden(&shown, "a stream carries no datagrams"));
     }
-    let (host, port) = match asked.target() {
-        Target::Host(host, port) => (host, port),
-        Target::Unix(path) => return dial_unix(&shown, path, client).await,
-    };
-    let found = LOOK_UPS.look_up(&host, port, Some(&client.look_ups)).await;
-    let mut addresses = found.map_err(|why| unknown_name(&shown, why))?;
-    let found = addresses.clone();
-    let own = own_addresses().map_err(|why| Failed::new(&shown, Code::DIAL_RESOURCES, why))?;
-    addresses.retain(|address| allowed.allows(&asked, *address, &own));
-    if addresses.is_empty() {
-        let why = format!("its address {found:?} is not among the destinations of this client");
-        return Err(forbidden(&shown, why));
-    }
-    dial(&shown, addresses, client).await
-}
-
-/// Why a client may not go there, and what to do if it should.
-fn not_listed(asked: &Destination) -> String {
-    let names = match asked.is_name() {
-        true => ", where names count only under a rule that names them",
-        false => "",
-    };
-    format!(
-        "not among the destinations of this client{names}; if it shall go there, add dial=\"{asked}\" to its line"
-    )
-}
-
-fn forbidden(destination: &str, why: impl fmt::Display) -> Failed {
-    Failed::new(destination, Code::DIAL_FORBIDDEN, why)
-}
-
-fn unknown_name(destination: &str, why: io::Error) -> Failed {
-    Failed::new(destination, Code::DIAL_NAME, why)
-}
-
-/// Connects to the destination that the server's owner has chosen.
-async fn connect_fixed(fixed: &str, client: &Arc<Client>) -> Result<Connected, Failed> {
-    if let Ok(place) = fixed.parse::<Destination>()
-        && let Target::Unix(path) = place.target()
-    {
-        return dial_unix(fixed, path, client).await;
-    }
-    let addresses = look_up_fixed(fixed).await.map_err(|why| unknown_name(fixed, why))?;
-    dial(fixed, addresses, client).await
-}
-
-/// Its addresses, if it is on the network.
-async fn look_up_fixed(place: &str) -> io::Result<Vec<SocketAddr>> {
-    let (host, port) =
-        split_host_port(place).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-    FIXED_LOOK_UPS.look_up(host, port, None).await
-}
-
-/// Connects to whichever of these addresses answers first. Each attempt takes a place of its own.
-async fn dial(
-    destination: &str,
-    addresses: Vec<SocketAddr>,
-    client: &Arc<Client>,
-) -> Result<Connected, Failed> {
-    let attempt = |address: SocketAddr| async move {
-        let place = client.enter().ok_or_else(no_descriptors);
-        let connected = match place {
-            Ok(place) => {
-                let connected = client.dialing().connect(address).await;
-                connected.map(|socket| (Socket::Tcp(socket), place))
-            }
-            Err(error) => Err(error),
-        };
-        connected.map_err(AttemptError::<Infallible>::Remote)
-    };
-    match tokio::time::timeout(DIAL_TIMEOUT, race(addresses, attempt)).await {
-        Ok(Ok((_, connected))) => Ok(connected),
-        Ok(Err(RaceError::Remote(mut failed))) => {
-            // The last answer; our log gets them all.
-            let code = failed.last().map_or(Code::DIAL_NAME, |(_, error)| meaning(error));
-            let why = match (failed.pop(), failed.is_empty()) {
-                (Some((_, only)), true) => only.to_string(),
-                (last, _) => {
-                    let each = failed.iter().chain(&last);
-                    let each: Vec<_> = each.map(|(at, error)| format!("{at}: {error}")).collect();
-                    each.join("; ")
-                }
-            };
-            Err(Failed::new(destination, code, why))
+    if let Target::Unix(path) = asked.target() {
+        if !allowed.may_allow(&asked) {
+            return Err(forbidden(&shown, not_listed(&asked)));
         }
-        Err(_) => Err(Failed::new(destination, Code::DIAL_TIMEOUT, io::ErrorKind::TimedOut)),
+        return dial_unix(&shown, path, client).await;
     }
-}
-
-/// Connects to a Unix socket on this machine.
-async fn dial_unix(
-    destination: &str,
-    path: &Path,
-    client: &Arc<Client>,
-) -> Result<Connected, Failed> {
-    let failed = |error: io::Error| Failed::new(destination, meaning(&error), error);
-    let place = client.enter().ok_or_else(|| failed(no_descriptors()))?;
-    // It blocks while the listener's queue is full.
-    let connecting = tokio::time::timeout(DIAL_TIMEOUT, UnixStream::connect(path)).await;
-    let connected = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    connected.map(|socket| (Socket::Unix(socket), place)).map_err(failed)
-}
-
-fn no_descriptors() -> io::Error {
-    io::Error::from_raw_os_error(libc::EMFILE)
-}
-
-/// What the far end is told of it.
-fn meaning(error: &io::Error) -> Code {
-    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-        return Code::EXCESSIVE_LOAD;
-    }
-    match error.kind() {
-        // The last of them: a Unix socket that is not there.
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::NotFound => Code::DIAL_REFUSED,
-        io::ErrorKind::TimedOut => Code::DIAL_TIMEOUT,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            Code::DIAL_UNREACHABLE
-        }
-        io::ErrorKind::InvalidInput => Code::DIAL_NAME,
-        _ => Code::DIAL_RESOURCES,
-    }
+    dial(&shown, addresses(&asked, allowed, client).await?, client).await
 }
 
 #[cfg(test)]

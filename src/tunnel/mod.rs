@@ -53,9 +53,11 @@
 mod connections;
 mod copy;
 mod dialers;
+mod flows;
 mod places;
 mod socket;
 mod takers;
+mod udp_socket;
 
 pub use connections::Connections;
 pub use dialers::{
@@ -67,5 +69,6 @@ pub use socket::{Keepalive, SocketOptions};
 pub use takers::proxy;
 pub use takers::{
     Connected, ConnectionError, Listener, UnixSocket, allow_tproxy, attach_stdio, carry_stdio,
-    connect_within, forward, forward_within, serve_transparent_within,
+    connect_within, forward, forward_udp_within, forward_within, serve_transparent_within,
 };
+pub use udp_socket::UdpPort;

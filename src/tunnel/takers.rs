@@ -19,12 +19,14 @@ pub(super) mod listening;
 pub mod proxy;
 mod stdio;
 mod transparent;
+pub(super) mod udp;
 mod unix;
 
 pub use handed::{Connected, ConnectionError, connect_within};
 pub use listener::Listener;
 pub use stdio::{attach_stdio, carry_stdio};
 pub use transparent::{allow_tproxy, serve_transparent_within};
+pub use udp::forward_udp_within;
 pub use unix::UnixSocket;
 
 /// Pause after an error of the listening socket (no descriptors left, say).

@@ -60,6 +60,11 @@ enum At {
     Client = 1,
 }
 
+/// Whether a forward is of datagrams, and the rest of it.
+fn without_udp(forward: &str) -> (bool, &str) {
+    forward.strip_prefix("udp:").map_or((false, forward), |rest| (true, rest))
+}
+
 impl<'a> Reader<'a> {
     fn new(machines: &'a Machines) -> Self {
         let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -112,6 +117,7 @@ impl<'a> Reader<'a> {
             "ssh" if args[0] == "-o" => self.ssh_by_command(&args),
             "ssh" => self.ssh(&args),
             "curl" => self.curl(&args),
+            "dig" => self.dig(&args),
             "systemctl" if args == ["reload", "imux-server"] => self.reload(),
             "sysctl" if args[0] == "-w" => self.sysctl(&args[1]),
             "ip" => {
@@ -259,19 +265,35 @@ impl<'a> Reader<'a> {
         for forward in values(args, "-R") {
             let client = self.client.as_ref().unwrap();
             client.line("the server takes connections for this client");
+            let (is_udp, forward) = without_udp(&forward);
             let [_, port, host, at] = forward.split(':').collect::<Vec<_>>()[..] else {
                 panic!("{forward}")
             };
             let expected = format!("{}:{at}", host.replace("localhost", "127.0.0.1"));
-            self.leads_to(&format!("server.example:{port}"), &expected);
+            let at = format!("server.example:{port}");
+            match is_udp {
+                true => self.datagrams_lead_to(&at, &expected),
+                false => self.leads_to(&at, &expected),
+            }
         }
         for port in values(args, "-D") {
             self.proxy_leads_to(&port, "db.example:5432");
         }
         for forward in values(args, "-L") {
-            let (port, to) = forward.split_once(':').unwrap();
-            self.leads_to(&format!("localhost:{port}"), to);
+            let (is_udp, forward) = without_udp(&forward);
+            let (port, to) = forward.split(',').next().unwrap().split_once(':').unwrap();
+            let at = format!("localhost:{port}");
+            match is_udp {
+                true => self.datagrams_lead_to(&at, to),
+                false => self.leads_to(&at, to),
+            }
         }
+    }
+
+    #[track_caller]
+    fn datagrams_lead_to(&self, listen: &str, expected: &str) {
+        let found = self.machines.destination_of_datagrams(listen);
+        assert_eq!(found, expected, "where datagrams to {listen} lead");
     }
 
     #[track_caller]
@@ -286,6 +308,15 @@ impl<'a> Reader<'a> {
         let answer =
             self.machines.by_proxy(&format!("localhost:{port}"), host, to.parse().unwrap());
         assert_eq!(answer, place.replace("db.example", "10.1.0.7"), "where {port} leads");
+    }
+
+    /// `dig -p PORT @HOST NAME`: a name server is asked there, whichever way dig asks it.
+    fn dig(&self, args: &[String]) {
+        let [option, port, host, _name] = args else { panic!("{args:?}") };
+        assert_eq!(option, "-p");
+        let at = format!("{}:{port}", host.trim_start_matches('@'));
+        self.datagrams_lead_to(&at, "192.168.7.20:53");
+        self.leads_to(&at, "192.168.7.20:53");
     }
 
     /// `curl PROXY-OPTION PROXY http://HOST/`: the proxy leads there.

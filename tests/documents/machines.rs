@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,7 +66,9 @@ impl Machines {
         );
         serve("127.0.0.1:22");
         near.run(|| serve("127.0.0.1:80"));
-        behind.run(|| ["10.1.0.7:5432", "192.168.7.20:80"].map(serve));
+        behind.run(|| ["10.1.0.7:5432", "192.168.7.20:80", "192.168.7.20:53"].map(serve));
+        behind.run(|| ["192.168.7.20:53", "192.168.7.20:51820"].map(serve_datagrams));
+        near.run(|| serve_datagrams("127.0.0.1:27015"));
         Self { near, _behind: behind, _files: files }
     }
 
@@ -85,7 +87,26 @@ impl Machines {
         destination.to_owned()
     }
 
-    /// The same through a SOCKS5 proxy.
+    /// Sends datagrams from the client's machine until one is answered: the destination that
+    /// answered.
+    #[track_caller]
+    pub(crate) fn destination_of_datagrams(&self, at: &str) -> String {
+        let socket = self.near.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        self.near.run(|| socket.connect(at)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut space = [0; 1_500];
+        for _ in 0..100 {
+            let sent = socket.send(b"who is there?");
+            let Ok(len) = sent.and_then(|_| socket.recv(&mut space)) else { continue };
+            let answer = String::from_utf8_lossy(&space[..len]).into_owned();
+            let (destination, echo) = answer.split_once(' ').unwrap_or_default();
+            assert_eq!(echo, "who is there?", "{at}");
+            return destination.to_owned();
+        }
+        panic!("no datagram came from {at}")
+    }
+
+    /// The same as [`destination`](Self::destination), through a SOCKS5 proxy.
     #[track_caller]
     pub(crate) fn by_proxy(&self, at: &str, host: &str, port: u16) -> String {
         let mut socket = self.near.run(|| TcpStream::connect(at)).unwrap();
@@ -120,6 +141,19 @@ fn serve(address: &'static str) {
                 let _ = socket.read_to_end(&mut text);
                 let _ = socket.write_all(&[address.as_bytes(), b" ", &text].concat());
             });
+        }
+    });
+}
+
+/// The same for datagrams.
+fn serve_datagrams(address: &'static str) {
+    let socket = UdpSocket::bind(address).unwrap();
+    std::thread::spawn(move || {
+        let mut space = [0; 1_500];
+        loop {
+            let (len, from) = socket.recv_from(&mut space).unwrap();
+            let answer = [address.as_bytes(), b" ", &space[..len]].concat();
+            let _ = socket.send_to(&answer, from);
         }
     });
 }

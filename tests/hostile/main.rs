@@ -9,6 +9,7 @@
 
 mod child;
 mod cuts;
+mod datagrams;
 mod floods;
 mod flows;
 mod frames;

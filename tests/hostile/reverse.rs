@@ -12,25 +12,29 @@ use tempfile::TempDir;
 use super::peer::{Peer, client_tls};
 use super::support::process::{Imux, field};
 use super::wire::{
-    self, DEFAULT, RAW, codes, frame, open, servers_stream, stream, take_varint, types, varint,
+    self, DEFAULT, FLOW, RAW, codes, frame, open, servers_stream, stream, take_varint, types,
+    varint,
 };
 
 const LISTENING: u64 = 4;
-const VISITOR: u64 = 5;
-const DIAL_FORBIDDEN: u64 = 0x25;
+pub(crate) const VISITOR: u64 = 5;
+pub(crate) const DIAL_FORBIDDEN: u64 = 0x25;
 const LISTEN_FORBIDDEN: u64 = 0x28;
 const LISTEN_IN_USE: u64 = 0x29;
 
+/// The parameter listeners_max, at 32.
+pub(crate) const LISTENERS: [u8; 3] = [6, 1, 32];
+
 /// A hostile server, and the program's client.
-struct Trap {
+pub(crate) struct Trap {
     _home: TempDir,
-    client: Imux,
+    pub(crate) client: Imux,
     listener: TcpListener,
     config: Arc<ServerConfig>,
 }
 
 impl Trap {
-    fn set(how: &[&str]) -> Self {
+    pub(crate) fn set(how: &[&str]) -> Self {
         let identity = Identity::generate().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (at, key) = (listener.local_addr().unwrap(), identity.fingerprint().to_string());
@@ -40,8 +44,8 @@ impl Trap {
         Self { _home: home, client, listener, config: server_config(&identity).unwrap() }
     }
 
-    /// The client's lane, with a session that takes connections for clients, if `knows`.
-    fn session(&self, knows: bool) -> Peer {
+    /// The client's lane, with a session that has these parameters besides.
+    pub(crate) fn session(&self, more: &[u8]) -> Peer {
         let mut lane = Peer::accept(&self.listener, self.config.clone()).unwrap();
         // It may have come with the last of the handshake.
         while !lane.is_readable() {}
@@ -49,16 +53,14 @@ impl Trap {
         assert_eq!(kind, types::CREATE);
         let mut body = [0x5e; 16].to_vec();
         body.extend(wire::parameters(wire::MAX, wire::MAX, 10));
-        if knows {
-            body.extend([6, 1, 32]);
-        }
+        body.extend(more);
         lane.send(&frame(types::CREATED, &[1], &body));
         lane
     }
 }
 
 /// What the client asks for: the stream, the number, the place.
-fn asked(lane: &mut Peer) -> (u64, u64, String) {
+pub(crate) fn asked(lane: &mut Peer) -> (u64, u64, String) {
     loop {
         let (kind, body) = lane.required().expect("an OPEN");
         let mut rest = body.as_slice();
@@ -72,7 +74,7 @@ fn asked(lane: &mut Peer) -> (u64, u64, String) {
 }
 
 /// The code with which the other end resets a stream.
-fn reset(lane: &mut Peer, stream: u64) -> u64 {
+pub(crate) fn reset(lane: &mut Peer, stream: u64) -> u64 {
     loop {
         let (kind, body) = lane.required().expect("a RESET");
         let mut rest = body.as_slice();
@@ -103,7 +105,7 @@ fn a_hostile_server_reaches_only_what_a_client_has_named() {
     let destination = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = destination.local_addr().unwrap();
     let trap = Trap::set(&["-R", &format!("0.0.0.0:8080:{to}")]);
-    let mut lane = trap.session(true);
+    let mut lane = trap.session(&LISTENERS);
     let (_, number, place) = asked(&mut lane);
     assert_eq!((number, place.as_str()), (0, "0.0.0.0:8080"));
     // Whatever it opens but a visitor of that number is refused, and nothing is dialled.
@@ -117,6 +119,7 @@ fn a_hostile_server_reaches_only_what_a_client_has_named() {
         frame(types::OPEN, &[servers_stream(5), 3, 1], to.to_string().as_bytes()),
         frame(types::OPEN, &[servers_stream(6), LISTENING, 0], b"0.0.0.0:8081"),
         frame(types::OPEN, &[servers_stream(7), 77], &[]),
+        frame(types::OPEN, &[servers_stream(8), FLOW, 200, VISITOR, 0], b"192.0.2.1:1"),
     ];
     for (index, open) in (0..).zip(hostile) {
         lane.send(&open);
@@ -125,7 +128,7 @@ fn a_hostile_server_reaches_only_what_a_client_has_named() {
     assert!(!comes(&destination, Duration::from_millis(300)));
     assert!(trap.client.line("what it was not asked for").contains("number: 1"));
     // What it was asked for is taken to where the client says, whatever is said of who comes.
-    for (index, source) in (8..).zip(["192.0.2.1:1", "", "nonsense \x1b[2J"]) {
+    for (index, source) in (9..).zip(["192.0.2.1:1", "", "nonsense \x1b[2J"]) {
         lane.send(&visitor(index, 0, source));
         assert!(comes(&destination, Duration::from_secs(10)), "{source}");
     }
@@ -138,7 +141,7 @@ fn a_client_without_such_a_forward_takes_no_streams_of_its_server() {
     let destination = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = destination.local_addr().unwrap().to_string();
     let trap = Trap::set(&["--listen", "127.0.0.1:0", "--to", &to]);
-    let mut lane = trap.session(true);
+    let mut lane = trap.session(&LISTENERS);
     for (index, open) in [visitor(0, 0, ""), open(servers_stream(1), DEFAULT)].iter().enumerate() {
         lane.send(open);
         assert_eq!(reset(&mut lane, servers_stream(index as u64)), DIAL_FORBIDDEN);
@@ -150,7 +153,7 @@ fn a_client_without_such_a_forward_takes_no_streams_of_its_server() {
 #[test]
 fn a_server_that_knows_no_such_thing_is_not_asked_and_told_of() {
     let mut trap = Trap::set(&["-R", "0.0.0.0:8080:127.0.0.1:1"]);
-    let _lane = trap.session(false);
+    let _lane = trap.session(&[]);
     assert_eq!(trap.client.exit_code(), Some(8));
     let told = trap.client.line("takes no connections for its clients");
     assert!(told.contains("update it, or leave -R out"), "{told}");

@@ -7,6 +7,7 @@ mod access;
 mod addresses;
 mod connections;
 mod control;
+mod datagrams;
 mod demo;
 mod descriptors;
 mod dialing;

@@ -16,6 +16,7 @@ use crate::support::net::{Destination, connect};
 use crate::support::pair::Pair;
 use crate::support::process::{Imux, field, run};
 
+mod datagrams;
 mod hostile;
 mod http;
 mod trips;

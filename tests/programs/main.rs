@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 mod browser;
 mod curl;
+mod dns;
 mod docker;
 mod gateway;
 mod git;

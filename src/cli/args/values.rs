@@ -37,7 +37,13 @@ pub(super) fn proxy_header(text: &str) -> Result<ProxyHeader, String> {
 }
 
 pub(super) fn destination(text: &str) -> Result<Destination, String> {
-    parsed(text, "write HOST:PORT, such as db.example:5432")
+    let to: Destination = parsed(text, "write HOST:PORT, such as db.example:5432")?;
+    if to.is_udp() {
+        return Err("connections lead there, and no datagrams (UDP): for those there is \
+                    -L udp:PORT:HOST:PORT"
+            .to_owned());
+    }
+    Ok(to)
 }
 
 pub(super) fn listen_rule(text: &str) -> Result<DestinationRule, String> {

@@ -26,15 +26,18 @@ pub(super) struct WayArgs {
     to: Option<Destination>,
     /// A port here that leads there from the server, as ssh -L
     ///
-    /// The path of a Unix socket will do for either half. May be given several times.
+    /// The path of a Unix socket will do for either half. `udp:` before it carries datagrams, as in
+    /// -L udp:5353:192.0.2.53:53. May be given several times.
     ///
     /// Options follow after commas: `redundant` as --redundant, for these connections alone;
-    /// `proxy-protocol` has the server tell the destination who connects, by the PROXY protocol.
+    /// `proxy-protocol` has the server tell the destination who connects, by the PROXY protocol;
+    /// for datagrams `deadline=TIME` (default 200ms), after which one that waits is dropped.
     #[arg(long, short = 'L', value_name = "[ADDR:]PORT:HOST:PORT", value_parser = Forward::parse)]
     forward: Vec<Forward>,
     /// A SOCKS and HTTP proxy here, as ssh -D
     ///
-    /// It takes SOCKS5, SOCKS4a and HTTP proxy requests, and the server takes each where it says.
+    /// It takes SOCKS5, SOCKS4a and HTTP proxy requests, and the server takes each where it says;
+    /// with SOCKS5 datagrams as well (UDP ASSOCIATE).
     /// May be given several times.
     ///
     /// Options follow after commas: those of --forward, and `fast` for saying that there is a
@@ -51,8 +54,9 @@ pub(super) struct WayArgs {
     transparent: Vec<Forward>,
     /// A port at the server that leads there from here, as ssh -R
     ///
-    /// The path of a Unix socket will do for either half. The server has to allow it. With port 0
-    /// it chooses one, which is logged. May be given several times.
+    /// The path of a Unix socket will do for either half, and `udp:` before it takes datagrams, as
+    /// in -R udp:51820:localhost:51820. The server has to allow it. With port 0 it chooses one,
+    /// which is logged. May be given several times.
     ///
     /// Options follow after commas: `redundant` as --redundant, for these connections alone;
     /// `proxy-protocol` tells HOST:PORT who connects, by the PROXY protocol; `proxy-protocol=v1` in

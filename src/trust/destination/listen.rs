@@ -4,9 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use super::reach::{contains, is_many};
 use super::{
-    Destination, DestinationError, DestinationRule, Destinations, Host, HostRule, NO_PORT, Place,
-    contains, error, is_number, parse_host, parse_path, split, unix_path,
+    Destination, DestinationError, DestinationRule, Destinations, Host, HostRule, MANY, NO_PORT,
+    Place, error, is_number, parse_host, parse_path, split, split_udp, unix_path,
 };
 
 /// Ports below are for a machine's administrator: a rule must name them one by one.
@@ -15,7 +16,8 @@ const FIRST_ORDINARY_PORT: u16 = 1_024;
 /// Where to accept connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAt<'a> {
-    /// At whichever of these addresses are allowed.
+    /// At whichever of these addresses are allowed: connections, or datagrams
+    /// ([`Destination::is_udp`]).
     Addresses(Vec<SocketAddr>),
     /// At this path.
     Unix(&'a Path),
@@ -30,10 +32,15 @@ impl Destination {
         if let Some(path) = unix_path(text) {
             return Ok(Self(Place::Unix(parse_path(text, path)?)));
         }
-        let (host, port) = split(text)?;
+        let (udp, place) = split_udp(text);
+        let (host, port) = split(text, place)?;
         let port = port.parse().ok().filter(|_| is_number(text));
         let port = port.ok_or_else(|| error(text, NO_PORT))?;
-        Ok(Self(Place::Network { host: parse_host(text, host)?, port }))
+        let host = match parse_host(text, host)? {
+            Host::Address(ip) if udp && is_many(ip) => return Err(error(text, MANY)),
+            host => host,
+        };
+        Ok(Self(Place::Network { udp, host, port }))
     }
 
     /// Whether whoever listens there chooses the port.
@@ -55,14 +62,16 @@ impl Destination {
     #[must_use]
     pub fn rule_to_listen(&self) -> DestinationRule {
         match &self.0 {
-            Place::Network { host, port } => {
+            Place::Network { udp, host, port } => {
                 let host = match host {
                     Host::Name(name) => HostRule::Name(name.clone()),
                     Host::Address(ip) => HostRule::Address(*ip),
                 };
-                DestinationRule { host, port: (*port != 0).then_some(*port) }
+                DestinationRule { udp: *udp, host, port: (*port != 0).then_some(*port) }
             }
-            Place::Unix(path) => DestinationRule { host: HostRule::Unix(path.clone()), port: None },
+            Place::Unix(path) => {
+                DestinationRule { udp: false, host: HostRule::Unix(path.clone()), port: None }
+            }
         }
     }
 
@@ -71,7 +80,7 @@ impl Destination {
     #[must_use]
     pub fn listen_at(&self) -> Option<ListenAt<'_>> {
         let (host, port) = match &self.0 {
-            Place::Network { host, port } => (host, *port),
+            Place::Network { host, port, .. } => (host, *port),
             Place::Unix(path) => return Some(ListenAt::Unix(Path::new(path))),
         };
         let ips: Vec<IpAddr> = match host {
@@ -90,7 +99,13 @@ impl Destinations {
     /// addresses, and a `*` for the port means none below 1024, but 0, any port there is.
     #[must_use]
     pub fn may_listen(&self, at: SocketAddr) -> bool {
-        self.rules.iter().any(|rule| rule.lets_listen(at))
+        self.rules.iter().any(|rule| !rule.udp && rule.lets_listen(at))
+    }
+
+    /// Whether datagrams may be taken at this address, by a rule with `udp:`.
+    #[must_use]
+    pub fn may_listen_udp(&self, at: SocketAddr) -> bool {
+        self.rules.iter().any(|rule| rule.udp && rule.lets_listen(at))
     }
 
     /// Whether connections may be accepted at a Unix socket: only by its own path.
@@ -170,6 +185,10 @@ mod tests {
         let one = Destinations::new(["unix:/run/a".parse().unwrap()]);
         assert!(one.may_listen_unix(Path::new("/run/a")));
         assert!(!one.may_listen_unix(Path::new("/run/b")));
+        let udp = Destinations::new(["udp:*:*".parse().unwrap()]);
+        let at = "0.0.0.0:8080".parse().unwrap();
+        assert!(udp.may_listen_udp(at) && !udp.may_listen(at));
+        assert!(everything.may_listen(at) && !everything.may_listen_udp(at));
         assert!(!"db.example:80".parse::<DestinationRule>().unwrap().is_place_to_listen());
     }
 
@@ -194,6 +213,9 @@ mod tests {
         assert_eq!(chosen, "localhost:8080".parse().unwrap());
         assert!(!chosen.leaves_port());
         assert_eq!(chosen.rule_to_listen().to_string(), "localhost:8080");
+        let udp = Destination::place_to_listen("udp:localhost:0").unwrap();
+        assert_eq!(udp.rule_to_listen().to_string(), "udp:localhost:*");
+        assert_eq!(udp.with_port(53).to_string(), "udp:localhost:53");
         for text in ["localhost", "localhost:", "localhost:+0", "localhost:65536", "unix:/a/../b"] {
             Destination::place_to_listen(text).unwrap_err();
         }

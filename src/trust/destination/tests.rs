@@ -339,3 +339,64 @@ fn a_unix_socket_is_reached_by_its_own_rule_only() {
     }
     asked(&format!("unix:/{}", "x".repeat(106)));
 }
+
+#[test]
+fn rules_about_udp_and_rules_about_connections_do_not_stand_for_each_other() {
+    for (listed, wanted, expected) in [
+        ("udp:192.0.2.7:53", "udp:192.0.2.7:53", true),
+        ("udp:*:*", "udp:192.0.2.7:53", true),
+        ("udp:192.0.2.0/24:53", "udp:192.0.2.7:53", true),
+        ("udp:[2001:db8::/32]:*", "udp:[2001:db8::1]:53", true),
+        ("udp:*:53", "udp:ns.example:53", true),
+        ("*:*", "udp:192.0.2.7:53", false),
+        ("192.0.2.7:53", "udp:192.0.2.7:53", false),
+        ("udp:*:*", "192.0.2.7:53", false),
+        ("udp:192.0.2.7:53", "192.0.2.7:53", false),
+        ("unix:/run/a", "udp:192.0.2.7:53", false),
+        ("udp:*:*", "udp:127.0.0.1:53", false),
+        ("udp:localhost:53", "udp:localhost:53", false),
+    ] {
+        let address = if wanted.contains("2001") { "[2001:db8::1]:53" } else { "192.0.2.7:53" };
+        let address = if wanted.contains("127") { "127.0.0.1:53" } else { address };
+        check(listed, wanted, address, expected);
+    }
+    check("udp:localhost:53", "udp:localhost:53", "127.0.0.1:53", true);
+    // A host may be called so.
+    check("udp:53", "udp:53", "192.0.2.7:53", true);
+    assert!(!rule("udp:53").udp && !asked("udp:53").is_udp());
+    // What names nothing is a connection.
+    let rules = ["udp:192.0.2.7:53", "192.0.2.8:80"].map(rule);
+    assert_eq!(Destinations::new(rules).default_place(), Some(asked("192.0.2.8:80")));
+    assert_eq!(Destinations::new([rule("udp:192.0.2.7:53")]).default_place(), None);
+}
+
+#[test]
+fn places_for_datagrams_are_shown_as_they_are_written_and_are_one_machines() {
+    for text in ["udp:192.0.2.7:53", "udp:[2001:db8::7]:53", "udp:ns.example:53"] {
+        assert_eq!((asked(text).to_string(), rule(text).to_string()), (text.into(), text.into()));
+        let name = text.strip_prefix("udp:").unwrap();
+        assert_eq!((asked(text).name(), asked(name).name()), (name.into(), name.into()));
+        assert_eq!(asked(name).over_udp(), Some(asked(text)));
+        assert!(asked(text).is_udp() && !asked(name).is_udp());
+    }
+    assert_eq!(rule("udp:*:*").to_string(), "udp:*:*");
+    assert_eq!(asked("unix:/run/a").over_udp(), None);
+    for text in ["udp:224.0.0.251:5353", "udp:255.255.255.255:67", "udp:[ff02::fb]:5353"] {
+        assert!(text.parse::<DestinationRule>().is_err() && text.parse::<Destination>().is_err());
+        Destination::place_to_listen(text).unwrap_err();
+    }
+    for text in ["udp:unix:/run/a", "udp:udp:a:1", "udp::53", "udp:a:0", "udp:a:b", "udp:1.1.1.1:"]
+    {
+        assert!(text.parse::<Destination>().is_err(), "{text}");
+    }
+    // However a network is written, and whatever a name stands for.
+    for (listed, wanted, address) in [
+        ("udp:224.0.0.0/4:*", "udp:ns.example:53", "224.0.0.251:53"),
+        ("udp:*:*", "udp:ns.example:53", "224.0.0.251:53"),
+        ("udp:*:*", "udp:ns.example:53", "[::ffff:224.0.0.251]:53"),
+        ("udp:*:*", "udp:ns.example:53", "255.255.255.255:53"),
+        ("udp:*:*", "udp:ns.example:53", "[ff02::fb]:53"),
+    ] {
+        check(listed, wanted, address, false);
+    }
+}

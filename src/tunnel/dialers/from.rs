@@ -26,14 +26,27 @@ impl Dialing {
         if self.from.is_empty() {
             return TcpStream::connect(to).await;
         }
-        let fits = |from: &&IpAddr| from.is_ipv4() == to.is_ipv4();
-        let from = self.from.iter().find(fits).ok_or(io::ErrorKind::NetworkUnreachable)?;
+        let from = self.address_for(to)?;
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // Without it, a port taken here would be taken for all destinations together. Kernels
         // before 4.2 lack the option.
         let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
-        socket.bind(SocketAddr::new(*from, 0))?;
+        socket.bind(SocketAddr::new(from, 0))?;
         socket.connect(to).await
+    }
+
+    /// The address to dial `to` from; an unspecified one leaves it to the system.
+    pub(super) fn address_for(&self, to: SocketAddr) -> io::Result<IpAddr> {
+        let any = || match to {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        if self.from.is_empty() {
+            return Ok(any());
+        }
+        let fits = |from: &&IpAddr| from.is_ipv4() == to.is_ipv4();
+        let from = self.from.iter().find(fits).copied();
+        from.ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
     }
 }
 

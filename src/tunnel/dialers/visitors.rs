@@ -12,7 +12,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Failed, Source, connect_fixed, meaning};
+use super::dial::{Failed, connect_fixed, meaning};
+use super::{Source, datagrams};
 use crate::driver::{
     Client, Code, Incoming, OpenError, OpenOptions, Session, SessionError, Stream, StreamError,
     StreamKind,
@@ -29,9 +30,11 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteForward {
     /// Where the server listens: an address of its own, `localhost`, or a Unix socket. With port 0
-    /// the server chooses one, which is asked for from then on.
+    /// the server chooses one, which is asked for from then on. If it
+    /// [takes datagrams](Destination::is_udp), each of their senders has a flow.
     pub listen: Destination,
-    /// Where they go from here: `host:port`, resolved at each dial, or `unix:` and a path.
+    /// Where they go from here: `host:port`, resolved at each dial, or `unix:` and a path, which
+    /// takes no datagrams.
     pub to: Arc<str>,
     /// See [`OpenOptions::redundant`]: both ends do that for each connection.
     pub redundant: bool,
@@ -156,6 +159,19 @@ impl Known {
         let forwards = wishes.iter().map(|wish| wish.forward.clone());
         self.forwards.extend((self.newest..).zip(forwards));
     }
+
+    /// Where a visitor leads, and where it comes from: one with datagrams only where these are
+    /// asked for.
+    fn of(
+        &self,
+        kind: &StreamKind,
+        is_flow: bool,
+    ) -> Option<(Arc<RemoteForward>, Option<SocketAddr>)> {
+        let StreamKind::Visitor { number, source } = kind else { return None };
+        let forward = self.forwards.get(number).filter(|it| it.listen.is_udp() == is_flow)?;
+        let source = source.as_ref().and_then(|source| source.parse().ok());
+        Some((forward.clone(), source))
+    }
 }
 
 /// What is asked for, and what came of it.
@@ -218,6 +234,9 @@ impl Wish {
     }
 
     async fn ask(&mut self, session: &Session, number: u64) -> Result<Stream, Unheard> {
+        if self.listen.is_udp() && session.flows_granted() == 0 {
+            return Err(OpenError::FlowsNotKnown.into());
+        }
         let place = self.listen.to_string();
         let kind = StreamKind::Listening { number, place };
         let redundant = self.forward.redundant;
@@ -258,7 +277,7 @@ impl Unheard {
     /// The error, if asking again would not help.
     fn is_final(&self, forward: &RemoteForward) -> Option<RemoteForwardError> {
         match self {
-            Self::Open(error @ OpenError::ListeningNotKnown) => {
+            Self::Open(error @ (OpenError::ListeningNotKnown | OpenError::FlowsNotKnown)) => {
                 Some(RemoteForwardError::NotKnown(error.clone()))
             }
             Self::Stream(StreamError::Reset(code)) => {
@@ -301,32 +320,42 @@ async fn take(
 ) -> SessionError {
     let mut told = false;
     loop {
-        let Incoming { stream, kind, .. } = tokio::select! {
+        let incoming = tokio::select! {
             accepted = session.accept() => match accepted {
                 Ok(incoming) => incoming,
                 Err(over) => return over,
             },
             Some(_) = visitors.join_next() => continue,
         };
-        let forward = match &kind {
-            StreamKind::Visitor { number, .. } => known.forwards.get(number),
-            _ => None,
+        let mut tell = |kind: StreamKind| {
+            // A server that goes on does not fill the log.
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(?kind, "the server opens what it was not asked for; it is refused");
+            }
         };
-        match (forward.cloned(), kind) {
-            (Some(forward), StreamKind::Visitor { source, .. }) => {
-                let source = source.and_then(|source| source.parse().ok());
-                drop(visitors.spawn(visit(stream, source, forward, dialling.clone())));
-            }
-            (_, kind) => {
-                // A server that goes on does not fill the log.
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(
-                        ?kind,
-                        "the server opens what it was not asked for; it is refused"
-                    );
+        let dialling = dialling.clone();
+        match incoming.into_flow() {
+            Ok((flow, kind)) => match known.of(&kind, true) {
+                Some((forward, _)) => {
+                    let session = session.clone();
+                    drop(visitors.spawn(async move {
+                        datagrams::serve_fixed(flow, &forward.to, &session, &dialling).await;
+                    }));
                 }
-                stream.reset(Code::DIAL_FORBIDDEN);
-            }
+                None => {
+                    tell(kind);
+                    flow.reset(Code::DIAL_FORBIDDEN);
+                }
+            },
+            Err(Incoming { stream, kind, .. }) => match known.of(&kind, false) {
+                Some((forward, source)) => {
+                    drop(visitors.spawn(visit(stream, source, forward, dialling)));
+                }
+                None => {
+                    tell(kind);
+                    stream.reset(Code::DIAL_FORBIDDEN);
+                }
+            },
         }
     }
 }
@@ -354,13 +383,6 @@ async fn visit(
                 Ends { from, to: format!("{} by the server's {}", forward.to, forward.listen) };
             copy(socket, Bytes::new(), stream, dialling.sockets(), &ends).await;
         }
-        Err(Failed { code: Code::EXCESSIVE_LOAD, .. }) => {
-            dialling.tell_full();
-            stream.reset(Code::EXCESSIVE_LOAD);
-        }
-        Err(Failed { destination, code, why }) => {
-            tracing::warn!(%destination, error = %why, by = %forward.listen, "cannot reach the destination");
-            stream.reset(code);
-        }
+        Err(failed) => stream.reset(failed.tell(&dialling)),
     }
 }

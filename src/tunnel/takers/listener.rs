@@ -1,4 +1,4 @@
-//! A place where connections are accepted.
+//! A place where connections are accepted, or datagrams taken.
 
 use std::fmt;
 use std::io;
@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use super::unix::UnixSocket;
 use crate::net::as_ipv4;
 use crate::tunnel::socket::Socket;
+use crate::tunnel::udp_socket::UdpPort;
 
 /// What programs connect to.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A file.
     Unix(UnixSocket),
+    /// A port that takes datagrams, and no connections.
+    Udp(Arc<UdpPort>),
     /// One that somebody else may accept from as well, now or later.
     Shared(Arc<Listener>),
 }
@@ -35,8 +38,14 @@ impl From<UnixSocket> for Listener {
     }
 }
 
+impl From<UdpPort> for Listener {
+    fn from(port: UdpPort) -> Self {
+        Self::Udp(Arc::new(port))
+    }
+}
+
 impl fmt::Display for Listener {
-    /// Its address, or the path of its file.
+    /// Its address, after `udp:` if it takes datagrams, or the path of its file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
@@ -44,19 +53,30 @@ impl fmt::Display for Listener {
                 Err(error) => error.fmt(f),
             },
             Self::Unix(listener) => listener.path().display().fmt(f),
+            Self::Udp(port) => port.fmt(f),
             Self::Shared(listener) => listener.fmt(f),
         }
     }
 }
 
 impl Listener {
-    /// The port, if it is one.
+    /// The port, if it is one that accepts connections.
     #[must_use]
     pub fn tcp(&self) -> Option<&TcpListener> {
         match self {
             Self::Tcp(listener) => Some(listener),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Udp(_) => None,
             Self::Shared(listener) => listener.tcp(),
+        }
+    }
+
+    /// The port, if it is one that takes datagrams.
+    #[must_use]
+    pub fn udp(&self) -> Option<&Arc<UdpPort>> {
+        match self {
+            Self::Udp(port) => Some(port),
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Shared(listener) => listener.udp(),
         }
     }
 
@@ -79,7 +99,7 @@ impl Listener {
                 Ok((Socket::Tcp(socket), Some(from)))
             }
             Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?), None)),
-            Self::Shared(_) => Err(io::ErrorKind::InvalidInput.into()),
+            Self::Udp(_) | Self::Shared(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 }

@@ -20,11 +20,17 @@ use crate::driver::{
 };
 use crate::lane::listen;
 use crate::net::as_ipv4;
-use crate::trust::{Destination, Destinations, ListenAt, Permit};
+use crate::trust::{Destination, ListenAt};
 use crate::tunnel::connections::{Client, Place};
 use crate::tunnel::copy::{Ends, copy};
 use crate::tunnel::places::{Hold, NotHad};
 use crate::tunnel::socket::{self, Socket};
+use crate::tunnel::udp_socket::UdpPort;
+
+mod datagrams;
+mod port;
+
+use port::{Port, allowed, not_listed};
 
 /// How often to check whether its client may still have them.
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
@@ -59,7 +65,7 @@ pub(in crate::tunnel) async fn serve(asked: Asked, session: Session, client: Arc
     subject.stream_started(&shown);
     tracing::info!(address = %at, client = subject.comment(), "connections are taken for a client");
     let redundant = stream.is_redundant();
-    let port = Port { number, place: at, leaves_port, redundant, session, client };
+    let port = Arc::new(Port { number, place: at, leaves_port, redundant, session, client });
     let mut visitors = JoinSet::new();
     let over = port.attend(stream, &hold, &mut visitors).await;
     // Whoever asks next may have it.
@@ -122,37 +128,6 @@ fn begin(asked: &str, session: &Session, client: &Arc<Client>) -> Result<Begun, 
     }
 }
 
-/// The rules about where the server may listen for a client.
-fn rules<'a>(permit: &'a Permit, client: &'a Client) -> Option<&'a Destinations> {
-    if permit.is_listed() { permit.listen() } else { client.listen_for_strangers() }
-}
-
-/// Where to listen: at those addresses of the place that are allowed.
-fn allowed<'a>(place: &'a Destination, permit: &Permit, client: &Client) -> Option<ListenAt<'a>> {
-    let rules = rules(permit, client)?;
-    match place.listen_at()? {
-        ListenAt::Unix(path) => rules.may_listen_unix(path).then_some(ListenAt::Unix(path)),
-        ListenAt::Addresses(mut all) => {
-            all.retain(|at| rules.may_listen(*at));
-            (!all.is_empty()).then_some(ListenAt::Addresses(all))
-        }
-    }
-}
-
-/// Why a client may not have it, and what to do if it should.
-fn not_listed(place: &Destination, permit: &Permit) -> String {
-    let rule = place.rule_to_listen();
-    match permit.is_listed() {
-        true => format!(
-            "this client may not have connections taken there; if it shall, add listen=\"{rule}\" to its line"
-        ),
-        false => format!(
-            "no client is listed, and strangers may not have connections taken there; if they shall, start the server with \
-             --allow-listen {rule}"
-        ),
-    }
-}
-
 /// Listens there; says what the place is called with the port it got.
 fn bind(place: &Destination, at: &ListenAt<'_>) -> io::Result<(Vec<Listener>, String)> {
     let all = match at {
@@ -165,10 +140,10 @@ fn bind(place: &Destination, at: &ListenAt<'_>) -> io::Result<(Vec<Listener>, St
     for at in all {
         // One port for all of them.
         let at = SocketAddr::new(at.ip(), chosen.unwrap_or(at.port()));
-        match listen(at) {
-            Ok(listener) => {
-                chosen = Some(listener.local_addr()?.port());
-                listeners.push(listener.into());
+        match listen_there(at, place.is_udp()) {
+            Ok((listener, at)) => {
+                chosen = Some(at.port());
+                listeners.push(listener);
             }
             // Two programs on one port would share its connections.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
@@ -185,6 +160,17 @@ fn bind(place: &Destination, at: &ListenAt<'_>) -> io::Result<(Vec<Listener>, St
     }
 }
 
+fn listen_there(at: SocketAddr, is_udp: bool) -> io::Result<(Listener, SocketAddr)> {
+    if is_udp {
+        let port = UdpPort::bind(at)?;
+        let at = port.local_addr()?;
+        return Ok((port.into(), at));
+    }
+    let listener = listen(at)?;
+    let at = listener.local_addr()?;
+    Ok((listener.into(), at))
+}
+
 /// Why no more connections are accepted.
 #[derive(Debug, thiserror::Error)]
 enum Over {
@@ -198,46 +184,27 @@ enum Over {
     Session,
 }
 
-/// A place where the server listens for a client.
-struct Port {
-    number: u64,
-    place: String,
-    /// The client has left the port's choice to this end.
-    leaves_port: bool,
-    /// As the client wants the streams of its connections.
-    redundant: bool,
-    session: Session,
-    client: Arc<Client>,
-}
-
 impl Port {
-    async fn attend(&self, mut stream: Stream, hold: &Hold, visitors: &mut JoinSet<()>) -> Over {
+    async fn attend(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        hold: &Hold,
+        visitors: &mut JoinSet<()>,
+    ) -> Over {
         // Its first byte is the answer: we are listening.
         if stream.answer().await.is_err() || self.tell_port(&mut stream).await.is_err() {
             return Over::Session;
         }
-        let mut recheck = tokio::time::interval(RECHECK_EVERY);
-        let over = loop {
-            tokio::select! {
-                biased;
-                () = hold.taken_over() => break Over::Superseded,
-                () = self.session.draining() => break Over::Session,
-                () = ended(&mut stream) => break Over::Unwanted,
-                _ = recheck.tick() => {
-                    if !self.is_allowed() {
-                        break Over::Forbidden;
-                    }
-                }
-                Some(_) = visitors.join_next() => {}
-                (socket, from) = accept(hold.listeners()) => {
-                    if visitors.len() >= VISITORS_PER_LISTENER_MAX {
-                        self.client.tell_full();
-                        socket::reset(&socket);
-                    } else if !self.let_in(socket, from, visitors) {
-                        break Over::Forbidden;
-                    }
-                }
+        let taken = async {
+            match hold.listeners().iter().filter_map(Listener::udp).cloned().collect::<Vec<_>>() {
+                ports if ports.is_empty() => self.take(hold.listeners(), visitors).await,
+                ports => datagrams::take(ports, self).await,
             }
+        };
+        let over = tokio::select! {
+            biased;
+            over = self.watch(&mut stream, hold) => over,
+            () = taken => Over::Forbidden,
         };
         stream.reset(match over {
             Over::Unwanted => Code::NONE,
@@ -248,6 +215,41 @@ impl Port {
         over
     }
 
+    /// Waits until no more is to be taken.
+    async fn watch(&self, stream: &mut Stream, hold: &Hold) -> Over {
+        let mut recheck = tokio::time::interval(RECHECK_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = hold.taken_over() => return Over::Superseded,
+                () = self.session.draining() => return Over::Session,
+                () = ended(stream) => return Over::Unwanted,
+                _ = recheck.tick() => {
+                    if !self.is_allowed() {
+                        return Over::Forbidden;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has connections carried, until the client may have no more from there.
+    async fn take(&self, listeners: &[Listener], visitors: &mut JoinSet<()>) {
+        loop {
+            tokio::select! {
+                Some(_) = visitors.join_next() => {}
+                (socket, from) = accept(listeners) => {
+                    if visitors.len() >= VISITORS_PER_LISTENER_MAX {
+                        self.client.tell_full();
+                        socket::reset(&socket);
+                    } else if !self.let_in(socket, from, visitors) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     /// Tells the client which port it got, if it left that open.
     async fn tell_port(&self, stream: &mut Stream) -> io::Result<()> {
         let port = self.place.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
@@ -255,12 +257,6 @@ impl Port {
             Some(port) => stream.write_all(&port.to_be_bytes()).await,
             None => Ok(()),
         }
-    }
-
-    fn is_allowed(&self) -> bool {
-        let permit = self.session.permit();
-        let place = self.place.parse::<Destination>().ok();
-        permit.zip(place).is_some_and(|(it, place)| allowed(&place, &it, &self.client).is_some())
     }
 
     /// Has a connection carried; `false` if the client may have no more from there.

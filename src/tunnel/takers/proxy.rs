@@ -39,10 +39,9 @@ pub async fn serve_within(
 ) {
     let listener = listener.into();
     let at: Arc<str> = listener.to_string().into();
-    let sockets = *bound.sockets();
     let each = |socket, from| {
         let (client, options, at) = (client.clone(), options.clone(), at.clone());
-        let way = Way { client, options, sockets, from, at };
+        let way = Way { client, options, bound: bound.clone(), from, at };
         async move {
             match greet(socket, &way).await {
                 Ok(()) => {}
@@ -59,7 +58,7 @@ pub async fn serve_within(
 }
 
 async fn greet(socket: Socket, way: &Way) -> Result<(), Unheard> {
-    socket::prepare(&socket, &way.sockets);
+    socket::prepare(&socket, way.bound.sockets());
     let first = timeout(GREETING_TIMEOUT, program::first_byte(&socket)).await;
     let program = Program::new(socket);
     match first.map_err(|_| Unheard::Late)?? {

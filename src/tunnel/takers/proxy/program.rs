@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::net::as_ipv4;
 use crate::tunnel::socket::Socket;
 
 /// How long, or how much, is still read from a program after our last word: closing a socket with
@@ -35,6 +37,13 @@ impl Program {
 
     pub(super) fn into_socket(self) -> Socket {
         self.socket
+    }
+
+    /// The addresses of its connection, this end's first; a Unix socket has none.
+    pub(super) fn ends(&self) -> Option<[SocketAddr; 2]> {
+        let Socket::Tcp(socket) = &self.socket else { return None };
+        let ends = [socket.local_addr().ok()?, socket.peer_addr().ok()?];
+        Some(ends.map(as_ipv4))
     }
 
     /// Lets the program read what it was told.

@@ -1,4 +1,5 @@
-//! SOCKS5 (RFC 1928), with user and password (RFC 1929) where the port asks for them.
+//! SOCKS5 (RFC 1928), connections and datagrams, with user and password (RFC 1929) where the port
+//! asks for them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,12 +12,15 @@ use tokio::time::timeout;
 use super::program::Program;
 use super::way::{GREETING_TIMEOUT, Refusal, Unheard, Way};
 
+mod associate;
+
 pub(super) const VERSION: u8 = 5;
 
 type Asked<'a> = (Protocol<'a, states::CommandRead>, Socks5Command, TargetAddr);
 type Protocol<'a, S> = Socks5ServerProtocol<&'a mut Program, S>;
 
 pub(super) async fn serve(mut program: Program, way: &Way) -> Result<(), Unheard> {
+    let ends = program.ends();
     let asked = timeout(GREETING_TIMEOUT, read(&mut program, way)).await;
     let (protocol, command, target) = match asked.map_err(|_| Unheard::Late)? {
         Ok(asked) => asked,
@@ -25,6 +29,9 @@ pub(super) async fn serve(mut program: Program, way: &Way) -> Result<(), Unheard
             return Err(why);
         }
     };
+    if matches!(command, Socks5Command::UDPAssociate) {
+        return associate::serve(protocol, &target, way, ends).await;
+    }
     let (host, port) = target.into_string_and_port();
     let opened = match command {
         Socks5Command::TCPConnect if way.options.fast => {

@@ -12,8 +12,8 @@ use super::credentials::Credentials;
 use super::program::Program;
 use crate::driver::{Client, Code, OpenError, OpenOptions, Stream, StreamError, StreamKind, Wants};
 use crate::trust::Destination;
+use crate::tunnel::connections::Connections;
 use crate::tunnel::copy::{self, Ends};
-use crate::tunnel::socket::SocketOptions;
 
 /// How long a program may take to say where it wants to go.
 pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub(super) enum Unheard {
 pub(super) struct Way {
     pub(super) client: Arc<Client>,
     pub(super) options: ProxyOptions,
-    pub(super) sockets: SocketOptions,
+    pub(super) bound: Connections,
     pub(super) from: String,
     pub(super) at: Arc<str>,
 }
@@ -107,7 +107,7 @@ impl Way {
         first: Bytes,
         Opened { stream, ends }: Opened,
     ) {
-        copy::copy(program.into_socket(), first, stream, &self.sockets, &ends).await;
+        copy::copy(program.into_socket(), first, stream, self.bound.sockets(), &ends).await;
     }
 
     /// Whether it may use the port.
@@ -124,7 +124,7 @@ pub(super) struct Opened {
 }
 
 /// As the list of clients writes it.
-fn destination(host: &str, port: u16) -> Result<Destination, Refusal> {
+pub(super) fn destination(host: &str, port: u16) -> Result<Destination, Refusal> {
     let bracketed = host.contains(':');
     let text = if bracketed { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     text.parse().map_err(|_| Refusal::Name)
