@@ -83,6 +83,9 @@ pub struct End {
     pub flows: BTreeMap<StreamId, FlowApp>,
     pub flows_to_open: VecDeque<usize>,
     arrivals: BTreeMap<StreamId, flow::Arrivals>,
+    openings: flow::Openings,
+    /// A rule of flows that a frame of the peer's broke.
+    broken: Option<String>,
     /// Streams and flows whose users have something to do.
     pub todo: BTreeSet<StreamId>,
     /// How many of `apps` are still open.
@@ -129,6 +132,8 @@ impl End {
             flows: BTreeMap::new(),
             flows_to_open: VecDeque::new(),
             arrivals: BTreeMap::new(),
+            openings: flow::Openings::new(side),
+            broken: None,
             todo: BTreeSet::new(),
             apps_open: 0,
             to_open: VecDeque::new(),

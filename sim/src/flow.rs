@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use imux::proto::limits::FLOW_DEADLINE_MAX;
 use imux::proto::{Code, DatagramError, ReadError, Session, StreamId};
 
 use crate::net::{MS, Time, ms};
@@ -62,7 +63,7 @@ impl FlowApp {
         arrivals: &mut Arrivals,
         late: Time,
     ) -> Result<Option<Time>, String> {
-        let deadline = ms(options.deadline_ms as f64);
+        let deadline = ms(options.deadline_ms as f64).min(FLOW_DEADLINE_MAX.as_nanos() as Time);
         let (own, other) = (self.own_half(), 1 - self.own_half());
         loop {
             match session.flow(self.id).recv(at) {
@@ -79,11 +80,13 @@ impl FlowApp {
                 }
                 Err(ReadError::Blocked) => break,
                 Err(ReadError::Reset(_) | ReadError::Closed) => {
+                    self.check(now, session, deadline, &truths[other], arrivals, late)?;
                     self.close(session);
                     return Ok(None);
                 }
             }
         }
+        self.check(now, session, deadline, &truths[other], arrivals, late)?;
         if !self.opener {
             return Ok(None);
         }
@@ -98,6 +101,20 @@ impl FlowApp {
             self.send_at = now + wait.max(1);
         }
         Ok((!self.over).then_some(self.send_at))
+    }
+
+    /// All that has come for it was read, or dropped for a reason.
+    fn check(
+        &self,
+        now: Time,
+        session: &mut Session,
+        deadline: Time,
+        truth: &Truth,
+        arrivals: &Arrivals,
+        late: Time,
+    ) -> Result<(), String> {
+        let Some(stats) = session.flow(self.id).stats() else { return Ok(()) };
+        arrivals.check(now, truth.read, &stats, deadline, late)
     }
 
     fn send(

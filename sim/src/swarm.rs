@@ -89,6 +89,9 @@ const SEEDS_WITH_FLOWS: u64 = 7;
 
 /// A voice, a game, a tunnel in the tunnel, or a flood.
 fn draw_flow(rng: &mut Rng, end_ms: f64) -> FlowPlan {
+    if rng.chance(0.05) {
+        return draw_flood(rng, end_ms);
+    }
     let count = rng.log_range(1.0, 400.0) as u64;
     let at_ms = rng.unit() * end_ms;
     let every_ms = rng.log_range(0.02, 60.0).min(end_ms / count as f64);
@@ -104,6 +107,21 @@ fn draw_flow(rng: &mut Rng, end_ms: f64) -> FlowPlan {
         every_ms,
         bytes: [one.min(other), one.max(other)],
         echo: rng.chance(0.5),
+    }
+}
+
+/// Far more at once than flows may keep, for long.
+fn draw_flood(rng: &mut Rng, end_ms: f64) -> FlowPlan {
+    FlowPlan {
+        at_ms: rng.unit() * end_ms,
+        from_server: rng.chance(0.4),
+        redundant: rng.chance(0.3),
+        deadline_ms: *rng.pick(&[200, 1_000, 20_000]),
+        idle_ms: 0.0,
+        count: rng.range(250..=400),
+        every_ms: rng.log_range(0.005, 0.1),
+        bytes: [40_000, 65_507],
+        echo: rng.chance(0.2),
     }
 }
 

@@ -74,6 +74,9 @@ impl End {
     /// Notes when datagrams arrive.
     pub(super) fn note_datagrams(&mut self, now: Time) {
         for frame in &self.batch.frames {
+            if let Err(why) = self.openings.on_frame(frame) {
+                self.broken.get_or_insert(why);
+            }
             if let Frame::Datagram(datagram) = frame {
                 // It may come with the flow's opening.
                 self.arrivals.entry(datagram.id).or_default().on_arrival(now, datagram);
@@ -112,8 +115,11 @@ impl End {
         true
     }
 
-    /// What flows keep is bounded.
+    /// What flows keep is bounded, and what comes for them finds them open.
     pub(super) fn check_flows(&self) -> Result<(), String> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
         let kept = self.session.flow_bytes();
         if kept > 2 * FLOWS_BYTES_MAX {
             return Err(format!("flows keep {kept} bytes"));

@@ -1,10 +1,13 @@
-//! Two honest ends, whatever happens to their lanes and streams, against plain byte queues.
+//! Two honest ends, whatever happens to their lanes, streams and flows, against plain queues.
+
+mod flows;
 
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 
+use self::flows::Flows;
 use crate::proto::ids::{LinkId, StreamId};
 use crate::proto::limits::{REORDER_OVERHEAD_BYTES, REORDER_OVERHEAD_FACTOR};
 use crate::proto::testing::pair::{CLIENT, End, Pair, Path, SERVER, pattern};
@@ -20,7 +23,7 @@ pub(in crate::proto) enum Op {
     },
     /// The other end of a stream writes too.
     Answer {
-        flow: usize,
+        half: usize,
         bytes: usize,
     },
     /// The writer abandons the stream.
@@ -29,6 +32,22 @@ pub(in crate::proto) enum Op {
     Stop(usize),
     /// The reader pauses until the end.
     Pause(usize),
+    OpenFlow {
+        from_server: bool,
+        deadline_ms: u16,
+        redundant: bool,
+    },
+    /// Either end of a flow sends that many datagrams.
+    Datagrams {
+        flow: usize,
+        server: bool,
+        count: u8,
+        bytes: usize,
+    },
+    EndFlow {
+        flow: usize,
+        server: bool,
+    },
     Drain {
         server: bool,
     },
@@ -82,13 +101,13 @@ fn case(u: &mut Unstructured<'_>) -> Result<Case> {
 }
 
 fn op(u: &mut Unstructured<'_>) -> Result<Op> {
-    let choice = u.int_in_range(0..=19)?;
+    let choice = u.int_in_range(0..=25)?;
     let nth = usize::from(u.arbitrary::<u8>()?);
     let server = nth & 1 == 1;
     let bytes = nth * nth / 6;
     Ok(match choice {
         0..=3 => Op::Open { from_server: server, bytes, redundant: choice == 3 },
-        4 | 5 => Op::Answer { flow: nth, bytes: usize::from(u.arbitrary::<u16>()? >> 4) },
+        4 | 5 => Op::Answer { half: nth, bytes: usize::from(u.arbitrary::<u16>()? >> 4) },
         6 => Op::Reset(nth),
         7 => Op::Stop(nth),
         8 => Op::Pause(nth),
@@ -102,6 +121,18 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         13 => Op::Silence(nth),
         14 => Op::SilenceOneWay { lane: nth >> 1, server },
         15 => Op::Slow { lane: nth, factor: u.int_in_range(2..=20)? },
+        16 => Op::OpenFlow {
+            from_server: server,
+            deadline_ms: u.int_in_range(1..=1_000)?,
+            redundant: nth & 2 == 2,
+        },
+        17..=19 => Op::Datagrams {
+            flow: nth >> 1,
+            server,
+            count: u.int_in_range(1..=50)?,
+            bytes: u.arbitrary::<u16>()?.into(),
+        },
+        20 => Op::EndFlow { flow: nth >> 1, server },
         _ => Op::Wait(1 + 2 * nth as u16),
     })
 }
@@ -120,7 +151,7 @@ pub(in crate::proto) fn some_policy(choice: u8) -> LanePolicy {
 }
 
 /// One direction of a stream in the model.
-struct Flow {
+struct Half {
     id: StreamId,
     reader: usize,
     data: Bytes,
@@ -132,7 +163,8 @@ struct Flow {
 struct Run {
     pair: Pair,
     config: Config,
-    flows: Vec<Flow>,
+    halves: Vec<Half>,
+    flows: Flows,
     lanes: Vec<LaneId>,
     next_lane: u64,
     drained: bool,
@@ -154,7 +186,8 @@ impl Case {
         let mut run = Run {
             pair,
             config,
-            flows: Vec::new(),
+            halves: Vec::new(),
+            flows: Flows::default(),
             lanes: vec![LaneId::new(0), LaneId::new(1)],
             next_lane: 2,
             drained: false,
@@ -172,13 +205,24 @@ impl Run {
     fn act(&mut self, op: Op) {
         match op {
             Op::Open { from_server, bytes, redundant } => self.open(from_server, bytes, redundant),
-            Op::Answer { flow, bytes } => self.answer(flow, bytes),
-            Op::Reset(flow) => self.reset(flow),
-            Op::Stop(flow) => self.stop(flow),
-            Op::Pause(flow) => {
-                if let Some(flow) = nth(&mut self.flows, flow) {
-                    self.pair.ends[flow.reader].unread.push(flow.id);
+            Op::Answer { half, bytes } => self.answer(half, bytes),
+            Op::Reset(half) => self.reset(half),
+            Op::Stop(half) => self.stop(half),
+            Op::Pause(half) => {
+                if let Some(half) = nth(&mut self.halves, half) {
+                    self.pair.ends[half.reader].unread.push(half.id);
                 }
+            }
+            Op::OpenFlow { from_server, deadline_ms, redundant } => {
+                self.flows.open(&mut self.pair, usize::from(from_server), deadline_ms, redundant);
+            }
+            Op::Datagrams { flow, server, count, bytes } => {
+                for _ in 0..count {
+                    self.flows.send(&mut self.pair, flow, usize::from(server), bytes);
+                }
+            }
+            Op::EndFlow { flow, server } => {
+                self.flows.end(&mut self.pair, flow, usize::from(server));
             }
             Op::Drain { server } => {
                 self.drained = true;
@@ -231,42 +275,42 @@ impl Run {
 
     fn open(&mut self, from_server: bool, bytes: usize, redundant: bool) {
         let end = if from_server { SERVER } else { CLIENT };
-        let data = pattern(bytes, self.flows.len() as u64 * 2 + 1);
+        let data = pattern(bytes, self.halves.len() as u64 * 2 + 1);
         if let Some(id) = self.pair.try_open(end, data.clone()) {
             if redundant {
                 self.pair.ends[end].session.send_stream(id).set_redundant();
             }
-            self.flows.push(Flow { id, reader: 1 - end, data, cut: false, answered: false });
+            self.halves.push(Half { id, reader: 1 - end, data, cut: false, answered: false });
         }
     }
 
-    fn answer(&mut self, flow: usize, bytes: usize) {
-        let seed = self.flows.len() as u64 * 2 + 1;
-        let Some(flow) = nth(&mut self.flows, flow) else { return };
-        let (id, end) = (flow.id, flow.reader);
-        if flow.answered || !self.pair.ends[end].accepted.contains(&id) {
+    fn answer(&mut self, half: usize, bytes: usize) {
+        let seed = self.halves.len() as u64 * 2 + 1;
+        let Some(half) = nth(&mut self.halves, half) else { return };
+        let (id, end) = (half.id, half.reader);
+        if half.answered || !self.pair.ends[end].accepted.contains(&id) {
             return;
         }
-        flow.answered = true;
+        half.answered = true;
         let data = pattern(bytes, seed);
         self.pair.ends[end].to_write.insert(id, data.clone());
-        self.flows.push(Flow { id, reader: 1 - end, data, cut: false, answered: true });
+        self.halves.push(Half { id, reader: 1 - end, data, cut: false, answered: true });
     }
 
-    fn reset(&mut self, flow: usize) {
-        let Some(flow) = nth(&mut self.flows, flow) else { return };
-        flow.cut = true;
-        let writer = &mut self.pair.ends[1 - flow.reader];
-        writer.to_write.remove(&flow.id);
-        writer.session.send_stream(flow.id).reset(Code::RESET);
+    fn reset(&mut self, half: usize) {
+        let Some(half) = nth(&mut self.halves, half) else { return };
+        half.cut = true;
+        let writer = &mut self.pair.ends[1 - half.reader];
+        writer.to_write.remove(&half.id);
+        writer.session.send_stream(half.id).reset(Code::RESET);
     }
 
-    fn stop(&mut self, flow: usize) {
-        let Some(flow) = nth(&mut self.flows, flow) else { return };
-        let reader = &mut self.pair.ends[flow.reader];
-        if reader.read.contains_key(&flow.id) {
-            flow.cut = true;
-            reader.session.recv_stream(flow.id).stop(Code::RESET);
+    fn stop(&mut self, half: usize) {
+        let Some(half) = nth(&mut self.halves, half) else { return };
+        let reader = &mut self.pair.ends[half.reader];
+        if reader.read.contains_key(&half.id) {
+            half.cut = true;
+            reader.session.recv_stream(half.id).stop(Code::RESET);
         }
     }
 
@@ -288,33 +332,41 @@ impl Run {
     fn finish(&mut self) {
         self.pair.ends.iter_mut().for_each(|end| end.unread.clear());
         self.lane_up(Path::new(50.0, 10), LanePolicy::default());
-        let (flows, drained) = (&self.flows, self.drained);
+        let (halves, drained) = (&self.halves, self.drained);
         self.pair.drive_until(LONG_ENOUGH, |pair| {
-            let is_there = |flow: &Flow| {
-                let read = pair.ends[flow.reader].read.get(&flow.id);
-                read.map_or(drained, |(_, ended)| *ended || flow.cut)
+            let is_there = |half: &Half| {
+                let read = pair.ends[half.reader].read.get(&half.id);
+                read.map_or(drained, |(_, ended)| *ended || half.cut)
             };
-            flows.iter().all(is_there)
+            halves.iter().all(is_there)
         });
         // What nobody answered ends now, and what one end abandoned the other abandons as well.
-        for flow in &self.flows {
-            let (writer, reader) = (1 - flow.reader, flow.reader);
-            if !flow.answered && self.pair.ends[reader].accepted.contains(&flow.id) {
-                self.pair.ends[reader].to_write.insert(flow.id, Bytes::new());
+        for half in &self.halves {
+            let (writer, reader) = (1 - half.reader, half.reader);
+            if !half.answered && self.pair.ends[reader].accepted.contains(&half.id) {
+                self.pair.ends[reader].to_write.insert(half.id, Bytes::new());
             }
-            if flow.cut || self.drained {
-                self.pair.ends[writer].session.send_stream(flow.id).reset(Code::RESET);
-                self.pair.ends[reader].session.recv_stream(flow.id).stop(Code::RESET);
+            if half.cut || self.drained {
+                self.pair.ends[writer].session.send_stream(half.id).reset(Code::RESET);
+                self.pair.ends[reader].session.recv_stream(half.id).stop(Code::RESET);
             }
         }
-        self.pair.drive_until(LONG_ENOUGH, |pair| {
+        let idle = |pair: &Pair| {
             let idle = |end: &End| end.session.stream_count() == 0;
             pair.ends.iter().all(idle)
-        });
+        };
+        // One end may hear of a flow only when the other has ended it.
+        for _ in 0..LONG_ENOUGH.as_secs() {
+            self.flows.finish(&mut self.pair);
+            self.pair.drive_until(Duration::from_secs(1), idle);
+            if idle(&self.pair) {
+                break;
+            }
+        }
     }
 
     fn check_delivery(&self) {
-        for Flow { id, reader, data, cut, .. } in &self.flows {
+        for Half { id, reader, data, cut, .. } in &self.halves {
             let read = self.pair.ends[*reader].read.get(id);
             let (bytes, ended) = read.map_or((&[][..], false), |(bytes, ended)| (bytes, *ended));
             assert!(data.starts_with(bytes), "{id}: other bytes than were written");
@@ -323,6 +375,7 @@ impl Run {
                 assert!(ended, "{id} has not ended");
             }
         }
+        self.flows.check_delivery(&self.pair);
         self.check();
         let credits = self.pair.ends.each_ref().map(|end| end.session.stats().credit);
         for (writer, end) in self.pair.ends.iter().enumerate() {

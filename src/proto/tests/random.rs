@@ -1,4 +1,4 @@
-//! Random writes, lane deaths and path changes against plain byte queues: the cases that a fuzz
+//! Random writes, datagrams, lane deaths and path changes against plain queues: the cases that a fuzz
 //! target also runs, but drawn so that they shrink well, and larger.
 
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             bytes,
             redundant: dice < 50,
         }),
-        2 => (n(), 0usize..100_000).prop_map(|(flow, bytes)| Op::Answer { flow, bytes }),
+        2 => (n(), 0usize..100_000).prop_map(|(half, bytes)| Op::Answer { half, bytes }),
         1 => n().prop_map(Op::Reset),
         1 => n().prop_map(Op::Stop),
         1 => n().prop_map(Op::Pause),
@@ -27,6 +27,13 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => n().prop_map(Op::Silence),
         1 => (n(), any::<bool>()).prop_map(|(lane, server)| Op::SilenceOneWay { lane, server }),
         2 => (n(), 2u8..20).prop_map(|(lane, factor)| Op::Slow { lane, factor }),
+        2 => (any::<bool>(), 1u16..1_000, any::<bool>()).prop_map(|(from_server, deadline_ms, redundant)| {
+            Op::OpenFlow { from_server, deadline_ms, redundant }
+        }),
+        4 => (n(), any::<bool>(), 1u8..50, 0usize..66_000).prop_map(|(flow, server, count, bytes)| {
+            Op::Datagrams { flow, server, count, bytes }
+        }),
+        1 => (n(), any::<bool>()).prop_map(|(flow, server)| Op::EndFlow { flow, server }),
         8 => (1u16..400).prop_map(Op::Wait),
     ]
 }
