@@ -1,5 +1,5 @@
-//! Random writes, datagrams, lane deaths and path changes against plain queues: the cases that a fuzz
-//! target also runs, but drawn so that they shrink well, and larger.
+//! Random writes, datagrams, lane deaths and path changes against plain queues: the cases that a
+//! fuzz target also runs, but drawn so that they shrink well, and larger.
 
 use proptest::prelude::*;
 
