@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(read(&mut truth, 10 * MS, 1, 10 * MS), Ok(()));
         read(&mut truth, 10 * MS, 1, 10 * MS).unwrap_err();
         read(&mut truth, 10 * MS, 0, 10 * MS).unwrap_err();
-        assert_eq!(read(&mut truth, 117 * MS, 2, 20 * MS), Ok(()), "it waited for others");
+        assert_eq!(read(&mut truth, 117 * MS, 2, 92 * MS), Ok(()), "it waited for others");
         read(&mut truth, 118 * MS, 3, 20 * MS).unwrap_err();
         assert_eq!(read(&mut truth, 900 * MS, 4, 900 * MS), Ok(()), "the lane took so long");
         read(&mut truth, 900 * MS, 5, 900 * MS).unwrap_err();
