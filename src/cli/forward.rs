@@ -266,7 +266,6 @@ mod tests {
             "udp:53:/run/a",
             "udp:224.0.0.1:53:a:1",
             "udp:53:224.0.0.1:53",
-            "udp:udp:53:a:1",
         ] {
             let error = Forward::parse(text).expect_err(text);
             assert!(error.contains("udp:5353:192.0.2.53:53"), "{text}: {error}");
