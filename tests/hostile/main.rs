@@ -9,6 +9,7 @@
 
 mod child;
 mod cuts;
+#[cfg(feature = "cli")]
 mod datagrams;
 mod floods;
 mod flows;
