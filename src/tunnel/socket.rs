@@ -11,6 +11,7 @@ use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::driver::FlowOptions;
 use crate::lane::{outgoing, unread};
 use crate::net::as_ipv4;
 
@@ -52,6 +53,14 @@ pub struct Keepalive {
     pub interval: Duration,
     /// After this many unanswered probes (`TCP_KEEPCNT`) the connection is broken; 1 to 127.
     pub probes: u32,
+}
+
+impl SocketOptions {
+    /// Flows end after as long as connections do, if that is set.
+    pub(super) fn for_flows(&self, options: FlowOptions) -> FlowOptions {
+        let idle_timeout = self.idle_timeout.unwrap_or(options.idle_timeout);
+        FlowOptions { idle_timeout, ..options }
+    }
 }
 
 impl Default for SocketOptions {

@@ -17,8 +17,7 @@ use crate::tunnel::udp_socket::{Received, Sender, UdpPort};
 /// Takes datagrams there until it is dropped.
 pub(super) async fn take(ports: Vec<Arc<UdpPort>>, place: &Arc<Port>) {
     let options = FlowOptions { redundant: place.redundant, ..FlowOptions::default() };
-    let idle_timeout = place.client.sockets().idle_timeout.unwrap_or(options.idle_timeout);
-    let options = FlowOptions { idle_timeout, ..options };
+    let options = place.client.sockets().for_flows(options);
     let each = ports.into_iter().map(|port| {
         let at = port.to_string();
         let visitors = Visitors { port, place: place.clone() };

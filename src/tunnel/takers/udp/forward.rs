@@ -55,9 +55,7 @@ pub async fn forward_udp_within(
     options: impl Into<FlowOptions>,
     bound: &Connections,
 ) {
-    let options = options.into();
-    let idle_timeout = bound.sockets().idle_timeout.unwrap_or(options.idle_timeout);
-    let options = FlowOptions { idle_timeout, ..options };
+    let options = bound.sockets().for_flows(options.into());
     let at = port.to_string();
     let port = Leading { port, to: options.kind.clone() };
     let opener = Opener::Client(client.clone());

@@ -39,9 +39,8 @@ pub(super) async fn serve(
         }
     };
     let program = protocol.reply_success(at).await?;
-    let idle_timeout = way.bound.sockets().idle_timeout;
-    let mut options = FlowOptions { redundant: way.options.redundant, ..FlowOptions::default() };
-    options.idle_timeout = idle_timeout.unwrap_or(options.idle_timeout);
+    let options = FlowOptions { redundant: way.options.redundant, ..FlowOptions::default() };
+    let options = way.bound.sockets().for_flows(options);
     let opener = Opener::Client(way.client.clone());
     let taker = Taker::new(relay, opener, options, way.bound.flows().clone(), way.at.to_string());
     let ended = async {
