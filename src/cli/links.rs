@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use imux::lane::BindSource;
 use imux::{Client, LinkId};
 use tokio::sync::watch;
@@ -60,7 +59,7 @@ pub(super) async fn watch() -> watch::Receiver<Network> {
 }
 
 async fn keep_looking(mut watch: Watch, tell: &watch::Sender<Network>) {
-    while watch.changes.next().await.is_some() {
+    while watch.changed().await {
         tokio::time::sleep(SETTLE).await;
         watch.drain();
         let begun = tokio::time::Instant::now();

@@ -49,52 +49,61 @@ impl ClientLinks {
         Self { linking, there, followed }
     }
 
-    /// From now on keeps up the links of these binds. What others carried goes over them: so those
-    /// go only when one of the new ones is up, or a while later.
+    /// From now on keeps up the links of these binds. The old ones carry on until a new one is up,
+    /// or for a while.
     pub(in crate::cli) fn change(&mut self, client: &Arc<Client>, binds: &[LinkPlan]) {
         if self.there.iter().map(|(plan, _)| plan).eq(binds) {
             return;
         }
-        let stays = |plan: &LinkPlan| binds.contains(plan);
         let (mut there, mut gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.there).into_iter().partition(|(plan, _)| stays(plan));
-        let is_new = |plan: &&LinkPlan| !there.iter().any(|(known, _)| known == *plan);
-        let mut new = Vec::new();
-        let wanted: Vec<_> = binds.iter().filter(is_new).cloned().collect();
-        let lanes = |plans: &mut dyn Iterator<Item = &LinkPlan>| {
-            plans.map(|plan| usize::from(plan.bind.lanes)).sum::<usize>()
-        };
-        let both = lanes(&mut binds.iter().chain(gone.iter().map(|(plan, _)| plan)));
+            std::mem::take(&mut self.there).into_iter().partition(|(plan, _)| binds.contains(plan));
+        let lanes = |plan: &LinkPlan| usize::from(plan.bind.lanes);
+        let both = binds.iter().chain(gone.iter().map(|(plan, _)| plan)).map(lanes).sum::<usize>();
         if both > usize::from(Link::LANES_MAX) {
             // There is no room for both.
             for (_, link) in gone.drain(..) {
                 client.remove_link(link);
             }
         }
-        for plan in wanted {
-            let added = match self.linking.link(&plan) {
-                Ok(link) => client.add_link(&link).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            match added {
-                Ok(link) => new.push((plan, link)),
-                Err(error) => tracing::error!(bind = %plan, error, "there is no such link"),
-            }
-        }
+        let is_new = |plan: &&LinkPlan| !there.iter().any(|(known, _)| known == *plan);
+        let mut new = self.add(client, binds.iter().filter(is_new));
         let added = new.iter().map(|(plan, _)| plan.bind.source.clone()).collect();
         tokio::spawn(routes::check(added, self.linking.place.clone()));
         if !gone.is_empty() {
-            let (client, new) = (client.clone(), new.iter().map(|(_, id)| *id).collect::<Vec<_>>());
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(LINK_PATIENCE, one_is_up(&client, &new)).await;
-                for (_, link) in gone {
-                    client.remove_link(link);
-                }
-            });
+            let ids = |links: &[(LinkPlan, LinkId)]| links.iter().map(|(_, id)| *id).collect();
+            tokio::spawn(replace(client.clone(), ids(&gone), ids(&new)));
         }
         there.append(&mut new);
         self.followed.send_replace(sources(&there));
         self.there = there;
+    }
+
+    /// Adds links; says of those that cannot be.
+    fn add<'a>(
+        &self,
+        client: &Client,
+        plans: impl Iterator<Item = &'a LinkPlan>,
+    ) -> Vec<(LinkPlan, LinkId)> {
+        let add = |plan: &LinkPlan| {
+            let link = self.linking.link(plan).map_err(|error| error.to_string())?;
+            client.add_link(&link).map_err(|error| error.to_string())
+        };
+        let added = plans.filter_map(|plan| match add(plan) {
+            Ok(link) => Some((plan.clone(), link)),
+            Err(error) => {
+                tracing::error!(bind = %plan, error, "there is no such link");
+                None
+            }
+        });
+        added.collect()
+    }
+}
+
+/// Removes the links `gone` once one of `new` is up, or a while later.
+async fn replace(client: Arc<Client>, gone: Vec<LinkId>, new: Vec<LinkId>) {
+    let _ = tokio::time::timeout(LINK_PATIENCE, one_is_up(&client, &new)).await;
+    for link in gone {
+        client.remove_link(link);
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures::TryStreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
-use rtnetlink::packet_core::NetlinkMessage;
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
@@ -69,7 +69,7 @@ pub(in crate::cli) struct Way {
 /// News of changes, and the means to look.
 pub(super) struct Watch {
     handle: Handle,
-    pub(super) changes: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    changes: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
 }
 
 impl Watch {
@@ -89,6 +89,16 @@ impl Watch {
         let (connection, handle, changes) = connection.inspect_err(told).ok()?;
         tokio::spawn(connection);
         Some(Self { handle, changes })
+    }
+
+    /// Waits for a change that may matter to somebody; false if there will be none any more.
+    pub(super) async fn changed(&mut self) -> bool {
+        while let Some((message, _)) = self.changes.next().await {
+            if matters(&message.payload) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Forgets the changes that have come so far.
@@ -124,6 +134,18 @@ impl Watch {
             }
         }
         Ok(Network { interfaces: interfaces.into_values().collect() })
+    }
+}
+
+/// Whether it is reason to look. On a router with the internet's routes, those come and go all the
+/// time, and there are a million to look at.
+fn matters(change: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
+    use RouteNetlinkMessage::{DelRoute, NewRoute};
+    match change {
+        NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) => {
+            route.header.destination_prefix_length == 0
+        }
+        _ => true,
     }
 }
 
@@ -250,5 +272,24 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_routes_only_those_for_everything_are_looked_at() {
+        let mut route = RouteMessage::default();
+        let told = |route: &RouteMessage| {
+            let route = RouteNetlinkMessage::NewRoute(route.clone());
+            matters(&NetlinkPayload::InnerMessage(route))
+        };
+        assert!(told(&route));
+        route.header.destination_prefix_length = 24;
+        assert!(!told(&route));
+        let link = RouteNetlinkMessage::DelLink(LinkMessage::default());
+        assert!(matters(&NetlinkPayload::InnerMessage(link)));
     }
 }
