@@ -1,6 +1,5 @@
 //! `imux client`: accepts local connections and carries them to the server.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +19,13 @@ use super::exit::{Exit, Failure};
 use super::forward::{Forward, Leads};
 use super::gateway::Gateway;
 use super::links::{self, ClientLinks, Linking};
-use super::listening::listen_locally;
 use super::own_key::OwnKey;
 use super::part::{ClientChange, Part};
 use super::signals::{Asked, ServiceSignals};
 use super::status::source::Source;
 use super::stopping::tell_draining;
-use super::taking::{Takers, Wanted};
+use super::taking::{Sockets, Takers, Wanted};
+use super::text::read_private;
 use super::trust::{client_tls, connect_failure, dial_failure, host_trust};
 use super::web::Web;
 use super::{routes, stdio};
@@ -53,9 +52,9 @@ async fn run_connected(
     part: Part,
     mut signals: ServiceSignals,
 ) -> Result<Exit, Failure> {
-    let Part { share, mut stopping, by_file, mut changes, .. } = part;
+    let Part { share, mut stopping, by_file, mut changes, sockets, .. } = part;
     // Before anything is dialled: a port that is taken should not cost a prompt.
-    let mut wanted = wanted_at_start(&config).await?;
+    let mut wanted = wanted_at_start(&config, &sockets).await?;
     let web = Web::bind_if(config.web.as_ref()).await?;
     let gateway = gateway(wanted.listeners(), &config);
     let mut networks = links::watch().await;
@@ -157,10 +156,10 @@ fn serve_web(
 }
 
 /// The places that a client takes connections at, with their sockets.
-async fn wanted_at_start(config: &ClientConfig) -> Result<Wanted, Failure> {
+async fn wanted_at_start(config: &ClientConfig, sockets: &Sockets) -> Result<Wanted, Failure> {
     let mut forwards = Vec::new();
     for forward in &config.forwards {
-        forwards.push((forward.clone(), Some(listen_locally(&forward.listen).await?)));
+        forwards.push((forward.clone(), Some(sockets.listen(&forward.listen).await?)));
     }
     let (reverse, redundant) = (config.reverse.clone(), config.redundant);
     Ok(Wanted { forwards, reverse, redundant, proxy: proxy_options(config)? })
@@ -359,14 +358,7 @@ fn read_credentials(file: &Path) -> Result<Credentials, Failure> {
         let shown = file.display();
         Failure::message(Exit::Config, format!("cannot use {shown}: {why}; nothing was started"))
     };
-    let read = || {
-        let mode = std::fs::metadata(file)?.permissions().mode();
-        std::fs::read_to_string(file).map(|text| (mode, text))
-    };
-    let (mode, text) = read().map_err(|error| failure(error.to_string()))?;
-    if mode & 0o077 != 0 {
-        return Err(failure(format!("others can read it; say `chmod 600 {}`", file.display())));
-    }
+    let text = read_private(file).map_err(failure)?;
     Credentials::parse(&text).map_err(|error| {
         failure(match error.line {
             0 => "there is no line USER:PASSWORD in it".to_owned(),

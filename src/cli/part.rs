@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bind::Binds;
 use super::stopping::Stopping;
-use super::taking::Wanted;
+use super::taking::{Sockets, Wanted};
 
 /// One server or client of a process.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Part {
     pub(super) by_file: bool,
     /// What becomes of a client when the file changes.
     pub(super) changes: mpsc::Receiver<ClientChange>,
+    /// Of all clients of the process.
+    pub(super) sockets: Sockets,
     /// Has a server read its list and its keys again.
     pub(super) rereads: watch::Receiver<()>,
 }
@@ -25,7 +27,8 @@ impl Part {
     pub(super) fn whole(stopping: Stopping) -> Self {
         // Nobody sends anything.
         let (changes, rereads) = (mpsc::channel(1).1, watch::channel(()).1);
-        Self { share: 1, stopping, by_file: false, changes, rereads }
+        let sockets = Sockets::default();
+        Self { share: 1, stopping, by_file: false, changes, sockets, rereads }
     }
 }
 

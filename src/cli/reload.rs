@@ -2,11 +2,14 @@
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use imux::tunnel::Listener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use super::address::Endpoint;
 use super::args::read_file;
 use super::bind::Binds;
 use super::config::{
@@ -16,11 +19,10 @@ use super::connect::proxy_options;
 use super::control::reload_all;
 use super::exit::{Exit, Failure};
 use super::forward::{Forward, Leads};
-use super::listening::listen_locally;
 use super::logging;
 use super::part::ClientChange;
 use super::reverse::Reverse;
-use super::taking::Wanted;
+use super::taking::{Sockets, Wanted};
 use super::text::print;
 
 /// How long a client may take to become what it is to be.
@@ -32,6 +34,7 @@ pub(super) struct Changes {
     /// In the order of the file.
     pub(super) clients: Vec<mpsc::Sender<ClientChange>>,
     pub(super) rereads: watch::Sender<()>,
+    pub(super) sockets: Sockets,
 }
 
 /// What runs, as the file said it.
@@ -74,6 +77,23 @@ impl Running {
         Self { fixed: self.fixed.clone(), ..new.clone() }
     }
 
+    /// Whether it is no client that this one could be changed to.
+    fn is_another(&self, new: &Self) -> bool {
+        self.fixed[0] != new.fixed[0]
+    }
+
+    /// Where it takes connections no more once it is what `new` says.
+    fn given_up(&self, new: &ClientConfig) -> Vec<Endpoint> {
+        let new = Self::new(new);
+        if self.is_another(&new) {
+            return Vec::new();
+        }
+        let gone = |it: &&Forward| {
+            !as_meant(it) && new.forwards.iter().all(|other| other.listen != it.listen)
+        };
+        self.forwards.iter().filter(gone).map(|it| it.listen.clone()).collect()
+    }
+
     /// What differs, in words.
     fn differences(&self, new: &Self) -> Vec<&'static str> {
         let all = [
@@ -86,12 +106,16 @@ impl Running {
     }
 }
 
+fn as_meant(forward: &Forward) -> bool {
+    forward.to == Leads::WhereMeant
+}
+
 fn said(name: &'static str, value: &dyn Debug) -> (&'static str, String) {
     (name, format!("{value:?}"))
 }
 
 fn of_client(config: &ClientConfig) -> Fixed {
-    let transparent = config.forwards.iter().filter(|it| it.to == Leads::WhereMeant);
+    let transparent = config.forwards.iter().filter(|it| as_meant(it));
     vec![
         said("dial", &config.dial),
         said("stdio", &config.stdio),
@@ -152,7 +176,7 @@ impl Reloads {
     /// The file is wrong, or a place where connections are to be taken cannot be had: all stays as
     /// it was. The log says so as well.
     pub(super) async fn reload(&mut self, changes: &Changes) -> Result<String, String> {
-        match self.plan().await {
+        match self.plan(&changes.sockets).await {
             Ok(plan) => {
                 let said = plan.said();
                 self.carry_out(plan, changes).await;
@@ -169,7 +193,7 @@ impl Reloads {
         }
     }
 
-    async fn plan(&self) -> Result<Plan, String> {
+    async fn plan(&self, sockets: &Sockets) -> Result<Plan, String> {
         let Origin { file, over, home } = self.origin.clone();
         let read = spawn_blocking(move || read_file(&file, &over, home.as_deref())).await;
         let read = read.unwrap_or_else(|error| Err(error.to_string()))?;
@@ -189,9 +213,12 @@ impl Reloads {
         for (number, (old, new)) in servers.filter(|_| !counts[0].1) {
             plan.tell_fixed(&format!("server {}", number + 1), old, &of_server(new));
         }
-        let clients = self.clients.iter().zip(&new.clients).enumerate();
-        for (number, (old, config)) in clients.filter(|_| !counts[1].1) {
-            plan.compare_client(number, old, config).await?;
+        let clients = || self.clients.iter().zip(&new.clients).filter(|_| !counts[1].1);
+        let given_up: Vec<_> = clients().flat_map(|(old, new)| old.given_up(new)).collect();
+        // A place that another client gives up comes with its sockets.
+        let taken_over = |at: &Endpoint| sockets.there(at).filter(|_| given_up.contains(at));
+        for (number, (old, config)) in clients().enumerate() {
+            plan.compare_client(number, old, config, sockets, taken_over).await?;
         }
         Ok(plan)
     }
@@ -244,15 +271,15 @@ impl Plan {
         number: usize,
         old: &Running,
         config: &ClientConfig,
+        sockets: &Sockets,
+        taken_over: impl Fn(&Endpoint) -> Option<Vec<Arc<Listener>>>,
     ) -> Result<(), String> {
         let (who, mut new) = (format!("client {}", number + 1), Running::new(config));
         self.tell_fixed(&who, &old.fixed, &new.fixed);
-        if old.fixed[0] != new.fixed[0] {
-            // It is another client.
+        if old.is_another(&new) {
             return Ok(());
         }
         // The rules of a gateway know these ports.
-        let as_meant = |it: &Forward| it.to == Leads::WhereMeant;
         new.forwards.retain(|it| !as_meant(it));
         new.forwards.extend(old.forwards.iter().filter(|it| as_meant(it)).cloned());
         let proxy = proxy_options(config).map_err(|failure| failure.to_string())?;
@@ -261,10 +288,13 @@ impl Plan {
             let there = old.forwards.iter().any(|it| it.listen == forward.listen);
             let listeners = match there {
                 true => None,
-                false => {
-                    let all = listen_locally(&forward.listen).await;
-                    Some(all.map_err(|failure| failure.to_string())?)
-                }
+                false => match taken_over(&forward.listen) {
+                    Some(all) => Some(all),
+                    None => {
+                        let all = sockets.listen(&forward.listen).await;
+                        Some(all.map_err(|failure| failure.to_string())?)
+                    }
+                },
             };
             forwards.push((forward.clone(), listeners));
         }

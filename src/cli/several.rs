@@ -79,9 +79,10 @@ fn start_all(
 ) -> JoinSet<Ended> {
     let share = config.servers.len() + config.clients.len();
     let mut tasks = JoinSet::new();
+    let sockets = changes.sockets.clone();
     let part = |changes: mpsc::Receiver<_>, rereads| {
-        let stopping = Stopping(stops.clone());
-        Part { share, stopping, by_file: true, changes, rereads }
+        let (stopping, sockets) = (Stopping(stops.clone()), sockets.clone());
+        Part { share, stopping, by_file: true, changes, sockets, rereads }
     };
     for config in config.servers {
         let part = part(mpsc::channel(1).1, changes.rereads.subscribe());

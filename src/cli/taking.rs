@@ -1,6 +1,6 @@
 //! All that takes connections for a client, here and at the server; it may change while it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use imux::tunnel::proxy::{self, ProxyOptions};
 use imux::tunnel::{self, Connections, Listener, RemoteForward};
@@ -8,15 +8,46 @@ use imux::{Client, FlowOptions, OpenOptions, StreamKind, Wants};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::address::Endpoint;
 use super::exit::Failure;
 use super::forward::{Forward, ForwardOptions, Leads};
+use super::listening::listen_locally;
 use super::reverse::Reverse;
+
+/// The sockets of all clients of a process: a place that one gives up goes to another with them, so
+/// that nobody finds it closed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sockets(Arc<Mutex<Vec<At>>>);
+
+/// The sockets of one place, as long as somebody has them.
+type At = (Endpoint, Vec<Weak<Listener>>);
+
+impl Sockets {
+    /// Listens at a place.
+    pub(super) async fn listen(&self, at: &Endpoint) -> Result<Vec<Arc<Listener>>, Failure> {
+        let all: Vec<_> = listen_locally(at).await?.into_iter().map(Arc::new).collect();
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|(_, sockets)| sockets.iter().any(|it| it.strong_count() > 0));
+        places.push((at.clone(), all.iter().map(Arc::downgrade).collect()));
+        Ok(all)
+    }
+
+    /// Those of a place where one of the clients listens already.
+    pub(super) fn there(&self, at: &Endpoint) -> Option<Vec<Arc<Listener>>> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = |(place, sockets): &At| {
+            let sockets: Option<Vec<_>> = sockets.iter().map(Weak::upgrade).collect();
+            sockets.filter(|_| place == at)
+        };
+        places.iter().find_map(there)
+    }
+}
 
 /// What is to be taken.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// Where there are no listeners, those that listen there already go on.
-    pub(super) forwards: Vec<(Forward, Option<Vec<Listener>>)>,
+    pub(super) forwards: Vec<(Forward, Option<Vec<Arc<Listener>>>)>,
     pub(super) reverse: Vec<Reverse>,
     /// Every byte goes on two lanes.
     pub(super) redundant: bool,
@@ -27,7 +58,7 @@ impl Wanted {
     /// All sockets.
     pub(super) fn listeners(&self) -> impl Iterator<Item = (&Forward, &Listener)> {
         let each = self.forwards.iter().map(|(forward, all)| (forward, all.iter().flatten()));
-        each.flat_map(|(forward, all)| all.map(move |listener| (forward, listener)))
+        each.flat_map(|(forward, all)| all.map(move |listener| (forward, &**listener)))
     }
 
     /// The same where nothing is taken yet, and `before` was to be: its sockets go on.
@@ -108,7 +139,6 @@ impl Takers {
                     // Only now the old one ends: nobody finds the port closed.
                 }
                 (Some(new), _) => {
-                    let new: Vec<_> = new.into_iter().map(Arc::new).collect();
                     self.tell_ready(&new, &forward.to);
                     self.take(forward, new, redundant, &proxy)
                 }

@@ -1,6 +1,11 @@
 //! Text from elsewhere, made safe for a terminal or a log line; and text for standard output.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
 
 /// Longest escaped text, in characters: a host name has at most 253, and a reason needs no more.
 const SHOWN_CHARS_MAX: usize = 256;
@@ -47,6 +52,21 @@ fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// What a file holds that nobody else can read: a secret. Or why it cannot be used.
+pub fn read_private(file: &Path) -> Result<Zeroizing<String>, String> {
+    let read = || {
+        let mut file = File::open(file)?;
+        let mode = file.metadata()?.permissions().mode();
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map(|_| (mode, text))
+    };
+    let (mode, text) = read().map_err(|error: io::Error| error.to_string())?;
+    if mode & 0o077 != 0 {
+        return Err(format!("others can read it; say `chmod 600 {}`", file.display()));
+    }
+    Ok(text)
 }
 
 /// Prints to standard output. A separate thread, not the runtime's, waits for the reader.

@@ -175,6 +175,52 @@ fn a_port_that_leads_elsewhere_now_does_so_for_new_connections_alone() {
 }
 
 #[test]
+fn ports_that_change_tables_are_handed_over() {
+    bounded(60, async {
+        let (one, two) = (answering(b'1').await, answering(b'2').await);
+        let (a, b) = (unused_port().await, unused_port().await);
+        let lines = |pair: &Pair, first: SocketAddr, second: SocketAddr| {
+            let table = |at, to| {
+                format!(
+                    "[[client]]\ndial = \"{}\"\npin = \"{}\"\nforward = \"{at}:{to}\"\n",
+                    pair.at, pair.key
+                )
+            };
+            table(first, one.addr) + &table(second, two.addr)
+        };
+        let pair = Pair::server("127.0.0.1:9", Some("dial=\"127.0.0.1:*\""));
+        let path = pair.path("imux.toml");
+        fs::write(&path, lines(&pair, a, b)).unwrap();
+        let client = Imux::start(pair.folder.path(), &["run", "-c", path.to_str().unwrap()]);
+        client.nth_line("client ready", 2);
+        let mut open = TcpStream::connect(a).await.unwrap();
+        open.write_all(b"?").await.unwrap();
+        assert_eq!(open.read_u8().await.unwrap(), b'1');
+        // Each takes over the other's.
+        fs::write(&path, lines(&pair, b, a)).unwrap();
+        let (code, said, told) = run(pair.folder.path(), &["reload"]);
+        assert_eq!(code, 0, "{told}");
+        assert!(said.contains("forwards of client 1; forwards of client 2"), "{said}");
+        for (at, expected) in [(a, b'2'), (b, b'1')] {
+            while says(at).await != expected {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+        open.write_all(b"?").await.unwrap();
+        assert_eq!(open.read_u8().await.unwrap(), b'1');
+        // To one that listened nowhere else before, and its own is gone.
+        let other = unused_port().await;
+        fs::write(&path, lines(&pair, a, other)).unwrap();
+        let (code, _, told) = run(pair.folder.path(), &["reload"]);
+        assert_eq!(code, 0, "{told}");
+        while says(a).await != b'1' {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        is_closed(b).await;
+    });
+}
+
+#[test]
 fn where_one_place_cannot_be_had_nothing_changes() {
     bounded(60, async {
         let echo = Destination::echo().await;

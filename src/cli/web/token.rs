@@ -1,8 +1,6 @@
 //! The token that whoever asks from elsewhere must show.
 
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -10,6 +8,8 @@ use data_encoding::BASE64;
 use hyper::HeaderMap;
 use hyper::header;
 use zeroize::Zeroizing;
+
+use crate::cli::text::read_private;
 
 /// Fewest characters: 96 bits of the kind that `openssl rand -base64 18` prints.
 const CHARS_MIN: usize = 16;
@@ -26,12 +26,7 @@ impl fmt::Debug for Token {
 impl Token {
     /// The one word that stands in a file nobody else can read.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
-        let mode = fs::metadata(file).map_err(|error| error.to_string())?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(format!("others can read it; say `chmod 600 {}`", file.display()));
-        }
-        let text = Zeroizing::new(fs::read_to_string(file).map_err(|error| error.to_string())?);
-        Self::parse(&text)
+        Self::parse(&read_private(file)?)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
