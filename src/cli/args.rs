@@ -18,6 +18,7 @@ mod client;
 mod file;
 mod gateway;
 mod help;
+mod init;
 mod key_exchange;
 mod keys;
 mod run;
@@ -32,6 +33,7 @@ mod web;
 use self::client::{CLIENT_EXAMPLES, CLIENT_EXAMPLES_SHORT, ClientArgs};
 use self::gateway::GATEWAY_EXAMPLES;
 use self::help::long_help;
+use self::init::INIT_EXAMPLES;
 use self::run::{CHECK_EXAMPLES, CheckArgs, RUN_EXAMPLES, RunArgs, together};
 use self::server::{SERVER_EXAMPLES, ServerArgs};
 use self::status::{LANES_EXAMPLES, SESSIONS_EXAMPLES, STATUS_EXAMPLES, TOP_EXAMPLES};
@@ -76,6 +78,9 @@ enum Command {
     /// Take local connections and carry them to a server over many lanes
     #[command(after_help = CLIENT_EXAMPLES_SHORT, after_long_help = long_help(CLIENT_EXAMPLES))]
     Client(ClientArgs),
+    /// Set up a server or a client that runs by a file: four questions, or as many options
+    #[command(after_help = INIT_EXAMPLES, after_long_help = long_help(INIT_EXAMPLES))]
+    Init(init::InitArgs),
     /// Be the servers and clients that a file asks for
     #[command(after_help = RUN_EXAMPLES, after_long_help = long_help(RUN_EXAMPLES))]
     Run(RunArgs),
@@ -236,6 +241,30 @@ pub(super) fn parse_with(argv: Vec<OsString>, home: Option<PathBuf>) -> Result<I
     }
 }
 
+/// The file that equals this command line of a server or a client, and what it asks for. `words`
+/// are what stands behind `imux`.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn file_of(words: &[String], home: &Path) -> Result<(String, Task), String> {
+    let mut command = Cli::command();
+    command.build();
+    let argv = std::iter::once("imux").chain(words.iter().map(String::as_str));
+    let matches = Cli::command().try_get_matches_from(argv);
+    let matches = matches.map_err(|error| what_is_wrong(&error.into()))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| what_is_wrong(&error.into()))?;
+    let task = to_invocation(cli, Some(home.to_owned()), false)?.task;
+    let (role, matches) = matches.subcommand().unwrap_or(("", &matches));
+    Ok((file::print(&command, role, matches, &[])?, task))
+}
+
+/// Its first paragraph.
+fn what_is_wrong(error: &Early) -> String {
+    let text = error.0.render().to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    what.strip_prefix("error: ").unwrap_or(what).to_owned()
+}
+
 /// What the command line says about the log: it counts instead of what a file says.
 fn given_output(output: &Output, matches: &clap::ArgMatches) -> Vec<String> {
     let form = matches.value_source("log_format") == Some(ValueSource::CommandLine);
@@ -336,6 +365,7 @@ fn to_invocation(cli: Cli, home: Option<PathBuf>, go_style: bool) -> Result<Invo
         Command::Reload => Task::Reload(home),
         Command::Keys(args) => Task::Keys(args.into_config(home)?),
         Command::Gateway(args) => Task::Gateway(args.into_config(home)?),
+        Command::Init(args) => Task::Init(args.into_config(home)?),
         Command::Status(args) => Task::Status(args.into_config(home)),
         Command::Top(args) => Task::Top(args.into_config(home)),
         Command::Sessions(args) => Task::Status(args.into_config(home)),

@@ -35,6 +35,7 @@ pub enum Task {
     Demo(DemoConfig),
     Keys(KeysConfig),
     Gateway(GatewayConfig),
+    Init(InitConfig),
     File(FileConfig),
     /// Have what runs by a file read it again; the home is as in [`ServerConfig`].
     Reload(Option<PathBuf>),
@@ -60,6 +61,7 @@ impl Task {
             Task::Demo(_)
             | Task::Keys(_)
             | Task::Gateway(_)
+            | Task::Init(_)
             | Task::Reload(_)
             | Task::Print(_)
             | Task::Status(_)
@@ -157,6 +159,59 @@ pub struct GatewayConfig {
     pub request: GatewayRequest,
     /// As in [`ServerConfig`].
     pub home: Option<PathBuf>,
+}
+
+/// What `imux init` is to set up, and how.
+#[derive(Debug)]
+pub struct InitConfig {
+    pub role: InitRole,
+    /// Whether to write a systemd unit; None leaves it to be asked, as in all that follows.
+    pub unit: Option<bool>,
+    /// What would be proposed counts where nothing is said.
+    pub yes: bool,
+    pub force: bool,
+    pub print: bool,
+    /// As in [`ServerConfig`].
+    pub home: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub enum InitRole {
+    Server(InitServer),
+    Client(InitClient),
+}
+
+#[derive(Debug)]
+pub struct InitServer {
+    /// How clients reach it.
+    pub server: Option<HostPort>,
+    /// None: at the port of `server`.
+    pub listen: Option<HostPort>,
+    /// What its first client may reach; empty if that is to be asked.
+    pub dial: Vec<DestinationRule>,
+    /// Who that is.
+    pub comment: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct InitClient {
+    pub introduction: Introduction,
+    /// Options of `imux client`, checked with the file; empty if they are to be asked.
+    pub bind: Vec<String>,
+    pub ways: Vec<String>,
+}
+
+/// How client and server come to know each other.
+#[derive(Debug)]
+pub enum Introduction {
+    Invited(Box<Invitation>),
+    /// By an invitation from the terminal or standard input.
+    ToBeRead,
+    /// They do already, or it needs no more than the server's key.
+    Known {
+        server: HostPort,
+        pins: Vec<String>,
+    },
 }
 
 /// A command about what running processes do.

@@ -157,16 +157,7 @@ fn invite(
     expires: Duration,
     comment: &str,
 ) -> Result<Said, Failure> {
-    // Checked before writing an invitation that would lead nowhere.
-    if let Err(error) = server.as_written().parse::<Destination>() {
-        let advice = "write the server as the other person reaches it";
-        return Err(Failure::message(Exit::Usage, format!("{error}; {advice}")));
-    }
-    let far = || Failure::message(Exit::Usage, "--expires is too far away");
-    let until = now().checked_add(expires).ok_or_else(far)?;
-    let secret = changed(list, || list.invite(grant, until, comment))?;
-    let invitation = Invitation::new(server.as_written(), key, secret);
-    let link = invitation.map_err(|error| trust_failure(&error))?.to_text();
+    let link = invitation(list, server, key, grant, expires, comment)?;
     let json = json!({
         "invitation": *link,
         "server": server.as_written(),
@@ -176,6 +167,27 @@ fn invite(
     // Through standard input, because arguments show in the process list. Quoted, because brackets
     // mean something to a shell.
     Ok(Said { text: Zeroizing::new(format!("echo '{}' | imux accept", *link)), json })
+}
+
+/// Invites one client to the server that is reached at `server`: what it is to accept, `imux://…`.
+pub(super) fn invitation(
+    list: &AuthorizedClients,
+    server: &HostPort,
+    key: Fingerprint,
+    grant: Grant,
+    expires: Duration,
+    comment: &str,
+) -> Result<Zeroizing<String>, Failure> {
+    // Checked before writing an invitation that would lead nowhere.
+    if let Err(error) = server.as_written().parse::<Destination>() {
+        let advice = "write the server as the other person reaches it";
+        return Err(Failure::message(Exit::Usage, format!("{error}; {advice}")));
+    }
+    let far = || Failure::message(Exit::Usage, "--expires is too far away");
+    let until = now().checked_add(expires).ok_or_else(far)?;
+    let secret = changed(list, || list.invite(grant, until, comment))?;
+    let invitation = Invitation::new(server.as_written(), key, secret);
+    invitation.map(|it| it.to_text()).map_err(|error| trust_failure(&error))
 }
 
 /// Changes the list, and says if that closes the servers to everybody else.
@@ -197,7 +209,8 @@ fn changed<T>(
 /// Longest invitation: a host name, two hashes and the separators.
 const INVITATION_BYTES_MAX: u64 = 1024;
 
-fn read_invitation() -> Result<Invitation, Failure> {
+/// Reads it from standard input.
+pub(super) fn read_invitation() -> Result<Invitation, Failure> {
     // Allocated at its maximum length, so that growing leaves no copy behind.
     let mut text = Zeroizing::new(String::with_capacity(INVITATION_BYTES_MAX as usize + 1));
     let stdin = io::stdin();
@@ -211,12 +224,17 @@ fn read_invitation() -> Result<Invitation, Failure> {
     read.map_err(|error| {
         Failure::message(Exit::Usage, format!("cannot read the invitation: {error}"))
     })?;
+    parse_invitation(&text).map_err(|error| Failure::message(Exit::Usage, error))
+}
+
+/// An invitation, or the command that accepts it.
+pub(super) fn parse_invitation(text: &str) -> Result<Invitation, TrustError> {
     // People pass on the whole command, that of earlier versions too.
     let words = text.trim();
     let words = words.strip_prefix("imux accept ").unwrap_or(words);
     let words = words.strip_prefix("echo ").unwrap_or(words);
-    let words = words.strip_suffix("| imux accept").unwrap_or(words).trim().trim_matches('\'');
-    words.parse().map_err(|error| Failure::message(Exit::Usage, error))
+    let words = words.split_once("| imux ").map_or(words, |(echoed, _)| echoed);
+    words.trim().trim_matches('\'').parse()
 }
 
 async fn accept(
@@ -226,6 +244,27 @@ async fn accept(
     dial_timeout: Duration,
     key_exchange: KeyExchange,
 ) -> Result<Said, Failure> {
+    let key = accept_invitation(home, invitation, bind, dial_timeout, key_exchange).await?;
+    let (server, server_key) = (invitation.server(), invitation.key());
+    let text = format!(
+        "{server} knows this client now; to use it: imux client --dial {server} --listen HOST:PORT"
+    );
+    let json = json!({
+        "server": server,
+        "server_key": server_key.to_string(),
+        "key": key.to_string(),
+    });
+    Ok(Said { text: Zeroizing::new(text), json })
+}
+
+/// Has the server know this client's key, and the client the server's. Returns the client's.
+pub(super) async fn accept_invitation(
+    home: &Path,
+    invitation: &Invitation,
+    bind: Option<BindSource>,
+    dial_timeout: Duration,
+    key_exchange: KeyExchange,
+) -> Result<Fingerprint, Failure> {
     let (server, server_key) = (invitation.server(), invitation.key());
     let hosts = KnownHosts::new(home.join("known_hosts"));
     let known = check_known(&hosts, server, server_key)?;
@@ -250,15 +289,7 @@ async fn accept(
         }
     })?;
     hosts.record_over(server, known, server_key).map_err(|error| trust_failure(&error))?;
-    let text = format!(
-        "{server} knows this client now; to use it: imux client --dial {server} --listen HOST:PORT"
-    );
-    let json = json!({
-        "server": server,
-        "server_key": server_key.to_string(),
-        "key": key.to_string(),
-    });
-    Ok(Said { text: Zeroizing::new(text), json })
+    Ok(key)
 }
 
 /// An invitation makes an unknown server known; it never replaces a known key. Returns what is

@@ -21,6 +21,7 @@ pub mod fuzz;
 mod gateway;
 mod go_style;
 mod identity;
+mod init;
 mod keys;
 mod links;
 mod listening;

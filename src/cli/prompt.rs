@@ -8,6 +8,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use async_trait::async_trait;
 use imux::trust::{Answer, KnownKey, PeerIdentity, Prompter};
+use zeroize::Zeroizing;
 
 use super::logging;
 use super::text::escape;
@@ -139,6 +140,24 @@ pub fn ask(
     }
 }
 
+/// A line as it was typed, without its end; `None` is the end of input. It may be a secret.
+fn line(
+    words: &str,
+    input: &mut impl BufRead,
+    output: &mut impl Write,
+) -> io::Result<Option<Zeroizing<String>>> {
+    write!(output, "{words}")?;
+    output.flush()?;
+    // At its greatest length from the beginning, so that growing leaves no copy behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX as usize));
+    if input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+        writeln!(output)?;
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(&line).unwrap_or_default().trim_end();
+    Ok(Some(Zeroizing::new(text.to_owned())))
+}
+
 /// Asks on the process's own terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Terminal(());
@@ -150,17 +169,29 @@ impl Terminal {
         (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(Self(()))
     }
 
-    /// Asks without blocking the runtime.
+    async fn ask(self, question: Question) -> io::Result<Answer> {
+        self.talk(move |input, output| ask(&question, input, output)).await
+    }
+
+    /// Shows some words and waits for a line; `None` is the end of input.
+    pub async fn line(self, words: String) -> io::Result<Option<Zeroizing<String>>> {
+        self.talk(move |input, output| line(&words, input, output)).await
+    }
+
+    /// Talks to the person without blocking the runtime.
     ///
     /// On a separate thread, not the runtime's blocking pool: nothing can wake a thread from
     /// reading a terminal, and on an interrupt the runtime would wait for its own threads.
-    async fn ask(self, question: Question) -> io::Result<Answer> {
+    async fn talk<T: Send + 'static>(
+        self,
+        talk: impl FnOnce(&mut io::StdinLock<'_>, &mut io::Stderr) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let asking = move || {
             // Nothing comes between the question and its answer; logging does not wait for a
             // person.
             let hold = logging::stderr().map(|log| log.hold());
-            let answer = ask(&question, &mut io::stdin().lock(), &mut io::stderr());
+            let answer = talk(&mut io::stdin().lock(), &mut io::stderr());
             drop(hold);
             // Nobody is listening any more if the program is about to end.
             let _ = tell.send(answer);

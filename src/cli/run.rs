@@ -14,6 +14,7 @@ use super::demo::run_demo;
 use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::gateway::command::run_gateway;
+use super::init::run_init;
 use super::keys::run_keys;
 use super::logging;
 use super::part::Part;
@@ -119,6 +120,7 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Gateway(config) => run_gateway(config.request, config.home.as_deref()).await,
         Task::Status(config) => run_status(config).await,
         Task::Top(config) => run_top(config, stopping).await,
+        Task::Init(config) => run_init(config).await,
     }
 }
 

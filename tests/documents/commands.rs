@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
@@ -114,6 +115,7 @@ impl<'a> Reader<'a> {
             },
             "imux" => self.imux(&args, &words),
             "echo" if args[1..] == ["|", "imux", "accept"] => self.accept(&args[0]),
+            "echo" if args[1..4] == ["|", "imux", "init"] => self.init(&args[3..], Some(&args[0])),
             "ssh" if args[0] == "-o" => self.ssh_by_command(&args),
             "ssh" => self.ssh(&args),
             "curl" => self.curl(&args),
@@ -132,8 +134,11 @@ impl<'a> Reader<'a> {
     fn imux(&mut self, args: &[String], environment: &[String]) {
         let mut args = args.to_vec();
         let command = args[0].trim_start_matches('-').to_owned();
-        if command == "server" {
-            return self.serve(&args, environment);
+        match command.as_str() {
+            "server" => return self.serve(&args, environment),
+            "init" => return self.init(&args, None),
+            "run" => return self.run(&args),
+            _ => {}
         }
         if self.server.is_none() {
             self.serve(&words(SERVER)[1..], &[]);
@@ -369,6 +374,40 @@ impl<'a> Reader<'a> {
         self.connect(&words("client --listen localhost:2222 --dial server.example:443"), &[]);
     }
 
+    /// `imux init`, with an invitation that stands for the one that was printed.
+    fn init(&mut self, args: &[String], invitation: Option<&String>) {
+        let Some(invitation) = invitation else {
+            let said = self.finish(self.program(At::Server, args, &[]));
+            self.invitation = said.split('\'').nth(1).map(str::to_owned);
+            return;
+        };
+        let real = self.invitation.take().expect("an invitation was made before");
+        assert!(real.starts_with(invitation.trim_end_matches('…')), "{real}");
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(real.as_bytes()).unwrap();
+        input.rewind().unwrap();
+        let mut command = self.program(At::Client, args, &[]);
+        command.stdin(input);
+        self.finish(command);
+    }
+
+    /// `imux run -c ~/.imux/ROLE.toml`: the server or client that `imux init` has set up.
+    fn run(&mut self, args: &[String]) {
+        let file = args[2].strip_prefix("~/.imux/").unwrap();
+        let at = if file == "server.toml" { At::Server } else { At::Client };
+        let file = self.homes[at as usize].path().join(file);
+        let args = ["run", "-c", file.to_str().unwrap()].map(str::to_owned);
+        let running = Imux::spawn(&mut self.program(at, &args, &[]));
+        if let At::Client = at {
+            running.line("client ready");
+            self.client = Some(running);
+            return self.leads_to("localhost:2222", &self.destination);
+        }
+        let ready = running.line("server ready");
+        self.destination = field(&ready, "destination").replace("localhost", "127.0.0.1");
+        self.server = Some(running);
+    }
+
     /// `ssh -p PORT HOST`: something answers there.
     fn ssh(&self, args: &[String]) {
         assert_eq!(args[0], "-p", "{args:?}");
@@ -474,27 +513,4 @@ fn the_guides_list_of_clients_is_one() {
     let server = Imux::start(home.path(), &[&args[..], &["--authorized-clients", file]].concat());
     server.line("server ready");
     assert_eq!(server.count("any client may use this server"), 0, "{}", server.log());
-}
-
-#[test]
-fn the_guides_units_are_units() {
-    let all = blocks(GUIDE);
-    let units: Vec<_> = all.iter().filter(|block| block.language == "ini").collect();
-    assert_eq!(units.len(), 2);
-    let verifies = Command::new("systemd-analyze").arg("--version").output();
-    let missing = verifies.is_err().then(|| "systemd-analyze is not installed".to_owned());
-    if skipped::mark(missing.as_deref()) {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    for (unit, name) in units.iter().zip(["imux-server.service", "imux-client.service"]) {
-        let file = folder.path().join(name);
-        // It looks whether the program is there.
-        let text = unit.text.replace("/usr/local/bin/imux", env!("CARGO_BIN_EXE_imux"));
-        fs::write(&file, text).unwrap();
-        let output = Command::new("systemd-analyze").arg("verify").arg(&file).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        let about: Vec<_> = told.lines().filter(|line| line.contains(name)).collect();
-        assert!(about.is_empty(), "{}: {about:#?}", unit.place);
-    }
 }

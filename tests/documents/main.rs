@@ -10,6 +10,7 @@ mod constants;
 mod machines;
 mod markdown;
 mod schema;
+mod units;
 mod words;
 
 #[path = "../support/mod.rs"]

@@ -94,7 +94,7 @@ fn understands(home: &Path, args: &[String]) -> Result<(), String> {
     // An invitation is checked before a key is looked for.
     const INVITATION: &str = "imux://server.example:443/3q31nlWUjlR6wHNZpepWPn89pt3DcPn_VNIg9ElsmTk/\
                               CCIgm4vjv58xOQTl5KiKrLvGiOt1bd4sY7gp_r9UqG4";
-    if args == ["accept"] {
+    if args == ["accept"] || args.starts_with(&["init", "client"]) {
         args.push(INVITATION);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -140,7 +140,9 @@ fn help() -> String {
     ];
     let of = |args: &[&str]| process::run(home.path(), args).1;
     let all = commands.iter().map(|command| of(&[command, "--help"]));
-    of(&["--help"]) + &of(&["gateway", "up", "--help"]) + &all.collect::<String>()
+    let deeper = [["gateway", "up"], ["init", "server"], ["init", "client"]];
+    let deeper = deeper.iter().map(|[command, sub]| of(&[command, sub, "--help"]));
+    of(&["--help"]) + &deeper.chain(all).collect::<String>()
 }
 
 #[test]

@@ -12,16 +12,16 @@ use crate::support::process::{Imux, field};
 use crate::support::{bounded, eventually};
 
 /// A machine with the server and its destination, at 203.0.113.1.
-struct Far {
+pub(crate) struct Far {
     host: Host,
     key: String,
-    _server: Imux,
+    server: Imux,
     _destination: Destination,
     homes: [tempfile::TempDir; 2],
 }
 
 impl Far {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let host = Host::new();
         host.shell("ip address add 203.0.113.1/32 dev lo");
         let listener = host.run(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
@@ -33,11 +33,15 @@ impl Far {
         let server = Imux::start_at(&host, homes[0].path(), &args);
         let key = field(&server.line("server ready"), "key").to_owned();
         let destination = Destination::on(listener, net::echo);
-        Self { host, key, _server: server, _destination: destination, homes }
+        Self { host, key, server, _destination: destination, homes }
+    }
+
+    pub(crate) fn server(&self) -> &Imux {
+        &self.server
     }
 
     /// A link to it; the near end is `near<number>` with the address 10.77.<number>.2.
-    fn link(&self, number: u8) {
+    pub(crate) fn link(&self, number: u8) {
         let pid = self.host.pid();
         shell(&format!(
             "ip link add near{number} type veth peer name far{number} netns {pid}
@@ -50,7 +54,7 @@ impl Far {
         ));
     }
 
-    fn client(&self, binds: &[&str]) -> Imux {
+    pub(crate) fn client(&self, binds: &[&str]) -> Imux {
         let to = ["--dial", "203.0.113.1:7443", "--pin", &self.key];
         let args = [&["client", "--listen", "127.0.0.1:0"], &to[..], binds].concat();
         Imux::start(self.homes[1].path(), &args)

@@ -5,6 +5,7 @@
 
 mod access;
 mod addresses;
+mod asleep;
 mod connections;
 mod control;
 mod datagrams;
@@ -15,6 +16,7 @@ mod drain;
 mod ends;
 mod file;
 mod homes;
+mod init;
 mod lanes;
 mod links;
 mod log;

@@ -227,7 +227,7 @@ fn client_key(text: &str) -> Result<Fingerprint, String> {
     parsed(text, "`imux identity` shows it on the client's machine")
 }
 
-fn rule(text: &str) -> Result<DestinationRule, String> {
+pub(super) fn rule(text: &str) -> Result<DestinationRule, String> {
     parsed(text, "write HOST:PORT, such as db.example:5432, 10.1.0.0/16:22 or localhost:*")
 }
 
