@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use crate::support::namespace::{Host, in_namespace, shell};
 use crate::support::net::{self, Destination};
 use crate::support::process::{Imux, run};
-use crate::support::{bounded, eventually};
 use crate::support::terminal::OnTerminal;
+use crate::support::{bounded, eventually};
 
 const UNITS: &str = "/etc/systemd/system";
 

@@ -27,8 +27,15 @@ pub(super) struct Files {
 
 /// Files beside their places. Gone when dropped.
 pub(super) struct Staged {
-    files: Vec<(PathBuf, PathBuf)>,
+    files: Vec<StagedFile>,
     force: bool,
+}
+
+struct StagedFile {
+    path: PathBuf,
+    beside: PathBuf,
+    /// What was there before, under another name.
+    old: Option<PathBuf>,
 }
 
 impl Files {
@@ -60,15 +67,21 @@ impl Files {
     pub(super) fn stage(self) -> Result<Staged, Failure> {
         let mut staged = Staged { files: Vec::new(), force: self.force };
         for New { path, text, mode } in self.files {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{}.tmp", std::process::id()));
-            let beside = PathBuf::from(name);
-            let written = write(&beside, text.as_bytes(), mode);
-            staged.files.push((beside, path.clone()));
-            written.map_err(|error| cannot_write(&path, &error))?;
+            let beside = beside(&path, "tmp");
+            let written =
+                write(&beside, text.as_bytes(), mode).map_err(|error| cannot_write(&path, &error));
+            staged.files.push(StagedFile { path, beside, old: None });
+            written?;
         }
         Ok(staged)
     }
+}
+
+/// A name in the same folder, of this process.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.{what}", std::process::id()));
+    name.into()
 }
 
 /// A failure that is this machine's, by which nothing has changed.
@@ -97,39 +110,53 @@ fn write(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-impl Staged {
-    /// Puts them in their places, and says which those are.
-    pub(super) fn put(mut self) -> Result<Vec<PathBuf>, Failure> {
-        let mut placed = Vec::new();
-        for (beside, path) in &self.files {
-            let put = if self.force {
-                fs::rename(beside, path)
-            } else {
-                // Unlike a rename, a link never replaces what has come there meanwhile.
-                fs::hard_link(beside, path)
-            };
-            if let Err(error) = put {
-                if !self.force {
-                    placed.iter().for_each(|path| drop(fs::remove_file(path)));
-                }
-                return Err(cannot_write(path, &error));
-            }
-            placed.push(path.clone());
+impl StagedFile {
+    fn put(&mut self, force: bool) -> io::Result<()> {
+        if !force {
+            // Unlike a rename, a link never replaces what has come there meanwhile.
+            return fs::hard_link(&self.beside, &self.path);
         }
-        self.clear();
-        Ok(placed)
+        let old = beside(&self.path, "old");
+        match fs::hard_link(&self.path, &old) {
+            Ok(()) => self.old = Some(old),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        fs::rename(&self.beside, &self.path)
     }
 
-    fn clear(&mut self) {
-        for (beside, _) in self.files.drain(..) {
-            let _ = fs::remove_file(beside);
+    fn take_back(&mut self) {
+        let _ = match self.old.take() {
+            Some(old) => fs::rename(old, &self.path),
+            None => fs::remove_file(&self.path),
+        };
+    }
+}
+
+impl Staged {
+    /// Puts them in their places, and says which those are.
+    ///
+    /// # Errors
+    /// One cannot be put there; then all is as it was.
+    pub(super) fn put(mut self) -> Result<Vec<PathBuf>, Failure> {
+        for index in 0..self.files.len() {
+            let file = &mut self.files[index];
+            if let Err(error) = file.put(self.force) {
+                let told = cannot_write(&file.path, &error);
+                self.files[..index].iter_mut().for_each(StagedFile::take_back);
+                return Err(told);
+            }
         }
+        Ok(self.files.iter().map(|file| file.path.clone()).collect())
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        self.clear();
+        for StagedFile { beside, old, .. } in &self.files {
+            let _ = fs::remove_file(beside);
+            let _ = old.as_ref().map(fs::remove_file);
+        }
     }
 }
 
@@ -186,6 +213,28 @@ mod tests {
         forced.check().unwrap();
         forced.stage().unwrap().put().unwrap();
         assert_eq!(fs::read_to_string(&there).unwrap(), "2\n");
+        assert_eq!(names(folder.path()), ["a", "deep"]);
+        assert_eq!(names(&folder.path().join("deep")), ["b"]);
+    }
+
+    #[test]
+    fn what_was_replaced_is_as_it_was_if_another_cannot_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("a");
+        for before in [None, Some("mine")] {
+            if let Some(text) = before {
+                fs::write(&first, text).unwrap();
+            }
+            let staged = files(folder.path(), true).stage().unwrap();
+            // No file takes a folder's place.
+            fs::create_dir(folder.path().join("deep/b")).unwrap();
+            let told = staged.put().unwrap_err().to_string();
+            assert!(told.contains("deep/b") && told.contains("nothing was written"), "{told}");
+            assert_eq!(fs::read_to_string(&first).ok().as_deref(), before);
+            assert_eq!(names(&folder.path().join("deep")), ["b"]);
+            fs::remove_dir(folder.path().join("deep/b")).unwrap();
+        }
+        assert_eq!(names(folder.path()), ["a", "deep"]);
     }
 
     #[test]
