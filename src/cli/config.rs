@@ -36,6 +36,8 @@ pub enum Task {
     Keys(KeysConfig),
     Gateway(GatewayConfig),
     Init(InitConfig),
+    /// Hold what delivers datagrams to a gateway.
+    HoldDelivery,
     File(FileConfig),
     /// Have what runs by a file read it again; the home is as in [`ServerConfig`].
     Reload(Option<PathBuf>),
@@ -62,6 +64,7 @@ impl Task {
             | Task::Keys(_)
             | Task::Gateway(_)
             | Task::Init(_)
+            | Task::HoldDelivery
             | Task::Reload(_)
             | Task::Print(_)
             | Task::Status(_)

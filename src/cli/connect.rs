@@ -7,7 +7,7 @@ use std::time::Duration;
 use imux::lane::TcpOptions;
 use imux::trust::{Destination, Fingerprint, KnownHosts, PeerIdentity, Verdict, with_host_trust};
 use imux::tunnel::proxy::{Credentials, ProxyOptions};
-use imux::tunnel::{self, Listener, RemoteForwardError};
+use imux::tunnel::{self, RemoteForwardError};
 use imux::{Client, Code, SessionStats};
 use tokio::sync::{mpsc, watch};
 
@@ -16,8 +16,8 @@ use super::config::{ClientConfig, Trust};
 use super::control::{self, Control, Elsewhere};
 use super::descriptors;
 use super::exit::{Exit, Failure};
-use super::forward::{Forward, Leads};
-use super::gateway::Gateway;
+use super::forward::Leads;
+use super::gateway::{self, Gateway};
 use super::links::{self, ClientLinks, Linking};
 use super::own_key::OwnKey;
 use super::part::{ClientChange, Part};
@@ -56,7 +56,7 @@ async fn run_connected(
     // Before anything is dialled: a port that is taken should not cost a prompt.
     let mut wanted = wanted_at_start(&config, &sockets).await?;
     let web = Web::bind_if(config.web.as_ref()).await?;
-    let gateway = gateway(wanted.listeners(), &config);
+    let gateway = prepare_gateway(&mut wanted, &config);
     let mut networks = links::watch().await;
     let mut binds = links::chosen(&config.binds, &networks.borrow_and_update());
     let (client, linking) = loop {
@@ -326,22 +326,20 @@ async fn connect(
     Ok((connected, linking))
 }
 
-/// What this client can do for the machine's traffic.
-fn gateway<'a>(
-    listeners: impl Iterator<Item = (&'a Forward, &'a Listener)>,
-    config: &ClientConfig,
-) -> Arc<Gateway> {
-    let transparent = listeners.filter(|(forward, _)| forward.to == Leads::WhereMeant);
-    let transparent: Vec<_> = transparent.map(|(_, listener)| listener).collect();
-    for listener in &transparent {
-        if let Err(error) = tunnel::allow_tproxy(listener) {
-            tracing::info!(
-                at = %listener, %error,
-                "connections are taken from REDIRECT alone: for TPROXY and `imux gateway` the client needs CAP_NET_ADMIN"
-            );
-        }
+/// What this client can do for the machine's traffic. Where it may, it takes datagrams as well at
+/// the ports for what the kernel hands over.
+fn prepare_gateway(wanted: &mut Wanted, config: &ClientConfig) -> Arc<Gateway> {
+    let transparent = wanted.forwards.iter_mut();
+    let transparent = transparent.filter(|(forward, _)| forward.to == Leads::WhereMeant);
+    let transparent: Vec<_> = transparent.filter_map(|(_, all)| all.as_mut()).collect();
+    for listeners in transparent {
+        let ports = listeners.iter().filter_map(|listener| gateway::allow_tproxy(listener));
+        let ports: Vec<_> = ports.map(Arc::new).collect();
+        listeners.extend(ports);
     }
-    Arc::new(Gateway::new(transparent.into_iter(), config.dial.for_resolver()))
+    let listeners = wanted.listeners().filter(|(forward, _)| forward.to == Leads::WhereMeant);
+    let listeners: Vec<_> = listeners.map(|(_, listener)| listener).collect();
+    Arc::new(Gateway::new(&listeners, config.dial.for_resolver()))
 }
 
 /// What all ports for all destinations have in common.

@@ -181,6 +181,7 @@ pub fn arguments(data: &[u8]) {
             Task::Keys(keys) => assert!(keys.home.is_some()),
             Task::Gateway(gateway) => assert!(gateway.home.is_some()),
             Task::Init(init) => assert!(init.home.is_some()),
+            Task::HoldDelivery => {}
             Task::File(file) => assert!(!file.servers.is_empty() || !file.clients.is_empty()),
             Task::Reload(home) => assert!(home.is_some()),
             Task::Print(text) => assert!(!text.is_empty()),

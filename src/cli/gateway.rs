@@ -4,27 +4,32 @@
 //! The rules are the client's as long as it runs, and the kernel removes them when it ends. Only a
 //! kill switch stays, which refuses.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use imux::lane::{resolve, resolve_as_group};
-use imux::tunnel::Listener;
+use imux::tunnel::{self, Listener, UdpPort};
 use nix::net::if_::if_nametoindex;
 use nix::unistd::geteuid;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::spawn_blocking;
 
 pub(super) mod command;
+pub(super) mod delivery;
 mod networks;
 mod nft;
 pub(super) mod plan;
+mod process;
 mod rules;
 
+use delivery::Delivery;
 use networks::left_alone;
 use nft::{Holder, Problem};
 use plan::{Net, Plan};
-use rules::{Facts, LOOK_UP_GROUP, LookUps, MARK};
+use rules::{DELIVERED, Facts, LOOK_UP_GROUP, LookUps, MARK};
 
 use super::links::Network;
 
@@ -33,6 +38,8 @@ use super::links::Network;
 pub(super) struct Gateway {
     /// Where it takes what the kernel hands over, at all of its addresses; or why it does not.
     port: Result<u16, &'static str>,
+    /// It takes datagrams there as well.
+    takes_udp: bool,
     lane_mark: Option<u32>,
     look_ups: LookUps,
     /// The server, as it is dialled.
@@ -46,7 +53,7 @@ pub(super) struct Gateway {
 #[derive(Debug)]
 struct Up {
     plan: Plan,
-    holder: Holder,
+    held: Held,
     /// The exceptions, and the server's addresses.
     besides: Vec<Net>,
     left: Vec<Net>,
@@ -55,10 +62,47 @@ struct Up {
     turn: u64,
 }
 
+/// What holds them. The rules go first: what delivers is there as long as they mark anything.
+#[derive(Debug)]
+struct Held {
+    rules: Holder,
+    delivery: Option<Delivery>,
+}
+
 /// `None` if this process may mark nothing.
 fn mark() -> Option<u32> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
-    socket.set_mark(MARK).is_ok().then_some(MARK)
+    mark_as_own(&socket).is_ok().then_some(MARK)
+}
+
+/// Marks a socket so that nothing of it is taken.
+///
+/// # Errors
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without `CAP_NET_ADMIN` or `CAP_NET_RAW`.
+fn mark_as_own(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_mark(MARK)
+}
+
+/// Lets TPROXY hand connections to a listener; returns one for datagrams beside it.
+pub(super) fn allow_tproxy(listener: &Listener) -> Option<Listener> {
+    if let Err(error) = tunnel::allow_tproxy(listener) {
+        tracing::info!(
+            at = %listener, %error,
+            "connections are taken from REDIRECT alone: for TPROXY, datagrams and `imux gateway` the client needs CAP_NET_ADMIN"
+        );
+        return None;
+    }
+    let at = listener.tcp()?.local_addr().ok()?;
+    let port = UdpPort::bind(at).and_then(|port| {
+        mark_as_own(&port)?;
+        let port = Listener::from(port);
+        tunnel::allow_tproxy(&port)?;
+        Ok(port)
+    });
+    let told = |error: &io::Error| {
+        tracing::warn!(%at, %error, "datagrams are not taken: see whether another program has this port over UDP");
+    };
+    port.inspect_err(told).ok()
 }
 
 /// Has names looked up so that rules can tell it.
@@ -72,14 +116,17 @@ fn distinguish_look_ups() -> LookUps {
 
 impl Gateway {
     /// For a client that takes what the kernel hands to one of `listeners`, if to any.
-    pub(super) fn new<'a>(listeners: impl Iterator<Item = &'a Listener>, server: String) -> Self {
-        let addresses = listeners.filter_map(|listener| listener.tcp()?.local_addr().ok());
+    pub(super) fn new(listeners: &[&Listener], server: String) -> Self {
+        let addresses = listeners.iter().filter_map(|listener| listener.tcp()?.local_addr().ok());
         let port = usable(addresses);
+        let mut udp = listeners.iter().filter_map(|it| it.udp()?.local_addr().ok());
+        let takes_udp = udp.any(|at| port == Ok(at.port()));
         let (lane_mark, look_ups) = match port {
             Ok(_) => (mark(), distinguish_look_ups()),
             Err(_) => (None, LookUps::Unknown),
         };
-        Self { port, lane_mark, look_ups, server, up: Mutex::default(), ended: Arc::default() }
+        let (up, ended) = (Mutex::default(), Arc::default());
+        Self { port, takes_udp, lane_mark, look_ups, server, up, ended }
     }
 
     /// What lanes are to be marked with, so that rules can tell them.
@@ -88,8 +135,9 @@ impl Gateway {
     }
 
     /// Sets rules, in place of those there are. Returns what to tell people.
-    pub(super) async fn up(&self, plan: Plan) -> Result<String, String> {
+    pub(super) async fn up(&self, mut plan: Plan) -> Result<String, String> {
         let port = self.port?;
+        plan.no_udp |= !self.takes_udp;
         if self.lane_mark.is_none() {
             return Err(Problem::NotAllowed.to_string());
         }
@@ -141,10 +189,11 @@ impl Gateway {
         self.port?;
         let mut state = self.up.lock().await;
         let Some(up) = state.as_mut() else { return Ok("down".to_owned()) };
-        Ok(if up.holder.is_alive() {
+        Ok(if up.held.is_alive() {
             self.told(up)
         } else {
-            "down: the program `nft` that held the rules was ended".to_owned()
+            "down: a process that held the rules, `nft` or `imux gateway hold`, was ended"
+                .to_owned()
         })
     }
 
@@ -164,19 +213,21 @@ impl Gateway {
             }
         }
         if let Some(up) = self.up.lock().await.as_mut() {
-            let _ = up.holder.run(&rules::take_no_more());
+            let _ = up.held.rules.run(&rules::take_no_more());
         }
     }
 
     async fn refresh(&self) {
         let mut state = self.up.lock().await;
         let Some(up) = state.as_mut() else { return };
-        if !up.holder.is_alive() {
+        if !up.held.is_alive() {
             tracing::warn!(
-                "gateway: the program `nft` that held the rules was ended, and they are gone; say \
-                 `imux gateway up` again"
+                "gateway: a process that held the rules, `nft` or `imux gateway hold`, was ended, and they are gone; \
+                 say `imux gateway up` again"
             );
-            *state = None;
+            let gone = state.take();
+            // It waits for processes to end.
+            let _ = spawn_blocking(move || drop(gone)).await;
             return;
         }
         let Ok(left) = left_alone(&up.besides) else { return };
@@ -184,7 +235,7 @@ impl Gateway {
             tracing::debug!("gateway: this machine is in other networks");
             for line in rules::leave(&up.plan, &left) {
                 // Should it have ended, we are told.
-                let _ = up.holder.run(&line);
+                let _ = up.held.rules.run(&line);
             }
             up.left = left;
         }
@@ -198,6 +249,11 @@ impl Gateway {
                 "; the chain {chain} drops what it does not accept, and what is taken comes in by it: if that does not \
                  arrive, say `nft insert rule {chain} tcp dport {port} ct status dnat accept`"
             ));
+            if !up.plan.no_udp {
+                told.push_str(&format!(
+                    " and `nft insert rule {chain} meta mark {MARK:#x}-{DELIVERED:#x} accept`"
+                ));
+            }
         }
         let named = self.server.parse::<SocketAddr>().is_err();
         if named && self.look_ups == LookUps::Unknown && up.plan.this_machine {
@@ -206,6 +262,37 @@ impl Gateway {
             );
         }
         told
+    }
+}
+
+impl Held {
+    /// Of rules that there are not yet, if nobody else holds some.
+    fn start(ended: Arc<Notify>) -> Result<Self, Problem> {
+        Ok(Self { rules: Holder::start(ended)?, delivery: None })
+    }
+
+    /// Whether all is still held.
+    fn is_alive(&mut self) -> bool {
+        self.rules.is_alive() && self.delivery.as_mut().is_none_or(Delivery::is_alive)
+    }
+
+    /// Puts rules in place of those there are; `sign` is in them. If that fails, these stay.
+    fn put(
+        &mut self,
+        script: &str,
+        sign: &str,
+        takes_udp: bool,
+        ended: Arc<Notify>,
+    ) -> Result<(), Problem> {
+        if takes_udp && !self.delivery.as_mut().is_some_and(Delivery::is_alive) {
+            self.delivery = None;
+            self.delivery = Some(Delivery::start(ended)?);
+        }
+        self.rules.run_until(script, sign)?;
+        if !takes_udp {
+            self.delivery = None;
+        }
+        Ok(())
     }
 }
 
@@ -238,22 +325,21 @@ fn set(
     let turn = before.as_ref().map_or(1, |up| up.turn + 1);
     let holder = format!("imux client, process {}, {turn}", std::process::id());
     let facts = Facts { port, holder: &holder, look_ups, left: &left };
-    let script = rules::up(&plan, &facts);
-    let held = before.and_then(|mut up| up.holder.is_alive().then_some(up));
-    let mut up = match held {
+    let (script, takes_udp) = (rules::up(&plan, &facts), !plan.no_udp);
+    let mut up = match before.and_then(|mut up| up.held.rules.is_alive().then_some(up)) {
         Some(mut up) => {
-            if let Err(problem) = up.holder.run_until(&script, &holder) {
+            if let Err(problem) = up.held.put(&script, &holder, takes_udp, ended) {
                 return (Some(up), Err(problem));
             }
             Up { plan, besides, left, turn, ..up }
         }
         None => {
-            let started = Holder::start(ended).and_then(|mut it| {
-                it.run_until(&script, &holder)?;
+            let started = Held::start(ended.clone()).and_then(|mut it| {
+                it.put(&script, &holder, takes_udp, ended)?;
                 Ok(it)
             });
             match started {
-                Ok(holder) => Up { plan, holder, besides, left, in_the_way: Vec::new(), turn },
+                Ok(held) => Up { plan, held, besides, left, in_the_way: Vec::new(), turn },
                 Err(problem) => return (None, Err(problem)),
             }
         }

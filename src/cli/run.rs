@@ -14,6 +14,7 @@ use super::demo::run_demo;
 use super::descriptors;
 use super::exit::{Exit, Failure};
 use super::gateway::command::run_gateway;
+use super::gateway::delivery;
 use super::init::run_init;
 use super::keys::run_keys;
 use super::logging;
@@ -118,6 +119,7 @@ async fn run_task(task: Task, stopping: Stopping) -> Result<Exit, Failure> {
         Task::Demo(config) => run_demo(config).await,
         Task::Keys(config) => run_keys(config).await,
         Task::Gateway(config) => run_gateway(config.request, config.home.as_deref()).await,
+        Task::HoldDelivery => delivery::hold(stopping).await,
         Task::Status(config) => run_status(config).await,
         Task::Top(config) => run_top(config, stopping).await,
         Task::Init(config) => run_init(config).await,

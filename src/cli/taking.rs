@@ -224,7 +224,7 @@ async fn take(
             return proxy::serve_within(listener, client, options, &connections).await;
         }
     };
-    if let Some(port) = listener.udp() {
+    if let Some(port) = listener.udp().filter(|_| !as_meant) {
         let flows = FlowOptions { redundant, ..kind.into() };
         let flows = FlowOptions { deadline: deadline.unwrap_or(flows.deadline), ..flows };
         return tunnel::forward_udp_within(port.clone(), client, flows, &connections).await;

@@ -14,3 +14,25 @@ pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
     });
     Ok(addresses.collect())
 }
+
+/// Whether what is sent there stays on this machine.
+pub(crate) fn is_own_address(ip: IpAddr) -> io::Result<bool> {
+    if ip.is_loopback() || ip.is_unspecified() {
+        return Ok(true);
+    }
+    Ok(own_addresses()?.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses() {
+        assert!(is_own_address([127, 9, 9, 9].into()).unwrap());
+        assert!(is_own_address("::1".parse().unwrap()).unwrap());
+        // Reserved for documentation.
+        assert!(!is_own_address([192, 0, 2, 77].into()).unwrap());
+        assert!(!is_own_address("2001:db8::77".parse().unwrap()).unwrap());
+    }
+}

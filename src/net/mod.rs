@@ -6,6 +6,6 @@ mod interfaces;
 mod look_up;
 mod race;
 
-pub(crate) use interfaces::own_addresses;
+pub(crate) use interfaces::{is_own_address, own_addresses};
 pub(crate) use look_up::{LookUps, Share, as_ipv4, look_up_as_group, split_host_port};
 pub(crate) use race::{AttemptError, RaceError, race};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bytes::Bytes;
 use nix::sys::socket::{
@@ -34,6 +34,12 @@ pub struct UdpPort {
     socket: UdpSocket,
     /// It is bound to no one address: answers have to be sent from the one that was asked.
     has_many: bool,
+}
+
+impl AsFd for UdpPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl fmt::Display for UdpPort {
@@ -78,6 +84,21 @@ impl UdpPort {
         self.socket.local_addr()
     }
 
+    pub(super) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Has the kernel hand it datagrams that were to go elsewhere, and say where.
+    pub(super) fn allow_tproxy(&self) -> io::Result<()> {
+        let is_ipv4 = self.local_addr()?.is_ipv4();
+        allow_foreign(&self.socket, is_ipv4)?;
+        setsockopt(&self.socket, sockopt::Ipv4OrigDstAddr, &true)?;
+        if !is_ipv4 {
+            setsockopt(&self.socket, sockopt::Ipv6OrigDstAddr, &true)?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
     }
@@ -100,6 +121,12 @@ impl UdpPort {
             None => self.socket.send_to(answer, to.address).await.map(drop),
         }
     }
+}
+
+/// Lets a socket have addresses that are not this machine's.
+pub(super) fn allow_foreign<'a>(socket: impl Into<SockRef<'a>>, is_ipv4: bool) -> io::Result<()> {
+    let socket = socket.into();
+    if is_ipv4 { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
 }
 
 /// Whatever cannot be set costs datagrams in a burst, and nothing else.
@@ -125,7 +152,19 @@ impl fmt::Display for Sender {
 
 /// Room for what the kernel says beside a datagram: two addresses.
 #[repr(align(8))]
-struct Control([u8; 128]);
+pub(super) struct Control(pub(super) [u8; 128]);
+
+impl Control {
+    pub(super) fn new() -> Self {
+        Self([0; 128])
+    }
+}
+
+/// The address that the kernel has told, if it is one of IP.
+pub(super) fn address_of(told: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = told.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| told.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+}
 
 /// Receives a datagram: who sent it, to which address, and its length. `None`: it was sent to many
 /// machines, and is not for us to answer.
@@ -133,7 +172,7 @@ fn receive(
     socket: &UdpSocket,
     space: &mut [u8],
 ) -> io::Result<Option<(SocketAddr, IpAddr, usize)>> {
-    let mut control = Control([0; 128]);
+    let mut control = Control::new();
     let mut slices = [IoSliceMut::new(space)];
     let received = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
@@ -141,10 +180,7 @@ fn receive(
         Some(&mut control.0),
         MsgFlags::empty(),
     )?;
-    let address = received.address.as_ref().and_then(|from| {
-        let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
-        v4.or_else(|| from.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
-    });
+    let address = received.address.as_ref().and_then(address_of);
     let (mut own, mut asked) = (None, None);
     for message in received.cmsgs()? {
         match message {

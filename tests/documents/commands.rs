@@ -359,6 +359,7 @@ impl<'a> Reader<'a> {
     fn machine_goes(&self, args: &[String]) {
         if args.iter().any(|word| word == "--this-machine") {
             self.leads_to("10.1.0.7:5432", "db.example:5432");
+            self.datagrams_lead_to("192.168.7.20:51820", "192.168.7.20:51820");
         }
     }
 

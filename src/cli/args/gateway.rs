@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::help::long_help;
-use crate::cli::config::GatewayConfig;
+use crate::cli::config::{GatewayConfig, Task};
 use crate::cli::control::GatewayRequest;
 use crate::cli::gateway::plan::{Net, Plan, interface};
 
@@ -37,6 +37,9 @@ enum Action {
     /// Show what is taken, and the rules
     #[command(after_help = GATEWAY_EXAMPLES, after_long_help = long_help(GATEWAY_EXAMPLES))]
     Show,
+    /// Hold what a client needs to be handed datagrams, until the input ends; clients run it
+    #[command(hide = true)]
+    Hold,
 }
 
 #[derive(Debug, Args)]
@@ -52,28 +55,35 @@ struct UpArgs {
     #[arg(long, value_name = "NET", value_parser = str::parse::<Net>)]
     except: Vec<Net>,
     /// Take what goes to port 53 of any machine, this machine's own questions and networks
-    /// included; over UDP, which is not carried, it is refused
+    /// included
     #[arg(long)]
     dns: bool,
     /// Refuse what could not be taken, also while the client is away, until `imux gateway down`
     #[arg(long)]
     kill_switch: bool,
-    /// Leave QUIC alone: without this, UDP to port 443 is refused, so that browsers use TCP
+    /// Take QUIC as other datagrams: without this, UDP to port 443 is refused, so that browsers use
+    /// TCP, which can use several links at once
     #[arg(long)]
     quic: bool,
+    /// Leave UDP alone: it goes as it does without a gateway, but for QUIC, and for port 53 with
+    /// --dns, which are refused
+    #[arg(long)]
+    no_udp: bool,
 }
 
 impl GatewayArgs {
-    pub(super) fn into_config(self, home: Option<PathBuf>) -> Result<GatewayConfig, String> {
+    pub(super) fn into_task(self, home: Option<PathBuf>) -> Result<Task, String> {
         let request = match self.action {
-            Action::Up(UpArgs { lan, this_machine, except, dns, kill_switch, quic }) => {
-                let plan = Plan { lan, this_machine, except, dns, kill_switch, quic };
+            Action::Up(args) => {
+                let UpArgs { lan, this_machine, except, dns, kill_switch, quic, no_udp } = args;
+                let plan = Plan { lan, this_machine, except, dns, kill_switch, quic, no_udp };
                 plan.check()?;
                 GatewayRequest::Up(plan)
             }
             Action::Down => GatewayRequest::Down,
             Action::Show => GatewayRequest::Show,
+            Action::Hold => return Ok(Task::HoldDelivery),
         };
-        Ok(GatewayConfig { request, home })
+        Ok(Task::Gateway(GatewayConfig { request, home }))
     }
 }

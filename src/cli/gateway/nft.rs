@@ -1,17 +1,15 @@
 //! The program `nft`: asked once, or kept running to hold a table.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::process::Process;
 use super::rules::{KILL_SWITCH, TABLE};
 use crate::cli::text::escape;
 
@@ -42,14 +40,19 @@ pub enum Problem {
     )]
     Taken,
     #[error(
-        "nftables does not take the rules: {0}; it has to be Linux 5.12 with nftables 0.9.9 or later, with NAT, REDIRECT, FIB \
-         and REJECT"
+        "nftables does not take the rules: {0}; it has to be Linux 5.12 with nftables 0.9.9 or later, with NAT, REDIRECT, TPROXY, \
+         FIB and REJECT"
     )]
     Refused(String),
     #[error(
         "nftables has not set the rules within ten seconds; see whether `nft list tables` answers"
     )]
     Late,
+    #[error(
+        "datagrams cannot be routed to this client: {0}; `ip rule` and `ip route show table all` show what is in the way; \
+         with --no-udp they are left alone"
+    )]
+    NotRouted(String),
     #[error("cannot run `nft`: {0}")]
     Broken(#[from] io::Error),
 }
@@ -105,8 +108,8 @@ fn refused(complaint: &str) -> Problem {
     Problem::Refused(escape(first.unwrap_or("it does not say why")))
 }
 
-/// Other tables' chains that drop whatever comes in and is not accepted: what REDIRECT hands over
-/// comes in by them, and is no longer on its way through.
+/// Other tables' chains that drop whatever comes in and is not accepted: what is taken comes in by
+/// them, and is no longer on its way through.
 pub(super) fn dropping_chains() -> Result<Vec<String>, Problem> {
     let Ok(shown) = ask(&["-j", "list", "chains"])? else { return Ok(Vec::new()) };
     Ok(dropping_in(&serde_json::from_str(&shown).unwrap_or_default()))
@@ -124,15 +127,10 @@ fn dropping_in(shown: &Value) -> Vec<String> {
     dropping.collect()
 }
 
-/// A running `nft` to which a table belongs. It ends with this process, however that ends: its
-/// input does. And the kernel removes the table then.
+/// A running `nft` to which a table belongs. It ends with this process, however that ends, and the
+/// kernel removes the table then.
 #[derive(Debug)]
-pub(super) struct Holder {
-    child: Child,
-    /// `None` once it is to end.
-    input: Option<ChildStdin>,
-    complaint: Arc<Mutex<String>>,
-}
+pub(super) struct Holder(Process);
 
 impl Holder {
     /// Starts one, if nobody else holds the table. `ended` is notified when it has ended, by
@@ -149,56 +147,30 @@ impl Holder {
             return Err(Problem::Taken);
         }
         let mut command = command()?;
-        // An interrupt from the terminal is for the client, which decides when this one ends.
-        command.arg("-i").process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let input = child.stdin.take();
-        let complaint = Arc::<Mutex<String>>::default();
-        if let Some(errors) = child.stderr.take() {
-            let complaint = complaint.clone();
-            let pid = i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?;
-            std::thread::Builder::new().name("nft".to_owned()).spawn(move || {
-                for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
-                    let line = String::from_utf8_lossy(&line).into_owned();
-                    tracing::debug!(nft = escape(&line), "nftables complains");
-                    let mut all = complaint.lock().unwrap_or_else(PoisonError::into_inner);
-                    // Some lines of one complaint say all of it.
-                    if all.len() < 2_000 {
-                        all.push_str(&line);
-                        all.push('\n');
-                    }
-                }
-                // Its files are closed before it has ended. To collect it is for `Child` to do.
-                let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-                ended.notify_one();
-            })?;
-        }
-        Ok(Self { child, input, complaint })
+        command.arg("-i").stdout(Stdio::null());
+        Ok(Self(Process::start(command, ended)?))
     }
 
     /// Whether the table is still held.
     pub(super) fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.0.is_alive()
     }
 
     /// Has it run one line, and does not wait for that.
     pub(super) fn run(&mut self, line: &str) -> io::Result<()> {
-        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        writeln!(input, "{line}")?;
-        input.flush()
+        self.0.tell(line)
     }
 
     /// Has it run one line, and waits until the table contains `sign`.
     pub(super) fn run_until(&mut self, line: &str, sign: &str) -> Result<(), Problem> {
-        self.lock().clear();
+        self.0.complaint().clear();
         self.run(line)?;
         for _ in 0..LOOKS_MAX {
             // It says nothing when it has done something, but when it has not.
             if table(TABLE)?.is_some_and(|shown| shown.contains(sign)) {
                 return Ok(());
             }
-            let complaint = self.lock().clone();
+            let complaint = self.0.complaint().clone();
             if !complaint.is_empty() {
                 return Err(refused(&complaint));
             }
@@ -208,25 +180,6 @@ impl Holder {
             std::thread::sleep(LOOK_EVERY);
         }
         Err(Problem::Late)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, String> {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Holder {
-    /// Waits until the table is gone.
-    fn drop(&mut self) {
-        self.input = None;
-        for _ in 0..LOOKS_MAX {
-            if !self.is_alive() {
-                return;
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -30,8 +30,11 @@ pub struct Plan {
     pub dns: bool,
     /// What cannot be taken is refused, even once the client is gone.
     pub kill_switch: bool,
-    /// QUIC is left to go as it does without a gateway.
+    /// QUIC is treated as any other datagrams.
     pub quic: bool,
+    /// Datagrams are left to go as they do without a gateway, but for QUIC and questions to name
+    /// servers: where those are to be taken, they are refused.
+    pub no_udp: bool,
 }
 
 impl Plan {
@@ -40,7 +43,7 @@ impl Plan {
         let except: Vec<_> = self.except.iter().map(ToString::to_string).collect();
         json!({
             "lan": self.lan, "this-machine": self.this_machine, "except": except, "dns": self.dns,
-            "kill-switch": self.kill_switch, "quic": self.quic,
+            "kill-switch": self.kill_switch, "quic": self.quic, "no-udp": self.no_udp,
         })
     }
 
@@ -54,6 +57,7 @@ impl Plan {
             dns: switch("dns"),
             kill_switch: switch("kill-switch"),
             quic: switch("quic"),
+            no_udp: switch("no-udp"),
         };
         plan.check()?;
         Ok(plan)
@@ -97,7 +101,8 @@ impl fmt::Display for Plan {
         for (set, what) in [
             (self.dns, "name servers included"),
             (self.kill_switch, "with a kill switch"),
-            (self.quic, "QUIC left alone"),
+            (self.quic, "QUIC included"),
+            (self.no_udp, "without datagrams"),
         ] {
             if set {
                 write!(f, ", {what}")?;
@@ -252,12 +257,13 @@ mod tests {
             dns: true,
             kill_switch: true,
             quic: false,
+            no_udp: true,
         };
         assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan.clone()));
         assert_eq!(
             plan.to_string(),
             "hosts behind eth1 and this machine, except to 10.0.0.0/8, ::1/128, name servers \
-             included, with a kill switch"
+             included, with a kill switch, without datagrams"
         );
         for wrong in [
             json!({}),

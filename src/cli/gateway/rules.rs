@@ -3,9 +3,10 @@
 //! All of it is two tables. `imux` takes: it belongs to the process that holds it (`flags owner`)
 //! and vanishes with that. `imux_kill_switch` refuses, and stays until it is removed.
 //!
-//! Connections are taken by REDIRECT. TPROXY would need a routing rule and a route besides, which
-//! nothing removes when the client is killed; and as the table itself vanishes then, no REDIRECT is
-//! left that would lead nowhere.
+//! Connections are taken by REDIRECT, which needs nothing besides; and as the table itself vanishes
+//! with the client, none is left that would lead nowhere. Datagrams that were redirected would go
+//! on so for as long as they come, as the kernel follows them by itself: they are taken by TPROXY,
+//! for which they are marked and [delivered](super::delivery).
 
 use super::plan::{Net, Plan};
 
@@ -18,6 +19,9 @@ pub const KILL_SWITCH: &str = "imux_kill_switch";
 /// What lanes are marked with. No bit of it is in the masks of Kubernetes, Calico, Cilium or
 /// Tailscale, which share the mark with others.
 pub const MARK: u32 = 0x2069;
+
+/// What datagrams are marked with that are to be taken.
+pub const DELIVERED: u32 = 0x206a;
 
 /// The group of threads that look up names for lanes, by which rules can tell their sockets:
 /// those have no other mark. Nobody's, and within what most containers map: systemd's table of
@@ -52,6 +56,12 @@ const NAT: i32 = -101;
 
 /// Before others that let pass: their priority is 0.
 const FILTER: i32 = -1;
+
+/// Before routes are chosen, and once the kernel knows which way a packet's flow goes.
+const MANGLE: i32 = -150;
+
+/// Before the kernel knows that.
+const RAW: i32 = -300;
 
 const LOCAL: &str = "fib daddr type { local, broadcast, multicast, anycast }";
 
@@ -112,6 +122,11 @@ fn filter(name: &'static str, hook: &str, rules: Vec<String>) -> Chain {
     Chain { name, place: format!("type filter hook {hook} priority {FILTER}"), rules }
 }
 
+/// A chain that has datagrams handed over.
+fn hand_over(name: &'static str, kind: &str, hook: &str, rules: Vec<String>) -> Chain {
+    Chain { name, place: format!("type {kind} hook {hook} priority {MANGLE}"), rules }
+}
+
 fn table(name: &str, head: &str, left: &[Net], chains: &[Chain]) -> String {
     let mut text = format!("table inet {name} {{ {head}");
     for (set, kind, is_ipv4) in [("left4", "ipv4_addr", true), ("left6", "ipv6_addr", false)] {
@@ -150,7 +165,7 @@ fn not_of_lan(plan: &Plan) -> String {
 
 /// Lets the client's own packets pass, and what never leaves the machine.
 fn own(facts: &Facts<'_>) -> Vec<String> {
-    let mut own = vec![format!("meta mark {MARK:#x} accept")];
+    let mut own = vec![format!("meta mark {{ {MARK:#x}, {DELIVERED:#x} }} accept")];
     match facts.look_ups {
         LookUps::Group => own.push(format!("meta skgid {LOOK_UP_GROUP} accept")),
         LookUps::User(user) => own.push(format!(
@@ -163,46 +178,100 @@ fn own(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn taking(plan: &Plan, facts: &Facts<'_>) -> Vec<Chain> {
-    let redirect = |what: &str| format!("{what} redirect to :{}", facts.port);
-    let [left4, left6] = left_alone();
     let mut chains = Vec::new();
     if !plan.lan.is_empty() {
-        let taken = rules([
-            (true, not_of_lan(plan)),
-            (true, format!("{LOCAL} accept")),
-            (plan.dns, redirect("tcp dport 53")),
-            (true, left4.clone()),
-            (true, left6.clone()),
-            (true, redirect("meta l4proto tcp")),
-        ]);
-        let refused = rules([
-            (true, not_of_lan(plan)),
-            (plan.dns, "udp dport 53 reject".to_owned()),
-            (true, left4.clone()),
-            (true, left6.clone()),
-            (!plan.quic, "udp dport 443 reject".to_owned()),
-        ]);
-        chains.push(nat("lan", "prerouting", taken));
-        chains.push(filter("lan_udp", "forward", refused));
+        let before = vec![not_of_lan(plan), format!("{LOCAL} accept")];
+        let taken = connections(plan, facts, true);
+        chains.push(nat("lan", "prerouting", [before.clone(), taken].concat()));
+        if !plan.no_udp {
+            let tproxy = format!("tproxy to :{} meta mark set {DELIVERED:#x} accept", facts.port);
+            let taken = datagrams(plan, &tproxy, true);
+            let taken = [before, vec![REPLIES.to_owned()], taken].concat();
+            chains.push(hand_over("lan_udp", "filter", "prerouting", taken));
+        }
+        let refused = refused_datagrams(plan, true);
+        chains.push(filter("lan_refused", "forward", [vec![not_of_lan(plan)], refused].concat()));
     }
     let mine = plan.this_machine;
     if mine || plan.dns {
-        let taken = rules([
-            (plan.dns, redirect("tcp dport 53")),
-            (mine, left4.clone()),
-            (mine, left6.clone()),
-            (mine, redirect("meta l4proto tcp")),
-        ]);
-        let refused = rules([
-            (plan.dns, "udp dport 53 reject".to_owned()),
-            (mine, left4),
-            (mine, left6),
-            (mine && !plan.quic, "udp dport 443 reject".to_owned()),
-        ]);
+        let taken = connections(plan, facts, mine);
         chains.push(nat("machine", "output", [own(facts), taken].concat()));
-        chains.push(filter("machine_udp", "output", [own(facts), refused].concat()));
+        if !plan.no_udp {
+            chains.extend(machines_datagrams(plan, facts));
+        }
+        let refused = refused_datagrams(plan, mine);
+        chains.push(filter("machine_refused", "output", [own(facts), refused].concat()));
+    }
+    if !plan.no_udp {
+        // Late ones would be a flow that somebody else has begun; what is sent next, its replies.
+        let untracked = format!("meta mark {MARK:#x} meta l4proto udp notrack");
+        let place = format!("type filter hook output priority {RAW}");
+        chains.push(Chain { name: "answers", place, rules: vec![untracked] });
     }
     chains
+}
+
+/// Takes those of this machine: marked, they are routed to it, where they come in once more.
+fn machines_datagrams(plan: &Plan, facts: &Facts<'_>) -> [Chain; 3] {
+    let mark = format!("meta mark set {DELIVERED:#x} accept");
+    let before = [REPLIES, DHCP].map(str::to_owned);
+    let taken = datagrams(plan, &mark, plan.this_machine);
+    let port = facts.port;
+    let back = format!(
+        "iifname \"lo\" meta mark {DELIVERED:#x} meta l4proto udp tproxy to :{port} accept"
+    );
+    [
+        hand_over("machine_udp", "route", "output", [own(facts), before.into(), taken].concat()),
+        hand_over("machine_back", "filter", "prerouting", vec![back]),
+        delivered(),
+    ]
+}
+
+/// Should the route be gone that delivers what is marked, that leaves by no other.
+fn delivered() -> Chain {
+    let stray = format!("meta mark {DELIVERED:#x} oifname != \"lo\" drop");
+    filter("delivered", "postrouting", vec![stray])
+}
+
+/// Whoever has sent first, from elsewhere, gets his answers the way that he came.
+const REPLIES: &str = "ct direction reply accept";
+
+/// How a link gets its address.
+const DHCP: &str = "udp sport 68 udp dport 67 accept";
+
+/// Takes connections: all, or those to name servers alone.
+fn connections(plan: &Plan, facts: &Facts<'_>, all: bool) -> Vec<String> {
+    let redirect = |what: &str| format!("{what} redirect to :{}", facts.port);
+    let [left4, left6] = left_alone();
+    rules([
+        (plan.dns, redirect("tcp dport 53")),
+        (all, left4),
+        (all, left6),
+        (all, redirect("meta l4proto tcp")),
+    ])
+}
+
+/// Takes datagrams: all but what is refused, or those to name servers alone.
+fn datagrams(plan: &Plan, take: &str, all: bool) -> Vec<String> {
+    let [left4, left6] = left_alone();
+    rules([
+        (plan.dns, format!("udp dport 53 {take}")),
+        (all, left4),
+        (all, left6),
+        (all && !plan.quic, "udp dport 443 accept".to_owned()),
+        (all, format!("meta l4proto udp {take}")),
+    ])
+}
+
+/// Refuses datagrams that were not taken, and would go another way than they should.
+fn refused_datagrams(plan: &Plan, all: bool) -> Vec<String> {
+    let [left4, left6] = left_alone();
+    rules([
+        (plan.dns, "udp dport 53 reject".to_owned()),
+        (all, left4),
+        (all, left6),
+        (all && !plan.quic, "udp dport 443 reject".to_owned()),
+    ])
 }
 
 /// What has not been taken by then comes by here: it would leave by another way.
@@ -227,15 +296,15 @@ fn refusing(plan: &Plan, facts: &Facts<'_>) -> Vec<Chain> {
         let refused = rules([
             (plan.dns, names()),
             // Whoever has come from elsewhere, over ssh say, is not cut off.
-            (mine, "ct direction reply accept".to_owned()),
-            // How a link gets its address.
-            (mine, "udp sport 68 udp dport 67 accept".to_owned()),
+            (mine, REPLIES.to_owned()),
+            (mine, DHCP.to_owned()),
             (mine, left4),
             (mine, left6),
             (mine, tcp()),
             (mine, "reject".to_owned()),
         ]);
         chains.push(filter("machine", "output", [own(facts), refused].concat()));
+        chains.push(delivered());
     }
     chains
 }
@@ -260,7 +329,11 @@ mod tests {
         assert!(script.contains("iifname != { \"eth1\" } accept"), "{script}");
         assert!(script.contains("meta l4proto tcp redirect to :7070"), "{script}");
         assert!(script.contains("udp dport 443 reject"), "{script}");
-        assert!(!script.contains("hook output") && !script.contains("dport 53"), "{script}");
+        assert!(!script.contains("chain machine") && !script.contains("dport 53"), "{script}");
+        let tproxy = "meta l4proto udp tproxy to :7070 meta mark set 0x206a accept";
+        assert!(script.contains(tproxy), "{script}");
+        let without = up(&Plan { no_udp: true, ..plan }, &facts(&left));
+        assert!(!without.contains("tproxy") && without.contains("443 reject"), "{without}");
         assert!(!script.contains(&format!("table inet {KILL_SWITCH} {{")), "{script}");
         // Nothing is taken for an instant only: the table is put in place of the one before.
         assert!(!script.contains('\n') && script.contains("flags owner"), "{script}");
@@ -273,7 +346,7 @@ mod tests {
         let of = |look_ups| up(&plan, &Facts { look_ups, ..facts(&left) });
         let script = of(LookUps::Group);
         let at = |text: &str| script.find(text).unwrap_or_else(|| panic!("{text}: {script}"));
-        assert!(at("meta mark 0x2069 accept") < at("meta skgid 65525 accept"));
+        assert!(at("meta mark { 0x2069, 0x206a } accept") < at("meta skgid 65525 accept"));
         assert!(at("meta skgid 65525 accept") < at("tcp dport 53 redirect to :7070"));
         assert!(at("tcp dport 53 redirect") < at("ip daddr @left4 accept"));
         assert!(at("ip daddr @left4 accept") < at("meta l4proto tcp redirect"));

@@ -5,34 +5,40 @@
 //! TPROXY rewrites nothing: the accepted socket's own address is the destination.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::udp::serve_handed;
 use super::{Listener, carry, take};
-use crate::driver::{Client, OpenOptions, StreamKind};
-use crate::net::{as_ipv4, own_addresses};
+use crate::driver::{Client, FlowOptions, OpenOptions, StreamKind};
+use crate::net::{as_ipv4, is_own_address};
 use crate::tunnel::connections::Connections;
 use crate::tunnel::copy::Ends;
 use crate::tunnel::socket::{self, Socket};
+use crate::tunnel::udp_socket::allow_foreign;
 
-/// Lets TPROXY hand connections to `listener`. REDIRECT needs no permission.
+/// Lets TPROXY hand connections, or datagrams, to `listener`. REDIRECT needs no permission, and
+/// hands over connections only.
 ///
 /// # Errors
 /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without `CAP_NET_ADMIN`, and what the
 /// system says; a Unix socket is [`InvalidInput`](io::ErrorKind::InvalidInput).
 pub fn allow_tproxy(listener: &Listener) -> io::Result<()> {
+    if let Some(port) = listener.udp() {
+        return port.allow_tproxy();
+    }
     let Some(listener) = listener.tcp() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let is_ipv4 = listener.local_addr()?.is_ipv4();
-    let socket = SockRef::from(listener);
-    if is_ipv4 { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
+    allow_foreign(listener, listener.local_addr()?.is_ipv4())
 }
 
 /// Serves connections that the kernel hands to `listener`, as
 /// [`forward_within`](crate::tunnel::forward_within) does, each with a stream to where it was meant
-/// to go. `options.kind` does not count.
+/// to go. `options.kind` does not count. Datagrams that it hands to a UDP port have a flow for each
+/// sender and destination, as [`forward_udp_within`](crate::tunnel::forward_udp_within) has one for
+/// each sender; it has to be [allowed](allow_tproxy), and its mark is that of the answers.
 ///
 /// Who connects to the listener itself is refused: nothing would come of it but a loop.
 pub async fn serve_transparent_within(
@@ -42,6 +48,10 @@ pub async fn serve_transparent_within(
     bound: &Connections,
 ) {
     let (listener, options) = (listener.into(), options.into());
+    if let Some(port) = listener.udp() {
+        let flows = FlowOptions { redundant: options.redundant, ..options.kind.into() };
+        return serve_handed(port.clone(), client, flows, bound).await;
+    }
     let at: Arc<str> = listener.to_string().into();
     let own_port = listener.tcp().and_then(|it| it.local_addr().ok()).map_or(0, |at| at.port());
     let sockets = *bound.sockets();
@@ -105,13 +115,6 @@ fn original_destination(socket: &TcpStream) -> io::Result<SocketAddr> {
     }
 }
 
-fn is_own_address(ip: IpAddr) -> io::Result<bool> {
-    if ip.is_loopback() || ip.is_unspecified() {
-        return Ok(true);
-    }
-    Ok(own_addresses()?.contains(&ip))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -131,14 +134,5 @@ mod tests {
             let to = destination(&socket, 1).unwrap();
             assert_eq!(to, SocketAddr::from(([127, 0, 0, 1], own_port)));
         }
-    }
-
-    #[test]
-    fn own_addresses() {
-        assert!(is_own_address([127, 9, 9, 9].into()).unwrap());
-        assert!(is_own_address("::1".parse().unwrap()).unwrap());
-        // Reserved for documentation.
-        assert!(!is_own_address([192, 0, 2, 77].into()).unwrap());
-        assert!(!is_own_address("2001:db8::77".parse().unwrap()).unwrap());
     }
 }

@@ -24,8 +24,10 @@ use crate::tunnel::flows::{FlowPlace, Flows};
 use crate::tunnel::udp_socket::{Received, receive_each};
 
 mod forward;
+mod handed;
 
 pub use forward::forward_udp_within;
+pub(super) use handed::serve_handed;
 
 /// What is kept of one sender until its flow is open; the oldest give way.
 const WAITING_MAX: usize = 16;
@@ -43,7 +45,7 @@ pub(in crate::tunnel) trait Port: Send + Sync + 'static {
     /// not all go to one place.
     type Sender: Clone + Ord + fmt::Display + Send + Sync + 'static;
     /// Kept as long as a sender has a flow.
-    type Ticket: Send + 'static;
+    type Ticket: Send + Sync + 'static;
 
     /// Waits until there may be a datagram. Cancel safe.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
@@ -52,10 +54,11 @@ pub(in crate::tunnel) trait Port: Send + Sync + 'static {
     /// to get.
     fn try_recv(&self, space: &mut [u8]) -> io::Result<Received<Self::Sender>>;
 
-    /// Sends an answer to a sender. Cancel safe.
+    /// Sends an answer to a sender, which has its ticket. Cancel safe.
     fn answer(
         &self,
         sender: &Self::Sender,
+        ticket: &Self::Ticket,
         answer: &[u8],
     ) -> impl Future<Output = io::Result<()>> + Send;
 
@@ -96,7 +99,14 @@ pub(in crate::tunnel) struct Taker<P> {
     /// Where it takes them, in the log's words.
     at: String,
     /// What was logged last of a refusal.
-    told: Mutex<Option<String>>,
+    told: Mutex<Option<Told>>,
+}
+
+/// Why datagrams went nowhere, and where they were to go.
+#[derive(Debug)]
+struct Told {
+    why: String,
+    to: String,
 }
 
 /// A sender, and how far its flow is.
@@ -174,6 +184,11 @@ impl Ended {
             return matches!(self, Self::Open(OpenError::TooManyFlows));
         };
         *code == Code::EXCESSIVE_LOAD
+    }
+
+    /// Whether the peer's rules are in the way.
+    fn is_for_want_of_a_rule(&self) -> bool {
+        matches!(self, Self::Flow(FlowError::Ended(StreamError::Reset(Code::DIAL_FORBIDDEN))))
     }
 
     /// Whether it was refused: the next one most likely would be, too.
@@ -263,16 +278,15 @@ impl<P: Port> Taker<P> {
         senders.ways.insert(of.clone(), way.clone());
         let this = self.clone();
         senders.tasks.spawn(async move {
-            let _ticket = ticket;
-            this.serve(&of, &way).await;
+            this.serve(&of, &ticket, &way).await;
             (of, way)
         });
     }
 
     /// Has a flow for a sender, until it ends or has to give way.
-    async fn serve(&self, sender: &P::Sender, way: &Way) {
+    async fn serve(&self, sender: &P::Sender, ticket: &P::Ticket, way: &Way) {
         let ended = tokio::select! {
-            ended = self.carry(sender, way) => ended,
+            ended = self.carry(sender, ticket, way) => ended,
             () = way.place.gives_way() => {
                 *way.state() = State::Over;
                 return;
@@ -291,19 +305,24 @@ impl<P: Port> Taker<P> {
     }
 
     /// Opens a flow for a sender, and passes the answers on.
-    async fn carry(&self, sender: &P::Sender, way: &Way) -> Result<Infallible, Ended> {
+    async fn carry(
+        &self,
+        sender: &P::Sender,
+        ticket: &P::Ticket,
+        way: &Way,
+    ) -> Result<Infallible, Ended> {
         let kind = self.port.kind(sender);
         let flow = self.opener.open(FlowOptions { kind, ..self.options.clone() }).await?;
-        let flow = Arc::new(flow);
-        flow.describe(&sender.to_string(), &self.leads_to(sender));
+        let (flow, to) = (Arc::new(flow), self.leads_to(sender));
+        flow.describe(&sender.to_string(), &to);
         way.opened(&flow);
         let mut answers = Vec::new();
         loop {
             flow.recv_all(&mut answers).await?;
             way.place.used();
-            self.lock_told().take();
+            self.lock_told().take_if(|told| told.to == to);
             for answer in answers.drain(..) {
-                if let Err(error) = self.port.answer(sender, &answer).await {
+                if let Err(error) = self.port.answer(sender, ticket, &answer).await {
                     tracing::debug!(to = %sender, at = self.at, %error, "an answer was not sent");
                 }
             }
@@ -318,17 +337,25 @@ impl<P: Port> Taker<P> {
         }
     }
 
-    /// Logs why datagrams go nowhere, once.
+    /// Logs why datagrams go nowhere: once, as it is the same for most of them.
     fn tell(&self, from: &P::Sender, why: &Ended) {
-        let to = self.leads_to(from);
-        let said = format!("{to} {why}");
-        let news = self.lock_told().replace(said.clone()) != Some(said);
-        if news {
-            tracing::warn!(%from, %to, error = %why, "datagrams are not carried");
+        let (to, said) = (self.leads_to(from), why.to_string());
+        let mut told = self.lock_told();
+        if told.as_ref().is_some_and(|told| told.why == said) {
+            tracing::debug!(%from, %to, error = said, "nor are these datagrams carried");
+            return;
         }
+        let advice = match self.port.kind(from) {
+            StreamKind::Named(name) if why.is_for_want_of_a_rule() => format!(
+                "; the server's owner allows them with dial=\"udp:{name}\" in this client's line, or dial=\"udp:*:*\" for all"
+            ),
+            _ => String::new(),
+        };
+        tracing::warn!(%from, %to, error = said, "datagrams are not carried{advice}");
+        *told = Some(Told { why: said, to });
     }
 
-    fn lock_told(&self) -> MutexGuard<'_, Option<String>> {
+    fn lock_told(&self) -> MutexGuard<'_, Option<Told>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,9 +53,12 @@ fn what_is_missing_or_in_the_way_is_told_with_its_remedy() {
                  iifname != lan0 accept; meta l4proto ipv6-icmp accept; }; }'",
         );
             let told = world.gateway(&up);
-            let command = told.split('`').nth(1).unwrap_or_else(|| panic!("{told}"));
-            shell(command);
+            assert!(datagrams::seen(lan, 9_000, 5).iter().all(|seen| seen.contains("failed")));
+            let commands: Vec<_> = told.split('`').skip(1).step_by(2).collect();
+            assert_eq!(commands.len(), 2, "{told}");
+            commands.iter().for_each(|command| shell(command));
             assert_eq!(world.seen_as(lan), SERVERS);
+            assert_eq!(datagrams::seen(lan, 9_000, 5), SERVERS);
             drop(client);
         },
     );

@@ -60,7 +60,7 @@ impl udp::Port for Visitors {
         self.port.try_recv(space)
     }
 
-    async fn answer(&self, sender: &Sender, answer: &[u8]) -> io::Result<()> {
+    async fn answer(&self, sender: &Sender, _: &Ticket, answer: &[u8]) -> io::Result<()> {
         self.port.answer(sender, answer).await
     }
 

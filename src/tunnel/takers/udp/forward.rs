@@ -28,7 +28,7 @@ impl Port for Leading {
         self.port.try_recv(space)
     }
 
-    async fn answer(&self, sender: &Sender, answer: &[u8]) -> io::Result<()> {
+    async fn answer(&self, sender: &Sender, (): &(), answer: &[u8]) -> io::Result<()> {
         self.port.answer(sender, answer).await
     }
 
@@ -60,11 +60,13 @@ pub async fn forward_udp_within(
     let port = Leading { port, to: options.kind.clone() };
     let opener = Opener::Client(client.clone());
     let taker = Taker::new(port, opener, options, bound.flows().clone(), at);
-    let end = async {
-        tokio::select! {
-            () = client.stopping() => {}
-            () = bound.ended() => {}
-        }
-    };
-    taker.run(end).await;
+    taker.run(stopping(&client, bound)).await;
+}
+
+/// Until the client takes nothing more, here or at all.
+pub(super) async fn stopping(client: &Client, bound: &Connections) {
+    tokio::select! {
+        () = client.stopping() => {}
+        () = bound.ended() => {}
+    }
 }

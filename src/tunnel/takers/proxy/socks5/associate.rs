@@ -188,7 +188,7 @@ impl Port for Relay {
         Ok(Some((target, begin..len)))
     }
 
-    async fn answer(&self, target: &Target, answer: &[u8]) -> io::Result<()> {
+    async fn answer(&self, target: &Target, (): &(), answer: &[u8]) -> io::Result<()> {
         let Some(program) = self.program.get() else { return Ok(()) };
         let whole = [&target.header, answer].concat();
         self.socket.send_to(&whole, program).await.map(drop)
