@@ -26,7 +26,7 @@ mod process;
 mod rules;
 
 use delivery::Delivery;
-use networks::left_alone;
+use networks::{left_alone, way_back_by_mark};
 use nft::{Holder, Problem};
 use plan::{Net, Plan};
 use rules::{DELIVERED, Facts, LOOK_UP_GROUP, LookUps, MARK};
@@ -254,6 +254,13 @@ impl Gateway {
                     " and `nft insert rule {chain} meta mark {MARK:#x}-{DELIVERED:#x} accept`"
                 ));
             }
+        }
+        let takes_lans_udp = !up.plan.no_udp && !up.plan.lan.is_empty();
+        if let Some(set) = takes_lans_udp.then(|| way_back_by_mark(&up.plan.lan)).flatten() {
+            told.push_str(&format!(
+                "; {set} is 1, with which the kernel drops datagrams of IPv4 that are taken from other hosts: \
+                 say `sysctl -w {set}=0`, or leave them alone with --no-udp"
+            ));
         }
         let named = self.server.parse::<SocketAddr>().is_err();
         if named && self.look_ups == LookUps::Unknown && up.plan.this_machine {

@@ -149,6 +149,7 @@ fn machines() -> (Host, Host, Host) {
     // Addresses that are still being made certain of would be changes of the state.
     let certain = "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0";
     shell(certain);
+    shell("sysctl -qw net.ipv4.conf.all.src_valid_mark=0");
     for host in [&lan, &far, &internet] {
         host.shell(certain);
     }

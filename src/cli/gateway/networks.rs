@@ -39,6 +39,19 @@ fn own() -> nix::Result<impl Iterator<Item = Net>> {
     }))
 }
 
+/// The kernel's setting, if there is one, by which it drops datagrams of IPv4 that are taken from
+/// these interfaces: it looks for the way back by the mark, which leads here.
+pub(super) fn way_back_by_mark(lan: &[String]) -> Option<String> {
+    let mut names = std::iter::once("all").chain(lan.iter().map(String::as_str));
+    let is_set = |name: &&str| {
+        let file = format!("/proc/sys/net/ipv4/conf/{name}/src_valid_mark");
+        std::fs::read_to_string(file).is_ok_and(|value| value.trim() != "0")
+    };
+    let name = names.find(is_set)?;
+    // In its names of settings dots and slashes change places.
+    Some(format!("net.ipv4.conf.{}.src_valid_mark", name.replace('.', "/")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,7 @@ else:
     print('failed:', why)
 ";
 
-fn asks(from: Option<&Host>, at: &str, port: u16, bytes: usize) -> String {
+pub(super) fn asks(from: Option<&Host>, at: &str, port: u16, bytes: usize) -> String {
     let (port, bytes) = (port.to_string(), bytes.to_string());
     python(from, ASKS, &[bare(at), &port, &bytes])
 }
@@ -70,6 +70,8 @@ fn a_lans_datagrams_go_through_the_tunnel_and_answers_come_from_where_they_were_
         "gateway::datagrams::a_lans_datagrams_go_through_the_tunnel_and_answers_come_from_where_they_were_sent",
         async |world| {
             let lan = Some(&world.lan);
+            // As many systems have it: what comes in has to come by the way back to its source.
+            shell("sysctl -qw net.ipv4.conf.lan0.rp_filter=1 net.ipv4.conf.lo.rp_filter=1");
             let before = state();
             assert_eq!(seen(lan, 9_000, 100), LAN);
             let mut client = world.start_client();
@@ -100,6 +102,7 @@ fn a_machines_datagrams_go_through_the_tunnel_but_its_answers_the_way_their_ques
     in_world(
         "gateway::datagrams::a_machines_datagrams_go_through_the_tunnel_but_its_answers_the_way_their_questions_came",
         async |world| {
+            shell("sysctl -qw net.ipv4.conf.lo.rp_filter=1");
             let before = state();
             let _own = serves_datagrams(None, 7_777);
             let own = || asks(Some(&world.internet), LINKS[0], 7_777, 5);

@@ -59,6 +59,14 @@ fn what_is_missing_or_in_the_way_is_told_with_its_remedy() {
             commands.iter().for_each(|command| shell(command));
             assert_eq!(world.seen_as(lan), SERVERS);
             assert_eq!(datagrams::seen(lan, 9_000, 5), SERVERS);
+
+            // A setting by which the kernel drops datagrams, as a VPN's script leaves it.
+            shell("nft delete table inet firewall; sysctl -qw net.ipv4.conf.all.src_valid_mark=1");
+            let told = world.gateway(&up);
+            assert!(datagrams::asks(lan, INTERNET[0], 9_000, 5).contains("failed"));
+            let command = told.split('`').nth(1).unwrap_or_else(|| panic!("{told}"));
+            shell(command);
+            assert_eq!(datagrams::seen(lan, 9_000, 5), SERVERS);
             drop(client);
         },
     );
