@@ -87,6 +87,8 @@ impl SessionView {
         loop {
             let after = all.last().map(|last: &StreamStatus| last.stats.id);
             let before = all.len();
+            // Not while the lock is held: thousands would be moved.
+            all.reserve(STREAMS_AT_ONCE);
             self.shared.peek(|state| {
                 let some = state.core.stream_stats(after).take(STREAMS_AT_ONCE);
                 all.extend(some.map(|stats| state.stream_status(now, stats)));
