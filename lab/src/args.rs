@@ -39,6 +39,8 @@ pub enum Command {
         #[arg(long, default_value = "bbr")]
         congestion: String,
     },
+    /// Datagrams: loss, delay and cost, beside plain UDP and socat
+    Datagrams(DatagramArgs),
     /// Remove namespaces and processes that a crashed run has left behind
     Sweep,
     /// Helper process: sends and measures; reads its plan from standard input
@@ -54,6 +56,40 @@ pub enum Command {
         #[arg(long)]
         mptcp: bool,
     },
+    /// Helper process: sends datagrams at fixed times; reads its plan from standard input
+    #[command(hide = true)]
+    DatagramLoad,
+    /// Helper process: sends datagrams back
+    #[command(hide = true)]
+    DatagramEcho {
+        /// Address to listen on
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+    },
+}
+
+/// Arguments of `imux-lab datagrams`.
+#[derive(Args, Debug, Clone)]
+pub struct DatagramArgs {
+    /// Cases, comma-separated: lossy (two lossy paths, one dies), bulk (beside a full path), iperf
+    /// (what iperf3 says), cpu (on loopback, beside socat)
+    #[arg(long, value_delimiter = ',', default_value = "lossy,bulk,iperf,cpu")]
+    pub cases: Vec<String>,
+    /// Runs of each carrier; carriers take turns
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    /// How long each run sends
+    #[arg(long, default_value_t = 20)]
+    pub seconds: u64,
+    /// System default congestion control of both ends
+    #[arg(long, default_value = "bbr")]
+    pub congestion: String,
+    /// Losses come from it
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The imux program; by default the one beside this program, then the one on PATH
+    #[arg(long)]
+    pub imux: Option<std::path::PathBuf>,
 }
 
 /// Arguments of `imux-lab cpu`.

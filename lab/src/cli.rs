@@ -11,7 +11,7 @@ use super::peers::{Peer, Programs};
 use super::report::Report;
 use super::runner::Settings;
 use super::topology::PathSpec;
-use super::{accuracy, cpu, design, load, say, scenarios, sink, workload};
+use super::{accuracy, cpu, datagrams, design, load, say, scenarios, sink, workload};
 
 /// Runs the command; problems go to standard error, their kind into the exit code.
 #[must_use]
@@ -39,6 +39,14 @@ fn dispatch(command: Command) -> Result<(), LabError> {
         Command::Accuracy { paths, mbit, rtt, congestion } => {
             accuracy::run(paths, mbit, rtt, &congestion)
         }
+        Command::Datagrams(args) => {
+            prepare()?;
+            datagrams::run(&args)
+        }
+        Command::DatagramEcho { listen } => {
+            datagrams::echo(listen).map_err(|e| LabError::Run(format!("echo: {e}")))
+        }
+        Command::DatagramLoad => datagrams::load().map_err(|e| LabError::Run(format!("load: {e}"))),
         Command::Sweep => prepare(),
         Command::Load => load::run().map_err(|e| LabError::Run(format!("load: {e}"))),
         Command::Sink { listen, mptcp } => {

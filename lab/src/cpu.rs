@@ -190,14 +190,14 @@ impl Contender {
                 start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?
             }
             Self::ImuxTransparent(program) => {
-                authorize(program, sink, scratch)?;
+                authorize(program, &[&sink.to_string()], scratch)?;
                 started.target = (sink, None);
                 started.redirect = Some(Redirect::new(Place::Host, sink, entry)?);
                 let taking = ["--transparent".to_owned(), entry.to_string()];
                 start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?
             }
             Self::ImuxProxy(program) => {
-                authorize(program, sink, scratch)?;
+                authorize(program, &[&sink.to_string()], scratch)?;
                 let taking = ["-D".to_owned(), entry.to_string()];
                 started.target = (entry, Some(sink));
                 start_imux(program, lanes, (sink, middle, entry), &taking, scratch)?

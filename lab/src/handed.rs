@@ -46,8 +46,8 @@ impl Drop for Redirect {
     }
 }
 
-/// Lets the client whose home is `home-client` go to `place`, which it names to the server.
-pub fn authorize(program: &Path, place: SocketAddr, scratch: &Scratch) -> Result<(), LabError> {
+/// Lets the client whose home is `home-client` go to `places`, which it names to the server.
+pub fn authorize(program: &Path, places: &[&str], scratch: &Scratch) -> Result<(), LabError> {
     let run = |end: &str, args: &[&str]| {
         let mut command = Command::new(program);
         let output = command.args(args).env("IMUX_HOME", scratch.file(end)).output();
@@ -58,7 +58,9 @@ pub fn authorize(program: &Path, place: SocketAddr, scratch: &Scratch) -> Result
         }
     };
     let key = run("home-client", &["identity"])?;
-    run("home-server", &["authorize", &key, "--dial", &place.to_string()]).map(drop)
+    let rules = places.iter().flat_map(|&place| ["--dial", place]);
+    let args: Vec<_> = ["authorize", &key].into_iter().chain(rules).collect();
+    run("home-server", &args).map(drop)
 }
 
 fn run(place: &Place, program: &str, args: &[&str]) -> Result<(), LabError> {

@@ -22,6 +22,7 @@ pub mod cell;
 pub mod cli;
 pub mod clock;
 pub mod cpu;
+pub mod datagrams;
 pub mod design;
 pub mod emu;
 pub mod error;

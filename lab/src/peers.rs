@@ -277,7 +277,7 @@ impl Peer {
         let transparent = matches!(self, Self::Imux { transparent: true, .. });
         let mut redirect = None;
         if transparent {
-            authorize(program, sink, scratch)?;
+            authorize(program, &[&sink.to_string()], scratch)?;
             redirect = Some(Redirect::new(topology.client(), sink, ENTRY)?);
         }
         let mut server = start("server", &topology.server(), &server_args)?;
