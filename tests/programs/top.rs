@@ -15,6 +15,11 @@ use crate::support::net::Destination;
 use crate::support::tunnel::Tunnel;
 use crate::{bounded, eventually, find, installed};
 
+mod picture;
+
+/// Where the picture is that the README shows.
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/top.svg");
+
 /// A terminal with a shell in it; ended when dropped.
 struct Tmux {
     folder: TempDir,
@@ -281,5 +286,43 @@ fn the_terminal_is_given_back_whatever_ends_top() {
             tmux.sees("`imux status --watch` prints").await;
             tmux.sees(why).await;
         }
+    });
+}
+
+/// `IMUX_WRITE_PICTURE=1` draws the README's picture anew: a minute of two links, of which one was
+/// gone for a while.
+#[test]
+fn a_picture_of_top_is_what_a_terminal_shows() {
+    if !installed(&["tmux"]) {
+        return;
+    }
+    bounded(async {
+        let writes = std::env::var_os("IMUX_WRITE_PICTURE").is_some();
+        let moment = Duration::from_secs(if writes { 12 } else { 1 });
+        let (tunnel, _echo) = busy().await;
+        let tmux = Tmux::start((94, 16), tunnel.homes[1].path(), &[], "$IMUX top");
+        tmux.sees("127.0.0.3").await;
+        tokio::time::sleep(moment).await;
+        tunnel.relay.close(true);
+        tunnel.relay.silence_path("127.0.0.3");
+        tmux.sees("of 127.0.0.3 went").await;
+        tokio::time::sleep(moment / 3).await;
+        tunnel.relay.close(false);
+        eventually(30, "it is back", || {
+            tmux.line("127.0.0.3").unwrap_or_default().starts_with("127.0.0.3 primary 2/2 ")
+        })
+        .await;
+        tokio::time::sleep(moment).await;
+        let captured = tmux.tell(&["capture-pane", "-e", "-p", "-t", "top"]);
+        let drawn =
+            picture::svg(&captured, 94, "imux top: two links, one of which was gone for a while");
+        assert!(drawn.contains(">127.0.0.3</text>") && drawn.contains(">sum</text>"), "{drawn}");
+        assert!(drawn.matches("<rect").count() > 6 && !drawn.contains(['\x1b', '█']), "{drawn}");
+        if writes {
+            fs::write(PICTURE, drawn).unwrap();
+        }
+        // What is there has been drawn like this.
+        let there = fs::read_to_string(PICTURE).unwrap();
+        assert!(there.contains(">imux top: client of ") && there.contains(">sum</text>"));
     });
 }
