@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::count::span;
-use super::flows::FlowStats;
+use super::flows::{Flow, FlowStats};
 use super::ids::{LaneId, LinkId, StreamId};
 use super::lane::{Condition, Health, Lane};
 use super::policy::Tier;
@@ -95,7 +95,8 @@ pub struct LaneStats {
     pub link: LinkId,
 }
 
-/// One open stream at one moment.
+/// One open stream at one moment. Of a flow, bytes are those of datagrams that were sent and read:
+/// whether they arrived, and what came and was not read, only `datagrams` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamStats {
     /// Which.
@@ -110,6 +111,8 @@ pub struct StreamStats {
     pub read_bytes: u64,
     /// Who could make it go on.
     pub waits_for: StreamWait,
+    /// What became of a flow's datagrams; `None` for streams of bytes.
+    pub datagrams: Option<FlowStats>,
 }
 
 /// Whom a stream waits for. Where several hold it up, the first of these that does.
@@ -144,6 +147,25 @@ impl StreamStats {
             received_bytes: recv.window.received(),
             read_bytes: recv.window.consumed(),
             waits_for,
+            datagrams: None,
+        }
+    }
+
+    pub(super) fn of_flow(id: StreamId, flow: &Flow) -> Self {
+        let stats = flow.stats;
+        let waits_for = match () {
+            () if flow.inbox.is_readable() => StreamWait::Reader,
+            () if !flow.outbox.is_empty() => StreamWait::Lanes,
+            () => StreamWait::Writers,
+        };
+        Self {
+            id,
+            written_bytes: stats.sent_bytes,
+            arrived_bytes: stats.sent_bytes,
+            received_bytes: stats.received_bytes,
+            read_bytes: stats.received_bytes,
+            waits_for,
+            datagrams: Some(stats),
         }
     }
 }

@@ -33,6 +33,13 @@ fn promises(schema: &Value) -> BTreeSet<String> {
                 (_, _, Some(words)) => {
                     words.iter().all(|word| add(&format!("may be {}", word.as_str().unwrap())))
                 }
+                _ if is["anyOf"].is_array() => {
+                    let of =
+                        |it: &Value| it["$ref"].as_str().or(it["type"].as_str()).map(str::to_owned);
+                    let any: Vec<_> =
+                        is["anyOf"].as_array().unwrap().iter().filter_map(of).collect();
+                    add(&any.join(" or "))
+                }
                 _ => add(&format!("is {}", is["const"])),
             };
         }

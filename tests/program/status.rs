@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use crate::support::net::Destination;
 use crate::support::pair::Pair;
@@ -32,6 +32,13 @@ fn conforms(value: &Value, is: &Value, root: &Value, place: &str) {
     if let Some(name) = is["$ref"].as_str() {
         let name = name.strip_prefix("#/$defs/").unwrap();
         return conforms(value, &root["$defs"][name], root, place);
+    }
+    if let Some([object, null]) = is["anyOf"].as_array().map(Vec::as_slice) {
+        assert_eq!(null["type"], "null", "{place}: of what may be left out");
+        if !value.is_null() {
+            conforms(value, object, root, place);
+        }
+        return;
     }
     if let Some(only) = is.get("const") {
         assert_eq!(value, only, "{place}");
@@ -321,5 +328,55 @@ fn watching_shows_it_again_and_colours_are_for_terminals_that_want_them() {
         let mut command = crate::support::process::imux(pair.folder.path());
         let bold = OnTerminal::start_with_colour(command.env_remove("NO_COLOR").args(["status"]));
         bold.sees("\x1b[1mserver at");
+    });
+}
+
+#[test]
+fn a_flow_shows_what_became_of_its_datagrams() {
+    bounded(60, async {
+        // What comes is answered by what is longer.
+        let service = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = format!("udp:{}", service.local_addr().unwrap());
+        let answering = tokio::spawn(async move {
+            let mut space = [0; 2_000];
+            loop {
+                let (_, from) = service.recv_from(&mut space).await.unwrap();
+                service.send_to(&[7; 300], from).await.unwrap();
+            }
+        });
+        let pair = Pair::server("127.0.0.1:9", Some(&format!("dial=\"{to}\"")));
+        let forward = to.replace("udp:", "udp:127.0.0.1:0:");
+        let client = pair.client(&["-L", &forward]);
+        let at = field(&client.line("client ready"), "address").to_owned();
+        let program = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        program.connect(at.strip_prefix("udp:").unwrap()).await.unwrap();
+        let mut space = [0; 2_000];
+        for _ in 0..10 {
+            program.send(&[1; 100]).await.unwrap();
+            assert_eq!(program.recv(&mut space).await.unwrap(), 300);
+        }
+        let from = program.local_addr().unwrap().to_string();
+        let shown = status(pair.folder.path(), &[]);
+        for (role, [sent, received]) in [("client", [1_000, 3_000]), ("server", [3_000, 1_000])] {
+            let session = &of(&shown, role)[0]["sessions"][0];
+            assert_eq!((&session["streams_open"], &session["flows_open"]), (&1.into(), &1.into()));
+            let [flow] = &session["streams"].as_array().unwrap()[..] else { panic!("{session}") };
+            assert!(flow["to"].as_str().unwrap().starts_with(&to), "{flow}");
+            assert_eq!(flow["written_bytes"], sent, "{flow}");
+            assert_eq!(flow["received_bytes"], received, "{flow}");
+            assert_eq!(flow["waits_for"], "writers", "{flow}");
+            let counts = flow["datagrams"].as_object().unwrap();
+            assert!(counts["sent"] == 10 && counts["received"] == 10, "{flow}");
+            assert_eq!(
+                counts.values().filter_map(Value::as_u64).sum::<u64>(),
+                20,
+                "none dropped: {flow}"
+            );
+        }
+        assert_eq!(of(&shown, "client")[0]["sessions"][0]["streams"][0]["from"], from);
+        let (code, text, told) = run(pair.folder.path(), &["status"]);
+        assert_eq!(code, 0, "{told}");
+        assert!(text.contains("udp:127.0.0.1:"), "{text}");
+        answering.abort();
     });
 }

@@ -145,6 +145,37 @@ pub struct Stream {
     /// `reader` (the program at this end), `peer-reader` (the one at the other), `lanes`, or
     /// `writers`: there is nothing to carry.
     pub waits_for: String,
+    /// Of a flow of datagrams; its bytes are those that were sent and read.
+    pub datagrams: Option<Datagrams>,
+}
+
+/// What became of a flow's datagrams at this end; all but `sent`, `received` and `missing` were
+/// dropped here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Datagrams {
+    pub sent: u64,
+    pub received: u64,
+    /// Too old before a lane took it.
+    pub expired: u64,
+    /// For lack of room.
+    pub crowded: u64,
+    /// Came again, or after a later one.
+    pub behind: u64,
+    /// Without one of its parts.
+    pub incomplete: u64,
+    /// Never came, or too late.
+    pub missing: u64,
+    /// Nobody read it in time.
+    pub unread: u64,
+}
+
+impl Datagrams {
+    /// At this end, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        let drops = [self.expired, self.crowded, self.behind, self.incomplete, self.unread];
+        drops.into_iter().fold(0, u64::saturating_add)
+    }
 }
 
 impl Status {

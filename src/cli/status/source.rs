@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use imux::{
-    Client, Code, Health, LaneGone, LaneStatus, LinkStatus, ServerView, SessionView, StreamStatus,
-    StreamWait, Tier,
+    Client, Code, FlowStats, Health, LaneGone, LaneStatus, LinkStatus, ServerView, SessionView,
+    StreamStatus, StreamWait, Tier,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::snapshot::{Gone, Lane, Link, Process, Session, Stream};
+use super::snapshot::{Datagrams, Gone, Lane, Link, Process, Session, Stream};
 use crate::cli::date;
 
 /// What a process has to show.
@@ -281,5 +281,19 @@ fn stream(stream: &StreamStatus) -> Stream {
         received_bytes: stats.received_bytes,
         read_bytes: stats.read_bytes,
         waits_for: waits_for.to_owned(),
+        datagrams: stats.datagrams.map(datagrams),
+    }
+}
+
+fn datagrams(stats: FlowStats) -> Datagrams {
+    Datagrams {
+        sent: stats.sent,
+        received: stats.received,
+        expired: stats.expired,
+        crowded: stats.crowded,
+        behind: stats.behind,
+        incomplete: stats.incomplete,
+        missing: stats.missing,
+        unread: stats.unread,
     }
 }

@@ -213,9 +213,11 @@ pub fn gone(session: &Session) -> Vec<(f64, String)> {
     groups.filter_map(line).collect()
 }
 
-/// Whom a connection waits for.
+/// Whom a connection waits for; of a flow, first of all, how many datagrams were dropped here.
 pub fn waits_for(stream: &Stream) -> String {
+    let dropped = stream.datagrams.map_or(0, |datagrams| datagrams.dropped());
     match stream.waits_for.as_str() {
+        _ if dropped > 0 => format!("{} lost", amount(dropped)),
         "reader" => "reader here".to_owned(),
         "peer-reader" => "far reader".to_owned(),
         other => escape(other),

@@ -40,7 +40,9 @@ fn sessions(registry: &mut Registry, sessions: &[Session]) {
         }
     };
     gauge("sessions", "Sessions that are open", None, sessions.len() as u64);
-    gauge("connections", "Connections that are open", None, sum(|it| it.streams_open));
+    let open = "Connections that are open, flows of datagrams among them";
+    gauge("connections", open, None, sum(|it| it.streams_open));
+    gauge("flows", "Flows of datagrams that are open", None, sum(|it| it.flows_open));
     let held = sum(|it| it.held_bytes);
     gauge("unacknowledged", "Written and not known to have arrived", Some(Unit::Bytes), held);
     let waiting = sum(|it| it.pending_bytes);

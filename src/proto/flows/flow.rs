@@ -87,7 +87,9 @@ impl Flow {
 
     pub fn read(&mut self, now: Instant) -> Result<Bytes, ReadError> {
         if let Some(data) = self.inbox.read(now, &mut self.stats) {
-            self.stats.received = self.stats.received.saturating_add(1);
+            let (stats, bytes) = (&mut self.stats, data.len() as u64);
+            stats.received = stats.received.saturating_add(1);
+            stats.received_bytes = stats.received_bytes.saturating_add(bytes);
             return Ok(data);
         }
         if let Some(code) = self.ended {

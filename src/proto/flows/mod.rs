@@ -17,6 +17,7 @@ mod parts;
 mod second;
 mod stats;
 
+pub use flow::Flow;
 pub use stats::FlowStats;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::cost::cost;
-use self::flow::Flow;
 use self::second::Seconds;
 use super::count::Count;
 use super::error::{Code, DatagramError, ReadError};
@@ -237,18 +237,14 @@ impl Flows {
         self.bytes_max.saturating_sub(used)
     }
 
-    /// What became of its datagrams.
-    pub fn stats(&self, id: StreamId) -> Option<FlowStats> {
-        self.table.get(&id).map(|flow| flow.stats)
+    /// One that is not over.
+    pub fn get(&self, id: StreamId) -> Option<&Flow> {
+        self.table.get(&id)
     }
 
     /// What became of all.
     pub fn sums(&self) -> FlowStats {
         self.table.values().fold(self.past, |sum, flow| sum.and(flow.stats))
-    }
-
-    pub fn deadline(&self, id: StreamId) -> Option<Duration> {
-        self.table.get(&id).map(|flow| flow.deadline)
     }
 
     /// How long nothing may come or go before the flow ends.
@@ -323,15 +319,15 @@ impl Flows {
         let before = flow.outbox.bytes();
         let (datagram, since, last) = flow.outbox.take(now, id)?;
         self.sending.replace(before, flow.outbox.bytes());
-        if last {
-            flow.stats.sent = flow.stats.sent.saturating_add(1);
-        }
+        let (stats, bytes) = (&mut flow.stats, datagram.data.len() as u64);
+        stats.sent = stats.sent.saturating_add(u64::from(last));
+        stats.sent_bytes = stats.sent_bytes.saturating_add(bytes);
         let (deadline, needs_open) = (flow.deadline, !flow.opened_on.contains(&lane));
         if flow.outbox.is_empty() {
             flow.queued = false;
             self.queue.remove(0);
         } else {
-            self.queue.charge(0, datagram.data.len() as u64);
+            self.queue.charge(0, bytes);
         }
         self.prune_queue(now); // another flow's turn
         Some(Outgoing { datagram, since, deadline, needs_open })

@@ -7,8 +7,12 @@
 pub struct FlowStats {
     /// Given to a lane.
     pub sent: u64,
+    /// Their payload, and that of parts whose rest was dropped.
+    pub sent_bytes: u64,
     /// Read by the flow's user.
     pub received: u64,
+    /// Their payload.
+    pub received_bytes: u64,
     /// Dropped before it was sent: older than the deadline.
     pub expired: u64,
     /// Dropped, at either side of the flow, for lack of room.
@@ -29,7 +33,9 @@ impl FlowStats {
     pub fn and(self, other: Self) -> Self {
         Self {
             sent: self.sent.saturating_add(other.sent),
+            sent_bytes: self.sent_bytes.saturating_add(other.sent_bytes),
             received: self.received.saturating_add(other.received),
+            received_bytes: self.received_bytes.saturating_add(other.received_bytes),
             expired: self.expired.saturating_add(other.expired),
             crowded: self.crowded.saturating_add(other.crowded),
             behind: self.behind.saturating_add(other.behind),

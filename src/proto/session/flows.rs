@@ -255,11 +255,11 @@ impl Flow<'_> {
 
     /// How long a datagram may wait; `None`: it is over.
     pub fn deadline(&self) -> Option<Duration> {
-        self.session.flows.deadline(self.id)
+        self.session.flows.get(self.id).map(|flow| flow.deadline)
     }
 
     /// What became of its datagrams; `None`: it is over.
     pub fn stats(&self) -> Option<FlowStats> {
-        self.session.flows.stats(self.id)
+        self.session.flows.get(self.id).map(|flow| flow.stats)
     }
 }

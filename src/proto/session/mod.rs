@@ -219,7 +219,10 @@ impl Session {
     /// of all.
     pub fn stream_stats(&self, after: Option<StreamId>) -> impl Iterator<Item = StreamStats> {
         let full = self.streams.credit().left() == 0;
-        self.streams.after(after).map(move |(id, stream)| StreamStats::of(id, stream, full))
+        self.streams.after(after).map(move |(id, stream)| match self.flows.get(id) {
+            Some(flow) => StreamStats::of_flow(id, flow),
+            None => StreamStats::of(id, stream, full),
+        })
     }
 
     /// Lets the open streams finish and refuses new ones from the peer.
