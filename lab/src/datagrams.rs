@@ -5,7 +5,6 @@ mod helpers;
 mod iperf;
 mod run;
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use super::error::LabError;
 use super::load::{Direction, Plan};
 use super::peers::SINK_PORT;
 use super::proc::{Helper, Place, find_program};
-use super::say;
 use super::scratch::Scratch;
 use super::stream::mix;
 use super::topology::{PathSpec, Topology};
@@ -24,7 +22,7 @@ use super::workload::bulk;
 use carriers::{Carrier, Carrying};
 use helpers::{Echoed, HELPER_LIMIT, Stream, words};
 pub use helpers::{echo, load};
-use run::{Row, Run};
+use run::{Row, Run, show};
 
 /// A voice: a small datagram every 20 ms.
 const VOICE: (usize, u64) = (200, 20_000);
@@ -99,30 +97,20 @@ fn echoes(
     let rows = rounds(args, carriers, name, |(carrier, beside), seed| {
         voice(args, carrier, *beside, seed)
     })?;
-    let mut table = String::from(
-        "| carrier | lost % | worst | p50 ms | p99 ms | worst | latest ms | longest gap ms | failed |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+    let about = format!("{about}: {} bytes every {} ms, round trips", VOICE.0, VOICE.1 / 1_000);
+    show(
+        &about,
+        &rows,
+        &[
+            ("lost %", |row| row.middle(|run| run.lost_percent)),
+            ("worst", |row| row.worst(|run| run.lost_percent)),
+            ("p50 ms", |row| row.middle(|run| run.p50_ms)),
+            ("p99 ms", |row| row.middle(|run| run.p99_ms)),
+            ("worst", |row| row.worst(|run| run.p99_ms)),
+            ("latest ms", |row| row.worst(|run| run.max_ms)),
+            ("longest gap ms", |row| row.worst(|run| run.gap_ms)),
+        ],
     );
-    for row in &rows {
-        let _ = writeln!(
-            table,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            row.carrier,
-            row.middle(|run| run.lost_percent),
-            row.worst(|run| run.lost_percent),
-            row.middle(|run| run.p50_ms),
-            row.middle(|run| run.p99_ms),
-            row.worst(|run| run.p99_ms),
-            row.worst(|run| run.max_ms),
-            row.worst(|run| run.gap_ms),
-            row.failures.len()
-        );
-    }
-    say(format_args!(
-        "\n{about}: {} bytes every {} ms, round trips\n\n{table}",
-        VOICE.0,
-        VOICE.1 / 1_000
-    ));
     Ok(())
 }
 
@@ -246,22 +234,16 @@ fn iperf(args: &DatagramArgs) -> Result<(), LabError> {
         let carrying = carrier.start(&topology, args.imux.as_deref(), &scratch)?;
         iperf::run(&program, &topology, &carrying, args.seconds)
     })?;
-    let mut table = String::from(
-        "| carrier | lost % | worst | jitter ms | worst | failed |\n|---|---|---|---|---|---|\n",
+    show(
+        &format!("1 % of loss, 20 and 40 ms: iperf3 -u -b {}, up", iperf::RATE),
+        &rows,
+        &[
+            ("lost %", |row| row.middle(|run| run.lost_percent)),
+            ("worst", |row| row.worst(|run| run.lost_percent)),
+            ("jitter ms", |row| row.middle(|run| run.p50_ms)),
+            ("worst", |row| row.worst(|run| run.p50_ms)),
+        ],
     );
-    for row in &rows {
-        let _ = writeln!(
-            table,
-            "| {} | {} | {} | {} | {} | {} |",
-            row.carrier,
-            row.middle(|run| run.lost_percent),
-            row.worst(|run| run.lost_percent),
-            row.middle(|run| run.p50_ms),
-            row.worst(|run| run.p50_ms),
-            row.failures.len()
-        );
-    }
-    say(format_args!("\n1 % of loss, 20 and 40 ms: iperf3 -u -b {}, up\n\n{table}", iperf::RATE));
     Ok(())
 }
 
@@ -293,22 +275,16 @@ fn cpu(args: &DatagramArgs) -> Result<(), LabError> {
             Ok(Run::of(&echoed, used() - before, TUNNEL.0))
         },
     )?;
-    let mut table = String::from(
-        "| carrier | cpu-s/GB | worst | lost % | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|---|\n",
+    show(
+        &format!("loopback: {} bytes every {} us, sent back", TUNNEL.0, TUNNEL.1),
+        &rows,
+        &[
+            ("cpu-s/GB", |row| row.middle(|run| run.cpu_s_per_gb)),
+            ("worst", |row| row.worst(|run| run.cpu_s_per_gb)),
+            ("lost %", |row| row.middle(|run| run.lost_percent)),
+            ("p50 ms", |row| row.middle(|run| run.p50_ms)),
+            ("p99 ms", |row| row.middle(|run| run.p99_ms)),
+        ],
     );
-    for row in &rows {
-        let _ = writeln!(
-            table,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            row.carrier,
-            row.middle(|run| run.cpu_s_per_gb),
-            row.worst(|run| run.cpu_s_per_gb),
-            row.middle(|run| run.lost_percent),
-            row.middle(|run| run.p50_ms),
-            row.middle(|run| run.p99_ms),
-            row.failures.len()
-        );
-    }
-    say(format_args!("\nloopback: {} bytes every {} us, sent back\n\n{table}", TUNNEL.0, TUNNEL.1));
     Ok(())
 }

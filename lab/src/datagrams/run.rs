@@ -1,6 +1,9 @@
 //! What runs came to.
 
+use std::fmt::Write;
+
 use super::helpers::Echoed;
+use crate::say;
 use crate::stats::{median, number, percentile};
 
 /// One carrier's runs of one case.
@@ -53,4 +56,24 @@ impl Row {
     pub(super) fn worst(&self, of: fn(&Run) -> f64) -> String {
         self.figures(of).into_iter().reduce(f64::max).map_or_else(|| "-".to_owned(), number)
     }
+}
+
+/// What a column of a table is called, and what stands in it.
+pub(super) type Column = (&'static str, fn(&Row) -> String);
+
+/// Prints a table: medians, unless a column says otherwise.
+pub(super) fn show(about: &str, rows: &[Row], columns: &[Column]) {
+    let mut table = format!("\n{about}\n\n| carrier |");
+    for (title, _) in columns {
+        let _ = write!(table, " {title} |");
+    }
+    let _ = writeln!(table, " failed |\n|{}", "---|".repeat(columns.len() + 2));
+    for row in rows {
+        let _ = write!(table, "| {} |", row.carrier);
+        for (_, of) in columns {
+            let _ = write!(table, " {} |", of(row));
+        }
+        let _ = writeln!(table, " {} |", row.failures.len());
+    }
+    say(table);
 }
