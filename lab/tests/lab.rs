@@ -94,6 +94,28 @@ fn one_path_carries_what_it_should_and_an_echo_takes_its_round_trip() {
 }
 
 #[test]
+fn plain_datagrams_take_a_paths_round_trip_and_a_dead_path_loses_them() {
+    if skipped() {
+        return;
+    }
+    let done = lab(&["datagrams", "--cases", "lossy", "--runs", "1", "--seconds", "2"]);
+    // It needs imux, which is built with all of the workspace.
+    let missing = done.status.code() == Some(3);
+    if skipped::mark(missing.then_some("imux is not built")) {
+        return;
+    }
+    let table = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{done:?}");
+    let row = |carrier: &str| -> Vec<f64> {
+        let line = table.lines().find(|line| line.starts_with(&format!("| {carrier} |"))).unwrap();
+        line.split('|').filter_map(|cell| cell.trim().parse().ok()).collect()
+    };
+    let (dead, lives) = (row("plain UDP, path 0"), row("plain UDP, path 1"));
+    assert!(dead[0] > 30.0 && dead[6] > 700.0, "loss and gap: {table}");
+    assert!(lives[0] < 30.0 && (40.0..=60.0).contains(&lives[2]), "loss and round trip: {table}");
+}
+
+#[test]
 fn an_interrupt_leaves_nothing_behind() {
     if skipped() {
         return;
@@ -147,9 +169,10 @@ fn a_run_of_another_build_is_left_alone() {
 
 #[test]
 fn mistakes_have_their_exit_codes() {
-    let cases: [(&[&str], i32); 4] = [
+    let cases: [(&[&str], i32); 5] = [
         (&["cell", "no-such-cell"], 2),
         (&["cell", "equal-up", "--peers", "nobody"], 2),
+        (&["datagrams", "--cases", "nothing"], 2),
         (&["cell", "equal-up", "--path", "fast"], 2),
         (&["cpu", "--cases", "0x0"], 2),
     ];
