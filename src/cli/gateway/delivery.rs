@@ -5,7 +5,7 @@
 //! of its own sets them, and removes them when its input ends: `imux gateway hold`, the client's
 //! child.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -16,8 +16,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::RuleAction;
 use rtnetlink::{Error, Handle, RouteMessageBuilder, RuleAddRequest, new_connection};
-use tokio::io::AsyncReadExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::nft::Problem;
 use super::process::Process;
@@ -88,16 +87,25 @@ pub async fn hold(mut stopping: Stopping) -> Result<Exit, Failure> {
     remove(&netlink, &families).await;
     let set = set(&netlink, &families).await;
     if set.is_ok() && print(IN_PLACE.to_owned()).await.is_ok() {
-        let mut byte = [0; 1];
-        let mut input = tokio::io::stdin();
         tokio::select! {
-            // Nobody ever writes anything.
-            _ = input.read(&mut byte) => {}
+            _ = input_ends() => {}
             _ = stopping.wait() => {}
         }
     }
     remove(&netlink, &families).await;
     set.map(|()| Exit::Ok).map_err(|error| Failure::message(Exit::Gateway, error.to_string()))
+}
+
+/// Resolves when nobody is left who could write to standard input.
+fn input_ends() -> oneshot::Receiver<()> {
+    let (input, ends) = oneshot::channel();
+    // Not one of the runtime's, which waits for its own. If there is none, the input counts as ended.
+    let _ = std::thread::Builder::new().name("input".to_owned()).spawn(move || {
+        // Nobody ever writes anything.
+        let _ = io::stdin().lock().read(&mut [0]);
+        drop(input);
+    });
+    ends
 }
 
 /// What there is of each family of addresses.
