@@ -99,7 +99,7 @@ pub async fn hold(mut stopping: Stopping) -> Result<Exit, Failure> {
 /// Resolves when nobody is left who could write to standard input.
 fn input_ends() -> oneshot::Receiver<()> {
     let (input, ends) = oneshot::channel();
-    // Not one of the runtime's, which waits for its own. If there is none, the input counts as ended.
+    // Not one of the runtime's, which waits for its own. Without it, the input counts as ended.
     let _ = std::thread::Builder::new().name("input".to_owned()).spawn(move || {
         // Nobody ever writes anything.
         let _ = io::stdin().lock().read(&mut [0]);
