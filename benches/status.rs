@@ -23,6 +23,9 @@ type Failed = Box<dyn Error + Send + Sync>;
 
 const ROUNDS: usize = 20;
 
+/// How long opened streams may take to be there.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(30);
+
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let count = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(10_000);
@@ -71,17 +74,27 @@ async fn program(count: usize) -> Result<(), Failed> {
         let streams = open(&client, part).await?;
         kept.push((client, streams));
     }
+    let look = || -> Result<(usize, usize), Failed> {
+        let mut status = Command::new(env!("CARGO_BIN_EXE_imux"));
+        let shown = status.args(["status", "--json"]).env("IMUX_HOME", home.path()).output()?;
+        let streams = String::from_utf8_lossy(&shown.stdout).matches("\"waits_for\"").count();
+        Ok((streams, shown.stdout.len()))
+    };
+    // Until the last of them have arrived.
+    let deadline = Instant::now() + ARRIVE_WITHIN;
+    while look()?.0 < count && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     let mut times = Vec::new();
     let mut bytes = 0;
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        let mut status = Command::new(env!("CARGO_BIN_EXE_imux"));
-        let shown = status.args(["status", "--json"]).env("IMUX_HOME", home.path()).output()?;
+        let (streams, length) = look()?;
         times.push(begun.elapsed());
-        bytes = shown.stdout.len();
-        let streams = String::from_utf8_lossy(&shown.stdout).matches("\"waits_for\"").count();
+        bytes = length;
         if streams != count {
-            return Err(format!("{streams} of {count} streams are shown").into());
+            let hint = "the server takes no more than its limit of open files allows (ulimit -n)";
+            return Err(format!("{streams} of {count} streams are shown: {hint}").into());
         }
     }
     tell(&format!("imux status --json, {count} streams, {} KiB", bytes / 1024), times);
