@@ -121,7 +121,7 @@ fn rounds<C>(
     name: impl Fn(&C) -> String,
     run: impl Fn(&C, u64) -> Result<Run, LabError>,
 ) -> Result<Vec<Row>, LabError> {
-    let row = |carrier| Row { carrier: name(carrier), runs: Vec::new(), failures: Vec::new() };
+    let row = |carrier| Row { carrier: name(carrier), runs: Vec::new(), failed: 0 };
     let mut rows: Vec<Row> = carriers.iter().map(row).collect();
     for round in 1..=args.runs {
         for (carrier, row) in carriers.iter().zip(&mut rows) {
@@ -130,7 +130,7 @@ fn rounds<C>(
                 Ok(run) => row.runs.push(run),
                 Err(error @ LabError::Run(_)) => {
                     eprintln!("  failed: {error}");
-                    row.failures.push(error.to_string());
+                    row.failed += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -159,7 +159,7 @@ fn voice(
         Beside::Bulk => Some(start_bulk(&carrying, args.seconds, seed, &topology)?),
         _ => None,
     };
-    let load = start_load(&topology, &carrying, VOICE, args.seconds)?;
+    let load = start_load(&topology.client(), &carrying, VOICE, args.seconds)?;
     if beside == Beside::Silence {
         clock::sleep(Duration::from_millis(args.seconds * 500))?;
         topology.emulator().change(0, Change::Silent(true))?;
@@ -169,27 +169,18 @@ fn voice(
 }
 
 fn start_load(
-    topology: &Topology,
-    carrying: &Carrying,
-    kind: (usize, u64),
-    seconds: u64,
-) -> Result<Helper, LabError> {
-    let mut load = Helper::start("load", &topology.client(), &words(&["datagram-load"]))?;
-    tell(&mut load, carrying, kind, seconds)?;
-    Ok(load)
-}
-
-fn tell(
-    load: &mut Helper,
+    place: &Place,
     carrying: &Carrying,
     (bytes, interval_us): (usize, u64),
     seconds: u64,
-) -> Result<(), LabError> {
+) -> Result<Helper, LabError> {
+    let mut load = Helper::start("load", place, &words(&["datagram-load"]))?;
     let (target, source) = (carrying.datagrams, carrying.source);
     let count = seconds * 1_000_000 / interval_us;
     let stream = Stream { target, source, bytes, interval_us, count };
     let text = serde_json::to_string(&stream).map_err(|e| LabError::setup("write the plan", e))?;
-    load.tell(&text)
+    load.tell(&text)?;
+    Ok(load)
 }
 
 fn echoed(mut load: Helper, seconds: u64) -> Result<Echoed, LabError> {
@@ -240,8 +231,8 @@ fn iperf(args: &DatagramArgs) -> Result<(), LabError> {
         &[
             ("lost %", |row| row.middle(|run| run.lost_percent)),
             ("worst", |row| row.worst(|run| run.lost_percent)),
-            ("jitter ms", |row| row.middle(|run| run.p50_ms)),
-            ("worst", |row| row.worst(|run| run.p50_ms)),
+            ("jitter ms", |row| row.middle(|run| run.jitter_ms)),
+            ("worst", |row| row.worst(|run| run.jitter_ms)),
         ],
     );
     Ok(())
@@ -268,9 +259,8 @@ fn cpu(args: &DatagramArgs) -> Result<(), LabError> {
                 None => carriers::start_on_loopback(args.imux.as_deref(), &scratch)?,
             };
             let used = || carrying.processes.iter().map(|it| it.usage().cpu_s).sum::<f64>();
-            let mut load = Helper::start("load", &Place::Host, &words(&["datagram-load"]))?;
             let before = used();
-            tell(&mut load, &carrying, TUNNEL, args.seconds)?;
+            let load = start_load(&Place::Host, &carrying, TUNNEL, args.seconds)?;
             let echoed = echoed(load, args.seconds)?;
             Ok(Run::of(&echoed, used() - before, TUNNEL.0))
         },

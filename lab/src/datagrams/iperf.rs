@@ -16,7 +16,7 @@ use crate::topology::Topology;
 /// A quarter of a path's rate.
 pub(super) const RATE: &str = "5M";
 
-/// Jitter stands in `p50_ms`.
+/// Loss and jitter of one run.
 pub(super) fn run(
     program: &Path,
     topology: &Topology,
@@ -40,8 +40,8 @@ pub(super) fn run(
     let said: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
     let sum = &said["end"]["sum"];
     match (sum["lost_percent"].as_f64(), sum["jitter_ms"].as_f64()) {
-        (Some(lost_percent), Some(jitter)) => {
-            Ok(Run { lost_percent, p50_ms: jitter, ..Run::default() })
+        (Some(lost_percent), Some(jitter_ms)) => {
+            Ok(Run { lost_percent, jitter_ms, ..Run::default() })
         }
         _ => Err(LabError::Run(format!("iperf3: {}", said["error"]))),
     }

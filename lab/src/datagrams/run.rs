@@ -11,7 +11,7 @@ use crate::stats::{median, number, percentile};
 pub(super) struct Row {
     pub(super) carrier: String,
     pub(super) runs: Vec<Run>,
-    pub(super) failures: Vec<String>,
+    pub(super) failed: usize,
 }
 
 /// What one run came to.
@@ -23,6 +23,8 @@ pub(super) struct Run {
     pub(super) max_ms: f64,
     /// The longest time in which none came back.
     pub(super) gap_ms: f64,
+    /// As iperf3 counts it.
+    pub(super) jitter_ms: f64,
     /// CPU seconds of the carrier's processes for 10^9 bytes of payload, both ways together.
     pub(super) cpu_s_per_gb: f64,
 }
@@ -40,6 +42,7 @@ impl Run {
             max_ms: of(1.0),
             gap_ms: echoed.gap_ms,
             cpu_s_per_gb: cpu_s * 1e9 / payload.max(1.0),
+            ..Self::default()
         }
     }
 }
@@ -73,7 +76,7 @@ pub(super) fn show(about: &str, rows: &[Row], columns: &[Column]) {
         for (_, of) in columns {
             let _ = write!(table, " {} |", of(row));
         }
-        let _ = writeln!(table, " {} |", row.failures.len());
+        let _ = writeln!(table, " {} |", row.failed);
     }
     say(table);
 }
