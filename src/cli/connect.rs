@@ -329,10 +329,9 @@ async fn connect(
 /// What this client can do for the machine's traffic. Where it may, it takes datagrams as well at
 /// the ports for what the kernel hands over.
 fn prepare_gateway(wanted: &mut Wanted, config: &ClientConfig) -> Arc<Gateway> {
-    let transparent = wanted.forwards.iter_mut();
-    let transparent = transparent.filter(|(forward, _)| forward.to == Leads::WhereMeant);
-    let transparent: Vec<_> = transparent.filter_map(|(_, all)| all.as_mut()).collect();
-    for listeners in transparent {
+    let transparent =
+        wanted.forwards.iter_mut().filter(|(forward, _)| forward.to == Leads::WhereMeant);
+    for listeners in transparent.filter_map(|(_, all)| all.as_mut()) {
         let ports = listeners.iter().filter_map(|listener| gateway::allow_tproxy(listener));
         let ports: Vec<_> = ports.map(Arc::new).collect();
         listeners.extend(ports);

@@ -152,18 +152,29 @@ impl fmt::Display for Sender {
 
 /// Room for what the kernel says beside a datagram: two addresses.
 #[repr(align(8))]
-pub(super) struct Control(pub(super) [u8; 128]);
+struct Control([u8; 128]);
 
-impl Control {
-    pub(super) fn new() -> Self {
-        Self([0; 128])
-    }
-}
-
-/// The address that the kernel has told, if it is one of IP.
-pub(super) fn address_of(told: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = told.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
-    v4.or_else(|| told.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+/// Receives a datagram: who sent it, if that is told, and its length. What the kernel says beside
+/// it goes to `told`.
+pub(super) fn receive_told(
+    socket: &UdpSocket,
+    space: &mut [u8],
+    told: impl FnMut(ControlMessageOwned),
+) -> io::Result<(Option<SocketAddr>, usize)> {
+    let mut control = Control([0; 128]);
+    let mut slices = [IoSliceMut::new(space)];
+    let received = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control.0),
+        MsgFlags::empty(),
+    )?;
+    received.cmsgs()?.for_each(told);
+    let from = received.address.as_ref().and_then(|from| {
+        let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+        v4.or_else(|| from.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+    });
+    Ok((from, received.bytes))
 }
 
 /// Receives a datagram: who sent it, to which address, and its length. `None`: it was sent to many
@@ -172,33 +183,22 @@ fn receive(
     socket: &UdpSocket,
     space: &mut [u8],
 ) -> io::Result<Option<(SocketAddr, IpAddr, usize)>> {
-    let mut control = Control::new();
-    let mut slices = [IoSliceMut::new(space)];
-    let received = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control.0),
-        MsgFlags::empty(),
-    )?;
-    let address = received.address.as_ref().and_then(address_of);
     let (mut own, mut asked) = (None, None);
-    for message in received.cmsgs()? {
-        match message {
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                let [spec, to] = [info.ipi_spec_dst, info.ipi_addr]
-                    .map(|ip| IpAddr::V4(u32::from_be(ip.s_addr).into()));
-                (own, asked) = (Some(spec), Some(to));
-            }
-            ControlMessageOwned::Ipv6PacketInfo(info) => {
-                let to = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
-                (own, asked) = (own.or(to), asked.or(to));
-            }
-            _ => {}
+    let (address, length) = receive_told(socket, space, |message| match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            let [spec, to] = [info.ipi_spec_dst, info.ipi_addr]
+                .map(|ip| IpAddr::V4(u32::from_be(ip.s_addr).into()));
+            (own, asked) = (Some(spec), Some(to));
         }
-    }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            let to = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
+            (own, asked) = (own.or(to), asked.or(to));
+        }
+        _ => {}
+    })?;
     // Where an answer comes from is another address than a broadcast was sent to.
     let asked = asked.filter(|to| !to.is_multicast() && own == Some(*to));
-    Ok(address.zip(asked).map(|(address, asked)| (address, asked, received.bytes)))
+    Ok(address.zip(asked).map(|(address, asked)| (address, asked, length)))
 }
 
 /// Sends a datagram from one of this machine's addresses.

@@ -6,14 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
-};
+use nix::sys::socket::{ControlMessageOwned, SockaddrIn, SockaddrIn6};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -23,7 +20,7 @@ use super::{Opener, Port, Taker};
 use crate::driver::{Client, FlowOptions, StreamKind};
 use crate::net::{as_ipv4, is_own_address};
 use crate::tunnel::connections::{Connections, Place};
-use crate::tunnel::udp_socket::{Control, Received, UdpPort, address_of, allow_foreign};
+use crate::tunnel::udp_socket::{Received, UdpPort, allow_foreign, receive_told};
 
 /// A port to which the kernel hands datagrams that were to go elsewhere.
 #[derive(Debug)]
@@ -104,26 +101,18 @@ fn answering(address: SocketAddr, mark: u32) -> io::Result<UdpSocket> {
 
 /// Receives a datagram, and where it was to go; `None`: the kernel does not say.
 fn receive(socket: &UdpSocket, space: &mut [u8]) -> io::Result<Received<Sender>> {
-    let mut control = Control::new();
-    let mut slices = [IoSliceMut::new(space)];
-    let received = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control.0),
-        MsgFlags::empty(),
-    )?;
-    let from = received.address.as_ref().and_then(address_of);
-    let to = received.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::Ipv4OrigDstAddr(to) => {
-            Some(SocketAddr::V4(SockaddrIn::from(to).into()))
+    let mut to = None;
+    let (from, length) = receive_told(socket, space, |message| match message {
+        ControlMessageOwned::Ipv4OrigDstAddr(told) => {
+            to.get_or_insert(SocketAddr::V4(SockaddrIn::from(told).into()));
         }
-        ControlMessageOwned::Ipv6OrigDstAddr(to) => {
-            Some(SocketAddr::V6(SockaddrIn6::from(to).into()))
+        ControlMessageOwned::Ipv6OrigDstAddr(told) => {
+            to.get_or_insert(SocketAddr::V6(SockaddrIn6::from(told).into()));
         }
-        _ => None,
-    });
+        _ => {}
+    })?;
     let sender = from.zip(to).map(|(from, to)| Sender { from: as_ipv4(from), to: as_ipv4(to) });
-    Ok(sender.map(|sender| (sender, 0..received.bytes)))
+    Ok(sender.map(|sender| (sender, 0..length)))
 }
 
 impl Port for Handed {
